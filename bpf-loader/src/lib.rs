@@ -1,0 +1,2 @@
+//! A BPF object loader.
+#![forbid(unsafe_code)]

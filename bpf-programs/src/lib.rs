@@ -1,0 +1,2 @@
+//! BPF programs, prebuilt, and the decoders of their records.
+#![forbid(unsafe_code)]

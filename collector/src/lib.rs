@@ -1,0 +1,3 @@
+//! The agent as a library.
+#![forbid(unsafe_code)]
+pub mod model;

@@ -1,0 +1,3 @@
+//! The `ebpf-otlp` command.
+#![forbid(unsafe_code)]
+fn main() {}

@@ -1,0 +1,4 @@
+//! A hand-written OTLP protobuf encoder.
+#![no_std]
+#![forbid(unsafe_code)]
+extern crate alloc;
