@@ -1,0 +1,2 @@
+//! Mirrors of the kernel ABI.
+pub mod insn;
