@@ -141,9 +141,11 @@ impl<M: RingMemory> RingCursor<M> {
         }
         let available = self.limit.wrapping_sub(self.position as usize);
         let offset = self.position as usize & parts.mask;
-        // SAFETY: `offset` is below the ring's length and a multiple of 8, since the position is (as checked when the limit
-        // moved, and lengths are rounded up), so the header is inside the first copy of the data and aligned.
-        let header = unsafe { parts.data.add(offset).cast::<AtomicU32>().as_ref() };
+        // SAFETY: `offset` is below the ring's length.
+        let header = unsafe { parts.data.add(offset) }.cast::<AtomicU32>();
+        // SAFETY: the header is inside the first copy of the data and aligned: `offset` is a multiple of 8, since the
+        // position is (as checked when the limit moved, and lengths are rounded up).
+        let header = unsafe { header.as_ref() };
         // Acquire: pairs with the commit's exchange, so the data of a committed record is complete.
         let header = header.load(Ordering::Acquire);
         if header & BPF_RINGBUF_BUSY_BIT != 0 {
