@@ -5,7 +5,7 @@
 //! records are committed in any order. The one reader moves the consumer position, which frees space.
 
 use std::collections::BTreeSet;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -242,6 +242,7 @@ pub struct RingMapping {
     data_offset: usize,
     mask: usize,
     map_id: u32,
+    map: MapFd,
 }
 
 /// Ids of the rings that are mapped in this process: a second reader would give back what the first has lent.
@@ -275,10 +276,18 @@ impl RingMapping {
         let consumer = SharedMapping::map(map.as_fd(), 0, page, true)?;
         let producer = SharedMapping::map(map.as_fd(), page as u64, twice, false)?;
         let map_id = crate::map::info(map)?.id;
+        let map = map.try_clone()?;
         if !MAPPED.lock().unwrap_or_else(PoisonError::into_inner).insert(map_id) {
             return Err(Error::AlreadyMapped);
         }
-        Ok(Self { consumer, producer, data_offset: page, mask: size - 1, map_id })
+        Ok(Self { consumer, producer, data_offset: page, mask: size - 1, map_id, map })
+    }
+}
+
+/// Readable when a program has committed a record with a wake-up.
+impl AsFd for RingMapping {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.map.as_fd()
     }
 }
 
@@ -403,3 +412,6 @@ unsafe impl RingMemory for HeapRing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
