@@ -196,15 +196,19 @@ impl Dictionary {
 
     /// A call stack, leaf first.
     pub fn stack(&mut self, locations: &[LocationIdx]) -> StackIdx {
-        for location in locations {
-            if !self.locations.reference(location.0) {
-                self.fail(Error::UnknownIndex { table: Table::Location, index: location.0 });
-            }
-        }
+        let known = self.stacks.len();
         let content = Stack::encode(&mut self.scratch, |stack| {
             stack.location_indices(locations.iter().map(|location| location.get()));
         });
         let index = self.stacks.intern(content);
+        // A stack that was there has its references counted already.
+        if self.stacks.len() > known {
+            for location in locations {
+                if !self.locations.reference(location.0) {
+                    self.fail(Error::UnknownIndex { table: Table::Location, index: location.0 });
+                }
+            }
+        }
         StackIdx(self.or_full(Table::Stack, index))
     }
 
@@ -222,7 +226,12 @@ impl Dictionary {
     }
 
     /// An attribute; `unit` is empty where the key's definition implies it.
-    pub fn attribute(&mut self, key: &str, unit: &str, value: impl FnOnce(&mut AnyValue<'_>)) -> AttributeIdx {
+    pub fn attribute(
+        &mut self,
+        key: &str,
+        unit: &str,
+        value: impl FnOnce(&mut AnyValue<'_>),
+    ) -> AttributeIdx {
         let key = self.referenced_string(key);
         let unit = self.referenced_string(unit);
         let content = KeyValueAndUnit::encode(&mut self.scratch, |attribute| {
@@ -269,7 +278,12 @@ impl Dictionary {
     }
 
     /// Notes a sample's references, and returns its attributes' indices.
-    pub(crate) fn check_sample(&mut self, stack: StackIdx, link: LinkIdx, attributes: &[AttributeIdx]) -> &[u32] {
+    pub(crate) fn check_sample(
+        &mut self,
+        stack: StackIdx,
+        link: LinkIdx,
+        attributes: &[AttributeIdx],
+    ) -> &[u32] {
         if !self.stacks.reference(stack.0) {
             self.fail(Error::UnknownIndex { table: Table::Stack, index: stack.0 });
         }
@@ -296,6 +310,12 @@ impl Dictionary {
             }
         }
         &self.list
+    }
+
+    #[cfg(test)]
+    pub(crate) fn capacities(&self) -> ([[usize; 3]; 7], [usize; 3]) {
+        let rest = [self.attribute_keys.capacity(), self.scratch.capacity(), self.list.capacity()];
+        (self.tables().map(Entries::capacities), rest)
     }
 
     fn tables(&self) -> [&Entries; 7] {

@@ -165,7 +165,9 @@ impl fmt::Display for Error {
             Self::Truncated { offset } => write!(f, "message ends in the middle of a field at byte {offset}"),
             Self::Varint { offset } => write!(f, "varint longer than 64 bits at byte {offset}"),
             Self::UnknownField { offset, field } => write!(f, "unknown field {field} at byte {offset}"),
-            Self::WireType { offset, field } => write!(f, "wrong wire type for field {field} at byte {offset}"),
+            Self::WireType { offset, field } => {
+                write!(f, "wrong wire type for field {field} at byte {offset}")
+            }
             Self::FieldOrder { offset, field } => write!(f, "field {field} out of order at byte {offset}"),
             Self::Utf8 { offset } => write!(f, "string is not UTF-8 at byte {offset}"),
             Self::Depth { offset } => write!(f, "messages nested too deeply at byte {offset}"),

@@ -235,3 +235,52 @@ impl Samples<'_, '_> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dictionary::{Line, MappingIdx};
+    use alloc::format;
+
+    fn fill(request: &mut ProfilesRequest) {
+        request.clear();
+        request.resource_profiles(
+            "",
+            |_| {},
+            |scopes| {
+                scopes.scope_profiles(
+                    "",
+                    |_| {},
+                    |profiles| {
+                        profiles.profile(&ProfileInfo::default(), |samples| {
+                            for number in 0..500 {
+                                let dictionary = samples.dictionary();
+                                let thread = dictionary.attribute("thread.id", "", |v| v.int_value(number));
+                                let function = dictionary.function(&format!("{number}"), "", "", 0);
+                                let line = Line { function, line: 1, column: 0 };
+                                let location = dictionary.location(MappingIdx::default(), 0, &[line], &[]);
+                                let stack = dictionary.stack(&[location]);
+                                samples.sample(stack, &[thread], LinkIdx::default(), &[1], &[]);
+                            }
+                        });
+                    },
+                );
+            },
+        );
+        assert!(request.finish().is_ok());
+    }
+
+    #[test]
+    fn the_second_request_needs_no_more_memory() {
+        let mut request = ProfilesRequest::new(0);
+        fill(&mut request);
+        let capacities = |request: &ProfilesRequest| {
+            (request.dictionary.capacities(), request.body.capacity(), request.message.capacity())
+        };
+        let before = capacities(&request);
+        for _ in 0..3 {
+            fill(&mut request);
+        }
+        assert_eq!(capacities(&request), before);
+    }
+}

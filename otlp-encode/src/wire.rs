@@ -53,6 +53,11 @@ impl Writer {
         self.len() == 0
     }
 
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.buf.capacity()
+    }
+
     /// The fields of the outermost message, in front of what was written already.
     pub fn fields(&mut self) -> Fields<'_> {
         Fields::new(self)
@@ -134,7 +139,11 @@ impl<'w> Fields<'w> {
     fn in_order(&mut self, field: u32) {
         #[cfg(debug_assertions)]
         {
-            assert!(field <= self.last, "field {field} written after field {}: fields go last to first", self.last);
+            assert!(
+                field <= self.last,
+                "field {field} written after field {}: fields go last to first",
+                self.last
+            );
             self.last = field;
         }
         let _ = field;
@@ -327,12 +336,12 @@ mod tests {
         writer.prepend(b"end");
         writer.prepend(&[1; 5000]);
         assert!(writer.as_bytes().ends_with(b"\x01end"));
-        let capacity = writer.buf.capacity();
+        let capacity = writer.capacity();
         writer.clear();
         assert!(writer.is_empty());
         writer.prepend(&[2; 5003]);
         assert_eq!(writer.as_bytes(), [2; 5003]);
-        assert_eq!(writer.buf.capacity(), capacity);
+        assert_eq!(writer.capacity(), capacity);
     }
 
     #[test]

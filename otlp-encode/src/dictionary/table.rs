@@ -65,6 +65,11 @@ impl Entries {
         self.table
     }
 
+    /// How many entries there are.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// The entries as they stand in the dictionary message.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -111,6 +116,11 @@ impl Entries {
             return None;
         }
         self.entries.iter().position(|entry| !entry.referenced).map(|index| index as u32)
+    }
+
+    #[cfg(test)]
+    pub(super) fn capacities(&self) -> [usize; 3] {
+        [self.bytes.capacity(), self.entries.capacity(), self.slots.capacity()]
     }
 
     /// What precedes each entry in the message, with its length.
