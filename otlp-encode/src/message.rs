@@ -40,6 +40,7 @@ macro_rules! message {
         #[derive(Debug)]
         $vis struct $name<'w>($crate::wire::Fields<'w>);
 
+        #[allow(dead_code, reason = "few messages are outermost, or read back")]
         impl $name<'_> {
             /// Clears `writer` and writes this message as the outermost one.
             $vis fn encode(writer: &mut $crate::wire::Writer, fill: impl FnOnce(&mut $name<'_>)) -> &[u8] {

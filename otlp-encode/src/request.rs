@@ -59,6 +59,11 @@ impl ProfilesRequest {
         &mut self.dictionary
     }
 
+    /// How many bytes the message has so far, but for the few of the dictionary's own header.
+    pub fn request_len(&self) -> usize {
+        self.body.len() + self.dictionary.encoded_len()
+    }
+
     /// Adds a resource with its profiles.
     ///
     /// Error: [`Error::Empty`] without a scope.
