@@ -10,6 +10,9 @@ use std::collections::BTreeSet;
 
 type Request = ExportProfilesServiceRequest;
 
+/// A rule, and what breaks it.
+type Case = (Rule, fn(&mut Request));
+
 fn attribute(key_strindex: i32, value: i64) -> KeyValueAndUnit {
     let value = Some(AnyValue { value: Some(Value::IntValue(value)) });
     KeyValueAndUnit { key_strindex, value, unit_strindex: 0 }
@@ -105,7 +108,7 @@ fn what_keeps_the_rules_passes() {
 
 #[test]
 fn every_rule_has_a_case_that_breaks_it_alone() {
-    let cases: Vec<(Rule, fn(&mut Request))> = vec![
+    let cases: Vec<Case> = vec![
         (Rule::NotEmpty, |r| r.resource_profiles[0].scope_profiles.push(ScopeProfiles::default())),
         (Rule::NotEmpty, |r| r.resource_profiles.push(ResourceProfiles::default())),
         (Rule::EntryZeroIsZero(Table::Mapping), |r| dictionary(r).mapping_table[0].file_offset = 1),
