@@ -79,39 +79,40 @@ pub(super) fn profile() -> Profile {
     }
 }
 
-/// A window of `count` samples with as many stacks, in processes of a thousand samples each.
+/// A window of `count` samples, in processes of a thousand samples each, that share 1500 stacks; some of the
+/// functions have names of 5000 bytes.
 pub(super) fn large(count: u32) -> Profile {
     let mut profile = profile();
     profile.samples.clear();
-    for n in 0..count {
-        let process = n / 1000;
-        if n % 1000 == 0 {
-            profile.processes.push(Process {
-                pid: 1000 + process,
-                executable_path: Some(format!("/opt/service-{process}/bin/server").into()),
-                ..Process::default()
-            });
-            profile.threads.push(Thread { tid: 1000 + process, name: format!("main-{process}").into() });
-        }
-        let frame = FrameIdx(profile.frames.len() as u32);
+    let (first_frame, first_stack) = (profile.frames.len() as u32, profile.stacks.len() as u32);
+    for n in 0..1500 {
+        let name = format!("server::handlers::handler_number_{n}");
+        let name = if n % 50 == 0 { format!("{name:_<5000}") } else { name };
+        let line = Line { function: name.into(), system_name: None, file: None, line: 0 };
         profile.frames.push(Frame {
             kind: FrameKind::Native,
             mapping: Some(MappingIdx(1)),
             address: 0x1000 + u64::from(n),
-            lines: vec![Line {
-                function: format!("server::handlers::handler_number_{n}").into(),
-                system_name: None,
-                file: None,
-                line: 0,
-            }],
+            lines: vec![line],
         });
+        profile.stacks.push(vec![FrameIdx(first_frame + n), FrameIdx(1)]);
+    }
+    for n in 0..count {
+        if n % 1000 == 0 {
+            let id = 1000 + n / 1000;
+            profile.processes.push(Process {
+                pid: id,
+                executable_path: Some(format!("/opt/service-{id}/bin/server").into()),
+                ..Process::default()
+            });
+            profile.threads.push(Thread { tid: id, name: format!("main-{id}").into() });
+        }
         profile.samples.push(Sample {
             process: ProcessIdx(profile.processes.len() as u32 - 1),
             thread: ThreadIdx(profile.threads.len() as u32 - 1),
-            stack: StackIdx(profile.stacks.len() as u32),
+            stack: StackIdx(first_stack + n % 1500),
             count: 1 + u64::from(n % 5),
         });
-        profile.stacks.push(vec![frame, FrameIdx(1)]);
     }
     profile
 }

@@ -228,11 +228,11 @@ fn parts_stay_within_the_limit_and_lose_nothing() {
     assert_eq!(whole.len(), 1);
     let expected = identities(&Decoded(decode(&whole[0])));
     assert_eq!(expected.len(), 6_000);
-    for limit in [4_096, 20_000, 100_000, whole[0].len() / 2] {
+    for limit in [8_192, 20_000, 100_000, whole[0].len() / 2] {
         let parts = parts(&profile, limit);
         assert!(parts.iter().all(|part| part.len() <= limit), "limit {limit}");
         // Only the last sample's upper bound stays unused.
-        let filled = parts.iter().rev().skip(1).filter(|part| part.len() + RESOURCE + 2_000 < limit).count();
+        let filled = parts.iter().rev().skip(1).filter(|part| part.len() + RESOURCE + 6_000 < limit).count();
         assert_eq!(filled, 0, "limit {limit}");
         let parts: Vec<_> = parts.iter().map(|part| Decoded(decode(part))).collect();
         let mut got: Vec<_> = parts.iter().flat_map(identities).collect();
