@@ -6,6 +6,7 @@
 //! | [`map`] [`prog`] [`link`] [`btf`] [`pin`] [`token`] | the commands of `bpf(2)`, up to Linux 6.18 |
 //! | [`perf`] | `perf_event_open(2)` and its ioctls |
 //! | [`shared`] | ring buffers, perf buffers and array maps in memory, and the kernel's BTF |
+//! | [`shared`] | ring buffers, perf buffers and array maps in memory, and the kernel's BTF |
 //! | [`uapi`] | constants and structures of the ABI |
 //!
 //! Every function takes slices and descriptors, checks their lengths against what the kernel will read and write, and
@@ -22,6 +23,7 @@ pub mod perf;
 pub mod pin;
 pub mod prog;
 mod raw;
+pub mod shared;
 pub mod token;
 pub mod uapi;
 
