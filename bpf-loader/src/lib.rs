@@ -1,2 +1,12 @@
 //! A BPF object loader.
 #![forbid(unsafe_code)]
+
+pub mod btf;
+pub mod bytes;
+pub mod core_relo;
+mod error;
+pub mod fuel;
+pub mod insn;
+pub mod target;
+
+pub use error::Error;
