@@ -1,3 +1,6 @@
 //! The agent as a library.
 #![forbid(unsafe_code)]
+pub mod convert;
+pub mod export;
 pub mod model;
+pub mod output;
