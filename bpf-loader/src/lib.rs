@@ -1,2 +1,3 @@
 //! A BPF object loader.
 #![forbid(unsafe_code)]
+pub mod ring;
