@@ -7,6 +7,7 @@ pub mod core_relo;
 mod error;
 pub mod fuel;
 pub mod insn;
+pub mod ring;
 pub mod target;
 
 pub use error::Error;

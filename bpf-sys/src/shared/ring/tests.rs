@@ -11,6 +11,12 @@ fn ring(size: usize, position: u64) -> RingCursor<HeapRing> {
     RingCursor::new(HeapRing::new(size, position))
 }
 
+/// The next record, which must be there.
+fn found(cursor: &mut RingCursor<HeapRing>) -> Vec<u8> {
+    assert_eq!(cursor.next_slot(), Slot::Record);
+    cursor.record().to_vec()
+}
+
 #[test]
 fn records_come_in_order_and_then_nothing() {
     let mut cursor = ring(64, 0);
@@ -18,11 +24,12 @@ fn records_come_in_order_and_then_nothing() {
     cursor.memory_mut().push(b"one").unwrap();
     cursor.memory_mut().push(b"").unwrap();
     cursor.memory_mut().push(b"thirteen byte").unwrap();
-    assert_eq!(cursor.next_slot(), Slot::Record(b"one"));
-    assert_eq!(cursor.next_slot(), Slot::Record(b""));
-    assert_eq!(cursor.next_slot(), Slot::Record(b"thirteen byte"));
+    assert_eq!(found(&mut cursor), b"one");
+    assert_eq!(found(&mut cursor), b"");
+    assert_eq!(found(&mut cursor), b"thirteen byte");
     assert_eq!(cursor.next_slot(), Slot::Empty);
     assert_eq!(cursor.next_slot(), Slot::Empty);
+    assert_eq!(cursor.record(), b"", "nothing is lent any more");
 }
 
 #[test]
@@ -31,14 +38,14 @@ fn space_is_free_only_after_release() {
     cursor.memory_mut().push(&[1; 8]).unwrap();
     cursor.memory_mut().push(&[2; 8]).unwrap();
     assert_eq!(cursor.memory_mut().push(&[3; 8]), None, "full");
-    assert_eq!(cursor.next_slot(), Slot::Record(&[1; 8]));
+    assert_eq!(found(&mut cursor), &[1; 8]);
     assert_eq!((cursor.memory().consumer(), cursor.unreleased()), (0, 16));
     assert_eq!(cursor.memory_mut().push(&[3; 8]), None, "still full");
     cursor.release();
     assert_eq!((cursor.memory().consumer(), cursor.unreleased()), (16, 0));
     cursor.memory_mut().push(&[3; 8]).unwrap();
-    assert_eq!(cursor.next_slot(), Slot::Record(&[2; 8]));
-    assert_eq!(cursor.next_slot(), Slot::Record(&[3; 8]));
+    assert_eq!(found(&mut cursor), &[2; 8]);
+    assert_eq!(found(&mut cursor), &[3; 8]);
 }
 
 #[test]
@@ -52,8 +59,8 @@ fn a_busy_record_stops_the_walk_even_if_later_ones_are_committed() {
     cursor.memory_mut().write_word(at + 8, [1; 8]);
     cursor.memory_mut().write_header(at, 8);
     assert!(!cursor.may_sleep());
-    assert_eq!(cursor.next_slot(), Slot::Record(&[1; 8]));
-    assert_eq!(cursor.next_slot(), Slot::Record(&[2; 8]));
+    assert_eq!(found(&mut cursor), &[1; 8]);
+    assert_eq!(found(&mut cursor), &[2; 8]);
 }
 
 #[test]
@@ -64,7 +71,7 @@ fn looking_before_sleep_takes_nothing() {
     assert!(!cursor.may_sleep());
     assert!(!cursor.may_sleep());
     assert_eq!(cursor.memory().consumer(), 0);
-    assert_eq!(cursor.next_slot(), Slot::Record(&[1; 8]));
+    assert_eq!(found(&mut cursor), &[1; 8]);
     assert!(cursor.may_sleep());
     assert_eq!(cursor.memory().consumer(), 16, "released before the sleep");
 }
@@ -76,7 +83,8 @@ fn a_discarded_record_is_passed() {
     cursor.memory_mut().write_header(at, 20 | DISCARD);
     cursor.memory_mut().push(&[1; 8]).unwrap();
     assert_eq!(cursor.next_slot(), Slot::Discarded);
-    assert_eq!(cursor.next_slot(), Slot::Record(&[1; 8]));
+    assert_eq!(cursor.record(), b"");
+    assert_eq!(found(&mut cursor), &[1; 8]);
     let at = cursor.memory_mut().reserve(0).unwrap();
     cursor.memory_mut().write_header(at, BUSY | DISCARD);
     assert_eq!(cursor.next_slot(), Slot::Busy, "a busy record is busy whatever else its header says");
@@ -86,18 +94,18 @@ fn a_discarded_record_is_passed() {
 fn a_record_across_the_end_is_one_slice() {
     let mut cursor = ring(64, 0);
     cursor.memory_mut().push(&[1; 40]).unwrap();
-    assert_eq!(cursor.next_slot(), Slot::Record(&[1; 40]));
+    assert_eq!(found(&mut cursor), &[1; 40]);
     cursor.release();
     let record: Vec<u8> = (0..32).collect();
     cursor.memory_mut().push(&record).unwrap();
-    assert_eq!(cursor.next_slot(), Slot::Record(&record));
+    assert_eq!(found(&mut cursor), record);
 }
 
 #[test]
 fn a_record_as_long_as_the_ring() {
     let mut cursor = ring(64, 24);
     cursor.memory_mut().push(&[9; 56]).unwrap();
-    assert_eq!(cursor.next_slot(), Slot::Record(&[9; 56]));
+    assert_eq!(found(&mut cursor), &[9; 56]);
     assert_eq!(cursor.next_slot(), Slot::Empty);
 }
 
@@ -108,7 +116,7 @@ fn positions_wrap_where_a_pointer_does() {
     let mut cursor = ring(64, start);
     for round in 0..10u8 {
         cursor.memory_mut().push(&[round; 16]).unwrap();
-        assert_eq!(cursor.next_slot(), Slot::Record(&[round; 16]));
+        assert_eq!(found(&mut cursor), &[round; 16]);
         assert_eq!(cursor.next_slot(), Slot::Empty);
         cursor.release();
     }
@@ -127,7 +135,7 @@ fn a_length_past_the_writers_position_is_a_fault() {
         assert!(!cursor.may_sleep());
     }
     cursor.memory_mut().write_header(at, 8);
-    assert_eq!(cursor.next_slot(), Slot::Record(&[0; 8]));
+    assert_eq!(found(&mut cursor), &[0; 8]);
 }
 
 #[test]
@@ -143,11 +151,11 @@ fn positions_that_do_not_fit_are_a_fault() {
     let mut cursor = ring(64, 0);
     cursor.memory_mut().push(&[0; 48]).unwrap();
     cursor.memory_mut().push(&[0; 0]).unwrap();
-    assert_eq!(cursor.next_slot(), Slot::Record(&[0; 48]));
+    assert_eq!(found(&mut cursor), &[0; 48]);
     *cursor.memory_mut() = HeapRing::new(8, 0);
     cursor.memory_mut().set_producer(64);
     cursor.memory_mut().write_header(0, 0);
-    assert_eq!(cursor.next_slot(), Slot::Record(&[]));
+    assert_eq!(found(&mut cursor), &[]);
 }
 
 /// A ring that threads write as the kernel does.
@@ -255,7 +263,8 @@ fn two_writers_and_a_sleeping_reader_lose_nothing() {
     let wanted = 2 * EACH;
     let failure = loop {
         match cursor.next_slot() {
-            Slot::Record(bytes) => {
+            Slot::Record => {
+                let bytes = cursor.record();
                 let words: Vec<u64> =
                     bytes.chunks(8).map(|c| u64::from_ne_bytes(c.try_into().unwrap())).collect();
                 let (id, i) = ((words[0] >> 32) as usize, words[0] & 0xffff_ffff);
