@@ -263,6 +263,15 @@ pub enum Error {
         /// Section that it points into.
         section: String,
     },
+    /// A CO-RE relocation cannot be resolved or applied.
+    CoreRelocation {
+        /// What it asks for.
+        what: String,
+        /// Function that it lies in.
+        function: String,
+        /// Why not.
+        error: Box<Error>,
+    },
     /// A program refers to something outside the object that this loader does not resolve.
     Extern {
         /// The symbol's name.
@@ -503,6 +512,9 @@ impl fmt::Display for Error {
                 "function {function}, instruction {}: no function begins at instruction {target} of section {section}",
                 insn.0
             ),
+            Self::CoreRelocation { what, function, error } => {
+                write!(f, "function {function}, relocation of {what}: {error}")
+            }
             Self::Extern { name } => write!(f, "extern {name} cannot be resolved"),
             Self::ProgramTooLarge { limit } => write!(f, "more than {limit} instructions"),
             Self::UnknownKind { section } => write!(f, "section {section} names no known kind of program"),
