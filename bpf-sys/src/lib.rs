@@ -18,10 +18,12 @@ mod fd;
 mod ids;
 pub mod link;
 pub mod map;
+pub mod memlock;
 pub mod perf;
 pub mod pin;
 pub mod prog;
 mod raw;
+pub mod shared;
 pub mod token;
 pub mod uapi;
 
@@ -34,3 +36,8 @@ pub use uapi::info::{BtfInfo, Info, LinkDetail, MapInfo, ProgInfo, RawLinkInfo, 
 pub use uapi::insn::Insn;
 pub use uapi::kinds::{AttachType, Cmd, LinkType, MapType, PerfLinkType, ProgType, StatsType, TaskFdType};
 pub use uapi::perf::{PerfEventAttr, PerfType, RecordType};
+
+/// Bytes of a page of memory.
+pub fn page_size() -> usize {
+    rustix::param::page_size()
+}

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_int, c_long, c_ulong};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use rustix::ioctl::{Opcode, opcode};
+use rustix::ioctl::Opcode;
 
 use super::{fd_u32, len_u32};
 use crate::errno::{Error, Result};
@@ -12,9 +12,15 @@ use crate::perf::{Group, Scope};
 use crate::uapi::addr_str;
 use crate::uapi::perf::{
     PERF_FLAG_FD_CLOEXEC, PERF_FLAG_FD_NO_GROUP, PERF_FLAG_FD_OUTPUT, PERF_FLAG_PID_CGROUP, PerfEventAttr,
+    ioctl,
 };
 
 const OPEN: &str = "perf_event_open";
+
+/// A copy whose size is right whatever the caller's says. The kernel writes its own size there when it refuses it.
+fn sized(attr: &PerfEventAttr) -> PerfEventAttr {
+    PerfEventAttr { size: size_of::<PerfEventAttr>() as u32, ..*attr }
+}
 
 pub(crate) fn open(
     attr: &PerfEventAttr,
@@ -42,8 +48,7 @@ pub(crate) fn open(
         Some(Group::OutputTo(leader)) => (leader.as_raw_fd(), PERF_FLAG_FD_OUTPUT | PERF_FLAG_FD_NO_GROUP),
     };
     let flags = (PERF_FLAG_FD_CLOEXEC | scope_flag | group_flag) as c_ulong;
-    // The kernel writes its own size into the attribute when it refuses it.
-    let mut attr = *attr;
+    let mut attr = sized(attr);
     let number: c_long = libc::SYS_perf_event_open;
     let attr = core::ptr::from_mut(&mut attr);
     // SAFETY: the kernel reads `attr.size` bytes at `attr`, the structure's own size, and may write that field. An
@@ -90,31 +95,29 @@ unsafe fn by_address<T: ?Sized>(fd: &PerfFd, call: &'static str, code: Opcode, v
     if ret < 0 { Err(Error::last(call)) } else { Ok(()) }
 }
 
-const GROUP: u8 = b'$';
-
 macro_rules! simple {
-    ($($name:ident($value:ident: $ty:ty) = $call:literal, $code:expr, $convert:expr;)*) => {
+    ($($name:ident($value:ident: $ty:ty) = $ioctl:ident, $convert:expr;)*) => {
         $(pub(crate) fn $name(fd: &PerfFd, $value: $ty) -> Result<()> {
             // SAFETY: include/uapi/linux/perf_event.h: the argument is a number.
-            unsafe { by_value(fd, concat!("ioctl(PERF_EVENT_IOC_", $call, ")"), $code, $convert) }
+            unsafe { by_value(fd, concat!("ioctl(PERF_EVENT_IOC_", stringify!($ioctl), ")"), ioctl::$ioctl, $convert) }
         })*
     };
 }
 
 simple! {
-    enable(whole_group: bool) = "ENABLE", opcode::none(GROUP, 0), c_ulong::from(whole_group);
-    disable(whole_group: bool) = "DISABLE", opcode::none(GROUP, 1), c_ulong::from(whole_group);
-    refresh(overflows: u32) = "REFRESH", opcode::none(GROUP, 2), overflows as c_ulong;
-    reset(whole_group: bool) = "RESET", opcode::none(GROUP, 3), c_ulong::from(whole_group);
-    set_output(target: Option<BorrowedFd<'_>>) = "SET_OUTPUT", opcode::none(GROUP, 5),
+    enable(whole_group: bool) = ENABLE, c_ulong::from(whole_group);
+    disable(whole_group: bool) = DISABLE, c_ulong::from(whole_group);
+    refresh(overflows: u32) = REFRESH, overflows as c_ulong;
+    reset(whole_group: bool) = RESET, c_ulong::from(whole_group);
+    set_output(target: Option<BorrowedFd<'_>>) = SET_OUTPUT,
         target.map_or(-1, |fd| fd.as_raw_fd()) as c_ulong;
-    set_bpf(prog: BorrowedFd<'_>) = "SET_BPF", opcode::write::<u32>(GROUP, 8), fd_u32(prog) as c_ulong;
-    pause_output(pause: bool) = "PAUSE_OUTPUT", opcode::write::<u32>(GROUP, 9), c_ulong::from(pause);
+    set_bpf(prog: BorrowedFd<'_>) = SET_BPF, fd_u32(prog) as c_ulong;
+    pause_output(pause: bool) = PAUSE_OUTPUT, c_ulong::from(pause);
 }
 
 pub(crate) fn set_period(fd: &PerfFd, mut period: u64) -> Result<()> {
     // SAFETY: the kernel reads a `u64`.
-    unsafe { by_address(fd, "ioctl(PERF_EVENT_IOC_PERIOD)", opcode::write::<u64>(GROUP, 4), &mut period) }
+    unsafe { by_address(fd, "ioctl(PERF_EVENT_IOC_PERIOD)", ioctl::PERIOD, &mut period) }
 }
 
 pub(crate) fn set_filter(fd: &PerfFd, filter: &CStr) -> Result<()> {
@@ -124,7 +127,7 @@ pub(crate) fn set_filter(fd: &PerfFd, filter: &CStr) -> Result<()> {
         by_value(
             fd,
             "ioctl(PERF_EVENT_IOC_SET_FILTER)",
-            opcode::write::<*mut u8>(GROUP, 6),
+            ioctl::SET_FILTER,
             filter.as_ptr() as usize as c_ulong,
         )
     }
@@ -133,7 +136,7 @@ pub(crate) fn set_filter(fd: &PerfFd, filter: &CStr) -> Result<()> {
 pub(crate) fn id(fd: &PerfFd) -> Result<u64> {
     let mut id = 0u64;
     // SAFETY: the kernel writes a `u64`.
-    unsafe { by_address(fd, "ioctl(PERF_EVENT_IOC_ID)", opcode::read::<*mut u64>(GROUP, 7), &mut id) }?;
+    unsafe { by_address(fd, "ioctl(PERF_EVENT_IOC_ID)", ioctl::ID, &mut id) }?;
     Ok(id)
 }
 
@@ -143,7 +146,7 @@ pub(crate) fn query_bpf(fd: &PerfFd, ids: &mut [u32]) -> Result<u32> {
     // `struct perf_event_query_bpf`: ids_len, prog_cnt, then the ids.
     let mut query = vec![0u32; ids.len() + 2];
     query[0] = len_u32(CALL, "ids", ids.len())?;
-    let code = opcode::read_write::<*mut u8>(GROUP, 10);
+    let code = ioctl::QUERY_BPF;
     // SAFETY: the kernel reads and writes two words and at most `ids_len` more, which `query` has.
     let result = unsafe { by_address(fd, CALL, code, query.as_mut_slice()) };
     match result {
@@ -156,8 +159,8 @@ pub(crate) fn query_bpf(fd: &PerfFd, ids: &mut [u32]) -> Result<u32> {
 }
 
 pub(crate) fn modify_attributes(fd: &PerfFd, attr: &PerfEventAttr) -> Result<()> {
-    let mut attr = *attr;
-    let code = opcode::write::<*mut u8>(GROUP, 11);
+    let mut attr = sized(attr);
+    let code = ioctl::MODIFY_ATTRIBUTES;
     // SAFETY: the kernel reads `attr.size` bytes, the structure's own size, and may write that field.
     unsafe { by_address(fd, "ioctl(PERF_EVENT_IOC_MODIFY_ATTRIBUTES)", code, &mut attr) }
 }

@@ -384,10 +384,3 @@ attr! {
         pad: u32,
     }
 }
-
-attr! {
-    /// `union bpf_iter_link_info`: `map` uses the first word, `cgroup` and `task` all.
-    IterInfo (16) {
-        words: [u32; 4],
-    }
-}

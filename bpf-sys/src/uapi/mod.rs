@@ -5,6 +5,8 @@ pub mod flags;
 pub mod info;
 pub mod insn;
 pub mod kinds;
+#[cfg(test)]
+mod layout_tests;
 pub mod perf;
 
 /// Data without padding, pointers or invalid bit patterns, which the kernel may write and anyone may copy.

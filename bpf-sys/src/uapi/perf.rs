@@ -255,8 +255,8 @@ pub mod attr_flags {
 pub struct PerfEventAttr {
     /// Kind of event.
     pub kind: PerfType,
-    /// Size of this structure; `Default` sets it.
-    pub(crate) size: u32,
+    /// Size of this structure. The calls set it themselves.
+    pub size: u32,
     /// Which event of that kind.
     pub config: u64,
     /// Events between samples, or with `FREQ` samples a second.
@@ -290,7 +290,8 @@ pub struct PerfEventAttr {
     pub aux_watermark: u32,
     /// Longest call chain.
     pub sample_max_stack: u16,
-    pub(crate) reserved_2: u16,
+    /// Zero.
+    pub reserved_2: u16,
     /// AUX area: bytes a sample.
     pub aux_sample_size: u32,
     /// AUX area: pause and resume (Linux 6.13).
@@ -330,6 +331,34 @@ impl Default for PerfEventAttr {
             sig_data: 0,
             config3: 0,
         }
+    }
+}
+
+/// Numbers of the ioctls.
+pub(crate) mod ioctl {
+    use rustix::ioctl::{Opcode, opcode};
+
+    macro_rules! ioctls {
+        ($($name:ident = $code:expr;)*) => {
+            $(pub(crate) const $name: Opcode = $code;)*
+            #[cfg(test)]
+            pub(crate) const ALL: &[(&str, u64)] = &[$((concat!("PERF_EVENT_IOC_", stringify!($name)), $name as u64)),*];
+        };
+    }
+
+    ioctls! {
+        ENABLE = opcode::none(b'$', 0);
+        DISABLE = opcode::none(b'$', 1);
+        REFRESH = opcode::none(b'$', 2);
+        RESET = opcode::none(b'$', 3);
+        PERIOD = opcode::write::<u64>(b'$', 4);
+        SET_OUTPUT = opcode::none(b'$', 5);
+        SET_FILTER = opcode::write::<*mut u8>(b'$', 6);
+        ID = opcode::read::<*mut u64>(b'$', 7);
+        SET_BPF = opcode::write::<u32>(b'$', 8);
+        PAUSE_OUTPUT = opcode::write::<u32>(b'$', 9);
+        QUERY_BPF = opcode::read_write::<*mut u8>(b'$', 10);
+        MODIFY_ATTRIBUTES = opcode::write::<*mut u8>(b'$', 11);
     }
 }
 
