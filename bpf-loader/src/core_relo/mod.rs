@@ -2,6 +2,9 @@
 
 use core::fmt;
 
+/// What stands in a poisoned instruction.
+pub const POISON: u32 = 195_896_080;
+
 /// What a relocation asks about the field, type or enumerator that it names (`enum bpf_core_relo_kind`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RelocKind {
