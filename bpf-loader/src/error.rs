@@ -111,6 +111,9 @@ pub enum Error {
     },
     /// BTF that would exceed what 32-bit offsets can name.
     BtfTooLarge,
+    /// The object has CO-RE relocations and the kernel no BTF: it needs CONFIG_DEBUG_INFO_BTF (Linux 5.4), or a file with
+    /// its BTF.
+    CoreNoTarget,
     /// A CO-RE relocation of a kind that this library does not know.
     CoreKind {
         /// The kind's number.
@@ -262,6 +265,15 @@ pub enum Error {
         target: u64,
         /// Section that it points into.
         section: String,
+    },
+    /// A CO-RE relocation cannot be resolved or applied.
+    CoreRelocation {
+        /// What it asks for.
+        what: String,
+        /// Function that it lies in.
+        function: String,
+        /// Why not.
+        error: Box<Error>,
     },
     /// A program refers to something outside the object that this loader does not resolve.
     Extern {
@@ -449,6 +461,9 @@ impl fmt::Display for Error {
             }
             Self::BtfDatasec { section, variable: None } => write!(f, "data section `{section}` has no size"),
             Self::BtfTooLarge => f.write_str("BTF is larger than 4 GiB"),
+            Self::CoreNoTarget => f.write_str(
+                "the kernel has no BTF (CONFIG_DEBUG_INFO_BTF, Linux 5.4); a file with its BTF can be used instead",
+            ),
             Self::CoreKind { kind } => write!(f, "unknown CO-RE relocation kind {kind}"),
             Self::CoreAccess { access, type_id, problem } => {
                 write!(f, "CO-RE access `{access}` of type {type_id}: {problem}")
@@ -503,6 +518,9 @@ impl fmt::Display for Error {
                 "function {function}, instruction {}: no function begins at instruction {target} of section {section}",
                 insn.0
             ),
+            Self::CoreRelocation { what, function, error } => {
+                write!(f, "function {function}, relocation of {what}: {error}")
+            }
             Self::Extern { name } => write!(f, "extern {name} cannot be resolved"),
             Self::ProgramTooLarge { limit } => write!(f, "more than {limit} instructions"),
             Self::UnknownKind { section } => write!(f, "section {section} names no known kind of program"),
