@@ -6,7 +6,6 @@
 //! | [`map`] [`prog`] [`link`] [`btf`] [`pin`] [`token`] | the commands of `bpf(2)`, up to Linux 6.18 |
 //! | [`perf`] | `perf_event_open(2)` and its ioctls |
 //! | [`shared`] | ring buffers, perf buffers and array maps in memory, and the kernel's BTF |
-//! | [`shared`] | ring buffers, perf buffers and array maps in memory, and the kernel's BTF |
 //! | [`uapi`] | constants and structures of the ABI |
 //!
 //! Every function takes slices and descriptors, checks their lengths against what the kernel will read and write, and
@@ -19,6 +18,7 @@ mod fd;
 mod ids;
 pub mod link;
 pub mod map;
+pub mod memlock;
 pub mod perf;
 pub mod pin;
 pub mod prog;
@@ -36,3 +36,8 @@ pub use uapi::info::{BtfInfo, Info, LinkDetail, MapInfo, ProgInfo, RawLinkInfo, 
 pub use uapi::insn::Insn;
 pub use uapi::kinds::{AttachType, Cmd, LinkType, MapType, PerfLinkType, ProgType, StatsType, TaskFdType};
 pub use uapi::perf::{PerfEventAttr, PerfType, RecordType};
+
+/// Bytes of a page of memory.
+pub fn page_size() -> usize {
+    rustix::param::page_size()
+}

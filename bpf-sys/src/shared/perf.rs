@@ -1,6 +1,6 @@
 //! The buffer of a perf event.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use super::{SharedMapping, page_size};
 use crate::errno::{Error, Result};
@@ -16,6 +16,7 @@ pub struct PerfMapping {
     pages: SharedMapping,
     data_offset: usize,
     data_len: usize,
+    event: PerfFd,
 }
 
 impl PerfMapping {
@@ -34,7 +35,7 @@ impl PerfMapping {
         let data_len = data_pages.checked_mul(page).ok_or(too_large)?;
         let len = data_len.checked_add(page).ok_or(too_large)?;
         let pages = SharedMapping::map(event.as_fd(), 0, len, true)?;
-        Ok(Self { pages, data_offset: page, data_len })
+        Ok(Self { pages, data_offset: page, data_len, event: event.try_clone()? })
     }
 
     /// Bytes of records, a power of two.
@@ -72,5 +73,12 @@ impl PerfMapping {
         let (head, rest) = to.split_at_mut(first);
         self.pages.copy_out(self.data_offset + at, head)?;
         self.pages.copy_out(self.data_offset, rest)
+    }
+}
+
+/// Readable when the kernel has written past the wake-up mark.
+impl AsFd for PerfMapping {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
     }
 }

@@ -5,7 +5,7 @@
 //! records are committed in any order. The one reader moves the consumer position, which frees space.
 
 use std::collections::BTreeSet;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -45,13 +45,13 @@ pub struct RingParts<'a> {
 
 /// What stands at a cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Slot<'a> {
+pub enum Slot {
     /// Nothing more was reserved.
     Empty,
     /// A record that is still being written.
     Busy,
-    /// A committed record, without its header.
-    Record(&'a [u8]),
+    /// A committed record, which [`RingCursor::record`] lends.
+    Record,
     /// A record that its program gave up.
     Discarded,
     /// The ring breaks the rules; the cursor stays.
@@ -103,8 +103,10 @@ pub struct RingCursor<M> {
     memory: M,
     /// Where the next record starts; always a record's boundary.
     position: u64,
-    /// Bytes of the record that was returned last, header included; it is passed on the next call.
-    lent: usize,
+    /// Bytes of the record that was found last, with header and padding; it is passed on the next call. 0 is none.
+    size: usize,
+    /// Bytes of that record that may be lent.
+    len: usize,
     /// The writers' position as last read; everything before is reserved.
     limit: usize,
     /// The consumer position as last written.
@@ -116,12 +118,12 @@ impl<M: RingMemory> RingCursor<M> {
     pub fn new(memory: M) -> Self {
         // Only readers write it, and `memory` is theirs alone, so no ordering is needed.
         let position = memory.parts().consumer.load(Ordering::Relaxed);
-        Self { memory, position, lent: 0, limit: position as usize, released: position }
+        Self { memory, position, size: 0, len: 0, limit: position as usize, released: position }
     }
 
-    /// Passes the record that was returned last, and looks at the next.
+    /// Passes the record that was found last, and looks at the next.
     #[inline]
-    pub fn next_slot(&mut self) -> Slot<'_> {
+    pub fn next_slot(&mut self) -> Slot {
         self.pass();
         let parts = self.memory.parts();
         // Inequality, since positions wrap where pointers have 32 bits.
@@ -156,25 +158,44 @@ impl<M: RingMemory> RingCursor<M> {
         if size > available {
             return Slot::Fault(RingFault::Length { position: self.position, len, available });
         }
-        self.lent = size;
+        self.size = size;
         if header & BPF_RINGBUF_DISCARD_BIT != 0 {
             return Slot::Discarded;
         }
-        // SAFETY: `size` bytes from `offset` are inside the data's two copies, since `size` is at most the ring's length.
-        let data = unsafe { parts.data.add(offset + HEADER) };
-        // SAFETY: the record is committed, as its header says, which is a header because the position is a boundary. Nobody
-        // writes it until the consumer position passes it, and that position is moved only by `release`, which takes
-        // `&mut self` and so ends the slice's borrow.
-        Slot::Record(unsafe { core::slice::from_raw_parts(data.as_ptr(), len as usize) })
+        self.len = len as usize;
+        Slot::Record
+    }
+
+    /// The record that was found last, without its header; empty if the last call found none.
+    #[inline]
+    pub fn record(&self) -> &[u8] {
+        if self.len == 0 {
+            return &[];
+        }
+        let parts = self.memory.parts();
+        let offset = (self.position as usize & parts.mask) + HEADER;
+        // SAFETY: as `next_slot` checked, header and record together are not longer than the ring, so they end inside the
+        // data's second copy.
+        let data = unsafe { parts.data.add(offset) };
+        // SAFETY: the record is committed, as its header said, which is a header because the position is a boundary. Nobody
+        // writes it until the consumer position passes it. That position is moved only by `release`, and `len` is cleared
+        // with each move of the cursor; both take `&mut self` and so end the slice's borrow.
+        unsafe { core::slice::from_raw_parts(data.as_ptr(), self.len) }
     }
 
     #[inline]
     fn pass(&mut self) {
-        self.position = self.position.wrapping_add(self.lent as u64);
-        self.lent = 0;
+        self.position = self.position.wrapping_add(self.size as u64);
+        self.stay();
     }
 
-    /// Gives the space of all records returned so far back to the writers.
+    /// Takes the last find back, so that the next call finds it again.
+    #[inline]
+    fn stay(&mut self) {
+        (self.size, self.len) = (0, 0);
+    }
+
+    /// Gives the space of all records found so far back to the writers.
     #[inline]
     pub fn release(&mut self) {
         self.pass();
@@ -185,10 +206,10 @@ impl<M: RingMemory> RingCursor<M> {
         }
     }
 
-    /// Bytes of the records returned so far that are not yet given back.
+    /// Bytes of the records found so far that are not yet given back.
     #[inline]
     pub fn unreleased(&self) -> usize {
-        self.position.wrapping_add(self.lent as u64).wrapping_sub(self.released) as usize
+        self.position.wrapping_add(self.size as u64).wrapping_sub(self.released) as usize
     }
 
     /// Bytes that the ring holds.
@@ -209,9 +230,8 @@ impl<M: RingMemory> RingCursor<M> {
         full_fence();
         match self.next_slot() {
             Slot::Empty | Slot::Busy => true,
-            Slot::Record(_) | Slot::Discarded => {
-                // Only looked at: the next call returns it.
-                self.lent = 0;
+            Slot::Record | Slot::Discarded => {
+                self.stay();
                 false
             }
             Slot::Fault(_) => false,
@@ -242,6 +262,7 @@ pub struct RingMapping {
     data_offset: usize,
     mask: usize,
     map_id: u32,
+    map: MapFd,
 }
 
 /// Ids of the rings that are mapped in this process: a second reader would give back what the first has lent.
@@ -275,10 +296,18 @@ impl RingMapping {
         let consumer = SharedMapping::map(map.as_fd(), 0, page, true)?;
         let producer = SharedMapping::map(map.as_fd(), page as u64, twice, false)?;
         let map_id = crate::map::info(map)?.id;
+        let map = map.try_clone()?;
         if !MAPPED.lock().unwrap_or_else(PoisonError::into_inner).insert(map_id) {
             return Err(Error::AlreadyMapped);
         }
-        Ok(Self { consumer, producer, data_offset: page, mask: size - 1, map_id })
+        Ok(Self { consumer, producer, data_offset: page, mask: size - 1, map_id, map })
+    }
+}
+
+/// Readable when a program has committed a record with a wake-up.
+impl AsFd for RingMapping {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.map.as_fd()
     }
 }
 
@@ -403,3 +432,6 @@ unsafe impl RingMemory for HeapRing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

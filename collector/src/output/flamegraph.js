@@ -2,16 +2,16 @@
 addEventListener("load", () => {
   const byId = (id) => document.getElementById(id);
   const svg = document.documentElement;
-  const { total, pad, minWidth } = Object.fromEntries(
+  const { total, pad, gap, minWidth } = Object.fromEntries(
     Object.entries(svg.dataset).map(([key, value]) => [key, Number(value)]));
   const charWidth = 7.25;
   const frames = [...byId("frames").children].map((group) => {
     const [title, rect, text] = ["title", "rect", "text"].map((tag) => group.querySelector(tag));
     const { s, n, l } = group.dataset;
-    return { group, rect, text, start: +s, count: +n, level: +l, title: title.textContent,
-      name: group.dataset.name };
+    const [name, numbers] = title.textContent.split("\n");
+    return { group, rect, text, start: +s, count: +n, level: +l, name, numbers };
   });
-  const percent = (count) => (100 * count / total).toFixed(2) + " %";
+  const percent = (count) => (100 * count / total).toFixed(2) + "%";
   const byGroup = new Map(frames.map((frame) => [frame.group, frame]));
   let zoomed = frames[0];
 
@@ -21,7 +21,7 @@ addEventListener("load", () => {
     const to = Math.min(frame.start + frame.count - start, count);
     const pixels = (to - from) * scale;
     frame.rect.setAttribute("x", pad + from * scale);
-    frame.rect.setAttribute("width", pixels);
+    frame.rect.setAttribute("width", pixels > gap * 4 ? pixels - gap : pixels);
     frame.group.classList.toggle("hidden", pixels < 0.1);
     const room = Math.floor((pixels - 6) / charWidth);
     const fits = frame.name.length <= room;
@@ -93,7 +93,7 @@ addEventListener("load", () => {
   });
   addEventListener("mouseover", (event) => {
     const frame = frameOf(event);
-    byId("details").textContent = frame ? frame.title : "";
+    byId("details").textContent = frame ? frame.name + ": " + frame.numbers : "";
   });
   byId("search").addEventListener("click", ask);
   byId("clear").addEventListener("click", () => search(""));

@@ -26,6 +26,8 @@ const TOP: usize = 84;
 /// Room for the details line.
 const BOTTOM: usize = 30;
 const ROW: usize = 17;
+/// Space between neighbours, where they are wide enough for one.
+const GAP: f64 = 0.5;
 /// Frames narrower than this are left out; their time still shows in their callers.
 const MIN_PIXELS: f64 = 0.1;
 /// Width of a character of the 12 px monospace font, a little generous.
@@ -52,7 +54,7 @@ pub fn write(profile: &Profile, host: &str, out: &mut impl Write) -> io::Result<
         out,
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
          <svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" \
-         viewBox=\"0 0 {WIDTH} {height}\" data-total=\"{}\" data-pad=\"{PAD}\" data-min-width=\"{MIN_WIDTH}\">\n\
+         viewBox=\"0 0 {WIDTH} {height}\" data-total=\"{}\" data-pad=\"{PAD}\" data-gap=\"{GAP}\" data-min-width=\"{MIN_WIDTH}\">\n\
          <style>\n{STYLE}</style>\n<script><![CDATA[\n{SCRIPT}]]></script>\n\
          <rect id=\"background\" width=\"100%\" height=\"100%\"/>",
         tree.total()
@@ -113,17 +115,18 @@ fn write_frames(profile: &Profile, tree: &Tree, height: usize, out: &mut impl Wr
         let y = height - BOTTOM - (level + 1) * ROW;
         write!(
             out,
-            "<g data-s=\"{start}\" data-n=\"{}\" data-l=\"{level}\" data-name=\"{name}\"><title>{name}",
+            "<g data-s=\"{start}\" data-n=\"{}\" data-l=\"{level}\"><title>{}&#10;",
             node.total,
-            name = Xml(&node.name)
+            Xml(&node.name)
         )?;
         if !node.module.is_empty() && !node.name.starts_with('[') {
-            write!(out, ", {}", Xml(&node.module))?;
+            write!(out, "{}, ", Xml(&node.module))?;
         }
+        let drawn = if width > GAP * 4.0 { width - GAP } else { width };
         writeln!(
             out,
-            ": {} samples, {:.2} %, {:.2} s</title>\
-             <rect x=\"{x:.1}\" y=\"{y}\" width=\"{width:.1}\" height=\"{}\" fill=\"{}\" rx=\"1\"/>\
+            "{} samples, {:.2}%, {:.2} s</title>\
+             <rect x=\"{x:.1}\" y=\"{y}\" width=\"{drawn:.1}\" height=\"{}\" fill=\"{}\"/>\
              <text x=\"{:.1}\" y=\"{}\">{}</text></g>",
             node.total,
             summary::percent(node.total, total),
@@ -237,13 +240,13 @@ mod tests {
         fixture.sample(process, "main;b", 20);
         fixture.sample(process, "main", 10);
         let svg = svg(&fixture.finish());
-        assert_eq!(attribute(&svg, "all", "width"), 1180.0);
-        assert_eq!(attribute(&svg, "a,", "width"), 826.0);
-        assert_eq!(attribute(&svg, "b,", "width"), 236.0);
-        assert_eq!(attribute(&svg, "b,", "x"), 10.0 + 826.0);
-        assert_eq!(attribute(&svg, "b,", "data-s"), 70.0);
-        assert_eq!(attribute(&svg, "main,", "y") - attribute(&svg, "b,", "y"), ROW as f64);
-        assert!(svg.contains("<title>a, app: 70 samples, 70.00 %, 0.71 s</title>"));
+        assert_eq!(attribute(&svg, "all", "width"), 1180.0 - GAP);
+        assert_eq!(attribute(&svg, "a&", "width"), 826.0 - GAP);
+        assert_eq!(attribute(&svg, "b&", "width"), 236.0 - GAP);
+        assert_eq!(attribute(&svg, "b&", "x"), 10.0 + 826.0);
+        assert_eq!(attribute(&svg, "b&", "data-s"), 70.0);
+        assert_eq!(attribute(&svg, "main&", "y") - attribute(&svg, "b&", "y"), ROW as f64);
+        assert!(svg.contains("<title>a&#10;app, 70 samples, 70.00%, 0.71 s</title>"));
         assert!(svg.contains("100 samples, 1.01 s of CPU time; lost: 0 of 100 expected periods"));
     }
 
@@ -288,7 +291,7 @@ mod tests {
     #[test]
     fn nothing_sampled_is_a_picture_too() {
         let svg = svg(&Profile::default());
-        assert!(svg.contains("<title>all: 0 samples, 0.00 %, 0.00 s</title>"));
+        assert!(svg.contains("<title>all&#10;0 samples, 0.00%, 0.00 s</title>"));
         assert!(!svg.contains("NaN"));
     }
 

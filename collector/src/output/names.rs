@@ -123,7 +123,7 @@ fn file_name(path: &str) -> &str {
 
 /// `text` with `?` for what would act on a terminal instead of being shown: control characters and changes of
 /// the writing direction.
-fn clean(text: &str) -> String {
+pub fn clean(text: &str) -> String {
     let acts = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars().map(|c| if acts(c) { '?' } else { c }).collect()
 }

@@ -88,7 +88,7 @@ impl Tree {
         let mut nodes = builder.nodes;
         let keys: Vec<_> = nodes.iter().map(|node| (node.name.clone(), node.class)).collect();
         for node in &mut nodes {
-            node.children.sort_by(|a, b| keys.get(*a).cmp(&keys.get(*b)));
+            node.children.sort_unstable_by(|a, b| keys.get(*a).cmp(&keys.get(*b)));
         }
         Self { nodes, depth }
     }

@@ -70,7 +70,7 @@ fn branches(tree: &Tree, min_percent: f64) -> Vec<Branch<'_>> {
             .filter_map(|index| tree.get(*index))
             .filter(|child| percent(child.total, tree.total()) >= min_percent)
             .collect();
-        children.sort_by_key(|child| Reverse(child.total));
+        children.sort_unstable_by_key(|child| (Reverse(child.total), &child.name, child.class));
         children
     };
     let mut branches = Vec::new();

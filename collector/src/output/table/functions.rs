@@ -38,7 +38,7 @@ pub(super) fn write(
 ) -> io::Result<()> {
     let mut rows: Vec<(Key, Row)> =
         count(profile, names).into_iter().filter(|(_, row)| row.own > 0).collect();
-    rows.sort_by(|(a, x), (b, y)| {
+    rows.sort_unstable_by(|(a, x), (b, y)| {
         (Reverse(x.own), Reverse(x.total), a).cmp(&(Reverse(y.own), Reverse(y.total), b))
     });
     let shown = rows.get(..limit).unwrap_or(&rows);

@@ -26,7 +26,7 @@ pub(super) fn write(
         *counts.entry(sample.process).or_default() += sample.count;
     }
     let mut rows: Vec<(ProcessIdx, u64)> = counts.into_iter().collect();
-    rows.sort_by_key(|(process, count)| (std::cmp::Reverse(*count), *process));
+    rows.sort_unstable_by_key(|(process, count)| (std::cmp::Reverse(*count), *process));
     let total = sample_count(profile);
     let wide = is_wide(style);
     let time_title = if wide { "  CPU TIME  " } else { "" };

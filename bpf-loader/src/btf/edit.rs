@@ -1,0 +1,69 @@
+//! A copy of BTF whose types are rewritten in place.
+
+use super::encode::assemble;
+use super::{Btf, BtfId};
+use crate::Error;
+use crate::bytes::{Bytes, Endian};
+
+/// Sections of a file, copied. Types keep their ids and sizes; types and strings may be added at the end.
+pub(super) struct Edit {
+    endian: Endian,
+    types: Vec<u8>,
+    layout: Vec<u8>,
+    strings: Vec<u8>,
+    next_id: u32,
+}
+
+impl Edit {
+    /// A copy of BTF that stands alone.
+    pub fn new(btf: &Btf<'_>) -> Result<Self, Error> {
+        if btf.base.is_some() {
+            return Err(Error::BtfBase);
+        }
+        let copy = |span| btf.section(span).data.to_vec();
+        let (types, layout, strings) = (copy(btf.types), copy(btf.layout), copy(btf.strings));
+        Ok(Self { endian: btf.endian, types, layout, strings, next_id: btf.count })
+    }
+
+    /// The word at `at` in the type section.
+    pub fn word(&self, at: usize) -> u32 {
+        Bytes::new(&self.types, self.endian).u32(at).unwrap_or_default()
+    }
+
+    /// Overwrites the word at `at`, which a parsed type has.
+    pub fn set(&mut self, at: usize, word: u32) {
+        if let Some(place) = self.types.get_mut(at..at.saturating_add(4)) {
+            place.copy_from_slice(&self.endian.put_u32(word));
+        }
+    }
+
+    /// Adds a string and returns its offset. Existing ones may be shared, so they are never changed.
+    pub fn add_string(&mut self, text: &[u8]) -> Result<u32, Error> {
+        let offset = u32::try_from(self.strings.len()).map_err(|_| Error::BtfTooLarge)?;
+        self.strings.extend_from_slice(text);
+        self.strings.push(0);
+        Ok(offset)
+    }
+
+    /// Adds a type by its words and returns its id.
+    pub fn add_type(&mut self, words: &[u32]) -> Result<BtfId, Error> {
+        let id = BtfId(self.next_id);
+        self.next_id = self.next_id.checked_add(1).ok_or(Error::BtfTooLarge)?;
+        for word in words {
+            self.types.extend_from_slice(&self.endian.put_u32(*word));
+        }
+        Ok(id)
+    }
+
+    /// Leaves the layout section out.
+    pub fn drop_layout(&mut self) {
+        self.layout.clear();
+    }
+
+    /// The file, without gaps and without what its header had beyond the known fields: kernels refuse both.
+    pub fn build(self) -> Result<Vec<u8>, Error> {
+        let total = self.types.len() as u64 + self.layout.len() as u64 + self.strings.len() as u64;
+        u32::try_from(total).map_err(|_| Error::BtfTooLarge)?;
+        Ok(assemble(self.endian, &self.types, &self.layout, &self.strings))
+    }
+}
