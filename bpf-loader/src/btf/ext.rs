@@ -7,6 +7,8 @@ use super::header::preamble;
 use super::{Btf, BtfId};
 use crate::Error;
 use crate::bytes::{Bytes, Endian};
+use crate::core_relo::RelocKind;
+use crate::insn::InsnIdx;
 
 /// Bytes of a header without the CO-RE table, which became optional in it.
 const MIN_HEADER: usize = 24;
@@ -59,7 +61,7 @@ pub struct CoreRelo {
     pub type_id: BtfId,
     /// Offset of the access string in the strings of `.BTF`.
     pub access: u32,
-    /// What is asked about what it names; see [`RelocKind`](crate::core_relo::RelocKind).
+    /// What is asked about what it names, as a number; see [`kind`](Self::kind).
     pub kind: u32,
 }
 
@@ -70,6 +72,22 @@ pub trait Record: Sized {
 
     /// Decodes it. `None` if there are fewer bytes.
     fn decode(bytes: Bytes<'_>) -> Option<Self>;
+}
+
+impl CoreRelo {
+    /// Where its instruction is within the ELF section; `None` if that is not the start of one.
+    pub fn insn(&self) -> Option<InsnIdx> {
+        (self.insn_offset % 8 == 0).then_some(InsnIdx(self.insn_offset / 8))
+    }
+
+    /// What it asks.
+    ///
+    /// # Errors
+    ///
+    /// `CoreKind` if this library doesn't know.
+    pub fn kind(&self) -> Result<RelocKind, Error> {
+        RelocKind::from_number(self.kind).ok_or(Error::CoreKind { kind: self.kind })
+    }
 }
 
 impl Record for FuncInfo {

@@ -324,10 +324,15 @@ impl<'a> Btf<'a> {
     ///
     /// `BtfTypeId`, `BtfTypeLoop`.
     pub fn skip_mods_and_typedefs(&self, id: BtfId) -> Result<Type<'_>, Error> {
+        self.skip_counting(id).map(|(ty, _)| ty)
+    }
+
+    /// [`skip_mods_and_typedefs`](Self::skip_mods_and_typedefs), and how many types were followed.
+    pub(crate) fn skip_counting(&self, id: BtfId) -> Result<(Type<'_>, usize), Error> {
         let mut ty = self.type_by_id(id)?;
-        for _ in 0..MAX_CHAIN {
+        for hops in 0..MAX_CHAIN {
             if !ty.is_modifier_or_typedef() {
-                return Ok(ty);
+                return Ok((ty, hops));
             }
             ty = self.type_by_id(ty.referred())?;
         }

@@ -332,7 +332,7 @@ impl<'b> Type<'b> {
     }
 
     /// [`type_id`](Self::type_id) of a kind known to refer to one.
-    pub(super) fn referred(&self) -> BtfId {
+    pub(crate) fn referred(&self) -> BtfId {
         BtfId(self.size_or_type)
     }
 

@@ -1,6 +1,26 @@
 //! CO-RE: what an object's code assumed of kernel types, made true for the kernel at hand.
+//!
+//! A relocation says: this instruction holds an offset (or a size, an id, ...) of the field that the access string
+//! `0:1:2` reaches from the local type `[12]`. [`resolve`] looks for types of the same name in the kernel, finds the field
+//! there by its name, and computes what the instruction must hold; [`patch`] writes it. The rules are those of libbpf's
+//! relo_core.c, the kernel's own implementation; where a program asks for what a kernel lacks, its instruction is
+//! poisoned, so that only code that is really reached fails, in the verifier.
+
+mod candidates;
+mod compat;
+mod compute;
+mod patch;
+mod resolve;
+mod spec;
+
+#[cfg(test)]
+mod tests;
 
 use core::fmt;
+
+pub use compute::{Resolution, Width};
+pub use patch::{POISON, Patched, Poison, patch, poisoned_insn};
+pub use resolve::{describe, resolve, resolve_within};
 
 /// What a relocation asks about the field, type or enumerator that it names (`enum bpf_core_relo_kind`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,6 +73,24 @@ impl RelocKind {
     /// The kind numbered `number` in `.BTF.ext`.
     pub fn from_number(number: u32) -> Option<Self> {
         Self::ALL.get(usize::try_from(number).ok()?).copied()
+    }
+
+    /// About a field of a structure?
+    pub fn is_field(self) -> bool {
+        !self.is_type() && !self.is_enumval()
+    }
+
+    /// About a type as a whole?
+    pub fn is_type(self) -> bool {
+        matches!(
+            self,
+            Self::TypeIdLocal | Self::TypeIdTarget | Self::TypeExists | Self::TypeSize | Self::TypeMatches
+        )
+    }
+
+    /// About an enumerator?
+    pub fn is_enumval(self) -> bool {
+        matches!(self, Self::EnumvalExists | Self::EnumvalValue)
     }
 }
 

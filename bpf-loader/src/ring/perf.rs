@@ -93,6 +93,8 @@ pub struct PerfRecord<'a> {
     pub misc: u16,
     /// What follows the header, in the layout of the type (include/uapi/linux/perf_event.h, `enum perf_event_type`).
     pub body: &'a [u8],
+    /// The whole record, header included.
+    pub bytes: &'a [u8],
 }
 
 impl<'a> PerfRecord<'a> {
@@ -199,6 +201,7 @@ impl<V: PerfView> PerfReader<V> {
             kind: RecordType(u32::from_ne_bytes([k0, k1, k2, k3])),
             misc: u16::from_ne_bytes([m0, m1]),
             body: self.record.get(HEADER..).unwrap_or_default(),
+            bytes: &self.record,
         };
         self.lost = self.lost.saturating_add(record.lost().unwrap_or(0));
         Ok(Some(record))
@@ -293,8 +296,11 @@ mod tests {
         assert_eq!(r.next(), Ok(None));
         r.view.push(RecordType::COMM, &[1; 16]);
         r.view.push(RecordType::EXIT, &[]);
-        assert_eq!(r.next(), Ok(Some(PerfRecord { kind: RecordType::COMM, misc: 2, body: &[1; 16] })));
-        assert_eq!(r.next(), Ok(Some(PerfRecord { kind: RecordType::EXIT, misc: 2, body: &[] })));
+        let comm = r.next().unwrap().unwrap();
+        assert_eq!((comm.kind, comm.misc, comm.body), (RecordType::COMM, 2, &[1; 16][..]));
+        assert_eq!(comm.bytes[8..], [1; 16], "the whole record has its header before the body");
+        let exit = r.next().unwrap().unwrap();
+        assert_eq!((exit.kind, exit.misc, exit.body, exit.bytes.len()), (RecordType::EXIT, 2, &[][..], 8));
         assert_eq!(r.next(), Ok(None));
         assert_eq!(r.view.tail, 32);
     }
@@ -333,10 +339,10 @@ mod tests {
 
     #[test]
     fn the_data_of_a_raw_sample() {
-        let sample = |body: &'static [u8]| PerfRecord { kind: RecordType::SAMPLE, misc: 0, body };
+        let sample = |body: &'static [u8]| PerfRecord { kind: RecordType::SAMPLE, misc: 0, body, bytes: &[] };
         let len = 12u32.to_ne_bytes();
         let body: Vec<u8> = [&len[..], b"twelve bytes"].concat();
-        let record = PerfRecord { kind: RecordType::SAMPLE, misc: 0, body: &body };
+        let record = PerfRecord { kind: RecordType::SAMPLE, misc: 0, body: &body, bytes: &[] };
         assert_eq!(record.raw_sample(), Some(&b"twelve bytes"[..]));
         assert_eq!(PerfRecord { kind: RecordType::COMM, ..record }.raw_sample(), None);
         assert_eq!(PerfRecord { body: &body[..15], ..record }.raw_sample(), None, "longer than the record");

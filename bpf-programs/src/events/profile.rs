@@ -85,7 +85,11 @@ pub const MAX_FRAMES: usize = 127;
 /// frames, then the frames. `None` if the place lies outside, or its header makes no sense.
 ///
 /// `words` reads the word of that number; places count words.
-pub fn stack_at(place: u32, mut words: impl FnMut(usize) -> Option<u64>, frames: &mut Vec<u64>) -> Option<()> {
+pub fn stack_at(
+    place: u32,
+    mut words: impl FnMut(usize) -> Option<u64>,
+    frames: &mut Vec<u64>,
+) -> Option<()> {
     frames.clear();
     let place = place as usize;
     let count = usize::try_from(words(place)?).ok().filter(|n| (1..=MAX_FRAMES).contains(n))?;

@@ -1,0 +1,105 @@
+//! The kernel's types that a relocation may mean: of the same kind, and of the same name but for flavours.
+
+use std::collections::HashMap;
+
+use crate::Error;
+use crate::btf::index::{Wanted, essential_name};
+use crate::btf::{Btf, BtfId, Kind, Type};
+use crate::fuel::Fuel;
+use crate::target::TargetBtf;
+
+/// A type of the kernel or of a module.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidate<'t> {
+    pub btf: &'t Btf<'t>,
+    pub id: BtfId,
+}
+
+/// What is looked for: an essential name, and a kind in which both widths of enumeration are one. The kind matters:
+/// `bpf_sk_lookup` is a structure and a function.
+type Root<'n> = (&'n [u8], Kind);
+
+fn root<'b>(ty: &Type<'b>) -> Result<Root<'b>, Error> {
+    Ok((essential_name(ty.name_bytes()?), kind_class(ty.kind())))
+}
+
+fn kind_class(kind: Kind) -> Kind {
+    if kind == Kind::Enum64 { Kind::Enum } else { kind }
+}
+
+/// Candidates for all relocations of an object.
+pub(super) struct Candidates<'l, 't> {
+    /// By what was looked for.
+    found: HashMap<Root<'l>, Vec<Candidate<'t>>>,
+    /// By local type: those that none of its relocations so far has ruled out.
+    left: HashMap<BtfId, Vec<Candidate<'t>>>,
+}
+
+impl<'l, 't> Candidates<'l, 't> {
+    /// Looks for `locals` in one pass over the kernel's types, then for what it lacks in those of the modules.
+    pub fn find(
+        locals: impl Iterator<Item = Type<'l>>,
+        target: &'t dyn TargetBtf,
+        fuel: &mut Fuel,
+    ) -> Result<Self, Error> {
+        let mut found = HashMap::new();
+        for ty in locals {
+            // A name that cannot be read is an error of its relocation alone.
+            if let Ok(root) = root(&ty) {
+                if !root.0.is_empty() {
+                    found.insert(root, Vec::new());
+                }
+            }
+        }
+        if !found.is_empty() {
+            search(&mut found, target.vmlinux()?.ok_or(Error::CoreNoTarget)?, fuel)?;
+        }
+        let mut missing: HashMap<_, _> = found
+            .iter()
+            .filter(|(_, candidates)| candidates.is_empty())
+            .map(|(&root, _)| (root, Vec::new()))
+            .collect();
+        if !missing.is_empty() {
+            for module in target.modules()? {
+                search(&mut missing, &module.btf, fuel)?;
+            }
+            found.extend(missing);
+        }
+        Ok(Self { found, left: HashMap::new() })
+    }
+
+    /// Candidates for a local type.
+    pub fn of(&mut self, local: &Type<'l>, fuel: &mut Fuel) -> Result<&mut Vec<Candidate<'t>>, Error> {
+        let root = root(local)?;
+        if root.0.is_empty() {
+            return Err(Error::CoreAnonymous { type_id: local.id() });
+        }
+        if !self.left.contains_key(&local.id()) {
+            let all = self.found.get(&root).cloned().unwrap_or_default();
+            fuel.spend(1 + all.len() as u64)?;
+            self.left.insert(local.id(), all);
+        }
+        Ok(self.left.entry(local.id()).or_default())
+    }
+}
+
+/// Adds the types of `btf` itself, not of its base.
+fn search<'t>(
+    wanted: &mut HashMap<Root<'_>, Vec<Candidate<'t>>>,
+    btf: &'t Btf<'t>,
+    fuel: &mut Fuel,
+) -> Result<(), Error> {
+    let names = wanted.keys().map(|&(name, _)| name);
+    let kinds = wanted.keys().flat_map(|&(_, kind)| match kind {
+        Kind::Enum => [Kind::Enum, Kind::Enum64],
+        kind => [kind; 2],
+    });
+    let set = Wanted::new(names, kinds);
+    set.scan(btf, fuel, essential_name, |number, ty| {
+        let name = set.names().get(number).copied().unwrap_or_default();
+        let candidates = wanted.get_mut(&(name, kind_class(ty.kind())));
+        if let Some(candidates) = candidates {
+            candidates.push(Candidate { btf, id: ty.id() });
+        }
+    })
+}

@@ -1,0 +1,151 @@
+//! All relocations of an object against one kernel.
+
+use super::RelocKind;
+use super::candidates::{Candidate, Candidates};
+use super::compat::{types_are_compatible, types_match};
+use super::compute::{Resolution, compute};
+use super::spec::Spec;
+use crate::Error;
+use crate::btf::Btf;
+use crate::btf::ext::CoreRelo;
+use crate::fuel::Fuel;
+use crate::target::TargetBtf;
+
+/// Resolves an object's relocations, answering in their order.
+///
+/// One pass over the kernel's types serves them all, so they are best given together, those of every program and section
+/// (candidates that one relocation rules out are ruled out for later ones of the same local type, too). `local` are the
+/// object's types as the compiler wrote them, with pointers of 8 bytes. An inner error concerns one relocation: the
+/// program that has it cannot be loaded, others can.
+///
+/// # Errors
+///
+/// `CoreNoTarget` if the kernel has no BTF; what reading it meets.
+pub fn resolve<'l>(
+    local: &'l Btf<'l>,
+    relos: impl IntoIterator<Item = CoreRelo>,
+    target: &dyn TargetBtf,
+) -> Result<Vec<Result<Resolution, Error>>, Error> {
+    resolve_within(local, relos, target, &mut Fuel::OBJECT.clone())
+}
+
+/// [`resolve`] with another bound on the number of comparisons.
+///
+/// # Errors
+///
+/// As [`resolve`], and `CoreFuel`.
+pub fn resolve_within<'l>(
+    local: &'l Btf<'l>,
+    relos: impl IntoIterator<Item = CoreRelo>,
+    target: &dyn TargetBtf,
+    fuel: &mut Fuel,
+) -> Result<Vec<Result<Resolution, Error>>, Error> {
+    let relos: Vec<_> = relos.into_iter().collect();
+    let searched = relos.iter().filter(|relo| relo.kind().is_ok_and(|kind| kind != RelocKind::TypeIdLocal));
+    let locals = searched.filter_map(|relo| local.type_by_id(relo.type_id).ok());
+    let mut candidates = Candidates::find(locals, target, fuel)?;
+    Ok(relos.iter().map(|relo| resolve_one(local, relo, &mut candidates, fuel)).collect())
+}
+
+fn resolve_one<'l>(
+    local: &'l Btf<'l>,
+    relo: &CoreRelo,
+    candidates: &mut Candidates<'l, '_>,
+    fuel: &mut Fuel,
+) -> Result<Resolution, Error> {
+    let kind = relo.kind()?;
+    let ty = local.type_by_id(relo.type_id)?;
+    let spec = Spec::parse(local, relo, kind, fuel)?;
+    if kind == RelocKind::TypeIdLocal {
+        return compute(kind, &spec, None, fuel);
+    }
+    let candidates = candidates.of(&ty, fuel)?;
+    let mut agreed: Option<(u32, Resolution)> = None;
+    let mut matching = Vec::new();
+    for &candidate in candidates.iter() {
+        let Some(found) = find(kind, &spec, candidate, fuel)? else { continue };
+        let resolution = compute(kind, &spec, Some(&found), fuel)?;
+        match agreed {
+            None => agreed = Some((found.bit_offset, resolution)),
+            Some((bit_offset, first)) => {
+                let ambiguous = |what, first, second| Error::CoreAmbiguous {
+                    what,
+                    first,
+                    candidate: candidate.id,
+                    second,
+                };
+                if bit_offset != found.bit_offset {
+                    let offsets = (u64::from(bit_offset), u64::from(found.bit_offset));
+                    return Err(ambiguous("bit offset", Some(offsets.0), Some(offsets.1)));
+                }
+                if first.value != resolution.value {
+                    return Err(ambiguous("value", first.value, resolution.value));
+                }
+            }
+        }
+        matching.push(candidate);
+    }
+    match agreed {
+        Some((_, resolution)) => {
+            *candidates = matching;
+            Ok(resolution)
+        }
+        None => compute(kind, &spec, None, fuel),
+    }
+}
+
+/// The counterpart of `spec` in a candidate, if it has one.
+fn find<'t>(
+    kind: RelocKind,
+    spec: &Spec<'_>,
+    candidate: Candidate<'t>,
+    fuel: &mut Fuel,
+) -> Result<Option<Spec<'t>>, Error> {
+    fuel.spend(1)?;
+    if !kind.is_type() {
+        return spec.find_in(candidate.btf, candidate.id, kind, fuel);
+    }
+    let types = ((spec.btf, spec.root), (candidate.btf, candidate.id));
+    let fits = match kind {
+        RelocKind::TypeMatches => types_match(types.0, types.1, fuel)?,
+        _ => types_are_compatible(types.0, types.1, fuel)?,
+    };
+    Ok(fits.then(|| Spec::whole(candidate.btf, candidate.id)))
+}
+
+/// What a relocation is about, as a programmer would write it, with the access string:
+/// `struct task_struct.no_such_member (0:1)`, `enum e::VALUE (0:0)`, `struct s`.
+pub fn describe(local: &Btf<'_>, relo: &CoreRelo) -> String {
+    let access = local.string(relo.access).unwrap_or("?");
+    let Ok(ty) = local.type_by_id(relo.type_id) else { return format!("type {} ({access})", relo.type_id) };
+    let name = match ty.name() {
+        Ok("") | Err(_) => "<anonymous>",
+        Ok(name) => name,
+    };
+    let mut text = format!("{} {name}", ty.kind());
+    let kind = relo.kind();
+    if kind.as_ref().is_ok_and(|kind| kind.is_type()) {
+        return text;
+    }
+    let spec = kind
+        .and_then(|kind| Spec::parse(local, relo, kind, &mut Fuel::OBJECT.clone()).map(|spec| (kind, spec)));
+    if let Ok((kind, spec)) = spec {
+        text.push_str(&path_text(kind, &spec));
+    }
+    format!("{text} ({access})")
+}
+
+fn path_text(kind: RelocKind, spec: &Spec<'_>) -> String {
+    let mut text = String::new();
+    for (position, accessor) in spec.path.iter().enumerate() {
+        match accessor.name {
+            Some(name) => {
+                text.push_str(if kind.is_enumval() { "::" } else { "." });
+                text.push_str(&String::from_utf8_lossy(name));
+            }
+            None if position > 0 || accessor.index > 0 => text.push_str(&format!("[{}]", accessor.index)),
+            None => {}
+        }
+    }
+    text
+}
