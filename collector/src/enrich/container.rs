@@ -41,6 +41,6 @@ fn id_in_path(path: &[u8]) -> Option<&str> {
         let is_id = |word: &&[u8]| {
             word.len() == ID_LENGTH && word.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
         };
-        words.find(is_id).and_then(|word| str::from_utf8(word).ok())
+        words.find(is_id).and_then(|word| std::str::from_utf8(word).ok())
     })
 }

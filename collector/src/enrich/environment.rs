@@ -47,7 +47,8 @@ fn percent_decoded(value: &[u8]) -> Vec<u8> {
     let mut rest = value;
     while let Some((&first, tail)) = rest.split_first() {
         let digits = tail.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-        let escaped = digits.and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok());
+        let escaped =
+            digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
         match escaped.filter(|_| first == b'%') {
             Some(byte) => {
                 decoded.push(byte);

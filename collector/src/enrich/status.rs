@@ -17,7 +17,7 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat<'_>> {
     let close = text.iter().rposition(|&byte| byte == b')')?;
     let comm = text.get(open + 1..close)?;
     // Field 3 of proc_pid_stat(5) follows.
-    let mut fields = str::from_utf8(text.get(close + 1..)?).ok()?.split_ascii_whitespace();
+    let mut fields = std::str::from_utf8(text.get(close + 1..)?).ok()?.split_ascii_whitespace();
     let parent = fields.nth(1)?.parse().ok()?;
     let start_ticks = fields.nth(17)?.parse().ok()?;
     Some(Stat { comm, parent, start_ticks })
@@ -31,6 +31,6 @@ pub fn namespace_pids(status: &[u8]) -> Vec<u32> {
 /// The numbers of a line of `/proc/PID/status`.
 pub(crate) fn status_field<'a>(status: &'a [u8], name: &'a [u8]) -> Option<impl Iterator<Item = u32> + 'a> {
     let rest = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name))?;
-    let words = str::from_utf8(rest).ok()?.split_ascii_whitespace();
+    let words = std::str::from_utf8(rest).ok()?.split_ascii_whitespace();
     Some(words.map_while(|word| word.parse().ok()))
 }

@@ -42,7 +42,7 @@ struct Kernel {
 /// Names addresses of this host's kernel and processes.
 pub struct HostSymbolizer {
     host: Host,
-    processes: ProcessTable,
+    pub(super) processes: ProcessTable,
     files: FileCache,
     /// Files that mappings led to; failures are kept until the end of the window.
     known: HashMap<Arc<MappedFile>, Result<FileNo, Miss>>,

@@ -186,7 +186,7 @@ impl KernelSymbols {
     fn name(&self, offset: u32) -> &str {
         let rest = self.names.get(offset as usize..).unwrap_or_default();
         let name = rest.split(|&byte| byte == 0).next().unwrap_or_default();
-        str::from_utf8(name).unwrap_or_default()
+        std::str::from_utf8(name).unwrap_or_default()
     }
 
     /// Lines of a module follow each other, so the last ones are looked at first.
@@ -231,7 +231,7 @@ impl KernelSymbols {
 
 /// Address, type, name and module of a line that names a function.
 fn parse_line(line: &[u8]) -> Option<(u64, u8, &str, Option<&str>)> {
-    let mut words = str::from_utf8(line).ok()?.split_ascii_whitespace();
+    let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
     let address = hex(words.next()?.as_bytes())?;
     let kind = match words.next()?.as_bytes() {
         &[kind @ (b't' | b'T' | b'w' | b'W')] => kind,

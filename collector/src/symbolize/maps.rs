@@ -42,7 +42,7 @@ pub fn parse_line(line: &[u8]) -> Option<MapsLine<'_>> {
         executable: permissions.get(2) == Some(&b'x'),
         offset: hex(offset)?,
         device: (u32::try_from(hex(major)?).ok()?, u32::try_from(hex(minor)?).ok()?),
-        inode: str::from_utf8(inode).ok()?.parse().ok()?,
+        inode: std::str::from_utf8(inode).ok()?.parse().ok()?,
         path,
         deleted,
     })

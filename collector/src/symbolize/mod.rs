@@ -8,6 +8,7 @@ mod demangle;
 pub mod elf;
 mod error;
 mod files;
+pub mod fuzz;
 mod host;
 mod host_symbolizer;
 mod jit;

@@ -23,7 +23,7 @@ pub(super) fn read(elf: &Elf, source: &dyn ReadAt) -> Result<Option<Vec<u8>>, Sy
 }
 
 /// Decompresses a bounded amount.
-pub(super) fn decompress(mut input: &[u8]) -> Result<Vec<u8>, SymbolizeError> {
+pub(in crate::symbolize) fn decompress(mut input: &[u8]) -> Result<Vec<u8>, SymbolizeError> {
     let bad = |reason: String| SymbolizeError::BadCompression { reason };
     let mut decoder = XzDecoder::in_heap_with_alloc_dict_size(0, MAX_DICTIONARY);
     let mut output = Vec::new();

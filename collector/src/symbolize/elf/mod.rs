@@ -7,6 +7,8 @@ mod mini;
 mod plt;
 pub mod symbols;
 
+pub(super) use mini::decompress;
+
 use object::elf;
 use object::pod;
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};

@@ -1,8 +1,12 @@
 use super::symbols::SymbolTable;
 use super::*;
+use crate::symbolize::fuzz;
 
 /// A symbol of a hand-made file: name, `st_info`, section (1 is `.text`, 2 is `.data`), value, size.
 pub type Symbol = (&'static str, u8, u16, u64, u64);
+
+/// A section: name, type, flags, address, link, bytes.
+pub type Content = (&'static str, u32, u64, u64, u32, Vec<u8>);
 
 pub const GLOBAL_FUNCTION: u8 = 0x12;
 const WEAK_FUNCTION: u8 = 0x22;
@@ -75,9 +79,8 @@ impl Maker {
         note
     }
 
-    /// A file with `.text` (section 1), `.data` (2), and the sections given: name, type, flags, address, link,
-    /// bytes.
-    pub fn file(self, sections: &[(&str, u32, u64, u64, u32, Vec<u8>)], note: &[u8]) -> Vec<u8> {
+    /// A file with `.text` (section 1), `.data` (2), and the sections given.
+    pub fn file(self, sections: &[Content], note: &[u8]) -> Vec<u8> {
         let mut names = vec![0];
         let mut headers = vec![[0; 7], [1, 1, 6, TEXT_ADDRESS, TEXT_OFFSET, TEXT_SIZE, 0], [0; 7]];
         names.extend_from_slice(b".text\0");
@@ -283,7 +286,7 @@ fn stripped_files_have_dynamic_symbols_and_plt() {
     ]);
     let relocation = |symbol: u64| X86_64.fields(&[(0x60_0000, 8), (symbol << 32 | 7, 8), (0, 8)]);
     let sections = |plt: Vec<(&'static str, u64, usize)>| {
-        let mut sections = vec![
+        let mut sections: Vec<Content> = vec![
             (".dynsym", 11, 2, 0, 4, table.clone()),
             (".dynstr", 3, 2, 0, 0, names.clone()),
             (".rela.plt", 4, 2, 0, 3, [relocation(2), relocation(3)].concat()),
@@ -352,19 +355,6 @@ fn xz(bytes: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-/// Reads everything that there is to read of a file, whatever it is.
-fn read_everything(file: &[u8]) {
-    let Ok(elf) = Elf::read(&file) else { return };
-    elf.build_id(&file);
-    elf.address_map().address_of(TEXT_OFFSET);
-    let Ok(table) = SymbolTable::read(&elf, &file) else { return };
-    for address in [0, TEXT_ADDRESS, TEXT_ADDRESS + 40, 0x40_2010, u64::MAX] {
-        if let Some(function) = table.find(address) {
-            let _ = table.name(&file, function);
-        }
-    }
-}
-
 #[test]
 fn damaged_files_are_survived() {
     let inner = X86_64.with_symtab(&[("static_one", LOCAL_FUNCTION, 1, TEXT_ADDRESS + 32, 16)], &[]);
@@ -378,17 +368,17 @@ fn damaged_files_are_survived() {
         (".gnu_debugdata", 1, 0, 0, 0, xz(&inner)),
     ];
     let file = X86_64.file(&sections, &X86_64.note(&[1; 20]));
-    read_everything(&file);
+    fuzz::elf_symbols(&file);
     let interesting: Vec<usize> = (0..180).chain((TEXT_OFFSET + TEXT_SIZE) as usize..file.len()).collect();
     for &at in &interesting {
         for value in [0, 1, 0x7f, 0x80, 0xff] {
             let mut damaged = file.clone();
             damaged[at] = value;
-            read_everything(&damaged);
+            fuzz::elf_symbols(&damaged);
         }
     }
     for cut in (0..file.len()).step_by(37) {
-        read_everything(&file[..cut]);
+        fuzz::elf_symbols(&file[..cut]);
     }
 }
 
