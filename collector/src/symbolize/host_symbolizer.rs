@@ -122,24 +122,21 @@ impl HostSymbolizer {
     }
 
     fn resolve_user(&mut self, pid: u32, time: u64, address: u64) -> Resolved {
-        let find = |processes: &ProcessTable| {
-            let (generation, mapping) = processes.find(pid, time, address)?;
-            Some((generation.ended.is_none(), mapping.clone()))
-        };
-        let mut found = find(&self.processes);
+        let mut owner = pid;
+        let mut found = self.find_mapping(owner, time, address);
         if found.is_none() {
             self.refresh(pid);
-            found = find(&self.processes);
+            // Too late for a process that ended; the one that it is a copy of may live.
+            owner = self.processes.unread_parent(pid, time).unwrap_or(pid);
+            self.refresh(owner);
+            found = self.find_mapping(owner, time, address);
         }
         let Some((alive, mapping)) = found else {
             let known = self.processes.generation(pid, time).is_some();
-            return missed(
-                FrameKind::Native,
-                None,
-                address,
-                if known { Miss::NotMapped } else { Miss::UnknownProcess },
-            );
+            let miss = if known { Miss::NotMapped } else { Miss::UnknownProcess };
+            return missed(FrameKind::Native, None, address, miss);
         };
+        let pid = owner;
         if &*mapping.file.path == "[vdso]" {
             return self.resolve_vdso(&mapping, address);
         }
@@ -157,6 +154,12 @@ impl HostSymbolizer {
         })
     }
 
+    /// The mapping, and whether its process may live.
+    fn find_mapping(&self, pid: u32, time: u64, address: u64) -> Option<(bool, VmMapping)> {
+        let (generation, mapping) = self.processes.find(pid, time, address)?;
+        Some((generation.ended.is_none(), mapping.clone()))
+    }
+
     fn resolve_jit(&mut self, pid: u32, alive: bool, address: u64) -> Option<Resolved> {
         let function = self.jit.find(&self.host, pid, alive, address)?;
         let line = Line { function: function.name.into(), system_name: None, file: None, line: 0 };
@@ -171,7 +174,12 @@ impl HostSymbolizer {
             _ => self.open(pid, alive, mapping, known.and_then(Result::ok)),
         };
         match file {
-            Ok(number) => self.resolve_in(number, mapping, address, address - mapping.start + mapping.offset),
+            Ok(number) => self.resolve_in(
+                number,
+                mapping,
+                address,
+                mapping.offset.wrapping_add(address - mapping.start),
+            ),
             Err(miss) => missed(FrameKind::Native, Some(model_mapping(mapping, None)), address, miss),
         }
     }

@@ -167,6 +167,8 @@ fn a_program_that_was_deleted_or_replaced() {
     let scratch = Scratch::new("deleted");
     let program = compile(&scratch.0, &[]);
     let (process, addresses) = start(&mut Command::new(&program));
+    // The other name keeps the inode from being given to the file that comes in its place.
+    fs::hard_link(&program, scratch.0.join("kept")).unwrap();
     fs::remove_file(&program).unwrap();
     assert_all_named(&mut symbolizer(), process.0.id(), &addresses);
     // Another file in its place names nothing once the process is dead, and the mapping leads nowhere.
@@ -355,4 +357,17 @@ fn short_lived_processes_are_named_from_records() {
     symbolizer.end_window(13);
     symbolizer.begin_window(2);
     assert_eq!(symbolizer.resolve(user(pid), addresses[0].0).miss, Some(Miss::UnknownProcess));
+}
+
+#[test]
+fn a_copy_of_a_process_that_ended_before_it_was_asked_about() {
+    let scratch = Scratch::new("copy");
+    let program = compile(&scratch.0, &[]);
+    let (process, addresses) = start(&mut Command::new(&program));
+    let (parent, pid) = (process.0.id(), u32::MAX - 1);
+    let mut symbolizer = symbolizer();
+    let id = sideband::SampleId::default();
+    symbolizer.observe(&sideband::Record::Fork { pid, parent_pid: parent, tid: pid, time: 10 }, &id);
+    symbolizer.observe(&sideband::Record::Exit { pid, tid: pid, time: 11 }, &id);
+    assert_all_named(&mut symbolizer, pid, &addresses);
 }

@@ -10,6 +10,8 @@ use super::sideband::{FileId, Record, SampleId};
 const MAX_MAPPINGS: usize = 4096;
 /// Generations that are kept.
 const MAX_GENERATIONS: usize = 32 * 1024;
+/// Files that are shared before the first clean-up.
+const MIN_FILES: usize = 4096;
 
 /// A file, as a mapping knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -132,6 +134,7 @@ pub struct ProcessTable {
     processes: HashMap<u32, Vec<Generation>>,
     generations: usize,
     files: HashSet<Arc<MappedFile>>,
+    files_limit: usize,
     losses: ProcessLosses,
     /// Records were lost, an exit perhaps.
     lost: bool,
@@ -229,6 +232,12 @@ impl ProcessTable {
         self.latest(pid).is_none_or(|generation| generation.ended.is_none() && !generation.complete)
     }
 
+    /// The process that `pid` at `time` is a copy of, where neither records nor `/proc` told its mappings.
+    pub fn unread_parent(&self, pid: u32, time: u64) -> Option<u32> {
+        let generation = self.generation(pid, time)?;
+        (!generation.complete && generation.parent != 0).then_some(generation.parent)
+    }
+
     /// True where it was not seen to end.
     pub fn may_live(&self, pid: u32) -> bool {
         self.latest(pid).is_none_or(|generation| generation.ended.is_none())
@@ -315,9 +324,10 @@ impl ProcessTable {
             return Arc::clone(known);
         }
         let file = Arc::new(file);
-        // What is interned and dropped again is cleaned up at the end of the window; this bounds it until then.
-        if self.files.len() >= 4 * MAX_GENERATIONS {
+        // What no mapping shows any more goes when the set has doubled, at the latest.
+        if self.files.len() >= self.files_limit {
             self.files.retain(|file| Arc::strong_count(file) > 1);
+            self.files_limit = (2 * self.files.len()).max(MIN_FILES);
         }
         self.files.insert(Arc::clone(&file));
         file

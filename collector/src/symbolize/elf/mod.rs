@@ -64,11 +64,14 @@ impl AddressMap {
     /// The ELF virtual address of the byte at `offset` in the file. Executable segments go first: neighbours
     /// share the pages at their borders.
     pub fn address_of(&self, offset: u64) -> Option<u64> {
-        let inside = |segment: &&Segment| offset.wrapping_sub(segment.offset) < segment.file_size;
-        let mut found = self.0.iter().filter(inside);
+        let inside = |segment: &Segment| {
+            let distance =
+                offset.checked_sub(segment.offset).filter(|&distance| distance < segment.file_size)?;
+            Some((segment.executable, segment.address.checked_add(distance)?))
+        };
+        let mut found = self.0.iter().filter_map(inside);
         let first = found.clone().next()?;
-        let segment = found.find(|segment| segment.executable).unwrap_or(first);
-        segment.address.checked_add(offset - segment.offset)
+        Some(found.find(|(executable, _)| *executable).unwrap_or(first).1)
     }
 }
 

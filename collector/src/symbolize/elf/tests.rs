@@ -219,6 +219,17 @@ fn both_classes_and_byte_orders() {
     }
 }
 
+/// A segment whose end wraps around holds none of the offsets before it.
+#[test]
+fn segments_do_not_wrap() {
+    let mut file = X86_64.with_symtab(&[], &[]);
+    file[64 + 32..64 + 40].copy_from_slice(&u64::MAX.to_le_bytes());
+    let addresses = Elf::read(&file).unwrap().address_map();
+    assert_eq!(addresses.address_of(0), None);
+    assert_eq!(addresses.address_of(u64::MAX), None);
+    assert_eq!(addresses.address_of(TEXT_OFFSET), Some(TEXT_ADDRESS));
+}
+
 #[test]
 fn which_name_an_address_gets() {
     let at = |offset| TEXT_ADDRESS + offset;
@@ -371,7 +382,7 @@ fn damaged_files_are_survived() {
     fuzz::elf_symbols(&file);
     let interesting: Vec<usize> = (0..180).chain((TEXT_OFFSET + TEXT_SIZE) as usize..file.len()).collect();
     for &at in &interesting {
-        for value in [0, 1, 0x7f, 0x80, 0xff] {
+        for value in [0, 0x7f, 0xff] {
             let mut damaged = file.clone();
             damaged[at] = value;
             fuzz::elf_symbols(&damaged);

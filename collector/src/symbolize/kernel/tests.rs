@@ -60,7 +60,8 @@ fn long_lines_and_garbage_are_survived() {
 #[test]
 fn the_running_kernel() {
     let text = std::fs::read_to_string("/proc/kallsyms").unwrap();
-    let symbols = match KernelSymbols::read(&Host::default()) {
+    // Programs and modules come and go, so both look at the same text.
+    let symbols = match KernelSymbols::parse(text.as_bytes()) {
         Err(SymbolizeError::KernelAddressesHidden) => {
             println!("skipped: kernel addresses are hidden from this user");
             return;
@@ -77,5 +78,6 @@ fn the_running_kernel() {
         assert!(names.contains(&found.name), "{address:x} {} {names:?}", found.name);
         assert_eq!(found.start, *address);
     }
+    assert!(!KernelSymbols::read(&Host::default()).unwrap().is_empty());
     println!("{} functions, {} bytes", symbols.len(), symbols.memory());
 }
