@@ -70,6 +70,7 @@ pub fn name(samples: &Samples, info: WindowInfo, names: &mut impl Names) -> Prof
         let process = namer.process(key.tgid);
         let comm = samples.threads.get(&key.tid).copied().unwrap_or_default();
         let thread = namer.thread(key.tid, comm);
+        namer.name_process_by_thread(process, thread);
         let stack = namer.stack(samples, key.tgid, key.kernel, key.user);
         namer.profile.samples.push(Sample { process, thread, stack, count });
     }
@@ -134,6 +135,19 @@ impl<N: Names> Namer<'_, N> {
             self.profile.threads.push(Thread { tid, name: Arc::from(&*String::from_utf8_lossy(name)) });
             ThreadIdx(self.profile.threads.len() as u32 - 1)
         })
+    }
+
+    /// A process that nobody could look at goes by the name of its main thread, or of the first one sampled.
+    fn name_process_by_thread(&mut self, process: ProcessIdx, thread: ThreadIdx) {
+        let thread = self.profile.threads.get(thread.0 as usize);
+        let process = self.profile.processes.get_mut(process.0 as usize);
+        if let (Some(process), Some(thread)) = (process, thread) {
+            if (process.comm.is_none() || process.pid == thread.tid && process.executable_path.is_none())
+                && !thread.name.is_empty()
+            {
+                process.comm = Some(Arc::clone(&thread.name));
+            }
+        }
     }
 
     fn stack(&mut self, samples: &Samples, pid: u32, kernel: Option<StackId>, user: Option<StackId>) -> StackIdx {
@@ -202,6 +216,7 @@ mod tests {
         assert_eq!(profile.frames.iter().map(|f| f.address).collect::<Vec<_>>(), [8, 0x20], "callers point at the call");
         assert_eq!((profile.stacks.len(), profile.samples.len(), profile.mappings.len()), (1, 2, 1));
         assert_eq!(profile.threads[1], Thread { tid: 20, name: "t".into() });
+        assert_eq!(profile.processes[0].comm.as_deref(), Some("t"), "the only name that is known");
     }
 
     #[test]
