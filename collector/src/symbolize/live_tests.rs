@@ -433,3 +433,13 @@ fn a_copy_of_a_process_that_ended_before_it_was_asked_about() {
     symbolizer.observe(&sideband::Record::Exit { pid, tid: pid, time: 11 }, &id);
     assert_all_named(&mut symbolizer, pid, &addresses);
 }
+
+/// The profiler may give it to a thread of its own.
+#[test]
+fn a_symbolizer_can_change_threads() {
+    let mut symbolizer = symbolizer();
+    let address = a_symbolizer_can_change_threads as fn() as usize as u64;
+    let resolved =
+        std::thread::spawn(move || symbolizer.resolve(user(std::process::id()), address)).join().unwrap();
+    assert_eq!(resolved.miss, None);
+}
