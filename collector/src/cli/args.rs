@@ -12,6 +12,8 @@ use lexopt::prelude::*;
 #[derive(Debug, PartialEq)]
 pub enum Command {
     Help(&'static str),
+    /// No command at all.
+    Nothing,
     Version,
     Check { json: bool },
     Profile(Box<Profile>),
@@ -91,7 +93,8 @@ Loads every program and map of each object into the kernel, and lets go of them 
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     let mut parser = lexopt::Parser::from_iter(args);
     let command = match parser.next().map_err(text)? {
-        None | Some(Short('h') | Long("help")) => return Ok(Command::Help(HELP)),
+        None => return Ok(Command::Nothing),
+        Some(Short('h') | Long("help")) => return Ok(Command::Help(HELP)),
         Some(Short('V') | Long("version")) => return Ok(Command::Version),
         Some(Value(command)) => command,
         Some(other) => return Err(text(other.unexpected())),

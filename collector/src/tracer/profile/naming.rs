@@ -20,6 +20,8 @@ pub struct Named {
     pub mapping: Option<Mapping>,
     /// Functions, innermost first.
     pub lines: Vec<Line>,
+    /// Nothing can be executed there: this is no code address.
+    pub not_code: bool,
 }
 
 /// Who knows names.
@@ -70,6 +72,7 @@ pub fn name(samples: &Samples, info: WindowInfo, names: &mut impl Names) -> Prof
         let process = namer.process(key.tgid);
         let comm = samples.threads.get(&key.tid).copied().unwrap_or_default();
         let thread = namer.thread(key.tid, comm);
+        namer.name_process_by_thread(process, thread);
         let stack = namer.stack(samples, key.tgid, key.kernel, key.user);
         namer.profile.samples.push(Sample { process, thread, stack, count });
     }
@@ -96,8 +99,8 @@ struct Namer<'n, N> {
     threads: HashMap<u32, ThreadIdx>,
     mappings: HashMap<Mapping, MappingIdx>,
     frames: HashMap<Frame, FrameIdx>,
-    /// By process (`None` for the kernel) and address.
-    addresses: HashMap<(Option<u32>, u64), FrameIdx>,
+    /// By process (`None` for the kernel) and address: the frame, and whether there is code.
+    addresses: HashMap<(Option<u32>, u64), (FrameIdx, bool)>,
     stacks: HashMap<Vec<FrameIdx>, StackIdx>,
 }
 
@@ -136,6 +139,19 @@ impl<N: Names> Namer<'_, N> {
         })
     }
 
+    /// A process that nobody could look at goes by the name of its main thread, or of the first one sampled.
+    fn name_process_by_thread(&mut self, process: ProcessIdx, thread: ThreadIdx) {
+        let thread = self.profile.threads.get(thread.0 as usize);
+        let process = self.profile.processes.get_mut(process.0 as usize);
+        if let (Some(process), Some(thread)) = (process, thread) {
+            if (process.comm.is_none() || process.pid == thread.tid && process.executable_path.is_none())
+                && !thread.name.is_empty()
+            {
+                process.comm = Some(Arc::clone(&thread.name));
+            }
+        }
+    }
+
     fn stack(&mut self, samples: &Samples, pid: u32, kernel: Option<StackId>, user: Option<StackId>) -> StackIdx {
         let mut frames = Vec::new();
         for (space, id) in [(None, kernel), (Some(pid), user)] {
@@ -143,13 +159,18 @@ impl<N: Names> Namer<'_, N> {
             for (depth, &address) in addresses.iter().enumerate() {
                 // A caller's address is where it goes on, which may be past its end; the call is just before.
                 let address = if depth == 0 { address } else { address.wrapping_sub(1) };
-                frames.push(self.frame(space, address));
+                let (frame, is_code) = self.frame(space, address);
+                // A walk by frame pointers goes on into whatever the first function found in the register.
+                if depth > 0 && !is_code {
+                    break;
+                }
+                frames.push(frame);
             }
         }
         intern(&mut self.profile.stacks, &mut self.stacks, frames, StackIdx)
     }
 
-    fn frame(&mut self, space: Option<u32>, address: u64) -> FrameIdx {
+    fn frame(&mut self, space: Option<u32>, address: u64) -> (FrameIdx, bool) {
         if let Some(&found) = self.addresses.get(&(space, address)) {
             return found;
         }
@@ -160,8 +181,9 @@ impl<N: Names> Namer<'_, N> {
         let mapping = named.mapping.map(|m| intern(&mut self.profile.mappings, &mut self.mappings, m, MappingIdx));
         let frame = Frame { kind: named.kind, mapping, address: named.address, lines: named.lines };
         let id = intern(&mut self.profile.frames, &mut self.frames, frame, FrameIdx);
-        self.addresses.insert((space, address), id);
-        id
+        let found = (id, !named.not_code);
+        self.addresses.insert((space, address), found);
+        found
     }
 }
 
@@ -169,6 +191,8 @@ impl<N: Names> Namer<'_, N> {
 mod tests {
     use super::*;
     use crate::aggregate::SampleKey;
+
+    const NOWHERE: u64 = 1;
 
     /// Function names by address; two processes map the same file at different places.
     struct Table;
@@ -188,7 +212,7 @@ mod tests {
     fn named(kind: FrameKind, address: u64, function: &str) -> Named {
         let line = Line { function: function.into(), system_name: None, file: None, line: 0 };
         let mapping = Some(Mapping { path: "/bin/x".into(), ..Mapping::default() });
-        Named { kind, address, mapping, lines: vec![line] }
+        Named { kind, address, mapping, lines: vec![line], not_code: address == NOWHERE }
     }
 
     #[test]
@@ -202,6 +226,16 @@ mod tests {
         assert_eq!(profile.frames.iter().map(|f| f.address).collect::<Vec<_>>(), [8, 0x20], "callers point at the call");
         assert_eq!((profile.stacks.len(), profile.samples.len(), profile.mappings.len()), (1, 2, 1));
         assert_eq!(profile.threads[1], Thread { tid: 20, name: "t".into() });
+        assert_eq!(profile.processes[0].comm.as_deref(), Some("t"), "the only name that is known");
+    }
+
+    #[test]
+    fn a_walk_ends_where_there_is_no_code() {
+        let mut samples = Samples::default();
+        let user = samples.stacks.intern(&[0x1008, 0x1010, 0x1000 + NOWHERE + 1, 0x1018]);
+        samples.add(SampleKey { tgid: 1, tid: 1, kernel: None, user }, [0; 16], 1);
+        let profile = name(&samples, WindowInfo::default(), &mut Table);
+        assert_eq!(profile.stacks[0].len(), 2);
     }
 
     #[test]
