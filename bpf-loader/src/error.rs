@@ -1,14 +1,21 @@
-//! What can go wrong, with the evidence.
+//! The crate's one error type.
 
-use core::fmt;
+use std::fmt;
+
+use bpf_sys::MapType;
 
 use crate::btf::{BtfId, Kind};
 use crate::core_relo::RelocKind;
+use crate::elf::{SectionIdx, SymbolIdx};
 use crate::insn::InsnIdx;
+use crate::verifier_log::VerifierLog;
 
-/// Why an object, or a kernel's type information, could not be used.
-#[non_exhaustive]
+/// Result of this crate's functions.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why an object cannot be parsed, planned or loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Error {
     /// Too short for the header of BTF or BTF.ext.
     BtfHeader {
@@ -187,6 +194,242 @@ pub enum Error {
         /// Size in bytes of the field in the kernel.
         target: u32,
     },
+    /// The ELF file is broken.
+    Elf {
+        /// Which part of it.
+        what: &'static str,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// An ELF file, but not a relocatable BPF object.
+    NotAnObject {
+        /// Header field.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+    },
+    /// A section is broken.
+    Section {
+        /// Which.
+        section: SectionIdx,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A symbol is broken.
+    Symbol {
+        /// Which.
+        symbol: SymbolIdx,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A function does not lie on whole instructions of its section.
+    FunctionBounds {
+        /// Its symbol.
+        symbol: SymbolIdx,
+        /// Its name.
+        name: String,
+        /// Its section.
+        section: String,
+        /// First byte.
+        value: u64,
+        /// Bytes.
+        size: u64,
+    },
+    /// A function ends in the first half of a 64-bit load.
+    TruncatedLoad {
+        /// Which function.
+        function: String,
+        /// Instruction in its section.
+        insn: InsnIdx,
+    },
+    /// A relocation cannot be applied.
+    Relocation {
+        /// Section that it applies to.
+        section: String,
+        /// Function that it lies in, if any.
+        function: String,
+        /// Byte of the section.
+        offset: u64,
+        /// Symbol that it names.
+        symbol: SymbolIdx,
+        /// Why not.
+        reason: String,
+    },
+    /// A call or function address that is no function's start.
+    NoSuchCallee {
+        /// Calling function.
+        function: String,
+        /// Calling instruction in its section.
+        insn: InsnIdx,
+        /// Instruction that it points to.
+        target: u64,
+        /// Section that it points into.
+        section: String,
+    },
+    /// A CO-RE relocation cannot be resolved or applied.
+    CoreRelocation {
+        /// What it asks for.
+        what: String,
+        /// Function that it lies in.
+        function: String,
+        /// Why not.
+        error: Box<Error>,
+    },
+    /// A program refers to something outside the object that this loader does not resolve.
+    Extern {
+        /// The symbol's name.
+        name: String,
+    },
+    /// More instructions than any kernel takes.
+    ProgramTooLarge {
+        /// The most.
+        limit: usize,
+    },
+    /// The section's name is in no table of program kinds, so nobody knows how to load what is in it.
+    UnknownKind {
+        /// The section.
+        section: String,
+    },
+    /// The program's section name lacks what to attach to, which this kind needs at load.
+    MissingTarget {
+        /// The section.
+        section: String,
+    },
+    /// The kernel has no such function, tracepoint or hook.
+    NoSuchTarget {
+        /// The name that BTF was searched for.
+        name: String,
+    },
+    /// The kernel carries no BTF, which this needs.
+    NoKernelBtf {
+        /// What needs it.
+        needed_by: String,
+    },
+    /// The kernel's BTF files cannot be listed.
+    ReadBtf {
+        /// Why not.
+        reason: String,
+    },
+    /// A place that holds neither maps nor data.
+    NotAMap {
+        /// Section.
+        section: SectionIdx,
+        /// Byte of the section.
+        offset: u64,
+    },
+    /// A map is declared in `.maps`, but the object's BTF does not describe it.
+    MapWithoutBtf {
+        /// The map.
+        map: String,
+    },
+    /// A member of a map's declaration makes no sense.
+    MapMember {
+        /// The map.
+        map: String,
+        /// The member; empty for the declaration itself.
+        member: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A data section is empty, or larger than a map value can be.
+    DataSectionSize {
+        /// The section.
+        section: String,
+        /// Its size.
+        size: u64,
+    },
+    /// The object has no global variable of that name in a data section.
+    NoSuchVariable {
+        /// The name.
+        name: String,
+    },
+    /// A global variable has another size than the value given for it.
+    VariableSize {
+        /// The variable.
+        name: String,
+        /// Its size.
+        size: u64,
+        /// The value's size.
+        given: usize,
+    },
+    /// The object has no map of that name.
+    NoSuchMap {
+        /// The name.
+        name: String,
+    },
+    /// The object has no program of that name.
+    NoSuchProgram {
+        /// The name.
+        name: String,
+    },
+    /// A program uses a map that could not be created.
+    MapNotLoaded {
+        /// The map.
+        map: String,
+    },
+    /// The object's byte order is not the host's: it can be inspected, not loaded.
+    ForeignEndian,
+    /// A subprogram has no `func_info`, although the program that calls it has.
+    MissingFuncInfo {
+        /// The subprogram.
+        function: String,
+    },
+    /// The kernel refuses the object's BTF.
+    BtfLoad {
+        /// What the kernel says.
+        error: bpf_sys::Error,
+        /// What the verifier says.
+        log: Box<VerifierLog>,
+    },
+    /// The kernel refuses a map, or what it shall hold at first.
+    MapCreate {
+        /// The map.
+        map: String,
+        /// Its type.
+        map_type: MapType,
+        /// What the kernel says.
+        error: bpf_sys::Error,
+    },
+    /// The kernel refuses a program.
+    ProgramLoad {
+        /// What the kernel says.
+        error: bpf_sys::Error,
+        /// First Linux version that has such programs.
+        min_kernel: (u8, u8),
+        /// What the verifier says.
+        log: Box<VerifierLog>,
+    },
+    /// A kernel call failed.
+    Kernel(bpf_sys::Error),
+    /// Something that concerns one program.
+    InProgram {
+        /// The program.
+        program: String,
+        /// What.
+        error: Box<Error>,
+    },
+    /// A defect of this crate, not of its input.
+    Internal(&'static str),
+}
+
+impl From<bpf_sys::Error> for Error {
+    fn from(e: bpf_sys::Error) -> Self {
+        Self::Kernel(e)
+    }
+}
+
+impl Error {
+    /// The kernel's error number, if it was the kernel that refused.
+    pub fn errno(&self) -> Option<bpf_sys::Errno> {
+        match self {
+            Self::BtfLoad { error, .. } | Self::MapCreate { error, .. } | Self::ProgramLoad { error, .. } => {
+                error.errno()
+            }
+            Self::Kernel(error) => error.errno(),
+            Self::InProgram { error, .. } => error.errno(),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Error {
@@ -249,6 +492,82 @@ impl fmt::Display for Error {
                 f,
                 "instruction {insn} accesses {width} bytes of a {local}-byte field that has {target} in the kernel"
             ),
+            Self::Elf { what, reason } => write!(f, "ELF {what}: {reason}"),
+            Self::NotAnObject { field, value } => {
+                write!(f, "not a relocatable BPF object: {field} is {value}")
+            }
+            Self::Section { section, reason } => write!(f, "section {}: {reason}", section.0),
+            Self::Symbol { symbol, reason } => write!(f, "symbol {}: {reason}", symbol.0),
+            Self::FunctionBounds { symbol, name, section, value, size } => write!(
+                f,
+                "function {name} (symbol {}) at byte {value}, {size} bytes long, is not on whole instructions of section {section}",
+                symbol.0
+            ),
+            Self::TruncatedLoad { function, insn } => {
+                write!(f, "function {function} ends inside the 64-bit load at instruction {}", insn.0)
+            }
+            Self::Relocation { section, function, offset, symbol, reason } => {
+                write!(f, "relocation at byte {offset} of section {section}")?;
+                if !function.is_empty() {
+                    write!(f, " (function {function})")?;
+                }
+                write!(f, " to symbol {}: {reason}", symbol.0)
+            }
+            Self::NoSuchCallee { function, insn, target, section } => write!(
+                f,
+                "function {function}, instruction {}: no function begins at instruction {target} of section {section}",
+                insn.0
+            ),
+            Self::CoreRelocation { what, function, error } => {
+                write!(f, "function {function}, relocation of {what}: {error}")
+            }
+            Self::Extern { name } => write!(f, "extern {name} cannot be resolved"),
+            Self::ProgramTooLarge { limit } => write!(f, "more than {limit} instructions"),
+            Self::UnknownKind { section } => write!(f, "section {section} names no known kind of program"),
+            Self::MissingTarget { section } => {
+                write!(f, "section {section} must name what to attach to, as {section}/NAME")
+            }
+            Self::NoSuchTarget { name } => write!(f, "the kernel has no {name}"),
+            Self::NoKernelBtf { needed_by } => {
+                write!(f, "{needed_by} needs the kernel's BTF, and there is none")
+            }
+            Self::ReadBtf { reason } => write!(f, "/sys/kernel/btf: {reason}"),
+            Self::NotAMap { section, offset } => {
+                write!(f, "byte {offset} of section {} is neither a map nor data", section.0)
+            }
+            Self::MapWithoutBtf { map } => write!(f, "map {map} is not described by the object's BTF"),
+            Self::MapMember { map, member, reason } if member.is_empty() => write!(f, "map {map}: {reason}"),
+            Self::MapMember { map, member, reason } => write!(f, "map {map}, {member}: {reason}"),
+            Self::DataSectionSize { section, size } => {
+                write!(f, "data section {section} of {size} bytes: a map's value has 1 to {} bytes", u32::MAX)
+            }
+            Self::NoSuchVariable { name } => write!(f, "there is no global variable {name}"),
+            Self::VariableSize { name, size, given } => {
+                write!(f, "global variable {name} has {size} bytes, not {given}")
+            }
+            Self::NoSuchMap { name } => write!(f, "there is no map {name}"),
+            Self::NoSuchProgram { name } => write!(f, "there is no program {name}"),
+            Self::MapNotLoaded { map } => write!(f, "it uses map {map}, which could not be created"),
+            Self::ForeignEndian => f.write_str("the object has the other byte order than this host"),
+            Self::MissingFuncInfo { function } => write!(f, ".BTF.ext says nothing of subprogram {function}"),
+            Self::BtfLoad { error, log } => {
+                write!(f, "{error}")?;
+                fmt::Display::fmt(log, f)
+            }
+            Self::MapCreate { map, map_type, error } => write!(f, "map {map} ({map_type}): {error}"),
+            Self::ProgramLoad { error, min_kernel: (major, minor), log } => {
+                write!(f, "{error}")?;
+                if log.text().is_empty() {
+                    write!(f, "; such programs need Linux {major}.{minor} and the right to load them")?;
+                }
+                fmt::Display::fmt(log, f)
+            }
+            Self::Kernel(e) => e.fmt(f),
+            Self::InProgram { program, error } => {
+                write!(f, "program {program}: ")?;
+                fmt::Display::fmt(error, f)
+            }
+            Self::Internal(what) => write!(f, "internal error: {what}"),
         }
     }
 }

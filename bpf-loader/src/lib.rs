@@ -1,12 +1,34 @@
-//! A BPF object loader.
+//! A BPF object loader: ELF, BTF and CO-RE, planning, loading and attaching, safe on hostile objects.
+//!
+//! ```text
+//! bytes --ObjectSpec::parse--> ObjectSpec --plan(&Target)--> LoadPlan --load(&impl Kernel)--> Map, Program --attach--> Link
+//! ```
+//!
+//! Everything up to the [`plan::LoadPlan`] is a pure function of its arguments: it asks no kernel but the
+//! [`target::Target`] that it is given, and gives the same result on any host.
 #![forbid(unsafe_code)]
 
+pub mod attach;
 pub mod btf;
 pub mod bytes;
+mod core_plan;
 pub mod core_relo;
+mod elf;
 mod error;
+mod ext_plan;
+pub mod features;
 pub mod fuel;
 pub mod insn;
+pub mod kernel;
+pub mod kind;
+pub mod load;
+pub mod map_def;
+pub mod object;
+pub mod plan;
+pub mod ring;
+mod subprog;
 pub mod target;
+pub mod verifier_log;
 
-pub use error::Error;
+pub use elf::{SectionIdx, SymbolIdx};
+pub use error::{Error, Result};

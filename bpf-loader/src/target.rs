@@ -1,7 +1,13 @@
 //! What relocation may ask about a kernel.
 
-use crate::Error;
-use crate::btf::Btf;
+use std::cell::OnceCell;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::btf::{Btf, BtfBytes};
+use crate::error::{Error, Result};
+use crate::features::Features;
 
 /// A module's types, split on the kernel's.
 #[derive(Debug)]
@@ -19,7 +25,7 @@ pub trait TargetBtf {
     /// # Errors
     ///
     /// Whatever reading or parsing them meets.
-    fn vmlinux(&self) -> Result<Option<&Btf<'_>>, Error>;
+    fn vmlinux(&self) -> Result<Option<&Btf<'_>>>;
 
     /// Types of loaded modules, asked for only if the kernel's own BTF lacks a type. A module whose BTF cannot be read or
     /// parsed is left out: a program that doesn't need it must not fail for it. Where the kernel's BTF was replaced by
@@ -28,5 +34,89 @@ pub trait TargetBtf {
     /// # Errors
     ///
     /// Whatever listing them meets.
-    fn modules(&self) -> Result<&[ModuleBtf<'_>], Error>;
+    fn modules(&self) -> Result<&[ModuleBtf<'_>]>;
+}
+
+/// A kernel to plan for: the running one, or any other by its data.
+pub trait Target: TargetBtf {
+    /// What the kernel takes.
+    fn features(&self) -> &Features;
+
+    /// Bytes of a page.
+    fn page_size(&self) -> u32;
+
+    /// CPUs that there can ever be.
+    fn possible_cpus(&self) -> u32;
+}
+
+/// Where the running kernel has its BTF (Linux 5.4) and its modules' (5.11).
+const BTF_DIRECTORY: &str = "/sys/kernel/btf";
+
+/// The running kernel. Everything is read when first asked for, once.
+#[derive(Debug, Default)]
+pub struct RunningTarget {
+    vmlinux: OnceCell<Option<Arc<Btf<'static>>>>,
+    modules: OnceCell<Vec<ModuleBtf<'static>>>,
+    features: OnceCell<Features>,
+}
+
+impl RunningTarget {
+    /// The kernel that this runs on.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn shared_vmlinux(&self) -> Result<Option<&Arc<Btf<'static>>>> {
+        if self.vmlinux.get().is_none() {
+            // Mapped where the kernel allows (6.16 or so), else read: the 5 MB are there once in either case.
+            let btf = match bpf_sys::shared::read_or_map(&Path::new(BTF_DIRECTORY).join("vmlinux")) {
+                Ok(blob) => Some(Arc::new(Btf::parse(BtfBytes::Shared(Arc::new(blob)))?)),
+                Err(_) => None,
+            };
+            // Nobody else can have set it: the cell is not shared between threads.
+            let _ = self.vmlinux.set(btf);
+        }
+        Ok(self.vmlinux.get().and_then(Option::as_ref))
+    }
+}
+
+impl TargetBtf for RunningTarget {
+    fn vmlinux(&self) -> Result<Option<&Btf<'_>>> {
+        Ok(self.shared_vmlinux()?.map(|btf| &**btf))
+    }
+
+    fn modules(&self) -> Result<&[ModuleBtf<'_>]> {
+        let Some(base) = self.shared_vmlinux()? else { return Ok(&[]) };
+        if self.modules.get().is_none() {
+            let listed = fs::read_dir(BTF_DIRECTORY).map_err(|e| Error::ReadBtf { reason: e.to_string() })?;
+            let mut modules = Vec::new();
+            for entry in listed.filter_map(|e| e.ok()) {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if name == "vmlinux" {
+                    continue;
+                }
+                let Ok(blob) = bpf_sys::shared::read_or_map(&entry.path()) else { continue };
+                let Ok(btf) = Btf::parse_split(BtfBytes::Shared(Arc::new(blob)), Arc::clone(base)) else {
+                    continue;
+                };
+                modules.push(ModuleBtf { name, btf });
+            }
+            let _ = self.modules.set(modules);
+        }
+        Ok(self.modules.get().map(Vec::as_slice).unwrap_or_default())
+    }
+}
+
+impl Target for RunningTarget {
+    fn features(&self) -> &Features {
+        self.features.get_or_init(Features::probe)
+    }
+
+    fn page_size(&self) -> u32 {
+        bpf_sys::page_size() as u32
+    }
+
+    fn possible_cpus(&self) -> u32 {
+        bpf_sys::possible_cpus().map_or(1, |n| n as u32)
+    }
 }

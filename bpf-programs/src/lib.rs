@@ -1,2 +1,10 @@
-//! BPF programs, prebuilt, and the decoders of their records.
+//! The BPF programs of ebpf-otlp and the decoders of what they record.
+//!
+//! The sources are in `bpf/`, compiled by clang (`build`, beside this crate's manifest) into `prebuilt/`, so that a
+//! cargo build needs no compiler for BPF. The objects use CO-RE: one object serves every kernel with BTF.
 #![forbid(unsafe_code)]
+
+pub mod events;
+
+/// The CPU profiler, `bpf/profile.bpf.c`: an ELF object for `bpf-loader`.
+pub const PROFILE: &[u8] = include_bytes!("../prebuilt/profile.bpf.o");

@@ -1,3 +1,22 @@
-//! The agent as a library.
+//! The agent as a library: the profiler, and what it stands on.
+//!
+//! [`profiler::Profiler`] samples in the background; [`tracer::profile::Session`] does the same inside a loop of the
+//! caller's. Both give [`model::Profile`]s, which [`output`] and [`convert`] turn into pictures, tables and OTLP, and
+//! [`export`] sends.
 #![forbid(unsafe_code)]
+
+pub mod aggregate;
+pub mod check;
+pub mod config;
+pub mod convert;
+pub mod cpus;
+pub mod enrich;
+pub mod error;
+pub mod export;
+pub mod merge;
 pub mod model;
+pub mod output;
+pub mod poll;
+pub mod profiler;
+pub mod symbolize;
+pub mod tracer;

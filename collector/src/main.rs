@@ -1,3 +1,40 @@
 //! The `ebpf-otlp` command.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod cli;
+
+use std::process::ExitCode;
+
+use cli::args::{self, Command};
+
+fn main() -> ExitCode {
+    let command = match args::parse(std::env::args_os()) {
+        Ok(command) => command,
+        Err(message) => {
+            eprintln!("ebpf-otlp: {message}");
+            return ExitCode::from(2);
+        }
+    };
+    let result = match command {
+        Command::Help(text) => cli::print(text),
+        Command::Nothing => {
+            eprint!("{}", args::HELP);
+            return ExitCode::from(2);
+        }
+        Command::Version => cli::print(concat!("ebpf-otlp ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::Check { json } => cli::check::run(json),
+        Command::Profile(options) => cli::profile::run(&options),
+        Command::Load(options) => cli::load::run(&options),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        // Whatever failed has been reported where it belongs.
+        Ok(false) => ExitCode::FAILURE,
+        // Whoever read our output has enough of it.
+        Err(e) if cli::is_broken_pipe(&*e) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("ebpf-otlp: {}", cli::one_line(&*e));
+            if cli::is_usage(&*e) { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}

@@ -1,10 +1,10 @@
 //! A window of samples with names on it: what the profiler produces and every output reads.
 //!
-//! Pure data. Tables are indexed with `u32` newtypes, and every index in a [`Profile`] is in range: the fields
-//! that hold indices are filled through [`ProfileBuilder`](crate::model) callers only. Addresses in frames are
-//! what a symbolizer can use offline: the address in the mapped file for user code, the runtime address for
-//! the kernel.
+//! Pure data. Tables are indexed with `u32` newtypes. Addresses in frames are what a symbolizer can use offline: the
+//! address in the mapped file for user code, the runtime address for the kernel.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 
 /// Index into [`Profile::processes`].
@@ -160,4 +160,114 @@ pub struct Losses {
     pub no_stack: u64,
     /// Sideband records lost (names and mappings of short-lived processes may be missing).
     pub sideband: u64,
+}
+
+impl Profile {
+    /// Adds a later window to this one, as if both had been one. What is equal is stored once.
+    pub fn absorb(&mut self, later: Profile) {
+        if self.duration_nanos == 0 && self.samples.is_empty() {
+            *self = later;
+            return;
+        }
+        self.duration_nanos =
+            (later.start_unix_nanos + later.duration_nanos).saturating_sub(self.start_unix_nanos).max(self.duration_nanos);
+        self.losses.skipped += later.losses.skipped;
+        self.losses.table_full += later.losses.table_full;
+        self.losses.no_stack += later.losses.no_stack;
+        self.losses.sideband += later.losses.sideband;
+
+        let processes = Remap::new(&mut self.processes, later.processes, |p| p);
+        let threads = Remap::new(&mut self.threads, later.threads, |t| t);
+        let mappings = Remap::new(&mut self.mappings, later.mappings, |m| m);
+        let frames = Remap::new(&mut self.frames, later.frames, |frame| Frame {
+            mapping: frame.mapping.map(|m| MappingIdx(mappings.of(m.0))),
+            ..frame
+        });
+        let stacks = Remap::new(&mut self.stacks, later.stacks, |stack| {
+            stack.into_iter().map(|f| FrameIdx(frames.of(f.0))).collect()
+        });
+        let mut places: HashMap<_, usize> =
+            self.samples.iter().enumerate().map(|(i, s)| ((s.process, s.thread, s.stack), i)).collect();
+        for sample in later.samples {
+            let process = ProcessIdx(processes.of(sample.process.0));
+            let thread = ThreadIdx(threads.of(sample.thread.0));
+            let stack = StackIdx(stacks.of(sample.stack.0));
+            let place = *places.entry((process, thread, stack)).or_insert_with(|| {
+                self.samples.push(Sample { process, thread, stack, count: 0 });
+                self.samples.len() - 1
+            });
+            if let Some(kept) = self.samples.get_mut(place) {
+                kept.count += sample.count;
+            }
+        }
+    }
+}
+
+/// Where the entries of one table went in another.
+struct Remap(Vec<u32>);
+
+impl Remap {
+    /// Appends what is new, changed by `adapt` first.
+    fn new<T: Clone + Eq + Hash>(table: &mut Vec<T>, added: Vec<T>, adapt: impl Fn(T) -> T) -> Self {
+        let mut known: HashMap<T, u32> = table.iter().cloned().zip(0..).collect();
+        let mut places = Vec::with_capacity(added.len());
+        for entry in added {
+            let entry = adapt(entry);
+            let next = table.len() as u32;
+            places.push(*known.entry(entry).or_insert_with_key(|entry| {
+                table.push(entry.clone());
+                next
+            }));
+        }
+        Self(places)
+    }
+
+    /// The new index of an old one; of one outside its table, an index outside the new one.
+    fn of(&self, old: u32) -> u32 {
+        self.0.get(old as usize).copied().unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(start: u64, names: &[&str]) -> Profile {
+        let line = |name: &&str| Line { function: Arc::from(*name), system_name: None, file: None, line: 0 };
+        let frame = |name| Frame { kind: FrameKind::Native, mapping: Some(MappingIdx(0)), address: 0, lines: vec![line(name)] };
+        Profile {
+            start_unix_nanos: start,
+            duration_nanos: 10,
+            period_nanos: 1,
+            processes: vec![Process { pid: 1, ..Process::default() }],
+            threads: vec![Thread { tid: 1, name: "t".into() }],
+            mappings: vec![Mapping { path: "/bin/x".into(), ..Mapping::default() }],
+            frames: names.iter().map(frame).collect(),
+            stacks: (0..names.len() as u32).map(|i| vec![FrameIdx(i)]).collect(),
+            samples: (0..names.len() as u32)
+                .map(|i| Sample { process: ProcessIdx(0), thread: ThreadIdx(0), stack: StackIdx(i), count: 2 })
+                .collect(),
+            losses: Losses { skipped: 1, ..Losses::default() },
+        }
+    }
+
+    #[test]
+    fn windows_add_up() {
+        let mut whole = Profile::default();
+        whole.absorb(window(100, &["a", "b"]));
+        whole.absorb(window(110, &["c", "a"]));
+        assert_eq!((whole.start_unix_nanos, whole.duration_nanos), (100, 20));
+        assert_eq!((whole.processes.len(), whole.mappings.len(), whole.frames.len()), (1, 1, 3));
+        let mut counts: Vec<(&str, u64)> = whole
+            .samples
+            .iter()
+            .map(|s| {
+                let frame = whole.stacks[s.stack.0 as usize][0];
+                (&*whole.frames[frame.0 as usize].lines[0].function, s.count)
+            })
+            .collect();
+        counts.sort_unstable();
+        assert_eq!(counts, [("a", 4), ("b", 2), ("c", 2)]);
+        assert_eq!(whole.losses.skipped, 2);
+    }
 }

@@ -1,0 +1,124 @@
+//! CO-RE relocations of the functions that a plan contains: resolved together, applied program by program.
+
+use std::collections::HashMap;
+
+use bpf_sys::Insn;
+
+use crate::btf::Btf;
+use crate::btf::ext::CoreRelo;
+use crate::core_relo::{self, Patched, Poison, Resolution};
+use crate::elf::SectionIdx;
+use crate::error::{Error, Result};
+use crate::insn::InsnIdx;
+use crate::object::ObjectSpec;
+use crate::subprog::{Linked, Part};
+use crate::target::TargetBtf;
+
+/// Bytes of an instruction, which `.BTF.ext` counts in.
+const SLOT: u32 = 8;
+
+/// A relocation at its place, and its answer.
+type Answer = (InsnIdx, CoreRelo, Result<Resolution>);
+
+/// The relocations of all functions of a plan; by section, in the order of their instructions.
+pub(crate) struct CoreRelocations {
+    answers: HashMap<SectionIdx, Vec<Answer>>,
+    /// Why there are no answers at all.
+    failed: Option<Error>,
+}
+
+impl CoreRelocations {
+    /// Resolves what the linked programs contain, with one pass over the target's types.
+    pub fn resolve<'l>(
+        spec: &ObjectSpec<'_>,
+        linked: impl Iterator<Item = &'l Linked>,
+        target: &dyn TargetBtf,
+    ) -> Self {
+        let mut all = Self { answers: HashMap::new(), failed: None };
+        if let Some(btf) = &spec.btf {
+            all.failed = all.fill(spec, btf, linked, target).err();
+        }
+        all
+    }
+
+    fn fill<'l>(
+        &mut self,
+        spec: &ObjectSpec<'_>,
+        btf: &Btf<'_>,
+        linked: impl Iterator<Item = &'l Linked>,
+        target: &dyn TargetBtf,
+    ) -> Result<()> {
+        let mut sections: HashMap<SectionIdx, Vec<std::ops::Range<u32>>> = HashMap::new();
+        for part in linked.flat_map(|l| &l.parts) {
+            let Some(function) = spec.function(part.function) else { continue };
+            sections.entry(function.section).or_default().push(function.insns.clone());
+        }
+        let mut places = Vec::new();
+        for records in spec.ext.iter().flat_map(|ext| ext.core_relos()) {
+            let name = records.name(btf)?;
+            let Some((section, ranges)) =
+                sections.iter_mut().find(|(s, _)| spec.code_section(**s).is_some_and(|c| c.name == name))
+            else {
+                continue;
+            };
+            ranges.sort_unstable_by_key(|r| (r.start, r.end));
+            for relo in records.records {
+                let insn = relo.insn_offset / SLOT;
+                // Functions do not overlap, so the last that begins before is the only one that can hold it.
+                let after = ranges.partition_point(|r| r.start <= insn);
+                if after.checked_sub(1).and_then(|i| ranges.get(i)).is_some_and(|r| r.contains(&insn)) {
+                    places.push((*section, InsnIdx(insn), relo));
+                }
+            }
+        }
+        if places.is_empty() {
+            return Ok(());
+        }
+        let resolutions = core_relo::resolve(btf, places.iter().map(|(_, _, relo)| *relo), target)?;
+        for ((section, at, relo), resolution) in places.into_iter().zip(resolutions) {
+            self.answers.entry(section).or_default().push((at, relo, resolution));
+        }
+        for answers in self.answers.values_mut() {
+            answers.sort_by_key(|(at, _, _)| *at);
+        }
+        Ok(())
+    }
+
+    /// Writes the answers into a linked program; which instructions were poisoned, and what they asked for.
+    pub fn patch(
+        &self,
+        spec: &ObjectSpec<'_>,
+        parts: &[Part],
+        insns: &mut [Insn],
+    ) -> Result<Vec<(InsnIdx, String)>> {
+        let Some(btf) = &spec.btf else { return Ok(Vec::new()) };
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let mut poisoned = Vec::new();
+        for part in parts {
+            let function = spec.function(part.function).ok_or(Error::Internal("function index"))?;
+            let Some(answers) = self.answers.get(&function.section) else { continue };
+            let first = answers.partition_point(|(at, _, _)| at.0 < function.insns.start);
+            let in_function = answers.iter().skip(first).take_while(|(at, _, _)| at.0 < function.insns.end);
+            for (at, relo, resolution) in in_function {
+                let at = InsnIdx(part.start.0 + (at.0 - function.insns.start));
+                let place = |error| Error::CoreRelocation {
+                    what: core_relo::describe(btf, relo),
+                    function: function.name.into(),
+                    error: Box::new(error),
+                };
+                let resolution = resolution.as_ref().map_err(|e| place(e.clone()))?;
+                match core_relo::patch(insns, at, resolution).map_err(place)? {
+                    Patched::Value(_) => {}
+                    Patched::Poisoned(Poison::Missing) => poisoned.push((at, core_relo::describe(btf, relo))),
+                    Patched::Poisoned(Poison::Width { local, target }) => {
+                        let what = core_relo::describe(btf, relo);
+                        poisoned.push((at, format!("{what} of {local} bytes (it has {target})")));
+                    }
+                }
+            }
+        }
+        Ok(poisoned)
+    }
+}

@@ -1,0 +1,92 @@
+//! The calls that loading makes, behind a trait.
+
+use std::cell::Cell;
+
+use bpf_sys::btf;
+use bpf_sys::map::{self, MapCreate};
+use bpf_sys::prog::{self, ProgLoad};
+use bpf_sys::{BtfFd, Errno, Log, MapFd, ProgFd, Result};
+
+/// What [`LoadPlan::load`](crate::plan::LoadPlan::load) asks of a kernel.
+pub trait Kernel {
+    /// `BPF_MAP_CREATE`.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    fn create_map(&self, map: &MapCreate<'_>) -> Result<MapFd>;
+
+    /// `BPF_MAP_UPDATE_ELEM`.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    fn update_map(&self, map: &MapFd, key: &[u8], value: &[u8]) -> Result<()>;
+
+    /// `BPF_MAP_FREEZE`.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    fn freeze_map(&self, map: &MapFd) -> Result<()>;
+
+    /// `BPF_BTF_LOAD`.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    fn load_btf(&self, data: &[u8], log: Option<&mut Log<'_>>) -> Result<BtfFd>;
+
+    /// `BPF_PROG_LOAD`.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    fn load_program(&self, program: &ProgLoad<'_>, log: Option<&mut Log<'_>>) -> Result<ProgFd>;
+}
+
+/// The running kernel.
+///
+/// Before Linux 5.11, BPF memory is charged to `RLIMIT_MEMLOCK`, and `EPERM` may mean no more than that this is
+/// reached: the limit is then raised once, and the call repeated.
+#[derive(Debug, Default)]
+pub struct RunningKernel {
+    memlock_raised: Cell<bool>,
+}
+
+impl RunningKernel {
+    fn with_memlock<T>(&self, mut call: impl FnMut() -> Result<T>) -> Result<T> {
+        match call() {
+            Err(e) if e.errno() == Some(Errno::EPERM) && !self.memlock_raised.replace(true) => {
+                if bpf_sys::memlock::raise() {
+                    call()
+                } else {
+                    Err(e)
+                }
+            }
+            other => other,
+        }
+    }
+}
+
+impl Kernel for RunningKernel {
+    fn create_map(&self, map: &MapCreate<'_>) -> Result<MapFd> {
+        self.with_memlock(|| map::create(map))
+    }
+
+    fn update_map(&self, map: &MapFd, key: &[u8], value: &[u8]) -> Result<()> {
+        map::update(map, key, value, bpf_sys::uapi::flags::BPF_ANY)
+    }
+
+    fn freeze_map(&self, map: &MapFd) -> Result<()> {
+        map::freeze(map)
+    }
+
+    fn load_btf(&self, data: &[u8], mut log: Option<&mut Log<'_>>) -> Result<BtfFd> {
+        self.with_memlock(|| btf::load(data, 0, None, log.as_deref_mut()))
+    }
+
+    fn load_program(&self, program: &ProgLoad<'_>, mut log: Option<&mut Log<'_>>) -> Result<ProgFd> {
+        self.with_memlock(|| prog::load(program, log.as_deref_mut()))
+    }
+}

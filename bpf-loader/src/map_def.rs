@@ -1,0 +1,386 @@
+//! Map declarations: the `.maps` section's BTF, and one map for each data section.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use bpf_sys::MapType;
+
+use crate::btf::{Btf, BtfId, Kind, Type};
+use crate::elf::{R_BPF_64_ABS64, Relocation, Section, SectionIdx, SectionKind, SymbolKind, SymbolSection};
+use crate::error::{Error, Result};
+use crate::insn::Operand;
+use crate::object::{FunctionIdx, MapIdx, ObjectSpec};
+
+/// Programs may only read the map (`BPF_F_RDONLY_PROG`, Linux 5.2).
+pub const F_RDONLY_PROG: u32 = 1 << 7;
+/// The map's memory can be mapped (`BPF_F_MMAPABLE`, Linux 5.5).
+pub const F_MMAPABLE: u32 = 1 << 10;
+
+/// A map as the object declares it. Fields may be changed before planning.
+#[derive(Debug, Clone)]
+pub struct MapSpec<'a> {
+    /// The variable's name, or the data section's.
+    pub name: Cow<'a, str>,
+    /// Map type.
+    pub map_type: MapType,
+    /// Size of a key in bytes.
+    pub key_size: u32,
+    /// Size of a value in bytes, of one CPU where the map is per CPU.
+    pub value_size: u32,
+    /// Number of entries; bytes for ring buffers.
+    pub max_entries: u32,
+    /// `map_flags` of `BPF_MAP_CREATE`.
+    pub flags: u32,
+    /// Type-specific (`map_extra`): the number of hash functions of a bloom filter, an arena's address.
+    pub map_extra: u64,
+    /// Memory node, if one is asked for.
+    pub numa_node: Option<u32>,
+    /// Pinned by name (`LIBBPF_PIN_BY_NAME`).
+    pub pin_by_name: bool,
+    /// Type of a key in the object's BTF; void if the declaration gives only a size.
+    pub key_type: BtfId,
+    /// Type of a value in the object's BTF.
+    pub value_type: BtfId,
+    /// For a map of maps: what the inner maps are like.
+    pub inner: Option<Box<MapSpec<'a>>>,
+    /// Initial contents.
+    pub contents: Contents<'a>,
+    /// For a data section's map: which.
+    pub(crate) data_section: Option<SectionIdx>,
+    /// For a declared map: where its variable lies in `.maps`.
+    place: Option<(SectionIdx, u64)>,
+    /// Offset of the `values` member, for initialisers.
+    values_offset: Option<u64>,
+}
+
+/// What a map holds before any program runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Contents<'a> {
+    /// Nothing, or zeros.
+    Empty,
+    /// The single value of a data map; what is missing at its end is zero.
+    Data(Cow<'a, [u8]>),
+    /// Entries of a map of maps or a program array: index and what stands there.
+    Slots(Vec<(u32, Slot)>),
+}
+
+/// An initial entry of a map of maps or a program array.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// Another map of the object.
+    Map(MapIdx),
+    /// A program of the object.
+    Program(FunctionIdx),
+}
+
+impl MapSpec<'_> {
+    /// The initial value of a data map, grown to at least `len` bytes.
+    pub(crate) fn data_mut(&mut self, len: usize) -> &mut [u8] {
+        if !matches!(self.contents, Contents::Data(_)) {
+            self.contents = Contents::Data(Cow::Owned(Vec::new()));
+        }
+        let Contents::Data(data) = &mut self.contents else { return &mut [] };
+        let data = data.to_mut();
+        if data.len() < len {
+            data.resize(len, 0);
+        }
+        data
+    }
+
+    /// Whether the map is a data section whose contents programs may only read: it is frozen before they load.
+    pub fn is_frozen(&self) -> bool {
+        self.data_section.is_some() && self.flags & F_RDONLY_PROG != 0
+    }
+
+    fn empty(name: Cow<'_, str>) -> MapSpec<'_> {
+        MapSpec {
+            name,
+            map_type: MapType(0),
+            key_size: 0,
+            value_size: 0,
+            max_entries: 0,
+            flags: 0,
+            map_extra: 0,
+            numa_node: None,
+            pin_by_name: false,
+            key_type: BtfId::VOID,
+            value_type: BtfId::VOID,
+            inner: None,
+            contents: Contents::Empty,
+            data_section: None,
+            place: None,
+            values_offset: None,
+        }
+    }
+}
+
+/// `.data`, `.rodata` and `.bss`, each also with a suffix after a dot.
+pub(crate) fn is_data_section(section: &Section<'_>) -> bool {
+    let named =
+        |base: &str| section.name.strip_prefix(base).is_some_and(|r| r.is_empty() || r.starts_with('.'));
+    section.allocated
+        && !section.executable
+        && match section.kind {
+            SectionKind::Data => named(".data") || named(".rodata"),
+            SectionKind::NoBits => named(".bss"),
+            SectionKind::Table => false,
+        }
+}
+
+/// Fills in the object's maps: the declared ones, then the data sections.
+pub(crate) fn find_maps<'a>(spec: &mut ObjectSpec<'a>, data_sections: &[Section<'a>]) -> Result<()> {
+    let declared = match &spec.btf {
+        Some(btf) => declared_maps(spec, btf)?,
+        None => Vec::new(),
+    };
+    for (name, map) in declared {
+        match map {
+            Ok(map) => spec.maps.push(map),
+            Err(e) => spec.broken_maps.push((name, e)),
+        }
+    }
+    for section in data_sections {
+        match data_map(section, spec.btf.as_ref()) {
+            Ok(map) => spec.maps.push(map),
+            Err(e) => spec.broken_maps.push((section.name, e)),
+        }
+    }
+    initial_slots(spec)
+}
+
+fn data_map<'a>(section: &Section<'a>, btf: Option<&Btf<'a>>) -> Result<MapSpec<'a>> {
+    let too_large = || Error::DataSectionSize { section: section.name.into(), size: section.size };
+    let value_size = u32::try_from(section.size).ok().filter(|&s| s > 0).ok_or_else(too_large)?;
+    let read_only = section.name.starts_with(".rodata");
+    let value_type = match btf {
+        Some(btf) => btf.find_by_name(section.name, Kind::Datasec),
+        None => None,
+    };
+    Ok(MapSpec {
+        map_type: MapType::ARRAY,
+        key_size: 4,
+        value_size,
+        max_entries: 1,
+        flags: F_MMAPABLE | if read_only { F_RDONLY_PROG } else { 0 },
+        value_type: value_type.unwrap_or(BtfId::VOID),
+        contents: match section.kind {
+            SectionKind::Data => Contents::Data(Cow::Borrowed(section.data)),
+            _ => Contents::Empty,
+        },
+        data_section: Some(section.idx),
+        ..MapSpec::empty(Cow::Borrowed(section.name))
+    })
+}
+
+type Declared<'a> = Vec<(&'a str, Result<MapSpec<'a>>)>;
+
+/// Each variable of the `.maps` section. Its place comes from the symbol table, since compilers leave the offsets in
+/// BTF to the linker.
+fn declared_maps<'a>(spec: &ObjectSpec<'a>, btf: &Btf<'a>) -> Result<Declared<'a>> {
+    let mut types: HashMap<&str, BtfId> = HashMap::new();
+    if let Some(section) = btf.find_by_name(".maps", Kind::Datasec) {
+        for variable in btf.type_by_id(section)?.section_vars() {
+            let variable = btf.type_by_id(variable.type_id)?;
+            types.insert(variable.name()?, variable.type_id().unwrap_or(BtfId::VOID));
+        }
+    }
+    let sections: Vec<SectionIdx> =
+        spec.elf.sections().filter_map(|s| s.ok()).filter(|s| s.name == ".maps").map(|s| s.idx).collect();
+    let mut found = Declared::new();
+    for symbol in spec.elf.symbols() {
+        let Ok((_, symbol)) = symbol else { continue };
+        let SymbolSection::Section(idx) = symbol.section else { continue };
+        if symbol.kind != SymbolKind::Object || !sections.contains(&idx) {
+            continue;
+        }
+        let map = match types.get(symbol.name) {
+            Some(&type_id) => declared_map(btf, symbol.name, type_id, 0),
+            None => Err(Error::MapWithoutBtf { map: symbol.name.into() }),
+        };
+        found.push((symbol.name, map.map(|map| MapSpec { place: Some((idx, symbol.value)), ..map })));
+    }
+    found.sort_by_key(|(_, map)| map.as_ref().ok().and_then(|m| m.place));
+    Ok(found)
+}
+
+/// Maps of maps nest once.
+const MAX_NESTING: u32 = 1;
+
+fn declared_map<'a>(btf: &Btf<'_>, name: &'a str, type_id: BtfId, nesting: u32) -> Result<MapSpec<'a>> {
+    let bad = |member: &str, reason: &'static str| Error::MapMember {
+        map: name.into(),
+        member: member.into(),
+        reason: reason.into(),
+    };
+    let definition = btf.skip_mods_and_typedefs(type_id)?;
+    if definition.kind() != Kind::Struct {
+        return Err(bad("", "a map is declared by a struct"));
+    }
+    let mut map = MapSpec::empty(Cow::Borrowed(name));
+    for member in definition.members() {
+        let field = member.name()?;
+        let ty = btf.skip_mods_and_typedefs(member.type_id)?;
+        let referred = ty.type_id().unwrap_or(BtfId::VOID);
+        let number =
+            || integer(btf, &ty)?.ok_or_else(|| bad(field, "it is not declared with __uint or __ulong"));
+        let small = || u32::try_from(number()?).map_err(|_| bad(field, "it is larger than 32 bits"));
+        match field {
+            "type" => map.map_type = MapType(small()?),
+            "max_entries" => map.max_entries = small()?,
+            "map_flags" => map.flags = small()?,
+            "map_extra" => map.map_extra = number()?,
+            "numa_node" => map.numa_node = Some(small()?),
+            "pinning" => {
+                map.pin_by_name = match small()? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(bad(field, "only 0 (none) and 1 (by name) exist")),
+                };
+            }
+            "key_size" => {
+                set_size(&mut map.key_size, small()?).map_err(|()| bad(field, "it contradicts the type"))?
+            }
+            "value_size" => {
+                set_size(&mut map.value_size, small()?)
+                    .map_err(|()| bad(field, "it contradicts the type"))?;
+            }
+            "key" | "value" => {
+                if ty.kind() != Kind::Ptr {
+                    return Err(bad(field, "it is not declared with __type"));
+                }
+                let size = btf.resolve_size(referred)?;
+                let (to, id) = match field {
+                    "key" => (&mut map.key_size, &mut map.key_type),
+                    _ => (&mut map.value_size, &mut map.value_type),
+                };
+                set_size(to, size).map_err(|()| bad(field, "its type contradicts the size"))?;
+                *id = referred;
+            }
+            "values" => {
+                let array =
+                    ty.array().filter(|a| a.len == 0).ok_or_else(|| bad(field, "it is not an open array"))?;
+                let element = btf.skip_mods_and_typedefs(array.element)?;
+                if element.kind() != Kind::Ptr {
+                    return Err(bad(field, "it is not declared with __array"));
+                }
+                set_size(&mut map.value_size, 4).map_err(|()| bad(field, "its value is 4 bytes wide"))?;
+                map.values_offset = Some(u64::from(member.bit_offset / 8));
+                let pointee_id = element.type_id().unwrap_or(BtfId::VOID);
+                let pointee = btf.skip_mods_and_typedefs(pointee_id)?;
+                if pointee.kind() == Kind::Struct {
+                    if nesting >= MAX_NESTING {
+                        return Err(bad(field, "maps of maps do not nest further"));
+                    }
+                    map.inner = Some(Box::new(declared_map(btf, name, pointee_id, nesting + 1)?));
+                } else if pointee.kind() != Kind::FuncProto {
+                    return Err(bad(field, "its elements are neither maps nor programs"));
+                }
+            }
+            _ => return Err(bad(field, "no such attribute is known")),
+        }
+    }
+    if map.map_type.0 == 0 {
+        return Err(bad("type", "it is missing"));
+    }
+    Ok(map)
+}
+
+fn set_size(to: &mut u32, size: u32) -> std::result::Result<(), ()> {
+    if *to != 0 && *to != size {
+        return Err(());
+    }
+    *to = size;
+    Ok(())
+}
+
+/// `__uint(name, N)` is a pointer to an array of N; `__ulong(name, N)` is an enumeration with the single value N.
+fn integer(btf: &Btf<'_>, ty: &Type<'_>) -> Result<Option<u64>> {
+    Ok(match ty.kind() {
+        Kind::Ptr => {
+            let array = btf.skip_mods_and_typedefs(ty.type_id().unwrap_or(BtfId::VOID))?;
+            array.array().map(|a| u64::from(a.len))
+        }
+        Kind::Enum | Kind::Enum64 if ty.vlen() == 1 => ty.enumerators().next().map(|e| e.value as u64),
+        _ => None,
+    })
+}
+
+/// Relocations in `.maps` name what stands in a `values` array at first.
+fn initial_slots(spec: &mut ObjectSpec<'_>) -> Result<()> {
+    let mut slots: Vec<(usize, u32, Slot)> = Vec::new();
+    for section in spec.elf.relocation_sections() {
+        let Ok((target, relocations)) = section else { continue };
+        if !spec.elf.section(target).is_ok_and(|s| s.name == ".maps") {
+            continue;
+        }
+        for relocation in relocations {
+            if let Some(found) = initial_slot(spec, target, &relocation)? {
+                slots.push(found);
+            }
+        }
+    }
+    for (map, index, slot) in slots {
+        let Some(map) = spec.maps.get_mut(map) else { continue };
+        match &mut map.contents {
+            Contents::Slots(all) => all.push((index, slot)),
+            other => *other = Contents::Slots(vec![(index, slot)]),
+        }
+        map.max_entries = map.max_entries.max(index.saturating_add(1));
+    }
+    Ok(())
+}
+
+fn initial_slot(
+    spec: &ObjectSpec<'_>,
+    section: SectionIdx,
+    r: &Relocation,
+) -> Result<Option<(usize, u32, Slot)>> {
+    let bad = |reason: &'static str| Error::Relocation {
+        section: ".maps".into(),
+        function: String::new(),
+        offset: r.offset,
+        symbol: r.symbol,
+        reason: reason.into(),
+    };
+    // The map with the last place at or before the relocation; a broken one owns its relocations too, so the
+    // offset is checked against the variable's `values`.
+    let owner = spec
+        .maps
+        .iter()
+        .enumerate()
+        .filter(|(_, m)| m.place.is_some_and(|(s, at)| s == section && at <= r.offset));
+    let Some((index, map)) = owner.max_by_key(|(_, m)| m.place) else { return Ok(None) };
+    let (Some((_, place)), Some(values)) = (map.place, map.values_offset) else { return Ok(None) };
+    if r.kind != R_BPF_64_ABS64 {
+        return Err(bad("an initialiser takes R_BPF_64_ABS64"));
+    }
+    let within =
+        r.offset.checked_sub(place.saturating_add(values)).ok_or_else(|| bad("it is before `values`"))?;
+    let slot = u32::try_from(within / 8).ok().filter(|_| within % 8 == 0);
+    let slot = slot.ok_or_else(|| bad("it is not at an element of `values`"))?;
+    let symbol = spec.elf.symbol(r.symbol)?;
+    let SymbolSection::Section(target) = symbol.section else { return Err(bad("its symbol is undefined")) };
+    let found = if spec.code_section(target).is_some() {
+        let start = crate::insn::InsnIdx(
+            u32::try_from(symbol.value / 8).map_err(|_| bad("it points past the section"))?,
+        );
+        Slot::Program(spec.function_at(target, start).ok_or_else(|| bad("it points to no function"))?)
+    } else {
+        let inner = spec.maps.iter().position(|m| m.place == Some((target, symbol.value)));
+        Slot::Map(MapIdx(inner.ok_or_else(|| bad("it points to no map"))? as u32))
+    };
+    Ok(Some((index, slot, found)))
+}
+
+impl ObjectSpec<'_> {
+    /// What a relocation to this place means, if it is a map or data.
+    pub(crate) fn map_operand(&self, section: SectionIdx, offset: u64) -> Result<Operand> {
+        let not_a_map = || Error::NotAMap { section, offset };
+        if let Some(i) = self.maps.iter().position(|m| m.place == Some((section, offset))) {
+            return Ok(Operand::Map(MapIdx(i as u32)));
+        }
+        let data = self.maps.iter().position(|m| m.data_section == Some(section)).ok_or_else(not_a_map)?;
+        let offset = u32::try_from(offset).map_err(|_| not_a_map())?;
+        Ok(Operand::MapValue { map: MapIdx(data as u32), offset })
+    }
+}

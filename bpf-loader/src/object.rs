@@ -1,0 +1,331 @@
+//! Bytes of an object file to an [`ObjectSpec`]: what is in it, before any kernel is asked.
+//!
+//! Parsing is tolerant on purpose: what nobody asks to load must not fail the object. Symbols that relocations
+//! name are looked up only when a program that contains them is planned.
+
+use std::ops::Range;
+
+use bpf_sys::uapi::insn::Insn;
+
+use crate::btf::Btf;
+use crate::btf::ext::BtfExt;
+use crate::bytes::Endian;
+use crate::elf::{
+    Binding, Elf, Relocation, Section, SectionIdx, SectionKind, Symbol, SymbolKind, SymbolSection,
+};
+use crate::error::{Error, Result};
+use crate::insn::InsnIdx;
+use crate::kind::SectionName;
+use crate::map_def::{self, MapSpec};
+
+/// Index into [`ObjectSpec::maps`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MapIdx(pub u32);
+
+/// Index into [`ObjectSpec::functions`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FunctionIdx(pub u32);
+
+/// An object file, taken apart. Borrows the bytes that it was parsed from.
+pub struct ObjectSpec<'a> {
+    pub(crate) elf: Elf<'a>,
+    /// The `license` section, without its terminating zero. Missing means empty, which is not GPL.
+    pub license: &'a str,
+    /// The `version` section: a kernel version, which only kernels before 5.0 check.
+    pub kernel_version: u32,
+    /// Maps that are declared, then one for each data section, in file order.
+    pub maps: Vec<MapSpec<'a>>,
+    /// Maps whose declaration makes no sense; an error for a program that refers to one.
+    pub broken_maps: Vec<(&'a str, Error)>,
+    /// Entry points: global functions in sections other than `.text`.
+    pub programs: Vec<ProgramSpec<'a>>,
+    pub(crate) functions: Vec<Function<'a>>,
+    /// Functions whose extent makes no sense; nothing can call or load them.
+    pub broken_functions: Vec<(&'a str, Error)>,
+    pub(crate) code: Vec<CodeSection<'a>>,
+    /// The object's own types, if it has any.
+    pub btf: Option<Btf<'a>>,
+    /// What `.BTF.ext` says of the instructions.
+    pub ext: Option<BtfExt<'a>>,
+}
+
+/// A program as the object declares it. Fields may be changed before planning.
+#[derive(Debug, Clone)]
+pub struct ProgramSpec<'a> {
+    /// The function's name.
+    pub name: &'a str,
+    /// The section's full name, as it is in the file.
+    pub section: &'a str,
+    /// The section name, looked up in the table of kinds.
+    pub kind: SectionName<'a>,
+    /// Whether planning everything includes this program; false at first for `?` sections.
+    pub autoload: bool,
+    pub(crate) function: FunctionIdx,
+}
+
+/// A function's place in the code.
+#[derive(Debug, Clone)]
+pub(crate) struct Function<'a> {
+    pub name: &'a str,
+    pub section: SectionIdx,
+    pub insns: Range<u32>,
+    /// Global for the verifier: checked on its own. Weak and hidden ones count as what they are for the linker.
+    pub global: bool,
+}
+
+/// An executable section with the relocations that apply to it, sorted by place.
+pub(crate) struct CodeSection<'a> {
+    pub idx: SectionIdx,
+    pub name: &'a str,
+    data: &'a [u8],
+    pub relocations: Vec<Relocation>,
+}
+
+impl<'a> CodeSection<'a> {
+    /// Decodes a range of instructions, which lies in the section.
+    pub fn decode(&self, range: Range<u32>, endian: Endian) -> impl Iterator<Item = Insn> + 'a {
+        let bytes = range.start as usize * Insn::SIZE..range.end as usize * Insn::SIZE;
+        let big_endian = endian == Endian::Big;
+        self.data.get(bytes).unwrap_or_default().chunks_exact(Insn::SIZE).map(move |slot| {
+            let mut bytes = [0; Insn::SIZE];
+            bytes.copy_from_slice(slot);
+            Insn::from_bytes(bytes, big_endian)
+        })
+    }
+
+    /// The relocations within a range of instructions.
+    pub fn relocations_in(&self, range: Range<u32>) -> &[Relocation] {
+        let at =
+            |insn: u32| self.relocations.partition_point(|r| r.offset < u64::from(insn) * Insn::SIZE as u64);
+        self.relocations.get(at(range.start)..at(range.end)).unwrap_or_default()
+    }
+}
+
+impl<'a> ObjectSpec<'a> {
+    /// Parses an object file.
+    ///
+    /// # Errors
+    ///
+    /// The file is not a BPF ELF object, or its headers, symbol table, BTF or function symbols are broken. What only
+    /// one program or map suffers from is reported when that is planned.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self> {
+        let elf = Elf::parse(bytes)?;
+        let mut license = "";
+        let mut kernel_version = 0;
+        let mut code = Vec::new();
+        let mut btf_bytes = None;
+        let mut ext_bytes = None;
+        let mut data_sections = Vec::new();
+        for section in elf.sections() {
+            // A section whose header is broken matters only to what refers to it.
+            let Ok(section) = section else { continue };
+            match section.name {
+                "license" => license = parse_license(section)?,
+                "version" => kernel_version = parse_version(section, elf.endian())?,
+                ".BTF" => btf_bytes = Some(section.data),
+                ".BTF.ext" => ext_bytes = Some(section.data),
+                _ if section.executable && section.kind == SectionKind::Data => {
+                    code.push(CodeSection {
+                        idx: section.idx,
+                        name: section.name,
+                        data: section.data,
+                        relocations: Vec::new(),
+                    });
+                }
+                _ if map_def::is_data_section(&section) => data_sections.push(section),
+                _ => {}
+            }
+        }
+        for section in elf.relocation_sections() {
+            let Ok((target, relocations)) = section else { continue };
+            if let Some(code) = code.iter_mut().find(|c| c.idx == target) {
+                code.relocations.extend(relocations);
+                code.relocations.sort_by_key(|r| r.offset);
+            }
+        }
+        let (functions, broken_functions) = find_functions(&elf, &code);
+        let programs = find_programs(&functions, &code);
+        let btf = btf_bytes.map(|b| Btf::parse(b).map(|b| b.with_pointer_size(8))).transpose()?;
+        let ext = match (&btf, ext_bytes) {
+            (Some(_), Some(bytes)) => Some(BtfExt::parse(bytes)?),
+            _ => None,
+        };
+        let mut spec = Self {
+            elf,
+            license,
+            kernel_version,
+            maps: Vec::new(),
+            broken_maps: Vec::new(),
+            programs,
+            functions,
+            broken_functions,
+            code,
+            btf,
+            ext,
+        };
+        map_def::find_maps(&mut spec, &data_sections)?;
+        Ok(spec)
+    }
+
+    /// Byte order of the object.
+    pub fn endian(&self) -> Endian {
+        self.elf.endian()
+    }
+
+    /// The map of that name.
+    pub fn map(&self, name: &str) -> Option<&MapSpec<'a>> {
+        self.maps.iter().find(|m| m.name == name)
+    }
+
+    /// The map of that name, to be changed before planning.
+    pub fn map_mut(&mut self, name: &str) -> Option<&mut MapSpec<'a>> {
+        self.maps.iter_mut().find(|m| m.name == name)
+    }
+
+    /// The program of that name.
+    pub fn program_mut(&mut self, name: &str) -> Option<&mut ProgramSpec<'a>> {
+        self.programs.iter_mut().find(|p| p.name == name)
+    }
+
+    /// Sets the initial value of a global variable (`.rodata`, `.data` or `.bss`) by its name.
+    ///
+    /// # Errors
+    ///
+    /// There is no such variable, or its size is another.
+    pub fn set_global(&mut self, name: &str, value: &[u8]) -> Result<()> {
+        let (map, offset, size) = self.find_variable(name)?;
+        if size != value.len() {
+            return Err(Error::VariableSize { name: name.into(), size: size as u64, given: value.len() });
+        }
+        let missing = || Error::NoSuchVariable { name: name.into() };
+        let map = self.maps.get_mut(map).ok_or_else(missing)?;
+        map.data_mut(offset + size)
+            .get_mut(offset..offset + size)
+            .ok_or_else(missing)?
+            .copy_from_slice(value);
+        Ok(())
+    }
+
+    /// The data map that a global variable lies in, and its offset there in bytes.
+    ///
+    /// # Errors
+    ///
+    /// There is no such variable.
+    pub fn variable(&self, name: &str) -> Result<(&MapSpec<'a>, u32)> {
+        let (map, offset, _) = self.find_variable(name)?;
+        let map = self.maps.get(map).ok_or_else(|| Error::NoSuchVariable { name: name.into() })?;
+        Ok((map, offset as u32))
+    }
+
+    /// Map, offset and size, which lie within the map's value.
+    fn find_variable(&self, name: &str) -> Result<(usize, usize, usize)> {
+        let missing = || Error::NoSuchVariable { name: name.into() };
+        let symbols = self.elf.symbols().filter_map(|s| s.ok()).map(|(_, s)| s);
+        let mut wanted =
+            symbols.filter(|s| s.name == name && s.kind == SymbolKind::Object && s.binding != Binding::Local);
+        let symbol = wanted.next().ok_or_else(missing)?;
+        let SymbolSection::Section(section) = symbol.section else { return Err(missing()) };
+        let index = self.maps.iter().position(|m| m.data_section == Some(section)).ok_or_else(missing)?;
+        let value_size = self.maps.get(index).map_or(0, |m| u64::from(m.value_size));
+        let end =
+            symbol.value.checked_add(symbol.size).filter(|&end| end <= value_size).ok_or_else(missing)?;
+        Ok((index, symbol.value as usize, (end - symbol.value) as usize))
+    }
+
+    pub(crate) fn code_section(&self, idx: SectionIdx) -> Option<&CodeSection<'a>> {
+        // In the order of the section table.
+        let found = self.code.binary_search_by_key(&idx, |c| c.idx).ok()?;
+        self.code.get(found)
+    }
+
+    pub(crate) fn function(&self, idx: FunctionIdx) -> Option<&Function<'a>> {
+        self.functions.get(idx.0 as usize)
+    }
+
+    /// The function that an instruction lies in.
+    pub(crate) fn function_at(&self, section: SectionIdx, insn: InsnIdx) -> Option<FunctionIdx> {
+        let after = self.functions.partition_point(|f| (f.section, f.insns.start) <= (section, insn.0));
+        let found = after.checked_sub(1)?;
+        let f = self.functions.get(found)?;
+        (f.section == section && f.insns.contains(&insn.0)).then_some(FunctionIdx(found as u32))
+    }
+}
+
+fn parse_license(section: Section<'_>) -> Result<&str> {
+    let text = section.data.split(|&b| b == 0).next().unwrap_or_default();
+    str::from_utf8(text)
+        .map_err(|_| Error::Section { section: section.idx, reason: "the license is not UTF-8".into() })
+}
+
+fn parse_version(section: Section<'_>, endian: Endian) -> Result<u32> {
+    crate::bytes::Bytes::new(section.data, endian).u32(0).ok_or_else(|| Error::Section {
+        section: section.idx,
+        reason: "the version is shorter than 4 bytes".into(),
+    })
+}
+
+type Broken<'a> = Vec<(&'a str, Error)>;
+
+/// All function symbols of code sections, sorted by section and place.
+fn find_functions<'a>(elf: &Elf<'a>, sections: &[CodeSection<'a>]) -> (Vec<Function<'a>>, Broken<'a>) {
+    let mut functions = Vec::new();
+    let mut broken = Vec::new();
+    for symbol in elf.symbols() {
+        let Ok((idx, symbol)) = symbol else { continue };
+        let SymbolSection::Section(section) = symbol.section else { continue };
+        if symbol.kind != SymbolKind::Function {
+            continue;
+        }
+        let Ok(code) = sections.binary_search_by_key(&section, |c| c.idx) else { continue };
+        let Some(code) = sections.get(code) else { continue };
+        let size = Insn::SIZE as u64;
+        let end = symbol.value.checked_add(symbol.size).filter(|&e| e <= code.data.len() as u64);
+        match end {
+            Some(end) if symbol.value % size == 0 && end % size == 0 && symbol.size > 0 => {
+                functions.push(Function {
+                    name: symbol.name,
+                    section,
+                    insns: (symbol.value / size) as u32..(end / size) as u32,
+                    global: is_global_function(&symbol),
+                });
+            }
+            _ => {
+                let error = Error::FunctionBounds {
+                    symbol: idx,
+                    name: symbol.name.into(),
+                    section: code.name.into(),
+                    value: symbol.value,
+                    size: symbol.size,
+                };
+                broken.push((symbol.name, error));
+            }
+        }
+    }
+    functions.sort_by_key(|f| (f.section, f.insns.start, f.insns.end));
+    (functions, broken)
+}
+
+/// Hidden functions are static for the verifier (libbpf marks them so in BTF).
+fn is_global_function(symbol: &Symbol<'_>) -> bool {
+    symbol.binding != Binding::Local && !symbol.hidden
+}
+
+fn find_programs<'a>(functions: &[Function<'a>], code: &[CodeSection<'a>]) -> Vec<ProgramSpec<'a>> {
+    let in_text = |f: &Function<'_>| code.iter().any(|c| c.idx == f.section && c.name == ".text");
+    functions
+        .iter()
+        .enumerate()
+        .filter(|(_, f)| f.global && !in_text(f))
+        .filter_map(|(i, f)| {
+            let section = code.iter().find(|c| c.idx == f.section)?.name;
+            let kind = SectionName::parse(section);
+            Some(ProgramSpec {
+                name: f.name,
+                section,
+                kind,
+                autoload: !kind.optional,
+                function: FunctionIdx(i as u32),
+            })
+        })
+        .collect()
+}

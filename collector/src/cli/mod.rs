@@ -1,0 +1,47 @@
+//! The commands. Each returns whether all that was asked for happened; an error ends the command.
+
+pub mod args;
+pub mod check;
+pub mod load;
+pub mod profile;
+mod send;
+mod summary_json;
+
+use std::error::Error;
+use std::io::{self, Write};
+
+/// What a command returns.
+pub type CliResult = Result<bool, Box<dyn Error>>;
+
+/// Prints text as it is.
+pub fn print(text: &str) -> CliResult {
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(true)
+}
+
+/// An error with what caused it, each part once.
+pub fn one_line(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Whether writing failed because the reader of a pipe is gone.
+pub fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Whether the user asked for something that cannot be, rather than something having failed.
+pub fn is_usage(error: &(dyn Error + 'static)) -> bool {
+    use collector::export::ExportError;
+    matches!(error.downcast_ref(), Some(ExportError::Endpoint { .. } | ExportError::Protocol { .. }))
+        || matches!(error.downcast_ref(), Some(collector::error::Error::Config(_)))
+}

@@ -1,0 +1,211 @@
+//! `ebpf-otlp profile`.
+
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use collector::convert::profiles::{DEFAULT_MAX_REQUEST, ProfilesEncoder};
+use collector::convert::pprof;
+use collector::export::{ExportConfig, Signal};
+use collector::model::Profile;
+use collector::output::file::OutputFile;
+use collector::output::progress::Progress;
+use collector::output::terminal::{Style, terminal_width};
+use collector::output::{Format, flamegraph, folded, summary, table};
+use collector::tracer::profile::{Counters, FIRST_FOREIGN_TOKEN, Session};
+use mio::{Interest, Token};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
+
+use super::CliResult;
+use super::args::Profile as Options;
+use super::send::{Sender, Sent, random_id};
+use super::summary_json;
+
+const SIGNALS: Token = Token(FIRST_FOREIGN_TOKEN);
+/// How often the progress line is drawn again.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Samples until the end of the duration or a signal; true if every output was made.
+pub fn run(options: &Options) -> CliResult {
+    let env = |name: &str| std::env::var(name).ok();
+    let export = ExportConfig::resolve(Signal::Profiles, options.endpoint.as_deref(), env)?;
+    for warning in &export.warnings {
+        eprintln!("ebpf-otlp: {warning}");
+    }
+    // Before anything is sampled: what cannot be written is known now.
+    let files = options.outputs.iter().map(|(path, format)| Ok((path, *format, OutputFile::create(path)?)));
+    let files = files.collect::<Result<Vec<_>, collector::output::OutputError>>()?;
+    // Before the session, so that no signal finds the default action any more.
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let mut session = Session::start(options.config.clone())?;
+    session.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
+
+    let sender = export.config.map(Sender::start).transpose()?;
+    let keep = !files.is_empty() || sender.is_none() || options.json;
+    let mut collected = Collected { whole: Profile::default(), keep, sender };
+    sample(options, &mut session, &mut signals, &mut collected)?;
+    let counters = session.counters()?;
+    let overhead = session.overhead();
+    // Detach before the slow part.
+    drop(session);
+
+    let Collected { whole, sender, .. } = collected;
+    let mut ok = true;
+    let host = host_name();
+    let quiet_table = !files.is_empty() || sender.is_some();
+    for (path, format, mut file) in files {
+        write_file(&whole, &host, format, &mut file).map_err(|e| file.write_error(e))?;
+        file.commit()?;
+        eprintln!("wrote {}: {}; {}", path.display(), summary::samples_line(&whole), summary::losses_line(&whole));
+    }
+    if let Some(sender) = sender {
+        let sent = sender.finish();
+        report_sent(&sent);
+        ok &= sent.failed == 0;
+    }
+    let mut out = io::stdout().lock();
+    if options.json {
+        summary_json::write(&whole, &counters, &overhead, &mut out)?;
+    } else if !quiet_table {
+        table::write(&whole, &host, table::Limits::default(), Style::detect(&io::stdout(), env), &mut out)?;
+    }
+    Ok(ok)
+}
+
+/// Where finished windows go.
+struct Collected {
+    whole: Profile,
+    /// Whether anything but the receiver wants the samples.
+    keep: bool,
+    sender: Option<Sender>,
+}
+
+impl Collected {
+    fn take(&mut self, profile: Profile) {
+        if let Some(sender) = &mut self.sender {
+            sender.send(&profile);
+        }
+        if self.keep {
+            self.whole.absorb(profile);
+        }
+    }
+}
+
+fn sample(
+    options: &Options,
+    session: &mut Session,
+    signals: &mut Signals,
+    collected: &mut Collected,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let start = Instant::now();
+    let end = options.duration.map(|d| start + d);
+    let mut window_end = collected.sender.is_some().then(|| start + options.config.window);
+    let mut display = Display::new(options.duration);
+    loop {
+        let next = [end, window_end, display.next(start)].into_iter().flatten().min();
+        let foreign = session.poll(next.unwrap_or(start + Duration::from_secs(3600).max(start.elapsed() * 2)))?;
+        let interrupted = foreign.contains(&SIGNALS) && signals.pending().next().is_some();
+        let now = Instant::now();
+        if interrupted || end.is_some_and(|end| now >= end) {
+            display.erase();
+            collected.take(session.finish_window()?);
+            return Ok(());
+        }
+        if let Some(at) = window_end.filter(|&at| now >= at) {
+            window_end = Some(at + options.config.window);
+            collected.take(session.finish_window()?);
+        }
+        display.draw(start.elapsed(), session)?;
+    }
+}
+
+/// The progress line, where standard error is a terminal.
+struct Display {
+    progress: Option<Progress>,
+    drawn: u32,
+}
+
+impl Display {
+    fn new(total: Option<Duration>) -> Self {
+        let stderr = io::stderr();
+        let width = terminal_width(&stderr).filter(|_| stderr.is_terminal());
+        Self { progress: width.map(|width| Progress::new(total, width)), drawn: 0 }
+    }
+
+    fn next(&self, start: Instant) -> Option<Instant> {
+        self.progress.as_ref().map(|_| start + PROGRESS_INTERVAL * (self.drawn + 1))
+    }
+
+    fn draw(&mut self, elapsed: Duration, session: &mut Session) -> collector::error::Result<()> {
+        let Some(progress) = &mut self.progress else { return Ok(()) };
+        let due = PROGRESS_INTERVAL * (self.drawn + 1);
+        if elapsed < due {
+            return Ok(());
+        }
+        self.drawn = (elapsed.as_millis() / PROGRESS_INTERVAL.as_millis()) as u32;
+        let Counters { samples, losses, .. } = session.counters()?;
+        if let Some(text) = progress.update(elapsed, samples, losses.skipped + losses.table_full) {
+            // A terminal that is gone is no reason to stop sampling.
+            let _ = io::stderr().write_all(text.as_bytes());
+        }
+        Ok(())
+    }
+
+    fn erase(&mut self) {
+        if let Some(text) = self.progress.as_mut().and_then(Progress::finish) {
+            let _ = io::stderr().write_all(text.as_bytes());
+        }
+    }
+}
+
+fn write_file(profile: &Profile, host: &str, format: Format, out: &mut OutputFile) -> io::Result<()> {
+    let convert = |e: collector::convert::Error| match e {
+        collector::convert::Error::Write(e) => e,
+        other => io::Error::other(other),
+    };
+    match format {
+        Format::Svg => flamegraph::write(profile, host, out),
+        Format::Folded => folded::write(profile, out),
+        Format::Pprof => pprof::write(profile, out).map_err(convert),
+        // A file holds one request, however large; only receivers have limits.
+        Format::Otlp => write_requests(profile, usize::MAX, |request| out.write_all(request)),
+        Format::OtlpJsonLines => write_requests(profile, DEFAULT_MAX_REQUEST, |request| {
+            let mut line = String::new();
+            let descriptor = otlp_encode::profiles::ExportProfilesServiceRequest::descriptor();
+            otlp_encode::json::transcode(descriptor, request, &mut line).map_err(io::Error::other)?;
+            line.push('\n');
+            out.write_all(line.as_bytes())
+        }),
+        other => Err(io::Error::other(format!("{other:?} cannot be written"))),
+    }
+}
+
+fn write_requests(profile: &Profile, limit: usize, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    let id = random_id();
+    let mut result = Ok(());
+    let encoded = ProfilesEncoder::new(id as u64, limit).encode(profile, id.to_be_bytes(), |request| {
+        if result.is_ok() {
+            result = each(request);
+        }
+    });
+    encoded.map_err(io::Error::other)?;
+    result
+}
+
+fn report_sent(sent: &Sent) {
+    for error in &sent.errors {
+        eprintln!("ebpf-otlp: {error}");
+    }
+    eprintln!(
+        "sent {} of {} requests, {} samples rejected by the receiver",
+        sent.delivered,
+        sent.delivered + sent.failed,
+        sent.rejected
+    );
+}
+
+fn host_name() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}

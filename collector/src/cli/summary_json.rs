@@ -1,0 +1,122 @@
+//! `profile --json`: one object, described in `docs/json.md`.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+
+use collector::model::{FrameKind, Profile};
+use collector::output::{json, summary};
+use collector::tracer::profile::{Counters, Overhead};
+use serde::Serialize;
+
+/// Functions listed.
+const MAX_FUNCTIONS: usize = 50;
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    start_unix_nanos: u64,
+    duration_seconds: f64,
+    frequency: f64,
+    samples: u64,
+    busy_seconds: f64,
+    expected_periods: u64,
+    program_runs: u64,
+    idle_runs: u64,
+    filtered_runs: u64,
+    recursion_misses: u64,
+    children_lost: u64,
+    lost: Lost,
+    processes: usize,
+    threads: usize,
+    stacks: usize,
+    overhead: Cost,
+    functions: Vec<Function<'a>>,
+}
+
+#[derive(Serialize)]
+struct Lost {
+    skipped: u64,
+    table_full: u64,
+    no_stack: u64,
+    sideband: u64,
+}
+
+#[derive(Serialize)]
+struct Cost {
+    cpu_share: f64,
+    resident_bytes: u64,
+    map_bytes: u64,
+    event_latency_seconds: f64,
+}
+
+#[derive(Serialize)]
+struct Function<'a> {
+    name: &'a str,
+    kind: &'static str,
+    /// Samples in which it was the leaf.
+    own: u64,
+    /// Samples in which it was anywhere on the stack.
+    total: u64,
+}
+
+/// Writes the summary of a profile.
+///
+/// # Errors
+///
+/// What `out` says.
+pub fn write(profile: &Profile, counters: &Counters, overhead: &Overhead, out: &mut impl Write) -> io::Result<()> {
+    let samples = summary::sample_count(profile);
+    let summary = Summary {
+        start_unix_nanos: profile.start_unix_nanos,
+        duration_seconds: profile.duration_nanos as f64 / 1e9,
+        frequency: if profile.period_nanos == 0 { 0.0 } else { 1e9 / profile.period_nanos as f64 },
+        samples,
+        busy_seconds: summary::cpu_seconds(profile, samples),
+        expected_periods: counters.expected_periods,
+        program_runs: counters.runs,
+        idle_runs: counters.idle,
+        filtered_runs: counters.filtered,
+        recursion_misses: counters.recursion_misses,
+        children_lost: counters.children_lost,
+        lost: Lost {
+            skipped: profile.losses.skipped,
+            table_full: profile.losses.table_full,
+            no_stack: profile.losses.no_stack,
+            sideband: profile.losses.sideband,
+        },
+        processes: profile.processes.len(),
+        threads: profile.threads.len(),
+        stacks: profile.stacks.len(),
+        overhead: Cost {
+            cpu_share: overhead.cpu_share,
+            resident_bytes: overhead.resident_bytes,
+            map_bytes: overhead.map_bytes,
+            event_latency_seconds: overhead.event_latency.as_secs_f64(),
+        },
+        functions: functions(profile),
+    };
+    json::write_line(out, &summary)
+}
+
+/// The functions with most samples of their own, then with most in all.
+fn functions(profile: &Profile) -> Vec<Function<'_>> {
+    let mut found: HashMap<(&str, FrameKind), Function<'_>> = HashMap::new();
+    for sample in &profile.samples {
+        let stack = profile.stacks.get(sample.stack.0 as usize).map(Vec::as_slice).unwrap_or_default();
+        let frames = stack.iter().filter_map(|f| profile.frames.get(f.0 as usize));
+        let lines = frames.flat_map(|frame| frame.lines.iter().map(move |line| (&*line.function, frame.kind)));
+        // Recursion counts once.
+        let mut seen = Vec::new();
+        for (depth, key) in lines.enumerate() {
+            let entry = found.entry(key).or_insert(Function { name: key.0, kind: key.1.as_str(), own: 0, total: 0 });
+            entry.own += if depth == 0 { sample.count } else { 0 };
+            if !seen.contains(&key) {
+                entry.total += sample.count;
+                seen.push(key);
+            }
+        }
+    }
+    let mut functions: Vec<_> = found.into_values().collect();
+    functions.sort_by(|a, b| (b.own, b.total, a.name).cmp(&(a.own, a.total, b.name)));
+    functions.truncate(MAX_FUNCTIONS);
+    functions
+}

@@ -1,0 +1,99 @@
+//! What the collector can fail at.
+
+use std::fmt;
+use std::io;
+
+use crate::config::ConfigError;
+
+/// Result of the collector's functions.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why sampling cannot start or go on.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration is wrong.
+    Config(ConfigError),
+    /// No such process.
+    NoSuchProcess(u32),
+    /// The cgroup directory cannot be used.
+    Cgroup {
+        /// The directory.
+        path: std::path::PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// The user may not load BPF programs or open perf events.
+    Privileges(Box<Error>),
+    /// The kernel has no BTF, without which programs cannot be fitted to it.
+    NoBtf,
+    /// The kernel has no perf events.
+    NoPerfEvents,
+    /// The profiler's program cannot be loaded.
+    Load(bpf_loader::Error),
+    /// Sampling cannot be started on a CPU.
+    Sampling {
+        /// The CPU.
+        cpu: u32,
+        /// Why not.
+        error: bpf_loader::Error,
+    },
+    /// A call to the kernel failed.
+    Kernel(bpf_loader::Error),
+    /// A sideband buffer is not as the kernel writes it.
+    Sideband(bpf_loader::ring::PerfFault),
+    /// The BPF ring buffer is not as the kernel writes it.
+    Ring(bpf_loader::ring::RingFault),
+    /// The event loop, or a file of /proc or /sys.
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// Why it failed.
+        error: io::Error,
+    },
+    /// The profiler has stopped.
+    Stopped,
+    /// The profiler's thread ended by a panic.
+    ThreadPanicked,
+}
+
+impl Error {
+    /// Turns an I/O error into one that says what was being done.
+    pub(crate) fn io(what: &'static str) -> impl Fn(io::Error) -> Self {
+        move |error| Self::Io { what, error }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(e) => e.fmt(f),
+            Self::NoSuchProcess(pid) => write!(f, "there is no process {pid}"),
+            Self::Cgroup { path, reason } => write!(f, "cgroup {}: {reason}", path.display()),
+            Self::Privileges(e) => write!(
+                f,
+                "this user may not sample: run as root, or give the binary CAP_BPF and CAP_PERFMON (`ebpf-otlp check` says more): {e}"
+            ),
+            Self::NoBtf => f.write_str(
+                "this kernel has no BTF (/sys/kernel/btf/vmlinux): boot one built with CONFIG_DEBUG_INFO_BTF=y",
+            ),
+            Self::NoPerfEvents => f.write_str("this kernel has no perf events: boot one built with CONFIG_PERF_EVENTS=y"),
+            Self::Load(e) => write!(f, "cannot load the profiler: {e}"),
+            Self::Sampling { cpu, error } => write!(f, "cannot sample CPU {cpu}: {error}"),
+            Self::Kernel(e) => e.fmt(f),
+            Self::Sideband(e) => e.fmt(f),
+            Self::Ring(e) => e.fmt(f),
+            Self::Io { what, error } => write!(f, "{what}: {error}"),
+            Self::Stopped => f.write_str("the profiler has stopped"),
+            Self::ThreadPanicked => f.write_str("the profiler's thread panicked"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<ConfigError> for Error {
+    fn from(e: ConfigError) -> Self {
+        Self::Config(e)
+    }
+}

@@ -1,0 +1,212 @@
+//! Why something was not delivered.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use super::Signal;
+use super::http::MAX_RESPONSE;
+
+/// What went wrong between a configuration and a receiver's answer. No variant holds a header's value.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// An endpoint that cannot be used. Wrong usage.
+    Endpoint {
+        /// The flag or variable that holds it.
+        source_name: String,
+        /// What is wrong with it.
+        problem: EndpointProblem,
+    },
+    /// A protocol of OTLP that is not built in. Wrong usage.
+    Protocol {
+        /// The variable that asks for it.
+        variable: String,
+        /// The protocol.
+        protocol: String,
+    },
+    /// The request is larger than OTLP allows, and was not sent.
+    RequestTooLarge {
+        /// What is in it.
+        signal: Signal,
+        /// Its size before compression.
+        bytes: usize,
+        /// The largest allowed.
+        limit: usize,
+    },
+    /// It was sent, or tried to be, and not accepted.
+    Delivery {
+        /// What was sent.
+        signal: Signal,
+        /// Where to, without secrets.
+        endpoint: String,
+        /// How often it was tried.
+        attempts: u32,
+        /// How the last attempt ended.
+        failure: Failure,
+        /// How long the receiver asked to wait, where that was longer than allowed.
+        asked_to_wait: Option<Duration>,
+    },
+}
+
+/// What is wrong with an endpoint's URL. The URL itself is not kept: it may hold a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EndpointProblem {
+    /// It begins with neither `http://` nor `https://`.
+    NoScheme,
+    /// It begins with `https://`.
+    Tls,
+    /// There is nothing between `://` and the path.
+    NoHost,
+    /// What follows the host's `:` is no port.
+    BadPort,
+    /// It holds `user:password@`.
+    Credentials,
+    /// It holds white space, control or non-ASCII characters.
+    BadCharacter,
+}
+
+impl fmt::Display for EndpointProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoScheme => "it must begin with http://, as in http://localhost:4318",
+            Self::Tls => "this build has no TLS yet; use http:// to a receiver or proxy on this host",
+            Self::NoHost => "it names no host",
+            Self::BadPort => "its port is not a number from 1 to 65535",
+            Self::Credentials => "it holds a user name; put credentials into OTEL_EXPORTER_OTLP_HEADERS",
+            Self::BadCharacter => "it holds a character that a URL must percent-encode",
+        })
+    }
+}
+
+/// How one attempt ended without acceptance.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The host's name has no address.
+    Resolve(io::Error),
+    /// No connection was made.
+    Connect(io::Error),
+    /// The connection ended before an answer.
+    Disconnected(io::Error),
+    /// The time for one attempt passed; the receiver may have taken the request.
+    Timeout(Duration),
+    /// The answer is not HTTP/1.
+    NotHttp,
+    /// The answer is larger than OTLP allows.
+    ResponseTooLarge,
+    /// The receiver answered with an error.
+    Status {
+        /// HTTP status code.
+        code: u16,
+        /// The receiver's own words, cut and clean.
+        message: Option<String>,
+    },
+}
+
+impl Failure {
+    /// Whether OTLP/HTTP allows another attempt.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Resolve(_) | Self::Connect(_) | Self::Disconnected(_) => true,
+            Self::Status { code, .. } => matches!(code, 429 | 502 | 503 | 504),
+            Self::Timeout(_) | Self::NotHttp | Self::ResponseTooLarge => false,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resolve(error) => write!(f, "the host's name has no address ({error})"),
+            Self::Connect(error) => match error.kind() {
+                io::ErrorKind::ConnectionRefused => f.write_str("connection refused"),
+                io::ErrorKind::TimedOut => f.write_str("no connection in time"),
+                _ => write!(f, "no connection ({error})"),
+            },
+            Self::Disconnected(error) => write!(f, "the connection ended before an answer ({error})"),
+            Self::Timeout(after) => write!(f, "no answer within {:.1} s", after.as_secs_f64()),
+            Self::NotHttp => f.write_str("the answer is not HTTP/1.1"),
+            Self::ResponseTooLarge => write!(f, "the answer is larger than {} MiB", MAX_RESPONSE >> 20),
+            Self::Status { code, message } => {
+                write!(f, "the receiver answered {code}")?;
+                if let Some(reason) = reason(*code) {
+                    write!(f, " {reason}")?;
+                }
+                message.as_ref().map_or(Ok(()), |message| write!(f, ": {message}"))
+            }
+        }
+    }
+}
+
+impl Failure {
+    /// What to do about it, where there is a likely cause.
+    fn hint(&self, signal: Signal) -> Option<String> {
+        let signal = signal.noun();
+        match self {
+            Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                Some(format!("is an OTLP receiver with {signal} enabled listening there?"))
+            }
+            Self::Status { code: 404 | 405, .. } => Some(format!("does this receiver take {signal}?")),
+            Self::Status { code: 401 | 403, .. } => {
+                Some("credentials belong into OTEL_EXPORTER_OTLP_HEADERS".to_owned())
+            }
+            Self::NotHttp => Some("OTLP/HTTP is usually on port 4318; 4317 is OTLP/gRPC".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// The reason phrase of the codes that receivers and proxies answer with.
+fn reason(code: u16) -> Option<&'static str> {
+    Some(match code {
+        301 | 302 | 307 | 308 => "Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        413 => "Content Too Large",
+        415 => "Unsupported Media Type",
+        429 => "Too Many Requests",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        _ => return None,
+    })
+}
+
+impl fmt::Display for ExportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Endpoint { source_name, problem } => {
+                write!(f, "cannot use the URL in {source_name}: {problem}")
+            }
+            Self::Protocol { variable, protocol } => write!(
+                f,
+                "{variable} asks for {protocol}, which this build does not speak; use http/protobuf (usually port 4318)"
+            ),
+            Self::RequestTooLarge { signal, bytes, limit } => write!(
+                f,
+                "cannot send {}: a request of {bytes} bytes is larger than the {limit} that OTLP allows",
+                signal.noun()
+            ),
+            Self::Delivery { signal, endpoint, attempts, failure, asked_to_wait } => {
+                write!(f, "cannot send {} to {endpoint}: {failure}", signal.noun())?;
+                if *attempts > 1 {
+                    write!(f, " ({attempts} attempts)")?;
+                }
+                if let Some(wait) = asked_to_wait {
+                    write!(f, "; it asks to wait {} s, longer than allowed", wait.as_secs())?;
+                }
+                failure.hint(*signal).map_or(Ok(()), |hint| write!(f, "; {hint}"))
+            }
+        }
+    }
+}
+
+// The whole chain is in the one line that Display gives.
+impl std::error::Error for ExportError {}

@@ -1,0 +1,106 @@
+//! Sends encoded requests, as often as OTLP allows and time permits.
+
+use std::io::Write;
+use std::time::Duration;
+
+use flate2::write::GzEncoder;
+
+use super::http::{Client, Response};
+use super::reply::{Accepted, parse_accepted, parse_error};
+use super::retry::{RetryPolicy, SystemTiming, Timing, parse_retry_after};
+use super::{Compression, ExportConfig, ExportError, Failure};
+
+/// Largest request that OTLP allows, before compression.
+pub const MAX_REQUEST: usize = 64 << 20;
+/// Level 6, the usual one, takes 5 to 13 times as long for OTLP.
+const GZIP_LEVEL: u32 = 1;
+
+/// What became of a request that a receiver took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// What it accepted of it. What it rejected is lost, and must be counted.
+    pub accepted: Accepted,
+    /// How often it was sent.
+    pub attempts: u32,
+}
+
+/// Sends requests of one signal to one endpoint.
+#[derive(Debug)]
+pub struct Exporter<T = SystemTiming> {
+    config: ExportConfig,
+    policy: RetryPolicy,
+    client: Client,
+    timing: T,
+}
+
+impl<T: Timing> Exporter<T> {
+    /// An exporter; nothing is connected before the first request.
+    pub fn new(config: ExportConfig, policy: RetryPolicy, timing: T) -> Self {
+        let client = Client::new(config.endpoint.clone(), &config.headers, config.compression);
+        Self { config, policy, client, timing }
+    }
+
+    /// Sends an encoded export request. `on_retry` hears of every failure that is tried again, with the delay.
+    ///
+    /// # Errors
+    ///
+    /// [`ExportError::RequestTooLarge`], and [`ExportError::Delivery`] where no receiver took it.
+    pub fn send(
+        &mut self,
+        request: &[u8],
+        mut on_retry: impl FnMut(&Failure, Duration),
+    ) -> Result<Delivery, ExportError> {
+        let signal = self.config.signal;
+        if request.len() > MAX_REQUEST {
+            return Err(ExportError::RequestTooLarge { signal, bytes: request.len(), limit: MAX_REQUEST });
+        }
+        let compressed = (self.config.compression == Compression::Gzip).then(|| gzip(request));
+        let body = compressed.as_deref().unwrap_or(request);
+        let started = self.timing.now();
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let left = self.left(started);
+            // Some time for every attempt: what was waited for is also tried.
+            let timeout = self.config.timeout.map(|timeout| timeout.min(left.max(Duration::from_secs(1))));
+            let (failure, asked) = match self.client.post(body, timeout) {
+                Ok(Response { status: 200..=299, body, is_protobuf, .. }) => {
+                    let accepted = if is_protobuf { parse_accepted(&body) } else { Accepted::default() };
+                    return Ok(Delivery { accepted, attempts });
+                }
+                Ok(Response { status, retry_after, body, is_protobuf }) => {
+                    let asked = retry_after.and_then(|value| parse_retry_after(&value, self.timing.wall()));
+                    (Failure::Status { code: status, message: parse_error(&body, is_protobuf) }, asked)
+                }
+                Err(failure) => (failure, None),
+            };
+            let jitter = self.timing.jitter();
+            let delay = asked.unwrap_or_else(|| self.policy.backoff(attempts, jitter));
+            let retryable = failure.is_retryable();
+            if !retryable || delay > self.left(started) {
+                return Err(ExportError::Delivery {
+                    signal,
+                    endpoint: self.config.endpoint.to_string(),
+                    attempts,
+                    failure,
+                    asked_to_wait: asked.filter(|_| retryable),
+                });
+            }
+            on_retry(&failure, delay);
+            self.timing.sleep(delay);
+        }
+    }
+
+    /// What is left of the time for all attempts.
+    fn left(&self, started: std::time::Instant) -> Duration {
+        self.policy.total.saturating_sub(self.timing.now().saturating_duration_since(started))
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::new(GZIP_LEVEL));
+    encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("writing to a Vec does not fail")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! What a receiver answers, read with no more trust than it deserves.
+//!
+//! Two small protobuf messages: `Export*ServiceResponse`, whose field 1 is the partial success, and
+//! `google.rpc.Status` with an error. Empty, JSON or broken bodies say nothing, and are no error.
+
+use crate::output::names::clean;
+
+/// Characters of a receiver's message that are shown.
+const MAX_MESSAGE: usize = 300;
+
+/// What a receiver accepted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// Items that it refused; they must not be sent again.
+    pub rejected: u64,
+    /// Why, or a warning if nothing was refused.
+    pub message: Option<String>,
+}
+
+/// The partial success in the body of a 2xx answer; the same for all signals.
+pub fn parse_accepted(body: &[u8]) -> Accepted {
+    let mut accepted = Accepted::default();
+    let Some(response) = fields(body) else { return accepted };
+    for field in response {
+        let (1, Value::Bytes(partial)) = field else { continue };
+        let Some(partial) = fields(partial) else { return Accepted::default() };
+        for field in partial {
+            match field {
+                // A negative int64 is nonsense; so is more than that.
+                (1, Value::Number(rejected)) => {
+                    accepted.rejected = i64::try_from(rejected).map_or(0, |_| rejected)
+                }
+                (2, Value::Bytes(text)) => {
+                    accepted.message = std::str::from_utf8(text).ok().and_then(message)
+                }
+                _ => {}
+            }
+        }
+    }
+    accepted
+}
+
+/// The message in the body of an error answer: of a `google.rpc.Status`, or the text itself.
+pub fn parse_error(body: &[u8], is_protobuf: bool) -> Option<String> {
+    if !is_protobuf {
+        return std::str::from_utf8(body).ok().and_then(message);
+    }
+    fields(body)?.into_iter().find_map(|field| match field {
+        (2, Value::Bytes(text)) => std::str::from_utf8(text).ok().and_then(message),
+        _ => None,
+    })
+}
+
+/// A receiver's text on one line, cut.
+fn message(text: &str) -> Option<String> {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut cut: String = clean(&line).chars().take(MAX_MESSAGE).collect();
+    if cut.len() < line.len() && cut.chars().count() == MAX_MESSAGE {
+        cut.push_str("...");
+    }
+    Some(cut).filter(|cut| !cut.is_empty())
+}
+
+enum Value<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+}
+
+/// The fields of a protobuf message; `None` where it is none.
+fn fields(mut bytes: &[u8]) -> Option<Vec<(u64, Value<'_>)>> {
+    let mut fields = Vec::new();
+    while !bytes.is_empty() {
+        let key = varint(&mut bytes)?;
+        let number = key >> 3;
+        match key & 7 {
+            0 => fields.push((number, Value::Number(varint(&mut bytes)?))),
+            1 => bytes = bytes.get(8..)?,
+            2 => {
+                let length = usize::try_from(varint(&mut bytes)?).ok()?;
+                let (value, rest) = bytes.split_at_checked(length)?;
+                fields.push((number, Value::Bytes(value)));
+                bytes = rest;
+            }
+            5 => bytes = bytes.get(4..)?,
+            _ => return None,
+        }
+    }
+    Some(fields)
+}
+
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partial_success_is_read() {
+        let body = b"\x0a\x0a\x08\x96\x01\x12\x05queue";
+        assert_eq!(parse_accepted(body), Accepted { rejected: 150, message: Some("queue".into()) });
+        // Unknown fields of every wire type around it.
+        let body = b"\x18\x01\x21........\x2d....\x0a\x04\x08\x01\x18\x07\x32\x01x";
+        assert_eq!(parse_accepted(body), Accepted { rejected: 1, message: None });
+        let negative = b"\x0a\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";
+        assert_eq!(parse_accepted(negative), Accepted::default());
+    }
+
+    #[test]
+    fn what_is_no_protobuf_says_nothing() {
+        let bodies: [&[u8]; 8] = [
+            b"",
+            b"{}",
+            b"{\"partialSuccess\":{\"rejectedProfiles\":1}}",
+            b"<html></html>",
+            b"\x0a",
+            b"\x0a\x7f\x08",
+            b"\x0a\x02\x08\x80",
+            b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        ];
+        for body in bodies {
+            assert_eq!(parse_accepted(body), Accepted::default());
+        }
+    }
+
+    #[test]
+    fn cut_anywhere_it_is_no_error() {
+        let body = b"\x0a\x0a\x08\x96\x01\x12\x05queue";
+        for end in 0..body.len() {
+            assert_eq!(parse_accepted(&body[..end]), Accepted::default());
+        }
+    }
+
+    #[test]
+    fn errors_are_status_or_text() {
+        assert_eq!(parse_error(b"\x08\x03\x12\x03bad", true).as_deref(), Some("bad"));
+        assert_eq!(parse_error(b"\x08\x03", true), None);
+        assert_eq!(parse_error(b" no\n such\x1b[2J\tpage ", false).as_deref(), Some("no such?[2J page"));
+        assert_eq!(parse_error(b"\xff\xfe", false), None);
+        let long = parse_error("é".repeat(1000).as_bytes(), false).unwrap();
+        assert_eq!(long.chars().count(), MAX_MESSAGE + 3);
+    }
+}

@@ -1,0 +1,148 @@
+//! What comes after the model: tables, pictures and files.
+//!
+//! | ending | writer |
+//! |---|---|
+//! | none, on the terminal | [`table`] |
+//! | `.svg` | [`flamegraph`] |
+//! | `.folded` | [`folded`] |
+//! | `.pb.gz`, `.otlp`, `.jsonl` | the `convert` module |
+//!
+//! Writers are pure: they take a [`Profile`](crate::model::Profile) and an `io::Write`. [`file::OutputFile`]
+//! is that `Write` for a path that a user named, and [`terminal::Style`] is what there is to know about a
+//! terminal.
+
+pub mod file;
+pub mod flamegraph;
+pub mod folded;
+pub mod json;
+pub mod names;
+pub mod progress;
+pub mod summary;
+pub mod table;
+pub mod terminal;
+mod tree;
+
+#[cfg(test)]
+pub(crate) mod fixture;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A file format, picked by a path's ending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Format {
+    /// `.svg`: an interactive flame graph.
+    Svg,
+    /// `.folded`: one line a stack, for flame graph tools.
+    Folded,
+    /// `.pb.gz`: gzipped pprof.
+    Pprof,
+    /// `.otlp`: the binary OTLP export request.
+    Otlp,
+    /// `.jsonl`: OTLP JSON, a line a request.
+    OtlpJsonLines,
+}
+
+/// Every format with its ending and what it is, in the order in which errors and help list them.
+pub const FORMATS: [(Format, &str, &str); 5] = [
+    (Format::Svg, ".svg", "flame graph"),
+    (Format::Folded, ".folded", "folded stacks"),
+    (Format::Pprof, ".pb.gz", "pprof"),
+    (Format::Otlp, ".otlp", "OTLP request"),
+    (Format::OtlpJsonLines, ".jsonl", "OTLP JSON lines"),
+];
+
+impl Format {
+    /// The format that the ending of `path` asks for.
+    ///
+    /// # Errors
+    ///
+    /// [`OutputError::UnknownEnding`] where no format has that ending.
+    pub fn from_path(path: &Path) -> Result<Self, OutputError> {
+        let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        FORMATS
+            .iter()
+            .find(|(_, ending, _)| name.ends_with(ending) && name.len() > ending.len())
+            .map(|(format, ..)| *format)
+            .ok_or_else(|| OutputError::UnknownEnding { path: path.to_owned() })
+    }
+}
+
+/// Why an output could not be made.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum OutputError {
+    /// No format belongs to the path's ending. Wrong usage.
+    UnknownEnding {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// The path cannot be opened for writing; found before anything was sampled.
+    Open {
+        /// The path as given.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Writing failed, and nothing is left at the path but what was there before.
+    Write {
+        /// The path as given.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl fmt::Display for OutputError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownEnding { path } => {
+                write!(f, "cannot tell the format of {} from its ending; use ", path.display())?;
+                for (position, (_, ending, what)) in FORMATS.iter().enumerate() {
+                    let separator = match position {
+                        0 => "",
+                        last if last + 1 == FORMATS.len() => " or ",
+                        _ => ", ",
+                    };
+                    write!(f, "{separator}{ending} ({what})")?;
+                }
+                Ok(())
+            }
+            Self::Open { path, .. } => write!(f, "cannot open {} for writing", path.display()),
+            Self::Write { path, .. } => write!(f, "cannot write {}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for OutputError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::UnknownEnding { .. } => None,
+            Self::Open { source, .. } | Self::Write { source, .. } => Some(source),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn format_follows_the_ending() {
+        for (format, ending, _) in FORMATS {
+            assert_eq!(Format::from_path(Path::new(&format!("/tmp/a.b{ending}"))).unwrap(), format);
+        }
+    }
+
+    #[test]
+    fn unknown_endings_list_the_known_ones() {
+        for path in ["out", "out.png", "out.gz", ".svg", "-", ""] {
+            let error = Format::from_path(Path::new(path)).unwrap_err().to_string();
+            for (_, ending, _) in FORMATS {
+                assert!(error.contains(ending), "{error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The lines that every picture and report begins with.
+
+use std::fmt::Write;
+
+use super::names::samples;
+use crate::model::Profile;
+
+const NANOS_PER_SECOND: f64 = 1e9;
+
+/// `CPU profile of HOST, 10.0 s at 99 Hz`.
+pub fn title(profile: &Profile, host: &str) -> String {
+    let mut title =
+        format!("CPU profile of {host}, {:.1} s", profile.duration_nanos as f64 / NANOS_PER_SECOND);
+    if profile.period_nanos > 0 {
+        let hertz = NANOS_PER_SECOND / profile.period_nanos as f64;
+        // Only text is made here: writing to a String does not fail.
+        let _ = write!(title, " at {hertz:.0} Hz");
+    }
+    title
+}
+
+/// `1980 samples, 20.00 s of CPU time`.
+pub fn samples_line(profile: &Profile) -> String {
+    let count = sample_count(profile);
+    format!("{count} samples, {:.2} s of CPU time", cpu_seconds(profile, count))
+}
+
+/// `lost: 0 of 1980 expected periods`, with the reasons where something was lost.
+pub fn losses_line(profile: &Profile) -> String {
+    let losses = &profile.losses;
+    let lost = losses.skipped.saturating_add(losses.table_full);
+    let expected = sample_count(profile).saturating_add(lost);
+    let mut line = format!("lost: {lost} of {expected} expected periods");
+    if lost > 0 {
+        let _ = write!(line, " ({:.1}%)", percent(lost, expected));
+    }
+    let reasons = [
+        (losses.skipped, "skipped by the kernel"),
+        (losses.table_full, "found the sample table full"),
+        (losses.no_stack, "samples without a stack"),
+        (losses.sideband, "sideband records lost (names may be missing)"),
+    ];
+    for (position, (count, reason)) in reasons.iter().filter(|(count, _)| *count > 0).enumerate() {
+        let _ = write!(line, "{} {count} {reason}", if position == 0 { ":" } else { "," });
+    }
+    line
+}
+
+/// Periods that became samples.
+pub fn sample_count(profile: &Profile) -> u64 {
+    samples(profile).fold(0, |sum, sample| sum.saturating_add(sample.count))
+}
+
+/// The CPU time that `count` samples stand for.
+pub fn cpu_seconds(profile: &Profile, count: u64) -> f64 {
+    count as f64 * profile.period_nanos as f64 / NANOS_PER_SECOND
+}
+
+/// `part` of `whole`, in percent; 0 of nothing.
+pub fn percent(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Losses;
+    use crate::output::fixture::Fixture;
+
+    #[test]
+    fn says_where_when_and_how_much() {
+        let mut fixture = Fixture::default();
+        let process = fixture.process(1, "a", "/bin/a");
+        fixture.sample(process, "main", 1980);
+        let mut profile = fixture.finish();
+        assert_eq!(title(&profile, "web-1"), "CPU profile of web-1, 10.0 s at 99 Hz");
+        assert_eq!(samples_line(&profile), "1980 samples, 20.00 s of CPU time");
+        assert_eq!(losses_line(&profile), "lost: 0 of 1980 expected periods");
+        profile.losses = Losses { skipped: 15, table_full: 5, no_stack: 3, sideband: 2 };
+        assert_eq!(
+            losses_line(&profile),
+            "lost: 20 of 2000 expected periods (1.0%): 15 skipped by the kernel, 5 found the sample table full, \
+             3 samples without a stack, 2 sideband records lost (names may be missing)"
+        );
+    }
+
+    #[test]
+    fn nothing_is_not_divided_by() {
+        assert_eq!(title(&Profile::default(), "h"), "CPU profile of h, 0.0 s");
+        assert_eq!(losses_line(&Profile::default()), "lost: 0 of 0 expected periods");
+        assert_eq!(percent(0, 0), 0.0);
+    }
+}

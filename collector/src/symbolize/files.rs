@@ -1,0 +1,309 @@
+//! Symbol tables of files, shared by all processes that map them.
+
+use std::collections::HashMap;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::demangle::demangle;
+use super::elf::symbols::SymbolTable;
+use super::elf::{AddressMap, Elf};
+use super::error::SymbolizeError;
+use super::process::MappedFile;
+use super::read_at::{FileReader, ReadAt};
+use crate::model::Line;
+
+/// Memory for symbol tables and the names that were asked for.
+pub const DEFAULT_BUDGET: usize = 16 << 20;
+/// Files that are known at a time.
+const MAX_FILES: usize = 4096;
+/// Files that are held open at a time.
+const MAX_OPEN: usize = 64;
+
+/// What makes two files the same file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Identity {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+}
+
+/// Where to look for a mapped file.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub path: PathBuf,
+    /// The kernel itself leads there from the mapping (`map_files`), so no name can have been replaced.
+    pub trusted: bool,
+}
+
+/// Number of a file in the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct FileNo(u32);
+
+struct CachedFile {
+    addresses: AddressMap,
+    build_id: Option<Arc<[u8]>>,
+    /// Open until the end of the window, so that nothing keeps a disk from being unmounted for longer.
+    source: Option<Box<dyn ReadAt + Send>>,
+    table: Option<SymbolTable>,
+    /// Lines of the functions that were asked for, by index in the table.
+    lines: HashMap<u32, Arc<[Line]>>,
+    memory: usize,
+    used: u64,
+    /// An image that is nowhere else.
+    pinned: bool,
+}
+
+/// Symbol tables of files: read when a first address asks, dropped when they have not been asked for longest
+/// and the budget is spent.
+pub(super) struct FileCache {
+    files: HashMap<FileNo, CachedFile>,
+    by_identity: HashMap<Identity, FileNo>,
+    by_build_id: HashMap<(Arc<[u8]>, u64), FileNo>,
+    budget: usize,
+    clock: u64,
+    next: u32,
+    open: usize,
+}
+
+impl FileCache {
+    pub fn new(budget: usize) -> Self {
+        Self {
+            files: HashMap::new(),
+            by_identity: HashMap::new(),
+            by_build_id: HashMap::new(),
+            budget,
+            clock: 0,
+            next: 0,
+            open: 0,
+        }
+    }
+
+    /// Finds a mapped file through the first candidate that is it.
+    ///
+    /// A path is believed if the build id is the mapping's, or else the inode; the device may differ, because
+    /// btrfs and overlayfs tell another one to `stat` than to mappings.
+    ///
+    /// # Errors
+    /// What the last candidate met.
+    pub fn open(
+        &mut self,
+        wanted: &MappedFile,
+        candidates: impl Iterator<Item = Candidate>,
+    ) -> Result<FileNo, SymbolizeError> {
+        let mut last = SymbolizeError::Open {
+            path: PathBuf::from(&*wanted.path),
+            source: std::io::ErrorKind::NotFound.into(),
+        };
+        for candidate in candidates {
+            match self.open_candidate(wanted, candidate) {
+                Ok(found) => return Ok(found),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn open_candidate(
+        &mut self,
+        wanted: &MappedFile,
+        candidate: Candidate,
+    ) -> Result<FileNo, SymbolizeError> {
+        let Candidate { path, trusted } = candidate;
+        let (reader, metadata) = FileReader::open(&path)?;
+        if wanted.build_id.is_none() && !trusted && wanted.inode != 0 && wanted.inode != metadata.ino() {
+            return Err(SymbolizeError::Replaced { path });
+        }
+        let identity = Identity::of(&metadata);
+        let number = match self.by_identity.get(&identity) {
+            Some(&number) if self.files.contains_key(&number) => number,
+            _ => self.add(Some(identity), &reader, metadata.len())?,
+        };
+        let file = self.files.get(&number).ok_or(SymbolizeError::NotElf)?;
+        if wanted.build_id.is_some() && wanted.build_id != file.build_id {
+            return Err(SymbolizeError::Replaced { path });
+        }
+        self.hold(number, Box::new(reader));
+        Ok(number)
+    }
+
+    /// Adds an image that is in memory.
+    ///
+    /// # Errors
+    /// [`SymbolizeError::NotElf`], or what reading its headers met.
+    pub fn add_image(&mut self, image: Vec<u8>) -> Result<FileNo, SymbolizeError> {
+        let number = self.add(None, &image.as_slice(), image.len() as u64)?;
+        if let Some(file) = self.files.get_mut(&number) {
+            // It is read whole at once: nothing can be read on demand later.
+            file.table = Some(SymbolTable::read(&Elf::read(&image.as_slice())?, &image.as_slice())?);
+            file.source = Some(Box::new(image));
+            file.pinned = true;
+        }
+        Ok(number)
+    }
+
+    fn add(
+        &mut self,
+        identity: Option<Identity>,
+        source: &dyn ReadAt,
+        size: u64,
+    ) -> Result<FileNo, SymbolizeError> {
+        let elf = Elf::read(source)?;
+        let build_id: Option<Arc<[u8]>> = elf.build_id(source).map(Into::into);
+        let known = build_id.as_ref().and_then(|id| self.by_build_id.get(&(Arc::clone(id), size)));
+        let known = known.copied().filter(|number| self.files.contains_key(number));
+        let number = known.unwrap_or_else(|| {
+            self.next = self.next.wrapping_add(1);
+            FileNo(self.next)
+        });
+        if known.is_none() {
+            self.make_room();
+            let file = CachedFile {
+                addresses: elf.address_map(),
+                build_id: build_id.clone(),
+                source: None,
+                table: None,
+                lines: HashMap::new(),
+                memory: 0,
+                used: self.clock,
+                pinned: false,
+            };
+            self.files.insert(number, file);
+        }
+        if let Some(identity) = identity {
+            self.by_identity.insert(identity, number);
+        }
+        if let Some(build_id) = build_id {
+            self.by_build_id.insert((build_id, size), number);
+        }
+        Ok(number)
+    }
+
+    /// True while names can be read from the file.
+    pub fn is_open(&self, number: FileNo) -> bool {
+        self.files.get(&number).is_some_and(|file| file.source.is_some())
+    }
+
+    /// True while the cache has the file, open or not.
+    pub fn contains(&self, number: FileNo) -> bool {
+        self.files.contains_key(&number)
+    }
+
+    /// The GNU build id of a file.
+    pub fn build_id(&self, number: FileNo) -> Option<&Arc<[u8]>> {
+        self.files.get(&number)?.build_id.as_ref()
+    }
+
+    /// The ELF virtual address of a byte of the file.
+    pub fn address_of(&self, number: FileNo, offset: u64) -> Option<u64> {
+        self.files.get(&number)?.addresses.address_of(offset)
+    }
+
+    /// The lines of the function that holds an ELF virtual address; empty where the file names none.
+    ///
+    /// # Errors
+    /// What reading the symbol table, or the name, met.
+    pub fn lines(&mut self, number: FileNo, address: u64) -> Result<Arc<[Line]>, SymbolizeError> {
+        self.clock += 1;
+        let closed = || SymbolizeError::Truncated { what: "a closed file", offset: 0 };
+        let file = self.files.get_mut(&number).ok_or_else(closed)?;
+        file.used = self.clock;
+        if file.table.is_none() {
+            let source = file.source.as_deref().ok_or_else(closed)?;
+            // A file without symbols, or with broken ones, is not read again for every address.
+            let table = Elf::read(source).and_then(|elf| SymbolTable::read(&elf, source));
+            file.table = Some(table.unwrap_or_default());
+            file.memory = file.table.as_ref().map_or(0, SymbolTable::memory);
+            self.enforce_budget(number);
+        }
+        let file = self.files.get_mut(&number).ok_or_else(closed)?;
+        let (Some(table), lines) = (&file.table, &mut file.lines) else { return Ok(Arc::default()) };
+        let Some(function) = table.find(address) else { return Ok(Arc::default()) };
+        if let Some(lines) = lines.get(&function.index) {
+            return Ok(Arc::clone(lines));
+        }
+        let source = file.source.as_deref().ok_or_else(closed)?;
+        let line = line_of(table.name(source, function)?);
+        let bytes = line.function.len() + line.system_name.as_ref().map_or(0, |name| name.len());
+        let found: Arc<[Line]> = Arc::from([line]);
+        lines.insert(function.index, Arc::clone(&found));
+        file.memory += bytes + 128;
+        self.enforce_budget(number);
+        Ok(found)
+    }
+
+    /// Heap memory for tables and names, in bytes.
+    pub fn memory(&self) -> usize {
+        self.files.values().map(|file| file.memory).sum()
+    }
+
+    /// Closes all files.
+    pub fn end_window(&mut self) {
+        for file in self.files.values_mut().filter(|file| !file.pinned) {
+            file.source = None;
+        }
+        self.open = 0;
+        let files = &self.files;
+        self.by_identity.retain(|_, number| files.contains_key(number));
+        self.by_build_id.retain(|_, number| files.contains_key(number));
+    }
+
+    fn hold(&mut self, number: FileNo, source: Box<dyn ReadAt + Send>) {
+        if self.open >= MAX_OPEN {
+            for file in self.files.values_mut().filter(|file| !file.pinned) {
+                file.source = None;
+            }
+            self.open = 0;
+        }
+        if let Some(file) = self.files.get_mut(&number) {
+            self.open += usize::from(file.source.replace(source).is_none());
+        }
+    }
+
+    /// Drops tables, least recently used first, until the budget holds or only the one in use is left.
+    fn enforce_budget(&mut self, in_use: FileNo) {
+        let mut memory = self.memory();
+        while memory > self.budget {
+            let candidates = self.files.iter_mut();
+            let candidates = candidates.filter(|(number, file)| **number != in_use && file.memory > 0);
+            let Some((_, oldest)) = candidates.min_by_key(|(_, file)| file.used) else { return };
+            memory -= oldest.memory;
+            oldest.memory = 0;
+            oldest.table = None;
+            oldest.lines = HashMap::new();
+        }
+    }
+
+    fn make_room(&mut self) {
+        if self.files.len() < MAX_FILES {
+            return;
+        }
+        let others = self.files.iter().filter(|(_, file)| !file.pinned);
+        if let Some(number) = others.min_by_key(|(_, file)| file.used).map(|(number, _)| *number) {
+            self.files.remove(&number);
+        }
+    }
+}
+
+/// A function without its source line.
+pub(super) fn line_of(name: String) -> Line {
+    match demangle(&name) {
+        Some(readable) => {
+            Line { function: readable.into(), system_name: Some(name.into()), file: None, line: 0 }
+        }
+        None => Line { function: name.into(), system_name: None, file: None, line: 0 },
+    }
+}

@@ -1,0 +1,381 @@
+//! The symbolizer of the host that the agent runs on.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use object::Endianness;
+
+use super::elf::build_id_in_notes;
+use super::error::SymbolizeError;
+use super::files::{Candidate, DEFAULT_BUDGET, FileCache, FileNo, line_of};
+use super::host::{Host, read_limited};
+use super::jit::JitMaps;
+use super::kernel::KernelSymbols;
+use super::maps;
+use super::process::{MappedFile, ProcessTable, VmMapping};
+use super::sideband::{Record, SampleId};
+use super::{AddressSpace, Miss, Resolved, Symbolizer};
+use crate::model::{FrameKind, Line, Mapping};
+
+/// Bytes of `/proc/PID/maps` that are read.
+const MAX_MAPS: usize = 16 << 20;
+/// Bytes of a vDSO image.
+const MAX_VDSO: u64 = 1 << 20;
+/// Ancestors whose root directories are tried for a process that ended.
+const MAX_ANCESTORS: usize = 4;
+/// Nanoseconds between two readings of `/proc/kallsyms`: at first, and after many that found nothing new.
+const KERNEL_RETRY: (u64, u64) = (5_000_000_000, 300_000_000_000);
+
+/// Kernel symbols, and when to read them again.
+#[derive(Default)]
+struct Kernel {
+    symbols: Option<Result<KernelSymbols, SymbolizeError>>,
+    read_at: u64,
+    retry: u64,
+    /// A record told that code came or went.
+    stale: bool,
+    build_ids: HashMap<Arc<str>, Option<Arc<[u8]>>>,
+}
+
+/// Names addresses of this host's kernel and processes.
+pub struct HostSymbolizer {
+    host: Host,
+    pub(super) processes: ProcessTable,
+    files: FileCache,
+    /// Files that mappings led to; failures are kept until the end of the window.
+    known: HashMap<Arc<MappedFile>, Result<FileNo, Miss>>,
+    jit: JitMaps,
+    kernel: Kernel,
+    /// The image, and its bytes.
+    vdso: Option<(Option<FileNo>, u64)>,
+    /// Processes whose maps were read in this window.
+    refreshed: HashSet<u32>,
+    now: u64,
+}
+
+impl HostSymbolizer {
+    /// A symbolizer with the default budget for symbol tables.
+    pub fn new(host: Host) -> Self {
+        Self::with_budget(host, DEFAULT_BUDGET)
+    }
+
+    /// A symbolizer whose symbol tables of user files take about `budget` bytes at most, or the largest one.
+    pub fn with_budget(host: Host, budget: usize) -> Self {
+        Self {
+            host,
+            processes: ProcessTable::default(),
+            files: FileCache::new(budget),
+            known: HashMap::new(),
+            jit: JitMaps::default(),
+            kernel: Kernel::default(),
+            vdso: None,
+            refreshed: HashSet::new(),
+            now: 0,
+        }
+    }
+
+    /// Takes a sideband record in; records come in the order of their time.
+    pub fn observe(&mut self, record: &Record<'_>, id: &SampleId) {
+        if matches!(record, Record::KernelSymbol { .. }) {
+            self.kernel.stale = true;
+        }
+        self.processes.observe(record, id);
+    }
+
+    /// Reads the maps of all processes that run now, so that those that end in the first window are known.
+    pub fn read_running_processes(&mut self) {
+        let Ok(entries) = fs::read_dir(&self.host.proc) else { return };
+        for entry in entries.flatten() {
+            if let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+                self.refresh(pid);
+            }
+        }
+    }
+
+    /// What is known of processes.
+    pub fn processes(&self) -> &ProcessTable {
+        &self.processes
+    }
+
+    /// Heap memory for symbol tables and names of user files, and of the kernel, in bytes.
+    pub fn memory(&self) -> (usize, usize) {
+        let kernel = self.kernel.symbols.as_ref().and_then(|symbols| symbols.as_ref().ok());
+        (self.files.memory(), kernel.map_or(0, KernelSymbols::memory))
+    }
+
+    /// Why the kernel has no names, once one was asked for.
+    pub fn kernel_error(&self) -> Option<&SymbolizeError> {
+        self.kernel.symbols.as_ref()?.as_ref().err()
+    }
+
+    /// Reads the maps of a process now, if records did not tell them all: it may be gone when its names are wanted.
+    pub fn read_process_maps(&mut self, pid: u32) {
+        self.refresh(pid);
+    }
+
+    fn refresh(&mut self, pid: u32) {
+        if !self.refreshed.insert(pid) || !self.processes.wants_maps(pid) {
+            return;
+        }
+        // Kernel threads and processes that are gone have none.
+        let text = read_limited(&self.host.process_file(pid, "maps"), MAX_MAPS).unwrap_or_default();
+        if !text.is_empty() {
+            self.processes.observe_maps(pid, &text);
+        }
+    }
+
+    fn resolve_user(&mut self, pid: u32, time: u64, address: u64) -> Resolved {
+        let mut owner = pid;
+        let mut found = self.find_mapping(owner, time, address);
+        if found.is_none() {
+            self.refresh(pid);
+            // Too late for a process that ended; the one that it is a copy of may live.
+            owner = self.processes.unread_parent(pid, time).unwrap_or(pid);
+            self.refresh(owner);
+            found = self.find_mapping(owner, time, address);
+        }
+        let Some((alive, mapping)) = found else {
+            let known = self.processes.generation(pid, time).is_some();
+            let miss = if known { Miss::NotMapped } else { Miss::UnknownProcess };
+            return missed(FrameKind::Native, None, address, miss);
+        };
+        let pid = owner;
+        if &*mapping.file.path == "[vdso]" {
+            return self.resolve_vdso(&mapping, address);
+        }
+        if mapping.file.is_file() {
+            let resolved = self.resolve_in_file(pid, alive, &mapping, address);
+            // Compilers also run code from files that are none, such as caches.
+            if resolved.miss != Some(Miss::NotElf) {
+                return resolved;
+            }
+            return self.resolve_jit(pid, alive, address).unwrap_or(resolved);
+        }
+        self.resolve_jit(pid, alive, address).unwrap_or_else(|| {
+            let named = mapping.file.path.starts_with('[').then(|| model_mapping(&mapping, None));
+            missed(FrameKind::Native, named, address, Miss::Anonymous)
+        })
+    }
+
+    /// The mapping, and whether its process may live.
+    fn find_mapping(&self, pid: u32, time: u64, address: u64) -> Option<(bool, VmMapping)> {
+        let (generation, mapping) = self.processes.find(pid, time, address)?;
+        Some((generation.ended.is_none(), mapping.clone()))
+    }
+
+    fn resolve_jit(&mut self, pid: u32, alive: bool, address: u64) -> Option<Resolved> {
+        let function = self.jit.find(&self.host, pid, alive, address)?;
+        let line = Line { function: function.name.into(), system_name: None, file: None, line: 0 };
+        Some(Resolved { kind: FrameKind::Jit, mapping: None, address, lines: Arc::from([line]), miss: None })
+    }
+
+    fn resolve_in_file(&mut self, pid: u32, alive: bool, mapping: &VmMapping, address: u64) -> Resolved {
+        let known = self.known.get(&mapping.file).copied();
+        let file = match known {
+            Some(Ok(number)) if self.files.is_open(number) => Ok(number),
+            Some(Err(miss)) => Err(miss),
+            _ => self.open(pid, alive, mapping, known.and_then(Result::ok)),
+        };
+        match file {
+            Ok(number) => self.resolve_in(
+                number,
+                mapping,
+                address,
+                mapping.offset.wrapping_add(address - mapping.start),
+            ),
+            Err(miss) => missed(FrameKind::Native, Some(model_mapping(mapping, None)), address, miss),
+        }
+    }
+
+    /// Opens the file of a mapping; what is cached of it from `before` stands in where it can no longer be.
+    fn open(
+        &mut self,
+        pid: u32,
+        alive: bool,
+        mapping: &VmMapping,
+        before: Option<FileNo>,
+    ) -> Result<FileNo, Miss> {
+        let candidates = candidates(&self.host, &self.processes, pid, alive, mapping);
+        let opened = self.files.open(&mapping.file, candidates.into_iter());
+        let result = match (opened, before.filter(|&number| self.files.contains(number))) {
+            (Ok(number), _) | (Err(_), Some(number)) => Ok(number),
+            (Err(SymbolizeError::Open { .. } | SymbolizeError::Replaced { .. }), None) => {
+                Err(Miss::FileUnavailable)
+            }
+            (Err(_), None) => Err(Miss::NotElf),
+        };
+        self.known.insert(Arc::clone(&mapping.file), result);
+        result
+    }
+
+    /// Resolves a byte of a file that the cache has.
+    fn resolve_in(&mut self, number: FileNo, mapping: &VmMapping, address: u64, offset: u64) -> Resolved {
+        let named = model_mapping(mapping, self.files.build_id(number));
+        let Some(in_file) = self.files.address_of(number, offset) else {
+            return missed(FrameKind::Native, Some(named), address, Miss::NoSymbol);
+        };
+        let (lines, miss) = match self.files.lines(number, in_file) {
+            Ok(lines) if lines.is_empty() => (lines, Some(Miss::NoSymbol)),
+            Ok(lines) => (lines, None),
+            Err(_) => (Arc::default(), Some(Miss::FileUnavailable)),
+        };
+        Resolved { kind: FrameKind::Native, mapping: Some(named), address: in_file, lines, miss }
+    }
+
+    /// The kernel maps the same image into every process of the same bitness; that of another is not at hand.
+    fn resolve_vdso(&mut self, mapping: &VmMapping, address: u64) -> Resolved {
+        let (image, size) = match self.vdso {
+            Some(vdso) => vdso,
+            None => {
+                let image = read_own_vdso(&self.host).unwrap_or_default();
+                let size = image.len() as u64;
+                *self.vdso.insert((self.files.add_image(image).ok(), size))
+            }
+        };
+        match image.filter(|_| mapping.end - mapping.start == size) {
+            Some(number) => self.resolve_in(number, mapping, address, address - mapping.start),
+            None => missed(FrameKind::Native, Some(model_mapping(mapping, None)), address, Miss::NoSymbol),
+        }
+    }
+
+    fn resolve_kernel(&mut self, address: u64) -> Resolved {
+        let kernel = &mut self.kernel;
+        let missing = match &kernel.symbols {
+            None => true,
+            // New programs can lie where old ones seem to go on.
+            Some(Ok(symbols)) => match symbols.find(address) {
+                Some(function) => kernel.stale && function.module.is_some_and(|module| &**module == "bpf"),
+                None => true,
+            },
+            Some(Err(_)) => false,
+        };
+        if missing && (kernel.symbols.is_none() || self.now.saturating_sub(kernel.read_at) >= kernel.retry) {
+            // The old table goes first: two at a time are one too many.
+            kernel.symbols = None;
+            let symbols = KernelSymbols::read(&self.host);
+            let found = symbols.as_ref().is_ok_and(|symbols| symbols.find(address).is_some());
+            let (first, last) = KERNEL_RETRY;
+            kernel.retry = if found { first } else { (kernel.retry * 2).clamp(first, last) };
+            kernel.read_at = self.now;
+            kernel.stale = false;
+            kernel.symbols = Some(symbols);
+        }
+        let symbols = match &kernel.symbols {
+            Some(Ok(symbols)) => symbols,
+            Some(Err(SymbolizeError::KernelAddressesHidden)) => {
+                return missed(FrameKind::Kernel, None, address, Miss::KernelHidden);
+            }
+            _ => return missed(FrameKind::Kernel, None, address, Miss::KernelUnknown),
+        };
+        let Some(function) = symbols.find(address) else {
+            return missed(FrameKind::Kernel, None, address, Miss::KernelUnknown);
+        };
+        let path: Arc<str> = function.module.map_or("[kernel]".into(), |module| format!("[{module}]").into());
+        let build_id = kernel.build_ids.entry(Arc::clone(&path));
+        let build_id = build_id.or_insert_with(|| read_kernel_build_id(&self.host, function.module));
+        let mapping = Mapping {
+            path,
+            build_id: build_id.clone(),
+            memory_start: function.range_start,
+            memory_limit: function.range_end,
+            file_offset: 0,
+        };
+        let lines = Arc::from([line_of(function.name.to_owned())]);
+        Resolved { kind: FrameKind::Kernel, mapping: Some(mapping), address, lines, miss: None }
+    }
+}
+
+impl Symbolizer for HostSymbolizer {
+    fn begin_window(&mut self, now: u64) {
+        self.now = now;
+        self.refreshed.clear();
+        self.jit.begin_window();
+    }
+
+    fn resolve(&mut self, space: AddressSpace, address: u64) -> Resolved {
+        match space {
+            AddressSpace::Kernel => self.resolve_kernel(address),
+            AddressSpace::User { pid, time } => self.resolve_user(pid, time, address),
+        }
+    }
+
+    fn end_window(&mut self, before: u64) {
+        self.files.end_window();
+        let proc = &self.host.proc;
+        self.processes.end_window(before, |pid| proc.join(pid.to_string()).exists());
+        let processes = &self.processes;
+        self.jit.retain(|pid| processes.generation(pid, u64::MAX).is_some());
+        // Mappings that are gone are counted by this map alone.
+        self.known.retain(|file, result| result.is_ok() && Arc::strong_count(file) > 1);
+    }
+}
+
+/// Where to look for the file of a mapping, best first.
+fn candidates(
+    host: &Host,
+    processes: &ProcessTable,
+    pid: u32,
+    alive: bool,
+    mapping: &VmMapping,
+) -> Vec<Candidate> {
+    let path = &*mapping.file.path;
+    let mut candidates = Vec::new();
+    if alive {
+        let name = format!("map_files/{:x}-{:x}", mapping.start, mapping.end);
+        candidates.push(Candidate { path: host.process_file(pid, &name), trusted: true });
+        candidates.push(Candidate { path: host.in_process_root(pid, path), trusted: false });
+    }
+    // A short-lived process was mostly started by one in the same container.
+    let mut ancestor = pid;
+    for _ in 0..MAX_ANCESTORS {
+        ancestor = processes.generation(ancestor, u64::MAX).map_or(0, |generation| generation.parent);
+        if ancestor == 0 {
+            break;
+        }
+        if processes.may_live(ancestor) {
+            candidates.push(Candidate { path: host.in_process_root(ancestor, path), trusted: false });
+        }
+    }
+    candidates.push(Candidate { path: host.in_own_root(path), trusted: false });
+    candidates
+}
+
+fn model_mapping(mapping: &VmMapping, build_id: Option<&Arc<[u8]>>) -> Mapping {
+    Mapping {
+        path: Arc::clone(&mapping.file.path),
+        build_id: mapping.file.build_id.as_ref().or(build_id).cloned(),
+        memory_start: mapping.start,
+        memory_limit: mapping.end,
+        file_offset: mapping.offset,
+    }
+}
+
+fn missed(kind: FrameKind, mapping: Option<Mapping>, address: u64, miss: Miss) -> Resolved {
+    Resolved { kind, mapping, address, lines: Arc::default(), miss: Some(miss) }
+}
+
+/// The image of the agent's own vDSO, through `/proc/self/mem`.
+fn read_own_vdso(host: &Host) -> std::io::Result<Vec<u8>> {
+    let text = read_limited(&host.proc.join("self/maps"), MAX_MAPS)?;
+    let Some(line) = maps::parse(&text).find(|line| line.path == b"[vdso]") else { return Ok(Vec::new()) };
+    let size = line.end - line.start;
+    if size > MAX_VDSO {
+        return Ok(Vec::new());
+    }
+    let mut image = vec![0; size as usize];
+    File::open(host.proc.join("self/mem"))?.read_exact_at(&mut image, line.start)?;
+    Ok(image)
+}
+
+/// The build id of the kernel, or of a module.
+fn read_kernel_build_id(host: &Host, module: Option<&Arc<str>>) -> Option<Arc<[u8]>> {
+    let path = match module {
+        None => host.sys.join("kernel/notes"),
+        Some(module) if module.contains('/') => return None,
+        Some(module) => host.sys.join("module").join(&**module).join("notes/.note.gnu.build-id"),
+    };
+    let notes = read_limited(&path, 64 * 1024).ok()?;
+    build_id_in_notes(&notes, Endianness::default()).map(Into::into)
+}

@@ -1,0 +1,88 @@
+//! Finds and keeps perf maps.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use super::host::{Host, read_limited};
+use super::perf_map::{JitFunction, PerfMap};
+use super::read_at::FileReader;
+use crate::enrich::{namespace_pids, status_field};
+
+/// Memory for all perf maps.
+const BUDGET: usize = 32 << 20;
+
+#[derive(Debug, Default)]
+struct Known {
+    map: PerfMap,
+    inode: u64,
+    window: u64,
+    used: u64,
+}
+
+/// Perf maps of processes.
+#[derive(Debug, Default)]
+pub(super) struct JitMaps {
+    maps: HashMap<u32, Known>,
+    window: u64,
+    clock: u64,
+}
+
+impl JitMaps {
+    /// Lets every map be looked at again.
+    pub fn begin_window(&mut self) {
+        self.window += 1;
+    }
+
+    /// Forgets the maps of processes that ended.
+    pub fn retain(&mut self, alive: impl Fn(u32) -> bool) {
+        self.maps.retain(|&pid, _| alive(pid));
+    }
+
+    /// The function of `pid` that holds `address`. Its map is read on once a window, as long as `alive`.
+    pub fn find(&mut self, host: &Host, pid: u32, alive: bool, address: u64) -> Option<JitFunction<'_>> {
+        self.clock += 1;
+        let (window, clock) = (self.window, self.clock);
+        let known = self.maps.entry(pid).or_default();
+        known.used = clock;
+        if alive && known.window != window {
+            known.window = window;
+            refresh(known, host, pid);
+            self.enforce_budget(pid);
+        }
+        self.maps.get(&pid)?.map.find(address)
+    }
+
+    fn enforce_budget(&mut self, in_use: u32) {
+        while self.maps.values().map(|known| known.map.memory()).sum::<usize>() > BUDGET {
+            let others = self.maps.iter().filter(|(pid, known)| **pid != in_use && !known.map.is_empty());
+            let Some(pid) = others.min_by_key(|(_, known)| known.used).map(|(pid, _)| *pid) else { return };
+            self.maps.remove(&pid);
+        }
+    }
+}
+
+/// Reads what the map has grown by. The map is of the process' own making: it counts only if it is a regular
+/// file of the process' user, or root's, and no link leads to it.
+fn refresh(known: &mut Known, host: &Host, pid: u32) -> Option<()> {
+    let status = read_limited(&host.process_file(pid, "status"), 16 * 1024).ok()?;
+    let directory = host.in_process_root(pid, "/tmp");
+    if !fs::symlink_metadata(&directory).ok()?.is_dir() {
+        return None;
+    }
+    let own_pid = namespace_pids(&status).last().copied().unwrap_or(pid);
+    let path = directory.join(format!("perf-{own_pid}.map"));
+    if !fs::symlink_metadata(&path).ok()?.is_file() {
+        return None;
+    }
+    let (file, metadata) = FileReader::open(&path).ok()?;
+    let effective_user = status_field(&status, b"Uid:").and_then(|mut ids| ids.nth(1));
+    if metadata.uid() != 0 && Some(metadata.uid()) != effective_user {
+        return None;
+    }
+    if metadata.ino() != known.inode || metadata.len() < known.map.parsed() {
+        known.map = PerfMap::default();
+        known.inode = metadata.ino();
+    }
+    known.map.read_more(&file).ok()
+}

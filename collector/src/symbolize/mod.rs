@@ -1,0 +1,131 @@
+//! Addresses to names.
+//!
+//! [`Symbolizer`] is what the profiler needs; [`HostSymbolizer`] answers from the host that it runs on. What
+//! parses is pure and takes bytes; what reads the host is called `read_*` and takes a [`Host`], so that tests
+//! stand in a tree of their own. See `docs/symbolizer.md` for what it costs, and why it is no library's.
+
+mod demangle;
+pub mod elf;
+mod error;
+mod files;
+pub mod fuzz;
+mod host;
+mod host_symbolizer;
+mod jit;
+pub mod kernel;
+pub mod maps;
+pub mod perf_map;
+pub mod process;
+pub mod read_at;
+pub mod sideband;
+
+use std::sync::Arc;
+
+pub use demangle::demangle;
+pub use error::SymbolizeError;
+pub use files::DEFAULT_BUDGET;
+pub use host::{Host, read_limited};
+pub use host_symbolizer::HostSymbolizer;
+
+use crate::model::{FrameKind, Line, Mapping};
+
+/// Whose address it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AddressSpace {
+    /// The kernel's.
+    Kernel,
+    /// A process'.
+    User {
+        /// Process id in the agent's pid namespace.
+        pid: u32,
+        /// When the sample was taken, in the clock of the sideband records; `u64::MAX` where only the window is
+        /// known: the latest generation of the process that maps the address is taken.
+        time: u64,
+    },
+}
+
+/// What an address is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// Kernel, native or JIT code.
+    pub kind: FrameKind,
+    /// The file, or the part of the kernel, that it lies in.
+    pub mapping: Option<Mapping>,
+    /// ELF virtual address in that file; the runtime address for the kernel and JIT code, and where the file
+    /// cannot be read.
+    pub address: u64,
+    /// The function, preceded by those inlined into it; empty where no name is known.
+    pub lines: Arc<[Line]>,
+    /// Why there is no name.
+    pub miss: Option<Miss>,
+}
+
+/// Why an address has no name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Miss {
+    /// The process ended before anything was known about it.
+    UnknownProcess,
+    /// The process has nothing executable there.
+    NotMapped,
+    /// The memory belongs to no file, and no perf map names it.
+    Anonymous,
+    /// The file cannot be opened, or is not the one that was mapped.
+    FileUnavailable,
+    /// The file is no ELF file, or is broken.
+    NotElf,
+    /// The file has no function there in its symbol tables.
+    NoSymbol,
+    /// The kernel shows no addresses to this user.
+    KernelHidden,
+    /// The kernel lists no function there, or has no `/proc/kallsyms`.
+    KernelUnknown,
+}
+
+impl Miss {
+    /// Every reason, in the order of their discriminants.
+    pub const ALL: [Self; 8] = [
+        Self::UnknownProcess,
+        Self::NotMapped,
+        Self::Anonymous,
+        Self::FileUnavailable,
+        Self::NotElf,
+        Self::NoSymbol,
+        Self::KernelHidden,
+        Self::KernelUnknown,
+    ];
+
+    /// A short text for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::UnknownProcess => "process ended before it was seen",
+            Self::NotMapped => "not mapped",
+            Self::Anonymous => "anonymous memory without a perf map",
+            Self::FileUnavailable => "file gone or replaced",
+            Self::NotElf => "not an ELF file",
+            Self::NoSymbol => "no symbol",
+            Self::KernelHidden => "kernel addresses hidden",
+            Self::KernelUnknown => "no kernel symbol",
+        }
+    }
+}
+
+/// Turns addresses into names.
+///
+/// A return address is the address after the call: give the address minus one for every frame but the leaf, or
+/// a call at the end of a function gets the name of the next one.
+pub trait Symbolizer {
+    /// Begins a batch of addresses. `now` is in nanoseconds of a clock that only goes forward; what changes
+    /// (maps of processes, kernel symbols, perf maps) is read again at most once a batch.
+    fn begin_window(&mut self, now: u64);
+
+    /// Names one address.
+    fn resolve(&mut self, space: AddressSpace, address: u64) -> Resolved;
+
+    /// Ends a batch: closes files, and forgets processes that ended before `before`, in the clock of the
+    /// sideband records.
+    fn end_window(&mut self, before: u64);
+}
+
+#[cfg(test)]
+mod live_tests;

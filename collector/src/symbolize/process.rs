@@ -1,0 +1,354 @@
+//! Which files a process has mapped where, over time: from perf sideband records, and from `/proc/PID/maps`.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::maps;
+use super::sideband::{FileId, Record, SampleId};
+
+/// Executable mappings that are kept of a process.
+const MAX_MAPPINGS: usize = 4096;
+/// Generations that are kept.
+const MAX_GENERATIONS: usize = 32 * 1024;
+/// Files that are shared before the first clean-up.
+const MIN_FILES: usize = 4096;
+
+/// A file, as a mapping knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MappedFile {
+    /// Path as the process sees it (as the agent does, where `/proc/PID/maps` told it), or a `[name]`; empty for
+    /// anonymous memory.
+    pub path: Arc<str>,
+    /// Device number, major and minor; zero where unknown.
+    pub device: (u32, u32),
+    /// Inode, 0 where unknown or no file.
+    pub inode: u64,
+    /// GNU build id that the kernel read when the file was mapped.
+    pub build_id: Option<Arc<[u8]>>,
+}
+
+impl MappedFile {
+    /// True where a path leads to a file.
+    pub fn is_file(&self) -> bool {
+        let names_memory = ["/memfd:", "/SYSV", "/dev/zero", "/anon_hugepage", "//"];
+        self.path.starts_with('/') && !names_memory.iter().any(|name| self.path.starts_with(name))
+    }
+}
+
+/// Executable memory of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmMapping {
+    /// First address.
+    pub start: u64,
+    /// First address past it.
+    pub end: u64,
+    /// Offset in the file.
+    pub offset: u64,
+    /// What it shows.
+    pub file: Arc<MappedFile>,
+}
+
+/// A process from its start, or from the execution of a program, to the next or to its end.
+#[derive(Debug, Clone)]
+pub struct Generation {
+    /// When it began; 0 where that was before the records did.
+    pub started: u64,
+    /// When it ended.
+    pub ended: Option<u64>,
+    /// Process id of its parent, 0 where unknown.
+    pub parent: u32,
+    /// Name of the leading thread.
+    pub comm: Option<Arc<str>>,
+    /// Path of the program, where it was seen to execute it.
+    pub executable: Option<Arc<str>>,
+    /// Sorted, without overlap; shared with a parent until one of them changes it.
+    mappings: Arc<Vec<VmMapping>>,
+    /// Records of its whole life were seen, so `/proc` has nothing to add.
+    complete: bool,
+}
+
+impl Generation {
+    fn new(started: u64) -> Self {
+        Self {
+            started,
+            ended: None,
+            parent: 0,
+            comm: None,
+            executable: None,
+            mappings: Arc::default(),
+            complete: false,
+        }
+    }
+
+    /// The mapping that holds `address`.
+    pub fn find(&self, address: u64) -> Option<&VmMapping> {
+        let after = self.mappings.partition_point(|mapping| mapping.start <= address);
+        let mapping = self.mappings.get(after.checked_sub(1)?)?;
+        (address < mapping.end).then_some(mapping)
+    }
+
+    /// All mappings, by address.
+    pub fn mappings(&self) -> &[VmMapping] {
+        &self.mappings
+    }
+
+    /// Puts a mapping over those that it overlaps; false where there is no room.
+    fn map(&mut self, new: VmMapping) -> bool {
+        if new.start >= new.end {
+            return true;
+        }
+        let first = self.mappings.partition_point(|old| old.end <= new.start);
+        let last = self.mappings.partition_point(|old| old.start < new.end).max(first);
+        let overlapped = self.mappings.get(first..last).unwrap_or_default();
+        if overlapped == std::slice::from_ref(&new) {
+            return true;
+        }
+        let head = overlapped.first().filter(|old| old.start < new.start);
+        let head = head.map(|old| VmMapping { end: new.start, ..old.clone() });
+        let tail = overlapped.last().filter(|old| old.end > new.end).map(|old| VmMapping {
+            start: new.end,
+            offset: old.offset.wrapping_add(new.end - old.start),
+            ..old.clone()
+        });
+        let pieces = 1 + usize::from(head.is_some()) + usize::from(tail.is_some());
+        if self.mappings.len() - overlapped.len() + pieces > MAX_MAPPINGS {
+            return false;
+        }
+        Arc::make_mut(&mut self.mappings).splice(first..last, head.into_iter().chain([new]).chain(tail));
+        true
+    }
+}
+
+/// What the table had to leave out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProcessLosses {
+    /// Generations that were forgotten, or not taken, for want of room.
+    pub generations: u64,
+    /// Mappings that were not taken, because their process has too many.
+    pub mappings: u64,
+}
+
+/// The processes that were seen. Feed it records in the order of their time.
+#[derive(Debug, Default)]
+pub struct ProcessTable {
+    processes: HashMap<u32, Vec<Generation>>,
+    generations: usize,
+    files: HashSet<Arc<MappedFile>>,
+    files_limit: usize,
+    losses: ProcessLosses,
+    /// Records were lost, an exit perhaps.
+    lost: bool,
+}
+
+impl ProcessTable {
+    /// Takes a record in.
+    pub fn observe(&mut self, record: &Record<'_>, id: &SampleId) {
+        let now = id.time.unwrap_or(0);
+        match *record {
+            Record::Mmap { pid, start, length, offset, file, path } => {
+                let file = self.intern(mapped_file(path, file));
+                let mapping = VmMapping { start, end: start.saturating_add(length), offset, file };
+                let Some(generation) = self.latest_or_new(pid) else { return };
+                if generation.executable.is_none() && generation.complete && mapping.file.is_file() {
+                    generation.executable = Some(Arc::clone(&mapping.file.path));
+                }
+                if !generation.map(mapping) {
+                    self.losses.mappings += 1;
+                }
+            }
+            Record::Comm { pid, exec: true, comm, .. } => {
+                let parent = self.latest(pid).map_or(0, |generation| generation.parent);
+                let comm = Some(text(comm));
+                self.begin(pid, Generation { parent, comm, complete: true, ..Generation::new(now) });
+            }
+            Record::Comm { pid, tid, comm, .. } if pid == tid => {
+                if let Some(generation) = self.latest_or_new(pid) {
+                    generation.comm = Some(text(comm));
+                }
+            }
+            Record::Fork { pid, parent_pid, time, .. } if pid != parent_pid => {
+                let parent = self.latest(parent_pid).cloned();
+                let parent = parent.unwrap_or_else(|| Generation::new(time));
+                self.begin(pid, Generation { started: time, ended: None, parent: parent_pid, ..parent });
+            }
+            Record::Exit { pid, tid, time } if pid == tid => {
+                if let Some(generation) = self.processes.get_mut(&pid).and_then(|all| all.last_mut()) {
+                    generation.ended = Some(time);
+                }
+            }
+            Record::Lost { .. } => {
+                self.lost = true;
+                for generation in self.processes.values_mut().flatten() {
+                    generation.complete = false;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes in the text of `/proc/PID/maps`. The process is as old as the text tells nothing about: its
+    /// generation reaches back to the start, if no record told otherwise.
+    pub fn observe_maps(&mut self, pid: u32, text: &[u8]) {
+        let mut lost = 0;
+        let mut lines = Vec::new();
+        for line in maps::parse(text).filter(|line| line.executable) {
+            let file = self.intern(MappedFile {
+                path: self::text(line.path),
+                device: line.device,
+                inode: line.inode,
+                build_id: None,
+            });
+            lines.push(VmMapping { start: line.start, end: line.end, offset: line.offset, file });
+        }
+        let Some(generation) = self.latest_or_new(pid) else { return };
+        for line in lines {
+            let known = generation.find(line.start);
+            // A record knows the build id, and the path as the process sees it.
+            if known.is_some_and(|known| known.end >= line.end && known.file.inode == line.file.inode) {
+                continue;
+            }
+            lost += u64::from(!generation.map(line));
+        }
+        generation.complete = true;
+        self.losses.mappings += lost;
+    }
+
+    /// The generation of `pid` at `time` (`u64::MAX` for the latest), or the first where all are later.
+    pub fn generation(&self, pid: u32, time: u64) -> Option<&Generation> {
+        let all = self.processes.get(&pid)?;
+        all.iter().rev().find(|generation| generation.started <= time).or(all.first())
+    }
+
+    /// The mapping that held `address` of `pid` at `time`, in its generation then, or else in the nearest one:
+    /// times are of the sample's window where samples are counted in the kernel.
+    pub fn find(&self, pid: u32, time: u64, address: u64) -> Option<(&Generation, &VmMapping)> {
+        let found = |generation| Generation::find(generation, address).map(|mapping| (generation, mapping));
+        let then = self.generation(pid, time).and_then(found);
+        then.or_else(|| self.processes.get(&pid)?.iter().rev().find_map(found))
+    }
+
+    /// True where `/proc/PID/maps` may tell more than the records did: it is not known, or not from its start.
+    pub fn wants_maps(&self, pid: u32) -> bool {
+        self.latest(pid).is_none_or(|generation| generation.ended.is_none() && !generation.complete)
+    }
+
+    /// The process that `pid` at `time` is a copy of, where neither records nor `/proc` told its mappings.
+    pub fn unread_parent(&self, pid: u32, time: u64) -> Option<u32> {
+        let generation = self.generation(pid, time)?;
+        (!generation.complete && generation.parent != 0).then_some(generation.parent)
+    }
+
+    /// True where it was not seen to end.
+    pub fn may_live(&self, pid: u32) -> bool {
+        self.latest(pid).is_none_or(|generation| generation.ended.is_none())
+    }
+
+    /// Forgets generations that ended before `before`, and after a loss those for which `alive` says no.
+    pub fn end_window(&mut self, before: u64, alive: impl Fn(u32) -> bool) {
+        let check = std::mem::take(&mut self.lost);
+        self.processes.retain(|&pid, all| {
+            all.retain(|generation| generation.ended.is_none_or(|ended| ended >= before));
+            !all.is_empty() && (!check || alive(pid))
+        });
+        self.recount();
+    }
+
+    /// What was left out so far.
+    pub fn losses(&self) -> ProcessLosses {
+        self.losses
+    }
+
+    /// Number of generations.
+    pub fn len(&self) -> usize {
+        self.generations
+    }
+
+    /// True where there are none.
+    pub fn is_empty(&self) -> bool {
+        self.generations == 0
+    }
+
+    fn latest(&self, pid: u32) -> Option<&Generation> {
+        self.processes.get(&pid)?.last()
+    }
+
+    /// The latest generation of `pid`, which began before the records did if there was none.
+    fn latest_or_new(&mut self, pid: u32) -> Option<&mut Generation> {
+        if self.latest(pid).is_none() {
+            self.begin(pid, Generation::new(0));
+        }
+        self.processes.get_mut(&pid)?.last_mut()
+    }
+
+    fn begin(&mut self, pid: u32, generation: Generation) {
+        if self.generations >= MAX_GENERATIONS {
+            self.make_room();
+        }
+        if self.generations >= MAX_GENERATIONS {
+            self.losses.generations += 1;
+            return;
+        }
+        let all = self.processes.entry(pid).or_default();
+        if let Some(last) = all.last_mut() {
+            last.ended = last.ended.or(Some(generation.started));
+        }
+        all.push(generation);
+        self.generations += 1;
+    }
+
+    /// Forgets the older half of the generations that ended.
+    fn make_room(&mut self) {
+        let ends = self.processes.values().flatten().filter_map(|generation| generation.ended);
+        let mut ends: Vec<u64> = ends.collect();
+        let middle = ends.len() / 2;
+        if ends.is_empty() {
+            return;
+        }
+        let limit = *ends.select_nth_unstable(middle).1;
+        let before = self.generations;
+        self.processes.retain(|_, all| {
+            all.retain(|generation| generation.ended.is_none_or(|ended| ended > limit));
+            !all.is_empty()
+        });
+        self.recount();
+        self.losses.generations += (before - self.generations) as u64;
+    }
+
+    fn recount(&mut self) {
+        self.generations = self.processes.values().map(Vec::len).sum();
+        self.files.retain(|file| Arc::strong_count(file) > 1);
+    }
+
+    fn intern(&mut self, file: MappedFile) -> Arc<MappedFile> {
+        if let Some(known) = self.files.get(&file) {
+            return Arc::clone(known);
+        }
+        let file = Arc::new(file);
+        // What no mapping shows any more goes when the set has doubled, at the latest.
+        if self.files.len() >= self.files_limit {
+            self.files.retain(|file| Arc::strong_count(file) > 1);
+            self.files_limit = (2 * self.files.len()).max(MIN_FILES);
+        }
+        self.files.insert(Arc::clone(&file));
+        file
+    }
+}
+
+fn mapped_file(path: &[u8], file: FileId<'_>) -> MappedFile {
+    let anonymous = path.starts_with(b"//") || path.starts_with(b"[heap]") || path.starts_with(b"[stack");
+    let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
+    let path = if anonymous { text(b"") } else { text(path) };
+    let (device, inode, build_id) = match file {
+        FileId::Inode { device, inode, .. } => (device, inode, None),
+        FileId::BuildId(id) if !id.is_empty() => ((0, 0), 0, Some(id.into())),
+        FileId::BuildId(_) | FileId::Unknown => ((0, 0), 0, None),
+    };
+    MappedFile { path, device, inode, build_id }
+}
+
+fn text(bytes: &[u8]) -> Arc<str> {
+    String::from_utf8_lossy(bytes).into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+//! What is traced. One folder a tracer.
+
+pub mod profile;

@@ -1,0 +1,139 @@
+//! One sampling event and one sideband event for each CPU that is online.
+
+use std::collections::BTreeMap;
+
+use bpf_loader::attach::Link;
+use bpf_loader::load::Program;
+use bpf_sys::perf::{self, Scope};
+use bpf_sys::uapi::perf::{PERF_COUNT_SW_CPU_CLOCK, attr_flags};
+use bpf_sys::{Errno, PerfEventAttr, PerfFd, PerfType};
+
+use super::accounting::Expected;
+use crate::error::{Error, Result};
+
+/// The sampling events. They follow CPUs that come and go, and pause and resume together.
+#[derive(Debug)]
+pub struct CpuEvents {
+    attr: PerfEventAttr,
+    events: BTreeMap<u32, CpuEvent>,
+    expected: Expected,
+    paused: bool,
+}
+
+#[derive(Debug)]
+struct CpuEvent {
+    fd: PerfFd,
+    /// Nanoseconds that it was on at the last look.
+    seen_nanos: u64,
+    // Detaches when dropped; after the event, which it refers to.
+    _link: Link,
+}
+
+impl CpuEvents {
+    /// No events yet; [`follow`](Self::follow) opens them.
+    pub fn new(period_nanos: u64) -> Self {
+        Self {
+            attr: PerfEventAttr {
+                kind: PerfType::SOFTWARE,
+                config: PERF_COUNT_SW_CPU_CLOCK,
+                sample_period: period_nanos,
+                flags: attr_flags::DISABLED,
+                ..PerfEventAttr::default()
+            },
+            events: BTreeMap::new(),
+            expected: Expected::new(period_nanos),
+            paused: false,
+        }
+    }
+
+    /// Opens events on CPUs that have come online, and closes those of CPUs that are gone.
+    ///
+    /// # Errors
+    ///
+    /// An event cannot be opened or the program not attached.
+    pub fn follow(&mut self, online: &[u32], program: &Program) -> Result<()> {
+        let mut gone = Vec::new();
+        for (&cpu, event) in &mut self.events {
+            let nanos = event.on_nanos()?;
+            // An event does not survive its CPU's absence: if the CPU went and came back since the last look, the event
+            // is still there but has stopped counting.
+            if !online.contains(&cpu) || (!self.paused && nanos == event.seen_nanos) {
+                gone.push((cpu, nanos));
+            }
+            event.seen_nanos = nanos;
+        }
+        for (cpu, nanos) in gone {
+            self.events.remove(&cpu);
+            self.expected.close(nanos);
+        }
+        for &cpu in online {
+            if self.events.contains_key(&cpu) {
+                continue;
+            }
+            if let Some(event) = self.open(cpu, program)? {
+                self.events.insert(cpu, event);
+            }
+        }
+        Ok(())
+    }
+
+    /// `None` if the CPU went offline meanwhile.
+    fn open(&self, cpu: u32, program: &Program) -> Result<Option<CpuEvent>> {
+        let fd = match perf::open(&self.attr, Scope::AllProcesses, Some(cpu), None) {
+            Ok(fd) => fd,
+            Err(e) if e.errno() == Some(Errno::ENODEV) => return Ok(None),
+            Err(error) => return Err(Error::Sampling { cpu, error: error.into() }),
+        };
+        let link = program.attach_perf_event(&fd).map_err(|error| Error::Sampling { cpu, error })?;
+        if !self.paused {
+            fd.enable(false).map_err(|e| Error::Sampling { cpu, error: e.into() })?;
+        }
+        // Nothing can have been counted that equals this, so that the first look finds it alive.
+        Ok(Some(CpuEvent { fd, seen_nanos: u64::MAX, _link: link }))
+    }
+
+    /// Stops the timers.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses, which it has no reason to.
+    pub fn pause(&mut self) -> Result<()> {
+        self.paused = true;
+        self.each(|fd| fd.disable(false))
+    }
+
+    /// Starts the timers again.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses, which it has no reason to.
+    pub fn resume(&mut self) -> Result<()> {
+        self.paused = false;
+        self.each(|fd| fd.enable(false))
+    }
+
+    fn each(&self, call: impl Fn(&PerfFd) -> bpf_sys::Result<()>) -> Result<()> {
+        self.events
+            .iter()
+            .try_for_each(|(&cpu, event)| call(&event.fd).map_err(|e| Error::Sampling { cpu, error: e.into() }))
+    }
+
+    /// Periods that the program should have seen, since the first event was opened.
+    ///
+    /// # Errors
+    ///
+    /// An event cannot be read.
+    pub fn expected_periods(&self) -> Result<u64> {
+        let on = self.events.values().map(CpuEvent::on_nanos).collect::<Result<Vec<_>>>()?;
+        Ok(self.expected.total(on))
+    }
+}
+
+impl CpuEvent {
+    /// A cpu-clock event counts the nanoseconds that it is on.
+    fn on_nanos(&self) -> Result<u64> {
+        let mut words = [0];
+        self.fd.read(&mut words).map_err(|e| Error::Kernel(e.into()))?;
+        Ok(words[0])
+    }
+}

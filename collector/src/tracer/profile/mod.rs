@@ -1,0 +1,26 @@
+//! The CPU profiler: samples stacks on a timer on every CPU.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `program.rs` | loads the BPF program, sized for machine and configuration; swaps its two windows |
+//! | `cpu_events.rs` | the timers, one for each CPU online |
+//! | `window.rs` | reads what a window collected |
+//! | `sideband.rs` | process starts, execs, mappings and exits, as the kernel reports them |
+//! | `accounting.rs` | how many samples there should have been |
+//! | `naming.rs` | addresses to names |
+//! | `session.rs` | all of it in one event loop |
+
+mod accounting;
+mod cpu_events;
+mod naming;
+mod program;
+mod session;
+mod sideband;
+mod symbols;
+mod window;
+
+pub use program::ProfileProgram;
+
+/// How often the kernel's tables are read when nothing asks for it earlier.
+pub const READS_PER_SECOND: u32 = 1;
+pub use session::{Counters, FIRST_FOREIGN_TOKEN, Overhead, Session};

@@ -1,0 +1,238 @@
+//! Samples to a [`Profile`]: every address gets its name, once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::aggregate::{Samples, StackId};
+use crate::model::{
+    Frame, FrameIdx, FrameKind, Line, Losses, Mapping, MappingIdx, Process, ProcessIdx, Profile, Sample, StackIdx, Thread,
+    ThreadIdx,
+};
+
+/// What is known of one code address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Kernel, native or JIT code.
+    pub kind: FrameKind,
+    /// Address in the file's own address space, or the runtime address.
+    pub address: u64,
+    /// The file.
+    pub mapping: Option<Mapping>,
+    /// Functions, innermost first.
+    pub lines: Vec<Line>,
+}
+
+/// Who knows names.
+pub trait Names {
+    /// A process that was sampled.
+    fn process(&mut self, pid: u32) -> Process;
+    /// An address in the kernel.
+    fn kernel(&mut self, address: u64) -> Named;
+    /// An address in a process.
+    fn user(&mut self, pid: u32, address: u64) -> Named;
+}
+
+/// When a window was, and what it lost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WindowInfo {
+    /// Nanoseconds since the Unix epoch.
+    pub start_unix_nanos: u64,
+    /// Length.
+    pub duration_nanos: u64,
+    /// Time between two samples of a CPU.
+    pub period_nanos: u64,
+    /// What was lost.
+    pub losses: Losses,
+}
+
+/// Names everything in a window.
+pub fn name(samples: &Samples, info: WindowInfo, names: &mut impl Names) -> Profile {
+    let mut namer = Namer {
+        names,
+        profile: Profile {
+            start_unix_nanos: info.start_unix_nanos,
+            duration_nanos: info.duration_nanos,
+            period_nanos: info.period_nanos,
+            losses: info.losses,
+            ..Profile::default()
+        },
+        processes: HashMap::new(),
+        threads: HashMap::new(),
+        mappings: HashMap::new(),
+        frames: HashMap::new(),
+        addresses: HashMap::new(),
+        stacks: HashMap::new(),
+    };
+    // In the order of their keys, so that the same samples always give the same profile.
+    let mut keys: Vec<_> = samples.counts.iter().collect();
+    keys.sort_unstable_by_key(|(key, _)| **key);
+    for (key, &count) in keys {
+        let process = namer.process(key.tgid);
+        let comm = samples.threads.get(&key.tid).copied().unwrap_or_default();
+        let thread = namer.thread(key.tid, comm);
+        namer.name_process_by_thread(process, thread);
+        let stack = namer.stack(samples, key.tgid, key.kernel, key.user);
+        namer.profile.samples.push(Sample { process, thread, stack, count });
+    }
+    merge_same_stacks(&mut namer.profile.samples);
+    namer.profile
+}
+
+/// Addresses that differ can have the same name, so samples that were different may be the same now.
+fn merge_same_stacks(samples: &mut Vec<Sample>) {
+    samples.sort_by_key(|s| (s.process, s.thread, s.stack));
+    samples.dedup_by(|next, kept| {
+        let same = (next.process, next.thread, next.stack) == (kept.process, kept.thread, kept.stack);
+        if same {
+            kept.count += next.count;
+        }
+        same
+    });
+}
+
+struct Namer<'n, N> {
+    names: &'n mut N,
+    profile: Profile,
+    processes: HashMap<u32, ProcessIdx>,
+    threads: HashMap<u32, ThreadIdx>,
+    mappings: HashMap<Mapping, MappingIdx>,
+    frames: HashMap<Frame, FrameIdx>,
+    /// By process (`None` for the kernel) and address.
+    addresses: HashMap<(Option<u32>, u64), FrameIdx>,
+    stacks: HashMap<Vec<FrameIdx>, StackIdx>,
+}
+
+/// The entry of a table, added if it is new.
+fn intern<K: std::hash::Hash + Eq + Clone, I: Copy>(
+    table: &mut Vec<K>,
+    index: &mut HashMap<K, I>,
+    value: K,
+    make: impl Fn(u32) -> I,
+) -> I {
+    if let Some(&found) = index.get(&value) {
+        return found;
+    }
+    let id = make(table.len() as u32);
+    table.push(value.clone());
+    index.insert(value, id);
+    id
+}
+
+impl<N: Names> Namer<'_, N> {
+    fn process(&mut self, pid: u32) -> ProcessIdx {
+        if let Some(&found) = self.processes.get(&pid) {
+            return found;
+        }
+        let id = ProcessIdx(self.profile.processes.len() as u32);
+        self.profile.processes.push(self.names.process(pid));
+        self.processes.insert(pid, id);
+        id
+    }
+
+    fn thread(&mut self, tid: u32, comm: [u8; 16]) -> ThreadIdx {
+        *self.threads.entry(tid).or_insert_with(|| {
+            let name = comm.split(|&b| b == 0).next().unwrap_or_default();
+            self.profile.threads.push(Thread { tid, name: Arc::from(&*String::from_utf8_lossy(name)) });
+            ThreadIdx(self.profile.threads.len() as u32 - 1)
+        })
+    }
+
+    /// A process that nobody could look at goes by the name of its main thread, or of the first one sampled.
+    fn name_process_by_thread(&mut self, process: ProcessIdx, thread: ThreadIdx) {
+        let thread = self.profile.threads.get(thread.0 as usize);
+        let process = self.profile.processes.get_mut(process.0 as usize);
+        if let (Some(process), Some(thread)) = (process, thread) {
+            if (process.comm.is_none() || process.pid == thread.tid && process.executable_path.is_none())
+                && !thread.name.is_empty()
+            {
+                process.comm = Some(Arc::clone(&thread.name));
+            }
+        }
+    }
+
+    fn stack(&mut self, samples: &Samples, pid: u32, kernel: Option<StackId>, user: Option<StackId>) -> StackIdx {
+        let mut frames = Vec::new();
+        for (space, id) in [(None, kernel), (Some(pid), user)] {
+            let addresses = id.map(|id| samples.stacks.get(id)).unwrap_or_default();
+            for (depth, &address) in addresses.iter().enumerate() {
+                // A caller's address is where it goes on, which may be past its end; the call is just before.
+                let address = if depth == 0 { address } else { address.wrapping_sub(1) };
+                frames.push(self.frame(space, address));
+            }
+        }
+        intern(&mut self.profile.stacks, &mut self.stacks, frames, StackIdx)
+    }
+
+    fn frame(&mut self, space: Option<u32>, address: u64) -> FrameIdx {
+        if let Some(&found) = self.addresses.get(&(space, address)) {
+            return found;
+        }
+        let named = match space {
+            None => self.names.kernel(address),
+            Some(pid) => self.names.user(pid, address),
+        };
+        let mapping = named.mapping.map(|m| intern(&mut self.profile.mappings, &mut self.mappings, m, MappingIdx));
+        let frame = Frame { kind: named.kind, mapping, address: named.address, lines: named.lines };
+        let id = intern(&mut self.profile.frames, &mut self.frames, frame, FrameIdx);
+        self.addresses.insert((space, address), id);
+        id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aggregate::SampleKey;
+
+    /// Function names by address; two processes map the same file at different places.
+    struct Table;
+
+    impl Names for Table {
+        fn process(&mut self, pid: u32) -> Process {
+            Process { pid, ..Process::default() }
+        }
+        fn kernel(&mut self, address: u64) -> Named {
+            named(FrameKind::Kernel, address, "do_work")
+        }
+        fn user(&mut self, pid: u32, address: u64) -> Named {
+            named(FrameKind::Native, address - u64::from(pid) * 0x1000, "main")
+        }
+    }
+
+    fn named(kind: FrameKind, address: u64, function: &str) -> Named {
+        let line = Line { function: function.into(), system_name: None, file: None, line: 0 };
+        let mapping = Some(Mapping { path: "/bin/x".into(), ..Mapping::default() });
+        Named { kind, address, mapping, lines: vec![line] }
+    }
+
+    #[test]
+    fn the_same_code_in_two_processes_is_the_same_frame() {
+        let mut samples = Samples::default();
+        for pid in [1u32, 2] {
+            let user = samples.stacks.intern(&[u64::from(pid) * 0x1000 + 8, u64::from(pid) * 0x1000 + 0x21]);
+            samples.add(SampleKey { tgid: pid, tid: pid * 10, kernel: None, user }, *b"t\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 3);
+        }
+        let profile = name(&samples, WindowInfo::default(), &mut Table);
+        assert_eq!(profile.frames.iter().map(|f| f.address).collect::<Vec<_>>(), [8, 0x20], "callers point at the call");
+        assert_eq!((profile.stacks.len(), profile.samples.len(), profile.mappings.len()), (1, 2, 1));
+        assert_eq!(profile.threads[1], Thread { tid: 20, name: "t".into() });
+        assert_eq!(profile.processes[0].comm.as_deref(), Some("t"), "the only name that is known");
+    }
+
+    #[test]
+    fn kernel_frames_come_before_user_frames_and_same_samples_merge() {
+        let mut samples = Samples::default();
+        let kernel = samples.stacks.intern(&[0xffff_0000]);
+        let user = samples.stacks.intern(&[0x1008]);
+        let again = samples.stacks.intern(&[0x1008, 0x1008]);
+        for (user, count) in [(user, 2), (None, 1), (again, 4)] {
+            samples.add(SampleKey { tgid: 1, tid: 1, kernel, user }, [0; 16], count);
+        }
+        let profile = name(&samples, WindowInfo::default(), &mut Table);
+        let kinds: Vec<Vec<FrameKind>> =
+            profile.stacks.iter().map(|s| s.iter().map(|f| profile.frames[f.0 as usize].kind).collect()).collect();
+        assert_eq!(kinds[0], [FrameKind::Kernel]);
+        assert_eq!(kinds[1], [FrameKind::Kernel, FrameKind::Native]);
+        assert_eq!(profile.samples.iter().map(|s| s.count).sum::<u64>(), 7);
+    }
+}

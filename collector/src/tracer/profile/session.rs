@@ -1,0 +1,331 @@
+//! Sampling as one event loop: timers, windows, sideband and names.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bpf_loader::ring::RingReader;
+use bpf_loader::target::RunningTarget;
+use mio::Token;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::READS_PER_SECOND;
+use super::accounting::Skipped;
+use super::cpu_events::CpuEvents;
+use super::naming::{self, WindowInfo};
+use super::program::ProfileProgram;
+use super::sideband::Sideband;
+use super::symbols::Symbols;
+use crate::aggregate::Samples;
+use crate::config::Config;
+use crate::cpus;
+use crate::error::{Error, Result};
+use crate::model::{Losses, Profile};
+use crate::poll::EventLoop;
+
+/// Time between two reads of the kernel's tables and buffers when nothing asks for one earlier.
+const TICK: Duration = Duration::from_millis(1000 / READS_PER_SECOND as u64);
+/// Token of the ring buffer with fill records.
+const FILL: Token = Token(0);
+/// Sideband buffers follow, one for each CPU.
+const SIDEBAND: usize = 1;
+/// First token that callers may use for sources of their own.
+pub const FIRST_FOREIGN_TOKEN: usize = 1 << 16;
+
+/// A running profiler, driven by its owner's calls of [`poll`](Self::poll). Dropping it detaches everything.
+pub struct Session {
+    config: Config,
+    events: EventLoop,
+    ready: Vec<Token>,
+    // The timers go before the program that they run.
+    cpu_events: CpuEvents,
+    program: ProfileProgram,
+    fill: RingReader,
+    sideband: Sideband,
+    symbols: Symbols,
+    samples: Samples,
+    next_tick: Instant,
+    window: WindowStart,
+    skipped: Skipped,
+    skipped_total: u64,
+    broken_stacks: u64,
+    started: Instant,
+    cpu_nanos_at_start: u64,
+}
+
+/// Where the current window began, in every clock and counter.
+#[derive(Debug, Clone, Copy)]
+struct WindowStart {
+    unix_nanos: u64,
+    instant: Instant,
+    losses: Losses,
+}
+
+/// Counts since the start, machine-wide.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Periods that timers went through.
+    pub expected_periods: u64,
+    /// Times that the program ran.
+    pub runs: u64,
+    /// Runs on an idle CPU.
+    pub idle: u64,
+    /// Runs whose task the filter kept out.
+    pub filtered: u64,
+    /// Samples, counted or not.
+    pub samples: u64,
+    /// Losses.
+    pub losses: Losses,
+    /// Runs that the kernel says it missed (Linux 5.12; not every kernel counts those of perf events).
+    pub recursion_misses: u64,
+    /// Children that could not be followed.
+    pub children_lost: u64,
+}
+
+/// What the profiler itself costs.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Overhead {
+    /// CPU time of the profiler's thread, as a share of one CPU since the start. The program's own time inside the
+    /// kernel is charged to whom it samples, and not in this.
+    pub cpu_share: f64,
+    /// Resident memory of this process, in bytes.
+    pub resident_bytes: u64,
+    /// Kernel memory of the maps, in bytes.
+    pub map_bytes: u64,
+    /// Mean time from a sideband event to its handling, over the last read.
+    pub event_latency: Duration,
+}
+
+impl Session {
+    /// Loads the program, opens the timers and starts sampling.
+    ///
+    /// # Errors
+    ///
+    /// The configuration is wrong, or the system lacks what sampling needs; the error says what to do.
+    pub fn start(config: Config) -> Result<Self> {
+        config.validate()?;
+        let events = EventLoop::new().map_err(Error::io("epoll"))?;
+        let target = RunningTarget::new();
+        let program = ProfileProgram::load(&config, &target, READS_PER_SECOND).map_err(explain)?;
+        drop(target);
+        let fill = RingReader::open(program.events()?).map_err(|e| Error::Kernel(e.into()))?;
+        events.add(program.events()?, FILL).map_err(Error::io("polling the ring buffer"))?;
+        let mut session = Self {
+            cpu_events: CpuEvents::new(config.period_nanos()),
+            sideband: Sideband::new(),
+            symbols: Symbols::new(),
+            samples: Samples::default(),
+            ready: Vec::new(),
+            next_tick: Instant::now() + TICK,
+            window: WindowStart::now(Losses::default()),
+            skipped: Skipped::default(),
+            skipped_total: 0,
+            broken_stacks: 0,
+            started: Instant::now(),
+            cpu_nanos_at_start: thread_cpu_nanos(),
+            config,
+            events,
+            program,
+            fill,
+        };
+        // Sideband first: what starts from here on is seen.
+        session.follow_cpus().map_err(explain)?;
+        session.window = WindowStart::now(Losses::default());
+        Ok(session)
+    }
+
+    /// The loop's registry, for sources of the caller's own, with tokens from [`FIRST_FOREIGN_TOKEN`].
+    pub fn registry(&self) -> &mio::Registry {
+        self.events.registry()
+    }
+
+    /// Waits for events, at most until the deadline, and handles the profiler's own. Returns once any event was handled,
+    /// with the caller's tokens that are ready.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's tables cannot be read any more.
+    pub fn poll(&mut self, deadline: Instant) -> Result<Vec<Token>> {
+        let mut ready = std::mem::take(&mut self.ready);
+        self.events.wait(Some(deadline.min(self.next_tick)), &mut ready).map_err(Error::io("epoll"))?;
+        if ready.contains(&FILL) && self.window_is_full()? {
+            self.drain()?;
+        }
+        if ready.iter().any(|t| (SIDEBAND..FIRST_FOREIGN_TOKEN).contains(&t.0)) {
+            self.sideband.drain(&mut self.symbols)?;
+        }
+        if Instant::now() >= self.next_tick {
+            self.tick()?;
+        }
+        let foreign = ready.iter().copied().filter(|t| t.0 >= FIRST_FOREIGN_TOKEN).collect();
+        self.ready = ready;
+        Ok(foreign)
+    }
+
+    fn tick(&mut self) -> Result<()> {
+        self.next_tick = Instant::now() + TICK;
+        self.follow_cpus()?;
+        self.drain()
+    }
+
+    fn follow_cpus(&mut self) -> Result<()> {
+        let online = cpus::read_online().map_err(Error::io("/sys/devices/system/cpu/online"))?;
+        self.sideband.follow(&online, &self.events, SIDEBAND)?;
+        self.cpu_events.follow(&online, self.program.sampler()?)
+    }
+
+    /// Reads the fill records; whether there was one.
+    fn window_is_full(&mut self) -> Result<bool> {
+        let drained = self.fill.drain(usize::MAX, |_| {}).map_err(Error::Ring)?;
+        Ok(drained.records > 0)
+    }
+
+    /// Moves what was sampled so far out of the kernel.
+    fn drain(&mut self) -> Result<()> {
+        // Sideband first: a process that was sampled has been announced before.
+        self.sideband.drain(&mut self.symbols)?;
+        let window = self.program.swap()?;
+        let drained = window.drain(&mut self.samples)?;
+        self.broken_stacks += drained.broken_stacks;
+        // A process that is gone by the end of the window can only be looked at now.
+        self.symbols.meet(self.samples.counts.keys().map(|key| key.tgid));
+        Ok(())
+    }
+
+    /// Ends the window and names everything in it; the next one begins.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's tables cannot be read any more.
+    pub fn finish_window(&mut self) -> Result<Profile> {
+        self.drain()?;
+        let losses = self.counters()?.losses;
+        let before = std::mem::replace(&mut self.window, WindowStart::now(losses));
+        let info = WindowInfo {
+            start_unix_nanos: before.unix_nanos,
+            duration_nanos: self.window.instant.duration_since(before.instant).as_nanos() as u64,
+            period_nanos: self.config.period_nanos(),
+            losses: Losses {
+                skipped: losses.skipped - before.losses.skipped,
+                table_full: losses.table_full - before.losses.table_full,
+                no_stack: losses.no_stack - before.losses.no_stack,
+                sideband: losses.sideband - before.losses.sideband,
+            },
+        };
+        self.symbols.begin_window();
+        let profile = naming::name(&self.samples, info, &mut self.symbols);
+        self.symbols.end_window();
+        self.samples.clear();
+        Ok(profile)
+    }
+
+    /// What was counted since the start.
+    ///
+    /// # Errors
+    ///
+    /// A timer cannot be read.
+    pub fn counters(&mut self) -> Result<Counters> {
+        // Expected before runs: what fires in between counts as a run too many, never as a loss.
+        let expected = self.cpu_events.expected_periods()?;
+        let stats = self.program.stats();
+        self.skipped_total += self.skipped.advance(expected, stats.runs);
+        Ok(Counters {
+            expected_periods: expected,
+            runs: stats.runs,
+            idle: stats.idle,
+            filtered: stats.filtered,
+            samples: stats.samples,
+            losses: Losses {
+                skipped: self.skipped_total,
+                table_full: stats.table_full,
+                no_stack: stats.no_stack + self.broken_stacks,
+                sideband: self.sideband.lost(),
+            },
+            recursion_misses: self.program.recursion_misses()?,
+            children_lost: self.program.children_lost(),
+        })
+    }
+
+    /// Stops the timers; what was sampled stays.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses, which it has no reason to.
+    pub fn pause(&mut self) -> Result<()> {
+        self.cpu_events.pause()
+    }
+
+    /// Starts the timers again.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses, which it has no reason to.
+    pub fn resume(&mut self) -> Result<()> {
+        self.cpu_events.resume()
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What the profiler costs, up to now.
+    pub fn overhead(&self) -> Overhead {
+        let elapsed = self.started.elapsed().as_nanos().max(1);
+        let cpu = thread_cpu_nanos().saturating_sub(self.cpu_nanos_at_start);
+        Overhead {
+            cpu_share: cpu as f64 / elapsed as f64,
+            resident_bytes: resident_bytes(),
+            map_bytes: self.program.map_bytes(),
+            event_latency: self.sideband.latency(),
+        }
+    }
+}
+
+impl WindowStart {
+    fn now(losses: Losses) -> Self {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { unix_nanos: unix.as_nanos() as u64, instant: Instant::now(), losses }
+    }
+}
+
+/// CPU time of the calling thread.
+fn thread_cpu_nanos() -> u64 {
+    let t = clock_gettime(ClockId::ThreadCPUTime);
+    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+}
+
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split_whitespace().nth(1).and_then(|f| f.parse().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}
+
+/// Turns refusals that have a known reason into errors that say what to do.
+fn explain(error: Error) -> Error {
+    let errno = match &error {
+        Error::Load(e) | Error::Kernel(e) | Error::Sampling { error: e, .. } => e.errno(),
+        _ => None,
+    };
+    match (errno, &error) {
+        (Some(bpf_sys::Errno::EPERM | bpf_sys::Errno::EACCES), _) if !is_verifier(&error) => Error::Privileges(Box::new(error)),
+        (Some(bpf_sys::Errno::ENOSYS), Error::Sampling { .. }) => Error::NoPerfEvents,
+        (None, Error::Load(e)) if needs_btf(e) => Error::NoBtf,
+        _ => error,
+    }
+}
+
+/// The verifier's refusals are EACCES too, but have something to say.
+fn is_verifier(error: &Error) -> bool {
+    match error {
+        Error::Load(bpf_loader::Error::InProgram { error, .. }) => {
+            matches!(&**error, bpf_loader::Error::ProgramLoad { log, .. } if !log.text().is_empty())
+        }
+        _ => false,
+    }
+}
+
+fn needs_btf(error: &bpf_loader::Error) -> bool {
+    match error {
+        bpf_loader::Error::InProgram { error, .. } => needs_btf(error),
+        other => matches!(other, bpf_loader::Error::NoKernelBtf { .. }),
+    }
+}

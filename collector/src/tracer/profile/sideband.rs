@@ -1,0 +1,173 @@
+//! Process starts, execs, mappings and exits, as the kernel reports them beside the samples.
+//!
+//! One dummy event a CPU writes them into a perf buffer of its own. They are read on the profiler's tick, and earlier when
+//! a buffer is half full.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bpf_loader::ring::PerfReader;
+use bpf_sys::perf::{self, Scope};
+use bpf_sys::uapi::perf::{PERF_COUNT_SW_DUMMY, PERF_SAMPLE_TID, PERF_SAMPLE_TIME, attr_flags};
+use bpf_sys::{Errno, PerfEventAttr, PerfFd, PerfType};
+use mio::Token;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::symbols::Symbols;
+use crate::error::{Error, Result};
+use crate::merge::Merge;
+use crate::poll::EventLoop;
+use crate::symbolize::sideband::{Trailer, parse_record};
+
+/// Memory for the records of one CPU: a thousand or so.
+const BUFFER_BYTES: usize = 64 << 10;
+const SAMPLE_TYPE: u64 = PERF_SAMPLE_TID | PERF_SAMPLE_TIME;
+/// `CLOCK_MONOTONIC`, so that records of all CPUs have one clock, and the reader has it too.
+const CLOCK: i32 = 1;
+
+/// The sideband buffers of all CPUs online.
+pub struct Sideband {
+    attr: PerfEventAttr,
+    buffers: BTreeMap<u32, Buffer>,
+    merge: Merge<Box<[u8]>>,
+    lost: u64,
+    latency: Duration,
+}
+
+struct Buffer {
+    // The mapping goes before the event.
+    reader: PerfReader,
+    fd: PerfFd,
+}
+
+impl Sideband {
+    /// No buffers yet; [`follow`](Self::follow) opens them.
+    pub fn new() -> Self {
+        Self {
+            attr: PerfEventAttr {
+                kind: PerfType::SOFTWARE,
+                config: PERF_COUNT_SW_DUMMY,
+                sample_type: SAMPLE_TYPE,
+                wakeup: (BUFFER_BYTES / 2) as u32,
+                clockid: CLOCK,
+                flags: attr_flags::MMAP
+                    | attr_flags::MMAP2
+                    | attr_flags::COMM
+                    | attr_flags::COMM_EXEC
+                    | attr_flags::TASK
+                    | attr_flags::SAMPLE_ID_ALL
+                    | attr_flags::WATERMARK
+                    | attr_flags::USE_CLOCKID
+                    | attr_flags::BUILD_ID,
+                ..PerfEventAttr::default()
+            },
+            buffers: BTreeMap::new(),
+            merge: Merge::default(),
+            lost: 0,
+            latency: Duration::ZERO,
+        }
+    }
+
+    /// Opens buffers on CPUs that have come online, and closes those of CPUs that are gone, with what is still in them.
+    /// Their descriptors wake the loop with tokens from `first_token`.
+    ///
+    /// # Errors
+    ///
+    /// An event or its buffer cannot be had.
+    pub fn follow(&mut self, online: &[u32], events: &EventLoop, first_token: usize) -> Result<()> {
+        let gone: Vec<u32> = self.buffers.keys().filter(|cpu| !online.contains(cpu)).copied().collect();
+        for cpu in gone {
+            if let Some(mut buffer) = self.buffers.remove(&cpu) {
+                self.lost += buffer.read_into(&mut self.merge)?;
+                events.remove(&buffer.fd).map_err(Error::io("forgetting a sideband buffer"))?;
+            }
+        }
+        for &cpu in online {
+            if self.buffers.contains_key(&cpu) {
+                continue;
+            }
+            if let Some(buffer) = self.open(cpu)? {
+                let token = Token(first_token + cpu as usize);
+                events.add(&buffer.fd, token).map_err(Error::io("polling a sideband buffer"))?;
+                self.buffers.insert(cpu, buffer);
+            }
+        }
+        Ok(())
+    }
+
+    /// `None` if the CPU went offline meanwhile.
+    fn open(&mut self, cpu: u32) -> Result<Option<Buffer>> {
+        let refused = |error: bpf_sys::Error| Error::Sampling { cpu, error: error.into() };
+        let mut opened = perf::open(&self.attr, Scope::AllProcesses, Some(cpu), None);
+        let with_build_ids = self.attr.flags & attr_flags::BUILD_ID != 0;
+        if with_build_ids && opened.as_ref().is_err_and(|e| matches!(e.errno(), Some(Errno::EINVAL | Errno::E2BIG))) {
+            // Before Linux 5.12 there are no build ids in records; they are read from the files.
+            self.attr.flags &= !attr_flags::BUILD_ID;
+            opened = perf::open(&self.attr, Scope::AllProcesses, Some(cpu), None);
+        }
+        let fd = match opened {
+            Ok(fd) => fd,
+            Err(e) if e.errno() == Some(Errno::ENODEV) => return Ok(None),
+            Err(e) => return Err(refused(e)),
+        };
+        let reader = PerfReader::open(&fd, BUFFER_BYTES / bpf_sys::page_size().min(BUFFER_BYTES)).map_err(refused)?;
+        Ok(Some(Buffer { reader, fd }))
+    }
+
+    /// Reads all buffers, and tells `symbols` what happened, in order.
+    ///
+    /// # Errors
+    ///
+    /// A buffer is not as the kernel writes it.
+    pub fn drain(&mut self, symbols: &mut Symbols) -> Result<()> {
+        let now = monotonic_nanos();
+        for buffer in self.buffers.values_mut() {
+            self.lost += buffer.read_into(&mut self.merge)?;
+        }
+        let trailer = Trailer::new(SAMPLE_TYPE);
+        let (mut count, mut waited) = (0u32, Duration::ZERO);
+        for (time, bytes) in self.merge.drain(now) {
+            waited += Duration::from_nanos(now.saturating_sub(time));
+            count += 1;
+            if let Ok((record, id)) = parse_record(&bytes, trailer) {
+                symbols.observe(&record, &id);
+            }
+        }
+        if count > 0 {
+            self.latency = waited / count;
+        }
+        Ok(())
+    }
+
+    /// Records that found their buffer full.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Mean time from an event to its handling, over the last read that found any.
+    pub fn latency(&self) -> Duration {
+        self.latency
+    }
+}
+
+impl Buffer {
+    /// Moves all records into `merge`; how many the kernel has lost since the last time.
+    fn read_into(&mut self, merge: &mut Merge<Box<[u8]>>) -> Result<u64> {
+        let trailer = Trailer::new(SAMPLE_TYPE);
+        let mut lost = 0;
+        while let Some(record) = self.reader.next().map_err(Error::Sideband)? {
+            lost += record.lost().unwrap_or(0);
+            // What cannot be parsed has no time, and nothing to say.
+            if let Ok((_, id)) = parse_record(record.bytes, trailer) {
+                merge.push(id.time.unwrap_or(0), record.bytes.into());
+            }
+        }
+        Ok(lost)
+    }
+}
+
+/// The clock of the records.
+pub(super) fn monotonic_nanos() -> u64 {
+    let t = clock_gettime(ClockId::Monotonic);
+    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+}

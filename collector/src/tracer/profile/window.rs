@@ -1,0 +1,148 @@
+//! What one window has collected, out of the kernel's tables and into [`Samples`].
+
+use std::collections::HashMap;
+
+use bpf_programs::events::profile::{Count, CountKey, Region, stack_at};
+use bpf_sys::map::{self, BatchCursor};
+use bpf_sys::shared::SharedMapping;
+use bpf_sys::{Errno, MapFd};
+
+use crate::aggregate::{SampleKey, Samples, StackId};
+use crate::error::{Error, Result};
+
+/// Entries read with one call. A call must hold the largest bucket of the kernel's hash table, which it does by far.
+const BATCH: usize = 1024;
+
+/// The tables of one of the two windows.
+#[derive(Debug)]
+pub struct Window {
+    counts: Table,
+    places: Table,
+    regions_map: MapFd,
+    regions: SharedMapping,
+    /// Bytes of one CPU's region.
+    region_bytes: usize,
+}
+
+/// What [`Window::drain`] met on its way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Keys read.
+    pub keys: u64,
+    /// Samples whose stack was named by a place that holds none: a defect, shown as such.
+    pub broken_stacks: u64,
+}
+
+impl Window {
+    /// Maps the regions, and checks that the tables are what the program writes.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not map the regions, or the maps have other sizes.
+    pub fn new(counts: MapFd, places: MapFd, regions_map: MapFd, region_bytes: usize) -> Result<Self> {
+        let regions = SharedMapping::array(&regions_map, true).map_err(|e| Error::Kernel(e.into()))?;
+        let window = Self { counts: Table::new(counts), places: Table::new(places), regions_map, regions, region_bytes };
+        window.reset_regions();
+        Ok(window)
+    }
+
+    /// The table of counts.
+    pub fn counts_map(&self) -> &MapFd {
+        &self.counts.map
+    }
+
+    /// Whether the kernel has batch operations, as far as the last drain found out.
+    pub fn has_batches(&self) -> bool {
+        self.counts.batches
+    }
+
+    /// All maps of the window.
+    pub fn maps(&self) -> [&MapFd; 3] {
+        [&self.counts.map, &self.places.map, &self.regions_map]
+    }
+
+    fn reset_regions(&self) {
+        for start in (0..self.regions.len()).step_by(self.region_bytes) {
+            self.regions.copy_in(start, &Region::EMPTY);
+        }
+    }
+
+    /// Moves everything into `samples`, and leaves the window empty. No program may be using it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's tables cannot be read.
+    pub fn drain(&mut self, samples: &mut Samples) -> Result<Drained> {
+        let Self { counts, places, regions, .. } = self;
+        let mut drained = Drained::default();
+        let mut known: HashMap<u32, Option<StackId>> = HashMap::new();
+        let mut frames = Vec::new();
+        counts.drain(|key, value| {
+            let (Some(key), Some(count)) = (CountKey::decode(key), Count::decode(value)) else { return };
+            drained.keys += 1;
+            let mut stack = |place: u32| match place {
+                0 => None,
+                _ => *known.entry(place).or_insert_with(|| {
+                    stack_at(place, |word| regions.load_acquire_u64(word.checked_mul(8)?), &mut frames)?;
+                    samples.stacks.intern(&frames)
+                }),
+            };
+            let (kernel, user) = (stack(key.kernel_stack), stack(key.user_stack));
+            if (key.kernel_stack != 0 && kernel.is_none()) || (key.user_stack != 0 && user.is_none()) {
+                drained.broken_stacks += count.samples;
+            }
+            samples.add(SampleKey { tgid: key.tgid, tid: key.tid, kernel, user }, count.comm, count.samples);
+        })?;
+        places.drain(|_, _| {})?;
+        self.reset_regions();
+        Ok(drained)
+    }
+}
+
+/// A hash table that is emptied as it is read: in batches, or entry by entry where the kernel has none.
+#[derive(Debug)]
+struct Table {
+    map: MapFd,
+    cursor: BatchCursor,
+    batches: bool,
+    keys: Vec<u8>,
+    values: Vec<u8>,
+}
+
+impl Table {
+    fn new(map: MapFd) -> Self {
+        let cursor = BatchCursor::new(&map);
+        let (keys, values) = (vec![0; BATCH * map.key_size()], vec![0; BATCH * map.value_size()]);
+        Self { map, cursor, batches: true, keys, values }
+    }
+
+    fn drain(&mut self, mut each: impl FnMut(&[u8], &[u8])) -> Result<()> {
+        let (key_size, value_size) = (self.map.key_size(), self.map.value_size());
+        self.cursor.restart();
+        while self.batches {
+            match map::lookup_and_delete_batch(&self.map, &mut self.cursor, &mut self.keys, &mut self.values, 0) {
+                Ok(read) => {
+                    let entries = self.keys.chunks_exact(key_size).zip(self.values.chunks_exact(value_size));
+                    entries.take(read.count as usize).for_each(|(key, value)| each(key, value));
+                    if read.end {
+                        return Ok(());
+                    }
+                }
+                // The type has no batches on this kernel.
+                Err(e) if matches!(e.errno(), Some(Errno::EINVAL | Errno::ENOTSUPP | Errno::EOPNOTSUPP)) => {
+                    self.batches = false;
+                }
+                Err(e) => return Err(Error::Kernel(e.into())),
+            }
+        }
+        let kernel = |e: bpf_sys::Error| Error::Kernel(e.into());
+        let (key, value) = (&mut self.keys[..key_size], &mut self.values[..value_size]);
+        while map::next_key(&self.map, None, key).map_err(kernel)? {
+            if map::lookup(&self.map, key, value, 0).map_err(kernel)? {
+                each(key, value);
+            }
+            map::delete(&self.map, key).map_err(kernel)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,284 @@
+//! OTLP JSON, from encoded bytes.
+//!
+//! The mapping of OTLP 1.11: lowerCamelCase names, 64-bit integers as strings, enums as numbers, bytes as base64
+//! except trace, span and profile ids, which are hexadecimal. Fields with default values are absent, as they are
+//! from the bytes. One message is one line, as the Collector's file exporter writes requests.
+
+use crate::descriptor::{Descriptor, Field, Kind, Label};
+use crate::error::Error;
+use crate::wire::WireType;
+use alloc::string::String;
+use core::fmt::{self, Write as _};
+
+/// How deep messages may be nested, the outermost one included; protobuf decoders have the same limit.
+pub const MAX_DEPTH: usize = 100;
+
+/// Appends the message that `bytes` encode, as one line of JSON without its end of line.
+///
+/// `bytes` must be canonical as this crate writes them: fields known and in ascending order. Anything else is an
+/// error with the offset where it was noticed, and leaves `out` as it was.
+///
+/// ```
+/// use otlp_encode::{json, resource::Resource, wire::Writer};
+///
+/// let mut writer = Writer::new();
+/// let bytes = Resource::encode(&mut writer, |resource| {
+///     resource.attributes([("process.pid", 7)], |kv, (key, value)| kv.int(key, value));
+/// });
+/// let mut line = String::new();
+/// json::transcode(Resource::descriptor(), bytes, &mut line)?;
+/// assert_eq!(line, r#"{"attributes":[{"key":"process.pid","value":{"intValue":"7"}}]}"#);
+/// # Ok::<(), otlp_encode::Error>(())
+/// ```
+///
+/// Errors: [`Error::Truncated`], [`Error::Varint`], [`Error::UnknownField`], [`Error::WireType`],
+/// [`Error::FieldOrder`], [`Error::Utf8`], [`Error::Depth`].
+pub fn transcode(descriptor: &Descriptor, bytes: &[u8], out: &mut String) -> Result<(), Error> {
+    let before = out.len();
+    let result = message(descriptor, &mut Reader { bytes, at: 0 }, out, 1);
+    if result.is_err() {
+        out.truncate(before);
+    }
+    result
+}
+
+/// What remains of a message, which ends where `bytes` end. Offsets count from the start of the outermost one.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn is_empty(&self) -> bool {
+        self.at >= self.bytes.len()
+    }
+
+    fn take(&mut self, n: usize) -> Result<&'a [u8], Error> {
+        let truncated = Error::Truncated { offset: self.bytes.len() };
+        let end = self.at.checked_add(n).ok_or_else(|| truncated.clone())?;
+        let taken = self.bytes.get(self.at..end).ok_or(truncated)?;
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn varint(&mut self) -> Result<u64, Error> {
+        let offset = self.at;
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.take(1)?.first().copied().unwrap_or_default();
+            if shift == 63 && byte > 1 {
+                break;
+            }
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(Error::Varint { offset })
+    }
+
+    /// The content of a length-delimited field, as a reader of its own.
+    fn delimited(&mut self) -> Result<Reader<'a>, Error> {
+        let len = self.varint()?;
+        let at = self.at;
+        self.take(usize::try_from(len).unwrap_or(usize::MAX))?;
+        Ok(Reader { bytes: self.bytes.get(..self.at).unwrap_or_default(), at })
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+}
+
+fn message(
+    descriptor: &Descriptor,
+    reader: &mut Reader<'_>,
+    out: &mut String,
+    depth: usize,
+) -> Result<(), Error> {
+    if depth > MAX_DEPTH {
+        return Err(Error::Depth { offset: reader.at });
+    }
+    out.push('{');
+    let mut last: Option<&Field> = None;
+    while !reader.is_empty() {
+        let offset = reader.at;
+        let header = reader.varint()?;
+        let field = descriptor
+            .fields
+            .iter()
+            .find(|field| u64::from(field.number) == header >> 3)
+            .ok_or(Error::UnknownField { offset, field: header >> 3 })?;
+        if header & 7 != wire_type(field) as u64 {
+            return Err(Error::WireType { offset, field: field.number });
+        }
+        match last {
+            Some(last) if last.number == field.number && field.label == Label::Repeated => out.push(','),
+            Some(last) if last.number >= field.number => {
+                return Err(Error::FieldOrder { offset, field: field.number });
+            }
+            _ => {
+                end_field(last, out);
+                if last.is_some() {
+                    out.push(',');
+                }
+                name(field.name, out);
+                if field.label == Label::Repeated {
+                    out.push('[');
+                }
+            }
+        }
+        if field.label == Label::Packed {
+            packed(field.kind, &mut reader.delimited()?, out)?;
+        } else {
+            value(field.kind, reader, out, depth)?;
+        }
+        last = Some(field);
+    }
+    end_field(last, out);
+    out.push('}');
+    Ok(())
+}
+
+fn end_field(field: Option<&Field>, out: &mut String) {
+    if field.is_some_and(|field| field.label == Label::Repeated) {
+        out.push(']');
+    }
+}
+
+fn wire_type(field: &Field) -> WireType {
+    match (field.label, field.kind) {
+        (Label::Packed, _) => WireType::Delimited,
+        (_, Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Uint64 | Kind::Bool) => WireType::Varint,
+        (_, Kind::Fixed64 | Kind::Double) => WireType::Fixed64,
+        (_, Kind::String | Kind::Bytes | Kind::Id | Kind::Message(_)) => WireType::Delimited,
+    }
+}
+
+fn packed(kind: Kind, reader: &mut Reader<'_>, out: &mut String) -> Result<(), Error> {
+    out.push('[');
+    let first = reader.at;
+    while !reader.is_empty() {
+        if reader.at != first {
+            out.push(',');
+        }
+        scalar(kind, reader, out)?;
+    }
+    out.push(']');
+    Ok(())
+}
+
+fn value(kind: Kind, reader: &mut Reader<'_>, out: &mut String, depth: usize) -> Result<(), Error> {
+    match kind {
+        Kind::Message(descriptor) => message(descriptor(), &mut reader.delimited()?, out, depth + 1),
+        Kind::String => {
+            let content = reader.delimited()?;
+            let text = core::str::from_utf8(content.rest())
+                .map_err(|error| Error::Utf8 { offset: content.at + error.valid_up_to() })?;
+            string(text, out);
+            Ok(())
+        }
+        Kind::Bytes => {
+            base64(reader.delimited()?.rest(), out);
+            Ok(())
+        }
+        Kind::Id => {
+            let id = reader.delimited()?;
+            append(out, format_args!("\""));
+            for byte in id.rest() {
+                append(out, format_args!("{byte:02x}"));
+            }
+            out.push('"');
+            Ok(())
+        }
+        _ => scalar(kind, reader, out),
+    }
+}
+
+/// A number or truth value. The kinds of other content do not get here.
+fn scalar(kind: Kind, reader: &mut Reader<'_>, out: &mut String) -> Result<(), Error> {
+    if let Kind::Fixed64 | Kind::Double = kind {
+        let mut le = [0; 8];
+        le.copy_from_slice(reader.take(8)?);
+        let bits = u64::from_le_bytes(le);
+        if let Kind::Double = kind {
+            double(f64::from_bits(bits), out);
+        } else {
+            append(out, format_args!("\"{bits}\""));
+        }
+        return Ok(());
+    }
+    let value = reader.varint()?;
+    match kind {
+        Kind::Bool => append(out, format_args!("{}", value != 0)),
+        Kind::Int32 => append(out, format_args!("{}", value as i32)),
+        Kind::Uint32 => append(out, format_args!("{}", value as u32)),
+        Kind::Int64 => append(out, format_args!("\"{}\"", value as i64)),
+        _ => append(out, format_args!("\"{value}\"")),
+    }
+    Ok(())
+}
+
+fn append(out: &mut String, text: fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    let _ = out.write_fmt(text);
+}
+
+fn double(value: f64, out: &mut String) {
+    if value.is_finite() {
+        // Debug has an exponent where Display would have hundreds of digits; both read back as the same number.
+        append(out, format_args!("{value:?}"));
+    } else if value.is_nan() {
+        out.push_str("\"NaN\"");
+    } else {
+        out.push_str(if value > 0.0 { "\"Infinity\"" } else { "\"-Infinity\"" });
+    }
+}
+
+/// `string_value` as `"stringValue":`.
+fn name(snake: &str, out: &mut String) {
+    out.push('"');
+    let mut upper = false;
+    for c in snake.trim_start_matches("r#").chars() {
+        if c == '_' {
+            upper = true;
+        } else {
+            out.push(if upper { c.to_ascii_uppercase() } else { c });
+            upper = false;
+        }
+    }
+    out.push_str("\":");
+}
+
+fn string(text: &str, out: &mut String) {
+    out.push('"');
+    let mut rest = text;
+    while let Some(at) = rest.find(|c: char| c < ' ' || c == '"' || c == '\\') {
+        let (plain, special) = rest.split_at(at);
+        out.push_str(plain);
+        let mut chars = special.chars();
+        match chars.next() {
+            Some('\n') => out.push_str("\\n"),
+            Some(c @ ('"' | '\\')) => out.extend(['\\', c]),
+            Some(c) => append(out, format_args!("\\u{:04x}", u32::from(c))),
+            None => {}
+        }
+        rest = chars.as_str();
+    }
+    out.push_str(rest);
+    out.push('"');
+}
+
+fn base64(bytes: &[u8], out: &mut String) {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    out.push('"');
+    for chunk in bytes.chunks(3) {
+        let group =
+            chunk.iter().fold(0, |group, &byte| group << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let digit = DIGITS[(group >> (18 - 6 * place) & 63) as usize];
+            out.push(if place <= chunk.len() { char::from(digit) } else { '=' });
+        }
+    }
+    out.push('"');
+}

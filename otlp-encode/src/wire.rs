@@ -1,0 +1,356 @@
+//! The protobuf wire format, written backwards.
+//!
+//! A length-delimited field is header, length, content. Written from the end of a buffer towards its start, the
+//! content is there before its length is needed: no size pass, no reserved gap, no moving of bytes. The price is
+//! the order of calls: fields in descending number, and repeated fields last element first. The methods that
+//! take several elements iterate backwards themselves; the order of fields is asserted in debug builds. (In a
+//! release build a wrong order still gives a message that every decoder reads, only not the canonical one.)
+
+use alloc::vec::Vec;
+
+/// The smallest buffer that is allocated.
+const MIN_CAPACITY: usize = 1024;
+
+/// How a field's content is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WireType {
+    Varint = 0,
+    Fixed64 = 1,
+    Delimited = 2,
+}
+
+/// A buffer that is filled from its end, and reused.
+#[derive(Debug, Clone, Default)]
+pub struct Writer {
+    buf: Vec<u8>,
+    /// Where the written bytes start; they reach to the end of `buf`.
+    start: usize,
+}
+
+impl Writer {
+    /// An empty buffer; allocates on first use.
+    pub const fn new() -> Self {
+        Self { buf: Vec::new(), start: 0 }
+    }
+
+    /// Forgets what was written and keeps the memory.
+    pub fn clear(&mut self) {
+        self.start = self.buf.len();
+    }
+
+    /// What was written so far.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.buf.get(self.start..).unwrap_or_default()
+    }
+
+    /// How many bytes were written so far.
+    pub fn len(&self) -> usize {
+        self.buf.len() - self.start
+    }
+
+    /// Whether nothing was written since [`clear`](Self::clear).
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.buf.capacity()
+    }
+
+    /// The fields of the outermost message, in front of what was written already.
+    pub fn fields(&mut self) -> Fields<'_> {
+        Fields::new(self)
+    }
+
+    /// Puts bytes in front of what was written already.
+    pub fn prepend(&mut self, bytes: &[u8]) {
+        self.claim(bytes.len()).copy_from_slice(bytes);
+    }
+
+    /// `n` bytes to fill, in front of what was written already.
+    #[inline]
+    fn claim(&mut self, n: usize) -> &mut [u8] {
+        if n > self.start {
+            self.grow(n);
+        }
+        let end = self.start;
+        self.start = end - n;
+        &mut self.buf[self.start..end]
+    }
+
+    #[cold]
+    fn grow(&mut self, n: usize) {
+        let (len, old) = (self.len(), self.buf.len());
+        let new = (len + n).max(old * 2).max(MIN_CAPACITY);
+        self.buf.resize(new, 0);
+        self.buf.copy_within(self.start..old, new - len);
+        self.start = new - len;
+    }
+
+    #[inline]
+    pub(crate) fn varint(&mut self, value: u64) {
+        let n = varint_len(value);
+        let slot = self.claim(n);
+        let mut rest = value;
+        for byte in &mut *slot {
+            *byte = rest as u8 | 0x80;
+            rest >>= 7;
+        }
+        if let Some(last) = slot.last_mut() {
+            *last &= 0x7f;
+        }
+    }
+
+    #[inline]
+    fn tag(&mut self, field: u32, wire_type: WireType) {
+        self.varint(u64::from(field) << 3 | wire_type as u64);
+    }
+}
+
+/// How many bytes a varint takes: one for every 7 bits begun.
+#[inline]
+pub(crate) fn varint_len(value: u64) -> usize {
+    let bits = 64 - (value | 1).leading_zeros();
+    bits.div_ceil(7) as usize
+}
+
+/// The fields of one message, to be written in descending order of their numbers.
+///
+/// Every method writes its field whatever the value is; leaving defaults out is the caller's decision (the
+/// types that [`message!`](crate::message!) makes do so where proto3 does).
+#[derive(Debug)]
+pub struct Fields<'w> {
+    writer: &'w mut Writer,
+    #[cfg(debug_assertions)]
+    last: u32,
+}
+
+impl<'w> Fields<'w> {
+    pub(crate) fn new(writer: &'w mut Writer) -> Self {
+        Self {
+            writer,
+            #[cfg(debug_assertions)]
+            last: u32::MAX,
+        }
+    }
+
+    #[inline]
+    fn in_order(&mut self, field: u32) {
+        #[cfg(debug_assertions)]
+        {
+            assert!(
+                field <= self.last,
+                "field {field} written after field {}: fields go last to first",
+                self.last
+            );
+            self.last = field;
+        }
+        let _ = field;
+    }
+
+    #[inline]
+    fn varint(&mut self, field: u32, value: u64) {
+        self.in_order(field);
+        self.writer.varint(value);
+        self.writer.tag(field, WireType::Varint);
+    }
+
+    /// A `uint32` field.
+    #[inline]
+    pub fn uint32(&mut self, field: u32, value: u32) {
+        self.varint(field, value.into());
+    }
+
+    /// A `uint64` field.
+    #[inline]
+    pub fn uint64(&mut self, field: u32, value: u64) {
+        self.varint(field, value);
+    }
+
+    /// An `int32` field; a negative number takes ten bytes, as the format wants.
+    #[inline]
+    pub fn int32(&mut self, field: u32, value: i32) {
+        self.varint(field, i64::from(value) as u64);
+    }
+
+    /// An `int64` field; a negative number takes ten bytes.
+    #[inline]
+    pub fn int64(&mut self, field: u32, value: i64) {
+        self.varint(field, value as u64);
+    }
+
+    /// A `bool` field.
+    #[inline]
+    pub fn bool(&mut self, field: u32, value: bool) {
+        self.varint(field, value.into());
+    }
+
+    /// A `fixed64` field.
+    #[inline]
+    pub fn fixed64(&mut self, field: u32, value: u64) {
+        self.in_order(field);
+        self.writer.prepend(&value.to_le_bytes());
+        self.writer.tag(field, WireType::Fixed64);
+    }
+
+    /// A `double` field.
+    #[inline]
+    pub fn double(&mut self, field: u32, value: f64) {
+        self.fixed64(field, value.to_bits());
+    }
+
+    /// A `bytes` field.
+    #[inline]
+    pub fn bytes(&mut self, field: u32, value: &[u8]) {
+        self.in_order(field);
+        self.writer.prepend(value);
+        self.writer.varint(value.len() as u64);
+        self.writer.tag(field, WireType::Delimited);
+    }
+
+    /// A `string` field.
+    #[inline]
+    pub fn string(&mut self, field: u32, value: &str) {
+        self.bytes(field, value.as_bytes());
+    }
+
+    /// A nested message, whose fields `fill` writes.
+    #[inline]
+    pub fn message(&mut self, field: u32, fill: impl FnOnce(Fields<'_>)) {
+        self.in_order(field);
+        let end = self.writer.len();
+        fill(Fields::new(self.writer));
+        let len = self.writer.len() - end;
+        self.writer.varint(len as u64);
+        self.writer.tag(field, WireType::Delimited);
+    }
+
+    /// A packed field of varints (`int32`, `int64` and `uint64` alike, sign-extended to 64 bits). Nothing is
+    /// written for no elements.
+    #[inline]
+    pub fn packed_varint(&mut self, field: u32, values: impl DoubleEndedIterator<Item = u64>) {
+        self.in_order(field);
+        let end = self.writer.len();
+        for value in values.rev() {
+            self.writer.varint(value);
+        }
+        let len = self.writer.len() - end;
+        if len > 0 {
+            self.writer.varint(len as u64);
+            self.writer.tag(field, WireType::Delimited);
+        }
+    }
+
+    /// A packed field of `fixed64` numbers, written as one slice. Nothing is written for no elements.
+    #[inline]
+    pub fn packed_fixed64(&mut self, field: u32, values: &[u64]) {
+        self.in_order(field);
+        if values.is_empty() {
+            return;
+        }
+        let len = values.len() * 8;
+        for (slot, value) in self.writer.claim(len).chunks_exact_mut(8).zip(values) {
+            slot.copy_from_slice(&value.to_le_bytes());
+        }
+        self.writer.varint(len as u64);
+        self.writer.tag(field, WireType::Delimited);
+    }
+
+    /// All elements of a repeated field, encoded already with their headers.
+    pub(crate) fn encoded(&mut self, field: u32, elements: &[u8]) {
+        self.in_order(field);
+        self.writer.prepend(elements);
+    }
+
+    /// How many bytes were written so far, of the outermost message.
+    pub fn written(&self) -> usize {
+        self.writer.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    fn bytes(fill: impl FnOnce(&mut Fields<'_>)) -> Vec<u8> {
+        let mut writer = Writer::new();
+        fill(&mut writer.fields());
+        writer.as_bytes().to_vec()
+    }
+
+    #[test]
+    fn varints_at_their_edges() {
+        assert_eq!(bytes(|f| f.uint64(1, 0)), [0x08, 0]);
+        assert_eq!(bytes(|f| f.uint64(1, 127)), [0x08, 0x7f]);
+        assert_eq!(bytes(|f| f.uint64(1, 128)), [0x08, 0x80, 0x01]);
+        assert_eq!(bytes(|f| f.uint64(1, 16_383)), [0x08, 0xff, 0x7f]);
+        assert_eq!(bytes(|f| f.uint64(1, 16_384)), [0x08, 0x80, 0x80, 0x01]);
+        let max = [0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
+        assert_eq!(bytes(|f| f.uint64(1, u64::MAX)), max);
+        assert_eq!(bytes(|f| f.int64(1, -1)), max);
+        assert_eq!(bytes(|f| f.int32(1, -1)), max);
+        for shift in 0..64 {
+            for value in [1u64 << shift, (1 << shift) - 1] {
+                let mut writer = Writer::new();
+                writer.varint(value);
+                assert_eq!(writer.len(), varint_len(value), "{value:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn fields_with_large_numbers() {
+        assert_eq!(bytes(|f| f.bool(15, true)), [0x78, 1]);
+        assert_eq!(bytes(|f| f.bool(16, true)), [0x80, 0x01, 1]);
+        assert_eq!(bytes(|f| f.bool((1 << 29) - 1, true)), [0xf8, 0xff, 0xff, 0xff, 0x0f, 1]);
+    }
+
+    #[test]
+    fn packed_fields_keep_their_order_and_vanish_when_empty() {
+        assert_eq!(bytes(|f| f.packed_varint(1, [1u64, 300].into_iter())), [0x0a, 3, 1, 0xac, 0x02]);
+        assert_eq!(
+            bytes(|f| f.packed_fixed64(1, &[1, 2])),
+            [0x0a, 16, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]
+        );
+        assert_eq!(bytes(|f| f.packed_varint(1, core::iter::empty())), []);
+        assert_eq!(bytes(|f| f.packed_fixed64(1, &[])), []);
+    }
+
+    #[test]
+    fn nested_messages_get_their_length() {
+        let long = vec![7; 200];
+        let got = bytes(|f| {
+            f.message(2, |mut inner| inner.bytes(1, &long));
+            f.message(1, |_| {});
+        });
+        let mut want = vec![0x0a, 0, 0x12, 0xcb, 0x01, 0x0a, 0xc8, 0x01];
+        want.extend(&long);
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn memory_grows_at_the_front_and_is_reused() {
+        let mut writer = Writer::new();
+        writer.prepend(b"end");
+        writer.prepend(&[1; 5000]);
+        assert!(writer.as_bytes().ends_with(b"\x01end"));
+        let capacity = writer.capacity();
+        writer.clear();
+        assert!(writer.is_empty());
+        writer.prepend(&[2; 5003]);
+        assert_eq!(writer.as_bytes(), [2; 5003]);
+        assert_eq!(writer.capacity(), capacity);
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "field 2 written after field 1")]
+    fn ascending_order_is_caught() {
+        bytes(|f| {
+            f.bool(1, true);
+            f.bool(2, true);
+        });
+    }
+}

@@ -1,0 +1,276 @@
+//! What leaves the agent, read by programs that are not ours, and checked by the rules of `profcheck`.
+//!
+//! The foreign readers are Google's protobuf with the official bindings (`conformance/receiver.py`, run by the Python
+//! that `CONFORMANCE_PYTHON` names, with `conformance/requirements.txt` installed) and Google's pprof (`go tool pprof`,
+//! from Debian's package golang-go). A test whose reader is not installed says so and passes.
+
+use collector::convert::pprof;
+use collector::convert::profiles::{DEFAULT_MAX_REQUEST, ProfilesEncoder};
+use collector::model::*;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
+use otlp_encode::{json, profiles};
+use prost::Message;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use tests::profcheck;
+
+/// A window of `samples` samples of four processes and the kernel, with shared callers.
+fn window(samples: u32) -> Profile {
+    let mut profile = Profile {
+        start_unix_nanos: 1_790_000_000_000_000_000,
+        duration_nanos: 10_000_000_000,
+        period_nanos: 10_101_010,
+        losses: Losses { skipped: 4, table_full: 0, no_stack: 2, sideband: 1 },
+        ..Profile::default()
+    };
+    let line = |function: String| Line {
+        function: function.into(),
+        system_name: None,
+        file: Some("src/server.rs".into()),
+        line: 12,
+    };
+    for number in 0..5 {
+        let path = format!("/opt/server-{number}");
+        let is_kernel = number == 0;
+        profile.processes.push(Process {
+            pid: 100 * number,
+            comm: Some(format!("server-{number}").into()),
+            executable_path: (!is_kernel).then(|| path.as_str().into()),
+            container_id: (number == 4).then(|| "0123456789abcdef".into()),
+            service_name: (number == 1).then(|| "checkout".into()),
+        });
+        profile.threads.push(Thread { tid: 100 * number, name: format!("worker-{number}").into() });
+        profile.mappings.push(Mapping {
+            path: if is_kernel { "[kernel]".into() } else { path.into() },
+            build_id: Some(vec![number as u8; 20].into()),
+            memory_start: if is_kernel { 0 } else { 0x1000 },
+            memory_limit: if is_kernel { 0 } else { 0x100_0000 },
+            file_offset: 0,
+        });
+        profile.frames.push(Frame {
+            kind: if is_kernel { FrameKind::Kernel } else { FrameKind::Native },
+            mapping: Some(MappingIdx(number)),
+            address: 0x1000,
+            lines: vec![line(format!("server_{number}::main"))],
+        });
+    }
+    for number in 0..samples {
+        let process = number % 5;
+        let leaf = FrameIdx(profile.frames.len() as u32);
+        profile.frames.push(Frame {
+            kind: FrameKind::Native,
+            mapping: Some(MappingIdx(process)),
+            address: 0x2000 + u64::from(number),
+            lines: vec![line(format!("inlined_{}", number % 7)), line(format!("handler_{number}"))],
+        });
+        profile.samples.push(Sample {
+            process: ProcessIdx(process),
+            thread: ThreadIdx(process),
+            stack: StackIdx(number),
+            count: 1 + u64::from(number % 3),
+        });
+        profile.stacks.push(vec![leaf, FrameIdx(process)]);
+    }
+    profile
+}
+
+fn requests(profile: &Profile, max_request: usize) -> Vec<Vec<u8>> {
+    let mut requests = Vec::new();
+    let mut encoder = ProfilesEncoder::new(1, max_request);
+    encoder.encode(profile, [3; 16], |request| requests.push(request.to_vec())).unwrap();
+    requests
+}
+
+#[test]
+fn requests_keep_the_rules_of_profcheck_split_or_not() {
+    let profile = window(2_000);
+    for limit in [DEFAULT_MAX_REQUEST, 50_000, 8_000, 1] {
+        let requests = requests(&profile, limit);
+        assert_eq!(requests.len() > 1, limit < DEFAULT_MAX_REQUEST);
+        for request in requests {
+            let decoded = ExportProfilesServiceRequest::decode(request.as_slice()).unwrap();
+            let violations: Vec<String> =
+                profcheck::check(&decoded).iter().map(ToString::to_string).collect();
+            assert_eq!(violations, [""; 0], "limit {limit}");
+        }
+    }
+}
+
+fn python() -> OsString {
+    std::env::var_os("CONFORMANCE_PYTHON").unwrap_or_else(|| "python3".into())
+}
+
+/// `conformance/receiver.py`, waiting for `requests` requests.
+struct Receiver {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    http_port: u16,
+}
+
+impl Receiver {
+    /// `None`, with the reason printed, where its Python modules are missing.
+    fn start(requests: usize, output: &Path) -> Option<Self> {
+        let python = python();
+        let imports = "import opentelemetry.proto.collector.profiles.v1development.profiles_service_pb2";
+        let installed = Command::new(&python).args(["-c", imports]).stderr(Stdio::null()).status();
+        if !installed.is_ok_and(|status| status.success()) {
+            println!("skipped: {python:?} has not what conformance/requirements.txt lists");
+            return None;
+        }
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/receiver.py");
+        let mut child = Command::new(python)
+            .arg(script)
+            .args(["--requests", &requests.to_string(), "--timeout", "60", "--output"])
+            .arg(output)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let http_port = line.trim().strip_prefix("http ").unwrap().parse().unwrap();
+        Some(Self { child, stdout, http_port })
+    }
+
+    /// The status of a POST.
+    fn post(&self, path: &str, encoding: &str, body: &[u8]) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.http_port)).unwrap();
+        let header = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-protobuf\r\n\
+             Content-Encoding: {encoding}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(header.as_bytes()).unwrap();
+        stream.write_all(body).unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        response.split(' ').nth(1).unwrap().to_owned()
+    }
+
+    /// The summary, and whether it was content.
+    fn finish(mut self) -> (String, bool) {
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).unwrap();
+        (rest.lines().last().unwrap().to_owned(), self.child.wait().unwrap().success())
+    }
+}
+
+/// A file that goes when the test ends.
+struct TempFile(PathBuf);
+
+impl TempFile {
+    fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("ebpf-otlp-{}-{name}", std::process::id())))
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn googles_protobuf_decodes_every_field() {
+    let profile = window(2_000);
+    let requests = requests(&profile, 100_000);
+    let output = TempFile::new("received.jsonl");
+    let Some(receiver) = Receiver::start(requests.len(), &output.0) else { return };
+    for (n, request) in requests.iter().enumerate() {
+        let status = if n % 2 == 0 {
+            receiver.post("/v1development/profiles", "identity", request)
+        } else {
+            let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+            gzip.write_all(request).unwrap();
+            receiver.post("/v1development/profiles", "gzip", &gzip.finish().unwrap())
+        };
+        assert_eq!(status, "200");
+    }
+    let (summary, content) = receiver.finish();
+    assert!(content, "{summary}");
+    for expected in [
+        r#""protobuf": "upb""#.to_owned(),
+        r#""samples": 2000"#.to_owned(),
+        r#""unknown_fields": 0"#.to_owned(),
+        // Google's encoder writes the same bytes.
+        format!(r#""canonical": {}"#, requests.len()),
+    ] {
+        assert!(summary.contains(&expected), "{expected} in {summary}");
+    }
+    equal_json(&requests, &output.0);
+}
+
+/// Our JSON says the same as what Google's mapping made of the requests, which has ids in base64.
+fn equal_json(requests: &[Vec<u8>], googles: &Path) {
+    let mut lines = String::new();
+    for request in requests {
+        json::transcode(profiles::ExportProfilesServiceRequest::descriptor(), request, &mut lines).unwrap();
+        lines.push('\n');
+    }
+    let ours = TempFile::new("ours.jsonl");
+    std::fs::write(&ours.0, &lines).unwrap();
+    let script = "
+import base64, json, sys
+ours, googles = ([json.loads(line) for line in open(path)] for path in sys.argv[1:])
+for request in googles:
+    for resource in request['resourceProfiles']:
+        for profile in resource['scopeProfiles'][0]['profiles']:
+            profile['profileId'] = base64.b64decode(profile['profileId']).hex()
+assert len(ours) > 1 and ours == googles
+";
+    let status = Command::new(python()).args(["-c", script]).arg(&ours.0).arg(googles).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn the_receiver_refuses_what_is_no_request() {
+    let output = TempFile::new("refused.jsonl");
+    let Some(receiver) = Receiver::start(1, &output.0) else { return };
+    assert_eq!(receiver.post("/v1development/profiles", "identity", b"\x0a\xff"), "400");
+    assert_eq!(receiver.post("/v1development/profiles", "gzip", b"not gzip"), "400");
+    assert_eq!(receiver.post("/v1/profiles", "identity", b""), "404");
+    // Field 99 is unknown: decoded, counted, and not content with it.
+    assert_eq!(receiver.post("/v1development/profiles", "identity", b"\x98\x06\x01"), "200");
+    let (summary, content) = receiver.finish();
+    assert!(summary.contains(r#""refused": 3"#) && summary.contains(r#""unknown_fields": 1"#), "{summary}");
+    assert!(!content);
+}
+
+#[test]
+fn googles_pprof_reads_the_file() {
+    let profile = window(500);
+    let file = TempFile::new("profile.pb.gz");
+    pprof::write(&profile, std::fs::File::create(&file.0).unwrap()).unwrap();
+    let pprof = |arguments: &[&str]| {
+        let output = Command::new("go").args(["tool", "pprof"]).args(arguments).arg(&file.0).output().ok()?;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Some(String::from_utf8(output.stdout).unwrap())
+    };
+    let Some(raw) = pprof(&["-raw"]) else {
+        println!("skipped: go tool pprof is not installed (Debian: golang-go)");
+        return;
+    };
+    assert!(raw.contains("PeriodType: cpu nanoseconds"), "{raw}");
+    assert!(raw.contains("Period: 10101010"), "{raw}");
+    assert!(raw.contains("samples/count cpu/nanoseconds"), "{raw}");
+    assert!(raw.contains("lost samples: 4"), "{raw}");
+    for label in ["pid:[100]", "tid:[100]", "thread:[worker-1]", "process:[server-1]"] {
+        assert!(raw.contains(label), "{label} in {raw}");
+    }
+    assert!(raw.contains("/opt/server-1 0101010101010101010101010101010101010101 [FN][FL][LN][IN]"), "{raw}");
+
+    let total: u64 = profile.samples.iter().map(|sample| sample.count).sum();
+    let top = pprof(&["-top", "-sample_index=samples", "-cum"]).unwrap();
+    assert!(top.contains(&format!("of {total} total")), "{top}");
+    let of_one: u64 =
+        profile.samples.iter().filter(|sample| sample.process.0 == 1).map(|sample| sample.count).sum();
+    let main = top.lines().find(|line| line.ends_with("server_1::main")).unwrap();
+    assert_eq!(main.split_whitespace().nth(3), Some(of_one.to_string().as_str()), "{top}");
+    let focused = pprof(&["-top", "-sample_index=samples", "-tagfocus=process=server-2"]).unwrap();
+    assert!(!focused.contains("server_1::main") && focused.contains("server_2::main"), "{focused}");
+}
