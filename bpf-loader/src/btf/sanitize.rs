@@ -190,47 +190,58 @@ impl<'b> Sanitizer<'b> {
         let prototype_at = self.btf.types_from(prototype.id())?.at;
         for (row, param) in Self::rows(prototype_at, 2).zip(prototype.params()) {
             if param.name_offset == 0 && param.type_id != BtfId::VOID {
-                let name = match self.argument {
-                    Some(name) => name,
-                    None => *self.argument.insert(self.edit.add_string(b"arg")?),
-                };
-                self.edit.set(row, name);
+                self.name_argument(row)?;
             }
         }
         Ok(())
     }
 
+    fn name_argument(&mut self, row: usize) -> Result<(), Error> {
+        let name = match self.argument {
+            Some(name) => name,
+            None => *self.argument.insert(self.edit.add_string(b"arg")?),
+        };
+        self.edit.set(row, name);
+        Ok(())
+    }
+
     /// Replaces what the kernel doesn't know by something of the same size that it does.
     fn downgrade(&mut self, at: usize, ty: Type<'b>) -> Result<(), Error> {
-        let lacks = *self.features;
+        let known = *self.features;
         match ty.kind() {
             Kind::Ptr if ty.name_offset() != 0 => self.edit.set(at, 0),
-            Kind::Var if !lacks.datasec => self.become_byte(at),
-            Kind::DeclTag if !lacks.decl_tag => self.become_byte(at),
-            Kind::Datasec if !lacks.datasec => self.become_struct(at, ty)?,
-            Kind::Datasec if !lacks.question_mark_datasec => {
+            Kind::Var if !known.datasec => self.become_byte(at),
+            Kind::DeclTag if !known.decl_tag => self.become_byte(at),
+            Kind::Datasec if !known.datasec => self.become_struct(at, ty)?,
+            Kind::Datasec if !known.question_mark_datasec => {
                 if let Some((b'?', rest)) = ty.name_bytes()?.split_first() {
                     let name = self.edit.add_string(&[b"_", rest].concat())?;
                     self.edit.set(at, name);
                 }
             }
-            Kind::FuncProto if !lacks.func => {
+            Kind::FuncProto if !known.func => {
                 self.set_info(at, Kind::Enum, ty.vlen());
                 self.edit.set(at + 8, 4);
+                // An enumerator without a name would be refused.
+                for row in Self::rows(at, 2).take(ty.vlen() as usize) {
+                    if self.edit.word(row) == 0 {
+                        self.name_argument(row)?;
+                    }
+                }
             }
-            Kind::Func if !lacks.func => self.set_info(at, Kind::Typedef, 0),
-            Kind::Func if !lacks.func_global => self.set_info(at, Kind::Func, Linkage::Static.number()),
-            Kind::Float if !lacks.float => {
+            Kind::Func if !known.func => self.set_info(at, Kind::Typedef, 0),
+            Kind::Func if !known.func_global => self.set_info(at, Kind::Func, Linkage::Static.number()),
+            Kind::Float if !known.float => {
                 // `float` is no name that the kernel would take for a structure.
                 self.edit.set(at, 0);
                 self.set_info(at, Kind::Struct, 0);
             }
-            Kind::TypeTag if !lacks.type_tag => {
+            Kind::TypeTag if !known.type_tag => {
                 self.edit.set(at, 0);
                 self.set_info(at, Kind::Const, 0);
             }
-            Kind::Enum if !lacks.enum64 => self.set_info(at, Kind::Enum, ty.vlen()),
-            Kind::Enum64 if !lacks.enum64 => self.become_union(at, ty)?,
+            Kind::Enum if !known.enum64 => self.set_info(at, Kind::Enum, ty.vlen()),
+            Kind::Enum64 if !known.enum64 => self.become_union(at, ty)?,
             _ => {}
         }
         Ok(())

@@ -73,7 +73,10 @@ fn functions_become_aliases_of_enumerations() {
     let int = b.int("int", 4, SIGNED);
     let proto = b.prototype(int, &[("x", int)]);
     let f = b.function("f", proto, Linkage::Global);
+    let pointed_to = b.prototype(int, &[("", int), ("", BtfId::VOID)]);
     let out = sanitized(&b, BtfFeatures { func: false, ..BtfFeatures::ALL });
+    let enumerators = out.type_by_id(pointed_to).unwrap().enumerators();
+    assert_eq!(enumerators.map(|e| e.name().unwrap()).collect::<Vec<_>>(), ["arg", "arg"]);
     assert_eq!((shape(&out, f), shape(&out, proto)), ((Kind::Typedef, "f", proto.0), (Kind::Enum, "", 4)));
     assert_eq!((out.type_by_id(f).unwrap().vlen(), out.type_by_id(proto).unwrap().vlen()), (0, 1));
 
