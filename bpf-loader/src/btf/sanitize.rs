@@ -4,6 +4,8 @@
 //! sizes of types stay, so `.BTF.ext`, maps and instructions need no change. CO-RE relocations are resolved against the
 //! original.
 
+use std::collections::HashSet;
+
 use super::edit::Edit;
 use super::encode::info;
 use super::types::{HEADER_LEN, Type};
@@ -62,14 +64,22 @@ const BUILTINS: [&[u8]; 4] = [b"memcpy", b"memmove", b"memset", b"memcmp"];
 ///
 /// `BtfString`, `BtfTypeId` if a type needed refers to nothing; `BtfBase` for module BTF; `BtfTooLarge`.
 pub fn sanitize(btf: &Btf<'_>, features: &BtfFeatures) -> Result<Vec<u8>, Error> {
-    let mut work =
-        Sanitizer { btf, features, edit: Edit::new(btf)?, dummy: None, placeholder: None, argument: None };
+    let mut work = Sanitizer {
+        btf,
+        features,
+        edit: Edit::new(btf)?,
+        int: None,
+        dummy: None,
+        placeholder: None,
+        argument: None,
+        named: HashSet::new(),
+    };
     if !features.layout {
         work.edit.drop_layout();
     }
     work.each(|work, at, ty| match ty.kind() {
-        Kind::Datasec if ty.name_bytes()? == b".ksyms" => work.ksyms(at, ty),
-        Kind::Datasec if ty.name_bytes()? == b".kconfig" => work.kconfig(ty),
+        Kind::Datasec if ty.name_is(b".ksyms") => work.ksyms(at, ty),
+        Kind::Datasec if ty.name_is(b".kconfig") => work.kconfig(ty),
         Kind::Func => work.function(at, ty),
         _ => Ok(()),
     })?;
@@ -81,12 +91,16 @@ struct Sanitizer<'b> {
     btf: &'b Btf<'b>,
     features: &'b BtfFeatures,
     edit: Edit,
+    /// The 32-bit integer that external variables become.
+    int: Option<BtfId>,
     /// The variable that stands for external functions, and its name.
     dummy: Option<(BtfId, u32)>,
     /// The one-byte integer that stands for the values of a 64-bit enumeration.
     placeholder: Option<BtfId>,
     /// The name given to parameters without one.
     argument: Option<u32>,
+    /// Prototypes whose parameters all have names by now: many functions may share one.
+    named: HashSet<BtfId>,
 }
 
 impl<'b> Sanitizer<'b> {
@@ -114,14 +128,18 @@ impl<'b> Sanitizer<'b> {
 
     /// A 32-bit integer, the object's own if it has one.
     fn int32(&mut self) -> Result<BtfId, Error> {
-        let known = self.btf.types().find(|ty| ty.int().is_some_and(|int| int.bits == 32));
-        match known {
-            Some(ty) => Ok(ty.id()),
+        if let Some(known) = self.int {
+            return Ok(known);
+        }
+        let own = self.btf.types().find(|ty| ty.int().is_some_and(|int| int.bits == 32));
+        let int = match own {
+            Some(ty) => ty.id(),
             None => {
                 let name = self.edit.add_string(b"int")?;
-                self.edit.add_type(&[name, info(Kind::Int, 0, false), 4, 1 << 24 | 32])
+                self.edit.add_type(&[name, info(Kind::Int, 0, false), 4, 1 << 24 | 32])?
             }
-        }
+        };
+        Ok(*self.int.insert(int))
     }
 
     /// External kernel symbols: variables become integers, functions' places are taken by a dummy variable.
@@ -180,11 +198,11 @@ impl<'b> Sanitizer<'b> {
 
     /// Names the unnamed parameters of a function, which the kernel requires of functions though not of pointers to them.
     fn function(&mut self, at: usize, function: Type<'b>) -> Result<(), Error> {
-        if BUILTINS.contains(&function.name_bytes()?) {
+        if BUILTINS.iter().any(|builtin| function.name_is(builtin)) {
             self.set_info(at, Kind::Func, Linkage::Static.number());
         }
         let prototype = self.btf.type_by_id(function.referred())?;
-        if prototype.kind() != Kind::FuncProto {
+        if prototype.kind() != Kind::FuncProto || !self.named.insert(prototype.id()) {
             return Ok(());
         }
         let prototype_at = self.btf.types_from(prototype.id())?.at;

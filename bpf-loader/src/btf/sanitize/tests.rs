@@ -160,3 +160,16 @@ fn what_rustc_writes_is_evened_out() {
     let linkage = |id| out.type_by_id(id).unwrap().func_linkage();
     assert_eq!((linkage(memset), linkage(mine)), (Some(Linkage::Static), Some(Linkage::Global)));
 }
+
+#[test]
+fn renaming_cannot_fill_memory() {
+    let mut b = Builder::new(Endian::Little);
+    let name = ".".repeat(10_000);
+    for _ in 0..2_000 {
+        b.datasec(&name, 4, &[]);
+    }
+    let btf = Btf::parse(b.build()).unwrap();
+    assert!(sanitize(&btf, &BtfFeatures::ALL).is_ok());
+    let old = BtfFeatures { datasec: false, ..BtfFeatures::ALL };
+    assert_eq!(sanitize(&btf, &old), Err(Error::BtfTooLarge));
+}
