@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bpf_loader::btf::{Btf, BtfId, Kind};
+use bpf_loader::bytes::Endian;
 use bpf_loader::core_relo::POISON;
 use support::machine::{Machine, Stop};
 use support::{BpfObject, Target, clang, clang_bpf, has_clang};
@@ -173,7 +174,7 @@ fn programs_see_what_the_kernel_s_table_says() {
             compiled.entry(file.clone()).or_insert_with(|| {
                 let text = std::fs::read_to_string(selftests.join("progs").join(file)).unwrap();
                 let multiarch = format!("-I/usr/include/{}-linux-gnu", std::env::consts::ARCH);
-                clang_bpf(&selftests, &["-Iprogs", &multiarch], &text)
+                clang_bpf(&selftests, Endian::Little, &["-Iprogs", &multiarch], &text)
             });
         }
         let object = BpfObject::parse(&compiled[&case.object]);

@@ -286,6 +286,11 @@ impl<'a> Btf<'a> {
         }
     }
 
+    /// Is there a string at `offset`? As the section ends with a NUL, any place in it will do.
+    fn check_string(&self, offset: u32) -> Result<(), Error> {
+        if self.string_tail(offset).is_empty() { Err(Error::BtfString { offset }) } else { Ok(()) }
+    }
+
     /// The string at `offset`, as bytes.
     ///
     /// # Errors

@@ -452,7 +452,7 @@ impl<'b> Type<'b> {
     }
 
     pub(super) fn validate(&self) -> Result<(), Error> {
-        self.name_bytes()?;
+        self.btf.check_string(self.name)?;
         if let Some(id) = self.type_id() {
             let referred = self.btf.type_by_id(id)?;
             if self.kind() == Kind::Func && referred.kind() != Kind::FuncProto {
@@ -465,14 +465,14 @@ impl<'b> Type<'b> {
             self.btf.type_by_id(array.index)?;
         }
         for member in self.members() {
-            self.btf.string_bytes(member.name_offset)?;
+            self.btf.check_string(member.name_offset)?;
             self.btf.type_by_id(member.type_id)?;
         }
         for enumerator in self.enumerators() {
-            self.btf.string_bytes(enumerator.name_offset)?;
+            self.btf.check_string(enumerator.name_offset)?;
         }
         for param in self.params() {
-            self.btf.string_bytes(param.name_offset)?;
+            self.btf.check_string(param.name_offset)?;
             self.btf.type_by_id(param.type_id)?;
         }
         for var in self.section_vars() {

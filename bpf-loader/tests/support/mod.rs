@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bpf_loader::Error;
 use bpf_loader::btf::Btf;
 use bpf_loader::btf::ext::{BtfExt, CoreRelo};
+use bpf_loader::bytes::Endian;
 use bpf_loader::core_relo::{Patched, patch, resolve};
 use bpf_loader::insn::InsnIdx;
 use bpf_loader::target::{ModuleBtf, TargetBtf};
@@ -57,9 +58,11 @@ pub fn clang(dir: &Path, args: &[&str], text: &str) -> Vec<u8> {
     object
 }
 
-/// Compiles C text for BPF.
-pub fn clang_bpf(dir: &Path, include: &[&str], text: &str) -> Vec<u8> {
-    let mut args = vec!["-target", "bpf", "-mcpu=v3", "-g", "-O2", "-c", "-ffreestanding", "-Wno-everything"];
+/// Compiles C text for BPF of a byte order.
+pub fn clang_bpf(dir: &Path, endian: Endian, include: &[&str], text: &str) -> Vec<u8> {
+    let target = if endian == Endian::Little { "bpfel" } else { "bpfeb" };
+    let mut args =
+        vec!["-target", target, "-mcpu=v3", "-g", "-O2", "-c", "-ffreestanding", "-Wno-everything"];
     args.extend(include);
     clang(dir, &args, text)
 }
@@ -84,13 +87,15 @@ impl BpfObject {
         let section =
             |name| file.section_by_name(name).map(|s| s.data().unwrap().to_vec()).unwrap_or_default();
         let btf = Btf::parse(section(".BTF")).unwrap().with_pointer_size(8);
+        let big_endian = btf.endian() == Endian::Big;
         let (mut code, mut data) = (HashMap::new(), Vec::new());
         for section in file.sections() {
             let name = section.name().unwrap().to_owned();
             let bytes = section.data().unwrap();
             match section.kind() {
                 object::SectionKind::Text => {
-                    let words = bytes.chunks_exact(8).map(|b| Insn::from_bytes(b.try_into().unwrap(), false));
+                    let words =
+                        bytes.chunks_exact(8).map(|b| Insn::from_bytes(b.try_into().unwrap(), big_endian));
                     let mut insns: Vec<_> = words.collect();
                     for (at, relocation) in section.relocations() {
                         let RelocationTarget::Symbol(index) = relocation.target() else { continue };

@@ -26,6 +26,8 @@ pub struct Named {
 
 /// Who knows names.
 pub trait Names {
+    /// All kernel addresses that will be asked for, so that one look-up can serve them.
+    fn prepare_kernel(&mut self, addresses: Vec<u64>);
     /// A process that was sampled.
     fn process(&mut self, pid: u32) -> Process;
     /// An address in the kernel.
@@ -65,6 +67,7 @@ pub fn name(samples: &Samples, info: WindowInfo, names: &mut impl Names) -> Prof
         addresses: HashMap::new(),
         stacks: HashMap::new(),
     };
+    namer.prepare_kernel(samples);
     // In the order of their keys, so that the same samples always give the same profile.
     let mut keys: Vec<_> = samples.counts.iter().collect();
     keys.sort_unstable_by_key(|(key, _)| **key);
@@ -120,7 +123,21 @@ fn intern<K: std::hash::Hash + Eq + Clone, I: Copy>(
     id
 }
 
+/// The address to look up: a caller's is where it goes on, which may be past its end; the call is just before.
+fn looked_up(depth: usize, address: u64) -> u64 {
+    if depth == 0 { address } else { address.wrapping_sub(1) }
+}
+
 impl<N: Names> Namer<'_, N> {
+    fn prepare_kernel(&mut self, samples: &Samples) {
+        let mut stacks: Vec<StackId> = samples.counts.keys().filter_map(|key| key.kernel).collect();
+        stacks.sort_unstable();
+        stacks.dedup();
+        let stacks = stacks.into_iter().map(|id| samples.stacks.get(id));
+        let addresses = stacks.flat_map(|stack| stack.iter().enumerate().map(|(depth, &a)| looked_up(depth, a)));
+        self.names.prepare_kernel(addresses.collect());
+    }
+
     fn process(&mut self, pid: u32) -> ProcessIdx {
         if let Some(&found) = self.processes.get(&pid) {
             return found;
@@ -157,9 +174,7 @@ impl<N: Names> Namer<'_, N> {
         for (space, id) in [(None, kernel), (Some(pid), user)] {
             let addresses = id.map(|id| samples.stacks.get(id)).unwrap_or_default();
             for (depth, &address) in addresses.iter().enumerate() {
-                // A caller's address is where it goes on, which may be past its end; the call is just before.
-                let address = if depth == 0 { address } else { address.wrapping_sub(1) };
-                let (frame, is_code) = self.frame(space, address);
+                let (frame, is_code) = self.frame(space, looked_up(depth, address));
                 // A walk by frame pointers goes on into whatever the first function found in the register.
                 if depth > 0 && !is_code {
                     break;
@@ -198,6 +213,7 @@ mod tests {
     struct Table;
 
     impl Names for Table {
+        fn prepare_kernel(&mut self, _addresses: Vec<u64>) {}
         fn process(&mut self, pid: u32) -> Process {
             Process { pid, ..Process::default() }
         }

@@ -92,6 +92,10 @@ impl Symbols {
 }
 
 impl Names for Symbols {
+    fn prepare_kernel(&mut self, addresses: Vec<u64>) {
+        self.symbolizer.prepare_kernel(addresses);
+    }
+
     fn process(&mut self, pid: u32) -> Process {
         match self.processes.get(&pid) {
             Some(process) => process.clone(),
