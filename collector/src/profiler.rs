@@ -181,6 +181,7 @@ fn serve(
                     let _ = answer.send(session.overhead());
                 }
                 Command::Stop => {
+                    session.pause()?;
                     each_window(session.finish_window()?);
                     return Ok(());
                 }

@@ -109,6 +109,8 @@ fn sample(
         let now = Instant::now();
         if interrupted || end.is_some_and(|end| now >= end) {
             display.erase();
+            // Naming is no part of what was asked for.
+            session.pause()?;
             collected.take(session.finish_window()?);
             return Ok(());
         }

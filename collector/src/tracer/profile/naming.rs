@@ -20,10 +20,14 @@ pub struct Named {
     pub mapping: Option<Mapping>,
     /// Functions, innermost first.
     pub lines: Vec<Line>,
+    /// Nothing can be executed there: this is no code address.
+    pub not_code: bool,
 }
 
 /// Who knows names.
 pub trait Names {
+    /// All kernel addresses that will be asked for, so that one look-up can serve them.
+    fn prepare_kernel(&mut self, addresses: Vec<u64>);
     /// A process that was sampled.
     fn process(&mut self, pid: u32) -> Process;
     /// An address in the kernel.
@@ -63,6 +67,7 @@ pub fn name(samples: &Samples, info: WindowInfo, names: &mut impl Names) -> Prof
         addresses: HashMap::new(),
         stacks: HashMap::new(),
     };
+    namer.prepare_kernel(samples);
     // In the order of their keys, so that the same samples always give the same profile.
     let mut keys: Vec<_> = samples.counts.iter().collect();
     keys.sort_unstable_by_key(|(key, _)| **key);
@@ -97,8 +102,8 @@ struct Namer<'n, N> {
     threads: HashMap<u32, ThreadIdx>,
     mappings: HashMap<Mapping, MappingIdx>,
     frames: HashMap<Frame, FrameIdx>,
-    /// By process (`None` for the kernel) and address.
-    addresses: HashMap<(Option<u32>, u64), FrameIdx>,
+    /// By process (`None` for the kernel) and address: the frame, and whether there is code.
+    addresses: HashMap<(Option<u32>, u64), (FrameIdx, bool)>,
     stacks: HashMap<Vec<FrameIdx>, StackIdx>,
 }
 
@@ -118,7 +123,21 @@ fn intern<K: std::hash::Hash + Eq + Clone, I: Copy>(
     id
 }
 
+/// The address to look up: a caller's is where it goes on, which may be past its end; the call is just before.
+fn looked_up(depth: usize, address: u64) -> u64 {
+    if depth == 0 { address } else { address.wrapping_sub(1) }
+}
+
 impl<N: Names> Namer<'_, N> {
+    fn prepare_kernel(&mut self, samples: &Samples) {
+        let mut stacks: Vec<StackId> = samples.counts.keys().filter_map(|key| key.kernel).collect();
+        stacks.sort_unstable();
+        stacks.dedup();
+        let stacks = stacks.into_iter().map(|id| samples.stacks.get(id));
+        let addresses = stacks.flat_map(|stack| stack.iter().enumerate().map(|(depth, &a)| looked_up(depth, a)));
+        self.names.prepare_kernel(addresses.collect());
+    }
+
     fn process(&mut self, pid: u32) -> ProcessIdx {
         if let Some(&found) = self.processes.get(&pid) {
             return found;
@@ -155,15 +174,18 @@ impl<N: Names> Namer<'_, N> {
         for (space, id) in [(None, kernel), (Some(pid), user)] {
             let addresses = id.map(|id| samples.stacks.get(id)).unwrap_or_default();
             for (depth, &address) in addresses.iter().enumerate() {
-                // A caller's address is where it goes on, which may be past its end; the call is just before.
-                let address = if depth == 0 { address } else { address.wrapping_sub(1) };
-                frames.push(self.frame(space, address));
+                let (frame, is_code) = self.frame(space, looked_up(depth, address));
+                // A walk by frame pointers goes on into whatever the first function found in the register.
+                if depth > 0 && !is_code {
+                    break;
+                }
+                frames.push(frame);
             }
         }
         intern(&mut self.profile.stacks, &mut self.stacks, frames, StackIdx)
     }
 
-    fn frame(&mut self, space: Option<u32>, address: u64) -> FrameIdx {
+    fn frame(&mut self, space: Option<u32>, address: u64) -> (FrameIdx, bool) {
         if let Some(&found) = self.addresses.get(&(space, address)) {
             return found;
         }
@@ -174,8 +196,9 @@ impl<N: Names> Namer<'_, N> {
         let mapping = named.mapping.map(|m| intern(&mut self.profile.mappings, &mut self.mappings, m, MappingIdx));
         let frame = Frame { kind: named.kind, mapping, address: named.address, lines: named.lines };
         let id = intern(&mut self.profile.frames, &mut self.frames, frame, FrameIdx);
-        self.addresses.insert((space, address), id);
-        id
+        let found = (id, !named.not_code);
+        self.addresses.insert((space, address), found);
+        found
     }
 }
 
@@ -184,10 +207,13 @@ mod tests {
     use super::*;
     use crate::aggregate::SampleKey;
 
+    const NOWHERE: u64 = 1;
+
     /// Function names by address; two processes map the same file at different places.
     struct Table;
 
     impl Names for Table {
+        fn prepare_kernel(&mut self, _addresses: Vec<u64>) {}
         fn process(&mut self, pid: u32) -> Process {
             Process { pid, ..Process::default() }
         }
@@ -202,7 +228,7 @@ mod tests {
     fn named(kind: FrameKind, address: u64, function: &str) -> Named {
         let line = Line { function: function.into(), system_name: None, file: None, line: 0 };
         let mapping = Some(Mapping { path: "/bin/x".into(), ..Mapping::default() });
-        Named { kind, address, mapping, lines: vec![line] }
+        Named { kind, address, mapping, lines: vec![line], not_code: address == NOWHERE }
     }
 
     #[test]
@@ -217,6 +243,15 @@ mod tests {
         assert_eq!((profile.stacks.len(), profile.samples.len(), profile.mappings.len()), (1, 2, 1));
         assert_eq!(profile.threads[1], Thread { tid: 20, name: "t".into() });
         assert_eq!(profile.processes[0].comm.as_deref(), Some("t"), "the only name that is known");
+    }
+
+    #[test]
+    fn a_walk_ends_where_there_is_no_code() {
+        let mut samples = Samples::default();
+        let user = samples.stacks.intern(&[0x1008, 0x1010, 0x1000 + NOWHERE + 1, 0x1018]);
+        samples.add(SampleKey { tgid: 1, tid: 1, kernel: None, user }, [0; 16], 1);
+        let profile = name(&samples, WindowInfo::default(), &mut Table);
+        assert_eq!(profile.stacks[0].len(), 2);
     }
 
     #[test]

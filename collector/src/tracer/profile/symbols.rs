@@ -7,7 +7,7 @@ use super::sideband::monotonic_nanos;
 use crate::enrich;
 use crate::model::Process;
 use crate::symbolize::sideband::{Record, SampleId};
-use crate::symbolize::{AddressSpace, Host, HostSymbolizer, Resolved, Symbolizer};
+use crate::symbolize::{AddressSpace, Host, HostSymbolizer, Miss, Resolved, Symbolizer};
 
 /// Knows the processes that were sampled, and the names of what they ran.
 pub struct Symbols {
@@ -92,6 +92,10 @@ impl Symbols {
 }
 
 impl Names for Symbols {
+    fn prepare_kernel(&mut self, addresses: Vec<u64>) {
+        self.symbolizer.prepare_kernel(addresses);
+    }
+
     fn process(&mut self, pid: u32) -> Process {
         match self.processes.get(&pid) {
             Some(process) => process.clone(),
@@ -115,5 +119,6 @@ fn named(resolved: Resolved) -> Named {
         address: resolved.address,
         mapping: resolved.mapping,
         lines: resolved.lines.to_vec(),
+        not_code: resolved.miss == Some(Miss::NotMapped),
     }
 }
