@@ -573,3 +573,14 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// The beginning of a text from the object. What is kept for each of many things must not hold names that are as long as
+/// the file and shared by all of them.
+pub(crate) fn excerpt(text: &str) -> String {
+    const MOST: usize = 256;
+    if text.len() <= MOST {
+        return text.to_owned();
+    }
+    let end = (0..=MOST).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    format!("{}...", text.get(..end).unwrap_or_default())
+}

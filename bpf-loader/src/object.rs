@@ -13,7 +13,7 @@ use crate::bytes::Endian;
 use crate::elf::{
     Binding, Elf, Relocation, Section, SectionIdx, SectionKind, Symbol, SymbolKind, SymbolSection,
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, excerpt};
 use crate::insn::InsnIdx;
 use crate::kind::SectionName;
 use crate::map_def::{self, MapSpec};
@@ -292,8 +292,8 @@ fn find_functions<'a>(elf: &Elf<'a>, sections: &[CodeSection<'a>]) -> (Vec<Funct
             _ => {
                 let error = Error::FunctionBounds {
                     symbol: idx,
-                    name: symbol.name.into(),
-                    section: code.name.into(),
+                    name: excerpt(symbol.name),
+                    section: excerpt(code.name),
                     value: symbol.value,
                     size: symbol.size,
                 };
