@@ -9,6 +9,7 @@ use crate::btf::ext::CoreRelo;
 use crate::core_relo::{self, Patched, Poison, Resolution};
 use crate::elf::SectionIdx;
 use crate::error::{Error, Result};
+use crate::fuel::Fuel;
 use crate::insn::InsnIdx;
 use crate::object::ObjectSpec;
 use crate::subprog::{Linked, Part};
@@ -96,6 +97,9 @@ impl CoreRelocations {
             return Err(error.clone());
         }
         let mut poisoned = Vec::new();
+        // Shared by all of them, so that time does not grow with relocations times their access strings.
+        let mut fuel = Fuel::OBJECT.clone();
+        let mut describe = |relo: &CoreRelo| core_relo::describe_within(btf, relo, &mut fuel);
         for part in parts {
             let function = spec.function(part.function).ok_or(Error::Internal("function index"))?;
             let Some(answers) = self.answers.get(&function.section) else { continue };
@@ -103,17 +107,17 @@ impl CoreRelocations {
             let in_function = answers.iter().skip(first).take_while(|(at, _, _)| at.0 < function.insns.end);
             for (at, relo, resolution) in in_function {
                 let at = InsnIdx(part.start.0 + (at.0 - function.insns.start));
-                let place = |error| Error::CoreRelocation {
-                    what: core_relo::describe(btf, relo),
+                let mut place = |error| Error::CoreRelocation {
+                    what: describe(relo),
                     function: function.name.into(),
                     error: Box::new(error),
                 };
                 let resolution = resolution.as_ref().map_err(|e| place(e.clone()))?;
-                match core_relo::patch(insns, at, resolution).map_err(place)? {
+                match core_relo::patch(insns, at, resolution).map_err(&mut place)? {
                     Patched::Value(_) => {}
-                    Patched::Poisoned(Poison::Missing) => poisoned.push((at, core_relo::describe(btf, relo))),
+                    Patched::Poisoned(Poison::Missing) => poisoned.push((at, describe(relo))),
                     Patched::Poisoned(Poison::Width { local, target }) => {
-                        let what = core_relo::describe(btf, relo);
+                        let what = describe(relo);
                         poisoned.push((at, format!("{what} of {local} bytes (it has {target})")));
                     }
                 }

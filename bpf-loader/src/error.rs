@@ -235,6 +235,15 @@ pub enum Error {
         /// Bytes.
         size: u64,
     },
+    /// A function begins inside another: only one name for the same instructions is a legitimate overlap.
+    FunctionOverlap {
+        /// Its name.
+        name: String,
+        /// Its section.
+        section: String,
+        /// The instruction that it begins at.
+        start: InsnIdx,
+    },
     /// A function ends in the first half of a 64-bit load.
     TruncatedLoad {
         /// Which function.
@@ -503,6 +512,9 @@ impl fmt::Display for Error {
                 "function {name} (symbol {}) at byte {value}, {size} bytes long, is not on whole instructions of section {section}",
                 symbol.0
             ),
+            Self::FunctionOverlap { name, section, start } => {
+                write!(f, "function {name} at instruction {start} of section {section} begins inside another function")
+            }
             Self::TruncatedLoad { function, insn } => {
                 write!(f, "function {function} ends inside the 64-bit load at instruction {}", insn.0)
             }
@@ -573,3 +585,28 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// The beginning of a text from the object. What is kept for each of many things must not hold names that are as long as
+/// the file and shared by all of them.
+pub(crate) fn excerpt(text: &str) -> String {
+    const MOST: usize = 256;
+    if text.len() <= MOST {
+        return text.to_owned();
+    }
+    let end = (0..=MOST).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    format!("{}...", text.get(..end).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn excerpts_end_between_characters() {
+        assert_eq!(excerpt("name"), "name");
+        assert_eq!(excerpt(&"n".repeat(256)), "n".repeat(256));
+        assert_eq!(excerpt(&"n".repeat(257)), format!("{}...", "n".repeat(256)));
+        // 256 is inside the 86th character of 3 bytes.
+        assert_eq!(excerpt(&"\u{20ac}".repeat(90)), format!("{}...", "\u{20ac}".repeat(85)));
+    }
+}

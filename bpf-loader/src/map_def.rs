@@ -7,7 +7,7 @@ use bpf_sys::MapType;
 
 use crate::btf::{Btf, BtfId, Kind, Type};
 use crate::elf::{R_BPF_64_ABS64, Relocation, Section, SectionIdx, SectionKind, SymbolKind, SymbolSection};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, excerpt};
 use crate::insn::Operand;
 use crate::object::{FunctionIdx, MapIdx, ObjectSpec};
 
@@ -149,7 +149,7 @@ pub(crate) fn find_maps<'a>(spec: &mut ObjectSpec<'a>, data_sections: &[Section<
 }
 
 fn data_map<'a>(section: &Section<'a>, btf: Option<&Btf<'a>>) -> Result<MapSpec<'a>> {
-    let too_large = || Error::DataSectionSize { section: section.name.into(), size: section.size };
+    let too_large = || Error::DataSectionSize { section: excerpt(section.name), size: section.size };
     let value_size = u32::try_from(section.size).ok().filter(|&s| s > 0).ok_or_else(too_large)?;
     let read_only = section.name.starts_with(".rodata");
     let value_type = match btf {
@@ -195,7 +195,7 @@ fn declared_maps<'a>(spec: &ObjectSpec<'a>, btf: &Btf<'a>) -> Result<Declared<'a
         }
         let map = match types.get(symbol.name) {
             Some(&type_id) => declared_map(btf, symbol.name, type_id, 0),
-            None => Err(Error::MapWithoutBtf { map: symbol.name.into() }),
+            None => Err(Error::MapWithoutBtf { map: excerpt(symbol.name) }),
         };
         found.push((symbol.name, map.map(|map| MapSpec { place: Some((idx, symbol.value)), ..map })));
     }
@@ -208,8 +208,8 @@ const MAX_NESTING: u32 = 1;
 
 fn declared_map<'a>(btf: &Btf<'_>, name: &'a str, type_id: BtfId, nesting: u32) -> Result<MapSpec<'a>> {
     let bad = |member: &str, reason: &'static str| Error::MapMember {
-        map: name.into(),
-        member: member.into(),
+        map: excerpt(name),
+        member: excerpt(member),
         reason: reason.into(),
     };
     let definition = btf.skip_mods_and_typedefs(type_id)?;

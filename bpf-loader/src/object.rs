@@ -13,7 +13,7 @@ use crate::bytes::Endian;
 use crate::elf::{
     Binding, Elf, Relocation, Section, SectionIdx, SectionKind, Symbol, SymbolKind, SymbolSection,
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, excerpt};
 use crate::insn::InsnIdx;
 use crate::kind::SectionName;
 use crate::map_def::{self, MapSpec};
@@ -140,8 +140,10 @@ impl<'a> ObjectSpec<'a> {
             let Ok((target, relocations)) = section else { continue };
             if let Some(code) = code.iter_mut().find(|c| c.idx == target) {
                 code.relocations.extend(relocations);
-                code.relocations.sort_by_key(|r| r.offset);
             }
+        }
+        for code in &mut code {
+            code.relocations.sort_by_key(|r| r.offset);
         }
         let (functions, broken_functions) = find_functions(&elf, &code);
         let programs = find_programs(&functions, &code);
@@ -292,8 +294,8 @@ fn find_functions<'a>(elf: &Elf<'a>, sections: &[CodeSection<'a>]) -> (Vec<Funct
             _ => {
                 let error = Error::FunctionBounds {
                     symbol: idx,
-                    name: symbol.name.into(),
-                    section: code.name.into(),
+                    name: excerpt(symbol.name),
+                    section: excerpt(code.name),
                     value: symbol.value,
                     size: symbol.size,
                 };
@@ -302,7 +304,30 @@ fn find_functions<'a>(elf: &Elf<'a>, sections: &[CodeSection<'a>]) -> (Vec<Funct
         }
     }
     functions.sort_by_key(|f| (f.section, f.insns.start, f.insns.end));
+    broken.extend(remove_overlapping(&mut functions, sections));
     (functions, broken)
+}
+
+/// Takes out the functions that begin inside another. Without it, a program that calls all of them would be as long as the
+/// square of its code.
+fn remove_overlapping<'a>(functions: &mut Vec<Function<'a>>, sections: &[CodeSection<'a>]) -> Broken<'a> {
+    let mut broken = Broken::new();
+    let mut last: Option<(SectionIdx, Range<u32>)> = None;
+    functions.retain(|f| {
+        let overlaps = last.as_ref().is_some_and(|(section, insns)| {
+            // Equal ranges are aliases.
+            *section == f.section && f.insns.start < insns.end && f.insns != *insns
+        });
+        if overlaps {
+            let section = sections.iter().find(|c| c.idx == f.section).map_or("", |c| c.name);
+            let (name, section) = (excerpt(f.name), excerpt(section));
+            broken.push((f.name, Error::FunctionOverlap { name, section, start: InsnIdx(f.insns.start) }));
+        } else {
+            last = Some((f.section, f.insns.clone()));
+        }
+        !overlaps
+    });
+    broken
 }
 
 /// Hidden functions are static for the verifier (libbpf marks them so in BTF).
@@ -328,4 +353,30 @@ fn find_programs<'a>(functions: &[Function<'a>], code: &[CodeSection<'a>]) -> Ve
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_may_share_all_their_instructions_or_none() {
+        let function =
+            |name, section, insns| Function { name, section: SectionIdx(section), insns, global: true };
+        let mut functions = vec![
+            function("first", 1, 0..4),
+            function("alias", 1, 0..4),
+            function("inside", 1, 2..4),
+            function("across", 1, 3..6),
+            function("next", 1, 4..6),
+            function("longer", 1, 4..7),
+            function("elsewhere", 2, 5..6),
+        ];
+        let broken = remove_overlapping(&mut functions, &[]);
+        let names: Vec<&str> = functions.iter().map(|f| f.name).collect();
+        assert_eq!(names, ["first", "alias", "next", "elsewhere"]);
+        let names: Vec<&str> = broken.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["inside", "across", "longer"]);
+        assert!(matches!(&broken[0].1, Error::FunctionOverlap { start: InsnIdx(2), .. }));
+    }
 }

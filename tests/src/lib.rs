@@ -1,3 +1,4 @@
 //! What crosses crates.
 
 pub mod profcheck;
+pub mod targets;

@@ -20,6 +20,7 @@ use core::fmt;
 
 pub use compute::{Resolution, Width};
 pub use patch::{POISON, Patched, Poison, patch, poisoned_insn};
+pub(crate) use resolve::describe_within;
 pub use resolve::{describe, resolve, resolve_within};
 
 /// What a relocation asks about the field, type or enumerator that it names (`enum bpf_core_relo_kind`).

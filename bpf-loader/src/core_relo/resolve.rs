@@ -8,6 +8,7 @@ use super::spec::{Spec, shortened};
 use crate::Error;
 use crate::btf::Btf;
 use crate::btf::ext::CoreRelo;
+use crate::error::excerpt;
 use crate::fuel::Fuel;
 use crate::target::TargetBtf;
 
@@ -115,7 +116,18 @@ fn find<'t>(
 
 /// What a relocation is about, as a programmer would write it, with the access string:
 /// `struct task_struct.no_such_member (0:1)`, `enum e::VALUE (0:0)`, `struct s`.
+///
+/// Long names are cut.
 pub fn describe(local: &Btf<'_>, relo: &CoreRelo) -> String {
+    describe_within(local, relo, &mut Fuel::OBJECT.clone())
+}
+
+/// [`describe`] with another bound on the number of steps: the fields are left out when it is reached.
+pub(crate) fn describe_within(local: &Btf<'_>, relo: &CoreRelo, fuel: &mut Fuel) -> String {
+    excerpt(&full_description(local, relo, fuel))
+}
+
+fn full_description(local: &Btf<'_>, relo: &CoreRelo, fuel: &mut Fuel) -> String {
     let access = shortened(local.string_bytes(relo.access).unwrap_or(b"?"));
     let Ok(ty) = local.type_by_id(relo.type_id) else { return format!("type {} ({access})", relo.type_id) };
     let name = match ty.name_bytes() {
@@ -127,7 +139,7 @@ pub fn describe(local: &Btf<'_>, relo: &CoreRelo) -> String {
     if kind.is_type() {
         return text;
     }
-    if let Ok(spec) = Spec::parse(local, relo, kind, &mut Fuel::OBJECT.clone()) {
+    if let Ok(spec) = Spec::parse(local, relo, kind, fuel) {
         text.push_str(&path_text(kind, &spec));
     }
     format!("{text} ({access})")

@@ -6,6 +6,7 @@ use crate::Error;
 use crate::btf::ext::CoreRelo;
 use crate::btf::index::essential_name;
 use crate::btf::{Btf, BtfId, Kind, Type};
+use crate::error::excerpt;
 use crate::fuel::Fuel;
 
 /// Steps of an access string, as in libbpf and the kernel.
@@ -78,7 +79,7 @@ impl<'b> Spec<'b> {
     /// Follows the access string of a relocation through the object's own types.
     pub fn parse(btf: &'b Btf<'b>, relo: &CoreRelo, kind: RelocKind, fuel: &mut Fuel) -> Result<Self, Error> {
         let access = access_string(btf, relo, fuel)?;
-        let wrong = |problem| Error::CoreAccess { access: access.to_owned(), type_id: relo.type_id, problem };
+        let wrong = |problem| Error::CoreAccess { access: excerpt(access), type_id: relo.type_id, problem };
         let mut spec = Self::whole(btf, relo.type_id);
         if kind.is_type() {
             let root_only = access == "0";

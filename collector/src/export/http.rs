@@ -125,9 +125,19 @@ impl Client {
         if body.complete && !head.close && connection.buffer().is_empty() {
             self.connection = Some(connection);
         }
-        let Head { status, retry_after, is_protobuf, .. } = head;
-        Ok(Response { status, retry_after, is_protobuf, body: body.bytes })
+        Ok(head.into_response(body))
     }
+}
+
+/// Reads an answer, interim ones passed over: what a client does after it has sent a request.
+///
+/// # Errors
+///
+/// [`Failure::NotHttp`], [`Failure::ResponseTooLarge`], [`Failure::Disconnected`] before the end of the head.
+pub fn read_response(connection: &mut impl BufRead) -> Result<Response, Failure> {
+    let head = read_head(connection)?;
+    let body = read_body(connection, &head)?;
+    Ok(head.into_response(body))
 }
 
 /// When an attempt ends, if ever.
@@ -221,13 +231,20 @@ struct Head {
     is_protobuf: bool,
 }
 
+impl Head {
+    fn into_response(self, body: Body) -> Response {
+        let Self { status, retry_after, is_protobuf, .. } = self;
+        Response { status, retry_after, is_protobuf, body: body.bytes }
+    }
+}
+
 enum Length {
     Known(u64),
     Chunked,
     UntilClose,
 }
 
-fn read_head(connection: &mut BufReader<Timed>) -> Result<Head, Failure> {
+fn read_head(connection: &mut impl BufRead) -> Result<Head, Failure> {
     for _ in 0..MAX_INTERIM {
         let head = parse_head(&read_head_bytes(connection)?).ok_or(Failure::NotHttp)?;
         if head.status >= 200 {
@@ -237,7 +254,7 @@ fn read_head(connection: &mut BufReader<Timed>) -> Result<Head, Failure> {
     Err(Failure::NotHttp)
 }
 
-fn read_head_bytes(connection: &mut BufReader<Timed>) -> Result<Vec<u8>, Failure> {
+fn read_head_bytes(connection: &mut impl BufRead) -> Result<Vec<u8>, Failure> {
     const START: &[u8] = b"HTTP/1.";
     let mut head = Vec::new();
     let mut limited = connection.take(MAX_HEAD);
@@ -301,7 +318,7 @@ struct Body {
 }
 
 /// Reads a body. The status is known by now and counts, whatever happens to the body.
-fn read_body(connection: &mut BufReader<Timed>, head: &Head) -> Result<Body, Failure> {
+fn read_body(connection: &mut impl BufRead, head: &Head) -> Result<Body, Failure> {
     let mut body = Body::default();
     match head.length {
         Length::Known(length) => {
@@ -332,13 +349,13 @@ fn read_body(connection: &mut BufReader<Timed>, head: &Head) -> Result<Body, Fai
 }
 
 /// Appends `length` bytes, or as many as come; whether it was all.
-fn read_part(connection: &mut BufReader<Timed>, length: u64, bytes: &mut Vec<u8>) -> bool {
+fn read_part(connection: &mut impl BufRead, length: u64, bytes: &mut Vec<u8>) -> bool {
     let before = bytes.len() as u64;
     let read = connection.take(length).read_to_end(bytes);
     read.is_ok() && bytes.len() as u64 - before == length
 }
 
-fn read_chunk_size(connection: &mut BufReader<Timed>) -> Option<u64> {
+fn read_chunk_size(connection: &mut impl BufRead) -> Option<u64> {
     let line = read_line(connection)?;
     match httparse::parse_chunk_size(&line) {
         Ok(httparse::Status::Complete((_, size))) => Some(size),
@@ -346,12 +363,12 @@ fn read_chunk_size(connection: &mut BufReader<Timed>) -> Option<u64> {
     }
 }
 
-fn skip_trailers(connection: &mut BufReader<Timed>) -> bool {
+fn skip_trailers(connection: &mut impl BufRead) -> bool {
     (0..MAX_HEADERS).map_while(|_| read_line(connection)).any(|line| line == b"\r\n" || line == b"\n")
 }
 
 /// A line with its end, if it comes and is of a reasonable length.
-fn read_line(connection: &mut BufReader<Timed>) -> Option<Vec<u8>> {
+fn read_line(connection: &mut impl BufRead) -> Option<Vec<u8>> {
     let mut line = Vec::new();
     connection.take(MAX_HEAD).read_until(b'\n', &mut line).ok()?;
     line.ends_with(b"\n").then_some(line)
