@@ -298,8 +298,9 @@ static __always_inline __u32 store_stack(void *ctx, struct region *region, void 
 	return place;
 }
 
-SEC("perf_event")
-int profile(void *ctx)
+/* `kernel_types` is a constant: without it, nothing here depends on where this kernel has its fields, and the kernel's BTF
+ * need not even be looked at. */
+static __always_inline int sample(void *ctx, int kernel_types)
 {
 	__u32 cpu = bpf_get_smp_processor_id();
 	__u32 window = active;
@@ -320,7 +321,7 @@ int profile(void *ctx)
 		stat->idle++;
 		return 0;
 	}
-	if (pid_ns) {
+	if (kernel_types && pid_ns) {
 		struct task_struct *task = (void *)bpf_get_current_task();
 
 		key.tid = number_in_ns(task);
@@ -330,8 +331,9 @@ int profile(void *ctx)
 		key.tgid = pid_tgid >> 32;
 	}
 	bpf_get_current_comm(first.comm, sizeof(first.comm));
-	if ((filter_pids && !bpf_map_lookup_elem(&pids, &key.tgid)) || (filter_comm && !comm_wanted(first.comm)) ||
-	    (filter_cgroup_v2 && bpf_current_task_under_cgroup(&cgroup, 0) != 1) || (cgroup_v1_id && !in_cgroup_v1())) {
+	if ((filter_pids && !bpf_map_lookup_elem(&pids, &key.tgid)) ||
+	    (filter_cgroup_v2 && bpf_current_task_under_cgroup(&cgroup, 0) != 1) ||
+	    (kernel_types && filter_comm && !comm_wanted(first.comm)) || (kernel_types && cgroup_v1_id && !in_cgroup_v1())) {
 		stat->filtered++;
 		return 0;
 	}
@@ -371,6 +373,20 @@ announce:
 		bpf_ringbuf_output(&events, &record, sizeof(record), BPF_RB_FORCE_WAKEUP);
 	}
 	return 0;
+}
+
+/* Samples everything, processes by number, or a cgroup v2. */
+SEC("?perf_event")
+int profile(void *ctx)
+{
+	return sample(ctx, 0);
+}
+
+/* Samples by names or a cgroup v1 too, and from inside a pid namespace. */
+SEC("?perf_event")
+int profile_by_kernel_types(void *ctx)
+{
+	return sample(ctx, 1);
 }
 
 /* With --children: a child of a sampled process is sampled too. */

@@ -50,8 +50,8 @@ fn every_program_and_map_of_the_profiler_is_understood() {
     let spec = ObjectSpec::parse(bpf_programs::PROFILE).unwrap();
     assert!(spec.broken_maps.is_empty(), "{:?}", spec.broken_maps);
     let programs: Vec<(&str, bool)> = spec.programs.iter().map(|p| (p.name, p.autoload)).collect();
-    let expected = [("profile", true), ("follow_fork", false), ("forget_exit", false)];
-    assert!(expected.iter().all(|e| programs.contains(e)) && programs.len() == 3, "{programs:?}");
+    let expected = ["profile", "profile_by_kernel_types", "follow_fork", "forget_exit"].map(|name| (name, false));
+    assert!(expected.iter().all(|e| programs.contains(e)) && programs.len() == 4, "{programs:?}");
     assert!(spec.programs.iter().all(|p| p.kind.kind.is_some()));
     let counts = spec.map("counts").unwrap().inner.as_deref().unwrap();
     assert_eq!(

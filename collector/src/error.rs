@@ -25,7 +25,7 @@ pub enum Error {
     },
     /// The user may not load BPF programs or open perf events.
     Privileges(Box<Error>),
-    /// The kernel has no BTF, without which programs cannot be fitted to it.
+    /// The filter reads the kernel's structures, and the kernel has no BTF that says where their fields are.
     NoBtf,
     /// The kernel has no perf events.
     NoPerfEvents,
@@ -75,7 +75,7 @@ impl fmt::Display for Error {
                 "this user may not sample: run as root, or give the binary CAP_BPF and CAP_PERFMON (`ebpf-otlp check` says more): {e}"
             ),
             Self::NoBtf => f.write_str(
-                "this kernel has no BTF (/sys/kernel/btf/vmlinux): boot one built with CONFIG_DEBUG_INFO_BTF=y",
+                "this filter needs the kernel's BTF, and there is no /sys/kernel/btf/vmlinux: boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, or filter by --pid or a cgroup v2",
             ),
             Self::NoPerfEvents => f.write_str("this kernel has no perf events: boot one built with CONFIG_PERF_EVENTS=y"),
             Self::Load(e) => write!(f, "cannot load the profiler: {e}"),

@@ -211,7 +211,7 @@ fn our_own_object_loads_and_a_text_file_does_not() {
     assert_eq!((lines.len(), &lines[0]["object"], &lines[1]["ok"]), (2, &good.into(), &false.into()));
     assert!(lines[1]["error"].as_str().unwrap().contains("ELF"));
     let programs = lines[0]["programs"].as_array().unwrap();
-    assert_eq!(programs.len(), 3);
+    assert_eq!(programs.len(), 4);
     for program in programs {
         // Kernels before 6.1 want the tables of perf programs allocated whole; the profiler asks for that, `load` does not
         // change an object.

@@ -43,8 +43,8 @@ fn btf(facts: &Facts) -> Finding {
         Some(bytes) => finding("btf", Status::Ok, format!("/sys/kernel/btf/vmlinux, {} KiB", bytes / 1024), None),
         None => finding(
             "btf",
-            Status::Missing,
-            "no /sys/kernel/btf/vmlinux",
+            Status::Degraded,
+            "no /sys/kernel/btf/vmlinux: --comm, --children, cgroup v1 filters and pid namespaces need it",
             Some("boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, and have sysfs mounted on /sys"),
         ),
     }
@@ -253,7 +253,7 @@ mod tests {
         type Change = fn(&mut Facts);
         let cases: [(&str, Status, Change); 12] = [
             ("kernel", Status::Missing, |f| f.release = "5.7.19".into()),
-            ("btf", Status::Missing, |f| f.btf_bytes = None),
+            ("btf", Status::Degraded, |f| f.btf_bytes = None),
             ("capabilities", Status::Missing, |f| f.capabilities = 1 << 39),
             ("capabilities", Status::Degraded, |f| f.capabilities = 1 << 39 | 1 << 38),
             ("lockdown", Status::Degraded, |f| f.lockdown = Some("confidentiality".into())),

@@ -98,10 +98,11 @@ fn load_all(spec: &ObjectSpec<'_>, target: &RunningTarget) -> bpf_loader::Result
 /// Each program with maps of its own, let go before the next: the kernel-side maps of one failure do not help another.
 fn load_each(spec: &ObjectSpec<'_>, target: &RunningTarget) -> bpf_loader::Result<Loaded> {
     let kernel = RunningKernel::default();
-    let mut all = Loaded { maps: Vec::new(), programs: Vec::new() };
+    let mut all = Loaded { maps: Vec::new(), programs: Vec::new(), btf_error: None };
     for program in &spec.programs {
         let loaded = spec.plan_programs(target, |p| p.name == program.name)?.load(&kernel)?;
         all.programs.extend(loaded.programs);
+        all.btf_error = all.btf_error.or(loaded.btf_error);
         for map in loaded.maps {
             if !all.maps.iter().any(|(name, _)| *name == map.0) {
                 all.maps.push(map);

@@ -34,6 +34,8 @@ const INITIAL_PID_NS: u64 = 0xefff_fffc;
 #[derive(Debug)]
 pub struct ProfileProgram {
     object: Object,
+    /// Name of the program that samples.
+    sampler: &'static str,
     windows: [Window; 2],
     filling: usize,
     /// The `.bss` section, where `active` lies.
@@ -102,10 +104,10 @@ impl ProfileProgram {
         let mut spec = ObjectSpec::parse(bpf_programs::PROFILE).map_err(Error::Load)?;
         size_maps(&mut spec, sizes, tables_grow)?;
         set_globals(&mut spec, &config.filter, filter, sizes).map_err(Error::Load)?;
-        if config.filter.children {
-            for name in ["follow_fork", "forget_exit"] {
-                spec.program_mut(name).ok_or_else(|| missing(name))?.autoload = true;
-            }
+        let sampler = if filter.needs_kernel_types { "profile_by_kernel_types" } else { "profile" };
+        let followers: &[&str] = if config.filter.children { &["follow_fork", "forget_exit"] } else { &[] };
+        for name in followers.iter().copied().chain([sampler]) {
+            spec.program_mut(name).ok_or_else(|| missing(name))?.autoload = true;
         }
         let (active_map, active_at) = place(&spec, "active")?;
         let (_, children_lost_at) = place(&spec, "children_lost")?;
@@ -126,6 +128,7 @@ impl ProfileProgram {
             SharedMapping::array(&object.map(name).map_err(Error::Load)?.fd, writable).map_err(|e| Error::Kernel(e.into()))
         };
         let mut program = Self {
+            sampler,
             globals: shared(&active_map, true)?,
             active_at,
             children_lost_at,
@@ -173,7 +176,7 @@ impl ProfileProgram {
     ///
     /// The object has none, which is a defect.
     pub fn sampler(&self) -> Result<&bpf_loader::load::Program> {
-        self.object.program("profile").map_err(Error::Load)
+        self.object.program(self.sampler).map_err(Error::Load)
     }
 
     /// The ring buffer with fill records.
@@ -333,6 +336,8 @@ struct ResolvedFilter {
     cgroup: Option<CgroupFilter>,
     /// Inode of the agent's pid namespace; 0 for the initial one.
     pid_ns: u32,
+    /// Whether the program must read the kernel's structures, and so needs its BTF.
+    needs_kernel_types: bool,
 }
 
 #[derive(Debug)]
@@ -365,11 +370,10 @@ impl ResolvedFilter {
             }
         });
         let pid_ns = fs::metadata("/proc/self/ns/pid").map_err(Error::io("/proc/self/ns/pid"))?.ino();
-        Ok(Self {
-            pids: filter.pids.clone(),
-            cgroup: cgroup.transpose()?,
-            pid_ns: if pid_ns == INITIAL_PID_NS { 0 } else { pid_ns as u32 },
-        })
+        let pid_ns = if pid_ns == INITIAL_PID_NS { 0 } else { pid_ns as u32 };
+        let cgroup = cgroup.transpose()?;
+        let needs_kernel_types = pid_ns != 0 || filter.comm.is_some() || matches!(cgroup, Some(CgroupFilter::V1(_)));
+        Ok(Self { pids: filter.pids.clone(), cgroup, pid_ns, needs_kernel_types })
     }
 }
 

@@ -326,6 +326,6 @@ fn is_verifier(error: &Error) -> bool {
 fn needs_btf(error: &bpf_loader::Error) -> bool {
     match error {
         bpf_loader::Error::InProgram { error, .. } => needs_btf(error),
-        other => matches!(other, bpf_loader::Error::NoKernelBtf { .. }),
+        other => matches!(other, bpf_loader::Error::NoKernelBtf { .. } | bpf_loader::Error::CoreNoTarget),
     }
 }
