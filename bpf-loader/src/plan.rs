@@ -194,6 +194,7 @@ fn fit_map<'a>(map: &MapSpec<'a>, target: &dyn Target) -> MapSpec<'a> {
         MapType::PERF_EVENT_ARRAY if map.max_entries == 0 => map.max_entries = target.possible_cpus(),
         _ => {}
     }
+    map.inner = map.inner.map(|inner| Box::new(fit_map(&inner, target)));
     map
 }
 
