@@ -86,9 +86,8 @@ impl Profiler {
 
     /// What the profiler costs; its last words if it has stopped.
     pub fn overhead(&self) -> Overhead {
-        self.ask(Command::Overhead).unwrap_or_else(|_| {
-            *self.shared.overhead.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-        })
+        self.ask(Command::Overhead)
+            .unwrap_or_else(|_| *self.shared.overhead.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 
     /// Stops sampling, hands over the last, shorter window, and detaches everything.
@@ -132,7 +131,8 @@ fn run(
 ) -> Result<()> {
     let window = config.window;
     let started = Session::start(config).and_then(|session| {
-        let waker = Waker::new(session.registry(), Token(FIRST_FOREIGN_TOKEN)).map_err(Error::io("eventfd"))?;
+        let waker =
+            Waker::new(session.registry(), Token(FIRST_FOREIGN_TOKEN)).map_err(Error::io("eventfd"))?;
         Ok((session, waker))
     });
     let mut session = match started {

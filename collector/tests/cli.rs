@@ -107,7 +107,17 @@ fn a_user_without_rights_is_told_what_to_do() {
         return;
     }
     let output = Command::new("setpriv")
-        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", BINARY, "profile", "--duration", "1s"])
+        .args([
+            "--reuid",
+            "65534",
+            "--regid",
+            "65534",
+            "--clear-groups",
+            BINARY,
+            "profile",
+            "--duration",
+            "1s",
+        ])
         .output()
         .unwrap();
     // The build folder may be out of that user's reach.
@@ -126,7 +136,13 @@ fn every_output_is_written() {
     }
     let (busy, folder) = (Busy::start(), Folder::new("outputs"));
     let names = ["x.svg", "x.folded", "x.pb.gz", "x.otlp", "x.jsonl"];
-    let mut args = vec!["profile".to_owned(), "--duration=2s".into(), "--frequency=499".into(), "--json".into(), format!("--pid={}", busy.pid())];
+    let mut args = vec![
+        "profile".to_owned(),
+        "--duration=2s".into(),
+        "--frequency=499".into(),
+        "--json".into(),
+        format!("--pid={}", busy.pid()),
+    ];
     args.extend(names.iter().map(|name| format!("--output={}", folder.file(name))));
     let output = run(&args.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
@@ -155,7 +171,8 @@ fn a_refusing_endpoint_is_one_clear_line() {
         return;
     }
     let busy = Busy::start();
-    let output = run(&["profile", "--duration", "1s", "--pid", &busy.pid(), "--endpoint", "http://127.0.0.1:9"]);
+    let output =
+        run(&["profile", "--duration", "1s", "--pid", &busy.pid(), "--endpoint", "http://127.0.0.1:9"]);
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
     assert!(text.contains("connection refused") && text.contains("is an OTLP receiver"), "{text}");
@@ -184,7 +201,8 @@ fn a_signal_ends_the_profile_with_its_result() {
         std::thread::sleep(Duration::from_secs(1));
         Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
         let status = child.wait().unwrap();
-        let said: Vec<String> = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok).collect();
+        let said: Vec<String> =
+            BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok).collect();
         assert_eq!(status.code(), Some(0), "{said:?}");
         assert!(std::fs::read_to_string(&path).unwrap().lines().count() > 0, "{said:?}");
     }
@@ -192,7 +210,9 @@ fn a_signal_ends_the_profile_with_its_result() {
 
 fn samples(fds: &str) -> bool {
     let entries = std::fs::read_dir(fds).into_iter().flatten().flatten();
-    entries.filter_map(|e| std::fs::read_link(e.path()).ok()).any(|l| l.to_string_lossy().contains("perf_event"))
+    entries
+        .filter_map(|e| std::fs::read_link(e.path()).ok())
+        .any(|l| l.to_string_lossy().contains("perf_event"))
 }
 
 #[test]
@@ -206,8 +226,12 @@ fn our_own_object_loads_and_a_text_file_does_not() {
     std::fs::write(&bad, "no object").unwrap();
     let output = run(&["load", "--json", "--per-program", &good, &bad]);
     assert_eq!(output.status.code(), Some(1), "one of two failed");
-    let lines: Vec<serde_json::Value> =
-        output.stdout.split(|&b| b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect();
+    let lines: Vec<serde_json::Value> = output
+        .stdout
+        .split(|&b| b == b'\n')
+        .filter(|l| !l.is_empty())
+        .map(|l| serde_json::from_slice(l).unwrap())
+        .collect();
     assert_eq!((lines.len(), &lines[0]["object"], &lines[1]["ok"]), (2, &good.into(), &false.into()));
     assert!(lines[1]["error"].as_str().unwrap().contains("ELF"));
     let programs = lines[0]["programs"].as_array().unwrap();

@@ -37,7 +37,8 @@ impl Worker {
     fn start() -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&stop);
-        let thread = thread::Builder::new().name("known-worker".into()).spawn(move || known_work(&seen)).unwrap();
+        let thread =
+            thread::Builder::new().name("known-worker".into()).spawn(move || known_work(&seen)).unwrap();
         Self { stop, thread: Some(thread) }
     }
 }
@@ -87,7 +88,10 @@ fn windows_of_a_known_thread_are_valid_and_pause_stops_them() {
     profiler.pause().unwrap();
     assert!(!profiler.is_running());
     let overhead = profiler.overhead();
-    assert!(overhead.resident_bytes > 0 && overhead.map_bytes > 0 && overhead.cpu_share < 1.0, "{overhead:?}");
+    assert!(
+        overhead.resident_bytes > 0 && overhead.map_bytes > 0 && overhead.cpu_share < 1.0,
+        "{overhead:?}"
+    );
 
     // The window in which it was paused still has samples, the next ones do not.
     thread::sleep(Duration::from_millis(2200));
@@ -100,7 +104,10 @@ fn windows_of_a_known_thread_are_valid_and_pause_stops_them() {
     drop(worker);
 
     let windows = windows.lock().unwrap();
-    assert!(count(windows.last().unwrap()) + count(&windows[windows.len() - 2]) > 0, "no samples after resume");
+    assert!(
+        count(windows.last().unwrap()) + count(&windows[windows.len() - 2]) > 0,
+        "no samples after resume"
+    );
     let profile = &windows[1];
     assert_eq!(profile.processes.len(), 1);
     assert_eq!(profile.processes[0].pid, std::process::id());

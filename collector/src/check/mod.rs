@@ -3,8 +3,8 @@
 //! [`facts::read`] asks the system; [`judge`] is a pure function of what it found.
 
 pub mod facts;
-pub mod probe;
 mod judge;
+pub mod probe;
 
 pub use facts::Facts;
 pub use judge::judge;

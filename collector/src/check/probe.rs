@@ -1,12 +1,13 @@
 //! Trying what cannot be read off: small calls that leave nothing behind.
 
+use bpf_loader::kernel::{Kernel, RunningKernel};
 use bpf_loader::target::RunningTarget;
-use bpf_sys::map::{self, MapCreate};
+use bpf_sys::map::MapCreate;
 use bpf_sys::perf::{self, Scope};
 use bpf_sys::uapi::perf::{PERF_COUNT_SW_CPU_CLOCK, PERF_COUNT_SW_DUMMY, attr_flags};
 use bpf_sys::{MapType, PerfEventAttr, PerfType};
 
-use super::facts::{ProfileProbe, Probes};
+use super::facts::{Probes, ProfileProbe};
 use crate::config::Config;
 use crate::tracer::profile::{ProfileProgram, READS_PER_SECOND};
 
@@ -44,13 +45,15 @@ fn build_ids() -> Result<(), String> {
 fn ring_buffer() -> Result<(), String> {
     // Whole pages of any architecture.
     let ring = MapCreate { map_type: MapType::RINGBUF, max_entries: 64 << 10, ..MapCreate::default() };
-    map::create(&ring).map(drop).map_err(|e| e.to_string())
+    // As the profiler does, which raises the limit of locked memory where that counts.
+    RunningKernel::default().create_map(&ring).map(drop).map_err(|e| e.to_string())
 }
 
 /// Loads what `profile` loads, and attaches it to an event that never fires.
 fn profile() -> Result<ProfileProbe, String> {
     let text = |e: &dyn std::error::Error| e.to_string();
-    let mut program = ProfileProgram::load(&Config::default(), &RunningTarget::new(), READS_PER_SECOND).map_err(|e| text(&e))?;
+    let mut program = ProfileProgram::load(&Config::default(), &RunningTarget::new(), READS_PER_SECOND)
+        .map_err(|e| text(&e))?;
     let attr = PerfEventAttr {
         kind: PerfType::SOFTWARE,
         config: PERF_COUNT_SW_CPU_CLOCK,

@@ -15,7 +15,9 @@ pub enum Command {
     /// No command at all.
     Nothing,
     Version,
-    Check { json: bool },
+    Check {
+        json: bool,
+    },
     Profile(Box<Profile>),
     Load(Load),
 }
@@ -140,7 +142,8 @@ fn load(parser: &mut lexopt::Parser) -> Result<Command, String> {
 fn profile(parser: &mut lexopt::Parser) -> Result<Command, String> {
     let mut config = Config::default();
     let mut filter = Filter::default();
-    let mut profile = Profile { config: config.clone(), duration: None, outputs: Vec::new(), endpoint: None, json: false };
+    let mut profile =
+        Profile { config: config.clone(), duration: None, outputs: Vec::new(), endpoint: None, json: false };
     while let Some(arg) = parser.next().map_err(text)? {
         match arg {
             Long("duration") => profile.duration = Some(duration("--duration", parser)?),
@@ -221,7 +224,9 @@ mod tests {
 
     #[test]
     fn profile_takes_its_options() {
-        let p = profile_line("profile --duration 10s --frequency 19 --pid 7 --pid 3 --pid 7 --children --output a.svg --output=b.folded");
+        let p = profile_line(
+            "profile --duration 10s --frequency 19 --pid 7 --pid 3 --pid 7 --children --output a.svg --output=b.folded",
+        );
         assert_eq!(p.duration, Some(Duration::from_secs(10)));
         assert_eq!(p.config.frequency, 19);
         assert_eq!(p.config.filter.pids, [3, 7]);

@@ -85,9 +85,15 @@ fn load(path: &Path, target: &RunningTarget, per_program: bool) -> ObjectReport 
     }
     for (name, error) in &spec.broken_maps {
         let map_type = String::from("unknown");
-        report.maps.push(MapReport { name: (*name).into(), map_type, ok: false, error: Some(error.to_string()) });
+        report.maps.push(MapReport {
+            name: (*name).into(),
+            map_type,
+            ok: false,
+            error: Some(error.to_string()),
+        });
     }
-    report.ok = report.error.is_none() && report.programs.iter().all(|p| p.ok) && report.maps.iter().all(|m| m.ok);
+    report.ok =
+        report.error.is_none() && report.programs.iter().all(|p| p.ok) && report.maps.iter().all(|m| m.ok);
     report
 }
 
@@ -135,7 +141,11 @@ fn describe(spec: &ObjectSpec<'_>, loaded: Loaded, report: &mut ObjectReport) {
 
 fn write_text(report: &ObjectReport, out: &mut impl Write) -> io::Result<()> {
     let verdict = if report.ok { "ok" } else { "FAILED" };
-    writeln!(out, "{}: {verdict} (parsed in {} us, loaded in {} us)", report.object, report.parse_us, report.load_us)?;
+    writeln!(
+        out,
+        "{}: {verdict} (parsed in {} us, loaded in {} us)",
+        report.object, report.parse_us, report.load_us
+    )?;
     if let Some(error) = &report.error {
         writeln!(out, "  {error}")?;
     }

@@ -4,8 +4,8 @@ use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use collector::convert::profiles::{DEFAULT_MAX_REQUEST, ProfilesEncoder};
 use collector::convert::pprof;
+use collector::convert::profiles::{DEFAULT_MAX_REQUEST, ProfilesEncoder};
 use collector::export::{ExportConfig, Signal};
 use collector::model::Profile;
 use collector::output::file::OutputFile;
@@ -57,7 +57,12 @@ pub fn run(options: &Options) -> CliResult {
     for (path, format, mut file) in files {
         write_file(&whole, &host, format, &mut file).map_err(|e| file.write_error(e))?;
         file.commit()?;
-        eprintln!("wrote {}: {}; {}", path.display(), summary::samples_line(&whole), summary::losses_line(&whole));
+        eprintln!(
+            "wrote {}: {}; {}",
+            path.display(),
+            summary::samples_line(&whole),
+            summary::losses_line(&whole)
+        );
     }
     if let Some(sender) = sender {
         let sent = sender.finish();
@@ -104,7 +109,8 @@ fn sample(
     let mut display = Display::new(options.duration);
     loop {
         let next = [end, window_end, display.next(start)].into_iter().flatten().min();
-        let foreign = session.poll(next.unwrap_or(start + Duration::from_secs(3600).max(start.elapsed() * 2)))?;
+        let foreign =
+            session.poll(next.unwrap_or(start + Duration::from_secs(3600).max(start.elapsed() * 2)))?;
         let interrupted = foreign.contains(&SIGNALS) && signals.pending().next().is_some();
         let now = Instant::now();
         if interrupted || end.is_some_and(|end| now >= end) {
@@ -183,7 +189,11 @@ fn write_file(profile: &Profile, host: &str, format: Format, out: &mut OutputFil
     }
 }
 
-fn write_requests(profile: &Profile, limit: usize, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+fn write_requests(
+    profile: &Profile,
+    limit: usize,
+    mut each: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
     let id = random_id();
     let mut result = Ok(());
     let encoded = ProfilesEncoder::new(id as u64, limit).encode(profile, id.to_be_bytes(), |request| {

@@ -248,12 +248,14 @@ impl HostSymbolizer {
             // New programs can lie where old ones were.
             symbols.forget_programs();
         }
-        let known = |address: &u64| matches!(&kernel.symbols, Some(Ok(symbols)) if symbols.find(*address).is_some());
+        let known =
+            |address: &u64| matches!(&kernel.symbols, Some(Ok(symbols)) if symbols.find(*address).is_some());
         addresses.retain(|address| !known(address));
         if addresses.is_empty() || matches!(&kernel.symbols, Some(Err(_))) {
             return;
         }
-        if kernel.symbols.is_some() && !kernel.stale && self.now.saturating_sub(kernel.read_at) < kernel.retry {
+        if kernel.symbols.is_some() && !kernel.stale && self.now.saturating_sub(kernel.read_at) < kernel.retry
+        {
             return;
         }
         addresses.sort_unstable();

@@ -106,9 +106,12 @@ impl KernelSymbols {
     /// Adds what a later reading found; where it differs, it is right.
     pub fn absorb(&mut self, later: Self) {
         for (start, function) in later.functions {
-            let overlapped: Vec<u64> = self.functions.range(..function.end).rev().map_while(|(&old_start, old)| {
-                (old.end > start).then_some(old_start)
-            }).collect();
+            let overlapped: Vec<u64> = self
+                .functions
+                .range(..function.end)
+                .rev()
+                .map_while(|(&old_start, old)| (old.end > start).then_some(old_start))
+                .collect();
             for old in overlapped {
                 self.functions.remove(&old);
             }
@@ -140,7 +143,7 @@ impl KernelSymbols {
     /// The function that holds `address`, if that was asked for.
     pub fn find(&self, address: u64) -> Option<KernelFunction<'_>> {
         let (&start, function) = self.functions.range(..=address).next_back()?;
-        (address < function.end).then(|| KernelFunction {
+        (address < function.end).then_some(KernelFunction {
             name: &function.name,
             start,
             module: function.module.name.as_ref(),
@@ -201,7 +204,9 @@ impl<'w> Search<'w> {
         let preference = line.preference();
         let better = match slot.last {
             None => true,
-            Some((last, known, _)) => (last, std::cmp::Reverse(known)) < (line.address, std::cmp::Reverse(preference)),
+            Some((last, known, _)) => {
+                (last, std::cmp::Reverse(known)) < (line.address, std::cmp::Reverse(preference))
+            }
         };
         if better && index < self.wanted.len() {
             slot.last = Some((line.address, preference, module));
@@ -214,7 +219,8 @@ impl<'w> Search<'w> {
     /// Whether every wanted address is in the kernel's own text, which ends here. Its lines come first, in order.
     fn all_within(&self, kernel: u16, end: u64) -> bool {
         let start = self.modules.get(usize::from(kernel)).map_or(u64::MAX, |module| module.start);
-        self.wanted.first().is_none_or(|&first| first >= start) && self.wanted.last().is_none_or(|&last| last < end)
+        self.wanted.first().is_none_or(|&first| first >= start)
+            && self.wanted.last().is_none_or(|&last| last < end)
     }
 
     /// The line's module, which is widened to hold it. Lines of a module follow each other, so the last ones are looked at
@@ -230,7 +236,8 @@ impl<'w> Search<'w> {
         });
         if let Some(module) = self.modules.get_mut(index) {
             module.start = module.start.min(line.address);
-            let end = if line.name == END_OF_TEXT { line.address } else { line.address.saturating_add(MAX_LAST) };
+            let end =
+                if line.name == END_OF_TEXT { line.address } else { line.address.saturating_add(MAX_LAST) };
             module.end = module.end.max(end);
         }
         index as u16

@@ -50,7 +50,10 @@ fn only_what_was_asked_for_is_kept_with_its_extent() {
     assert_eq!(symbols.find(0xffff_ffff_8100_1010).unwrap().name, "do_work");
     assert_eq!(symbols.find(0xffff_ffff_8100_2000), None, "not asked for, so not known");
     let found = symbols.find(0xffff_ffff_a000_0000).unwrap();
-    assert_eq!((found.range_start, found.range_end), (0xffff_ffff_a000_0000, 0xffff_ffff_a000_0100 + MAX_LAST));
+    assert_eq!(
+        (found.range_start, found.range_end),
+        (0xffff_ffff_a000_0000, 0xffff_ffff_a000_0100 + MAX_LAST)
+    );
     let kernel = symbols.find(0xffff_ffff_8100_1020).unwrap();
     assert_eq!((kernel.range_start, kernel.range_end), (0xffff_ffff_8100_0000, 0xffff_ffff_8140_0000));
 }
@@ -119,7 +122,8 @@ fn the_running_kernel() {
     let few: Vec<u64> = wanted.iter().copied().step_by(997).map(|address| address + 1).collect();
     let sparse = KernelSymbols::parse(text.as_bytes(), &few).unwrap();
     for address in few {
-        let name = |symbols: &KernelSymbols| symbols.find(address).map(|found| (found.name.to_owned(), found.start));
+        let name =
+            |symbols: &KernelSymbols| symbols.find(address).map(|found| (found.name.to_owned(), found.start));
         assert_eq!(name(&sparse), name(&symbols), "{address:x}");
     }
     println!("{} functions, {} bytes", symbols.len(), symbols.memory());

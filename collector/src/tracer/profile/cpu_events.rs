@@ -113,9 +113,9 @@ impl CpuEvents {
     }
 
     fn each(&self, call: impl Fn(&PerfFd) -> bpf_sys::Result<()>) -> Result<()> {
-        self.events
-            .iter()
-            .try_for_each(|(&cpu, event)| call(&event.fd).map_err(|e| Error::Sampling { cpu, error: e.into() }))
+        self.events.iter().try_for_each(|(&cpu, event)| {
+            call(&event.fd).map_err(|e| Error::Sampling { cpu, error: e.into() })
+        })
     }
 
     /// Periods that the program should have seen, since the first event was opened.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::aggregate::{Samples, StackId};
 use crate::model::{
-    Frame, FrameIdx, FrameKind, Line, Losses, Mapping, MappingIdx, Process, ProcessIdx, Profile, Sample, StackIdx, Thread,
-    ThreadIdx,
+    Frame, FrameIdx, FrameKind, Line, Losses, Mapping, MappingIdx, Process, ProcessIdx, Profile, Sample,
+    StackIdx, Thread, ThreadIdx,
 };
 
 /// What is known of one code address.
@@ -134,7 +134,8 @@ impl<N: Names> Namer<'_, N> {
         stacks.sort_unstable();
         stacks.dedup();
         let stacks = stacks.into_iter().map(|id| samples.stacks.get(id));
-        let addresses = stacks.flat_map(|stack| stack.iter().enumerate().map(|(depth, &a)| looked_up(depth, a)));
+        let addresses =
+            stacks.flat_map(|stack| stack.iter().enumerate().map(|(depth, &a)| looked_up(depth, a)));
         self.names.prepare_kernel(addresses.collect());
     }
 
@@ -169,7 +170,13 @@ impl<N: Names> Namer<'_, N> {
         }
     }
 
-    fn stack(&mut self, samples: &Samples, pid: u32, kernel: Option<StackId>, user: Option<StackId>) -> StackIdx {
+    fn stack(
+        &mut self,
+        samples: &Samples,
+        pid: u32,
+        kernel: Option<StackId>,
+        user: Option<StackId>,
+    ) -> StackIdx {
         let mut frames = Vec::new();
         for (space, id) in [(None, kernel), (Some(pid), user)] {
             let addresses = id.map(|id| samples.stacks.get(id)).unwrap_or_default();
@@ -193,7 +200,8 @@ impl<N: Names> Namer<'_, N> {
             None => self.names.kernel(address),
             Some(pid) => self.names.user(pid, address),
         };
-        let mapping = named.mapping.map(|m| intern(&mut self.profile.mappings, &mut self.mappings, m, MappingIdx));
+        let mapping =
+            named.mapping.map(|m| intern(&mut self.profile.mappings, &mut self.mappings, m, MappingIdx));
         let frame = Frame { kind: named.kind, mapping, address: named.address, lines: named.lines };
         let id = intern(&mut self.profile.frames, &mut self.frames, frame, FrameIdx);
         let found = (id, !named.not_code);
@@ -236,10 +244,18 @@ mod tests {
         let mut samples = Samples::default();
         for pid in [1u32, 2] {
             let user = samples.stacks.intern(&[u64::from(pid) * 0x1000 + 8, u64::from(pid) * 0x1000 + 0x21]);
-            samples.add(SampleKey { tgid: pid, tid: pid * 10, kernel: None, user }, *b"t\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 3);
+            samples.add(
+                SampleKey { tgid: pid, tid: pid * 10, kernel: None, user },
+                *b"t\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+                3,
+            );
         }
         let profile = name(&samples, WindowInfo::default(), &mut Table);
-        assert_eq!(profile.frames.iter().map(|f| f.address).collect::<Vec<_>>(), [8, 0x20], "callers point at the call");
+        assert_eq!(
+            profile.frames.iter().map(|f| f.address).collect::<Vec<_>>(),
+            [8, 0x20],
+            "callers point at the call"
+        );
         assert_eq!((profile.stacks.len(), profile.samples.len(), profile.mappings.len()), (1, 2, 1));
         assert_eq!(profile.threads[1], Thread { tid: 20, name: "t".into() });
         assert_eq!(profile.processes[0].comm.as_deref(), Some("t"), "the only name that is known");
@@ -264,8 +280,11 @@ mod tests {
             samples.add(SampleKey { tgid: 1, tid: 1, kernel, user }, [0; 16], count);
         }
         let profile = name(&samples, WindowInfo::default(), &mut Table);
-        let kinds: Vec<Vec<FrameKind>> =
-            profile.stacks.iter().map(|s| s.iter().map(|f| profile.frames[f.0 as usize].kind).collect()).collect();
+        let kinds: Vec<Vec<FrameKind>> = profile
+            .stacks
+            .iter()
+            .map(|s| s.iter().map(|f| profile.frames[f.0 as usize].kind).collect())
+            .collect();
         assert_eq!(kinds[0], [FrameKind::Kernel]);
         assert_eq!(kinds[1], [FrameKind::Kernel, FrameKind::Native]);
         assert_eq!(profile.samples.iter().map(|s| s.count).sum::<u64>(), 7);

@@ -65,7 +65,8 @@ impl Sizes {
         // A power of two at most the share; whole pages, so that regions fill the mapping.
         let region = if share.is_power_of_two() { share } else { share.next_power_of_two() / 2 };
         let samples = u64::from(cpus) * u64::from(frequency) / u64::from(reads_per_second.max(1));
-        let entries = u32::try_from(samples * 2).unwrap_or(u32::MAX).checked_next_power_of_two().unwrap_or(u32::MAX);
+        let entries =
+            u32::try_from(samples * 2).unwrap_or(u32::MAX).checked_next_power_of_two().unwrap_or(u32::MAX);
         Self {
             cpus,
             region_bytes: region.clamp(*REGION_BYTES.start(), *REGION_BYTES.end()),
@@ -125,7 +126,8 @@ impl ProfileProgram {
         };
         let windows = [window(0)?, window(1)?];
         let shared = |name: &str, writable| -> Result<SharedMapping> {
-            SharedMapping::array(&object.map(name).map_err(Error::Load)?.fd, writable).map_err(|e| Error::Kernel(e.into()))
+            SharedMapping::array(&object.map(name).map_err(Error::Load)?.fd, writable)
+                .map_err(|e| Error::Kernel(e.into()))
         };
         let mut program = Self {
             sampler,
@@ -153,7 +155,8 @@ impl ProfileProgram {
 
     fn fill_filters(&self, filter: &ResolvedFilter) -> Result<()> {
         for pid in &filter.pids {
-            map::update(self.map("pids")?, &pid.to_ne_bytes(), &[1], BPF_ANY).map_err(|e| Error::Kernel(e.into()))?;
+            map::update(self.map("pids")?, &pid.to_ne_bytes(), &[1], BPF_ANY)
+                .map_err(|e| Error::Kernel(e.into()))?;
         }
         if let Some(CgroupFilter::V2(directory)) = &filter.cgroup {
             let fd = directory.as_fd().as_raw_fd().to_ne_bytes();
@@ -163,7 +166,9 @@ impl ProfileProgram {
     }
 
     fn follow_children(&mut self) -> Result<()> {
-        for (name, tracepoint) in [("follow_fork", "sched_process_fork"), ("forget_exit", "sched_process_exit")] {
+        for (name, tracepoint) in
+            [("follow_fork", "sched_process_fork"), ("forget_exit", "sched_process_exit")]
+        {
             let program = self.object.program(name).map_err(Error::Load)?;
             self._follow.push(program.attach_raw_tracepoint(tracepoint).map_err(Error::Load)?);
         }
@@ -298,7 +303,8 @@ fn size_maps(spec: &mut ObjectSpec<'_>, sizes: Sizes, tables_grow: bool) -> Resu
         inner.max_entries = entries;
         inner.flags |= grow;
     }
-    let regions = spec.map_mut("regions").and_then(|m| m.inner.as_deref_mut()).ok_or_else(|| no_map("regions"))?;
+    let regions =
+        spec.map_mut("regions").and_then(|m| m.inner.as_deref_mut()).ok_or_else(|| no_map("regions"))?;
     regions.max_entries = sizes.cpus;
     regions.value_size = sizes.region_bytes as u32;
     spec.map_mut("stats").ok_or_else(|| no_map("stats"))?.max_entries = sizes.cpus;
@@ -365,14 +371,17 @@ impl ResolvedFilter {
             let magic = rustix::fs::fstatfs(&directory).map_err(|e| bad(e.to_string()))?.f_type as u64;
             match magic {
                 CGROUP2_MAGIC => Ok(CgroupFilter::V2(directory)),
-                CGROUP1_MAGIC => Ok(CgroupFilter::V1(directory.metadata().map_err(|e| bad(e.to_string()))?.ino())),
+                CGROUP1_MAGIC => {
+                    Ok(CgroupFilter::V1(directory.metadata().map_err(|e| bad(e.to_string()))?.ino()))
+                }
                 _ => Err(bad("it is not a directory of a cgroup file system".into())),
             }
         });
         let pid_ns = fs::metadata("/proc/self/ns/pid").map_err(Error::io("/proc/self/ns/pid"))?.ino();
         let pid_ns = if pid_ns == INITIAL_PID_NS { 0 } else { pid_ns as u32 };
         let cgroup = cgroup.transpose()?;
-        let needs_kernel_types = pid_ns != 0 || filter.comm.is_some() || matches!(cgroup, Some(CgroupFilter::V1(_)));
+        let needs_kernel_types =
+            pid_ns != 0 || filter.comm.is_some() || matches!(cgroup, Some(CgroupFilter::V1(_)));
         Ok(Self { pids: filter.pids.clone(), cgroup, pid_ns, needs_kernel_types })
     }
 }

@@ -306,7 +306,9 @@ fn explain(error: Error) -> Error {
         _ => None,
     };
     match (errno, &error) {
-        (Some(bpf_sys::Errno::EPERM | bpf_sys::Errno::EACCES), _) if !is_verifier(&error) => Error::Privileges(Box::new(error)),
+        (Some(bpf_sys::Errno::EPERM | bpf_sys::Errno::EACCES), _) if !is_verifier(&error) => {
+            Error::Privileges(Box::new(error))
+        }
         (Some(bpf_sys::Errno::ENOSYS), Error::Sampling { .. }) => Error::NoPerfEvents,
         (None, Error::Load(e)) if needs_btf(e) => Error::NoBtf,
         _ => error,

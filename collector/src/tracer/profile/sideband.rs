@@ -100,7 +100,9 @@ impl Sideband {
         let refused = |error: bpf_sys::Error| Error::Sampling { cpu, error: error.into() };
         let mut opened = perf::open(&self.attr, Scope::AllProcesses, Some(cpu), None);
         let with_build_ids = self.attr.flags & attr_flags::BUILD_ID != 0;
-        if with_build_ids && opened.as_ref().is_err_and(|e| matches!(e.errno(), Some(Errno::EINVAL | Errno::E2BIG))) {
+        if with_build_ids
+            && opened.as_ref().is_err_and(|e| matches!(e.errno(), Some(Errno::EINVAL | Errno::E2BIG)))
+        {
             // Before Linux 5.12 there are no build ids in records; they are read from the files.
             self.attr.flags &= !attr_flags::BUILD_ID;
             opened = perf::open(&self.attr, Scope::AllProcesses, Some(cpu), None);
@@ -110,7 +112,8 @@ impl Sideband {
             Err(e) if e.errno() == Some(Errno::ENODEV) => return Ok(None),
             Err(e) => return Err(refused(e)),
         };
-        let reader = PerfReader::open(&fd, BUFFER_BYTES / bpf_sys::page_size().min(BUFFER_BYTES)).map_err(refused)?;
+        let reader =
+            PerfReader::open(&fd, BUFFER_BYTES / bpf_sys::page_size().min(BUFFER_BYTES)).map_err(refused)?;
         Ok(Some(Buffer { reader, fd }))
     }
 

@@ -59,7 +59,7 @@ impl Symbols {
             }
             let process = match enrich::read_process(&self.host, pid) {
                 Some(info) => info.process,
-                None => self.from_records(pid),
+                None => self.recorded_process(pid),
             };
             self.processes.insert(pid, process);
             self.symbolizer.read_process_maps(pid);
@@ -67,7 +67,7 @@ impl Symbols {
     }
 
     /// What the kernel's records said of a process that ended before it could be looked at.
-    fn from_records(&self, pid: u32) -> Process {
+    fn recorded_process(&self, pid: u32) -> Process {
         let generation = self.symbolizer.processes().generation(pid, u64::MAX);
         Process {
             pid,

@@ -41,7 +41,13 @@ impl Window {
     /// The kernel does not map the regions, or the maps have other sizes.
     pub fn new(counts: MapFd, places: MapFd, regions_map: MapFd, region_bytes: usize) -> Result<Self> {
         let regions = SharedMapping::array(&regions_map, true).map_err(|e| Error::Kernel(e.into()))?;
-        let window = Self { counts: Table::new(counts), places: Table::new(places), regions_map, regions, region_bytes };
+        let window = Self {
+            counts: Table::new(counts),
+            places: Table::new(places),
+            regions_map,
+            regions,
+            region_bytes,
+        };
         window.reset_regions();
         Ok(window)
     }
@@ -120,7 +126,13 @@ impl Table {
         let (key_size, value_size) = (self.map.key_size(), self.map.value_size());
         self.cursor.restart();
         while self.batches {
-            match map::lookup_and_delete_batch(&self.map, &mut self.cursor, &mut self.keys, &mut self.values, 0) {
+            match map::lookup_and_delete_batch(
+                &self.map,
+                &mut self.cursor,
+                &mut self.keys,
+                &mut self.values,
+                0,
+            ) {
                 Ok(read) => {
                     let entries = self.keys.chunks_exact(key_size).zip(self.values.chunks_exact(value_size));
                     entries.take(read.count as usize).for_each(|(key, value)| each(key, value));
