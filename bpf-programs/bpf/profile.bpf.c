@@ -153,8 +153,9 @@ const volatile __u8 filter_pids = 0;
 const volatile __u8 filter_comm = 0;
 const volatile __u8 filter_cgroup_v2 = 0;
 const volatile char comm[16] = {};
-/* kernfs id of a cgroup v1 directory; 0 for none. */
+/* kernfs id of a cgroup v1 directory, 0 for none, and the number of its hierarchy: ids are unique within one. */
 const volatile __u64 cgroup_v1_id = 0;
+const volatile __s32 cgroup_v1_hierarchy = 0;
 /* Inode number of the agent's pid namespace if it is not the initial one; 0 if it is. */
 const volatile __u32 pid_ns = 0;
 
@@ -221,7 +222,19 @@ static __always_inline int comm_wanted(const char *own)
 	return same_comm(name);
 }
 
-/* Whether the task is in the cgroup v1 directory or below it, in whichever hierarchy that is. */
+static __always_inline int hierarchy_of(struct cgroup_subsys_state *css)
+{
+	struct cgroup *group = 0;
+	struct cgroup_root *root = 0;
+	int hierarchy = -1;
+
+	read_field(group, css, cgroup);
+	read_field(root, group, root);
+	read_field(hierarchy, root, hierarchy_id);
+	return hierarchy;
+}
+
+/* Whether the task is in the cgroup v1 directory or below it. */
 static __always_inline int in_cgroup_v1(void)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
@@ -234,6 +247,8 @@ static __always_inline int in_cgroup_v1(void)
 		if (i * sizeof(css) >= __builtin_preserve_field_info(set->subsys, 1 /* byte size */))
 			break;
 		read_field(css, set, subsys[i]);
+		if (hierarchy_of(css) != cgroup_v1_hierarchy)
+			continue;
 		for (int depth = 0; css && depth < MAX_CGROUP_DEPTH; depth++) {
 			struct cgroup *group = 0;
 			struct kernfs_node *node = 0;
@@ -278,7 +293,10 @@ static __always_inline __u32 store_stack(void *ctx, struct region *region, void 
 	for (int i = 0; i < MAX_FRAMES; i++) {
 		if (i >= region->frames)
 			break;
-		hash = (hash ^ stack[1 + i]) * 0x9e3779b97f4a7c15ULL;
+		/* Mixed down before it is multiplied: a difference in the top bit alone would come out as one whatever the seed. */
+		hash ^= stack[1 + i];
+		hash ^= hash >> 32;
+		hash *= 0x9e3779b97f4a7c15ULL;
 		hash ^= hash >> 29;
 	}
 	found = bpf_map_lookup_elem(places, &hash);

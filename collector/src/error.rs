@@ -16,6 +16,15 @@ pub enum Error {
     Config(ConfigError),
     /// No such process.
     NoSuchProcess(u32),
+    /// The number is that of a thread, not of a process.
+    IsThread {
+        /// The thread.
+        tid: u32,
+        /// Its process.
+        process: u32,
+    },
+    /// The profiler cannot be asked by its own callback, which it waits for.
+    FromCallback,
     /// The cgroup directory cannot be used.
     Cgroup {
         /// The directory.
@@ -69,6 +78,10 @@ impl fmt::Display for Error {
         match self {
             Self::Config(e) => e.fmt(f),
             Self::NoSuchProcess(pid) => write!(f, "there is no process {pid}"),
+            Self::IsThread { tid, process } => {
+                write!(f, "{tid} is a thread of process {process}: use --pid {process}")
+            }
+            Self::FromCallback => f.write_str("the profiler waits for its callback, which asked it something"),
             Self::Cgroup { path, reason } => write!(f, "cgroup {}: {reason}", path.display()),
             Self::Privileges(e) => write!(
                 f,

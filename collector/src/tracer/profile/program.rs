@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use bpf_loader::attach::Link;
 use bpf_loader::kernel::RunningKernel;
@@ -142,10 +143,11 @@ impl ProfileProgram {
             tables_grow,
             _follow: Vec::new(),
         };
-        program.fill_filters(filter)?;
+        // In this order: a child that is born between the two is then followed.
         if config.filter.children {
             program.follow_children()?;
         }
+        program.fill_filters(filter)?;
         Ok(program)
     }
 
@@ -163,6 +165,15 @@ impl ProfileProgram {
             map::update(self.map("cgroup")?, &[0; 4], &fd, BPF_ANY).map_err(|e| Error::Kernel(e.into()))?;
         }
         Ok(())
+    }
+
+    /// Takes a process that is gone out of the filter: its number will be another's.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not take it.
+    pub fn forget_pid(&self, pid: u32) -> Result<()> {
+        map::delete(self.map("pids")?, &pid.to_ne_bytes()).map(drop).map_err(|e| Error::Kernel(e.into()))
     }
 
     fn follow_children(&mut self) -> Result<()> {
@@ -329,7 +340,10 @@ fn set_globals(
     }
     match &resolved.cgroup {
         Some(CgroupFilter::V2(_)) => spec.set_global("filter_cgroup_v2", &[1])?,
-        Some(CgroupFilter::V1(id)) => spec.set_global("cgroup_v1_id", &id.to_ne_bytes())?,
+        Some(CgroupFilter::V1 { id, hierarchy }) => {
+            spec.set_global("cgroup_v1_id", &id.to_ne_bytes())?;
+            spec.set_global("cgroup_v1_hierarchy", &hierarchy.to_ne_bytes())?;
+        }
         None => {}
     }
     spec.set_global("pid_ns", &resolved.pid_ns.to_ne_bytes())
@@ -350,8 +364,8 @@ struct ResolvedFilter {
 enum CgroupFilter {
     /// The directory, open.
     V2(File),
-    /// The directory's inode number, which is its kernfs id.
-    V1(u64),
+    /// The directory's inode number, which is its kernfs id, and the number of its hierarchy.
+    V1 { id: u64, hierarchy: i32 },
 }
 
 /// `CGROUP2_SUPER_MAGIC` and `CGROUP_SUPER_MAGIC` (include/uapi/linux/magic.h).
@@ -360,30 +374,62 @@ const CGROUP1_MAGIC: u64 = 0x0027_e0eb;
 
 impl ResolvedFilter {
     fn resolve(filter: &Filter) -> Result<Self> {
-        for &pid in &filter.pids {
-            if !fs::exists(format!("/proc/{pid}")).unwrap_or(false) {
-                return Err(Error::NoSuchProcess(pid));
-            }
-        }
-        let cgroup = filter.cgroup.as_ref().map(|path| {
-            let bad = |reason: String| Error::Cgroup { path: path.clone(), reason };
-            let directory = File::open(path).map_err(|e| bad(e.to_string()))?;
-            let magic = rustix::fs::fstatfs(&directory).map_err(|e| bad(e.to_string()))?.f_type as u64;
-            match magic {
-                CGROUP2_MAGIC => Ok(CgroupFilter::V2(directory)),
-                CGROUP1_MAGIC => {
-                    Ok(CgroupFilter::V1(directory.metadata().map_err(|e| bad(e.to_string()))?.ino()))
-                }
-                _ => Err(bad("it is not a directory of a cgroup file system".into())),
-            }
-        });
+        filter.pids.iter().try_for_each(|&pid| check_process(pid))?;
+        let cgroup = filter.cgroup.as_ref().map(|path| CgroupFilter::open(path)).transpose()?;
         let pid_ns = fs::metadata("/proc/self/ns/pid").map_err(Error::io("/proc/self/ns/pid"))?.ino();
         let pid_ns = if pid_ns == INITIAL_PID_NS { 0 } else { pid_ns as u32 };
-        let cgroup = cgroup.transpose()?;
         let needs_kernel_types =
-            pid_ns != 0 || filter.comm.is_some() || matches!(cgroup, Some(CgroupFilter::V1(_)));
+            pid_ns != 0 || filter.comm.is_some() || matches!(cgroup, Some(CgroupFilter::V1 { .. }));
         Ok(Self { pids: filter.pids.clone(), cgroup, pid_ns, needs_kernel_types })
     }
+}
+
+/// That there is such a process, and that the number is not one of its threads'.
+fn check_process(pid: u32) -> Result<()> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(|_| Error::NoSuchProcess(pid))?;
+    let tgid = status.lines().find_map(|l| l.strip_prefix("Tgid:")?.trim().parse().ok());
+    match tgid {
+        Some(process) if process != pid => Err(Error::IsThread { tid: pid, process }),
+        _ => Ok(()),
+    }
+}
+
+impl CgroupFilter {
+    fn open(path: &Path) -> Result<Self> {
+        let bad = |reason: String| Error::Cgroup { path: path.to_owned(), reason };
+        let directory = File::open(path).map_err(|e| bad(e.to_string()))?;
+        let magic = rustix::fs::fstatfs(&directory).map_err(|e| bad(e.to_string()))?.f_type as u64;
+        match magic {
+            CGROUP2_MAGIC => Ok(Self::V2(directory)),
+            CGROUP1_MAGIC => {
+                let metadata = directory.metadata().map_err(|e| bad(e.to_string()))?;
+                let hierarchy = v1_hierarchy(&metadata).ok_or_else(|| {
+                    bad("its hierarchy has no controller, so tasks cannot be looked up in it: name a directory of one that has".into())
+                })?;
+                Ok(Self::V1 { id: metadata.ino(), hierarchy })
+            }
+            _ => Err(bad("it is not a directory of a cgroup file system".into())),
+        }
+    }
+}
+
+/// The number of the v1 hierarchy that a directory lies in: its device is that of a mount, whose options name a controller,
+/// whose hierarchy `/proc/cgroups` tells.
+fn v1_hierarchy(directory: &fs::Metadata) -> Option<i32> {
+    let device = directory.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let options = mounts.lines().find_map(|line| {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        let same = mount.split(' ').nth(2)? == format!("{major}:{minor}");
+        same.then(|| filesystem.split(' ').nth(2)).flatten()
+    })?;
+    let controllers = fs::read_to_string("/proc/cgroups").ok()?;
+    controllers.lines().find_map(|line| {
+        let mut fields = line.split('\t');
+        let (name, hierarchy) = (fields.next()?, fields.next()?.parse().ok()?);
+        options.split(',').any(|option| option == name).then_some(hierarchy)
+    })
 }
 
 #[cfg(test)]
