@@ -30,8 +30,8 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         // Whatever failed has been reported where it belongs.
         Ok(false) => ExitCode::FAILURE,
-        // Whoever read our output has enough of it.
-        Err(e) if cli::is_broken_pipe(&*e) => ExitCode::SUCCESS,
+        // Whoever read our output has enough of it; what it would have said is unknown.
+        Err(e) if cli::is_broken_pipe(&*e) => ExitCode::FAILURE,
         Err(e) => {
             eprintln!("ebpf-otlp: {}", cli::one_line(&*e));
             if cli::is_usage(&*e) { ExitCode::from(2) } else { ExitCode::FAILURE }

@@ -9,6 +9,7 @@ use bpf_sys::{MapType, PerfEventAttr, PerfType};
 
 use super::facts::{Probes, ProfileProbe};
 use crate::config::Config;
+use crate::cpus;
 use crate::tracer::profile::{ProfileProgram, READS_PER_SECOND};
 
 /// Tries everything.
@@ -21,6 +22,11 @@ pub fn run() -> Probes {
     }
 }
 
+/// A CPU that is online; the first need not be.
+fn first_cpu() -> u32 {
+    cpus::read_online().ok().and_then(|cpus| cpus.first().copied()).unwrap_or(0)
+}
+
 fn cpu_clock() -> Result<(), String> {
     let attr = PerfEventAttr {
         kind: PerfType::SOFTWARE,
@@ -29,7 +35,7 @@ fn cpu_clock() -> Result<(), String> {
         flags: attr_flags::DISABLED,
         ..PerfEventAttr::default()
     };
-    perf::open(&attr, Scope::AllProcesses, Some(0), None).map(drop).map_err(|e| e.to_string())
+    perf::open(&attr, Scope::AllProcesses, Some(first_cpu()), None).map(drop).map_err(|e| e.to_string())
 }
 
 fn build_ids() -> Result<(), String> {
@@ -39,7 +45,7 @@ fn build_ids() -> Result<(), String> {
         flags: attr_flags::DISABLED | attr_flags::MMAP | attr_flags::MMAP2 | attr_flags::BUILD_ID,
         ..PerfEventAttr::default()
     };
-    perf::open(&attr, Scope::AllProcesses, Some(0), None).map(drop).map_err(|e| e.to_string())
+    perf::open(&attr, Scope::AllProcesses, Some(first_cpu()), None).map(drop).map_err(|e| e.to_string())
 }
 
 fn ring_buffer() -> Result<(), String> {
@@ -61,7 +67,7 @@ fn profile() -> Result<ProfileProbe, String> {
         flags: attr_flags::DISABLED,
         ..PerfEventAttr::default()
     };
-    let event = perf::open(&attr, Scope::AllProcesses, Some(0), None).map_err(|e| text(&e))?;
+    let event = perf::open(&attr, Scope::AllProcesses, Some(first_cpu()), None).map_err(|e| text(&e))?;
     let link = program.sampler().map_err(|e| text(&e))?.attach_perf_event(&event).map_err(|e| text(&e))?;
     Ok(ProfileProbe {
         tables_grow: program.tables_grow,

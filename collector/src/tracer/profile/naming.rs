@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::aggregate::{Samples, StackId};
+use crate::aggregate::{ProcessId, Samples, StackId};
 use crate::model::{
     Frame, FrameIdx, FrameKind, Line, Losses, Mapping, MappingIdx, Process, ProcessIdx, Profile, Sample,
     StackIdx, Thread, ThreadIdx,
@@ -29,11 +29,11 @@ pub trait Names {
     /// All kernel addresses that will be asked for, so that one look-up can serve them.
     fn prepare_kernel(&mut self, addresses: Vec<u64>);
     /// A process that was sampled.
-    fn process(&mut self, pid: u32) -> Process;
+    fn process(&mut self, process: ProcessId) -> Process;
     /// An address in the kernel.
     fn kernel(&mut self, address: u64) -> Named;
     /// An address in a process.
-    fn user(&mut self, pid: u32, address: u64) -> Named;
+    fn user(&mut self, process: ProcessId, address: u64) -> Named;
 }
 
 /// When a window was, and what it lost.
@@ -72,11 +72,11 @@ pub fn name(samples: &Samples, info: WindowInfo, names: &mut impl Names) -> Prof
     let mut keys: Vec<_> = samples.counts.iter().collect();
     keys.sort_unstable_by_key(|(key, _)| **key);
     for (key, &count) in keys {
-        let process = namer.process(key.tgid);
-        let comm = samples.threads.get(&key.tid).copied().unwrap_or_default();
-        let thread = namer.thread(key.tid, comm);
+        let process = namer.process(key.process);
+        let comm = samples.threads.get(&(key.process, key.tid)).copied().unwrap_or_default();
+        let thread = namer.thread(key.process, key.tid, comm);
         namer.name_process_by_thread(process, thread);
-        let stack = namer.stack(samples, key.tgid, key.kernel, key.user);
+        let stack = namer.stack(samples, key.process, key.kernel, key.user);
         namer.profile.samples.push(Sample { process, thread, stack, count });
     }
     merge_same_stacks(&mut namer.profile.samples);
@@ -98,12 +98,12 @@ fn merge_same_stacks(samples: &mut Vec<Sample>) {
 struct Namer<'n, N> {
     names: &'n mut N,
     profile: Profile,
-    processes: HashMap<u32, ProcessIdx>,
-    threads: HashMap<u32, ThreadIdx>,
+    processes: HashMap<ProcessId, ProcessIdx>,
+    threads: HashMap<(ProcessId, u32), ThreadIdx>,
     mappings: HashMap<Mapping, MappingIdx>,
     frames: HashMap<Frame, FrameIdx>,
     /// By process (`None` for the kernel) and address: the frame, and whether there is code.
-    addresses: HashMap<(Option<u32>, u64), (FrameIdx, bool)>,
+    addresses: HashMap<(Option<ProcessId>, u64), (FrameIdx, bool)>,
     stacks: HashMap<Vec<FrameIdx>, StackIdx>,
 }
 
@@ -139,18 +139,18 @@ impl<N: Names> Namer<'_, N> {
         self.names.prepare_kernel(addresses.collect());
     }
 
-    fn process(&mut self, pid: u32) -> ProcessIdx {
-        if let Some(&found) = self.processes.get(&pid) {
+    fn process(&mut self, process: ProcessId) -> ProcessIdx {
+        if let Some(&found) = self.processes.get(&process) {
             return found;
         }
         let id = ProcessIdx(self.profile.processes.len() as u32);
-        self.profile.processes.push(self.names.process(pid));
-        self.processes.insert(pid, id);
+        self.profile.processes.push(self.names.process(process));
+        self.processes.insert(process, id);
         id
     }
 
-    fn thread(&mut self, tid: u32, comm: [u8; 16]) -> ThreadIdx {
-        *self.threads.entry(tid).or_insert_with(|| {
+    fn thread(&mut self, process: ProcessId, tid: u32, comm: [u8; 16]) -> ThreadIdx {
+        *self.threads.entry((process, tid)).or_insert_with(|| {
             let name = comm.split(|&b| b == 0).next().unwrap_or_default();
             self.profile.threads.push(Thread { tid, name: Arc::from(&*String::from_utf8_lossy(name)) });
             ThreadIdx(self.profile.threads.len() as u32 - 1)
@@ -162,7 +162,9 @@ impl<N: Names> Namer<'_, N> {
         let thread = self.profile.threads.get(thread.0 as usize);
         let process = self.profile.processes.get_mut(process.0 as usize);
         if let (Some(process), Some(thread)) = (process, thread) {
-            if (process.comm.is_none() || process.pid == thread.tid && process.executable_path.is_none())
+            // Process 0 stands for all that cannot be seen from the agent's pid namespace.
+            if process.pid != 0
+                && (process.comm.is_none() || process.pid == thread.tid && process.executable_path.is_none())
                 && !thread.name.is_empty()
             {
                 process.comm = Some(Arc::clone(&thread.name));
@@ -173,12 +175,12 @@ impl<N: Names> Namer<'_, N> {
     fn stack(
         &mut self,
         samples: &Samples,
-        pid: u32,
+        process: ProcessId,
         kernel: Option<StackId>,
         user: Option<StackId>,
     ) -> StackIdx {
         let mut frames = Vec::new();
-        for (space, id) in [(None, kernel), (Some(pid), user)] {
+        for (space, id) in [(None, kernel), (Some(process), user)] {
             let addresses = id.map(|id| samples.stacks.get(id)).unwrap_or_default();
             for (depth, &address) in addresses.iter().enumerate() {
                 let (frame, is_code) = self.frame(space, looked_up(depth, address));
@@ -192,13 +194,13 @@ impl<N: Names> Namer<'_, N> {
         intern(&mut self.profile.stacks, &mut self.stacks, frames, StackIdx)
     }
 
-    fn frame(&mut self, space: Option<u32>, address: u64) -> (FrameIdx, bool) {
+    fn frame(&mut self, space: Option<ProcessId>, address: u64) -> (FrameIdx, bool) {
         if let Some(&found) = self.addresses.get(&(space, address)) {
             return found;
         }
         let named = match space {
             None => self.names.kernel(address),
-            Some(pid) => self.names.user(pid, address),
+            Some(process) => self.names.user(process, address),
         };
         let mapping =
             named.mapping.map(|m| intern(&mut self.profile.mappings, &mut self.mappings, m, MappingIdx));
@@ -222,14 +224,14 @@ mod tests {
 
     impl Names for Table {
         fn prepare_kernel(&mut self, _addresses: Vec<u64>) {}
-        fn process(&mut self, pid: u32) -> Process {
-            Process { pid, ..Process::default() }
+        fn process(&mut self, process: ProcessId) -> Process {
+            Process { pid: process.pid, ..Process::default() }
         }
         fn kernel(&mut self, address: u64) -> Named {
             named(FrameKind::Kernel, address, "do_work")
         }
-        fn user(&mut self, pid: u32, address: u64) -> Named {
-            named(FrameKind::Native, address - u64::from(pid) * 0x1000, "main")
+        fn user(&mut self, process: ProcessId, address: u64) -> Named {
+            named(FrameKind::Native, address - u64::from(process.pid) * 0x1000, "main")
         }
     }
 
@@ -245,7 +247,7 @@ mod tests {
         for pid in [1u32, 2] {
             let user = samples.stacks.intern(&[u64::from(pid) * 0x1000 + 8, u64::from(pid) * 0x1000 + 0x21]);
             samples.add(
-                SampleKey { tgid: pid, tid: pid * 10, kernel: None, user },
+                SampleKey { process: ProcessId { pid: pid, started: 0 }, tid: pid * 10, kernel: None, user },
                 *b"t\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
                 3,
             );
@@ -265,7 +267,11 @@ mod tests {
     fn a_walk_ends_where_there_is_no_code() {
         let mut samples = Samples::default();
         let user = samples.stacks.intern(&[0x1008, 0x1010, 0x1000 + NOWHERE + 1, 0x1018]);
-        samples.add(SampleKey { tgid: 1, tid: 1, kernel: None, user }, [0; 16], 1);
+        samples.add(
+            SampleKey { process: ProcessId { pid: 1, started: 0 }, tid: 1, kernel: None, user },
+            [0; 16],
+            1,
+        );
         let profile = name(&samples, WindowInfo::default(), &mut Table);
         assert_eq!(profile.stacks[0].len(), 2);
     }
@@ -277,7 +283,11 @@ mod tests {
         let user = samples.stacks.intern(&[0x1008]);
         let again = samples.stacks.intern(&[0x1008, 0x1008]);
         for (user, count) in [(user, 2), (None, 1), (again, 4)] {
-            samples.add(SampleKey { tgid: 1, tid: 1, kernel, user }, [0; 16], count);
+            samples.add(
+                SampleKey { process: ProcessId { pid: 1, started: 0 }, tid: 1, kernel, user },
+                [0; 16],
+                count,
+            );
         }
         let profile = name(&samples, WindowInfo::default(), &mut Table);
         let kinds: Vec<Vec<FrameKind>> = profile

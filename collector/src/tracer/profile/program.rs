@@ -18,6 +18,7 @@ use bpf_sys::uapi::flags::{BPF_ANY, BPF_F_NO_PREALLOC};
 use bpf_sys::{MapFd, map};
 
 use super::window::Window;
+use crate::aggregate::ProcessId;
 use crate::config::{Config, Filter};
 use crate::cpus;
 use crate::error::{Error, Result};
@@ -263,11 +264,15 @@ impl ProfileProgram {
         Ok(info.verified_insns)
     }
 
-    /// Whether the kernel reads hash tables in batches; known once a window was drained.
+    /// Whether the kernel reads hash tables in batches, found by reading an empty one: for a program that is not attached.
+    ///
+    /// # Errors
+    ///
+    /// The tables cannot be read.
     pub fn has_batches(&mut self) -> Result<bool> {
         let mut samples = crate::aggregate::Samples::default();
         let window = self.swap()?;
-        window.drain(&mut samples)?;
+        window.drain(&mut samples, |key, _| ProcessId { pid: key.tgid, started: 0 })?;
         Ok(window.has_batches())
     }
 
