@@ -208,6 +208,82 @@ fn a_signal_ends_the_profile_with_its_result() {
     }
 }
 
+/// A profiler of one process, once it samples.
+fn start_profile(args: &[&str]) -> Child {
+    let child = Command::new(BINARY).arg("profile").args(args).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let child = child.unwrap();
+    let fds = format!("/proc/{}/fd", child.id());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !samples(&fds) {
+        assert!(Instant::now() < deadline, "it does not begin to sample");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    child
+}
+
+#[test]
+fn what_ran_before_an_exec_is_not_named_by_what_runs_after() {
+    if !privileged("what_ran_before_an_exec_is_not_named_by_what_runs_after") {
+        return;
+    }
+    let folder = Folder::new("exec");
+    let path = folder.file("x.folded");
+    let script = "read go; i=0; while [ $i -lt 600000 ]; do i=$((i+1)); done; exec sleep 4";
+    let mut busy = Busy(Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).spawn().unwrap());
+    let child = start_profile(&["--pid", &busy.pid(), "--frequency", "499", "--output", &path]);
+    use std::io::Write;
+    busy.0.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    // The profile ends with its only process.
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let folded = std::fs::read_to_string(&path).unwrap();
+    let count = |name: &str| -> u64 {
+        let lines = folded.lines().filter(|l| l.starts_with(name));
+        lines.map(|l| l.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    };
+    assert!(count("sh;") > 20, "{folded}");
+    assert!(count("sleep;") * 10 < count("sh;"), "{folded}");
+}
+
+#[test]
+fn a_thread_is_no_process() {
+    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let seen = std::sync::Arc::clone(&done);
+    let (sender, tid) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let own = std::fs::read_link("/proc/thread-self").unwrap();
+        sender.send(own.file_name().unwrap().to_str().unwrap().to_owned()).unwrap();
+        while !seen.load(std::sync::atomic::Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    });
+    let output = run(&["profile", "--duration", "1s", "--pid", &tid.recv().unwrap()]);
+    done.store(true, std::sync::atomic::Ordering::Relaxed);
+    thread.join().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let advice = format!("use --pid {}", std::process::id());
+    assert!(stderr(&output).contains(&advice) || stderr(&output).contains("may not sample"), "{}", stderr(&output));
+}
+
+#[test]
+fn one_output_that_fails_leaves_the_others() {
+    if !privileged("one_output_that_fails_leaves_the_others") {
+        return;
+    }
+    let (busy, folder) = (Busy::start(), Folder::new("full"));
+    let (full, good) = (folder.file("full.svg"), folder.file("good.folded"));
+    std::os::unix::fs::symlink("/dev/full", &full).unwrap();
+    let outputs = ["--output", &full, "--output", &good, "--endpoint", "http://127.0.0.1:9"];
+    let pid = busy.pid();
+    let args = [&["profile", "--duration", "1s", "--pid", &pid][..], &outputs].concat();
+    let output = run(&args);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(text.contains("full.svg") && text.contains("sent 0 of 1 requests"), "{text}");
+    assert!(std::fs::read_to_string(&good).unwrap().lines().count() > 0);
+}
+
 fn samples(fds: &str) -> bool {
     let entries = std::fs::read_dir(fds).into_iter().flatten().flatten();
     entries

@@ -4,8 +4,8 @@
 //!   `container.id` as far as known, and `telemetry.sdk.*`. Resource attributes are plain strings, which every
 //!   receiver reads, not indices into the string table.
 //! - Without a known service, `service.name` is `unknown_service:` and the executable's name, as the specification
-//!   of resources wants. Pid 0 is not a service that someone forgot to name: it is the idle task and the kernel
-//!   itself, so `service.name` and `process.executable.name` are `kernel`.
+//!   of resources wants. Pid 0 is not a service that someone forgot to name: it stands for all that cannot be
+//!   seen from the agent's pid namespace, so `service.name` and `process.executable.name` are `other-pid-namespace`.
 //! - One profile a resource: `samples` in `count`, period `cpu` in `nanoseconds`.
 //! - Samples carry `thread.id` and `thread.name`, locations `profile.frame.type`, mappings
 //!   `process.executable.build_id.gnu`.
