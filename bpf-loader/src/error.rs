@@ -294,6 +294,11 @@ pub enum Error {
         /// The most.
         limit: usize,
     },
+    /// The programs of a plan, each with all the functions that it can reach, have too many instructions together.
+    PlanTooLarge {
+        /// The most.
+        limit: usize,
+    },
     /// The section's name is in no table of program kinds, so nobody knows how to load what is in it.
     UnknownKind {
         /// The section.
@@ -535,6 +540,9 @@ impl fmt::Display for Error {
             }
             Self::Extern { name } => write!(f, "extern {name} cannot be resolved"),
             Self::ProgramTooLarge { limit } => write!(f, "more than {limit} instructions"),
+            Self::PlanTooLarge { limit } => {
+                write!(f, "it and the programs before it have more than {limit} instructions together")
+            }
             Self::UnknownKind { section } => write!(f, "section {section} names no known kind of program"),
             Self::MissingTarget { section } => {
                 write!(f, "section {section} must name what to attach to, as {section}/NAME")

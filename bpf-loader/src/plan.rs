@@ -14,7 +14,7 @@ use crate::insn::{InsnIdx, Operand};
 use crate::kind::{BtfTarget, ProgramKind, SectionName};
 use crate::map_def::MapSpec;
 use crate::object::{MapIdx, ObjectSpec, ProgramSpec};
-use crate::subprog::{self, Linked};
+use crate::subprog::{self, Budget, Linked};
 use crate::target::Target;
 
 /// Everything to create, in order.
@@ -93,7 +93,9 @@ impl<'a> ObjectSpec<'a> {
         wanted: impl Fn(&ProgramSpec<'a>) -> bool,
     ) -> Result<LoadPlan<'a>> {
         let chosen: Vec<&ProgramSpec<'a>> = self.programs.iter().filter(|p| wanted(p)).collect();
-        let linked: Vec<Result<Linked>> = chosen.iter().map(|p| subprog::link(self, p.function)).collect();
+        let mut budget = Budget::new();
+        let linked: Vec<Result<Linked>> =
+            chosen.iter().map(|p| subprog::link(self, p.function, &mut budget)).collect();
         let relocations =
             CoreRelocations::resolve(self, linked.iter().filter_map(|l| l.as_ref().ok()), target.types());
         let plans = chosen.iter().zip(linked).map(|(program, linked)| ProgramPlan {
