@@ -68,3 +68,41 @@ fn the_programs_of_a_plan_have_a_limit_together() {
     assert!(within.iter().all(|size| *size == Ok(500_000)), "{within:?}");
     assert!(past.iter().all(|size| *size == Err(&Error::PlanTooLarge { limit: 4_000_000 })), "{past:?}");
 }
+
+#[test]
+fn functions_keep_their_lines_wherever_they_go() {
+    if !support::has_clang() {
+        return;
+    }
+    let text = r#"
+#define SEC(name) __attribute__((section(name), used))
+static __attribute__((noinline)) int first(int x) { return x * 3; }
+static __attribute__((noinline)) int second(int x) {
+    return first(x) + 1;
+}
+SEC("socket") int one(void *ctx) { return first(1); }
+SEC("socket") int two(void *ctx) { return second(2); }
+"#;
+    let object = support::clang_bpf(Path::new("."), Endian::Little, &[], text);
+    let spec = ObjectSpec::parse(&object).unwrap();
+    let plan = spec.plan(&MadeUp::new()).unwrap();
+    for (program, own_lines) in plan.programs.iter().zip([[7, 3].as_slice(), &[8, 5, 3]]) {
+        let code = program.code.as_ref().unwrap();
+        let words = |bytes: &[u8]| -> Vec<u32> {
+            bytes.chunks_exact(4).map(|word| u32::from_ne_bytes(word.try_into().unwrap())).collect()
+        };
+        let functions: Vec<u32> = words(&code.func_info).chunks(2).map(|record| record[0]).collect();
+        let lines = words(&code.line_info);
+        let lines: Vec<_> = lines.chunks(4).map(|record| (record[0], record[3])).collect();
+        assert!(lines.iter().all(|&(at, _)| at < code.insns.len() as u32));
+        assert!(lines.is_sorted_by(|a, b| a.0 < b.0), "{lines:?}");
+        assert_eq!(functions.len(), own_lines.len());
+        for (i, (start, line)) in functions.iter().zip(own_lines).enumerate() {
+            let end = functions.get(i + 1).copied().unwrap_or(u32::MAX);
+            let in_function = lines.iter().filter(|(at, _)| (*start..end).contains(at));
+            assert!(in_function.clone().any(|(at, _)| at == start), "{}: {lines:?}", program.name);
+            let found: Vec<_> = in_function.map(|&(_, line)| line >> 10).collect();
+            assert!(found.contains(line), "{}: {found:?} of function {i}", program.name);
+        }
+    }
+}
