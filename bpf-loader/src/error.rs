@@ -319,7 +319,7 @@ pub enum Error {
         /// What needs it.
         needed_by: String,
     },
-    /// The kernel's BTF files cannot be listed.
+    /// The kernel's BTF files cannot be listed, or its own cannot be read although it is there.
     ReadBtf {
         /// Why not.
         reason: String,
