@@ -336,6 +336,11 @@ pub enum Error {
         /// The map.
         map: String,
     },
+    /// A map of operations (`struct_ops`), whose creation this loader does not support yet.
+    StructOps {
+        /// The map.
+        map: String,
+    },
     /// A member of a map's declaration makes no sense.
     MapMember {
         /// The map.
@@ -556,6 +561,7 @@ impl fmt::Display for Error {
                 write!(f, "byte {offset} of section {} is neither a map nor data", section.0)
             }
             Self::MapWithoutBtf { map } => write!(f, "map {map} is not described by the object's BTF"),
+            Self::StructOps { map } => write!(f, "map {map}: struct_ops is not supported yet"),
             Self::MapMember { map, member, reason } if member.is_empty() => write!(f, "map {map}: {reason}"),
             Self::MapMember { map, member, reason } => write!(f, "map {map}, {member}: {reason}"),
             Self::DataSectionSize { section, size } => {

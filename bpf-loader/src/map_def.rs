@@ -1,7 +1,7 @@
 //! Map declarations: the `.maps` section's BTF, and one map for each data section.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bpf_sys::MapType;
 
@@ -139,6 +139,7 @@ pub(crate) fn find_maps<'a>(spec: &mut ObjectSpec<'a>, data_sections: &[Section<
             Err(e) => spec.broken_maps.push((name, e)),
         }
     }
+    struct_ops(spec);
     for section in data_sections {
         match data_map(section, spec.btf.as_ref()) {
             Ok(map) => spec.maps.push(map),
@@ -146,6 +147,25 @@ pub(crate) fn find_maps<'a>(spec: &mut ObjectSpec<'a>, data_sections: &[Section<
         }
     }
     initial_slots(spec)
+}
+
+/// Sections whose variables are maps of operations; a question mark makes them optional.
+const STRUCT_OPS: [&str; 4] = [".struct_ops", ".struct_ops.link", "?.struct_ops", "?.struct_ops.link"];
+
+/// Each variable is a map that cannot be created.
+fn struct_ops(spec: &mut ObjectSpec<'_>) {
+    let sections = spec.elf.sections().filter_map(|s| s.ok()).filter(|s| STRUCT_OPS.contains(&s.name));
+    let sections: HashSet<SectionIdx> = sections.map(|s| s.idx).collect();
+    if sections.is_empty() {
+        return;
+    }
+    for (_, symbol) in spec.elf.symbols().filter_map(|s| s.ok()) {
+        let SymbolSection::Section(idx) = symbol.section else { continue };
+        if symbol.kind == SymbolKind::Object && sections.contains(&idx) {
+            let error = Error::StructOps { map: excerpt(symbol.name) };
+            spec.broken_maps.push((symbol.name, error));
+        }
+    }
 }
 
 fn data_map<'a>(section: &Section<'a>, btf: Option<&Btf<'a>>) -> Result<MapSpec<'a>> {
