@@ -294,6 +294,11 @@ pub enum Error {
         /// The most.
         limit: usize,
     },
+    /// The programs of a plan, each with all the functions that it can reach, have too many instructions together.
+    PlanTooLarge {
+        /// The most.
+        limit: usize,
+    },
     /// The section's name is in no table of program kinds, so nobody knows how to load what is in it.
     UnknownKind {
         /// The section.
@@ -314,7 +319,7 @@ pub enum Error {
         /// What needs it.
         needed_by: String,
     },
-    /// The kernel's BTF files cannot be listed.
+    /// The kernel's BTF files cannot be listed, or its own cannot be read although it is there.
     ReadBtf {
         /// Why not.
         reason: String,
@@ -328,6 +333,11 @@ pub enum Error {
     },
     /// A map is declared in `.maps`, but the object's BTF does not describe it.
     MapWithoutBtf {
+        /// The map.
+        map: String,
+    },
+    /// A map of operations (`struct_ops`), whose creation this loader does not support yet.
+    StructOps {
         /// The map.
         map: String,
     },
@@ -535,6 +545,9 @@ impl fmt::Display for Error {
             }
             Self::Extern { name } => write!(f, "extern {name} cannot be resolved"),
             Self::ProgramTooLarge { limit } => write!(f, "more than {limit} instructions"),
+            Self::PlanTooLarge { limit } => {
+                write!(f, "it and the programs before it have more than {limit} instructions together")
+            }
             Self::UnknownKind { section } => write!(f, "section {section} names no known kind of program"),
             Self::MissingTarget { section } => {
                 write!(f, "section {section} must name what to attach to, as {section}/NAME")
@@ -548,6 +561,7 @@ impl fmt::Display for Error {
                 write!(f, "byte {offset} of section {} is neither a map nor data", section.0)
             }
             Self::MapWithoutBtf { map } => write!(f, "map {map} is not described by the object's BTF"),
+            Self::StructOps { map } => write!(f, "map {map}: struct_ops is not supported yet"),
             Self::MapMember { map, member, reason } if member.is_empty() => write!(f, "map {map}: {reason}"),
             Self::MapMember { map, member, reason } => write!(f, "map {map}, {member}: {reason}"),
             Self::DataSectionSize { section, size } => {

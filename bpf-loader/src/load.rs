@@ -196,8 +196,8 @@ impl<K: Kernel> Loader<'_, '_, K> {
         let (Contents::Slots(slots), Ok(map)) = (&spec.contents, map) else { return Ok(()) };
         for (index, slot) in slots {
             let Slot::Map(inner) = slot else { continue };
-            let inner =
-                self.maps.get(inner).ok_or_else(|| Error::NoSuchMap { name: spec.name.to_string() })?;
+            let missing = || Error::MapNotLoaded { map: self.map_name(*inner) };
+            let inner = self.maps.get(inner).ok_or_else(missing)?;
             self.kernel
                 .update_map(&map.fd, &index.to_ne_bytes(), &inner.as_fd().as_raw_fd().to_ne_bytes())
                 .map_err(|e| map_error(spec, e))?;
@@ -288,7 +288,7 @@ impl<K: Kernel> Loader<'_, '_, K> {
 
 fn create_map(spec: &MapSpec<'_>, kernel: &impl Kernel, btf: Option<&BtfFd>) -> Result<MapFd> {
     let inner = spec.inner.as_ref().map(|inner| create_map(inner, kernel, btf)).transpose()?;
-    let mut create = MapCreate {
+    let plain = MapCreate {
         map_type: spec.map_type,
         key_size: spec.key_size,
         value_size: spec.value_size,
@@ -302,27 +302,39 @@ fn create_map(spec: &MapSpec<'_>, kernel: &impl Kernel, btf: Option<&BtfFd>) -> 
     };
     // A key without a type is only allowed where the value is a data section.
     let typed = spec.value_type.0 != 0 && (spec.key_type.0 != 0 || spec.data_section.is_some());
-    if let (Some(btf), true, true) = (btf, typed, takes_btf(spec.map_type)) {
-        let with_btf = MapCreate {
-            btf: Some(btf.as_fd()),
-            btf_key_type_id: spec.key_type.0,
-            btf_value_type_id: spec.value_type.0,
-            ..create.clone()
-        };
-        // BTF only describes here; a kernel that does not like it may still take the map.
-        if let Ok(fd) = kernel.create_map(&with_btf) {
+    let btf = btf.filter(|_| typed && takes_btf(spec.map_type));
+    let with_btf = btf.map(|btf| MapCreate {
+        btf: Some(btf.as_fd()),
+        btf_key_type_id: spec.key_type.0,
+        btf_value_type_id: spec.value_type.0,
+        ..plain.clone()
+    });
+    // Neither BTF nor the name changes what the map does. What the kernel says of all that was asked counts: of the map
+    // with less, it may have other complaints.
+    let first = match kernel.create_map(with_btf.as_ref().unwrap_or(&plain)) {
+        Ok(fd) => return Ok(fd),
+        Err(error) => error,
+    };
+    let mut last = first;
+    if with_btf.is_some() && may_be_for_btf(last) {
+        match kernel.create_map(&plain) {
+            Ok(fd) => return Ok(fd),
+            Err(error) => last = error,
+        }
+    }
+    // Kernels before 5.2 do not take dots in names.
+    if last.errno() == Some(Errno::EINVAL) && !plain.name.is_empty() {
+        if let Ok(fd) = kernel.create_map(&MapCreate { name: ObjName::default(), ..plain }) {
             return Ok(fd);
         }
     }
-    let created = kernel.create_map(&create);
-    if created.as_ref().is_err_and(|e| e.errno() == Some(Errno::EINVAL)) && !create.name.is_empty() {
-        // Kernels before 5.2 do not take dots in names.
-        create.name = ObjName::default();
-        if let Ok(fd) = kernel.create_map(&create) {
-            return Ok(fd);
-        }
-    }
-    created.map_err(|e| map_error(spec, e))
+    Err(map_error(spec, first))
+}
+
+/// Whether the kernel may have refused a map for its types: it has no such fields (`E2BIG`), the kind of map takes none
+/// (`ENOTSUPP`, `EOPNOTSUPP`) or not these (`EINVAL`).
+fn may_be_for_btf(error: bpf_sys::Error) -> bool {
+    matches!(error.errno(), Some(Errno::E2BIG | Errno::EINVAL | Errno::ENOTSUPP | Errno::EOPNOTSUPP))
 }
 
 impl MapSpec<'_> {

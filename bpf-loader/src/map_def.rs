@@ -1,7 +1,7 @@
 //! Map declarations: the `.maps` section's BTF, and one map for each data section.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bpf_sys::MapType;
 
@@ -129,33 +129,71 @@ pub(crate) fn is_data_section(section: &Section<'_>) -> bool {
 
 /// Fills in the object's maps: the declared ones, then the data sections.
 pub(crate) fn find_maps<'a>(spec: &mut ObjectSpec<'a>, data_sections: &[Section<'a>]) -> Result<()> {
+    let typed_sections = spec.btf.as_ref().map(TypedSections::new).unwrap_or_default();
     let declared = match &spec.btf {
-        Some(btf) => declared_maps(spec, btf)?,
+        Some(btf) => declared_maps(spec, btf, typed_sections.find(".maps"))?,
         None => Vec::new(),
     };
+    let data_maps: Vec<_> =
+        data_sections.iter().map(|s| (s.name, data_map(s, typed_sections.find(s.name)))).collect();
     for (name, map) in declared {
         match map {
             Ok(map) => spec.maps.push(map),
             Err(e) => spec.broken_maps.push((name, e)),
         }
     }
-    for section in data_sections {
-        match data_map(section, spec.btf.as_ref()) {
+    struct_ops(spec);
+    for (name, map) in data_maps {
+        match map {
             Ok(map) => spec.maps.push(map),
-            Err(e) => spec.broken_maps.push((section.name, e)),
+            Err(e) => spec.broken_maps.push((name, e)),
         }
     }
     initial_slots(spec)
 }
 
-fn data_map<'a>(section: &Section<'a>, btf: Option<&Btf<'a>>) -> Result<MapSpec<'a>> {
+/// Sections whose variables are maps of operations; a question mark makes them optional.
+const STRUCT_OPS: [&str; 4] = [".struct_ops", ".struct_ops.link", "?.struct_ops", "?.struct_ops.link"];
+
+/// Each variable is a map that cannot be created.
+fn struct_ops(spec: &mut ObjectSpec<'_>) {
+    let sections = spec.elf.sections().filter_map(|s| s.ok()).filter(|s| STRUCT_OPS.contains(&s.name));
+    let sections: HashSet<SectionIdx> = sections.map(|s| s.idx).collect();
+    if sections.is_empty() {
+        return;
+    }
+    for (_, symbol) in spec.elf.symbols().filter_map(|s| s.ok()) {
+        let SymbolSection::Section(idx) = symbol.section else { continue };
+        if symbol.kind == SymbolKind::Object && sections.contains(&idx) {
+            let error = Error::StructOps { map: excerpt(symbol.name) };
+            spec.broken_maps.push((symbol.name, error));
+        }
+    }
+}
+
+/// The object's data sections that BTF describes, from one pass over its types.
+#[derive(Default)]
+struct TypedSections<'b>(Vec<(&'b [u8], BtfId)>);
+
+impl<'b> TypedSections<'b> {
+    fn new(btf: &'b Btf<'_>) -> Self {
+        let named = btf.types_of(Kind::Datasec).filter_map(|ty| Some((ty.name_bytes().ok()?, ty.id())));
+        let mut all: Vec<_> = named.collect();
+        all.sort_unstable();
+        Self(all)
+    }
+
+    /// The first of that name.
+    fn find(&self, name: &str) -> Option<BtfId> {
+        let at = self.0.partition_point(|(other, _)| *other < name.as_bytes());
+        self.0.get(at).filter(|(other, _)| *other == name.as_bytes()).map(|(_, id)| *id)
+    }
+}
+
+fn data_map<'a>(section: &Section<'a>, value_type: Option<BtfId>) -> Result<MapSpec<'a>> {
     let too_large = || Error::DataSectionSize { section: excerpt(section.name), size: section.size };
     let value_size = u32::try_from(section.size).ok().filter(|&s| s > 0).ok_or_else(too_large)?;
     let read_only = section.name.starts_with(".rodata");
-    let value_type = match btf {
-        Some(btf) => btf.find_by_name(section.name, Kind::Datasec),
-        None => None,
-    };
     Ok(MapSpec {
         map_type: MapType::ARRAY,
         key_size: 4,
@@ -176,9 +214,9 @@ type Declared<'a> = Vec<(&'a str, Result<MapSpec<'a>>)>;
 
 /// Each variable of the `.maps` section. Its place comes from the symbol table, since compilers leave the offsets in
 /// BTF to the linker.
-fn declared_maps<'a>(spec: &ObjectSpec<'a>, btf: &Btf<'a>) -> Result<Declared<'a>> {
+fn declared_maps<'a>(spec: &ObjectSpec<'a>, btf: &Btf<'a>, types_of: Option<BtfId>) -> Result<Declared<'a>> {
     let mut types: HashMap<&str, BtfId> = HashMap::new();
-    if let Some(section) = btf.find_by_name(".maps", Kind::Datasec) {
+    if let Some(section) = types_of {
         for variable in btf.type_by_id(section)?.section_vars() {
             let variable = btf.type_by_id(variable.type_id)?;
             types.insert(variable.name()?, variable.type_id().unwrap_or(BtfId::VOID));
@@ -382,5 +420,25 @@ impl ObjectSpec<'_> {
         let data = self.maps.iter().position(|m| m.data_section == Some(section)).ok_or_else(not_a_map)?;
         let offset = u32::try_from(offset).map_err(|_| not_a_map())?;
         Ok(Operand::MapValue { map: MapIdx(data as u32), offset })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::btf::encode::Builder;
+    use crate::bytes::Endian;
+
+    #[test]
+    fn the_first_type_of_a_section_counts() {
+        let mut b = Builder::new(Endian::Little);
+        let rodata = b.datasec(".rodata", 4, &[]);
+        let maps = b.datasec(".maps", 8, &[]);
+        b.datasec(".rodata", 8, &[]);
+        b.structure(".bss", 4, &[]);
+        let btf = Btf::parse(b.build()).unwrap();
+        let sections = TypedSections::new(&btf);
+        let found = [".maps", ".rodata", ".bss", ".r", ".rodata.x"].map(|name| sections.find(name));
+        assert_eq!(found, [Some(maps), Some(rodata), None, None, None]);
     }
 }

@@ -9,12 +9,12 @@ use crate::bytes::Endian;
 use crate::core_plan::CoreRelocations;
 use crate::elf::{Binding, SymbolKind, SymbolSection};
 use crate::error::{Error, Result};
-use crate::ext_plan::{self, ExtInfo};
+use crate::ext_plan::{ExtIndex, ExtInfo};
 use crate::insn::{InsnIdx, Operand};
 use crate::kind::{BtfTarget, ProgramKind, SectionName};
 use crate::map_def::MapSpec;
 use crate::object::{MapIdx, ObjectSpec, ProgramSpec};
-use crate::subprog::{self, Linked};
+use crate::subprog::{self, Budget, Linked};
 use crate::target::Target;
 
 /// Everything to create, in order.
@@ -93,13 +93,16 @@ impl<'a> ObjectSpec<'a> {
         wanted: impl Fn(&ProgramSpec<'a>) -> bool,
     ) -> Result<LoadPlan<'a>> {
         let chosen: Vec<&ProgramSpec<'a>> = self.programs.iter().filter(|p| wanted(p)).collect();
-        let linked: Vec<Result<Linked>> = chosen.iter().map(|p| subprog::link(self, p.function)).collect();
+        let mut budget = Budget::new();
+        let linked: Vec<Result<Linked>> =
+            chosen.iter().map(|p| subprog::link(self, p.function, &mut budget)).collect();
         let relocations =
             CoreRelocations::resolve(self, linked.iter().filter_map(|l| l.as_ref().ok()), target.types());
+        let ext = ExtIndex::new(self);
         let plans = chosen.iter().zip(linked).map(|(program, linked)| ProgramPlan {
             name: program.name,
             section: program.section,
-            code: linked.and_then(|linked| self.program_code(program, linked, &relocations, target)),
+            code: linked.and_then(|linked| self.program_code(program, linked, &relocations, &ext, target)),
         });
         let programs: Vec<ProgramPlan<'a>> = plans.collect();
         let used = self.used_maps(&programs);
@@ -133,6 +136,7 @@ impl<'a> ObjectSpec<'a> {
         program: &ProgramSpec<'a>,
         linked: Linked,
         relocations: &CoreRelocations,
+        ext: &Result<ExtIndex<'_>>,
         target: &dyn Target,
     ) -> Result<ProgramCode> {
         let kind = program.kind.kind.ok_or_else(|| Error::UnknownKind { section: program.section.into() })?;
@@ -143,7 +147,8 @@ impl<'a> ObjectSpec<'a> {
             return Err(Error::Extern { name: subprog::extern_name(self, *symbol)?.into() });
         }
         let poisoned = relocations.patch(self, &parts, &mut insns)?;
-        let ExtInfo { func_info, line_info } = ext_plan::relocate(self, &parts)?;
+        let ext = ext.as_ref().map_err(Error::clone)?;
+        let ExtInfo { func_info, line_info } = ext.relocate(self, &parts)?;
         Ok(ProgramCode {
             kind,
             flags: if kind.sleepable { F_SLEEPABLE } else { 0 }

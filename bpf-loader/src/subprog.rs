@@ -16,6 +16,25 @@ use crate::object::{CodeSection, Function, FunctionIdx, ObjectSpec};
 /// The verifier takes no more (`BPF_COMPLEXITY_LIMIT_INSNS`).
 pub(crate) const MAX_INSNS: usize = 1_000_000;
 
+/// How many instructions the programs of a plan may have together. Each program has copies of its own of what it calls, so
+/// that without a bound a small file could become gigabytes.
+pub(crate) const MAX_PLAN_INSNS: usize = 4_000_000;
+
+/// The instructions that a plan may still link. What is linked in vain counts too: it takes time if not memory.
+pub(crate) struct Budget(usize);
+
+impl Budget {
+    /// All of it.
+    pub fn new() -> Self {
+        Self(MAX_PLAN_INSNS)
+    }
+
+    fn spend(&mut self, insns: usize) -> Result<()> {
+        self.0 = self.0.checked_sub(insns).ok_or(Error::PlanTooLarge { limit: MAX_PLAN_INSNS })?;
+        Ok(())
+    }
+}
+
 /// A linked program.
 pub(crate) struct Linked {
     pub insns: Vec<Insn>,
@@ -38,9 +57,10 @@ struct Reference {
 }
 
 /// Links the function and all that it reaches.
-pub(crate) fn link(spec: &ObjectSpec<'_>, entry: FunctionIdx) -> Result<Linked> {
+pub(crate) fn link(spec: &ObjectSpec<'_>, entry: FunctionIdx, budget: &mut Budget) -> Result<Linked> {
     let mut linker = Linker {
         spec,
+        budget,
         out: Linked { insns: Vec::new(), operands: Vec::new(), parts: Vec::new() },
         references: Vec::new(),
         order: vec![entry],
@@ -57,6 +77,7 @@ pub(crate) fn link(spec: &ObjectSpec<'_>, entry: FunctionIdx) -> Result<Linked> 
 
 struct Linker<'s, 'a> {
     spec: &'s ObjectSpec<'a>,
+    budget: &'s mut Budget,
     out: Linked,
     references: Vec<Reference>,
     /// Functions in the order in which they are placed; each once.
@@ -74,6 +95,7 @@ impl<'a> Linker<'_, 'a> {
         if start + function.insns.len() > MAX_INSNS {
             return Err(Error::ProgramTooLarge { limit: MAX_INSNS });
         }
+        self.budget.spend(function.insns.len())?;
         let start_idx = InsnIdx(start as u32);
         self.out.parts.push(Part { function: idx, start: start_idx });
         self.placed.insert(idx, start_idx);

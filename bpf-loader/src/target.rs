@@ -2,8 +2,11 @@
 
 use std::cell::OnceCell;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
+
+use bpf_sys::shared::Blob;
 
 use crate::btf::{Btf, BtfBytes};
 use crate::error::{Error, Result};
@@ -72,14 +75,22 @@ impl RunningTarget {
     fn shared_vmlinux(&self) -> Result<Option<&Arc<Btf<'static>>>> {
         if self.vmlinux.get().is_none() {
             // Mapped where the kernel allows (6.16 or so), else read: the 5 MB are there once in either case.
-            let btf = match bpf_sys::shared::read_or_map(&Path::new(BTF_DIRECTORY).join("vmlinux")) {
-                Ok(blob) => Some(Arc::new(Btf::parse(BtfBytes::Shared(Arc::new(blob)))?)),
-                Err(_) => None,
-            };
+            let blob = read_if_there(&Path::new(BTF_DIRECTORY).join("vmlinux"))?;
+            let btf =
+                blob.map(|blob| Btf::parse(BtfBytes::Shared(Arc::new(blob)))).transpose()?.map(Arc::new);
             // Nobody else can have set it: the cell is not shared between threads.
             let _ = self.vmlinux.set(btf);
         }
         Ok(self.vmlinux.get().and_then(Option::as_ref))
+    }
+}
+
+/// Only a file that does not exist is absent; one that cannot be read now may well be needed.
+fn read_if_there(path: &Path) -> Result<Option<Blob>> {
+    match bpf_sys::shared::read_or_map(path) {
+        Ok(blob) => Ok(Some(blob)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::ReadBtf { reason: e.to_string() }),
     }
 }
 
@@ -125,5 +136,20 @@ impl Target for RunningTarget {
 
     fn possible_cpus(&self) -> u32 {
         bpf_sys::possible_cpus().map_or(1, |n| n as u32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_missing_file_is_absent() {
+        let directory = std::env::temp_dir();
+        assert!(matches!(read_if_there(&directory.join("no-such-directory/vmlinux")), Ok(None)));
+        // Can be opened, not read.
+        assert!(matches!(read_if_there(&directory), Err(Error::ReadBtf { .. })));
+        let this = std::env::current_exe().unwrap();
+        assert!(read_if_there(&this).unwrap().is_some());
     }
 }

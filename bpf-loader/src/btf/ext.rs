@@ -167,9 +167,9 @@ impl<'a> Table<'a> {
         section: &'static str,
         known: u32,
     ) -> Result<Self, Error> {
-        let missing = Error::BtfHeader { section: ".BTF.ext", len: header };
+        let missing = || Error::BtfHeader { section: ".BTF.ext", len: header };
         let (offset, len) = (bytes.u32(at), bytes.u32(at + 4));
-        let (Some(offset), Some(len)) = (offset, len) else { return Err(missing) };
+        let (Some(offset), Some(len)) = (offset, len) else { return Err(missing()) };
         if len == 0 {
             return Ok(Self::empty(bytes.endian));
         }

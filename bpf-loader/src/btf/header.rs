@@ -61,9 +61,9 @@ impl Header {
     pub fn parse(data: &[u8], split: bool) -> Result<Self, Error> {
         let (bytes, header) = preamble(data, ".BTF", MIN_HEADER)?;
         let span = |section: &'static str, at: usize, unit: usize| {
-            let missing = Error::BtfHeader { section: ".BTF", len: header };
+            let missing = || Error::BtfHeader { section: ".BTF", len: header };
             let (offset, len) = (bytes.u32(at), bytes.u32(at + 4));
-            let (Some(offset), Some(len)) = (offset, len) else { return Err(missing) };
+            let (Some(offset), Some(len)) = (offset, len) else { return Err(missing()) };
             // Sums in u64: three 32-bit numbers cannot overflow it.
             let (start, end) =
                 (header as u64 + u64::from(offset), header as u64 + u64::from(offset) + u64::from(len));

@@ -47,9 +47,13 @@ impl fmt::Display for BtfId {
 /// kernel gives up at 32.
 pub const MAX_CHAIN: usize = 64;
 
-/// Every `STRIDE`th type's offset is remembered; the types between are walked over. With 8, the index of a kernel's
-/// 127,000 types takes 64 KiB, and a look-up four steps on average.
-const STRIDE: usize = 8;
+/// Of large files, every 8th type's offset is remembered (3 bits of the position are left out); the types between are
+/// walked over. The index of a kernel's 127,000 types takes 64 KiB, and a look-up four steps on average.
+const STRIDE_BITS: u32 = 3;
+
+/// Bytes of types up to which every type's offset is remembered: an object's types are few, and looked up more often than
+/// there are of them.
+const SMALL: usize = 64 << 10;
 
 /// Where BTF bytes live. They are never copied.
 pub enum BtfBytes<'a> {
@@ -103,8 +107,9 @@ pub struct Btf<'a> {
     types: Span,
     strings: Span,
     layout: Span,
-    /// Offsets in the type section of the types `first_id`, `first_id + STRIDE`, ...
+    /// Offsets in the type section of the types `first_id`, `first_id + (1 << stride_bits)`, ...
     index: Vec<u32>,
+    stride_bits: u32,
     first_id: u32,
     /// The number of ids, void and the base's included.
     count: u32,
@@ -162,6 +167,7 @@ impl<'a> Btf<'a> {
             strings,
             layout,
             index: Vec::new(),
+            stride_bits: if types.len <= SMALL { 0 } else { STRIDE_BITS },
             first_id,
             count: first_id,
             first_string,
@@ -174,11 +180,14 @@ impl<'a> Btf<'a> {
 
     /// Numbers and indexes the types.
     fn walk(&mut self, detect_pointer_size: bool) -> Result<(), Error> {
-        let (mut index, mut pointer_size) = (Vec::new(), None);
+        let mut pointer_size = None;
         let mut types = self.types();
         let int = Kind::Int.number();
+        let between = (1 << self.stride_bits) - 1;
+        // More would be a rare file: types have 12 bytes at least, and 20 or more on average.
+        let mut index = Vec::with_capacity((self.types.len / 20) >> self.stride_bits);
         while !types.is_at_end() {
-            if (types.next_id - self.first_id) as usize % STRIDE == 0 {
+            if (types.next_id - self.first_id) & between == 0 {
                 // The section's length is a u32, so is every offset in it.
                 index.push(types.at as u32);
             }
@@ -246,6 +255,12 @@ impl<'a> Btf<'a> {
         Types { btf: self, section: self.section(self.types), at: 0, next_id: self.first_id }
     }
 
+    /// Those of [`types`](Self::types) that are of this kind.
+    pub(crate) fn types_of(&self, kind: Kind) -> impl Iterator<Item = Type<'_>> {
+        let mut types = self.types();
+        core::iter::from_fn(move || types.next_of(kind.bit()))
+    }
+
     /// The type numbered `id`, or void.
     ///
     /// # Errors
@@ -267,11 +282,13 @@ impl<'a> Btf<'a> {
 
     /// This file's own types from `id` on.
     fn types_from(&self, id: BtfId) -> Result<Types<'_>, Error> {
-        let position = id.0.checked_sub(self.first_id).ok_or_else(|| self.no_type(id))? as usize;
-        let at = *self.index.get(position / STRIDE).ok_or_else(|| self.no_type(id))? as usize;
-        let next_id = id.0 - (position % STRIDE) as u32;
+        let position = id.0.checked_sub(self.first_id).ok_or_else(|| self.no_type(id))?;
+        let found = self.index.get((position >> self.stride_bits) as usize);
+        let at = *found.ok_or_else(|| self.no_type(id))? as usize;
+        let between = position & ((1 << self.stride_bits) - 1);
+        let next_id = id.0 - between;
         let mut types = Types { btf: self, section: self.section(self.types), at, next_id };
-        for _ in 0..position % STRIDE {
+        for _ in 0..between {
             let (_, len) = types.record().ok_or_else(|| self.no_type(id))?;
             types.advance(len);
         }
@@ -352,14 +369,14 @@ impl<'a> Btf<'a> {
     ///
     /// `BtfTypeId`, `BtfTypeLoop`, `BtfSizeless`, `BtfSizeOverflow`.
     pub fn resolve_size(&self, id: BtfId) -> Result<u32, Error> {
-        let overflow = Error::BtfSizeOverflow { type_id: id };
+        let overflow = || Error::BtfSizeOverflow { type_id: id };
         let (mut elements, mut ty) = (1u32, self.type_by_id(id)?);
         for _ in 0..MAX_CHAIN {
             let size = match ty.kind() {
                 Kind::Ptr => u32::from(self.pointer_size),
                 Kind::Array => {
                     let array = ty.array().ok_or(Error::BtfTypeTruncated { type_id: ty.id() })?;
-                    elements = elements.checked_mul(array.len).ok_or_else(|| overflow.clone())?;
+                    elements = elements.checked_mul(array.len).ok_or_else(overflow)?;
                     ty = self.type_by_id(array.element)?;
                     continue;
                 }
@@ -373,7 +390,7 @@ impl<'a> Btf<'a> {
                 }
                 kind => ty.size().ok_or(Error::BtfSizeless { type_id: ty.id(), kind })?,
             };
-            return elements.checked_mul(size).ok_or(overflow);
+            return elements.checked_mul(size).ok_or_else(overflow);
         }
         Err(Error::BtfTypeLoop { type_id: id })
     }
@@ -382,11 +399,7 @@ impl<'a> Btf<'a> {
     /// [`index`].
     pub fn find_by_name(&self, name: &str, kind: Kind) -> Option<BtfId> {
         let in_base = self.base.as_ref().and_then(|base| base.find_by_name(name, kind));
-        in_base.or_else(|| {
-            let mut types = self.types();
-            let all = core::iter::from_fn(|| types.next_of(kind.bit()));
-            all.filter(|ty| ty.name_is(name.as_bytes())).map(|ty| ty.id()).next()
-        })
+        in_base.or_else(|| self.types_of(kind).find(|ty| ty.name_is(name.as_bytes())).map(|ty| ty.id()))
     }
 
     /// Follows every name, id and string of this file once, so that a caller who wants all or nothing need not wait.

@@ -225,3 +225,21 @@ fn pointers_are_as_wide_as_long() {
         assert_eq!(btf.with_pointer_size(8).pointer_size(), 8);
     }
 }
+
+#[test]
+fn every_type_is_found_in_small_and_large_files() {
+    for (count, index) in [(5_000, 5_001), (6_000, 751)] {
+        let mut b = Builder::new(Endian::Little);
+        let int = b.int("int", 4, 0);
+        for size in 0..count {
+            b.structure("s", size, &[]);
+        }
+        let btf = Btf::parse(b.build()).unwrap();
+        assert_eq!(btf.index_size(), 4 * index);
+        for size in 0..count {
+            let ty = btf.type_by_id(BtfId(int.0 + 1 + size)).unwrap();
+            assert_eq!((ty.id().0, ty.size()), (int.0 + 1 + size, Some(size)));
+        }
+        assert!(btf.type_by_id(BtfId(btf.count())).is_err());
+    }
+}

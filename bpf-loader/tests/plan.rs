@@ -1,0 +1,134 @@
+//! Plans of objects that clang makes, for a kernel that is made up.
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use bpf_loader::Error;
+use bpf_loader::btf::Btf;
+use bpf_loader::btf::encode::Builder;
+use bpf_loader::bytes::Endian;
+use bpf_loader::features::Features;
+use bpf_loader::object::ObjectSpec;
+use bpf_loader::target::{Target, TargetBtf};
+
+/// A kernel without types of note, which takes everything.
+struct MadeUp(support::Target);
+
+impl MadeUp {
+    fn new() -> Self {
+        Self(support::Target(Btf::parse(Builder::new(Endian::Little).build()).unwrap()))
+    }
+}
+
+impl Target for MadeUp {
+    fn types(&self) -> &dyn TargetBtf {
+        &self.0
+    }
+
+    fn features(&self) -> &Features {
+        &Features::ALL
+    }
+
+    fn page_size(&self) -> u32 {
+        4096
+    }
+
+    fn possible_cpus(&self) -> u32 {
+        1
+    }
+}
+
+/// Assembles a function of `callee` instructions and `programs` programs that call it.
+fn shared_callee(callee: usize, programs: usize) -> Vec<u8> {
+    let mut text = format!(
+        ".text\n.globl big\n.type big,@function\nbig:\n.rept {}\nr0 = 0\n.endr\nexit\n.size big, .-big\n\
+         .section socket,\"ax\",@progbits\n",
+        callee - 1
+    );
+    for i in 0..programs {
+        write!(text, ".globl p{i}\n.type p{i},@function\np{i}:\ncall big\nexit\n.size p{i}, .-p{i}\n")
+            .unwrap();
+    }
+    support::clang(Path::new("."), &["-target", "bpfel", "-x", "assembler", "-c"], &text)
+}
+
+#[test]
+fn the_programs_of_a_plan_have_a_limit_together() {
+    if !support::has_clang() {
+        return;
+    }
+    let object = shared_callee(499_998, 10);
+    let spec = ObjectSpec::parse(&object).unwrap();
+    let plan = spec.plan(&MadeUp::new()).unwrap();
+    let sizes: Vec<_> = plan.programs.iter().map(|p| p.code.as_ref().map(|code| code.insns.len())).collect();
+    let (within, past) = sizes.split_at(8);
+    assert!(within.iter().all(|size| *size == Ok(500_000)), "{within:?}");
+    assert!(past.iter().all(|size| *size == Err(&Error::PlanTooLarge { limit: 4_000_000 })), "{past:?}");
+}
+
+#[test]
+fn functions_keep_their_lines_wherever_they_go() {
+    if !support::has_clang() {
+        return;
+    }
+    let text = r#"
+#define SEC(name) __attribute__((section(name), used))
+static __attribute__((noinline)) int first(int x) { return x * 3; }
+static __attribute__((noinline)) int second(int x) {
+    return first(x) + 1;
+}
+SEC("socket") int one(void *ctx) { return first(1); }
+SEC("socket") int two(void *ctx) { return second(2); }
+"#;
+    let object = support::clang_bpf(Path::new("."), Endian::Little, &[], text);
+    let spec = ObjectSpec::parse(&object).unwrap();
+    let plan = spec.plan(&MadeUp::new()).unwrap();
+    for (program, own_lines) in plan.programs.iter().zip([[7, 3].as_slice(), &[8, 5, 3]]) {
+        let code = program.code.as_ref().unwrap();
+        let words = |bytes: &[u8]| -> Vec<u32> {
+            bytes.chunks_exact(4).map(|word| u32::from_ne_bytes(word.try_into().unwrap())).collect()
+        };
+        let functions: Vec<u32> = words(&code.func_info).chunks(2).map(|record| record[0]).collect();
+        let lines = words(&code.line_info);
+        let lines: Vec<_> = lines.chunks(4).map(|record| (record[0], record[3])).collect();
+        assert!(lines.iter().all(|&(at, _)| at < code.insns.len() as u32));
+        assert!(lines.is_sorted_by(|a, b| a.0 < b.0), "{lines:?}");
+        assert_eq!(functions.len(), own_lines.len());
+        for (i, (start, line)) in functions.iter().zip(own_lines).enumerate() {
+            let end = functions.get(i + 1).copied().unwrap_or(u32::MAX);
+            let in_function = lines.iter().filter(|(at, _)| (*start..end).contains(at));
+            assert!(in_function.clone().any(|(at, _)| at == start), "{}: {lines:?}", program.name);
+            let found: Vec<_> = in_function.map(|&(_, line)| line >> 10).collect();
+            assert!(found.contains(line), "{}: {found:?} of function {i}", program.name);
+        }
+    }
+}
+
+#[test]
+fn maps_of_operations_are_broken_and_not_forgotten() {
+    if !support::has_clang() {
+        return;
+    }
+    let text = r#"
+#define SEC(name) __attribute__((section(name), used))
+struct ops { int (*run)(void); };
+SEC("struct_ops/run") int run(void) { return 0; }
+SEC(".struct_ops") struct ops plain = { run };
+SEC(".struct_ops.link") struct ops linked = { run };
+SEC("?.struct_ops") struct ops optional = { run };
+SEC("?.struct_ops.link") struct ops optional_linked = { run };
+SEC(".struct_opsish") int other = 1;
+"#;
+    let object = support::clang_bpf(Path::new("."), Endian::Little, &[], text);
+    let spec = ObjectSpec::parse(&object).unwrap();
+    assert!(spec.maps.is_empty());
+    let mut names: Vec<_> = spec.broken_maps.iter().map(|(name, _)| *name).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["linked", "optional", "optional_linked", "plain"]);
+    for (name, error) in &spec.broken_maps {
+        assert_eq!(error.to_string(), format!("map {name}: struct_ops is not supported yet"));
+    }
+}
