@@ -142,6 +142,83 @@ fn room_is_bounded_and_losses_are_counted() {
     assert_eq!(table.generation(9, u64::MAX).unwrap().started, 39_999);
 }
 
+/// All mappings, counted anew.
+fn count(table: &ProcessTable) -> usize {
+    let all = table.processes.values().flatten();
+    let distinct: HashMap<_, _> = all.map(|one| (Arc::as_ptr(&one.mappings), one.mappings.len())).collect();
+    distinct.values().sum()
+}
+
+#[test]
+fn copies_of_a_large_process_share_one_budget() {
+    let mut table = ProcessTable::default();
+    table.observe(&exec(1, b"a"), &at(1));
+    for index in 0..4000 {
+        table.observe(&mmap(1, index * 0x2000, 0x1000, 0, b"/lib/x"), &at(2));
+    }
+    // Copies that end make room for the next.
+    for pid in 2..3000 {
+        let time = u64::from(pid) * 10;
+        table.observe(&Record::Fork { pid, parent_pid: 1, tid: pid, time }, &at(time));
+        table.observe(&mmap(pid, 0x1000, 0x1000, 0, b"/lib/y"), &at(time));
+        table.observe(&Record::Exit { pid, tid: pid, time: time + 5 }, &at(time));
+        assert_eq!(path(&table, pid, time, 0x1000), Some("/lib/y"));
+        assert!(table.mappings <= MAX_ALL_MAPPINGS);
+    }
+    assert_eq!(table.mappings, count(&table));
+    assert_eq!(table.losses(), ProcessLosses { generations: 2999 - table.len() as u64, mappings: 0 });
+    assert!(table.generation(2998, 0).is_some() && table.generation(3, 0).is_none());
+    // Copies that live do not.
+    for pid in 10_000..10_100 {
+        table.observe(&Record::Fork { pid, parent_pid: 1, tid: pid, time: 40_000 }, &at(40_000));
+        table.observe(&mmap(pid, 0x1000, 0x1000, 0, b"/lib/y"), &at(40_000));
+    }
+    assert_eq!(table.mappings, count(&table));
+    assert!(table.mappings <= MAX_ALL_MAPPINGS && table.losses().mappings > 0);
+    assert_eq!(path(&table, 10_099, 40_000, 0), Some("/lib/x"), "what it shares is known");
+    // Another program has none of them.
+    for pid in 10_000..10_100 {
+        table.observe(&exec(pid, b"b"), &at(50_000));
+    }
+    table.end_window(60_000, |_| true);
+    assert_eq!((table.mappings, table.len()), (4000, 101));
+}
+
+#[test]
+fn paths_share_one_budget() {
+    let mut table = ProcessTable::default();
+    let directory = "d".repeat(4000);
+    let mut map = |pid: u32, index: u64| {
+        let path = format!("/{directory}/{index}");
+        let record = Record::Mmap {
+            pid,
+            start: index * 0x1000,
+            length: 0x1000,
+            offset: 0,
+            file: FileId::Unknown,
+            path: path.as_bytes(),
+        };
+        table.observe(&record, &at(index));
+        assert!(table.paths <= MAX_PATHS);
+        table.losses()
+    };
+    let room = (MAX_PATHS / 4020) as u64;
+    assert_eq!((0..room).map(|index| map(index as u32 / 100, index)).last(), Some(ProcessLosses::default()));
+    assert!((room..2 * room).map(|index| map(index as u32 / 100, index)).all(|lost| lost.generations == 0));
+    assert!(table.losses().mappings > room / 2);
+    for pid in 0..20 {
+        table.observe(&Record::Exit { pid, tid: pid, time: 9 }, &at(9));
+    }
+    let lost = table.losses().mappings;
+    table.observe(&mmap(77, 0, 0x1000, 0, b"/lib/short"), &at(10));
+    let long = format!("/{}", "e".repeat(4000));
+    let file = FileId::Unknown;
+    let record = Record::Mmap { pid: 77, start: 0x9000, length: 1, offset: 0, file, path: long.as_bytes() };
+    table.observe(&record, &at(11));
+    assert_eq!(path(&table, 77, 11, 0x9000), Some(&*long));
+    assert_eq!(table.losses(), ProcessLosses { generations: 10, mappings: lost });
+}
+
 #[test]
 fn memory_is_no_file() {
     for (path, is_file) in
