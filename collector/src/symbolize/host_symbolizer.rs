@@ -14,7 +14,7 @@ use super::host::{Host, read_limited};
 use super::jit::JitMaps;
 use super::kernel::KernelSymbols;
 use super::maps;
-use super::process::{MappedFile, ProcessTable, VmMapping};
+use super::process::{MappedFile, ProcessLosses, ProcessTable, VmMapping};
 use super::sideband::{Record, SampleId};
 use super::{AddressSpace, Miss, Resolved, Symbolizer};
 use crate::model::{FrameKind, Line, Mapping};
@@ -37,6 +37,24 @@ struct Kernel {
     /// A record told that code came or went.
     stale: bool,
     build_ids: HashMap<Arc<str>, Option<Arc<[u8]>>>,
+}
+
+/// What a [`HostSymbolizer`] left out for want of room, since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SymbolizerLosses {
+    /// Processes, or programs that they executed, that were forgotten or not taken.
+    pub generations: u64,
+    /// Executable mappings that were not taken.
+    pub mappings: u64,
+    /// Functions in perf maps that were not taken.
+    pub jit_functions: u64,
+}
+
+impl SymbolizerLosses {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.generations + self.mappings + self.jit_functions
+    }
 }
 
 /// Names addresses of this host's kernel and processes.
@@ -97,6 +115,12 @@ impl HostSymbolizer {
     /// What is known of processes.
     pub fn processes(&self) -> &ProcessTable {
         &self.processes
+    }
+
+    /// What was left out so far.
+    pub fn losses(&self) -> SymbolizerLosses {
+        let ProcessLosses { generations, mappings } = self.processes.losses();
+        SymbolizerLosses { generations, mappings, jit_functions: self.jit.dropped() }
     }
 
     /// Heap memory for symbol tables and names of user files, and of the kernel, in bytes.

@@ -26,6 +26,7 @@ pub(super) struct JitMaps {
     maps: HashMap<u32, Known>,
     window: u64,
     clock: u64,
+    dropped: u64,
 }
 
 impl JitMaps {
@@ -48,9 +49,15 @@ impl JitMaps {
         if alive && known.window != window {
             known.window = window;
             refresh(known, host, pid);
+            self.dropped += known.map.take_dropped();
             self.enforce_budget(pid);
         }
         self.maps.get(&pid)?.map.find(address)
+    }
+
+    /// Functions that there was no room for.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
     }
 
     fn enforce_budget(&mut self, in_use: u32) {

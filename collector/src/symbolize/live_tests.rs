@@ -283,6 +283,33 @@ fn a_perf_map_that_grows() {
 }
 
 #[test]
+fn losses_of_every_kind_are_told() {
+    let scratch = Scratch::new("losses");
+    let (proc, pid) = (scratch.0.join("proc"), 4242);
+    fs::create_dir_all(proc.join("4242/root/tmp")).unwrap();
+    let uid = std::os::unix::fs::MetadataExt::uid(&fs::metadata(&proc).unwrap());
+    fs::write(proc.join("4242/status"), format!("Uid:\t{uid}\t{uid}\n")).unwrap();
+    let functions: String = (0..300_000).map(|i| format!("{i:x} 1 f\n")).collect();
+    fs::write(proc.join("4242/root/tmp/perf-4242.map"), functions).unwrap();
+    let mappings = (0..5000).map(|i| format!("{:x}-{:x} r-xp 0 00:00 0\n", i * 0x2000, i * 0x2000 + 0x1000));
+    fs::write(proc.join("4242/maps"), mappings.collect::<String>()).unwrap();
+    let mut symbolizer = HostSymbolizer::new(Host { proc, ..Host::default() });
+    for window in 1..3 {
+        symbolizer.begin_window(window);
+        assert_eq!(&*symbolizer.resolve(user(pid), 5).lines[0].function, "f");
+        let losses = symbolizer.losses();
+        let expected =
+            SymbolizerLosses { generations: 0, mappings: 904, jit_functions: 300_000 - (256 << 10) };
+        assert_eq!((losses, losses.total()), (expected, 904 + 300_000 - (256 << 10)));
+    }
+    for pid in 0..33_000 {
+        let record = sideband::Record::Fork { pid, parent_pid: u32::MAX, tid: pid, time: 1 };
+        symbolizer.observe(&record, &sideband::SampleId::default());
+    }
+    assert!(symbolizer.losses().generations > 200);
+}
+
+#[test]
 fn pipes_and_devices_are_not_opened() {
     let scratch = Scratch::new("pipe");
     let pipe = scratch.0.join("pipe");

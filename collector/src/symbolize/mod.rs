@@ -25,7 +25,7 @@ pub use demangle::demangle;
 pub use error::SymbolizeError;
 pub use files::DEFAULT_BUDGET;
 pub use host::{Host, read_limited};
-pub use host_symbolizer::HostSymbolizer;
+pub use host_symbolizer::{HostSymbolizer, SymbolizerLosses};
 
 use crate::model::{FrameKind, Line, Mapping};
 
