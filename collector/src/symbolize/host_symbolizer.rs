@@ -139,6 +139,11 @@ impl HostSymbolizer {
         self.refresh(pid);
     }
 
+    #[cfg(test)]
+    pub(super) fn known_files(&self) -> usize {
+        self.known.len()
+    }
+
     fn refresh(&mut self, pid: u32) {
         if !self.refreshed.insert(pid) || !self.processes.wants_maps(pid) {
             return;
@@ -344,8 +349,8 @@ impl Symbolizer for HostSymbolizer {
         self.processes.end_window(before, |pid| proc.join(pid.to_string()).exists());
         let processes = &self.processes;
         self.jit.retain(|pid| processes.generation(pid, u64::MAX).is_some());
-        // Mappings that are gone are counted by this map alone.
-        self.known.retain(|file, result| result.is_ok() && Arc::strong_count(file) > 1);
+        // A file that no mapping shows any more is held by this map and by the table of processes alone.
+        self.known.retain(|file, result| result.is_ok() && Arc::strong_count(file) > 2);
     }
 }
 

@@ -397,7 +397,9 @@ fn short_lived_processes_are_named_from_records() {
     }
     symbolizer.observe(&sideband::Record::Exit { pid, tid: pid, time: 12 }, &at(12));
     assert_all_named(&mut symbolizer, pid, &addresses);
+    assert_eq!(symbolizer.known_files(), 1);
     symbolizer.end_window(13);
+    assert_eq!(symbolizer.known_files(), 0, "nothing is kept of a process that ended");
     symbolizer.begin_window(2);
     assert_eq!(symbolizer.resolve(user(pid), addresses[0].0).miss, Some(Miss::UnknownProcess));
 }
