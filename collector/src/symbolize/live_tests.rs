@@ -39,24 +39,29 @@ impl Drop for Process {
 const FUNCTIONS: usize = 300;
 
 /// A program that prints the addresses of its functions, then waits for its standard input to end.
-fn program_source() -> String {
+fn program_source(prefix: &str) -> String {
     let mut source = String::from("#include <stdio.h>\n");
     for index in 0..FUNCTIONS {
         let linkage = if index % 3 == 0 { "static " } else { "" };
         source += &format!(
-            "{linkage}__attribute__((noinline, used)) int function_{index}(int x) {{ return x * {index} + 1; }}\n"
+            "{linkage}__attribute__((noinline, used)) int {prefix}_{index}(int x) {{ return x * {index} + 1; }}\n"
         );
     }
     source += "int main(void) {\n";
     for index in 0..FUNCTIONS {
-        source += &format!("printf(\"%p function_{index}\\n\", (void *)function_{index});\n");
+        source += &format!("printf(\"%p {prefix}_{index}\\n\", (void *){prefix}_{index});\n");
     }
     source + "puts(\"done\"); fflush(stdout); getchar(); return 0; }\n"
 }
 
 fn compile(directory: &Path, options: &[&str]) -> PathBuf {
+    compile_named(directory, options, "function")
+}
+
+/// With functions whose names begin as told.
+fn compile_named(directory: &Path, options: &[&str], prefix: &str) -> PathBuf {
     let (source, program) = (directory.join("program.c"), directory.join("program"));
-    fs::write(&source, program_source()).unwrap();
+    fs::write(&source, program_source(prefix)).unwrap();
     let compiler =
         Command::new("cc").arg("-O1").args(options).arg("-o").arg(&program).arg(&source).status().unwrap();
     assert!(compiler.success());
@@ -402,6 +407,67 @@ fn short_lived_processes_are_named_from_records() {
     assert_eq!(symbolizer.known_files(), 0, "nothing is kept of a process that ended");
     symbolizer.begin_window(2);
     assert_eq!(symbolizer.resolve(user(pid), addresses[0].0).miss, Some(Miss::UnknownProcess));
+}
+
+#[test]
+fn programs_of_one_process_are_told_apart_by_time() {
+    let (scratches, pid) = ([Scratch::new("before"), Scratch::new("after")], u32::MAX - 4);
+    let mut symbolizer = symbolizer();
+    let mut samples = Vec::new();
+    for (scratch, (prefix, begin)) in scratches.iter().zip([("before", 10), ("afters", 20)]) {
+        let program = compile_named(&scratch.0, &["-no-pie"], prefix);
+        let (process, addresses) = start(&mut Command::new(&program));
+        let text = fs::read(format!("/proc/{}/maps", process.0.id())).unwrap();
+        let id = sideband::SampleId { time: Some(begin), ..Default::default() };
+        let comm = prefix.as_bytes();
+        symbolizer.observe(&sideband::Record::Comm { pid, tid: pid, exec: true, comm }, &id);
+        for line in maps::parse(&text).filter(|line| line.executable) {
+            let file = sideband::FileId::Inode { device: line.device, inode: line.inode, generation: 0 };
+            let (start, length, offset, path) = (line.start, line.end - line.start, line.offset, line.path);
+            symbolizer.observe(&sideband::Record::Mmap { pid, start, length, offset, file, path }, &id);
+        }
+        samples.push(addresses);
+    }
+    assert!(samples[0].iter().zip(&samples[1]).all(|(before, after)| before.0 == after.0));
+    // In turns, so that nothing that is kept of one answers for the other.
+    for index in 0..FUNCTIONS {
+        let address = samples[0][index].0;
+        for (time, prefix) in [(15, "before"), (19, "before"), (20, "afters"), (u64::MAX, "afters")] {
+            let resolved = symbolizer.resolve(AddressSpace::User { pid, time }, address);
+            assert_eq!(&*resolved.lines[0].function, format!("{prefix}_{index}"));
+            let generation = symbolizer.processes().generation(pid, time).unwrap();
+            assert_eq!(generation.comm.as_deref(), Some(prefix));
+            assert_eq!(generation.executable, resolved.mapping.map(|mapping| mapping.path));
+        }
+    }
+}
+
+#[test]
+fn perf_maps_of_programs_of_one_process_are_told_apart_by_time() {
+    let scratch = Scratch::new("perf-map-time");
+    let (proc, pid) = (scratch.0.join("proc"), 4242);
+    fs::create_dir_all(proc.join("4242/root/tmp")).unwrap();
+    let uid = std::os::unix::fs::MetadataExt::uid(&fs::metadata(&proc).unwrap());
+    fs::write(proc.join("4242/status"), format!("Uid:\t{uid}\t{uid}\n")).unwrap();
+    let mut symbolizer = HostSymbolizer::new(Host { proc: proc.clone(), ..Host::default() });
+    for (begin, name) in [(10, "first"), (20, "second")] {
+        let id = sideband::SampleId { time: Some(begin), ..Default::default() };
+        symbolizer.observe(&sideband::Record::Comm { pid, tid: pid, exec: true, comm: b"java" }, &id);
+        let (file, path) = (sideband::FileId::Unknown, &b"//anon"[..]);
+        let memory = sideband::Record::Mmap { pid, start: 0x1000, length: 0x1000, offset: 0, file, path };
+        symbolizer.observe(&memory, &id);
+        fs::write(proc.join("4242/root/tmp/perf-4242.map"), format!("1000 1000 {name}\n")).unwrap();
+        symbolizer.begin_window(begin);
+        let resolved = symbolizer.resolve(AddressSpace::User { pid, time: begin + 5 }, 0x1800);
+        assert_eq!(&*resolved.lines[0].function, name);
+        symbolizer.end_window(0);
+    }
+    symbolizer.begin_window(30);
+    let resolved = symbolizer.resolve(AddressSpace::User { pid, time: 15 }, 0x1800);
+    assert_eq!(&*resolved.lines[0].function, "first");
+    symbolizer.end_window(25);
+    let resolved = symbolizer.resolve(AddressSpace::User { pid, time: 15 }, 0x1800);
+    assert_eq!(&*resolved.lines[0].function, "second", "only the second is known any more");
 }
 
 /// By build id, which is how newer kernels tell what was mapped.

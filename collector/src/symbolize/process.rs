@@ -239,15 +239,17 @@ impl ProcessTable {
     /// The generation of `pid` at `time` (`u64::MAX` for the latest), or the first where all are later.
     pub fn generation(&self, pid: u32, time: u64) -> Option<&Generation> {
         let all = self.processes.get(&pid)?;
-        all.iter().rev().find(|generation| generation.started <= time).or(all.front())
+        all.get(index_at(all, time))
     }
 
-    /// The mapping that held `address` of `pid` at `time`, in its generation then, or else in the nearest one:
-    /// times are of the sample's window where samples are counted in the kernel.
+    /// The mapping that held `address` of `pid` at `time`, in its generation then, or else in the nearest one before,
+    /// or else after: a sample that is counted in the kernel is older than the time when it is read.
     pub fn find(&self, pid: u32, time: u64, address: u64) -> Option<(&Generation, &VmMapping)> {
         let found = |generation| Generation::find(generation, address).map(|mapping| (generation, mapping));
-        let then = self.generation(pid, time).and_then(found);
-        then.or_else(|| self.processes.get(&pid)?.iter().rev().find_map(found))
+        let all = self.processes.get(&pid)?;
+        let then = index_at(all, time);
+        let before = all.range(..all.len().min(then + 1)).rev().find_map(found);
+        before.or_else(|| all.iter().skip(then + 1).find_map(found))
     }
 
     /// True where `/proc/PID/maps` may tell more than the records did: it is not known, or not from its start.
@@ -255,10 +257,11 @@ impl ProcessTable {
         self.latest(pid).is_none_or(|generation| generation.ended.is_none() && !generation.complete)
     }
 
-    /// The process that `pid` at `time` is a copy of, where neither records nor `/proc` told its mappings.
-    pub fn unread_parent(&self, pid: u32, time: u64) -> Option<u32> {
+    /// The process that `pid` at `time` is a copy of, and when it was copied, where neither records nor `/proc` told
+    /// its mappings.
+    pub fn unread_parent(&self, pid: u32, time: u64) -> Option<(u32, u64)> {
         let generation = self.generation(pid, time)?;
-        (!generation.complete && generation.parent != 0).then_some(generation.parent)
+        (!generation.complete && generation.parent != 0).then_some((generation.parent, generation.started))
     }
 
     /// True where it was not seen to end.
@@ -411,6 +414,11 @@ impl ProcessTable {
         self.files.retain(|file| Arc::strong_count(file) > 1);
         self.paths = self.files.iter().map(|file| file.path.len()).sum();
     }
+}
+
+/// Where the generation at `time` is: the last that began by then, or the first.
+fn index_at(all: &VecDeque<Generation>, time: u64) -> usize {
+    all.iter().rposition(|generation| generation.started <= time).unwrap_or(0)
 }
 
 fn mapped_file(path: &[u8], file: FileId<'_>) -> MappedFile {

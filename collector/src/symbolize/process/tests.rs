@@ -32,10 +32,21 @@ fn exec_begins_a_generation() {
     assert_eq!(path(&table, 1, 15, 0x9000), Some("/lib/c"));
     assert_eq!(table.generation(1, 25).unwrap().executable.as_deref(), Some("/bin/bb"));
     assert_eq!(table.generation(1, 15).unwrap().comm.as_deref(), Some("a"));
+    assert_eq!(table.generation(1, 5).unwrap().started, 10, "the first is the best that is known");
+    // The nearest program before is asked before later ones.
+    table.observe(&mmap(1, 0x9000, 0x1000, 0, b"/bin/bb"), &at(23));
+    table.observe(&exec(1, b"ccc"), &at(30));
+    table.observe(&mmap(1, 0x7000, 0x1000, 0, b"/bin/ccc"), &at(31));
+    table.observe(&exec(1, b"d"), &at(40));
+    table.observe(&mmap(1, 0x1000, 0x1000, 0, b"/bin/dddd"), &at(41));
+    assert_eq!(path(&table, 1, 35, 0x1800), Some("/bin/bb"));
+    assert_eq!(path(&table, 1, 29, 0x7000), Some("/bin/ccc"));
+    assert_eq!(path(&table, 1, 35, 0xf000), None);
     assert!(!table.wants_maps(1));
     table.end_window(20, |_| true);
-    assert_eq!(table.len(), 2);
+    assert_eq!(table.len(), 4);
     table.end_window(21, |_| true);
+    assert_eq!(table.len(), 3);
     assert_eq!(path(&table, 1, 15, 0x1800), Some("/bin/bb"));
 }
 
