@@ -10,7 +10,7 @@ use object::Endianness;
 use super::elf::build_id_in_notes;
 use super::error::SymbolizeError;
 use super::files::{Candidate, DEFAULT_BUDGET, FileCache, FileNo, line_of};
-use super::host::{Host, read_limited};
+use super::host::{Host, Place, read_limited};
 use super::jit::JitMaps;
 use super::kernel::KernelSymbols;
 use super::maps;
@@ -366,20 +366,21 @@ fn candidates(host: &Host, processes: &ProcessTable, owner: Owner, mapping: &VmM
     let mut candidates = Vec::new();
     if owner.alive {
         let name = format!("map_files/{:x}-{:x}", mapping.start, mapping.end);
-        candidates.push(Candidate { path: host.process_file(owner.pid, &name), trusted: true });
+        candidates
+            .push(Candidate { place: Place::trusted(host.process_file(owner.pid, &name)), trusted: true });
     }
     // A program mostly has the root of the next one in its process, and a short-lived process that of its parent.
     let mut pid = owner.pid;
     for _ in 0..=MAX_ANCESTORS {
         if processes.may_live(pid) {
-            candidates.push(Candidate { path: host.in_process_root(pid, path), trusted: false });
+            candidates.push(Candidate { place: host.in_process_root(pid, path), trusted: false });
         }
         pid = processes.generation(pid, owner.time).map_or(0, |generation| generation.parent);
         if pid == 0 {
             break;
         }
     }
-    candidates.push(Candidate { path: host.in_own_root(path), trusted: false });
+    candidates.push(Candidate { place: host.in_own_root(path), trusted: false });
     candidates
 }
 

@@ -1,7 +1,6 @@
 //! Finds and keeps perf maps.
 
 use std::collections::HashMap;
-use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use super::host::{Host, read_limited};
@@ -78,16 +77,9 @@ impl JitMaps {
 /// file of the process' user, or root's, and no link leads to it.
 fn refresh(known: &mut Known, host: &Host, pid: u32) -> Option<()> {
     let status = read_limited(&host.process_file(pid, "status"), 16 * 1024).ok()?;
-    let directory = host.in_process_root(pid, "/tmp");
-    if !fs::symlink_metadata(&directory).ok()?.is_dir() {
-        return None;
-    }
     let own_pid = namespace_pids(&status).last().copied().unwrap_or(pid);
-    let path = directory.join(format!("perf-{own_pid}.map"));
-    if !fs::symlink_metadata(&path).ok()?.is_file() {
-        return None;
-    }
-    let (file, metadata) = FileReader::open(&path).ok()?;
+    let place = host.in_process_root(pid, &format!("/tmp/perf-{own_pid}.map")).without_links();
+    let (file, metadata) = FileReader::open(&place).ok()?;
     let effective_user = status_field(&status, b"Uid:").and_then(|mut ids| ids.nth(1));
     if metadata.uid() != 0 && Some(metadata.uid()) != effective_user {
         return None;

@@ -24,7 +24,7 @@ use std::sync::Arc;
 pub use demangle::demangle;
 pub use error::SymbolizeError;
 pub use files::DEFAULT_BUDGET;
-pub use host::{Host, read_limited};
+pub use host::{Host, Place, read_limited};
 pub use host_symbolizer::{HostSymbolizer, SymbolizerLosses};
 
 use crate::model::{FrameKind, Line, Mapping};
