@@ -430,8 +430,7 @@ fn programs_of_one_process_are_told_apart_by_time() {
     }
     assert!(samples[0].iter().zip(&samples[1]).all(|(before, after)| before.0 == after.0));
     // In turns, so that nothing that is kept of one answers for the other.
-    for index in 0..FUNCTIONS {
-        let address = samples[0][index].0;
+    for (index, &(address, _)) in samples[0].iter().enumerate() {
         for (time, prefix) in [(15, "before"), (19, "before"), (20, "afters"), (u64::MAX, "afters")] {
             let resolved = symbolizer.resolve(AddressSpace::User { pid, time }, address);
             assert_eq!(&*resolved.lines[0].function, format!("{prefix}_{index}"));

@@ -195,6 +195,38 @@ fn copies_of_a_large_process_share_one_budget() {
     assert_eq!((table.mappings, table.len()), (4000, 101));
 }
 
+/// What is counted record by record is what a count of everything tells.
+#[test]
+fn counts_stay_true_whatever_happens() {
+    let mut table = ProcessTable::default();
+    let mut state = 1_u64;
+    let mut random = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    for time in 0..200_000_u64 {
+        let (pid, other) = (random(50) as u32, random(50) as u32);
+        match random(8) {
+            0 => table.observe(&Record::Fork { pid, parent_pid: other, tid: pid, time }, &at(time)),
+            1 => table.observe(&exec(pid, b"x"), &at(time)),
+            2 => table.observe(&Record::Exit { pid, tid: pid, time }, &at(time)),
+            _ => table.observe(&mmap(pid, random(5000) << 12, random(4) << 12, 0, b"/lib/x"), &at(time)),
+        }
+        if random(1000) == 0 {
+            _ = table.forget_oldest();
+        }
+        if random(5000) == 0 {
+            table.end_window(time.saturating_sub(2000), |_| true);
+        }
+        if random(200) == 0 {
+            let ended = table.processes.values().flatten().filter(|one| one.ended.is_some()).count();
+            assert_eq!((table.mappings, table.ended.len()), (count(&table), ended));
+            assert_eq!(table.generations, table.processes.values().map(VecDeque::len).sum::<usize>());
+        }
+    }
+    assert!(table.mappings > 0 && table.generations > 50);
+}
+
 #[test]
 fn paths_share_one_budget() {
     let mut table = ProcessTable::default();
