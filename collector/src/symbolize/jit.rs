@@ -66,9 +66,13 @@ impl JitMaps {
 
     fn enforce_budget(&mut self, in_use: (u32, u64)) {
         while self.maps.values().map(|known| known.map.memory()).sum::<usize>() > BUDGET {
-            let others = self.maps.iter().filter(|(key, known)| **key != in_use && !known.map.is_empty());
-            let Some(key) = others.min_by_key(|(_, known)| known.used).map(|(key, _)| *key) else { return };
-            self.maps.remove(&key);
+            let others = self.maps.iter_mut();
+            let others = others.filter(|(key, known)| **key != in_use && !known.map.is_empty());
+            let Some((_, oldest)) = others.min_by_key(|(_, known)| known.used) else { return };
+            // It stays known that it was read, so that it is read again in the next window, not for the next address.
+            self.dropped += oldest.map.len() as u64;
+            oldest.map = PerfMap::default();
+            oldest.inode = 0;
         }
     }
 }

@@ -288,6 +288,30 @@ fn a_perf_map_that_grows() {
 }
 
 #[test]
+fn perf_maps_over_the_budget_are_read_once_a_window() {
+    let scratch = Scratch::new("perf-map-budget");
+    let proc = scratch.0.join("proc");
+    let uid = std::os::unix::fs::MetadataExt::uid(&fs::metadata(&scratch.0).unwrap());
+    let functions: String = (0..17_000).map(|i| format!("{i:x} 1 {}\n", "f".repeat(1020))).collect();
+    for pid in ["1", "2", "3"] {
+        let directory = proc.join(pid);
+        fs::create_dir_all(directory.join("root/tmp")).unwrap();
+        fs::write(directory.join("status"), format!("Uid:\t{uid}\t{uid}\n")).unwrap();
+        fs::write(directory.join("maps"), "0-10000 rwxp 0 00:00 0\n").unwrap();
+        fs::write(directory.join(format!("root/tmp/perf-{pid}.map")), &functions).unwrap();
+    }
+    let mut symbolizer = HostSymbolizer::new(Host { proc, ..Host::default() });
+    symbolizer.begin_window(1);
+    let misses = |symbolizer: &mut HostSymbolizer, pids: [u32; 4]| {
+        pids.map(|pid| symbolizer.resolve(user(pid), 5).miss.is_some())
+    };
+    assert_eq!(misses(&mut symbolizer, [1, 2, 3, 1]), [false, false, false, true]);
+    assert!(symbolizer.losses().jit_functions >= 16_000);
+    symbolizer.begin_window(2);
+    assert_eq!(misses(&mut symbolizer, [1, 1, 1, 1]), [false; 4]);
+}
+
+#[test]
 fn losses_of_every_kind_are_told() {
     let scratch = Scratch::new("losses");
     let (proc, pid) = (scratch.0.join("proc"), 4242);
