@@ -10,6 +10,7 @@ use super::demangle::demangle;
 use super::elf::symbols::SymbolTable;
 use super::elf::{AddressMap, Elf};
 use super::error::SymbolizeError;
+use super::host::Place;
 use super::process::MappedFile;
 use super::read_at::{FileReader, ReadAt};
 use crate::model::Line;
@@ -44,7 +45,7 @@ impl Identity {
 /// Where to look for a mapped file.
 #[derive(Debug)]
 pub(super) struct Candidate {
-    pub path: PathBuf,
+    pub place: Place,
     /// The kernel itself leads there from the mapping (`map_files`), so no name can have been replaced.
     pub trusted: bool,
 }
@@ -122,10 +123,11 @@ impl FileCache {
         wanted: &MappedFile,
         candidate: Candidate,
     ) -> Result<FileNo, SymbolizeError> {
-        let Candidate { path, trusted } = candidate;
-        let (reader, metadata) = FileReader::open(&path)?;
+        let Candidate { place, trusted } = candidate;
+        let (reader, metadata) = FileReader::open(&place)?;
+        let replaced = || SymbolizeError::Replaced { path: place.display_path() };
         if wanted.build_id.is_none() && !trusted && wanted.inode != 0 && wanted.inode != metadata.ino() {
-            return Err(SymbolizeError::Replaced { path });
+            return Err(replaced());
         }
         let identity = Identity::of(&metadata);
         let number = match self.by_identity.get(&identity) {
@@ -134,7 +136,7 @@ impl FileCache {
         };
         let file = self.files.get(&number).ok_or(SymbolizeError::NotElf)?;
         if wanted.build_id.is_some() && wanted.build_id != file.build_id {
-            return Err(SymbolizeError::Replaced { path });
+            return Err(replaced());
         }
         self.hold(number, Box::new(reader));
         Ok(number)

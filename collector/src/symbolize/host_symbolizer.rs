@@ -10,11 +10,11 @@ use object::Endianness;
 use super::elf::build_id_in_notes;
 use super::error::SymbolizeError;
 use super::files::{Candidate, DEFAULT_BUDGET, FileCache, FileNo, line_of};
-use super::host::{Host, read_limited};
+use super::host::{Host, Place, read_limited};
 use super::jit::JitMaps;
 use super::kernel::KernelSymbols;
 use super::maps;
-use super::process::{MappedFile, ProcessTable, VmMapping};
+use super::process::{Generation, MappedFile, ProcessLosses, ProcessTable, VmMapping};
 use super::sideband::{Record, SampleId};
 use super::{AddressSpace, Miss, Resolved, Symbolizer};
 use crate::model::{FrameKind, Line, Mapping};
@@ -28,6 +28,18 @@ const MAX_ANCESTORS: usize = 4;
 /// Nanoseconds between two readings of `/proc/kallsyms`: at first, and after many that found nothing new.
 const KERNEL_RETRY: (u64, u64) = (5_000_000_000, 300_000_000_000);
 
+/// The generation of a process that an address belongs to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Owner {
+    pub pid: u32,
+    /// When it began.
+    pub started: u64,
+    /// When the address was sampled.
+    pub time: u64,
+    /// It was not seen to end.
+    pub alive: bool,
+}
+
 /// Kernel symbols, and when to read them again.
 #[derive(Default)]
 struct Kernel {
@@ -37,6 +49,24 @@ struct Kernel {
     /// A record told that code came or went.
     stale: bool,
     build_ids: HashMap<Arc<str>, Option<Arc<[u8]>>>,
+}
+
+/// What a [`HostSymbolizer`] left out for want of room, since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SymbolizerLosses {
+    /// Processes, or programs that they executed, that were forgotten or not taken.
+    pub generations: u64,
+    /// Executable mappings that were not taken.
+    pub mappings: u64,
+    /// Functions in perf maps that were not taken.
+    pub jit_functions: u64,
+}
+
+impl SymbolizerLosses {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.generations + self.mappings + self.jit_functions
+    }
 }
 
 /// Names addresses of this host's kernel and processes.
@@ -99,6 +129,12 @@ impl HostSymbolizer {
         &self.processes
     }
 
+    /// What was left out so far.
+    pub fn losses(&self) -> SymbolizerLosses {
+        let ProcessLosses { generations, mappings } = self.processes.losses();
+        SymbolizerLosses { generations, mappings, jit_functions: self.jit.dropped() }
+    }
+
     /// Heap memory for symbol tables and names of user files, and of the kernel, in bytes.
     pub fn memory(&self) -> (usize, usize) {
         let kernel = self.kernel.symbols.as_ref().and_then(|symbols| symbols.as_ref().ok());
@@ -115,6 +151,11 @@ impl HostSymbolizer {
         self.refresh(pid);
     }
 
+    #[cfg(test)]
+    pub(super) fn known_files(&self) -> usize {
+        self.known.len()
+    }
+
     fn refresh(&mut self, pid: u32) {
         if !self.refreshed.insert(pid) || !self.processes.wants_maps(pid) {
             return;
@@ -127,56 +168,55 @@ impl HostSymbolizer {
     }
 
     fn resolve_user(&mut self, pid: u32, time: u64, address: u64) -> Resolved {
-        let mut owner = pid;
-        let mut found = self.find_mapping(owner, time, address);
+        let mut found = self.find_mapping(pid, time, address);
         if found.is_none() {
             self.refresh(pid);
             // Too late for a process that ended; the one that it is a copy of may live.
-            owner = self.processes.unread_parent(pid, time).unwrap_or(pid);
-            self.refresh(owner);
-            found = self.find_mapping(owner, time, address);
+            let (origin, time) = self.processes.unread_parent(pid, time).unwrap_or((pid, time));
+            self.refresh(origin);
+            found = self.find_mapping(origin, time, address);
         }
-        let Some((alive, mapping)) = found else {
+        let Some((owner, mapping)) = found else {
             let known = self.processes.generation(pid, time).is_some();
             let miss = if known { Miss::NotMapped } else { Miss::UnknownProcess };
             return missed(FrameKind::Native, None, address, miss);
         };
-        let pid = owner;
         if &*mapping.file.path == "[vdso]" {
             return self.resolve_vdso(&mapping, address);
         }
         if mapping.file.is_file() {
-            let resolved = self.resolve_in_file(pid, alive, &mapping, address);
+            let resolved = self.resolve_in_file(owner, &mapping, address);
             // Compilers also run code from files that are none, such as caches.
             if resolved.miss != Some(Miss::NotElf) {
                 return resolved;
             }
-            return self.resolve_jit(pid, alive, address).unwrap_or(resolved);
+            return self.resolve_jit(owner, address).unwrap_or(resolved);
         }
-        self.resolve_jit(pid, alive, address).unwrap_or_else(|| {
+        self.resolve_jit(owner, address).unwrap_or_else(|| {
             let named = mapping.file.path.starts_with('[').then(|| model_mapping(&mapping, None));
             missed(FrameKind::Native, named, address, Miss::Anonymous)
         })
     }
 
-    /// The mapping, and whether its process may live.
-    fn find_mapping(&self, pid: u32, time: u64, address: u64) -> Option<(bool, VmMapping)> {
+    /// The mapping, and whose it is.
+    fn find_mapping(&self, pid: u32, time: u64, address: u64) -> Option<(Owner, VmMapping)> {
         let (generation, mapping) = self.processes.find(pid, time, address)?;
-        Some((generation.ended.is_none(), mapping.clone()))
+        let Generation { started, ended, .. } = *generation;
+        Some((Owner { pid, started, time, alive: ended.is_none() }, mapping.clone()))
     }
 
-    fn resolve_jit(&mut self, pid: u32, alive: bool, address: u64) -> Option<Resolved> {
-        let function = self.jit.find(&self.host, pid, alive, address)?;
+    fn resolve_jit(&mut self, owner: Owner, address: u64) -> Option<Resolved> {
+        let function = self.jit.find(&self.host, owner, address)?;
         let line = Line { function: function.name.into(), system_name: None, file: None, line: 0 };
         Some(Resolved { kind: FrameKind::Jit, mapping: None, address, lines: Arc::from([line]), miss: None })
     }
 
-    fn resolve_in_file(&mut self, pid: u32, alive: bool, mapping: &VmMapping, address: u64) -> Resolved {
+    fn resolve_in_file(&mut self, owner: Owner, mapping: &VmMapping, address: u64) -> Resolved {
         let known = self.known.get(&mapping.file).copied();
         let file = match known {
             Some(Ok(number)) if self.files.is_open(number) => Ok(number),
             Some(Err(miss)) => Err(miss),
-            _ => self.open(pid, alive, mapping, known.and_then(Result::ok)),
+            _ => self.open(owner, mapping, known.and_then(Result::ok)),
         };
         match file {
             Ok(number) => self.resolve_in(
@@ -190,14 +230,8 @@ impl HostSymbolizer {
     }
 
     /// Opens the file of a mapping; what is cached of it from `before` stands in where it can no longer be.
-    fn open(
-        &mut self,
-        pid: u32,
-        alive: bool,
-        mapping: &VmMapping,
-        before: Option<FileNo>,
-    ) -> Result<FileNo, Miss> {
-        let candidates = candidates(&self.host, &self.processes, pid, alive, mapping);
+    fn open(&mut self, owner: Owner, mapping: &VmMapping, before: Option<FileNo>) -> Result<FileNo, Miss> {
+        let candidates = candidates(&self.host, &self.processes, owner, mapping);
         let opened = self.files.open(&mapping.file, candidates.into_iter());
         let result = match (opened, before.filter(|&number| self.files.contains(number))) {
             (Ok(number), _) | (Err(_), Some(number)) => Ok(number),
@@ -319,39 +353,34 @@ impl Symbolizer for HostSymbolizer {
         let proc = &self.host.proc;
         self.processes.end_window(before, |pid| proc.join(pid.to_string()).exists());
         let processes = &self.processes;
-        self.jit.retain(|pid| processes.generation(pid, u64::MAX).is_some());
-        // Mappings that are gone are counted by this map alone.
-        self.known.retain(|file, result| result.is_ok() && Arc::strong_count(file) > 1);
+        let started = |pid, time| processes.generation(pid, time).map(|generation| generation.started);
+        self.jit.retain(|pid, time| started(pid, time) == Some(time));
+        // A file that no mapping shows any more is held by this map and by the table of processes alone.
+        self.known.retain(|file, result| result.is_ok() && Arc::strong_count(file) > 2);
     }
 }
 
 /// Where to look for the file of a mapping, best first.
-fn candidates(
-    host: &Host,
-    processes: &ProcessTable,
-    pid: u32,
-    alive: bool,
-    mapping: &VmMapping,
-) -> Vec<Candidate> {
+fn candidates(host: &Host, processes: &ProcessTable, owner: Owner, mapping: &VmMapping) -> Vec<Candidate> {
     let path = &*mapping.file.path;
     let mut candidates = Vec::new();
-    if alive {
+    if owner.alive {
         let name = format!("map_files/{:x}-{:x}", mapping.start, mapping.end);
-        candidates.push(Candidate { path: host.process_file(pid, &name), trusted: true });
-        candidates.push(Candidate { path: host.in_process_root(pid, path), trusted: false });
+        candidates
+            .push(Candidate { place: Place::trusted(host.process_file(owner.pid, &name)), trusted: true });
     }
-    // A short-lived process was mostly started by one in the same container.
-    let mut ancestor = pid;
-    for _ in 0..MAX_ANCESTORS {
-        ancestor = processes.generation(ancestor, u64::MAX).map_or(0, |generation| generation.parent);
-        if ancestor == 0 {
+    // A program mostly has the root of the next one in its process, and a short-lived process that of its parent.
+    let mut pid = owner.pid;
+    for _ in 0..=MAX_ANCESTORS {
+        if processes.may_live(pid) {
+            candidates.push(Candidate { place: host.in_process_root(pid, path), trusted: false });
+        }
+        pid = processes.generation(pid, owner.time).map_or(0, |generation| generation.parent);
+        if pid == 0 {
             break;
         }
-        if processes.may_live(ancestor) {
-            candidates.push(Candidate { path: host.in_process_root(ancestor, path), trusted: false });
-        }
     }
-    candidates.push(Candidate { path: host.in_own_root(path), trusted: false });
+    candidates.push(Candidate { place: host.in_own_root(path), trusted: false });
     candidates
 }
 

@@ -39,24 +39,29 @@ impl Drop for Process {
 const FUNCTIONS: usize = 300;
 
 /// A program that prints the addresses of its functions, then waits for its standard input to end.
-fn program_source() -> String {
+fn program_source(prefix: &str) -> String {
     let mut source = String::from("#include <stdio.h>\n");
     for index in 0..FUNCTIONS {
         let linkage = if index % 3 == 0 { "static " } else { "" };
         source += &format!(
-            "{linkage}__attribute__((noinline, used)) int function_{index}(int x) {{ return x * {index} + 1; }}\n"
+            "{linkage}__attribute__((noinline, used)) int {prefix}_{index}(int x) {{ return x * {index} + 1; }}\n"
         );
     }
     source += "int main(void) {\n";
     for index in 0..FUNCTIONS {
-        source += &format!("printf(\"%p function_{index}\\n\", (void *)function_{index});\n");
+        source += &format!("printf(\"%p {prefix}_{index}\\n\", (void *){prefix}_{index});\n");
     }
     source + "puts(\"done\"); fflush(stdout); getchar(); return 0; }\n"
 }
 
 fn compile(directory: &Path, options: &[&str]) -> PathBuf {
+    compile_named(directory, options, "function")
+}
+
+/// With functions whose names begin as told.
+fn compile_named(directory: &Path, options: &[&str], prefix: &str) -> PathBuf {
     let (source, program) = (directory.join("program.c"), directory.join("program"));
-    fs::write(&source, program_source()).unwrap();
+    fs::write(&source, program_source(prefix)).unwrap();
     let compiler =
         Command::new("cc").arg("-O1").args(options).arg("-o").arg(&program).arg(&source).status().unwrap();
     assert!(compiler.success());
@@ -151,7 +156,7 @@ fn functions_of_a_program_by_name_and_by_elf_address() {
 fn every_function_of_a_static_program_as_nm_lists_it() {
     let scratch = Scratch::new("nm");
     let program = compile(&scratch.0, &["-static"]);
-    let (reader, _) = read_at::FileReader::open(&program).unwrap();
+    let (reader, _) = read_at::FileReader::open(&Place::trusted(program.clone())).unwrap();
     let table = elf::symbols::SymbolTable::read(&elf::Elf::read(&reader).unwrap(), &reader).unwrap();
     let mut expected: std::collections::BTreeMap<u64, Vec<String>> = std::collections::BTreeMap::new();
     for (address, name) in nm(&program) {
@@ -283,12 +288,63 @@ fn a_perf_map_that_grows() {
 }
 
 #[test]
+fn perf_maps_over_the_budget_are_read_once_a_window() {
+    let scratch = Scratch::new("perf-map-budget");
+    let proc = scratch.0.join("proc");
+    let uid = std::os::unix::fs::MetadataExt::uid(&fs::metadata(&scratch.0).unwrap());
+    let functions: String = (0..17_000).map(|i| format!("{i:x} 1 {}\n", "f".repeat(1020))).collect();
+    for pid in ["1", "2", "3"] {
+        let directory = proc.join(pid);
+        fs::create_dir_all(directory.join("root/tmp")).unwrap();
+        fs::write(directory.join("status"), format!("Uid:\t{uid}\t{uid}\n")).unwrap();
+        fs::write(directory.join("maps"), "0-10000 rwxp 0 00:00 0\n").unwrap();
+        fs::write(directory.join(format!("root/tmp/perf-{pid}.map")), &functions).unwrap();
+    }
+    let mut symbolizer = HostSymbolizer::new(Host { proc, ..Host::default() });
+    symbolizer.begin_window(1);
+    let misses = |symbolizer: &mut HostSymbolizer, pids: [u32; 4]| {
+        pids.map(|pid| symbolizer.resolve(user(pid), 5).miss.is_some())
+    };
+    assert_eq!(misses(&mut symbolizer, [1, 2, 3, 1]), [false, false, false, true]);
+    assert!(symbolizer.losses().jit_functions >= 16_000);
+    symbolizer.begin_window(2);
+    assert_eq!(misses(&mut symbolizer, [1, 1, 1, 1]), [false; 4]);
+}
+
+#[test]
+fn losses_of_every_kind_are_told() {
+    let scratch = Scratch::new("losses");
+    let (proc, pid) = (scratch.0.join("proc"), 4242);
+    fs::create_dir_all(proc.join("4242/root/tmp")).unwrap();
+    let uid = std::os::unix::fs::MetadataExt::uid(&fs::metadata(&proc).unwrap());
+    fs::write(proc.join("4242/status"), format!("Uid:\t{uid}\t{uid}\n")).unwrap();
+    let functions: String = (0..300_000).map(|i| format!("{i:x} 1 f\n")).collect();
+    fs::write(proc.join("4242/root/tmp/perf-4242.map"), functions).unwrap();
+    let mappings = (0..5000).map(|i| format!("{:x}-{:x} r-xp 0 00:00 0\n", i * 0x2000, i * 0x2000 + 0x1000));
+    fs::write(proc.join("4242/maps"), mappings.collect::<String>()).unwrap();
+    let mut symbolizer = HostSymbolizer::new(Host { proc, ..Host::default() });
+    for window in 1..3 {
+        symbolizer.begin_window(window);
+        assert_eq!(&*symbolizer.resolve(user(pid), 5).lines[0].function, "f");
+        let losses = symbolizer.losses();
+        let expected =
+            SymbolizerLosses { generations: 0, mappings: 904, jit_functions: 300_000 - (256 << 10) };
+        assert_eq!((losses, losses.total()), (expected, 904 + 300_000 - (256 << 10)));
+    }
+    for pid in 0..33_000 {
+        let record = sideband::Record::Fork { pid, parent_pid: u32::MAX, tid: pid, time: 1 };
+        symbolizer.observe(&record, &sideband::SampleId::default());
+    }
+    assert!(symbolizer.losses().generations > 200);
+}
+
+#[test]
 fn pipes_and_devices_are_not_opened() {
     let scratch = Scratch::new("pipe");
     let pipe = scratch.0.join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    for path in [pipe.as_path(), Path::new("/dev/zero"), Path::new("/")] {
-        assert!(matches!(read_at::FileReader::open(path), Err(SymbolizeError::Open { .. })));
+    for path in [pipe, "/dev/zero".into(), "/".into()] {
+        assert!(matches!(read_at::FileReader::open(&Place::trusted(path)), Err(SymbolizeError::Open { .. })));
     }
 }
 
@@ -370,9 +426,71 @@ fn short_lived_processes_are_named_from_records() {
     }
     symbolizer.observe(&sideband::Record::Exit { pid, tid: pid, time: 12 }, &at(12));
     assert_all_named(&mut symbolizer, pid, &addresses);
+    assert_eq!(symbolizer.known_files(), 1);
     symbolizer.end_window(13);
+    assert_eq!(symbolizer.known_files(), 0, "nothing is kept of a process that ended");
     symbolizer.begin_window(2);
     assert_eq!(symbolizer.resolve(user(pid), addresses[0].0).miss, Some(Miss::UnknownProcess));
+}
+
+#[test]
+fn programs_of_one_process_are_told_apart_by_time() {
+    let (scratches, pid) = ([Scratch::new("before"), Scratch::new("after")], u32::MAX - 4);
+    let mut symbolizer = symbolizer();
+    let mut samples = Vec::new();
+    for (scratch, (prefix, begin)) in scratches.iter().zip([("before", 10), ("afters", 20)]) {
+        let program = compile_named(&scratch.0, &["-no-pie"], prefix);
+        let (process, addresses) = start(&mut Command::new(&program));
+        let text = fs::read(format!("/proc/{}/maps", process.0.id())).unwrap();
+        let id = sideband::SampleId { time: Some(begin), ..Default::default() };
+        let comm = prefix.as_bytes();
+        symbolizer.observe(&sideband::Record::Comm { pid, tid: pid, exec: true, comm }, &id);
+        for line in maps::parse(&text).filter(|line| line.executable) {
+            let file = sideband::FileId::Inode { device: line.device, inode: line.inode, generation: 0 };
+            let (start, length, offset, path) = (line.start, line.end - line.start, line.offset, line.path);
+            symbolizer.observe(&sideband::Record::Mmap { pid, start, length, offset, file, path }, &id);
+        }
+        samples.push(addresses);
+    }
+    assert!(samples[0].iter().zip(&samples[1]).all(|(before, after)| before.0 == after.0));
+    // In turns, so that nothing that is kept of one answers for the other.
+    for (index, &(address, _)) in samples[0].iter().enumerate() {
+        for (time, prefix) in [(15, "before"), (19, "before"), (20, "afters"), (u64::MAX, "afters")] {
+            let resolved = symbolizer.resolve(AddressSpace::User { pid, time }, address);
+            assert_eq!(&*resolved.lines[0].function, format!("{prefix}_{index}"));
+            let generation = symbolizer.processes().generation(pid, time).unwrap();
+            assert_eq!(generation.comm.as_deref(), Some(prefix));
+            assert_eq!(generation.executable, resolved.mapping.map(|mapping| mapping.path));
+        }
+    }
+}
+
+#[test]
+fn perf_maps_of_programs_of_one_process_are_told_apart_by_time() {
+    let scratch = Scratch::new("perf-map-time");
+    let (proc, pid) = (scratch.0.join("proc"), 4242);
+    fs::create_dir_all(proc.join("4242/root/tmp")).unwrap();
+    let uid = std::os::unix::fs::MetadataExt::uid(&fs::metadata(&proc).unwrap());
+    fs::write(proc.join("4242/status"), format!("Uid:\t{uid}\t{uid}\n")).unwrap();
+    let mut symbolizer = HostSymbolizer::new(Host { proc: proc.clone(), ..Host::default() });
+    for (begin, name) in [(10, "first"), (20, "second")] {
+        let id = sideband::SampleId { time: Some(begin), ..Default::default() };
+        symbolizer.observe(&sideband::Record::Comm { pid, tid: pid, exec: true, comm: b"java" }, &id);
+        let (file, path) = (sideband::FileId::Unknown, &b"//anon"[..]);
+        let memory = sideband::Record::Mmap { pid, start: 0x1000, length: 0x1000, offset: 0, file, path };
+        symbolizer.observe(&memory, &id);
+        fs::write(proc.join("4242/root/tmp/perf-4242.map"), format!("1000 1000 {name}\n")).unwrap();
+        symbolizer.begin_window(begin);
+        let resolved = symbolizer.resolve(AddressSpace::User { pid, time: begin + 5 }, 0x1800);
+        assert_eq!(&*resolved.lines[0].function, name);
+        symbolizer.end_window(0);
+    }
+    symbolizer.begin_window(30);
+    let resolved = symbolizer.resolve(AddressSpace::User { pid, time: 15 }, 0x1800);
+    assert_eq!(&*resolved.lines[0].function, "first");
+    symbolizer.end_window(25);
+    let resolved = symbolizer.resolve(AddressSpace::User { pid, time: 15 }, 0x1800);
+    assert_eq!(&*resolved.lines[0].function, "second", "only the second is known any more");
 }
 
 /// By build id, which is how newer kernels tell what was mapped.

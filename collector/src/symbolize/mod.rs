@@ -24,8 +24,8 @@ use std::sync::Arc;
 pub use demangle::demangle;
 pub use error::SymbolizeError;
 pub use files::DEFAULT_BUDGET;
-pub use host::{Host, read_limited};
-pub use host_symbolizer::HostSymbolizer;
+pub use host::{Host, Place, read_limited};
+pub use host_symbolizer::{HostSymbolizer, SymbolizerLosses};
 
 use crate::model::{FrameKind, Line, Mapping};
 
@@ -38,8 +38,9 @@ pub enum AddressSpace {
     User {
         /// Process id in the agent's pid namespace.
         pid: u32,
-        /// When the sample was taken, in the clock of the sideband records; `u64::MAX` where only the window is
-        /// known: the latest generation of the process that maps the address is taken.
+        /// When the sample was taken, in the clock of the sideband records; later where it is not known better, and
+        /// `u64::MAX` for the latest program of the process. A program that it executed before is taken where that
+        /// one does not map the address.
         time: u64,
     },
 }

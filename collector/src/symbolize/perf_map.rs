@@ -31,6 +31,8 @@ pub struct PerfMap {
     names: Vec<u8>,
     /// Bytes of the file that are parsed.
     parsed: u64,
+    /// Functions that there was no room for.
+    dropped: u64,
 }
 
 /// A function of a perf map.
@@ -51,7 +53,8 @@ impl PerfMap {
         for line in text.get(..whole).unwrap_or_default().split(|&byte| byte == b'\n') {
             let Some((start, length, name)) = parse_line(line) else { continue };
             if self.entries.len() >= MAX_ENTRIES || self.names.len() >= MAX_NAMES {
-                break;
+                self.dropped += 1;
+                continue;
             }
             self.entries.push(Entry { start, length, name: self.names.len() as u32 });
             self.names.extend_from_slice(name.get(..MAX_NAME).unwrap_or(name));
@@ -86,6 +89,11 @@ impl PerfMap {
     /// Bytes of the file that are parsed: a shorter file is a new one.
     pub fn parsed(&self) -> u64 {
         self.parsed
+    }
+
+    /// Functions that there was no room for since this was last asked.
+    pub fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
     }
 
     /// Number of functions.
@@ -165,8 +173,11 @@ mod tests {
         let long = format!("1000 10 {}\n", "é".repeat(5000));
         map.append(long.as_bytes());
         assert_eq!(map.find(0x1000).unwrap().name.len(), MAX_NAME);
-        let many: String = (0..300_000).map(|i| format!("{i:x} 1 f\n")).collect();
+        assert_eq!(map.take_dropped(), 0);
+        let many: String = (0x2000..302_000).map(|i| format!("{i:x} 1 f\n")).collect();
         map.append(many.as_bytes());
-        assert!(map.len() <= MAX_ENTRIES);
+        assert_eq!(map.len(), MAX_ENTRIES);
+        assert_eq!(map.take_dropped(), 302_000 - 0x2000 + 1 - MAX_ENTRIES as u64);
+        assert_eq!(map.take_dropped(), 0);
     }
 }

@@ -1,6 +1,6 @@
 //! Which files a process has mapped where, over time: from perf sideband records, and from `/proc/PID/maps`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::maps;
@@ -10,6 +10,10 @@ use super::sideband::{FileId, Record, SampleId};
 const MAX_MAPPINGS: usize = 4096;
 /// Generations that are kept.
 const MAX_GENERATIONS: usize = 32 * 1024;
+/// Mappings that are kept of all processes, 32 bytes each; those that generations share count once.
+const MAX_ALL_MAPPINGS: usize = 256 * 1024;
+/// Bytes of paths that are kept.
+const MAX_PATHS: usize = 16 << 20;
 /// Files that are shared before the first clean-up.
 const MIN_FILES: usize = 4096;
 
@@ -117,6 +121,17 @@ impl Generation {
         Arc::make_mut(&mut self.mappings).splice(first..last, head.into_iter().chain([new]).chain(tail));
         true
     }
+
+    /// How many mappings no other generation shares.
+    fn own_mappings(&self) -> usize {
+        if Arc::strong_count(&self.mappings) == 1 { self.mappings.len() } else { 0 }
+    }
+
+    /// How many mappings there may be more once one was put over the others: it cuts one in three at worst, and what is
+    /// shared is copied first.
+    fn growth(&self) -> usize {
+        self.mappings.len() - self.own_mappings() + 2
+    }
 }
 
 /// What the table had to leave out.
@@ -124,16 +139,25 @@ impl Generation {
 pub struct ProcessLosses {
     /// Generations that were forgotten, or not taken, for want of room.
     pub generations: u64,
-    /// Mappings that were not taken, because their process has too many.
+    /// Mappings that were not taken, because their process, or all that live, have too many.
     pub mappings: u64,
 }
 
 /// The processes that were seen. Feed it records in the order of their time.
 #[derive(Debug, Default)]
 pub struct ProcessTable {
-    processes: HashMap<u32, Vec<Generation>>,
+    /// Generations by process, oldest first.
+    processes: HashMap<u32, VecDeque<Generation>>,
     generations: usize,
+    /// The process of each generation that ended, in the order of their ends.
+    ended: VecDeque<u32>,
+    /// Mappings of all generations; those that are shared count once.
+    mappings: usize,
     files: HashSet<Arc<MappedFile>>,
+    /// Bytes of the paths of `files`.
+    paths: usize,
+    /// There was no room for a path, and no generation was forgotten since.
+    paths_full: bool,
     files_limit: usize,
     losses: ProcessLosses,
     /// Records were lost, an exit perhaps.
@@ -146,15 +170,16 @@ impl ProcessTable {
         let now = id.time.unwrap_or(0);
         match *record {
             Record::Mmap { pid, start, length, offset, file, path } => {
-                let file = self.intern(mapped_file(path, file));
+                let Some(file) = self.intern(mapped_file(path, file)) else {
+                    self.losses.mappings += 1;
+                    return;
+                };
                 let mapping = VmMapping { start, end: start.saturating_add(length), offset, file };
                 let Some(generation) = self.latest_or_new(pid) else { return };
                 if generation.executable.is_none() && generation.complete && mapping.file.is_file() {
                     generation.executable = Some(Arc::clone(&mapping.file.path));
                 }
-                if !generation.map(mapping) {
-                    self.losses.mappings += 1;
-                }
+                self.map(pid, mapping);
             }
             Record::Comm { pid, exec: true, comm, .. } => {
                 let parent = self.latest(pid).map_or(0, |generation| generation.parent);
@@ -172,9 +197,7 @@ impl ProcessTable {
                 self.begin(pid, Generation { started: time, ended: None, parent: parent_pid, ..parent });
             }
             Record::Exit { pid, tid, time } if pid == tid => {
-                if let Some(generation) = self.processes.get_mut(&pid).and_then(|all| all.last_mut()) {
-                    generation.ended = Some(time);
-                }
+                self.end(pid, time);
             }
             Record::Lost { .. } => {
                 self.lost = true;
@@ -189,42 +212,44 @@ impl ProcessTable {
     /// Takes in the text of `/proc/PID/maps`. The process is as old as the text tells nothing about: its
     /// generation reaches back to the start, if no record told otherwise.
     pub fn observe_maps(&mut self, pid: u32, text: &[u8]) {
-        let mut lost = 0;
-        let mut lines = Vec::new();
-        for line in maps::parse(text).filter(|line| line.executable) {
-            let file = self.intern(MappedFile {
-                path: self::text(line.path),
-                device: line.device,
-                inode: line.inode,
-                build_id: None,
-            });
-            lines.push(VmMapping { start: line.start, end: line.end, offset: line.offset, file });
+        if self.latest_or_new(pid).is_none() {
+            return;
         }
-        let Some(generation) = self.latest_or_new(pid) else { return };
-        for line in lines {
-            let known = generation.find(line.start);
+        for line in maps::parse(text).filter(|line| line.executable) {
+            let known = self.latest(pid).and_then(|generation| generation.find(line.start));
             // A record knows the build id, and the path as the process sees it.
-            if known.is_some_and(|known| known.end >= line.end && known.file.inode == line.file.inode) {
+            if known.is_some_and(|known| known.end >= line.end && known.file.inode == line.inode) {
                 continue;
             }
-            lost += u64::from(!generation.map(line));
+            let path = self::text(line.path);
+            let file = MappedFile { path, device: line.device, inode: line.inode, build_id: None };
+            match self.intern(file) {
+                Some(file) => {
+                    let (start, end, offset) = (line.start, line.end, line.offset);
+                    self.map(pid, VmMapping { start, end, offset, file });
+                }
+                None => self.losses.mappings += 1,
+            }
         }
-        generation.complete = true;
-        self.losses.mappings += lost;
+        if let Some(generation) = self.latest_mut(pid) {
+            generation.complete = true;
+        }
     }
 
     /// The generation of `pid` at `time` (`u64::MAX` for the latest), or the first where all are later.
     pub fn generation(&self, pid: u32, time: u64) -> Option<&Generation> {
         let all = self.processes.get(&pid)?;
-        all.iter().rev().find(|generation| generation.started <= time).or(all.first())
+        all.get(index_at(all, time))
     }
 
-    /// The mapping that held `address` of `pid` at `time`, in its generation then, or else in the nearest one:
-    /// times are of the sample's window where samples are counted in the kernel.
+    /// The mapping that held `address` of `pid` at `time`, in its generation then, or else in the nearest one before,
+    /// or else after: a sample that is counted in the kernel is older than the time when it is read.
     pub fn find(&self, pid: u32, time: u64, address: u64) -> Option<(&Generation, &VmMapping)> {
         let found = |generation| Generation::find(generation, address).map(|mapping| (generation, mapping));
-        let then = self.generation(pid, time).and_then(found);
-        then.or_else(|| self.processes.get(&pid)?.iter().rev().find_map(found))
+        let all = self.processes.get(&pid)?;
+        let then = index_at(all, time);
+        let before = all.range(..all.len().min(then + 1)).rev().find_map(found);
+        before.or_else(|| all.iter().skip(then + 1).find_map(found))
     }
 
     /// True where `/proc/PID/maps` may tell more than the records did: it is not known, or not from its start.
@@ -232,10 +257,11 @@ impl ProcessTable {
         self.latest(pid).is_none_or(|generation| generation.ended.is_none() && !generation.complete)
     }
 
-    /// The process that `pid` at `time` is a copy of, where neither records nor `/proc` told its mappings.
-    pub fn unread_parent(&self, pid: u32, time: u64) -> Option<u32> {
+    /// The process that `pid` at `time` is a copy of, and when it was copied, where neither records nor `/proc` told
+    /// its mappings.
+    pub fn unread_parent(&self, pid: u32, time: u64) -> Option<(u32, u64)> {
         let generation = self.generation(pid, time)?;
-        (!generation.complete && generation.parent != 0).then_some(generation.parent)
+        (!generation.complete && generation.parent != 0).then_some((generation.parent, generation.started))
     }
 
     /// True where it was not seen to end.
@@ -269,7 +295,7 @@ impl ProcessTable {
     }
 
     fn latest(&self, pid: u32) -> Option<&Generation> {
-        self.processes.get(&pid)?.last()
+        self.processes.get(&pid)?.back()
     }
 
     /// The latest generation of `pid`, which began before the records did if there was none.
@@ -277,61 +303,122 @@ impl ProcessTable {
         if self.latest(pid).is_none() {
             self.begin(pid, Generation::new(0));
         }
-        self.processes.get_mut(&pid)?.last_mut()
+        self.latest_mut(pid)
+    }
+
+    fn latest_mut(&mut self, pid: u32) -> Option<&mut Generation> {
+        self.processes.get_mut(&pid)?.back_mut()
     }
 
     fn begin(&mut self, pid: u32, generation: Generation) {
-        if self.generations >= MAX_GENERATIONS {
-            self.make_room();
+        self.end(pid, generation.started);
+        while self.generations >= MAX_GENERATIONS {
+            if !self.forget_oldest() {
+                self.losses.generations += 1;
+                return;
+            }
         }
-        if self.generations >= MAX_GENERATIONS {
-            self.losses.generations += 1;
-            return;
-        }
-        let all = self.processes.entry(pid).or_default();
-        if let Some(last) = all.last_mut() {
-            last.ended = last.ended.or(Some(generation.started));
-        }
-        all.push(generation);
+        self.processes.entry(pid).or_default().push_back(generation);
         self.generations += 1;
     }
 
-    /// Forgets the older half of the generations that ended.
-    fn make_room(&mut self) {
-        let ends = self.processes.values().flatten().filter_map(|generation| generation.ended);
-        let mut ends: Vec<u64> = ends.collect();
-        let middle = ends.len() / 2;
-        if ends.is_empty() {
-            return;
+    /// Ends the latest generation of `pid`, if it has not yet.
+    fn end(&mut self, pid: u32, time: u64) {
+        let latest = self.processes.get_mut(&pid).and_then(VecDeque::back_mut);
+        if let Some(generation) = latest.filter(|generation| generation.ended.is_none()) {
+            generation.ended = Some(time);
+            self.ended.push_back(pid);
         }
-        let limit = *ends.select_nth_unstable(middle).1;
-        let before = self.generations;
-        self.processes.retain(|_, all| {
-            all.retain(|generation| generation.ended.is_none_or(|ended| ended > limit));
-            !all.is_empty()
-        });
-        self.recount();
-        self.losses.generations += (before - self.generations) as u64;
+    }
+
+    /// Puts a mapping into the latest generation of `pid`, if there is room.
+    fn map(&mut self, pid: u32, mapping: VmMapping) {
+        let mut room = true;
+        while room && self.mappings + self.latest(pid).map_or(0, Generation::growth) > MAX_ALL_MAPPINGS {
+            room = self.forget_oldest();
+        }
+        let generation = self.processes.get_mut(&pid).and_then(VecDeque::back_mut).filter(|_| room);
+        let Some(generation) = generation else {
+            self.losses.mappings += 1;
+            return;
+        };
+        let before = generation.own_mappings();
+        let taken = generation.map(mapping);
+        self.mappings = self.mappings - before + generation.own_mappings();
+        self.losses.mappings += u64::from(!taken);
+    }
+
+    /// Forgets the generation that ended first; false where none has ended.
+    fn forget_oldest(&mut self) -> bool {
+        let Some(pid) = self.ended.pop_front() else { return false };
+        if let Some(all) = self.processes.get_mut(&pid) {
+            if let Some(oldest) = all.pop_front() {
+                self.mappings -= oldest.own_mappings();
+                self.generations -= 1;
+                self.losses.generations += 1;
+            }
+            if all.is_empty() {
+                self.processes.remove(&pid);
+            }
+        }
+        self.paths_full = false;
+        true
     }
 
     fn recount(&mut self) {
-        self.generations = self.processes.values().map(Vec::len).sum();
-        self.files.retain(|file| Arc::strong_count(file) > 1);
+        self.generations = self.processes.values().map(VecDeque::len).sum();
+        let all = || self.processes.values().flatten();
+        let distinct: HashMap<_, _> =
+            all().map(|generation| (Arc::as_ptr(&generation.mappings), generation.mappings.len())).collect();
+        self.mappings = distinct.values().sum();
+        let ends = self.processes.iter().flat_map(|(&pid, all)| all.iter().map(move |one| (one.ended, pid)));
+        let mut ends: Vec<(u64, u32)> = ends.filter_map(|(ended, pid)| Some((ended?, pid))).collect();
+        ends.sort_unstable();
+        self.ended = ends.into_iter().map(|(_, pid)| pid).collect();
+        self.forget_files();
+        self.paths_full = false;
     }
 
-    fn intern(&mut self, file: MappedFile) -> Arc<MappedFile> {
+    /// The one copy of a file's description; `None` where there is no room for its path.
+    fn intern(&mut self, file: MappedFile) -> Option<Arc<MappedFile>> {
         if let Some(known) = self.files.get(&file) {
-            return Arc::clone(known);
+            return Some(Arc::clone(known));
         }
-        let file = Arc::new(file);
         // What no mapping shows any more goes when the set has doubled, at the latest.
         if self.files.len() >= self.files_limit {
-            self.files.retain(|file| Arc::strong_count(file) > 1);
+            self.forget_files();
             self.files_limit = (2 * self.files.len()).max(MIN_FILES);
         }
+        let paths = |table: &Self| table.paths + file.path.len();
+        while paths(self) > MAX_PATHS {
+            if !self.paths_full {
+                self.forget_files();
+                self.paths_full = paths(self) > MAX_PATHS;
+            } else {
+                // Half of them, because looking which files were theirs takes a while.
+                let count = self.ended.len().div_ceil(2);
+                if count == 0 {
+                    return None;
+                }
+                (0..count).for_each(|_| _ = self.forget_oldest());
+            }
+        }
+        self.paths += file.path.len();
+        let file = Arc::new(file);
         self.files.insert(Arc::clone(&file));
-        file
+        Some(file)
     }
+
+    /// Drops files that no mapping shows.
+    fn forget_files(&mut self) {
+        self.files.retain(|file| Arc::strong_count(file) > 1);
+        self.paths = self.files.iter().map(|file| file.path.len()).sum();
+    }
+}
+
+/// Where the generation at `time` is: the last that began by then, or the first.
+fn index_at(all: &VecDeque<Generation>, time: u64) -> usize {
+    all.iter().rposition(|generation| generation.started <= time).unwrap_or(0)
 }
 
 fn mapped_file(path: &[u8], file: FileId<'_>) -> MappedFile {

@@ -6,10 +6,9 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 use super::error::SymbolizeError;
-use super::host::open_regular;
+use super::host::{Place, open_regular};
 
 /// Piece in which tables are streamed.
 const PIECE: usize = 64 * 1024;
@@ -73,8 +72,8 @@ impl FileReader {
     ///
     /// # Errors
     /// [`SymbolizeError::Open`] where the path cannot be opened or is no regular file.
-    pub fn open(path: &Path) -> Result<(Self, Metadata), SymbolizeError> {
-        let (file, metadata) = open_regular(path)?;
+    pub fn open(place: &Place) -> Result<(Self, Metadata), SymbolizeError> {
+        let (file, metadata) = open_regular(place)?;
         Ok((Self { file, size: metadata.len() }, metadata))
     }
 }

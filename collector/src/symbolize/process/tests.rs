@@ -32,10 +32,21 @@ fn exec_begins_a_generation() {
     assert_eq!(path(&table, 1, 15, 0x9000), Some("/lib/c"));
     assert_eq!(table.generation(1, 25).unwrap().executable.as_deref(), Some("/bin/bb"));
     assert_eq!(table.generation(1, 15).unwrap().comm.as_deref(), Some("a"));
+    assert_eq!(table.generation(1, 5).unwrap().started, 10, "the first is the best that is known");
+    // The nearest program before is asked before later ones.
+    table.observe(&mmap(1, 0x9000, 0x1000, 0, b"/bin/bb"), &at(23));
+    table.observe(&exec(1, b"ccc"), &at(30));
+    table.observe(&mmap(1, 0x7000, 0x1000, 0, b"/bin/ccc"), &at(31));
+    table.observe(&exec(1, b"d"), &at(40));
+    table.observe(&mmap(1, 0x1000, 0x1000, 0, b"/bin/dddd"), &at(41));
+    assert_eq!(path(&table, 1, 35, 0x1800), Some("/bin/bb"));
+    assert_eq!(path(&table, 1, 29, 0x7000), Some("/bin/ccc"));
+    assert_eq!(path(&table, 1, 35, 0xf000), None);
     assert!(!table.wants_maps(1));
     table.end_window(20, |_| true);
-    assert_eq!(table.len(), 2);
+    assert_eq!(table.len(), 4);
     table.end_window(21, |_| true);
+    assert_eq!(table.len(), 3);
     assert_eq!(path(&table, 1, 15, 0x1800), Some("/bin/bb"));
 }
 
@@ -140,6 +151,115 @@ fn room_is_bounded_and_losses_are_counted() {
     assert!(table.len() <= MAX_GENERATIONS);
     assert!(table.losses().generations > 0);
     assert_eq!(table.generation(9, u64::MAX).unwrap().started, 39_999);
+}
+
+/// All mappings, counted anew.
+fn count(table: &ProcessTable) -> usize {
+    let all = table.processes.values().flatten();
+    let distinct: HashMap<_, _> = all.map(|one| (Arc::as_ptr(&one.mappings), one.mappings.len())).collect();
+    distinct.values().sum()
+}
+
+#[test]
+fn copies_of_a_large_process_share_one_budget() {
+    let mut table = ProcessTable::default();
+    table.observe(&exec(1, b"a"), &at(1));
+    for index in 0..4000 {
+        table.observe(&mmap(1, index * 0x2000, 0x1000, 0, b"/lib/x"), &at(2));
+    }
+    // Copies that end make room for the next.
+    for pid in 2..3000 {
+        let time = u64::from(pid) * 10;
+        table.observe(&Record::Fork { pid, parent_pid: 1, tid: pid, time }, &at(time));
+        table.observe(&mmap(pid, 0x1000, 0x1000, 0, b"/lib/y"), &at(time));
+        table.observe(&Record::Exit { pid, tid: pid, time: time + 5 }, &at(time));
+        assert_eq!(path(&table, pid, time, 0x1000), Some("/lib/y"));
+        assert!(table.mappings <= MAX_ALL_MAPPINGS);
+    }
+    assert_eq!(table.mappings, count(&table));
+    assert_eq!(table.losses(), ProcessLosses { generations: 2999 - table.len() as u64, mappings: 0 });
+    assert!(table.generation(2998, 0).is_some() && table.generation(3, 0).is_none());
+    // Copies that live do not.
+    for pid in 10_000..10_100 {
+        table.observe(&Record::Fork { pid, parent_pid: 1, tid: pid, time: 40_000 }, &at(40_000));
+        table.observe(&mmap(pid, 0x1000, 0x1000, 0, b"/lib/y"), &at(40_000));
+    }
+    assert_eq!(table.mappings, count(&table));
+    assert!(table.mappings <= MAX_ALL_MAPPINGS && table.losses().mappings > 0);
+    assert_eq!(path(&table, 10_099, 40_000, 0), Some("/lib/x"), "what it shares is known");
+    // Another program has none of them.
+    for pid in 10_000..10_100 {
+        table.observe(&exec(pid, b"b"), &at(50_000));
+    }
+    table.end_window(60_000, |_| true);
+    assert_eq!((table.mappings, table.len()), (4000, 101));
+}
+
+/// What is counted record by record is what a count of everything tells.
+#[test]
+fn counts_stay_true_whatever_happens() {
+    let mut table = ProcessTable::default();
+    let mut state = 1_u64;
+    let mut random = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    for time in 0..200_000_u64 {
+        let (pid, other) = (random(50) as u32, random(50) as u32);
+        match random(8) {
+            0 => table.observe(&Record::Fork { pid, parent_pid: other, tid: pid, time }, &at(time)),
+            1 => table.observe(&exec(pid, b"x"), &at(time)),
+            2 => table.observe(&Record::Exit { pid, tid: pid, time }, &at(time)),
+            _ => table.observe(&mmap(pid, random(5000) << 12, random(4) << 12, 0, b"/lib/x"), &at(time)),
+        }
+        if random(1000) == 0 {
+            _ = table.forget_oldest();
+        }
+        if random(5000) == 0 {
+            table.end_window(time.saturating_sub(2000), |_| true);
+        }
+        if random(200) == 0 {
+            let ended = table.processes.values().flatten().filter(|one| one.ended.is_some()).count();
+            assert_eq!((table.mappings, table.ended.len()), (count(&table), ended));
+            assert_eq!(table.generations, table.processes.values().map(VecDeque::len).sum::<usize>());
+        }
+    }
+    assert!(table.mappings > 0 && table.generations > 50);
+}
+
+#[test]
+fn paths_share_one_budget() {
+    let mut table = ProcessTable::default();
+    let directory = "d".repeat(4000);
+    let mut map = |pid: u32, index: u64| {
+        let path = format!("/{directory}/{index}");
+        let record = Record::Mmap {
+            pid,
+            start: index * 0x1000,
+            length: 0x1000,
+            offset: 0,
+            file: FileId::Unknown,
+            path: path.as_bytes(),
+        };
+        table.observe(&record, &at(index));
+        assert!(table.paths <= MAX_PATHS);
+        table.losses()
+    };
+    let room = (MAX_PATHS / 4020) as u64;
+    assert_eq!((0..room).map(|index| map(index as u32 / 100, index)).last(), Some(ProcessLosses::default()));
+    assert!((room..2 * room).map(|index| map(index as u32 / 100, index)).all(|lost| lost.generations == 0));
+    assert!(table.losses().mappings > room / 2);
+    for pid in 0..20 {
+        table.observe(&Record::Exit { pid, tid: pid, time: 9 }, &at(9));
+    }
+    let lost = table.losses().mappings;
+    table.observe(&mmap(77, 0, 0x1000, 0, b"/lib/short"), &at(10));
+    let long = format!("/{}", "e".repeat(4000));
+    let file = FileId::Unknown;
+    let record = Record::Mmap { pid: 77, start: 0x9000, length: 1, offset: 0, file, path: long.as_bytes() };
+    table.observe(&record, &at(11));
+    assert_eq!(path(&table, 77, 11, 0x9000), Some(&*long));
+    assert_eq!(table.losses(), ProcessLosses { generations: 10, mappings: lost });
 }
 
 #[test]
