@@ -16,15 +16,35 @@ use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfil
 use prost::Message;
 use tests::profcheck;
 
-/// Whether this process may sample; says so if not.
+/// Whether this process may sample; says so if not, and fails where it must be able to.
 fn privileged(test: &str) -> bool {
     let mut facts = check::facts::read_files(std::path::Path::new("/"));
     facts.probes = check::probe::run();
-    let usable = check::judge(&facts).usable();
+    let report = check::judge(&facts);
+    let usable = report.usable();
     if !usable {
+        assert!(!ought_to_sample(), "`ebpf-otlp check` is wrong: {report:#?}");
         eprintln!("skip: {test}: `ebpf-otlp check` says that profile cannot run here");
     }
     usable
+}
+
+/// Whether sampling must work, whatever `check` says: as root of the machine, on a kernel that can.
+fn ought_to_sample() -> bool {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let status = read("/proc/self/status");
+    let field =
+        |name: &str, at: usize| status.lines().find(|l| l.starts_with(name))?.split_whitespace().nth(at);
+    let capabilities = field("CapEff:", 1).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0);
+    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    const CAP_BPF: u64 = 1 << 39;
+    let root = field("Uid:", 2) == Some("0") && capabilities & (CAP_SYS_ADMIN | CAP_BPF) != 0;
+    let initial_namespace = read("/proc/self/uid_map").split_whitespace().eq(["0", "0", "4294967295"]);
+    let release = read("/proc/sys/kernel/osrelease");
+    let mut version = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let new = (version.next(), version.next()) >= (Some(5), Some(8));
+    let perf_events = std::path::Path::new("/proc/sys/kernel/perf_event_paranoid").exists();
+    root && initial_namespace && new && perf_events
 }
 
 /// A thread of this process that computes until it is dropped.

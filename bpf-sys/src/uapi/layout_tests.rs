@@ -1,6 +1,6 @@
 //! Compares the mirrors with the kernel's headers, by a C file that asserts every offset, size and constant.
 //!
-//! `UAPI_INCLUDE` names a folder with `linux/bpf.h` and `linux/perf_event.h` of a kernel that has everything here; then
+//! `UAPI_INCLUDE` names the folders, split by colons, with `linux/` and `asm/` of a kernel that has everything here; then
 //! nothing may be missing. Without it the system's headers serve, and what they do not know is left out, and said.
 
 use std::collections::BTreeSet;
@@ -303,8 +303,8 @@ fn mirrors_equal_the_kernels_headers() {
         std::fs::write(&c, &text).unwrap();
         let mut cc = Command::new("cc");
         cc.arg("-fmax-errors=0").arg("-w").arg("-o").arg(&program).arg(&c).env("LC_ALL", "C");
-        if let Some(include) = &include {
-            cc.arg("-I").arg(include);
+        for folder in include.iter().flat_map(std::env::split_paths) {
+            cc.arg("-I").arg(folder);
         }
         let Ok(output) = cc.output() else {
             assert!(include.is_none(), "UAPI_INCLUDE is set, but there is no C compiler (cc)");
