@@ -229,7 +229,8 @@ fn a_signal_ends_the_profile_with_its_result() {
 
 /// A profiler of one process, once it samples.
 fn start_profile(args: &[&str]) -> Child {
-    let child = Command::new(BINARY).arg("profile").args(args).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let child =
+        Command::new(BINARY).arg("profile").args(args).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let child = child.unwrap();
     let fds = format!("/proc/{}/fd", child.id());
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -282,7 +283,11 @@ fn a_thread_is_no_process() {
     thread.join().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let advice = format!("use --pid {}", std::process::id());
-    assert!(stderr(&output).contains(&advice) || stderr(&output).contains("may not sample"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains(&advice) || stderr(&output).contains("may not sample"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]

@@ -247,7 +247,7 @@ mod tests {
         for pid in [1u32, 2] {
             let user = samples.stacks.intern(&[u64::from(pid) * 0x1000 + 8, u64::from(pid) * 0x1000 + 0x21]);
             samples.add(
-                SampleKey { process: ProcessId { pid: pid, started: 0 }, tid: pid * 10, kernel: None, user },
+                SampleKey { process: ProcessId { pid, started: 0 }, tid: pid * 10, kernel: None, user },
                 *b"t\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
                 3,
             );

@@ -206,8 +206,7 @@ impl Session {
 
     /// Takes processes that are gone out of the filter, since their numbers will be others'.
     fn forget_ended(&mut self) -> Result<()> {
-        let gone = |pid: &u32| !std::path::Path::new("/proc").join(pid.to_string()).exists();
-        for pid in self.watched.iter().copied().filter(gone).collect::<Vec<_>>() {
+        for pid in self.watched.iter().copied().filter(|&pid| has_ended(pid)).collect::<Vec<_>>() {
             self.program.forget_pid(pid)?;
             self.watched.retain(|&other| other != pid);
         }
@@ -267,7 +266,7 @@ impl Session {
                 skipped: self.skipped_total,
                 table_full: stats.table_full + self.table_full,
                 no_stack: stats.no_stack + self.no_stack,
-                sideband: self.sideband.lost(),
+                sideband: self.sideband.lost() + self.symbols.losses(),
             },
             recursion_misses: self.program.recursion_misses()?,
             children_lost: self.program.children_lost(),
@@ -315,6 +314,17 @@ impl WindowStart {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { unix_nanos: unix.as_nanos() as u64, instant: Instant::now(), losses }
     }
+}
+
+/// Whether a process has ended, though its parent may not have taken notice yet.
+fn has_ended(pid: u32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    // After the name, which may hold anything: state is the first field, the number of threads the 18th. A first thread
+    // that ended before the others is a zombie too.
+    let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let is_zombie = matches!(fields.next(), Some("Z" | "X"));
+    let threads = fields.nth(16).and_then(|n| n.parse::<u32>().ok());
+    is_zombie && threads.is_none_or(|n| n <= 1)
 }
 
 /// CPU time of the calling thread.

@@ -63,6 +63,11 @@ impl Symbols {
         id
     }
 
+    /// Programs, mappings and functions that were not kept, for want of room.
+    pub fn losses(&self) -> u64 {
+        self.symbolizer.losses().total()
+    }
+
     /// Before the names of a window are asked for.
     pub fn begin_window(&mut self) {
         self.symbolizer.begin_window(monotonic_nanos());
