@@ -144,7 +144,7 @@ impl<'a> Elf<'a> {
         let endian = self.raw_endian;
         let header = self.sections.section(RawIndex(idx.0 as usize)).map_err(fail)?;
         let name = self.sections.section_name(endian, header).map_err(fail)?;
-        let name = str::from_utf8(name)
+        let name = core::str::from_utf8(name)
             .map_err(|_| Error::Section { section: idx, reason: "its name is not UTF-8".into() })?;
         let kind = match header.sh_type(endian) {
             elf::SHT_NOBITS => SectionKind::NoBits,
@@ -187,7 +187,7 @@ impl<'a> Elf<'a> {
             },
         };
         Ok(Symbol {
-            name: str::from_utf8(name).map_err(|_| fail("its name is not UTF-8".into()))?,
+            name: core::str::from_utf8(name).map_err(|_| fail("its name is not UTF-8".into()))?,
             section,
             kind: match raw.st_type() {
                 elf::STT_NOTYPE => SymbolKind::None,

@@ -109,7 +109,7 @@ pub enum Error {
         /// The variable, if one was being looked for.
         variable: Option<String>,
     },
-    /// BTF that would exceed what 32-bit offsets can name.
+    /// BTF that would become larger than 16 MiB, which no kernel takes.
     BtfTooLarge,
     /// The object has CO-RE relocations and the kernel no BTF: it needs CONFIG_DEBUG_INFO_BTF (Linux 5.4), or a file with
     /// its BTF.
@@ -469,7 +469,7 @@ impl fmt::Display for Error {
                 write!(f, "no symbol for variable `{variable}` of data section `{section}`")
             }
             Self::BtfDatasec { section, variable: None } => write!(f, "data section `{section}` has no size"),
-            Self::BtfTooLarge => f.write_str("BTF is larger than 4 GiB"),
+            Self::BtfTooLarge => f.write_str("BTF would become larger than 16 MiB"),
             Self::CoreNoTarget => f.write_str(
                 "the kernel has no BTF (CONFIG_DEBUG_INFO_BTF, Linux 5.4); a file with its BTF can be used instead",
             ),

@@ -45,6 +45,9 @@ pub struct Loaded {
     pub maps: Vec<(String, Result<Map>)>,
     /// Programs by name, in the plan's order.
     pub programs: Vec<(String, Result<Program>)>,
+    /// Why the kernel refuses the object's BTF, if it does. What needs none is loaded without: maps have no types then,
+    /// and programs no line numbers.
+    pub btf_error: Option<Error>,
 }
 
 /// Everything of a plan, in the kernel.
@@ -98,13 +101,17 @@ impl LoadPlan<'_> {
     ///
     /// # Errors
     ///
-    /// The object's BTF is refused, or its byte order is not the host's.
+    /// The object's byte order is not the host's.
     pub fn load(&self, kernel: &impl Kernel) -> Result<Loaded> {
         if !self.host_endian {
             return Err(Error::ForeignEndian);
         }
         let license = CString::new(self.license).map_err(|_| Error::Internal("license with a zero byte"))?;
-        let btf = self.btf.as_deref().map(|data| load_btf(kernel, data)).transpose()?;
+        let (btf, btf_error) = match self.btf.as_deref().map(|data| load_btf(kernel, data)) {
+            None => (None, None),
+            Some(Ok(fd)) => (Some(fd), None),
+            Some(Err(error)) => (None, Some(error)),
+        };
         let mut loader = Loader { plan: self, kernel, btf, license, maps: HashMap::new() };
         let maps = self
             .maps
@@ -129,7 +136,7 @@ impl LoadPlan<'_> {
             };
             (p.name.to_owned(), loaded)
         });
-        Ok(Loaded { programs: programs.collect(), maps })
+        Ok(Loaded { programs: programs.collect(), maps, btf_error })
     }
 }
 

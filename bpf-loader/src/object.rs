@@ -22,7 +22,7 @@ use crate::map_def::{self, MapSpec};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MapIdx(pub u32);
 
-/// Index into [`ObjectSpec::functions`].
+/// Index into the object's functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FunctionIdx(pub u32);
 
@@ -255,7 +255,7 @@ impl<'a> ObjectSpec<'a> {
 
 fn parse_license(section: Section<'_>) -> Result<&str> {
     let text = section.data.split(|&b| b == 0).next().unwrap_or_default();
-    str::from_utf8(text)
+    core::str::from_utf8(text)
         .map_err(|_| Error::Section { section: section.idx, reason: "the license is not UTF-8".into() })
 }
 

@@ -95,7 +95,7 @@ impl<'a> ObjectSpec<'a> {
         let chosen: Vec<&ProgramSpec<'a>> = self.programs.iter().filter(|p| wanted(p)).collect();
         let linked: Vec<Result<Linked>> = chosen.iter().map(|p| subprog::link(self, p.function)).collect();
         let relocations =
-            CoreRelocations::resolve(self, linked.iter().filter_map(|l| l.as_ref().ok()), target);
+            CoreRelocations::resolve(self, linked.iter().filter_map(|l| l.as_ref().ok()), target.types());
         let plans = chosen.iter().zip(linked).map(|(program, linked)| ProgramPlan {
             name: program.name,
             section: program.section,
@@ -194,6 +194,7 @@ fn fit_map<'a>(map: &MapSpec<'a>, target: &dyn Target) -> MapSpec<'a> {
         MapType::PERF_EVENT_ARRAY if map.max_entries == 0 => map.max_entries = target.possible_cpus(),
         _ => {}
     }
+    map.inner = map.inner.map(|inner| Box::new(fit_map(&inner, target)));
     map
 }
 
@@ -216,7 +217,9 @@ fn attach_btf_id(
         .filter(|t| !t.is_empty())
         .ok_or_else(|| Error::MissingTarget { section: section.into() })?;
     let wanted = format!("{prefix}{hook}");
-    let btf =
-        target.vmlinux()?.ok_or_else(|| Error::NoKernelBtf { needed_by: format!("section {section}") })?;
+    let btf = target
+        .types()
+        .vmlinux()?
+        .ok_or_else(|| Error::NoKernelBtf { needed_by: format!("section {section}") })?;
     btf.find_by_name(&wanted, btf_kind).ok_or(Error::NoSuchTarget { name: wanted })
 }

@@ -38,7 +38,10 @@ pub trait TargetBtf {
 }
 
 /// A kernel to plan for: the running one, or any other by its data.
-pub trait Target: TargetBtf {
+pub trait Target {
+    /// Its types.
+    fn types(&self) -> &dyn TargetBtf;
+
     /// What the kernel takes.
     fn features(&self) -> &Features;
 
@@ -108,6 +111,10 @@ impl TargetBtf for RunningTarget {
 }
 
 impl Target for RunningTarget {
+    fn types(&self) -> &dyn TargetBtf {
+        self
+    }
+
     fn features(&self) -> &Features {
         self.features.get_or_init(Features::probe)
     }

@@ -153,8 +153,9 @@ const volatile __u8 filter_pids = 0;
 const volatile __u8 filter_comm = 0;
 const volatile __u8 filter_cgroup_v2 = 0;
 const volatile char comm[16] = {};
-/* kernfs id of a cgroup v1 directory; 0 for none. */
+/* kernfs id of a cgroup v1 directory, 0 for none, and the number of its hierarchy: ids are unique within one. */
 const volatile __u64 cgroup_v1_id = 0;
+const volatile __s32 cgroup_v1_hierarchy = 0;
 /* Inode number of the agent's pid namespace if it is not the initial one; 0 if it is. */
 const volatile __u32 pid_ns = 0;
 
@@ -221,7 +222,19 @@ static __always_inline int comm_wanted(const char *own)
 	return same_comm(name);
 }
 
-/* Whether the task is in the cgroup v1 directory or below it, in whichever hierarchy that is. */
+static __always_inline int hierarchy_of(struct cgroup_subsys_state *css)
+{
+	struct cgroup *group = 0;
+	struct cgroup_root *root = 0;
+	int hierarchy = -1;
+
+	read_field(group, css, cgroup);
+	read_field(root, group, root);
+	read_field(hierarchy, root, hierarchy_id);
+	return hierarchy;
+}
+
+/* Whether the task is in the cgroup v1 directory or below it. */
 static __always_inline int in_cgroup_v1(void)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
@@ -234,6 +247,8 @@ static __always_inline int in_cgroup_v1(void)
 		if (i * sizeof(css) >= __builtin_preserve_field_info(set->subsys, 1 /* byte size */))
 			break;
 		read_field(css, set, subsys[i]);
+		if (hierarchy_of(css) != cgroup_v1_hierarchy)
+			continue;
 		for (int depth = 0; css && depth < MAX_CGROUP_DEPTH; depth++) {
 			struct cgroup *group = 0;
 			struct kernfs_node *node = 0;
@@ -278,7 +293,10 @@ static __always_inline __u32 store_stack(void *ctx, struct region *region, void 
 	for (int i = 0; i < MAX_FRAMES; i++) {
 		if (i >= region->frames)
 			break;
-		hash = (hash ^ stack[1 + i]) * 0x9e3779b97f4a7c15ULL;
+		/* Mixed down before it is multiplied: a difference in the top bit alone would come out as one whatever the seed. */
+		hash ^= stack[1 + i];
+		hash ^= hash >> 32;
+		hash *= 0x9e3779b97f4a7c15ULL;
 		hash ^= hash >> 29;
 	}
 	found = bpf_map_lookup_elem(places, &hash);
@@ -298,8 +316,9 @@ static __always_inline __u32 store_stack(void *ctx, struct region *region, void 
 	return place;
 }
 
-SEC("perf_event")
-int profile(void *ctx)
+/* `kernel_types` is a constant: without it, nothing here depends on where this kernel has its fields, and the kernel's BTF
+ * need not even be looked at. */
+static __always_inline int sample(void *ctx, int kernel_types)
 {
 	__u32 cpu = bpf_get_smp_processor_id();
 	__u32 window = active;
@@ -320,7 +339,7 @@ int profile(void *ctx)
 		stat->idle++;
 		return 0;
 	}
-	if (pid_ns) {
+	if (kernel_types && pid_ns) {
 		struct task_struct *task = (void *)bpf_get_current_task();
 
 		key.tid = number_in_ns(task);
@@ -330,8 +349,9 @@ int profile(void *ctx)
 		key.tgid = pid_tgid >> 32;
 	}
 	bpf_get_current_comm(first.comm, sizeof(first.comm));
-	if ((filter_pids && !bpf_map_lookup_elem(&pids, &key.tgid)) || (filter_comm && !comm_wanted(first.comm)) ||
-	    (filter_cgroup_v2 && bpf_current_task_under_cgroup(&cgroup, 0) != 1) || (cgroup_v1_id && !in_cgroup_v1())) {
+	if ((filter_pids && !bpf_map_lookup_elem(&pids, &key.tgid)) ||
+	    (filter_cgroup_v2 && bpf_current_task_under_cgroup(&cgroup, 0) != 1) ||
+	    (kernel_types && filter_comm && !comm_wanted(first.comm)) || (kernel_types && cgroup_v1_id && !in_cgroup_v1())) {
 		stat->filtered++;
 		return 0;
 	}
@@ -371,6 +391,20 @@ announce:
 		bpf_ringbuf_output(&events, &record, sizeof(record), BPF_RB_FORCE_WAKEUP);
 	}
 	return 0;
+}
+
+/* Samples everything, processes by number, or a cgroup v2. */
+SEC("?perf_event")
+int profile(void *ctx)
+{
+	return sample(ctx, 0);
+}
+
+/* Samples by names or a cgroup v1 too, and from inside a pid namespace. */
+SEC("?perf_event")
+int profile_by_kernel_types(void *ctx)
+{
+	return sample(ctx, 1);
 }
 
 /* With --children: a child of a sampled process is sampled too. */

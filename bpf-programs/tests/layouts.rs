@@ -5,7 +5,8 @@ use bpf_loader::object::ObjectSpec;
 use bpf_programs::events::{Layout, profile};
 
 fn check(btf: &Btf<'_>, layout: Layout) {
-    let id = btf.find_by_name(layout.name, Kind::Struct).unwrap_or_else(|| panic!("no struct {}", layout.name));
+    let id =
+        btf.find_by_name(layout.name, Kind::Struct).unwrap_or_else(|| panic!("no struct {}", layout.name));
     let ty = btf.type_by_id(id).unwrap();
     assert_eq!(ty.size(), Some(layout.size as u32), "size of {}", layout.name);
     for field in layout.fields {
@@ -50,8 +51,9 @@ fn every_program_and_map_of_the_profiler_is_understood() {
     let spec = ObjectSpec::parse(bpf_programs::PROFILE).unwrap();
     assert!(spec.broken_maps.is_empty(), "{:?}", spec.broken_maps);
     let programs: Vec<(&str, bool)> = spec.programs.iter().map(|p| (p.name, p.autoload)).collect();
-    let expected = [("profile", true), ("follow_fork", false), ("forget_exit", false)];
-    assert!(expected.iter().all(|e| programs.contains(e)) && programs.len() == 3, "{programs:?}");
+    let expected =
+        ["profile", "profile_by_kernel_types", "follow_fork", "forget_exit"].map(|name| (name, false));
+    assert!(expected.iter().all(|e| programs.contains(e)) && programs.len() == 4, "{programs:?}");
     assert!(spec.programs.iter().all(|p| p.kind.kind.is_some()));
     let counts = spec.map("counts").unwrap().inner.as_deref().unwrap();
     assert_eq!(

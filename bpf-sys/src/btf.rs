@@ -28,7 +28,7 @@ pub fn load(
 ///
 /// # Errors
 ///
-/// Only what the kernel has no reason to give on BTF.
+/// None that the caller can cause.
 pub fn info(btf: &BtfFd) -> Result<Info<BtfInfo>> {
     raw::info::get(btf.as_fd())
 }

@@ -173,7 +173,7 @@ pub struct BatchRead {
 /// one bucket of the hash map; call again with larger ones, the cursor has not moved. `EFAULT`: nothing in the buffers
 /// counts. `ENOTSUPP` or `EINVAL`: the type has no batches on this kernel.
 ///
-/// Linux 5.6; per-CPU arrays 5.13; maps of maps and LPM tries 5.x and later.
+/// Linux 5.6 for hash maps and arrays; other types came later, up to per-CPU arrays in 5.13.
 pub fn lookup_batch(
     map: &MapFd,
     cursor: &mut BatchCursor,
@@ -223,7 +223,7 @@ pub fn delete_batch(map: &MapFd, keys: &[u8], flags: u64) -> Result<()> {
 ///
 /// # Errors
 ///
-/// Only what the kernel has no reason to give on a map. Linux 4.13.
+/// None that the caller can cause. Linux 4.13.
 pub fn info(map: &MapFd) -> Result<Info<MapInfo>> {
     raw::info::get(std::os::fd::AsFd::as_fd(map))
 }

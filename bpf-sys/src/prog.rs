@@ -228,7 +228,7 @@ pub fn query(
 ///
 /// # Errors
 ///
-/// Only what the kernel has no reason to give on a program.
+/// None that the caller can cause.
 pub fn info(prog: &ProgFd) -> Result<Info<ProgInfo>> {
     raw::info::get(prog.as_fd())
 }

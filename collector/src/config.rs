@@ -7,7 +7,8 @@ use std::time::Duration;
 /// Lowest and highest sampling frequency, in Hz.
 pub const FREQUENCY_RANGE: std::ops::RangeInclusive<u32> = 1..=1000;
 /// Shortest and longest window.
-pub const WINDOW_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+pub const WINDOW_RANGE: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(3600);
 /// Most processes that `filter.pids` may name; the kernel-side table is sized for their children too.
 pub const MAX_PIDS: usize = 1024;
 /// Longest `comm` that the kernel keeps (`TASK_COMM_LEN` without the terminating zero).
@@ -83,12 +84,20 @@ impl fmt::Display for ConfigError {
                 WINDOW_RANGE.start(),
                 WINDOW_RANGE.end()
             ),
-            Self::TooManyPids(n) => write!(f, "{n} processes are more than the {MAX_PIDS} that can be followed"),
+            Self::TooManyPids(n) => {
+                write!(f, "{n} processes are more than the {MAX_PIDS} that can be followed")
+            }
             Self::PidZero => f.write_str("pid 0 is the idle task, which is never sampled"),
-            Self::ChildrenOfNobody => f.write_str("children can only be followed from given processes: add a pid"),
+            Self::ChildrenOfNobody => {
+                f.write_str("children can only be followed from given processes: add a pid")
+            }
             Self::Comm(name) if name.is_empty() => f.write_str("the name of a task cannot be empty"),
             Self::Comm(name) => {
-                write!(f, "no task is called {name:?}: the kernel keeps {MAX_COMM} bytes, and this has {}", name.len())
+                write!(
+                    f,
+                    "no task is called {name:?}: the kernel keeps {MAX_COMM} bytes, and this has {}",
+                    name.len()
+                )
             }
         }
     }

@@ -46,7 +46,7 @@ mod tests {
     fn lists_have_ranges_and_single_cpus() {
         assert_eq!(parse_list("0-3,5\n"), [0, 1, 2, 3, 5]);
         assert_eq!(parse_list("0"), [0]);
-        assert_eq!(parse_list(""), []);
+        assert_eq!(parse_list(""), [] as [u32; 0]);
         assert_eq!(parse_list("3-1,x,7"), [7]);
         assert_eq!(parse_list("8190-4294967295"), [8190, 8191]);
     }

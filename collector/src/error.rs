@@ -16,6 +16,15 @@ pub enum Error {
     Config(ConfigError),
     /// No such process.
     NoSuchProcess(u32),
+    /// The number is that of a thread, not of a process.
+    IsThread {
+        /// The thread.
+        tid: u32,
+        /// Its process.
+        process: u32,
+    },
+    /// The profiler cannot be asked by its own callback, which it waits for.
+    FromCallback,
     /// The cgroup directory cannot be used.
     Cgroup {
         /// The directory.
@@ -25,7 +34,7 @@ pub enum Error {
     },
     /// The user may not load BPF programs or open perf events.
     Privileges(Box<Error>),
-    /// The kernel has no BTF, without which programs cannot be fitted to it.
+    /// The filter reads the kernel's structures, and the kernel has no BTF that says where their fields are.
     NoBtf,
     /// The kernel has no perf events.
     NoPerfEvents,
@@ -69,13 +78,17 @@ impl fmt::Display for Error {
         match self {
             Self::Config(e) => e.fmt(f),
             Self::NoSuchProcess(pid) => write!(f, "there is no process {pid}"),
+            Self::IsThread { tid, process } => {
+                write!(f, "{tid} is a thread of process {process}: use --pid {process}")
+            }
+            Self::FromCallback => f.write_str("the profiler waits for its callback, which asked it something"),
             Self::Cgroup { path, reason } => write!(f, "cgroup {}: {reason}", path.display()),
             Self::Privileges(e) => write!(
                 f,
                 "this user may not sample: run as root, or give the binary CAP_BPF and CAP_PERFMON (`ebpf-otlp check` says more): {e}"
             ),
             Self::NoBtf => f.write_str(
-                "this kernel has no BTF (/sys/kernel/btf/vmlinux): boot one built with CONFIG_DEBUG_INFO_BTF=y",
+                "this filter needs the kernel's BTF, and there is no /sys/kernel/btf/vmlinux: boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, or filter by --pid or a cgroup v2",
             ),
             Self::NoPerfEvents => f.write_str("this kernel has no perf events: boot one built with CONFIG_PERF_EVENTS=y"),
             Self::Load(e) => write!(f, "cannot load the profiler: {e}"),

@@ -5,7 +5,7 @@
 //! [`export`] sends.
 #![forbid(unsafe_code)]
 
-pub mod aggregate;
+mod aggregate;
 pub mod check;
 pub mod config;
 pub mod convert;
@@ -13,10 +13,10 @@ pub mod cpus;
 pub mod enrich;
 pub mod error;
 pub mod export;
-pub mod merge;
+mod merge;
 pub mod model;
 pub mod output;
-pub mod poll;
+mod poll;
 pub mod profiler;
 pub mod symbolize;
 pub mod tracer;

@@ -17,6 +17,10 @@ fn main() -> ExitCode {
     };
     let result = match command {
         Command::Help(text) => cli::print(text),
+        Command::Nothing => {
+            eprint!("{}", args::HELP);
+            return ExitCode::from(2);
+        }
         Command::Version => cli::print(concat!("ebpf-otlp ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Check { json } => cli::check::run(json),
         Command::Profile(options) => cli::profile::run(&options),
@@ -26,11 +30,11 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         // Whatever failed has been reported where it belongs.
         Ok(false) => ExitCode::FAILURE,
-        // Whoever read our output has enough of it.
-        Err(e) if cli::is_broken_pipe(&*e) => ExitCode::SUCCESS,
+        // Whoever read our output has enough of it; what it would have said is unknown.
+        Err(e) if cli::is_broken_pipe(&*e) => ExitCode::FAILURE,
         Err(e) => {
             eprintln!("ebpf-otlp: {}", cli::one_line(&*e));
-            ExitCode::FAILURE
+            if cli::is_usage(&*e) { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -28,16 +28,6 @@ impl<T> Merge<T> {
         let ready = self.waiting.partition_point(|(time, _)| *time < until);
         self.waiting.drain(..ready)
     }
-
-    /// Records that wait.
-    pub fn len(&self) -> usize {
-        self.waiting.len()
-    }
-
-    /// Whether none waits.
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
 }
 
 #[cfg(test)]
@@ -53,8 +43,8 @@ mod tests {
         let names = |m: &mut Merge<&'static str>, until| m.drain(until).map(|(_, n)| n).collect::<Vec<_>>();
         assert_eq!(names(&mut merge, 40), ["a1", "b1", "a2", "b2"]);
         merge.push(45, "b3");
-        assert_eq!(merge.len(), 2);
+        assert_eq!(merge.waiting.len(), 2);
         assert_eq!(names(&mut merge, u64::MAX), ["b3", "a3"]);
-        assert!(merge.is_empty());
+        assert!(merge.waiting.is_empty());
     }
 }

@@ -169,8 +169,9 @@ impl Profile {
             *self = later;
             return;
         }
-        self.duration_nanos =
-            (later.start_unix_nanos + later.duration_nanos).saturating_sub(self.start_unix_nanos).max(self.duration_nanos);
+        self.duration_nanos = (later.start_unix_nanos + later.duration_nanos)
+            .saturating_sub(self.start_unix_nanos)
+            .max(self.duration_nanos);
         self.losses.skipped += later.losses.skipped;
         self.losses.table_full += later.losses.table_full;
         self.losses.no_stack += later.losses.no_stack;
@@ -234,7 +235,12 @@ mod tests {
 
     fn window(start: u64, names: &[&str]) -> Profile {
         let line = |name: &&str| Line { function: Arc::from(*name), system_name: None, file: None, line: 0 };
-        let frame = |name| Frame { kind: FrameKind::Native, mapping: Some(MappingIdx(0)), address: 0, lines: vec![line(name)] };
+        let frame = |name| Frame {
+            kind: FrameKind::Native,
+            mapping: Some(MappingIdx(0)),
+            address: 0,
+            lines: vec![line(name)],
+        };
         Profile {
             start_unix_nanos: start,
             duration_nanos: 10,
@@ -245,7 +251,12 @@ mod tests {
             frames: names.iter().map(frame).collect(),
             stacks: (0..names.len() as u32).map(|i| vec![FrameIdx(i)]).collect(),
             samples: (0..names.len() as u32)
-                .map(|i| Sample { process: ProcessIdx(0), thread: ThreadIdx(0), stack: StackIdx(i), count: 2 })
+                .map(|i| Sample {
+                    process: ProcessIdx(0),
+                    thread: ThreadIdx(0),
+                    stack: StackIdx(i),
+                    count: 2,
+                })
                 .collect(),
             losses: Losses { skipped: 1, ..Losses::default() },
         }

@@ -15,7 +15,8 @@ use crate::tracer::profile::{FIRST_FOREIGN_TOKEN, Overhead, Session};
 
 /// Samples in the background, and hands over a [`Profile`] at the end of each window.
 ///
-/// Dropping it stops it.
+/// Dropping it stops it. The callback must not ask the profiler anything but [`is_running`](Self::is_running), since the
+/// profiler waits for it: other calls give [`Error::FromCallback`].
 #[derive(Debug)]
 pub struct Profiler {
     thread: Option<JoinHandle<Result<()>>>,
@@ -86,9 +87,8 @@ impl Profiler {
 
     /// What the profiler costs; its last words if it has stopped.
     pub fn overhead(&self) -> Overhead {
-        self.ask(Command::Overhead).unwrap_or_else(|_| {
-            *self.shared.overhead.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-        })
+        self.ask(Command::Overhead)
+            .unwrap_or_else(|_| *self.shared.overhead.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 
     /// Stops sampling, hands over the last, shorter window, and detaches everything.
@@ -100,7 +100,17 @@ impl Profiler {
         self.join()
     }
 
+    /// Whether the caller is the callback, for which the profiler's thread waits.
+    fn is_own_thread(&self) -> bool {
+        self.thread.as_ref().is_some_and(|own| own.thread().id() == thread::current().id())
+    }
+
     fn join(&mut self) -> Result<()> {
+        if self.is_own_thread() {
+            // It cannot wait for itself; it stops when the callback returns.
+            let _ = self.commands.send(Command::Stop);
+            return Err(Error::FromCallback);
+        }
         let Some(thread) = self.thread.take() else { return Ok(()) };
         // If the thread is gone, nobody listens, and there is nothing to stop.
         let _ = self.commands.send(Command::Stop);
@@ -109,6 +119,9 @@ impl Profiler {
     }
 
     fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T> {
+        if self.is_own_thread() {
+            return Err(Error::FromCallback);
+        }
         let (sender, answer) = mpsc::channel();
         self.commands.send(command(sender)).map_err(|_| Error::Stopped)?;
         self.waker.wake().map_err(Error::io("waking the profiler"))?;
@@ -132,7 +145,8 @@ fn run(
 ) -> Result<()> {
     let window = config.window;
     let started = Session::start(config).and_then(|session| {
-        let waker = Waker::new(session.registry(), Token(FIRST_FOREIGN_TOKEN)).map_err(Error::io("eventfd"))?;
+        let waker =
+            Waker::new(session.registry(), Token(FIRST_FOREIGN_TOKEN)).map_err(Error::io("eventfd"))?;
         Ok((session, waker))
     });
     let mut session = match started {
@@ -146,12 +160,22 @@ fn run(
             return Ok(());
         }
     };
+    let running = Running(shared);
     let result = serve(&mut session, window, &mut each_window, inbox, shared);
-    shared.running.store(false, Ordering::Release);
+    drop(running);
     if let Ok(mut overhead) = shared.overhead.lock() {
         *overhead = session.overhead();
     }
     result
+}
+
+/// Says that the profiler has stopped, however it does: a callback may panic.
+struct Running<'s>(&'s Shared);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.store(false, Ordering::Release);
+    }
 }
 
 fn serve(
@@ -181,14 +205,16 @@ fn serve(
                     let _ = answer.send(session.overhead());
                 }
                 Command::Stop => {
+                    session.pause()?;
                     each_window(session.finish_window()?);
                     return Ok(());
                 }
             }
         }
         if Instant::now() >= window_end {
-            window_end += window;
             each_window(session.finish_window()?);
+            // After a slow callback, not all at once the windows that it took.
+            window_end = (window_end + window).max(Instant::now());
         }
     }
 }

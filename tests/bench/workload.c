@@ -90,6 +90,7 @@ int main(int argc, char **argv)
 {
 	if (argc != 2)
 		return 2;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	for (int worker = 0; worker < 6; worker++) {
 		if (fork() != 0)
 			continue;

@@ -14,7 +14,7 @@ __attribute__((noipa)) uint64_t short_lived(uint64_t end)
 	uint64_t now;
 
 	do {
-		for (volatile int i = 0; i < 10000; i++) {
+		for (volatile int i = 0; i < 2000; i++) {
 		}
 		now = thread_clock();
 	} while (now < end);

@@ -29,7 +29,7 @@ static inline __attribute__((always_inline)) uint64_t work_until(uint64_t end, u
 	uint64_t x = salt;
 
 	do {
-		for (int i = 0; i < 10000; i++) {
+		for (int i = 0; i < 2000; i++) {
 			x ^= x << 13;
 			x ^= x >> 7;
 			x ^= x << 17;

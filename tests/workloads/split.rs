@@ -26,7 +26,7 @@ fn thread_clock() -> u64 {
 fn work_until(end: u64, salt: u64) -> u64 {
     let mut x = salt;
     loop {
-        for _ in 0..10_000 {
+        for _ in 0..2_000 {
             x ^= x << 13;
             x ^= x >> 7;
             x ^= x << 17;

@@ -5,6 +5,9 @@ use super::{Btf, BtfId};
 use crate::Error;
 use crate::bytes::{Bytes, Endian};
 
+/// Kernels take no BTF beyond 16 MiB. Renamed sections that share one long name could grow far beyond.
+const MAX_STRINGS: usize = 16 << 20;
+
 /// Sections of a file, copied. Types keep their ids and sizes; types and strings may be added at the end.
 pub(super) struct Edit {
     endian: Endian,
@@ -39,7 +42,10 @@ impl Edit {
 
     /// Adds a string and returns its offset. Existing ones may be shared, so they are never changed.
     pub fn add_string(&mut self, text: &[u8]) -> Result<u32, Error> {
-        let offset = u32::try_from(self.strings.len()).map_err(|_| Error::BtfTooLarge)?;
+        if self.strings.len() + text.len() >= MAX_STRINGS {
+            return Err(Error::BtfTooLarge);
+        }
+        let offset = self.strings.len() as u32;
         self.strings.extend_from_slice(text);
         self.strings.push(0);
         Ok(offset)

@@ -15,7 +15,8 @@ pub fn essential_name(name: &[u8]) -> &[u8] {
 /// Names being looked for, and kinds.
 pub struct Wanted<'n> {
     names: Vec<&'n [u8]>,
-    kinds: Vec<Kind>,
+    /// Bit `n` for the kind numbered `n`.
+    kinds: u128,
     first_bytes: [bool; 256],
 }
 
@@ -31,9 +32,7 @@ impl<'n> Wanted<'n> {
                 *flag = true;
             }
         }
-        let mut kinds: Vec<_> = kinds.into_iter().collect();
-        kinds.sort_unstable();
-        kinds.dedup();
+        let kinds = kinds.into_iter().fold(0, |bits, kind| bits | kind.bit());
         Self { names, kinds, first_bytes }
     }
 
@@ -56,10 +55,8 @@ impl<'n> Wanted<'n> {
         mut found: impl FnMut(usize, Type<'b>),
     ) -> Result<(), Error> {
         fuel.spend(u64::from(btf.count() - btf.first_id().0))?;
-        for ty in btf.types() {
-            if !self.kinds.contains(&ty.kind()) {
-                continue;
-            }
+        let mut types = btf.types();
+        while let Some(ty) = types.next_of(self.kinds) {
             let Some(&first) = ty.name_tail().first() else { continue };
             if !self.first_bytes.get(usize::from(first)).is_some_and(|&wanted| wanted) {
                 continue;

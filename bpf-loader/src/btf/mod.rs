@@ -176,16 +176,17 @@ impl<'a> Btf<'a> {
     fn walk(&mut self, detect_pointer_size: bool) -> Result<(), Error> {
         let (mut index, mut pointer_size) = (Vec::new(), None);
         let mut types = self.types();
-        loop {
-            let at = types.at;
-            let Some(ty) = types.try_next()? else { break };
-            if (ty.id().0 - self.first_id) as usize % STRIDE == 0 {
+        let int = Kind::Int.number();
+        while !types.is_at_end() {
+            if (types.next_id - self.first_id) as usize % STRIDE == 0 {
                 // The section's length is a u32, so is every offset in it.
-                index.push(at as u32);
+                index.push(types.at as u32);
             }
-            if detect_pointer_size && pointer_size.is_none() {
-                pointer_size = ty.pointer_size_hint();
+            let (kind, len) = types.record().ok_or_else(|| types.fault())?;
+            if kind == int && detect_pointer_size && pointer_size.is_none() {
+                pointer_size = types.clone().take_one().and_then(|ty| ty.pointer_size_hint());
             }
+            types.advance(len);
         }
         let count = types.next_id;
         index.shrink_to_fit();
@@ -256,7 +257,7 @@ impl<'a> Btf<'a> {
         }
         match &self.base {
             Some(base) if id.0 < self.first_id => base.type_by_id(id),
-            _ => self.types_from(id)?.try_next()?.ok_or_else(|| self.no_type(id)),
+            _ => self.types_from(id)?.take_one().ok_or_else(|| self.no_type(id)),
         }
     }
 
@@ -271,7 +272,8 @@ impl<'a> Btf<'a> {
         let next_id = id.0 - (position % STRIDE) as u32;
         let mut types = Types { btf: self, section: self.section(self.types), at, next_id };
         for _ in 0..position % STRIDE {
-            types.skip_one()?;
+            let (_, len) = types.record().ok_or_else(|| self.no_type(id))?;
+            types.advance(len);
         }
         Ok(types)
     }
@@ -282,6 +284,11 @@ impl<'a> Btf<'a> {
             (None, Some(base)) => base.string_tail(offset),
             (None, None) => &[],
         }
+    }
+
+    /// Is there a string at `offset`? As the section ends with a NUL, any place in it will do.
+    fn check_string(&self, offset: u32) -> Result<(), Error> {
+        if self.string_tail(offset).is_empty() { Err(Error::BtfString { offset }) } else { Ok(()) }
     }
 
     /// The string at `offset`, as bytes.
@@ -377,7 +384,8 @@ impl<'a> Btf<'a> {
         let in_base = self.base.as_ref().and_then(|base| base.find_by_name(name, kind));
         in_base.or_else(|| {
             let mut types = self.types();
-            types.find(|ty| ty.kind() == kind && ty.name_is(name.as_bytes())).map(|ty| ty.id())
+            let all = core::iter::from_fn(|| types.next_of(kind.bit()));
+            all.filter(|ty| ty.name_is(name.as_bytes())).map(|ty| ty.id()).next()
         })
     }
 
@@ -402,26 +410,48 @@ pub struct Types<'b> {
 }
 
 impl<'b> Types<'b> {
-    /// Length in bytes of the type at the current position.
-    fn record_len(&self) -> Result<usize, Error> {
-        let truncated = Error::BtfTypeTruncated { type_id: BtfId(self.next_id) };
-        let Some(info) = self.section.u32(self.at.saturating_add(4)) else { return Err(truncated) };
-        let (kind, vlen) = (types::kind_of(info), types::vlen_of(info));
+    /// Number of the kind and length in bytes of the type at the current position, `None` if it doesn't fit or is of unknown
+    /// kind.
+    fn record(&self) -> Option<(u8, usize)> {
+        let info = self.section.u32(self.at.checked_add(4)?)?;
+        let kind = types::kind_of(info);
         let (fixed, element) = match types::tail_len(kind) {
             Some(lens) => lens,
-            None => {
-                let unknown = Error::BtfKind { type_id: BtfId(self.next_id), kind };
-                let (fixed, element) = self.btf.layout_of(kind).ok_or(unknown)?;
-                (usize::from(fixed), usize::from(element))
-            }
+            None => self.btf.layout_of(kind)?,
         };
         // At most 12 + 255 + 0xff_ffff * 255: fits a usize of 32 bits.
-        Ok(HEADER_LEN + fixed + vlen as usize * element)
+        let len = HEADER_LEN + usize::from(fixed) + types::vlen_of(info) as usize * usize::from(element);
+        (len <= self.section.data.len() - self.at).then_some((kind, len))
     }
 
-    fn skip_one(&mut self) -> Result<(), Error> {
-        self.advance(self.record_len()?);
-        Ok(())
+    /// The next type of one of `kinds`, a set of bits by number of the kind.
+    fn next_of(&mut self, kinds: u128) -> Option<Type<'b>> {
+        loop {
+            let (kind, len) = self.record()?;
+            if kinds >> kind & 1 != 0 {
+                return self.take_one();
+            }
+            self.advance(len);
+        }
+    }
+
+    /// What is wrong with the type at the current position.
+    #[cold]
+    fn fault(&self) -> Error {
+        let type_id = BtfId(self.next_id);
+        match self.section.u32(self.at.saturating_add(4)).map(types::kind_of) {
+            Some(kind) if types::tail_len(kind).or_else(|| self.btf.layout_of(kind)).is_none() => {
+                Error::BtfKind { type_id, kind }
+            }
+            _ => Error::BtfTypeTruncated { type_id },
+        }
+    }
+
+    fn take_one(&mut self) -> Option<Type<'b>> {
+        let (_, len) = self.record()?;
+        let ty = Type::new(self.btf, BtfId(self.next_id), self.section.slice(self.at, len)?)?;
+        self.advance(len);
+        Some(ty)
     }
 
     fn advance(&mut self, len: usize) {
@@ -429,17 +459,8 @@ impl<'b> Types<'b> {
         self.next_id = self.next_id.saturating_add(1);
     }
 
-    fn try_next(&mut self) -> Result<Option<Type<'b>>, Error> {
-        if self.at >= self.section.data.len() {
-            return Ok(None);
-        }
-        let id = BtfId(self.next_id);
-        let len = self.record_len()?;
-        let record = self.section.slice(self.at, len);
-        let ty = record.and_then(|record| Type::new(self.btf, id, record));
-        let ty = ty.ok_or(Error::BtfTypeTruncated { type_id: id })?;
-        self.advance(len);
-        Ok(Some(ty))
+    fn is_at_end(&self) -> bool {
+        self.at >= self.section.data.len()
     }
 }
 
@@ -447,6 +468,6 @@ impl<'b> Iterator for Types<'b> {
     type Item = Type<'b>;
 
     fn next(&mut self) -> Option<Type<'b>> {
-        self.try_next().ok().flatten()
+        self.take_one()
     }
 }

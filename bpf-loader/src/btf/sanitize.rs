@@ -4,6 +4,8 @@
 //! sizes of types stay, so `.BTF.ext`, maps and instructions need no change. CO-RE relocations are resolved against the
 //! original.
 
+use std::collections::HashSet;
+
 use super::edit::Edit;
 use super::encode::info;
 use super::types::{HEADER_LEN, Type};
@@ -63,14 +65,22 @@ const BUILTINS: [&[u8]; 4] = [b"memcpy", b"memmove", b"memset", b"memcmp"];
 /// `BtfString`, `BtfTypeId` if a type needed refers to nothing; `BtfKind` if a kind is newer than this library and the
 /// kernel takes no layout section; `BtfBase` for module BTF; `BtfTooLarge`.
 pub fn sanitize(btf: &Btf<'_>, features: &BtfFeatures) -> Result<Vec<u8>, Error> {
-    let mut work =
-        Sanitizer { btf, features, edit: Edit::new(btf)?, dummy: None, placeholder: None, argument: None };
+    let mut work = Sanitizer {
+        btf,
+        features,
+        edit: Edit::new(btf)?,
+        int: None,
+        dummy: None,
+        placeholder: None,
+        argument: None,
+        named: HashSet::new(),
+    };
     if !features.layout {
         work.edit.drop_layout();
     }
     work.each(|work, at, ty| match ty.kind() {
-        Kind::Datasec if ty.name_bytes()? == b".ksyms" => work.ksyms(at, ty),
-        Kind::Datasec if ty.name_bytes()? == b".kconfig" => work.kconfig(ty),
+        Kind::Datasec if ty.name_is(b".ksyms") => work.ksyms(at, ty),
+        Kind::Datasec if ty.name_is(b".kconfig") => work.kconfig(ty),
         Kind::Func => work.function(at, ty),
         _ => Ok(()),
     })?;
@@ -82,12 +92,16 @@ struct Sanitizer<'b> {
     btf: &'b Btf<'b>,
     features: &'b BtfFeatures,
     edit: Edit,
+    /// The 32-bit integer that external variables become.
+    int: Option<BtfId>,
     /// The variable that stands for external functions, and its name.
     dummy: Option<(BtfId, u32)>,
     /// The one-byte integer that stands for the values of a 64-bit enumeration.
     placeholder: Option<BtfId>,
     /// The name given to parameters without one.
     argument: Option<u32>,
+    /// Prototypes whose parameters all have names by now: many functions may share one.
+    named: HashSet<BtfId>,
 }
 
 impl<'b> Sanitizer<'b> {
@@ -115,14 +129,18 @@ impl<'b> Sanitizer<'b> {
 
     /// A 32-bit integer, the object's own if it has one.
     fn int32(&mut self) -> Result<BtfId, Error> {
-        let known = self.btf.types().find(|ty| ty.int().is_some_and(|int| int.bits == 32));
-        match known {
-            Some(ty) => Ok(ty.id()),
+        if let Some(known) = self.int {
+            return Ok(known);
+        }
+        let own = self.btf.types().find(|ty| ty.int().is_some_and(|int| int.bits == 32));
+        let int = match own {
+            Some(ty) => ty.id(),
             None => {
                 let name = self.edit.add_string(b"int")?;
-                self.edit.add_type(&[name, info(Kind::Int, 0, false), 4, 1 << 24 | 32])
+                self.edit.add_type(&[name, info(Kind::Int, 0, false), 4, 1 << 24 | 32])?
             }
-        }
+        };
+        Ok(*self.int.insert(int))
     }
 
     /// External kernel symbols: variables become integers, functions' places are taken by a dummy variable.
@@ -181,59 +199,70 @@ impl<'b> Sanitizer<'b> {
 
     /// Names the unnamed parameters of a function, which the kernel requires of functions though not of pointers to them.
     fn function(&mut self, at: usize, function: Type<'b>) -> Result<(), Error> {
-        if BUILTINS.contains(&function.name_bytes()?) {
+        if BUILTINS.iter().any(|builtin| function.name_is(builtin)) {
             self.set_info(at, Kind::Func, Linkage::Static.number());
         }
         let prototype = self.btf.type_by_id(function.referred())?;
-        if prototype.kind() != Kind::FuncProto {
+        if prototype.kind() != Kind::FuncProto || !self.named.insert(prototype.id()) {
             return Ok(());
         }
         let prototype_at = self.btf.types_from(prototype.id())?.at;
         for (row, param) in Self::rows(prototype_at, 2).zip(prototype.params()) {
             if param.name_offset == 0 && param.type_id != BtfId::VOID {
-                let name = match self.argument {
-                    Some(name) => name,
-                    None => *self.argument.insert(self.edit.add_string(b"arg")?),
-                };
-                self.edit.set(row, name);
+                self.name_argument(row)?;
             }
         }
         Ok(())
     }
 
+    fn name_argument(&mut self, row: usize) -> Result<(), Error> {
+        let name = match self.argument {
+            Some(name) => name,
+            None => *self.argument.insert(self.edit.add_string(b"arg")?),
+        };
+        self.edit.set(row, name);
+        Ok(())
+    }
+
     /// Replaces what the kernel doesn't know by something of the same size that it does.
     fn downgrade(&mut self, at: usize, ty: Type<'b>) -> Result<(), Error> {
-        let lacks = *self.features;
+        let known = *self.features;
         match ty.kind() {
             Kind::Ptr if ty.name_offset() != 0 => self.edit.set(at, 0),
-            Kind::Var if !lacks.datasec => self.become_byte(at),
-            Kind::DeclTag if !lacks.decl_tag => self.become_byte(at),
-            Kind::Datasec if !lacks.datasec => self.become_struct(at, ty)?,
-            Kind::Datasec if !lacks.question_mark_datasec => {
+            Kind::Var if !known.datasec => self.become_byte(at),
+            Kind::DeclTag if !known.decl_tag => self.become_byte(at),
+            Kind::Datasec if !known.datasec => self.become_struct(at, ty)?,
+            Kind::Datasec if !known.question_mark_datasec => {
                 if let Some((b'?', rest)) = ty.name_bytes()?.split_first() {
                     let name = self.edit.add_string(&[b"_", rest].concat())?;
                     self.edit.set(at, name);
                 }
             }
-            Kind::FuncProto if !lacks.func => {
+            Kind::FuncProto if !known.func => {
                 self.set_info(at, Kind::Enum, ty.vlen());
                 self.edit.set(at + 8, 4);
+                // An enumerator without a name would be refused.
+                for row in Self::rows(at, 2).take(ty.vlen() as usize) {
+                    if self.edit.word(row) == 0 {
+                        self.name_argument(row)?;
+                    }
+                }
             }
-            Kind::Func if !lacks.func => self.set_info(at, Kind::Typedef, 0),
-            Kind::Func if !lacks.func_global => self.set_info(at, Kind::Func, Linkage::Static.number()),
-            Kind::Float if !lacks.float => {
+            Kind::Func if !known.func => self.set_info(at, Kind::Typedef, 0),
+            Kind::Func if !known.func_global => self.set_info(at, Kind::Func, Linkage::Static.number()),
+            Kind::Float if !known.float => {
                 // `float` is no name that the kernel would take for a structure.
                 self.edit.set(at, 0);
                 self.set_info(at, Kind::Struct, 0);
             }
-            Kind::TypeTag if !lacks.type_tag => {
+            Kind::TypeTag if !known.type_tag => {
                 self.edit.set(at, 0);
                 self.set_info(at, Kind::Const, 0);
             }
-            Kind::Enum if !lacks.enum64 => self.set_info(at, Kind::Enum, ty.vlen()),
-            Kind::Enum64 if !lacks.enum64 => self.become_union(at, ty)?,
+            Kind::Enum if !known.enum64 => self.set_info(at, Kind::Enum, ty.vlen()),
+            Kind::Enum64 if !known.enum64 => self.become_union(at, ty)?,
             // Only the layout section says how long such a type is.
-            kind @ (Kind::Void | Kind::Unknown(_)) if !lacks.layout => {
+            kind @ (Kind::Void | Kind::Unknown(_)) if !known.layout => {
                 return Err(Error::BtfKind { type_id: ty.id(), kind: kind.number() });
             }
             _ => {}

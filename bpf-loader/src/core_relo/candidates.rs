@@ -19,8 +19,8 @@ pub(super) struct Candidate<'t> {
 /// `bpf_sk_lookup` is a structure and a function.
 type Root<'n> = (&'n [u8], Kind);
 
-fn root<'b>(ty: &Type<'b>) -> Result<Root<'b>, Error> {
-    Ok((essential_name(ty.name_bytes()?), kind_class(ty.kind())))
+fn root<'b>(ty: &Type<'b>, fuel: &mut Fuel) -> Result<Root<'b>, Error> {
+    Ok((essential_name(fuel.name(ty.btf(), ty.name_offset())?), kind_class(ty.kind())))
 }
 
 fn kind_class(kind: Kind) -> Kind {
@@ -44,11 +44,13 @@ impl<'l, 't> Candidates<'l, 't> {
     ) -> Result<Self, Error> {
         let mut found = HashMap::new();
         for ty in locals {
-            // A name that cannot be read is an error of its relocation alone.
-            if let Ok(root) = root(&ty) {
-                if !root.0.is_empty() {
+            match root(&ty, fuel) {
+                Ok(root) if !root.0.is_empty() => {
                     found.insert(root, Vec::new());
                 }
+                Err(Error::CoreFuel) => return Err(Error::CoreFuel),
+                // A name that is missing or cannot be read is an error of its relocation alone.
+                _ => {}
             }
         }
         if !found.is_empty() {
@@ -70,7 +72,7 @@ impl<'l, 't> Candidates<'l, 't> {
 
     /// Candidates for a local type.
     pub fn of(&mut self, local: &Type<'l>, fuel: &mut Fuel) -> Result<&mut Vec<Candidate<'t>>, Error> {
-        let root = root(local)?;
+        let root = root(local, fuel)?;
         if root.0.is_empty() {
             return Err(Error::CoreAnonymous { type_id: local.id() });
         }

@@ -4,7 +4,7 @@ use super::RelocKind;
 use super::candidates::{Candidate, Candidates};
 use super::compat::{types_are_compatible, types_match};
 use super::compute::{Resolution, compute};
-use super::spec::Spec;
+use super::spec::{Spec, shortened};
 use crate::Error;
 use crate::btf::Btf;
 use crate::btf::ext::CoreRelo;
@@ -128,19 +128,18 @@ pub(crate) fn describe_within(local: &Btf<'_>, relo: &CoreRelo, fuel: &mut Fuel)
 }
 
 fn full_description(local: &Btf<'_>, relo: &CoreRelo, fuel: &mut Fuel) -> String {
-    let access = local.string(relo.access).unwrap_or("?");
+    let access = shortened(local.string_bytes(relo.access).unwrap_or(b"?"));
     let Ok(ty) = local.type_by_id(relo.type_id) else { return format!("type {} ({access})", relo.type_id) };
-    let name = match ty.name() {
-        Ok("") | Err(_) => "<anonymous>",
-        Ok(name) => name,
+    let name = match ty.name_bytes() {
+        Ok(b"") | Err(_) => "<anonymous>".to_owned(),
+        Ok(name) => shortened(name),
     };
     let mut text = format!("{} {name}", ty.kind());
-    let kind = relo.kind();
-    if kind.as_ref().is_ok_and(|kind| kind.is_type()) {
+    let Ok(kind) = relo.kind() else { return format!("{text} ({access})") };
+    if kind.is_type() {
         return text;
     }
-    let spec = kind.and_then(|kind| Spec::parse(local, relo, kind, fuel).map(|spec| (kind, spec)));
-    if let Ok((kind, spec)) = spec {
+    if let Ok(spec) = Spec::parse(local, relo, kind, fuel) {
         text.push_str(&path_text(kind, &spec));
     }
     format!("{text} ({access})")
@@ -152,7 +151,7 @@ fn path_text(kind: RelocKind, spec: &Spec<'_>) -> String {
         match accessor.name {
             Some(name) => {
                 text.push_str(if kind.is_enumval() { "::" } else { "." });
-                text.push_str(&String::from_utf8_lossy(name));
+                text.push_str(&shortened(name));
             }
             None if position > 0 || accessor.index > 0 => text.push_str(&format!("[{}]", accessor.index)),
             None => {}

@@ -78,7 +78,7 @@ impl<'b> Spec<'b> {
 
     /// Follows the access string of a relocation through the object's own types.
     pub fn parse(btf: &'b Btf<'b>, relo: &CoreRelo, kind: RelocKind, fuel: &mut Fuel) -> Result<Self, Error> {
-        let access = btf.string(relo.access)?;
+        let access = access_string(btf, relo, fuel)?;
         let wrong = |problem| Error::CoreAccess { access: excerpt(access), type_id: relo.type_id, problem };
         let mut spec = Self::whole(btf, relo.type_id);
         if kind.is_type() {
@@ -214,6 +214,24 @@ impl<'b> Spec<'b> {
             (self.bit_offset, self.depth) = (bit_offset, depth);
         }
         Ok(None)
+    }
+}
+
+/// The access string, if it is no longer than its greatest number of steps can be.
+fn access_string<'b>(btf: &'b Btf<'b>, relo: &CoreRelo, fuel: &mut Fuel) -> Result<&'b str, Error> {
+    let bytes = fuel.name(btf, relo.access)?;
+    if bytes.len() > MAX_DEPTH * "2147483647:".len() {
+        let access = shortened(bytes);
+        return Err(Error::CoreAccess { access, type_id: relo.type_id, problem: "too long" });
+    }
+    core::str::from_utf8(bytes).map_err(|_| Error::BtfStringUtf8 { offset: relo.access })
+}
+
+/// Text for people, of names that may be hostile.
+pub(super) fn shortened(bytes: &[u8]) -> String {
+    match bytes.get(..256) {
+        Some(start) if bytes.len() > 256 => format!("{}...", String::from_utf8_lossy(start)),
+        _ => String::from_utf8_lossy(bytes).into_owned(),
     }
 }
 

@@ -99,10 +99,8 @@ impl<M: RingMemory> RingReader<M> {
                     self.cursor.release();
                     return Ok(Next::Busy);
                 }
-                Slot::Empty => {
-                    self.cursor.release();
-                    return Ok(Next::Empty);
-                }
+                // The cursor has released before it looked for more.
+                Slot::Empty => return Ok(Next::Empty),
                 Slot::Fault(fault) => return Err(fault),
             }
         }

@@ -128,6 +128,10 @@ impl<M: RingMemory> RingCursor<M> {
         let parts = self.memory.parts();
         // Inequality, since positions wrap where pointers have 32 bits.
         if self.limit == self.position as usize {
+            // All that is known was read, so its space goes back. The store is made even if it changes nothing: the position's
+            // cache line, which the writers share, is then on its way here while the line of theirs is.
+            parts.consumer.store(self.position, Ordering::Release);
+            self.released = self.position;
             // Acquire: headers below the producer position, which were written before it, are seen as reserved or later.
             self.limit = parts.producer.load(Ordering::Acquire);
             let available = self.limit.wrapping_sub(self.position as usize);
@@ -226,8 +230,17 @@ impl<M: RingMemory> RingCursor<M> {
     /// The full fence here and the full barrier of the commit's exchange keep each side's load behind its own store, so one
     /// of the two sees the other, and no wake-up is lost.
     pub fn may_sleep(&mut self) -> bool {
-        self.release();
-        full_fence();
+        self.pass();
+        self.released = self.position;
+        let consumer = self.memory.parts().consumer;
+        if cfg!(any(target_arch = "x86", target_arch = "x86_64")) {
+            // An exchange is the cheapest full barrier there, as the kernel's smp_mb() is a locked instruction; as an acquire
+            // operation it also keeps the compiler from moving the loads below before it.
+            consumer.swap(self.position, Ordering::SeqCst);
+        } else {
+            consumer.store(self.position, Ordering::Release);
+            full_fence();
+        }
         match self.next_slot() {
             Slot::Empty | Slot::Busy => true,
             Slot::Record | Slot::Discarded => {

@@ -33,6 +33,13 @@ fn hash_map(map_type: MapType, value_size: u32, max_entries: u32) -> Option<MapF
     })
 }
 
+/// Is the running kernel this version or a later one?
+fn kernel_has(version: (u32, u32)) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= version
+}
+
 /// `r0 = value; exit`
 fn return_program(value: i32) -> [Insn; 2] {
     [Insn::new(insn::MOV64_IMM, 0, 0, 0, value), Insn::new(insn::EXIT, 0, 0, 0, 0)]

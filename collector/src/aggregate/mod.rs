@@ -7,6 +7,11 @@ use std::hash::{BuildHasher, RandomState};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StackId(pub u32);
 
+/// Most words of all stacks of a window: 32 MiB. What comes then has no stack, and is counted as such.
+const MAX_WORDS: usize = 4 << 20;
+/// Most keys of a window. Samples under further ones are lost, and counted as such.
+const MAX_KEYS: usize = 512 << 10;
+
 /// Stacks, each stored once, end to end.
 #[derive(Debug, Default)]
 pub struct StackTable {
@@ -18,7 +23,7 @@ pub struct StackTable {
 }
 
 impl StackTable {
-    /// The id of a stack, which is stored if it is new; `None` if the table is full (2^32 words).
+    /// The id of a stack, which is stored if it is new; `None` if the table is full.
     pub fn intern(&mut self, stack: &[u64]) -> Option<StackId> {
         let mut hash = self.hasher.hash_one(stack);
         // Two stacks with one hash lie side by side.
@@ -28,8 +33,12 @@ impl StackTable {
             }
             hash = hash.wrapping_add(1);
         }
-        let id = StackId(u32::try_from(self.ends.len()).ok()?);
-        let end = u32::try_from(self.words.len() + stack.len()).ok()?;
+        if self.words.len() + stack.len() > MAX_WORDS || self.ends.len() >= MAX_WORDS {
+            return None;
+        }
+        // Both fit by far.
+        let id = StackId(self.ends.len() as u32);
+        let end = (self.words.len() + stack.len()) as u32;
         self.words.extend_from_slice(stack);
         self.ends.push(end);
         self.by_hash.insert(hash, id);
@@ -44,16 +53,6 @@ impl StackTable {
         self.words.get(start as usize..end as usize).unwrap_or_default()
     }
 
-    /// Number of stacks.
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// Whether there are no stacks.
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
-
     fn clear(&mut self) {
         self.words.clear();
         self.ends.clear();
@@ -61,11 +60,20 @@ impl StackTable {
     }
 }
 
+/// A process between two execs: its number may have been another's, and its program another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProcessId {
+    /// Number in the agent's pid namespace; 0 for all processes that cannot be seen from there.
+    pub pid: u32,
+    /// When its program started, in the clock of the process records; 0 if before the profiler.
+    pub started: u64,
+}
+
 /// What samples are added up under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SampleKey {
     /// Process.
-    pub tgid: u32,
+    pub process: ProcessId,
     /// Thread.
     pub tid: u32,
     /// Kernel stack; `None` if the sample hit user code.
@@ -81,20 +89,19 @@ pub struct Samples {
     pub stacks: StackTable,
     /// Periods under each key.
     pub counts: HashMap<SampleKey, u64>,
-    /// Name of each thread when it was first seen.
-    pub threads: HashMap<u32, [u8; 16]>,
+    /// Name of each thread, under each program of its process, when it was first seen.
+    pub threads: HashMap<(ProcessId, u32), [u8; 16]>,
 }
 
 impl Samples {
-    /// Adds periods under a key.
-    pub fn add(&mut self, key: SampleKey, comm: [u8; 16], count: u64) {
+    /// Adds periods under a key; false if there is no room for it.
+    pub fn add(&mut self, key: SampleKey, comm: [u8; 16], count: u64) -> bool {
+        if self.counts.len() >= MAX_KEYS && !self.counts.contains_key(&key) {
+            return false;
+        }
         *self.counts.entry(key).or_insert(0) += count;
-        self.threads.entry(key.tid).or_insert(comm);
-    }
-
-    /// All periods.
-    pub fn total(&self) -> u64 {
-        self.counts.values().sum()
+        self.threads.entry((key.process, key.tid)).or_insert(comm);
+        true
     }
 
     /// Forgets everything but keeps the memory.
@@ -117,21 +124,42 @@ mod tests {
         let c = table.intern(&[1, 2]).unwrap();
         assert_eq!(table.intern(&[1, 2, 3]), Some(a));
         assert_eq!((table.get(a), table.get(b), table.get(c)), (&[1u64, 2, 3][..], &[][..], &[1u64, 2][..]));
-        assert_eq!(table.len(), 3);
         assert_eq!(table.get(StackId(9)), &[] as &[u64]);
+    }
+
+    #[test]
+    fn tables_are_bounded() {
+        let mut table = StackTable::default();
+        let deep = vec![7u64; 1 << 20];
+        for i in 0..4u64 {
+            let mut stack = deep.clone();
+            stack[0] = i;
+            assert!(table.intern(&stack).is_some());
+        }
+        assert_eq!(table.intern(&[1]), None, "full");
+        assert!(
+            table
+                .intern(&{
+                    let mut s = deep;
+                    s[0] = 3;
+                    s
+                })
+                .is_some(),
+            "what is there is still found"
+        );
     }
 
     #[test]
     fn samples_of_one_key_add_up() {
         let mut samples = Samples::default();
         let kernel = samples.stacks.intern(&[0xffff]);
-        let key = SampleKey { tgid: 1, tid: 2, kernel, user: None };
-        samples.add(key, *b"first\0\0\0\0\0\0\0\0\0\0\0", 2);
-        samples.add(key, *b"second\0\0\0\0\0\0\0\0\0\0", 3);
+        let process = ProcessId { pid: 1, started: 0 };
+        let key = SampleKey { process, tid: 2, kernel, user: None };
+        assert!(samples.add(key, *b"first\0\0\0\0\0\0\0\0\0\0\0", 2));
+        assert!(samples.add(key, *b"second\0\0\0\0\0\0\0\0\0\0", 3));
         assert_eq!(samples.counts[&key], 5);
-        assert_eq!(&samples.threads[&2][..5], b"first");
-        assert_eq!(samples.total(), 5);
+        assert_eq!(&samples.threads[&(process, 2)][..5], b"first");
         samples.clear();
-        assert_eq!(samples.total(), 0);
+        assert!(samples.counts.is_empty() && samples.threads.is_empty());
     }
 }

@@ -138,7 +138,10 @@ mod tests {
         let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
                       Max locked memory         8388608              8388608              bytes     \n";
         assert_eq!(parse_memlock(limits), Some(8_388_608));
-        assert_eq!(parse_memlock("Max locked memory         unlimited            unlimited            bytes"), None);
+        assert_eq!(
+            parse_memlock("Max locked memory         unlimited            unlimited            bytes"),
+            None
+        );
         let mounts = "proc /proc proc rw 0 0\nt /sys/kernel/tracing tracefs rw 0 0\n";
         assert_eq!(parse_tracefs(mounts), Some(PathBuf::from("/sys/kernel/tracing")));
     }

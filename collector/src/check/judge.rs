@@ -40,11 +40,13 @@ fn kernel(facts: &Facts) -> Finding {
 
 fn btf(facts: &Facts) -> Finding {
     match facts.btf_bytes {
-        Some(bytes) => finding("btf", Status::Ok, format!("/sys/kernel/btf/vmlinux, {} KiB", bytes / 1024), None),
+        Some(bytes) => {
+            finding("btf", Status::Ok, format!("/sys/kernel/btf/vmlinux, {} KiB", bytes / 1024), None)
+        }
         None => finding(
             "btf",
-            Status::Missing,
-            "no /sys/kernel/btf/vmlinux",
+            Status::Degraded,
+            "no /sys/kernel/btf/vmlinux: --comm, --children, cgroup v1 filters and pid namespaces need it",
             Some("boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, and have sysfs mounted on /sys"),
         ),
     }
@@ -55,22 +57,27 @@ fn has(facts: &Facts, name: &str) -> bool {
 }
 
 fn capabilities(facts: &Facts) -> Finding {
-    let held: Vec<&str> = CAPABILITIES.iter().map(|&(_, name)| name).filter(|name| has(facts, name)).collect();
+    let held: Vec<&str> =
+        CAPABILITIES.iter().map(|&(_, name)| name).filter(|name| has(facts, name)).collect();
     let value = if held.is_empty() { "none of those that matter".to_owned() } else { held.join(" ") };
     let admin = has(facts, "CAP_SYS_ADMIN");
-    if !admin && !(has(facts, "CAP_BPF") && has(facts, "CAP_PERFMON")) {
+    let may_sample = admin || has(facts, "CAP_BPF") && has(facts, "CAP_PERFMON");
+    if !may_sample {
         return finding(
             "capabilities",
             Status::Missing,
             value,
-            Some("run as root, or give the binary CAP_BPF and CAP_PERFMON: setcap cap_bpf,cap_perfmon,cap_syslog,cap_sys_ptrace,cap_dac_read_search+ep FILE"),
+            Some(
+                "run as root, or give the binary CAP_BPF and CAP_PERFMON: setcap cap_bpf,cap_perfmon,cap_syslog,cap_sys_ptrace,cap_dac_read_search+ep FILE",
+            ),
         );
     }
     let mut lost = Vec::new();
     if !admin && !has(facts, "CAP_SYSLOG") {
         lost.push("CAP_SYSLOG to name kernel functions");
     }
-    if !admin && !(has(facts, "CAP_SYS_PTRACE") && has(facts, "CAP_DAC_READ_SEARCH")) {
+    let may_look_everywhere = admin || has(facts, "CAP_SYS_PTRACE") && has(facts, "CAP_DAC_READ_SEARCH");
+    if !may_look_everywhere {
         lost.push("CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH to name functions of other users' processes");
     }
     if lost.is_empty() {
@@ -86,7 +93,9 @@ fn lockdown(facts: &Facts) -> Finding {
             "lockdown",
             Status::Degraded,
             "confidentiality",
-            Some("boot with lockdown=integrity or none: confidentiality keeps BPF from reading kernel memory, which --comm, --children and cgroup v1 filters need"),
+            Some(
+                "boot with lockdown=integrity or none: confidentiality keeps BPF from reading kernel memory, which --comm, --children and cgroup v1 filters need",
+            ),
         ),
         Some(mode) => finding("lockdown", Status::Ok, mode, None),
     }
@@ -103,8 +112,12 @@ fn memlock(facts: &Facts) -> Finding {
             format!("{} KiB, which this kernel counts BPF maps against", bytes / 1024),
             Some("raise it with `ulimit -l unlimited`, or give CAP_SYS_RESOURCE so that the program can"),
         ),
-        Some(bytes) if counts => finding("memlock", Status::Ok, format!("{} KiB, raised when needed", bytes / 1024), None),
-        Some(bytes) => finding("memlock", Status::Ok, format!("{} KiB, not used by this kernel", bytes / 1024), None),
+        Some(bytes) if counts => {
+            finding("memlock", Status::Ok, format!("{} KiB, raised when needed", bytes / 1024), None)
+        }
+        Some(bytes) => {
+            finding("memlock", Status::Ok, format!("{} KiB, not used by this kernel", bytes / 1024), None)
+        }
     }
 }
 
@@ -127,7 +140,9 @@ fn perf_events(facts: &Facts) -> Finding {
             "perf_events",
             Status::Degraded,
             value,
-            Some("the kernel has lowered its limit: sysctl kernel.perf_event_max_sample_rate=100000 kernel.perf_cpu_time_max_percent=25"),
+            Some(
+                "the kernel has lowered its limit: sysctl kernel.perf_event_max_sample_rate=100000 kernel.perf_cpu_time_max_percent=25",
+            ),
         ),
         _ => finding("perf_events", Status::Ok, value, None),
     }
@@ -181,8 +196,18 @@ fn probes(facts: &Facts) -> Vec<Finding> {
         Some(Ok(())) => finding(name, Status::Ok, "works", None),
         Some(Err(e)) => finding(name, without, e.clone(), Some(remedy)),
     };
-    findings.push(tried("cpu_clock", &probes.cpu_clock, Status::Missing, "see capabilities and perf_events above"));
-    findings.push(tried("ring_buffer", &probes.ring_buffer, Status::Missing, "see kernel and capabilities above"));
+    findings.push(tried(
+        "cpu_clock",
+        &probes.cpu_clock,
+        Status::Missing,
+        "see capabilities and perf_events above",
+    ));
+    findings.push(tried(
+        "ring_buffer",
+        &probes.ring_buffer,
+        Status::Missing,
+        "see kernel and capabilities above",
+    ));
     findings.push(tried(
         "mmap_build_ids",
         &probes.build_ids,
@@ -253,7 +278,7 @@ mod tests {
         type Change = fn(&mut Facts);
         let cases: [(&str, Status, Change); 12] = [
             ("kernel", Status::Missing, |f| f.release = "5.7.19".into()),
-            ("btf", Status::Missing, |f| f.btf_bytes = None),
+            ("btf", Status::Degraded, |f| f.btf_bytes = None),
             ("capabilities", Status::Missing, |f| f.capabilities = 1 << 39),
             ("capabilities", Status::Degraded, |f| f.capabilities = 1 << 39 | 1 << 38),
             ("lockdown", Status::Degraded, |f| f.lockdown = Some("confidentiality".into())),

@@ -1,10 +1,10 @@
 //! `ebpf-otlp check`: what this kernel and this user allow, and what to do about what is missing.
 //!
-//! [`facts::read`] asks the system; [`judge`] is a pure function of what it found.
+//! [`facts::read_files`] and [`probe::run`] ask the system; [`judge`] is a pure function of what it found.
 
 pub mod facts;
-pub mod probe;
 mod judge;
+pub mod probe;
 
 pub use facts::Facts;
 pub use judge::judge;

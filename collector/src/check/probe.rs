@@ -1,13 +1,15 @@
 //! Trying what cannot be read off: small calls that leave nothing behind.
 
+use bpf_loader::kernel::{Kernel, RunningKernel};
 use bpf_loader::target::RunningTarget;
-use bpf_sys::map::{self, MapCreate};
+use bpf_sys::map::MapCreate;
 use bpf_sys::perf::{self, Scope};
 use bpf_sys::uapi::perf::{PERF_COUNT_SW_CPU_CLOCK, PERF_COUNT_SW_DUMMY, attr_flags};
 use bpf_sys::{MapType, PerfEventAttr, PerfType};
 
-use super::facts::{ProfileProbe, Probes};
+use super::facts::{Probes, ProfileProbe};
 use crate::config::Config;
+use crate::cpus;
 use crate::tracer::profile::{ProfileProgram, READS_PER_SECOND};
 
 /// Tries everything.
@@ -20,6 +22,11 @@ pub fn run() -> Probes {
     }
 }
 
+/// A CPU that is online; the first need not be.
+fn first_cpu() -> u32 {
+    cpus::read_online().ok().and_then(|cpus| cpus.first().copied()).unwrap_or(0)
+}
+
 fn cpu_clock() -> Result<(), String> {
     let attr = PerfEventAttr {
         kind: PerfType::SOFTWARE,
@@ -28,7 +35,7 @@ fn cpu_clock() -> Result<(), String> {
         flags: attr_flags::DISABLED,
         ..PerfEventAttr::default()
     };
-    perf::open(&attr, Scope::AllProcesses, Some(0), None).map(drop).map_err(|e| e.to_string())
+    perf::open(&attr, Scope::AllProcesses, Some(first_cpu()), None).map(drop).map_err(|e| e.to_string())
 }
 
 fn build_ids() -> Result<(), String> {
@@ -38,19 +45,21 @@ fn build_ids() -> Result<(), String> {
         flags: attr_flags::DISABLED | attr_flags::MMAP | attr_flags::MMAP2 | attr_flags::BUILD_ID,
         ..PerfEventAttr::default()
     };
-    perf::open(&attr, Scope::AllProcesses, Some(0), None).map(drop).map_err(|e| e.to_string())
+    perf::open(&attr, Scope::AllProcesses, Some(first_cpu()), None).map(drop).map_err(|e| e.to_string())
 }
 
 fn ring_buffer() -> Result<(), String> {
     // Whole pages of any architecture.
     let ring = MapCreate { map_type: MapType::RINGBUF, max_entries: 64 << 10, ..MapCreate::default() };
-    map::create(&ring).map(drop).map_err(|e| e.to_string())
+    // As the profiler does, which raises the limit of locked memory where that counts.
+    RunningKernel::default().create_map(&ring).map(drop).map_err(|e| e.to_string())
 }
 
 /// Loads what `profile` loads, and attaches it to an event that never fires.
 fn profile() -> Result<ProfileProbe, String> {
     let text = |e: &dyn std::error::Error| e.to_string();
-    let mut program = ProfileProgram::load(&Config::default(), &RunningTarget::new(), READS_PER_SECOND).map_err(|e| text(&e))?;
+    let mut program = ProfileProgram::load(&Config::default(), &RunningTarget::new(), READS_PER_SECOND)
+        .map_err(|e| text(&e))?;
     let attr = PerfEventAttr {
         kind: PerfType::SOFTWARE,
         config: PERF_COUNT_SW_CPU_CLOCK,
@@ -58,7 +67,7 @@ fn profile() -> Result<ProfileProbe, String> {
         flags: attr_flags::DISABLED,
         ..PerfEventAttr::default()
     };
-    let event = perf::open(&attr, Scope::AllProcesses, Some(0), None).map_err(|e| text(&e))?;
+    let event = perf::open(&attr, Scope::AllProcesses, Some(first_cpu()), None).map_err(|e| text(&e))?;
     let link = program.sampler().map_err(|e| text(&e))?.attach_perf_event(&event).map_err(|e| text(&e))?;
     Ok(ProfileProbe {
         tables_grow: program.tables_grow,

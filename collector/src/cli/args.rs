@@ -12,8 +12,12 @@ use lexopt::prelude::*;
 #[derive(Debug, PartialEq)]
 pub enum Command {
     Help(&'static str),
+    /// No command at all.
+    Nothing,
     Version,
-    Check { json: bool },
+    Check {
+        json: bool,
+    },
     Profile(Box<Profile>),
     Load(Load),
 }
@@ -91,7 +95,8 @@ Loads every program and map of each object into the kernel, and lets go of them 
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     let mut parser = lexopt::Parser::from_iter(args);
     let command = match parser.next().map_err(text)? {
-        None | Some(Short('h') | Long("help")) => return Ok(Command::Help(HELP)),
+        None => return Ok(Command::Nothing),
+        Some(Short('h') | Long("help")) => return Ok(Command::Help(HELP)),
         Some(Short('V') | Long("version")) => return Ok(Command::Version),
         Some(Value(command)) => command,
         Some(other) => return Err(text(other.unexpected())),
@@ -137,7 +142,8 @@ fn load(parser: &mut lexopt::Parser) -> Result<Command, String> {
 fn profile(parser: &mut lexopt::Parser) -> Result<Command, String> {
     let mut config = Config::default();
     let mut filter = Filter::default();
-    let mut profile = Profile { config: config.clone(), duration: None, outputs: Vec::new(), endpoint: None, json: false };
+    let mut profile =
+        Profile { config: config.clone(), duration: None, outputs: Vec::new(), endpoint: None, json: false };
     while let Some(arg) = parser.next().map_err(text)? {
         match arg {
             Long("duration") => profile.duration = Some(duration("--duration", parser)?),
@@ -218,7 +224,9 @@ mod tests {
 
     #[test]
     fn profile_takes_its_options() {
-        let p = profile_line("profile --duration 10s --frequency 19 --pid 7 --pid 3 --pid 7 --children --output a.svg --output=b.folded");
+        let p = profile_line(
+            "profile --duration 10s --frequency 19 --pid 7 --pid 3 --pid 7 --children --output a.svg --output=b.folded",
+        );
         assert_eq!(p.duration, Some(Duration::from_secs(10)));
         assert_eq!(p.config.frequency, 19);
         assert_eq!(p.config.filter.pids, [3, 7]);

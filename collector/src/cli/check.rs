@@ -54,6 +54,10 @@ fn write_text(report: &Report, out: &mut impl Write) -> io::Result<()> {
             writeln!(out, "{:<9}{:<26}-> {remedy}", "", "")?;
         }
     }
-    let verdict = if report.usable() { "`ebpf-otlp profile` can run here." } else { "`ebpf-otlp profile` cannot run here." };
+    let verdict = if report.usable() {
+        "`ebpf-otlp profile` can run here."
+    } else {
+        "`ebpf-otlp profile` cannot run here."
+    };
     writeln!(out, "\n{verdict}")
 }

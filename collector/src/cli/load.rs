@@ -85,9 +85,15 @@ fn load(path: &Path, target: &RunningTarget, per_program: bool) -> ObjectReport 
     }
     for (name, error) in &spec.broken_maps {
         let map_type = String::from("unknown");
-        report.maps.push(MapReport { name: (*name).into(), map_type, ok: false, error: Some(error.to_string()) });
+        report.maps.push(MapReport {
+            name: (*name).into(),
+            map_type,
+            ok: false,
+            error: Some(error.to_string()),
+        });
     }
-    report.ok = report.error.is_none() && report.programs.iter().all(|p| p.ok) && report.maps.iter().all(|m| m.ok);
+    report.ok =
+        report.error.is_none() && report.programs.iter().all(|p| p.ok) && report.maps.iter().all(|m| m.ok);
     report
 }
 
@@ -98,10 +104,11 @@ fn load_all(spec: &ObjectSpec<'_>, target: &RunningTarget) -> bpf_loader::Result
 /// Each program with maps of its own, let go before the next: the kernel-side maps of one failure do not help another.
 fn load_each(spec: &ObjectSpec<'_>, target: &RunningTarget) -> bpf_loader::Result<Loaded> {
     let kernel = RunningKernel::default();
-    let mut all = Loaded { maps: Vec::new(), programs: Vec::new() };
+    let mut all = Loaded { maps: Vec::new(), programs: Vec::new(), btf_error: None };
     for program in &spec.programs {
         let loaded = spec.plan_programs(target, |p| p.name == program.name)?.load(&kernel)?;
         all.programs.extend(loaded.programs);
+        all.btf_error = all.btf_error.or(loaded.btf_error);
         for map in loaded.maps {
             if !all.maps.iter().any(|(name, _)| *name == map.0) {
                 all.maps.push(map);
@@ -134,7 +141,11 @@ fn describe(spec: &ObjectSpec<'_>, loaded: Loaded, report: &mut ObjectReport) {
 
 fn write_text(report: &ObjectReport, out: &mut impl Write) -> io::Result<()> {
     let verdict = if report.ok { "ok" } else { "FAILED" };
-    writeln!(out, "{}: {verdict} (parsed in {} us, loaded in {} us)", report.object, report.parse_us, report.load_us)?;
+    writeln!(
+        out,
+        "{}: {verdict} (parsed in {} us, loaded in {} us)",
+        report.object, report.parse_us, report.load_us
+    )?;
     if let Some(error) = &report.error {
         writeln!(out, "  {error}")?;
     }

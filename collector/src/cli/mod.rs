@@ -38,3 +38,10 @@ pub fn one_line(error: &dyn Error) -> String {
 pub fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }
+
+/// Whether the user asked for something that cannot be, rather than something having failed.
+pub fn is_usage(error: &(dyn Error + 'static)) -> bool {
+    use collector::export::ExportError;
+    matches!(error.downcast_ref(), Some(ExportError::Endpoint { .. } | ExportError::Protocol { .. }))
+        || matches!(error.downcast_ref(), Some(collector::error::Error::Config(_)))
+}

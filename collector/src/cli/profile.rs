@@ -2,27 +2,32 @@
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use collector::convert::profiles::{DEFAULT_MAX_REQUEST, ProfilesEncoder};
 use collector::convert::pprof;
+use collector::convert::profiles::{DEFAULT_MAX_REQUEST, ProfilesEncoder};
 use collector::export::{ExportConfig, Signal};
 use collector::model::Profile;
 use collector::output::file::OutputFile;
 use collector::output::progress::Progress;
 use collector::output::terminal::{Style, terminal_width};
-use collector::output::{Format, flamegraph, folded, summary, table};
+use collector::output::{Format, OutputError, flamegraph, folded, summary, table};
 use collector::tracer::profile::{Counters, FIRST_FOREIGN_TOKEN, Session};
 use mio::{Interest, Token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
-use super::CliResult;
 use super::args::Profile as Options;
 use super::send::{Sender, Sent, random_id};
 use super::summary_json;
+use super::{CliResult, is_broken_pipe, one_line};
 
-const SIGNALS: Token = Token(FIRST_FOREIGN_TOKEN);
+const SIGNAL_TOKEN: Token = Token(FIRST_FOREIGN_TOKEN);
+const SIGNALS_THAT_END: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
+/// Most samples (by process, thread and stack) that outputs of a whole run hold; what comes then is counted as lost.
+const MAX_WHOLE: usize = 1 << 20;
 /// How often the progress line is drawn again.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -36,41 +41,79 @@ pub fn run(options: &Options) -> CliResult {
     // Before anything is sampled: what cannot be written is known now.
     let files = options.outputs.iter().map(|(path, format)| Ok((path, *format, OutputFile::create(path)?)));
     let files = files.collect::<Result<Vec<_>, collector::output::OutputError>>()?;
-    // Before the session, so that no signal finds the default action any more.
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    // Before the session, so that no signal finds the default action any more. Once sampling is over, a signal ends the
+    // program: the receiver may keep it waiting.
+    let mut signals = Signals::new(SIGNALS_THAT_END)?;
+    let sampled = Arc::new(AtomicBool::new(false));
     let mut session = Session::start(options.config.clone())?;
-    session.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
+    session.registry().register(&mut signals, SIGNAL_TOKEN, Interest::READABLE)?;
 
     let sender = export.config.map(Sender::start).transpose()?;
     let keep = !files.is_empty() || sender.is_none() || options.json;
     let mut collected = Collected { whole: Profile::default(), keep, sender };
-    sample(options, &mut session, &mut signals, &mut collected)?;
-    let counters = session.counters()?;
+    let mut problems = Problems::default();
+    problems.note(sample(options, &mut session, &mut signals, &mut collected));
+    let counters = session.counters().unwrap_or_default();
     let overhead = session.overhead();
     // Detach before the slow part.
     drop(session);
+    for signal in SIGNALS_THAT_END {
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&sampled))?;
+    }
+    sampled.store(true, Ordering::Release);
 
+    // Whatever fails, the rest is still written and sent.
     let Collected { whole, sender, .. } = collected;
-    let mut ok = true;
     let host = host_name();
-    let quiet_table = !files.is_empty() || sender.is_some();
-    for (path, format, mut file) in files {
-        write_file(&whole, &host, format, &mut file).map_err(|e| file.write_error(e))?;
-        file.commit()?;
-        eprintln!("wrote {}: {}; {}", path.display(), summary::samples_line(&whole), summary::losses_line(&whole));
+    let show_table = files.is_empty() && sender.is_none() && !options.json;
+    for (path, format, file) in files {
+        match write_file(&whole, &host, format, file) {
+            Ok(()) => eprintln!(
+                "wrote {}: {}; {}",
+                path.display(),
+                summary::samples_line(&whole),
+                summary::losses_line(&whole)
+            ),
+            Err(e) => problems.note::<()>(Err(e.into())),
+        }
+    }
+    if counters.children_lost > 0 {
+        eprintln!(
+            "ebpf-otlp: {} child processes could not be followed: too many at once",
+            counters.children_lost
+        );
+    }
+    let mut out = io::stdout().lock();
+    if options.json {
+        problems.note(summary_json::write(&whole, &counters, &overhead, &mut out).map_err(Into::into));
+    } else if show_table {
+        let style = Style::detect(&io::stdout(), env);
+        problems
+            .note(table::write(&whole, &host, table::Limits::default(), style, &mut out).map_err(Into::into));
     }
     if let Some(sender) = sender {
         let sent = sender.finish();
         report_sent(&sent);
-        ok &= sent.failed == 0;
+        problems.any |= sent.failed > 0;
     }
-    let mut out = io::stdout().lock();
-    if options.json {
-        summary_json::write(&whole, &counters, &overhead, &mut out)?;
-    } else if !quiet_table {
-        table::write(&whole, &host, table::Limits::default(), Style::detect(&io::stdout(), env), &mut out)?;
+    Ok(!problems.any)
+}
+
+/// What went wrong so far; reported as it happens.
+#[derive(Default)]
+struct Problems {
+    any: bool,
+}
+
+impl Problems {
+    fn note<T>(&mut self, result: Result<T, Box<dyn std::error::Error>>) {
+        let Err(error) = result else { return };
+        // Whoever read our output has enough of it, which is no failure.
+        if !is_broken_pipe(&*error) {
+            eprintln!("ebpf-otlp: {}", one_line(&*error));
+            self.any = true;
+        }
     }
-    Ok(ok)
 }
 
 /// Where finished windows go.
@@ -86,8 +129,10 @@ impl Collected {
         if let Some(sender) = &mut self.sender {
             sender.send(&profile);
         }
-        if self.keep {
+        if self.keep && self.whole.samples.len() < MAX_WHOLE {
             self.whole.absorb(profile);
+        } else if self.keep {
+            self.whole.losses.table_full += profile.samples.iter().map(|s| s.count).sum::<u64>();
         }
     }
 }
@@ -104,17 +149,20 @@ fn sample(
     let mut display = Display::new(options.duration);
     loop {
         let next = [end, window_end, display.next(start)].into_iter().flatten().min();
-        let foreign = session.poll(next.unwrap_or(start + Duration::from_secs(3600).max(start.elapsed() * 2)))?;
-        let interrupted = foreign.contains(&SIGNALS) && signals.pending().next().is_some();
+        let foreign =
+            session.poll(next.unwrap_or(start + Duration::from_secs(3600).max(start.elapsed() * 2)))?;
+        let interrupted = foreign.contains(&SIGNAL_TOKEN) && signals.pending().next().is_some();
         let now = Instant::now();
-        if interrupted || end.is_some_and(|end| now >= end) {
+        if interrupted || session.is_exhausted() || end.is_some_and(|end| now >= end) {
             display.erase();
+            // Naming is no part of what was asked for.
+            session.pause()?;
             collected.take(session.finish_window()?);
             return Ok(());
         }
         if let Some(at) = window_end.filter(|&at| now >= at) {
-            window_end = Some(at + options.config.window);
             collected.take(session.finish_window()?);
+            window_end = Some((at + options.config.window).max(Instant::now()));
         }
         display.draw(start.elapsed(), session)?;
     }
@@ -159,7 +207,19 @@ impl Display {
     }
 }
 
-fn write_file(profile: &Profile, host: &str, format: Format, out: &mut OutputFile) -> io::Result<()> {
+fn write_file(
+    profile: &Profile,
+    host: &str,
+    format: Format,
+    mut file: OutputFile,
+) -> Result<(), OutputError> {
+    match write_format(profile, host, format, &mut file) {
+        Ok(()) => file.commit(),
+        Err(e) => Err(file.write_error(e)),
+    }
+}
+
+fn write_format(profile: &Profile, host: &str, format: Format, out: &mut OutputFile) -> io::Result<()> {
     let convert = |e: collector::convert::Error| match e {
         collector::convert::Error::Write(e) => e,
         other => io::Error::other(other),
@@ -181,7 +241,11 @@ fn write_file(profile: &Profile, host: &str, format: Format, out: &mut OutputFil
     }
 }
 
-fn write_requests(profile: &Profile, limit: usize, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+fn write_requests(
+    profile: &Profile,
+    limit: usize,
+    mut each: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
     let id = random_id();
     let mut result = Ok(());
     let encoded = ProfilesEncoder::new(id as u64, limit).encode(profile, id.to_be_bytes(), |request| {

@@ -60,7 +60,8 @@ impl Sender {
     /// The system has no thread left.
     pub fn start(config: ExportConfig) -> io::Result<Self> {
         let (queue, requests) = mpsc::sync_channel(MAX_WAITING);
-        let thread = thread::Builder::new().name("ebpf-export".into()).spawn(move || deliver(config, &requests))?;
+        let thread =
+            thread::Builder::new().name("ebpf-export".into()).spawn(move || deliver(config, &requests))?;
         let encoder = ProfilesEncoder::new(random_id() as u64, DEFAULT_MAX_REQUEST);
         Ok(Self { queue, thread, encoder, sent: Sent::default() })
     }
@@ -73,7 +74,9 @@ impl Sender {
                 Ok(()) => {}
                 Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                     sent.failed += 1;
-                    sent.error(format!("a profile was dropped: {MAX_WAITING} requests already wait for the receiver"));
+                    sent.error(format!(
+                        "a profile was dropped: {MAX_WAITING} requests already wait for the receiver"
+                    ));
                 }
             }
         });

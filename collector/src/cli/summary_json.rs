@@ -63,7 +63,12 @@ struct Function<'a> {
 /// # Errors
 ///
 /// What `out` says.
-pub fn write(profile: &Profile, counters: &Counters, overhead: &Overhead, out: &mut impl Write) -> io::Result<()> {
+pub fn write(
+    profile: &Profile,
+    counters: &Counters,
+    overhead: &Overhead,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let samples = summary::sample_count(profile);
     let summary = Summary {
         start_unix_nanos: profile.start_unix_nanos,
@@ -103,11 +108,13 @@ fn functions(profile: &Profile) -> Vec<Function<'_>> {
     for sample in &profile.samples {
         let stack = profile.stacks.get(sample.stack.0 as usize).map(Vec::as_slice).unwrap_or_default();
         let frames = stack.iter().filter_map(|f| profile.frames.get(f.0 as usize));
-        let lines = frames.flat_map(|frame| frame.lines.iter().map(move |line| (&*line.function, frame.kind)));
+        let lines =
+            frames.flat_map(|frame| frame.lines.iter().map(move |line| (&*line.function, frame.kind)));
         // Recursion counts once.
         let mut seen = Vec::new();
         for (depth, key) in lines.enumerate() {
-            let entry = found.entry(key).or_insert(Function { name: key.0, kind: key.1.as_str(), own: 0, total: 0 });
+            let entry =
+                found.entry(key).or_insert(Function { name: key.0, kind: key.1.as_str(), own: 0, total: 0 });
             entry.own += if depth == 0 { sample.count } else { 0 };
             if !seen.contains(&key) {
                 entry.total += sample.count;

@@ -72,11 +72,11 @@ fn check_indices(profile: &Profile) -> Result<(), Error> {
 
 /// The name under which a process is shown: its executable's, or what it calls itself.
 ///
-/// Pid 0 is the idle task and the boot-time ancestor of the kernel's own threads. It has no executable, so it goes
-/// by what it is.
+/// Pid 0 stands for all processes that cannot be seen from the agent's pid namespace, together: the idle task is never
+/// sampled.
 fn executable_name(process: &Process) -> Option<&str> {
     if process.pid == 0 {
-        return Some("kernel");
+        return Some("other-pid-namespace");
     }
     let path = process.executable_path.as_deref();
     let name = path.and_then(|path| path.rsplit('/').next()).filter(|name| !name.is_empty());

@@ -80,7 +80,7 @@ fn stat_with_a_hostile_name() {
 #[test]
 fn namespace_pids_from_outside_in() {
     assert_eq!(namespace_pids(b"Name:\tx\nNSpid:\t100\t7\t1\nNSpgid:\t1\n"), [100, 7, 1]);
-    assert_eq!(namespace_pids(b"Name:\tx\n"), []);
+    assert_eq!(namespace_pids(b"Name:\tx\n"), [] as [u32; 0]);
 }
 
 #[test]

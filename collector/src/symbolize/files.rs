@@ -57,7 +57,7 @@ struct CachedFile {
     addresses: AddressMap,
     build_id: Option<Arc<[u8]>>,
     /// Open until the end of the window, so that nothing keeps a disk from being unmounted for longer.
-    source: Option<Box<dyn ReadAt>>,
+    source: Option<Box<dyn ReadAt + Send>>,
     table: Option<SymbolTable>,
     /// Lines of the functions that were asked for, by index in the table.
     lines: HashMap<u32, Arc<[Line]>>,
@@ -261,7 +261,7 @@ impl FileCache {
         self.by_build_id.retain(|_, number| files.contains_key(number));
     }
 
-    fn hold(&mut self, number: FileNo, source: Box<dyn ReadAt>) {
+    fn hold(&mut self, number: FileNo, source: Box<dyn ReadAt + Send>) {
         if self.open >= MAX_OPEN {
             for file in self.files.values_mut().filter(|file| !file.pinned) {
                 file.source = None;

@@ -70,9 +70,18 @@ pub fn perf_map(text: &[u8]) {
 
 /// The text of `/proc/kallsyms`.
 pub fn kallsyms(text: &[u8]) {
-    let Ok(symbols) = KernelSymbols::parse(text) else { return };
+    let mut wanted = ADDRESSES.to_vec();
+    wanted.sort_unstable();
+    let Ok(mut symbols) = KernelSymbols::parse(text, &wanted) else { return };
     for address in ADDRESSES {
-        symbols.find(address);
+        if let Some(found) = symbols.find(address) {
+            assert!(found.start <= address);
+        }
+    }
+    if let Ok(again) = KernelSymbols::parse(text, &wanted) {
+        let before = symbols.len();
+        symbols.absorb(again);
+        assert_eq!(symbols.len(), before, "the same reading changes nothing");
     }
 }
 

@@ -240,28 +240,41 @@ impl HostSymbolizer {
         }
     }
 
-    fn resolve_kernel(&mut self, address: u64) -> Resolved {
+    /// Looks up, in one reading of `/proc/kallsyms`, the addresses that have no name yet. Give all of a window at once:
+    /// another reading is only made after a while.
+    pub fn prepare_kernel(&mut self, mut addresses: Vec<u64>) {
         let kernel = &mut self.kernel;
-        let missing = match &kernel.symbols {
-            None => true,
-            // New programs can lie where old ones seem to go on.
-            Some(Ok(symbols)) => match symbols.find(address) {
-                Some(function) => kernel.stale && function.module.is_some_and(|module| &**module == "bpf"),
-                None => true,
-            },
-            Some(Err(_)) => false,
-        };
-        if missing && (kernel.symbols.is_none() || self.now.saturating_sub(kernel.read_at) >= kernel.retry) {
-            // The old table goes first: two at a time are one too many.
-            kernel.symbols = None;
-            let symbols = KernelSymbols::read(&self.host);
-            let found = symbols.as_ref().is_ok_and(|symbols| symbols.find(address).is_some());
-            let (first, last) = KERNEL_RETRY;
-            kernel.retry = if found { first } else { (kernel.retry * 2).clamp(first, last) };
-            kernel.read_at = self.now;
-            kernel.stale = false;
-            kernel.symbols = Some(symbols);
+        if let (true, Some(Ok(symbols))) = (kernel.stale, &mut kernel.symbols) {
+            // New programs can lie where old ones were.
+            symbols.forget_programs();
         }
+        let known =
+            |address: &u64| matches!(&kernel.symbols, Some(Ok(symbols)) if symbols.find(*address).is_some());
+        addresses.retain(|address| !known(address));
+        if addresses.is_empty() || matches!(&kernel.symbols, Some(Err(_))) {
+            return;
+        }
+        if kernel.symbols.is_some() && !kernel.stale && self.now.saturating_sub(kernel.read_at) < kernel.retry
+        {
+            return;
+        }
+        addresses.sort_unstable();
+        addresses.dedup();
+        let read = KernelSymbols::read(&self.host, &addresses);
+        let found = read.as_ref().is_ok_and(|symbols| !symbols.is_empty());
+        let (first, last) = KERNEL_RETRY;
+        kernel.retry = if found { first } else { (kernel.retry * 2).clamp(first, last) };
+        kernel.read_at = self.now;
+        kernel.stale = false;
+        match (&mut kernel.symbols, read) {
+            (Some(Ok(symbols)), Ok(read)) => symbols.absorb(read),
+            (symbols, read) => *symbols = Some(read),
+        }
+    }
+
+    fn resolve_kernel(&mut self, address: u64) -> Resolved {
+        self.prepare_kernel(vec![address]);
+        let kernel = &mut self.kernel;
         let symbols = match &kernel.symbols {
             Some(Ok(symbols)) => symbols,
             Some(Err(SymbolizeError::KernelAddressesHidden)) => {

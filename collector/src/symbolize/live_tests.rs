@@ -85,6 +85,16 @@ fn symbolizer() -> HostSymbolizer {
     symbolizer
 }
 
+/// What leads to files of other namespaces, or to deleted ones, takes privileges.
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    if !root {
+        println!("skipped: needs root");
+    }
+    root
+}
+
 #[track_caller]
 fn assert_all_named(symbolizer: &mut HostSymbolizer, pid: u32, addresses: &[(u64, String)]) {
     assert_eq!(addresses.len(), FUNCTIONS);
@@ -164,6 +174,9 @@ fn every_function_of_a_static_program_as_nm_lists_it() {
 
 #[test]
 fn a_program_that_was_deleted_or_replaced() {
+    if !is_root() {
+        return;
+    }
     let scratch = Scratch::new("deleted");
     let program = compile(&scratch.0, &[]);
     let (process, addresses) = start(&mut Command::new(&program));
@@ -200,6 +213,9 @@ fn a_truncated_program_is_a_miss_and_no_signal() {
 
 #[test]
 fn a_process_in_namespaces_of_its_own_with_another_root() {
+    if !is_root() {
+        return;
+    }
     let scratch = Scratch::new("container");
     let program = compile(&scratch.0, &["-static"]);
     // The file is visible in the container alone, under a path that leads to another file outside.
@@ -359,6 +375,52 @@ fn short_lived_processes_are_named_from_records() {
     assert_eq!(symbolizer.resolve(user(pid), addresses[0].0).miss, Some(Miss::UnknownProcess));
 }
 
+/// By build id, which is how newer kernels tell what was mapped.
+#[test]
+fn a_file_with_another_build_id_is_not_the_one_that_was_mapped() {
+    let scratch = Scratch::new("build-id");
+    let program = compile(&scratch.0, &[]);
+    let (process, addresses) = start(&mut Command::new(&program));
+    let mut symbolizer = symbolizer();
+    let living = symbolizer.resolve(user(process.0.id()), addresses[0].0).mapping.unwrap();
+    drop(process);
+    let id = living.build_id.unwrap();
+    let mut wrong = id.to_vec();
+    wrong[0] ^= 1;
+    let at = |time| sideband::SampleId { time: Some(time), ..Default::default() };
+    for (pid, id, miss) in [(u32::MAX - 2, &*id, None), (u32::MAX - 3, &*wrong, Some(Miss::FileUnavailable))]
+    {
+        let (start, length) = (living.memory_start, living.memory_limit - living.memory_start);
+        let (offset, path) = (living.file_offset, program.to_str().unwrap().as_bytes());
+        let file = sideband::FileId::BuildId(id);
+        symbolizer.observe(&sideband::Record::Comm { pid, tid: pid, exec: true, comm: b"x" }, &at(1));
+        symbolizer.observe(&sideband::Record::Mmap { pid, start, length, offset, file, path }, &at(2));
+        symbolizer.observe(&sideband::Record::Exit { pid, tid: pid, time: 3 }, &at(3));
+        let resolved = symbolizer.resolve(user(pid), addresses[0].0);
+        assert_eq!(resolved.miss, miss);
+        assert_eq!(resolved.mapping.unwrap().build_id.as_deref(), Some(id));
+    }
+}
+
+#[test]
+fn tables_are_dropped_over_the_budget_and_read_again() {
+    let (first, second) = (Scratch::new("budget-a"), Scratch::new("budget-b"));
+    let (a, addresses_a) = start(&mut Command::new(compile(&first.0, &[])));
+    let (b, addresses_b) = start(&mut Command::new(compile(&second.0, &["-static"])));
+    let mut symbolizer = HostSymbolizer::with_budget(Host::default(), 20_000);
+    symbolizer.begin_window(1);
+    for _ in 0..2 {
+        assert_all_named(&mut symbolizer, a.0.id(), &addresses_a);
+        let small = symbolizer.memory().0;
+        assert_all_named(&mut symbolizer, b.0.id(), &addresses_b);
+        // The larger one alone is over the budget, and the smaller one is gone.
+        let large = symbolizer.memory().0;
+        assert!(large > 20_000 && small > 0, "{small} {large}");
+        symbolizer.resolve(user(a.0.id()), addresses_a[0].0);
+        assert!(symbolizer.memory().0 < small, "{small} {}", symbolizer.memory().0);
+    }
+}
+
 #[test]
 fn a_copy_of_a_process_that_ended_before_it_was_asked_about() {
     let scratch = Scratch::new("copy");
@@ -370,4 +432,14 @@ fn a_copy_of_a_process_that_ended_before_it_was_asked_about() {
     symbolizer.observe(&sideband::Record::Fork { pid, parent_pid: parent, tid: pid, time: 10 }, &id);
     symbolizer.observe(&sideband::Record::Exit { pid, tid: pid, time: 11 }, &id);
     assert_all_named(&mut symbolizer, pid, &addresses);
+}
+
+/// The profiler may give it to a thread of its own.
+#[test]
+fn a_symbolizer_can_change_threads() {
+    let mut symbolizer = symbolizer();
+    let address = a_symbolizer_can_change_threads as fn() as usize as u64;
+    let resolved =
+        std::thread::spawn(move || symbolizer.resolve(user(std::process::id()), address)).join().unwrap();
+    assert_eq!(resolved.miss, None);
 }

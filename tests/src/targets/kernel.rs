@@ -21,6 +21,10 @@ impl TargetBtf for MadeUp<'_> {
 }
 
 impl Target for MadeUp<'_> {
+    fn types(&self) -> &dyn TargetBtf {
+        self
+    }
+
     fn features(&self) -> &Features {
         &Features::ALL
     }

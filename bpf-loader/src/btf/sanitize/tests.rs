@@ -73,7 +73,10 @@ fn functions_become_aliases_of_enumerations() {
     let int = b.int("int", 4, SIGNED);
     let proto = b.prototype(int, &[("x", int)]);
     let f = b.function("f", proto, Linkage::Global);
+    let pointed_to = b.prototype(int, &[("", int), ("", BtfId::VOID)]);
     let out = sanitized(&b, BtfFeatures { func: false, ..BtfFeatures::ALL });
+    let enumerators = out.type_by_id(pointed_to).unwrap().enumerators();
+    assert_eq!(enumerators.map(|e| e.name().unwrap()).collect::<Vec<_>>(), ["arg", "arg"]);
     assert_eq!((shape(&out, f), shape(&out, proto)), ((Kind::Typedef, "f", proto.0), (Kind::Enum, "", 4)));
     assert_eq!((out.type_by_id(f).unwrap().vlen(), out.type_by_id(proto).unwrap().vlen()), (0, 1));
 
@@ -172,4 +175,17 @@ fn a_kind_that_only_the_layout_explains_needs_it() {
         let old = BtfFeatures { layout: false, ..BtfFeatures::ALL };
         assert_eq!(sanitize(&btf, &old), Err(Error::BtfKind { type_id: BtfId(1), kind }));
     }
+}
+
+#[test]
+fn renaming_cannot_fill_memory() {
+    let mut b = Builder::new(Endian::Little);
+    let name = ".".repeat(10_000);
+    for _ in 0..2_000 {
+        b.datasec(&name, 4, &[]);
+    }
+    let btf = Btf::parse(b.build()).unwrap();
+    assert!(sanitize(&btf, &BtfFeatures::ALL).is_ok());
+    let old = BtfFeatures { datasec: false, ..BtfFeatures::ALL };
+    assert_eq!(sanitize(&btf, &old), Err(Error::BtfTooLarge));
 }

@@ -198,11 +198,25 @@ impl ThreadRing {
         Some(producer)
     }
 
-    /// `bpf_ringbuf_commit`: a full barrier, then a wake-up if the reader is here.
-    fn commit(&self, position: usize, header: u32) {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            consumer: AtomicU64::new(0),
+            producer: AtomicUsize::new(0),
+            data: (0..THREAD_RING / HEADER * 2).map(|_| AtomicU64::new(0)).collect(),
+            reserving: Mutex::new(()),
+            readable: (Mutex::new(false), Condvar::new()),
+        })
+    }
+
+    /// `bpf_ringbuf_commit`: a full barrier, then a look whether the reader waits here.
+    fn commit(&self, position: usize, header: u32) -> bool {
         self.header(position).swap(header, Ordering::SeqCst);
         full_fence();
-        if self.consumer.load(Ordering::Acquire) as usize % THREAD_RING == position % THREAD_RING {
+        self.consumer.load(Ordering::Acquire) as usize % THREAD_RING == position % THREAD_RING
+    }
+
+    fn commit_and_wake(&self, position: usize, header: u32) {
+        if self.commit(position, header) {
             *self.readable.0.lock().unwrap() = true;
             self.readable.1.notify_one();
         }
@@ -224,13 +238,7 @@ unsafe impl RingMemory for Arc<ThreadRing> {
 #[test]
 fn two_writers_and_a_sleeping_reader_lose_nothing() {
     const EACH: u64 = 40_000;
-    let shared = Arc::new(ThreadRing {
-        consumer: AtomicU64::new(0),
-        producer: AtomicUsize::new(0),
-        data: (0..THREAD_RING / HEADER * 2).map(|_| AtomicU64::new(0)).collect(),
-        reserving: Mutex::new(()),
-        readable: (Mutex::new(false), Condvar::new()),
-    });
+    let shared = ThreadRing::new();
     let stop = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = (0..2u64)
         .map(|id| {
@@ -251,7 +259,7 @@ fn two_writers_and_a_sleeping_reader_lose_nothing() {
                         shared.write(position + HEADER * word, id << 32 | i);
                     }
                     let discard = if i % 7 == 0 { DISCARD } else { 0 };
-                    shared.commit(position, (words * HEADER) as u32 | discard);
+                    shared.commit_and_wake(position, (words * HEADER) as u32 | discard);
                 }
             })
         })
@@ -312,4 +320,66 @@ fn two_writers_and_a_sleeping_reader_lose_nothing() {
     assert_eq!(failure, None);
     assert_eq!(discarded, 2 * EACH.div_ceil(7));
     assert!(asleep > 0);
+}
+
+/// Two threads that meet, again and again, as close in time as they can.
+struct Meeting(AtomicUsize);
+
+impl Meeting {
+    fn meet(&self, round: &mut usize) {
+        *round += 2;
+        self.0.fetch_add(1, Ordering::AcqRel);
+        while self.0.load(Ordering::Acquire) < *round {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+/// The race that loses wake-ups: the reader publishes its position and looks at a record, while the record is committed and
+/// its writer looks at the position. One of them must see the other.
+#[test]
+fn a_commit_and_a_reader_about_to_sleep_see_each_other() {
+    let shared = ThreadRing::new();
+    let meeting = Arc::new(Meeting(AtomicUsize::new(0)));
+    let stop = Arc::new(AtomicBool::new(false));
+    let woke = Arc::new(AtomicBool::new(false));
+    let writer = std::thread::spawn({
+        let (shared, meeting, stop, woke) = (shared.clone(), meeting.clone(), stop.clone(), woke.clone());
+        move || {
+            let mut round = 0;
+            while !stop.load(Ordering::Acquire) {
+                let before = shared.reserve(1).unwrap();
+                let racing = shared.reserve(1).unwrap();
+                shared.commit(before, HEADER as u32);
+                meeting.meet(&mut round);
+                // The reader reads the first record.
+                meeting.meet(&mut round);
+                woke.store(shared.commit(racing, HEADER as u32), Ordering::Release);
+                meeting.meet(&mut round);
+                meeting.meet(&mut round);
+            }
+        }
+    });
+    let mut cursor = RingCursor::new(shared.clone());
+    let start = std::time::Instant::now();
+    let (mut round, mut races, mut lost) = (0, 0, 0);
+    loop {
+        meeting.meet(&mut round);
+        assert_eq!(cursor.next_slot(), Slot::Record);
+        meeting.meet(&mut round);
+        let asleep = cursor.may_sleep();
+        meeting.meet(&mut round);
+        races += 1;
+        lost += usize::from(asleep && !woke.load(Ordering::Acquire));
+        assert_eq!(cursor.next_slot(), Slot::Record);
+        cursor.release();
+        let last = start.elapsed() > Duration::from_millis(300) && races > 100;
+        stop.store(last, Ordering::Release);
+        meeting.meet(&mut round);
+        if last {
+            break;
+        }
+    }
+    writer.join().unwrap();
+    assert_eq!(lost, 0, "of {races}");
 }

@@ -157,8 +157,8 @@ fn samples_have_values_labels_and_stacks() {
             label("process", "shop-worker", 0)
         ]
     );
-    assert_eq!(labels(&profile.sample[1])[3], label("process", "kernel", 0));
-    assert_eq!(profile.sample[4].location_id, []);
+    assert_eq!(labels(&profile.sample[1])[3], label("process", "other-pid-namespace", 0));
+    assert_eq!(profile.sample[4].location_id, [] as [u64; 0]);
 
     let frames: Vec<_> = profile.sample[0]
         .location_id

@@ -105,8 +105,8 @@ fn a_resource_is_a_process() {
     assert_eq!(get(0, "telemetry.sdk.version"), Some(VERSION));
     // The kernel is not a service that has no name.
     assert_eq!(get(1, "process.pid"), Some("0"));
-    assert_eq!(get(1, "process.executable.name"), Some("kernel"));
-    assert_eq!(get(1, "service.name"), Some("kernel"));
+    assert_eq!(get(1, "process.executable.name"), Some("other-pid-namespace"));
+    assert_eq!(get(1, "service.name"), Some("other-pid-namespace"));
     assert_eq!(get(1, "process.executable.path"), None);
     // What is not known is not there.
     assert_eq!(get(2, "service.name"), Some("unknown_service:node"));

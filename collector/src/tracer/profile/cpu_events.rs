@@ -30,7 +30,7 @@ struct CpuEvent {
 }
 
 impl CpuEvents {
-    /// No events yet; [`follow`](Self::follow) opens them.
+    /// No events yet; [`open_missing`](Self::open_missing) opens them.
     pub fn new(period_nanos: u64) -> Self {
         Self {
             attr: PerfEventAttr {
@@ -46,32 +46,37 @@ impl CpuEvents {
         }
     }
 
-    /// Opens events on CPUs that have come online, and closes those of CPUs that are gone.
+    /// Closes the events of CPUs that are gone, or that went and came back, which events do not survive; which CPUs.
+    ///
+    /// # Errors
+    ///
+    /// An event cannot be read.
+    pub fn close_gone(&mut self, online: &[u32]) -> Result<Vec<u32>> {
+        let mut gone = Vec::new();
+        for (&cpu, event) in &mut self.events {
+            let nanos = event.on_nanos()?;
+            // An event whose CPU was away is still there, but has stopped counting.
+            if !online.contains(&cpu) || (!self.paused && nanos == event.seen_nanos) {
+                gone.push(cpu);
+                self.expected.close(nanos);
+            }
+            event.seen_nanos = nanos;
+        }
+        self.events.retain(|cpu, _| !gone.contains(cpu));
+        Ok(gone)
+    }
+
+    /// Opens events on CPUs that have none.
     ///
     /// # Errors
     ///
     /// An event cannot be opened or the program not attached.
-    pub fn follow(&mut self, online: &[u32], program: &Program) -> Result<()> {
-        let mut gone = Vec::new();
-        for (&cpu, event) in &mut self.events {
-            let nanos = event.on_nanos()?;
-            // An event does not survive its CPU's absence: if the CPU went and came back since the last look, the event
-            // is still there but has stopped counting.
-            if !online.contains(&cpu) || (!self.paused && nanos == event.seen_nanos) {
-                gone.push((cpu, nanos));
-            }
-            event.seen_nanos = nanos;
-        }
-        for (cpu, nanos) in gone {
-            self.events.remove(&cpu);
-            self.expected.close(nanos);
-        }
+    pub fn open_missing(&mut self, online: &[u32], program: &Program) -> Result<()> {
         for &cpu in online {
-            if self.events.contains_key(&cpu) {
-                continue;
-            }
-            if let Some(event) = self.open(cpu, program)? {
-                self.events.insert(cpu, event);
+            if !self.events.contains_key(&cpu) {
+                if let Some(event) = self.open(cpu, program)? {
+                    self.events.insert(cpu, event);
+                }
             }
         }
         Ok(())
@@ -113,9 +118,9 @@ impl CpuEvents {
     }
 
     fn each(&self, call: impl Fn(&PerfFd) -> bpf_sys::Result<()>) -> Result<()> {
-        self.events
-            .iter()
-            .try_for_each(|(&cpu, event)| call(&event.fd).map_err(|e| Error::Sampling { cpu, error: e.into() }))
+        self.events.iter().try_for_each(|(&cpu, event)| {
+            call(&event.fd).map_err(|e| Error::Sampling { cpu, error: e.into() })
+        })
     }
 
     /// Periods that the program should have seen, since the first event was opened.

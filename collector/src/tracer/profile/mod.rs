@@ -19,8 +19,8 @@ mod sideband;
 mod symbols;
 mod window;
 
-pub use program::ProfileProgram;
+pub(crate) use program::ProfileProgram;
 
 /// How often the kernel's tables are read when nothing asks for it earlier.
-pub const READS_PER_SECOND: u32 = 1;
+pub(crate) const READS_PER_SECOND: u32 = 1;
 pub use session::{Counters, FIRST_FOREIGN_TOKEN, Overhead, Session};

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::aggregate::{Samples, StackId};
+use crate::aggregate::{ProcessId, Samples, StackId};
 use crate::model::{
-    Frame, FrameIdx, FrameKind, Line, Losses, Mapping, MappingIdx, Process, ProcessIdx, Profile, Sample, StackIdx, Thread,
-    ThreadIdx,
+    Frame, FrameIdx, FrameKind, Line, Losses, Mapping, MappingIdx, Process, ProcessIdx, Profile, Sample,
+    StackIdx, Thread, ThreadIdx,
 };
 
 /// What is known of one code address.
@@ -20,16 +20,20 @@ pub struct Named {
     pub mapping: Option<Mapping>,
     /// Functions, innermost first.
     pub lines: Vec<Line>,
+    /// Nothing can be executed there: this is no code address.
+    pub not_code: bool,
 }
 
 /// Who knows names.
 pub trait Names {
+    /// All kernel addresses that will be asked for, so that one look-up can serve them.
+    fn prepare_kernel(&mut self, addresses: Vec<u64>);
     /// A process that was sampled.
-    fn process(&mut self, pid: u32) -> Process;
+    fn process(&mut self, process: ProcessId) -> Process;
     /// An address in the kernel.
     fn kernel(&mut self, address: u64) -> Named;
     /// An address in a process.
-    fn user(&mut self, pid: u32, address: u64) -> Named;
+    fn user(&mut self, process: ProcessId, address: u64) -> Named;
 }
 
 /// When a window was, and what it lost.
@@ -63,14 +67,16 @@ pub fn name(samples: &Samples, info: WindowInfo, names: &mut impl Names) -> Prof
         addresses: HashMap::new(),
         stacks: HashMap::new(),
     };
+    namer.prepare_kernel(samples);
     // In the order of their keys, so that the same samples always give the same profile.
     let mut keys: Vec<_> = samples.counts.iter().collect();
     keys.sort_unstable_by_key(|(key, _)| **key);
     for (key, &count) in keys {
-        let process = namer.process(key.tgid);
-        let comm = samples.threads.get(&key.tid).copied().unwrap_or_default();
-        let thread = namer.thread(key.tid, comm);
-        let stack = namer.stack(samples, key.tgid, key.kernel, key.user);
+        let process = namer.process(key.process);
+        let comm = samples.threads.get(&(key.process, key.tid)).copied().unwrap_or_default();
+        let thread = namer.thread(key.process, key.tid, comm);
+        namer.name_process_by_thread(process, thread);
+        let stack = namer.stack(samples, key.process, key.kernel, key.user);
         namer.profile.samples.push(Sample { process, thread, stack, count });
     }
     merge_same_stacks(&mut namer.profile.samples);
@@ -92,12 +98,12 @@ fn merge_same_stacks(samples: &mut Vec<Sample>) {
 struct Namer<'n, N> {
     names: &'n mut N,
     profile: Profile,
-    processes: HashMap<u32, ProcessIdx>,
-    threads: HashMap<u32, ThreadIdx>,
+    processes: HashMap<ProcessId, ProcessIdx>,
+    threads: HashMap<(ProcessId, u32), ThreadIdx>,
     mappings: HashMap<Mapping, MappingIdx>,
     frames: HashMap<Frame, FrameIdx>,
-    /// By process (`None` for the kernel) and address.
-    addresses: HashMap<(Option<u32>, u64), FrameIdx>,
+    /// By process (`None` for the kernel) and address: the frame, and whether there is code.
+    addresses: HashMap<(Option<ProcessId>, u64), (FrameIdx, bool)>,
     stacks: HashMap<Vec<FrameIdx>, StackIdx>,
 }
 
@@ -117,51 +123,92 @@ fn intern<K: std::hash::Hash + Eq + Clone, I: Copy>(
     id
 }
 
+/// The address to look up: a caller's is where it goes on, which may be past its end; the call is just before.
+fn looked_up(depth: usize, address: u64) -> u64 {
+    if depth == 0 { address } else { address.wrapping_sub(1) }
+}
+
 impl<N: Names> Namer<'_, N> {
-    fn process(&mut self, pid: u32) -> ProcessIdx {
-        if let Some(&found) = self.processes.get(&pid) {
+    fn prepare_kernel(&mut self, samples: &Samples) {
+        let mut stacks: Vec<StackId> = samples.counts.keys().filter_map(|key| key.kernel).collect();
+        stacks.sort_unstable();
+        stacks.dedup();
+        let stacks = stacks.into_iter().map(|id| samples.stacks.get(id));
+        let addresses =
+            stacks.flat_map(|stack| stack.iter().enumerate().map(|(depth, &a)| looked_up(depth, a)));
+        self.names.prepare_kernel(addresses.collect());
+    }
+
+    fn process(&mut self, process: ProcessId) -> ProcessIdx {
+        if let Some(&found) = self.processes.get(&process) {
             return found;
         }
         let id = ProcessIdx(self.profile.processes.len() as u32);
-        self.profile.processes.push(self.names.process(pid));
-        self.processes.insert(pid, id);
+        self.profile.processes.push(self.names.process(process));
+        self.processes.insert(process, id);
         id
     }
 
-    fn thread(&mut self, tid: u32, comm: [u8; 16]) -> ThreadIdx {
-        *self.threads.entry(tid).or_insert_with(|| {
+    fn thread(&mut self, process: ProcessId, tid: u32, comm: [u8; 16]) -> ThreadIdx {
+        *self.threads.entry((process, tid)).or_insert_with(|| {
             let name = comm.split(|&b| b == 0).next().unwrap_or_default();
             self.profile.threads.push(Thread { tid, name: Arc::from(&*String::from_utf8_lossy(name)) });
             ThreadIdx(self.profile.threads.len() as u32 - 1)
         })
     }
 
-    fn stack(&mut self, samples: &Samples, pid: u32, kernel: Option<StackId>, user: Option<StackId>) -> StackIdx {
+    /// A process that nobody could look at goes by the name of its main thread, or of the first one sampled.
+    fn name_process_by_thread(&mut self, process: ProcessIdx, thread: ThreadIdx) {
+        let thread = self.profile.threads.get(thread.0 as usize);
+        let process = self.profile.processes.get_mut(process.0 as usize);
+        if let (Some(process), Some(thread)) = (process, thread) {
+            // Process 0 stands for all that cannot be seen from the agent's pid namespace.
+            if process.pid != 0
+                && (process.comm.is_none() || process.pid == thread.tid && process.executable_path.is_none())
+                && !thread.name.is_empty()
+            {
+                process.comm = Some(Arc::clone(&thread.name));
+            }
+        }
+    }
+
+    fn stack(
+        &mut self,
+        samples: &Samples,
+        process: ProcessId,
+        kernel: Option<StackId>,
+        user: Option<StackId>,
+    ) -> StackIdx {
         let mut frames = Vec::new();
-        for (space, id) in [(None, kernel), (Some(pid), user)] {
+        for (space, id) in [(None, kernel), (Some(process), user)] {
             let addresses = id.map(|id| samples.stacks.get(id)).unwrap_or_default();
             for (depth, &address) in addresses.iter().enumerate() {
-                // A caller's address is where it goes on, which may be past its end; the call is just before.
-                let address = if depth == 0 { address } else { address.wrapping_sub(1) };
-                frames.push(self.frame(space, address));
+                let (frame, is_code) = self.frame(space, looked_up(depth, address));
+                // A walk by frame pointers goes on into whatever the first function found in the register.
+                if depth > 0 && !is_code {
+                    break;
+                }
+                frames.push(frame);
             }
         }
         intern(&mut self.profile.stacks, &mut self.stacks, frames, StackIdx)
     }
 
-    fn frame(&mut self, space: Option<u32>, address: u64) -> FrameIdx {
+    fn frame(&mut self, space: Option<ProcessId>, address: u64) -> (FrameIdx, bool) {
         if let Some(&found) = self.addresses.get(&(space, address)) {
             return found;
         }
         let named = match space {
             None => self.names.kernel(address),
-            Some(pid) => self.names.user(pid, address),
+            Some(process) => self.names.user(process, address),
         };
-        let mapping = named.mapping.map(|m| intern(&mut self.profile.mappings, &mut self.mappings, m, MappingIdx));
+        let mapping =
+            named.mapping.map(|m| intern(&mut self.profile.mappings, &mut self.mappings, m, MappingIdx));
         let frame = Frame { kind: named.kind, mapping, address: named.address, lines: named.lines };
         let id = intern(&mut self.profile.frames, &mut self.frames, frame, FrameIdx);
-        self.addresses.insert((space, address), id);
-        id
+        let found = (id, !named.not_code);
+        self.addresses.insert((space, address), found);
+        found
     }
 }
 
@@ -170,25 +217,28 @@ mod tests {
     use super::*;
     use crate::aggregate::SampleKey;
 
+    const NOWHERE: u64 = 1;
+
     /// Function names by address; two processes map the same file at different places.
     struct Table;
 
     impl Names for Table {
-        fn process(&mut self, pid: u32) -> Process {
-            Process { pid, ..Process::default() }
+        fn prepare_kernel(&mut self, _addresses: Vec<u64>) {}
+        fn process(&mut self, process: ProcessId) -> Process {
+            Process { pid: process.pid, ..Process::default() }
         }
         fn kernel(&mut self, address: u64) -> Named {
             named(FrameKind::Kernel, address, "do_work")
         }
-        fn user(&mut self, pid: u32, address: u64) -> Named {
-            named(FrameKind::Native, address - u64::from(pid) * 0x1000, "main")
+        fn user(&mut self, process: ProcessId, address: u64) -> Named {
+            named(FrameKind::Native, address - u64::from(process.pid) * 0x1000, "main")
         }
     }
 
     fn named(kind: FrameKind, address: u64, function: &str) -> Named {
         let line = Line { function: function.into(), system_name: None, file: None, line: 0 };
         let mapping = Some(Mapping { path: "/bin/x".into(), ..Mapping::default() });
-        Named { kind, address, mapping, lines: vec![line] }
+        Named { kind, address, mapping, lines: vec![line], not_code: address == NOWHERE }
     }
 
     #[test]
@@ -196,12 +246,34 @@ mod tests {
         let mut samples = Samples::default();
         for pid in [1u32, 2] {
             let user = samples.stacks.intern(&[u64::from(pid) * 0x1000 + 8, u64::from(pid) * 0x1000 + 0x21]);
-            samples.add(SampleKey { tgid: pid, tid: pid * 10, kernel: None, user }, *b"t\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 3);
+            samples.add(
+                SampleKey { process: ProcessId { pid: pid, started: 0 }, tid: pid * 10, kernel: None, user },
+                *b"t\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+                3,
+            );
         }
         let profile = name(&samples, WindowInfo::default(), &mut Table);
-        assert_eq!(profile.frames.iter().map(|f| f.address).collect::<Vec<_>>(), [8, 0x20], "callers point at the call");
+        assert_eq!(
+            profile.frames.iter().map(|f| f.address).collect::<Vec<_>>(),
+            [8, 0x20],
+            "callers point at the call"
+        );
         assert_eq!((profile.stacks.len(), profile.samples.len(), profile.mappings.len()), (1, 2, 1));
         assert_eq!(profile.threads[1], Thread { tid: 20, name: "t".into() });
+        assert_eq!(profile.processes[0].comm.as_deref(), Some("t"), "the only name that is known");
+    }
+
+    #[test]
+    fn a_walk_ends_where_there_is_no_code() {
+        let mut samples = Samples::default();
+        let user = samples.stacks.intern(&[0x1008, 0x1010, 0x1000 + NOWHERE + 1, 0x1018]);
+        samples.add(
+            SampleKey { process: ProcessId { pid: 1, started: 0 }, tid: 1, kernel: None, user },
+            [0; 16],
+            1,
+        );
+        let profile = name(&samples, WindowInfo::default(), &mut Table);
+        assert_eq!(profile.stacks[0].len(), 2);
     }
 
     #[test]
@@ -211,11 +283,18 @@ mod tests {
         let user = samples.stacks.intern(&[0x1008]);
         let again = samples.stacks.intern(&[0x1008, 0x1008]);
         for (user, count) in [(user, 2), (None, 1), (again, 4)] {
-            samples.add(SampleKey { tgid: 1, tid: 1, kernel, user }, [0; 16], count);
+            samples.add(
+                SampleKey { process: ProcessId { pid: 1, started: 0 }, tid: 1, kernel, user },
+                [0; 16],
+                count,
+            );
         }
         let profile = name(&samples, WindowInfo::default(), &mut Table);
-        let kinds: Vec<Vec<FrameKind>> =
-            profile.stacks.iter().map(|s| s.iter().map(|f| profile.frames[f.0 as usize].kind).collect()).collect();
+        let kinds: Vec<Vec<FrameKind>> = profile
+            .stacks
+            .iter()
+            .map(|s| s.iter().map(|f| profile.frames[f.0 as usize].kind).collect())
+            .collect();
         assert_eq!(kinds[0], [FrameKind::Kernel]);
         assert_eq!(kinds[1], [FrameKind::Kernel, FrameKind::Native]);
         assert_eq!(profile.samples.iter().map(|s| s.count).sum::<u64>(), 7);

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use bpf_loader::attach::Link;
 use bpf_loader::kernel::RunningKernel;
@@ -17,6 +18,7 @@ use bpf_sys::uapi::flags::{BPF_ANY, BPF_F_NO_PREALLOC};
 use bpf_sys::{MapFd, map};
 
 use super::window::Window;
+use crate::aggregate::ProcessId;
 use crate::config::{Config, Filter};
 use crate::cpus;
 use crate::error::{Error, Result};
@@ -34,6 +36,8 @@ const INITIAL_PID_NS: u64 = 0xefff_fffc;
 #[derive(Debug)]
 pub struct ProfileProgram {
     object: Object,
+    /// Name of the program that samples.
+    sampler: &'static str,
     windows: [Window; 2],
     filling: usize,
     /// The `.bss` section, where `active` lies.
@@ -63,7 +67,8 @@ impl Sizes {
         // A power of two at most the share; whole pages, so that regions fill the mapping.
         let region = if share.is_power_of_two() { share } else { share.next_power_of_two() / 2 };
         let samples = u64::from(cpus) * u64::from(frequency) / u64::from(reads_per_second.max(1));
-        let entries = u32::try_from(samples * 2).unwrap_or(u32::MAX).checked_next_power_of_two().unwrap_or(u32::MAX);
+        let entries =
+            u32::try_from(samples * 2).unwrap_or(u32::MAX).checked_next_power_of_two().unwrap_or(u32::MAX);
         Self {
             cpus,
             region_bytes: region.clamp(*REGION_BYTES.start(), *REGION_BYTES.end()),
@@ -102,10 +107,10 @@ impl ProfileProgram {
         let mut spec = ObjectSpec::parse(bpf_programs::PROFILE).map_err(Error::Load)?;
         size_maps(&mut spec, sizes, tables_grow)?;
         set_globals(&mut spec, &config.filter, filter, sizes).map_err(Error::Load)?;
-        if config.filter.children {
-            for name in ["follow_fork", "forget_exit"] {
-                spec.program_mut(name).ok_or_else(|| missing(name))?.autoload = true;
-            }
+        let sampler = if filter.needs_kernel_types { "profile_by_kernel_types" } else { "profile" };
+        let followers: &[&str] = if config.filter.children { &["follow_fork", "forget_exit"] } else { &[] };
+        for name in followers.iter().copied().chain([sampler]) {
+            spec.program_mut(name).ok_or_else(|| missing(name))?.autoload = true;
         }
         let (active_map, active_at) = place(&spec, "active")?;
         let (_, children_lost_at) = place(&spec, "children_lost")?;
@@ -123,9 +128,11 @@ impl ProfileProgram {
         };
         let windows = [window(0)?, window(1)?];
         let shared = |name: &str, writable| -> Result<SharedMapping> {
-            SharedMapping::array(&object.map(name).map_err(Error::Load)?.fd, writable).map_err(|e| Error::Kernel(e.into()))
+            SharedMapping::array(&object.map(name).map_err(Error::Load)?.fd, writable)
+                .map_err(|e| Error::Kernel(e.into()))
         };
         let mut program = Self {
+            sampler,
             globals: shared(&active_map, true)?,
             active_at,
             children_lost_at,
@@ -137,10 +144,11 @@ impl ProfileProgram {
             tables_grow,
             _follow: Vec::new(),
         };
-        program.fill_filters(filter)?;
+        // In this order: a child that is born between the two is then followed.
         if config.filter.children {
             program.follow_children()?;
         }
+        program.fill_filters(filter)?;
         Ok(program)
     }
 
@@ -150,7 +158,8 @@ impl ProfileProgram {
 
     fn fill_filters(&self, filter: &ResolvedFilter) -> Result<()> {
         for pid in &filter.pids {
-            map::update(self.map("pids")?, &pid.to_ne_bytes(), &[1], BPF_ANY).map_err(|e| Error::Kernel(e.into()))?;
+            map::update(self.map("pids")?, &pid.to_ne_bytes(), &[1], BPF_ANY)
+                .map_err(|e| Error::Kernel(e.into()))?;
         }
         if let Some(CgroupFilter::V2(directory)) = &filter.cgroup {
             let fd = directory.as_fd().as_raw_fd().to_ne_bytes();
@@ -159,8 +168,19 @@ impl ProfileProgram {
         Ok(())
     }
 
+    /// Takes a process that is gone out of the filter: its number will be another's.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not take it.
+    pub fn forget_pid(&self, pid: u32) -> Result<()> {
+        map::delete(self.map("pids")?, &pid.to_ne_bytes()).map(drop).map_err(|e| Error::Kernel(e.into()))
+    }
+
     fn follow_children(&mut self) -> Result<()> {
-        for (name, tracepoint) in [("follow_fork", "sched_process_fork"), ("forget_exit", "sched_process_exit")] {
+        for (name, tracepoint) in
+            [("follow_fork", "sched_process_fork"), ("forget_exit", "sched_process_exit")]
+        {
             let program = self.object.program(name).map_err(Error::Load)?;
             self._follow.push(program.attach_raw_tracepoint(tracepoint).map_err(Error::Load)?);
         }
@@ -173,7 +193,7 @@ impl ProfileProgram {
     ///
     /// The object has none, which is a defect.
     pub fn sampler(&self) -> Result<&bpf_loader::load::Program> {
-        self.object.program("profile").map_err(Error::Load)
+        self.object.program(self.sampler).map_err(Error::Load)
     }
 
     /// The ring buffer with fill records.
@@ -244,11 +264,15 @@ impl ProfileProgram {
         Ok(info.verified_insns)
     }
 
-    /// Whether the kernel reads hash tables in batches; known once a window was drained.
+    /// Whether the kernel reads hash tables in batches, found by reading an empty one: for a program that is not attached.
+    ///
+    /// # Errors
+    ///
+    /// The tables cannot be read.
     pub fn has_batches(&mut self) -> Result<bool> {
         let mut samples = crate::aggregate::Samples::default();
         let window = self.swap()?;
-        window.drain(&mut samples)?;
+        window.drain(&mut samples, |key, _| ProcessId { pid: key.tgid, started: 0 })?;
         Ok(window.has_batches())
     }
 
@@ -295,7 +319,8 @@ fn size_maps(spec: &mut ObjectSpec<'_>, sizes: Sizes, tables_grow: bool) -> Resu
         inner.max_entries = entries;
         inner.flags |= grow;
     }
-    let regions = spec.map_mut("regions").and_then(|m| m.inner.as_deref_mut()).ok_or_else(|| no_map("regions"))?;
+    let regions =
+        spec.map_mut("regions").and_then(|m| m.inner.as_deref_mut()).ok_or_else(|| no_map("regions"))?;
     regions.max_entries = sizes.cpus;
     regions.value_size = sizes.region_bytes as u32;
     spec.map_mut("stats").ok_or_else(|| no_map("stats"))?.max_entries = sizes.cpus;
@@ -320,7 +345,10 @@ fn set_globals(
     }
     match &resolved.cgroup {
         Some(CgroupFilter::V2(_)) => spec.set_global("filter_cgroup_v2", &[1])?,
-        Some(CgroupFilter::V1(id)) => spec.set_global("cgroup_v1_id", &id.to_ne_bytes())?,
+        Some(CgroupFilter::V1 { id, hierarchy }) => {
+            spec.set_global("cgroup_v1_id", &id.to_ne_bytes())?;
+            spec.set_global("cgroup_v1_hierarchy", &hierarchy.to_ne_bytes())?;
+        }
         None => {}
     }
     spec.set_global("pid_ns", &resolved.pid_ns.to_ne_bytes())
@@ -333,14 +361,16 @@ struct ResolvedFilter {
     cgroup: Option<CgroupFilter>,
     /// Inode of the agent's pid namespace; 0 for the initial one.
     pid_ns: u32,
+    /// Whether the program must read the kernel's structures, and so needs its BTF.
+    needs_kernel_types: bool,
 }
 
 #[derive(Debug)]
 enum CgroupFilter {
     /// The directory, open.
     V2(File),
-    /// The directory's inode number, which is its kernfs id.
-    V1(u64),
+    /// The directory's inode number, which is its kernfs id, and the number of its hierarchy.
+    V1 { id: u64, hierarchy: i32 },
 }
 
 /// `CGROUP2_SUPER_MAGIC` and `CGROUP_SUPER_MAGIC` (include/uapi/linux/magic.h).
@@ -349,28 +379,62 @@ const CGROUP1_MAGIC: u64 = 0x0027_e0eb;
 
 impl ResolvedFilter {
     fn resolve(filter: &Filter) -> Result<Self> {
-        for &pid in &filter.pids {
-            if !fs::exists(format!("/proc/{pid}")).unwrap_or(false) {
-                return Err(Error::NoSuchProcess(pid));
-            }
-        }
-        let cgroup = filter.cgroup.as_ref().map(|path| {
-            let bad = |reason: String| Error::Cgroup { path: path.clone(), reason };
-            let directory = File::open(path).map_err(|e| bad(e.to_string()))?;
-            let magic = rustix::fs::fstatfs(&directory).map_err(|e| bad(e.to_string()))?.f_type as u64;
-            match magic {
-                CGROUP2_MAGIC => Ok(CgroupFilter::V2(directory)),
-                CGROUP1_MAGIC => Ok(CgroupFilter::V1(directory.metadata().map_err(|e| bad(e.to_string()))?.ino())),
-                _ => Err(bad("it is not a directory of a cgroup file system".into())),
-            }
-        });
+        filter.pids.iter().try_for_each(|&pid| check_process(pid))?;
+        let cgroup = filter.cgroup.as_ref().map(|path| CgroupFilter::open(path)).transpose()?;
         let pid_ns = fs::metadata("/proc/self/ns/pid").map_err(Error::io("/proc/self/ns/pid"))?.ino();
-        Ok(Self {
-            pids: filter.pids.clone(),
-            cgroup: cgroup.transpose()?,
-            pid_ns: if pid_ns == INITIAL_PID_NS { 0 } else { pid_ns as u32 },
-        })
+        let pid_ns = if pid_ns == INITIAL_PID_NS { 0 } else { pid_ns as u32 };
+        let needs_kernel_types =
+            pid_ns != 0 || filter.comm.is_some() || matches!(cgroup, Some(CgroupFilter::V1 { .. }));
+        Ok(Self { pids: filter.pids.clone(), cgroup, pid_ns, needs_kernel_types })
     }
+}
+
+/// That there is such a process, and that the number is not one of its threads'.
+fn check_process(pid: u32) -> Result<()> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(|_| Error::NoSuchProcess(pid))?;
+    let tgid = status.lines().find_map(|l| l.strip_prefix("Tgid:")?.trim().parse().ok());
+    match tgid {
+        Some(process) if process != pid => Err(Error::IsThread { tid: pid, process }),
+        _ => Ok(()),
+    }
+}
+
+impl CgroupFilter {
+    fn open(path: &Path) -> Result<Self> {
+        let bad = |reason: String| Error::Cgroup { path: path.to_owned(), reason };
+        let directory = File::open(path).map_err(|e| bad(e.to_string()))?;
+        let magic = rustix::fs::fstatfs(&directory).map_err(|e| bad(e.to_string()))?.f_type as u64;
+        match magic {
+            CGROUP2_MAGIC => Ok(Self::V2(directory)),
+            CGROUP1_MAGIC => {
+                let metadata = directory.metadata().map_err(|e| bad(e.to_string()))?;
+                let hierarchy = v1_hierarchy(&metadata).ok_or_else(|| {
+                    bad("its hierarchy has no controller, so tasks cannot be looked up in it: name a directory of one that has".into())
+                })?;
+                Ok(Self::V1 { id: metadata.ino(), hierarchy })
+            }
+            _ => Err(bad("it is not a directory of a cgroup file system".into())),
+        }
+    }
+}
+
+/// The number of the v1 hierarchy that a directory lies in: its device is that of a mount, whose options name a controller,
+/// whose hierarchy `/proc/cgroups` tells.
+fn v1_hierarchy(directory: &fs::Metadata) -> Option<i32> {
+    let device = directory.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let options = mounts.lines().find_map(|line| {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        let same = mount.split(' ').nth(2)? == format!("{major}:{minor}");
+        same.then(|| filesystem.split(' ').nth(2)).flatten()
+    })?;
+    let controllers = fs::read_to_string("/proc/cgroups").ok()?;
+    controllers.lines().find_map(|line| {
+        let mut fields = line.split('\t');
+        let (name, hierarchy) = (fields.next()?, fields.next()?.parse().ok()?);
+        options.split(',').any(|option| option == name).then_some(hierarchy)
+    })
 }
 
 #[cfg(test)]

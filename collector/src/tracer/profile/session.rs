@@ -12,7 +12,7 @@ use super::accounting::Skipped;
 use super::cpu_events::CpuEvents;
 use super::naming::{self, WindowInfo};
 use super::program::ProfileProgram;
-use super::sideband::Sideband;
+use super::sideband::{Sideband, monotonic_nanos};
 use super::symbols::Symbols;
 use crate::aggregate::Samples;
 use crate::config::Config;
@@ -46,7 +46,13 @@ pub struct Session {
     window: WindowStart,
     skipped: Skipped,
     skipped_total: u64,
-    broken_stacks: u64,
+    /// Samples that kept no stack, and samples that were lost, for want of room outside the kernel.
+    no_stack: u64,
+    table_full: u64,
+    /// When the window was last swapped, in the clock of the process records.
+    last_swap: u64,
+    /// Processes of the filter that are still there.
+    watched: Vec<u32>,
     started: Instant,
     cpu_nanos_at_start: u64,
 }
@@ -118,7 +124,10 @@ impl Session {
             window: WindowStart::now(Losses::default()),
             skipped: Skipped::default(),
             skipped_total: 0,
-            broken_stacks: 0,
+            no_stack: 0,
+            table_full: 0,
+            last_swap: monotonic_nanos(),
+            watched: config.filter.pids.clone(),
             started: Instant::now(),
             cpu_nanos_at_start: thread_cpu_nanos(),
             config,
@@ -126,7 +135,6 @@ impl Session {
             program,
             fill,
         };
-        // Sideband first: what starts from here on is seen.
         session.follow_cpus().map_err(explain)?;
         session.window = WindowStart::now(Losses::default());
         Ok(session)
@@ -168,8 +176,12 @@ impl Session {
 
     fn follow_cpus(&mut self) -> Result<()> {
         let online = cpus::read_online().map_err(Error::io("/sys/devices/system/cpu/online"))?;
-        self.sideband.follow(&online, &self.events, SIDEBAND)?;
-        self.cpu_events.follow(&online, self.program.sampler()?)
+        // A CPU that went and came back between two looks has left dead events behind, of both kinds.
+        let gone = self.cpu_events.close_gone(&online)?;
+        self.sideband.close(&gone, &self.events)?;
+        // Sideband first: what starts from here on is seen.
+        self.sideband.open_missing(&online, &self.events, SIDEBAND)?;
+        self.cpu_events.open_missing(&online, self.program.sampler()?)
     }
 
     /// Reads the fill records; whether there was one.
@@ -180,14 +192,32 @@ impl Session {
 
     /// Moves what was sampled so far out of the kernel.
     fn drain(&mut self) -> Result<()> {
-        // Sideband first: a process that was sampled has been announced before.
-        self.sideband.drain(&mut self.symbols)?;
-        let window = self.program.swap()?;
-        let drained = window.drain(&mut self.samples)?;
-        self.broken_stacks += drained.broken_stacks;
-        // A process that is gone by the end of the window can only be looked at now.
-        self.symbols.meet(self.samples.counts.keys().map(|key| key.tgid));
+        let Self { program, sideband, symbols, samples, last_swap, .. } = self;
+        let now = monotonic_nanos();
+        let since = std::mem::replace(last_swap, now);
+        let window = program.swap()?;
+        // After the swap: whatever is in the window has been announced by now.
+        sideband.drain(symbols)?;
+        let drained = window.drain(samples, |key, count| symbols.meet(key.tgid, &count.comm, since))?;
+        self.no_stack += drained.no_stack;
+        self.table_full += drained.table_full;
+        self.forget_ended()
+    }
+
+    /// Takes processes that are gone out of the filter, since their numbers will be others'.
+    fn forget_ended(&mut self) -> Result<()> {
+        let gone = |pid: &u32| !std::path::Path::new("/proc").join(pid.to_string()).exists();
+        for pid in self.watched.iter().copied().filter(gone).collect::<Vec<_>>() {
+            self.program.forget_pid(pid)?;
+            self.watched.retain(|&other| other != pid);
+        }
         Ok(())
+    }
+
+    /// Whether nothing that the filter lets pass can run any more: it names processes, and all have ended.
+    pub fn is_exhausted(&self) -> bool {
+        let filter = &self.config.filter;
+        !filter.pids.is_empty() && !filter.children && self.watched.is_empty()
     }
 
     /// Ends the window and names everything in it; the next one begins.
@@ -235,8 +265,8 @@ impl Session {
             samples: stats.samples,
             losses: Losses {
                 skipped: self.skipped_total,
-                table_full: stats.table_full,
-                no_stack: stats.no_stack + self.broken_stacks,
+                table_full: stats.table_full + self.table_full,
+                no_stack: stats.no_stack + self.no_stack,
                 sideband: self.sideband.lost(),
             },
             recursion_misses: self.program.recursion_misses()?,
@@ -306,7 +336,9 @@ fn explain(error: Error) -> Error {
         _ => None,
     };
     match (errno, &error) {
-        (Some(bpf_sys::Errno::EPERM | bpf_sys::Errno::EACCES), _) if !is_verifier(&error) => Error::Privileges(Box::new(error)),
+        (Some(bpf_sys::Errno::EPERM | bpf_sys::Errno::EACCES), _) if !is_verifier(&error) => {
+            Error::Privileges(Box::new(error))
+        }
         (Some(bpf_sys::Errno::ENOSYS), Error::Sampling { .. }) => Error::NoPerfEvents,
         (None, Error::Load(e)) if needs_btf(e) => Error::NoBtf,
         _ => error,
@@ -326,6 +358,6 @@ fn is_verifier(error: &Error) -> bool {
 fn needs_btf(error: &bpf_loader::Error) -> bool {
     match error {
         bpf_loader::Error::InProgram { error, .. } => needs_btf(error),
-        other => matches!(other, bpf_loader::Error::NoKernelBtf { .. }),
+        other => matches!(other, bpf_loader::Error::NoKernelBtf { .. } | bpf_loader::Error::CoreNoTarget),
     }
 }

@@ -41,7 +41,7 @@ struct Buffer {
 }
 
 impl Sideband {
-    /// No buffers yet; [`follow`](Self::follow) opens them.
+    /// No buffers yet; [`open_missing`](Self::open_missing) opens them.
     pub fn new() -> Self {
         Self {
             attr: PerfEventAttr {
@@ -68,20 +68,27 @@ impl Sideband {
         }
     }
 
-    /// Opens buffers on CPUs that have come online, and closes those of CPUs that are gone, with what is still in them.
-    /// Their descriptors wake the loop with tokens from `first_token`.
+    /// Closes the buffers of CPUs, after reading what is still in them.
     ///
     /// # Errors
     ///
-    /// An event or its buffer cannot be had.
-    pub fn follow(&mut self, online: &[u32], events: &EventLoop, first_token: usize) -> Result<()> {
-        let gone: Vec<u32> = self.buffers.keys().filter(|cpu| !online.contains(cpu)).copied().collect();
-        for cpu in gone {
-            if let Some(mut buffer) = self.buffers.remove(&cpu) {
+    /// A buffer is not as the kernel writes it.
+    pub fn close(&mut self, cpus: &[u32], events: &EventLoop) -> Result<()> {
+        for cpu in cpus {
+            if let Some(mut buffer) = self.buffers.remove(cpu) {
                 self.lost += buffer.read_into(&mut self.merge)?;
                 events.remove(&buffer.fd).map_err(Error::io("forgetting a sideband buffer"))?;
             }
         }
+        Ok(())
+    }
+
+    /// Opens buffers on CPUs that have none. Their descriptors wake the loop with tokens from `first_token`.
+    ///
+    /// # Errors
+    ///
+    /// An event or its buffer cannot be had.
+    pub fn open_missing(&mut self, online: &[u32], events: &EventLoop, first_token: usize) -> Result<()> {
         for &cpu in online {
             if self.buffers.contains_key(&cpu) {
                 continue;
@@ -100,7 +107,9 @@ impl Sideband {
         let refused = |error: bpf_sys::Error| Error::Sampling { cpu, error: error.into() };
         let mut opened = perf::open(&self.attr, Scope::AllProcesses, Some(cpu), None);
         let with_build_ids = self.attr.flags & attr_flags::BUILD_ID != 0;
-        if with_build_ids && opened.as_ref().is_err_and(|e| matches!(e.errno(), Some(Errno::EINVAL | Errno::E2BIG))) {
+        if with_build_ids
+            && opened.as_ref().is_err_and(|e| matches!(e.errno(), Some(Errno::EINVAL | Errno::E2BIG)))
+        {
             // Before Linux 5.12 there are no build ids in records; they are read from the files.
             self.attr.flags &= !attr_flags::BUILD_ID;
             opened = perf::open(&self.attr, Scope::AllProcesses, Some(cpu), None);
@@ -110,7 +119,8 @@ impl Sideband {
             Err(e) if e.errno() == Some(Errno::ENODEV) => return Ok(None),
             Err(e) => return Err(refused(e)),
         };
-        let reader = PerfReader::open(&fd, BUFFER_BYTES / bpf_sys::page_size().min(BUFFER_BYTES)).map_err(refused)?;
+        let reader =
+            PerfReader::open(&fd, BUFFER_BYTES / bpf_sys::page_size().min(BUFFER_BYTES)).map_err(refused)?;
         Ok(Some(Buffer { reader, fd }))
     }
 
@@ -129,8 +139,9 @@ impl Sideband {
         for (time, bytes) in self.merge.drain(now) {
             waited += Duration::from_nanos(now.saturating_sub(time));
             count += 1;
-            if let Ok((record, id)) = parse_record(&bytes, trailer) {
-                symbols.observe(&record, &id);
+            match parse_record(&bytes, trailer) {
+                Ok((record, id)) => symbols.observe(&record, &id),
+                Err(_) => self.lost += 1,
             }
         }
         if count > 0 {
@@ -139,7 +150,7 @@ impl Sideband {
         Ok(())
     }
 
-    /// Records that found their buffer full.
+    /// Records that found their buffer full, or that make no sense.
     pub fn lost(&self) -> u64 {
         self.lost
     }
@@ -157,10 +168,9 @@ impl Buffer {
         let mut lost = 0;
         while let Some(record) = self.reader.next().map_err(Error::Sideband)? {
             lost += record.lost().unwrap_or(0);
-            // What cannot be parsed has no time, and nothing to say.
-            if let Ok((_, id)) = parse_record(record.bytes, trailer) {
-                merge.push(id.time.unwrap_or(0), record.bytes.into());
-            }
+            // What cannot be parsed has no time, and is counted as lost when its turn comes.
+            let time = parse_record(record.bytes, trailer).ok().and_then(|(_, id)| id.time);
+            merge.push(time.unwrap_or(0), record.bytes.into());
         }
         Ok(lost)
     }

@@ -1,80 +1,66 @@
 //! Names for the profiler, from the host's symbolizer and `/proc`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use super::naming::{Named, Names};
 use super::sideband::monotonic_nanos;
+use crate::aggregate::ProcessId;
 use crate::enrich;
 use crate::model::Process;
 use crate::symbolize::sideband::{Record, SampleId};
-use crate::symbolize::{AddressSpace, Host, HostSymbolizer, Resolved, Symbolizer};
+use crate::symbolize::{AddressSpace, Host, HostSymbolizer, Miss, Resolved, Symbolizer};
+
+/// What processes go by that cannot be seen from the agent's pid namespace, all together.
+const OUTSIDE: &str = "[other pid namespace]";
 
 /// Knows the processes that were sampled, and the names of what they ran.
 pub struct Symbols {
     host: Host,
     symbolizer: HostSymbolizer,
-    processes: HashMap<u32, Process>,
-    /// Processes to forget at the end of the window.
-    ended: HashSet<u32>,
+    processes: HashMap<ProcessId, Process>,
 }
 
 impl Symbols {
     /// Nothing known yet; what runs already is looked at when it is sampled.
     pub fn new() -> Self {
         let host = Host::default();
-        Self {
-            symbolizer: HostSymbolizer::new(host.clone()),
-            host,
-            processes: HashMap::new(),
-            ended: HashSet::new(),
-        }
+        Self { symbolizer: HostSymbolizer::new(host.clone()), host, processes: HashMap::new() }
     }
 
     /// Takes in what the kernel reports; records come in the order of their time.
     pub fn observe(&mut self, record: &Record<'_>, id: &SampleId) {
-        match *record {
-            // Another program, maybe with another environment.
-            Record::Comm { pid, exec: true, .. } => {
-                self.processes.remove(&pid);
-                self.ended.remove(&pid);
-            }
-            // A number that is used again.
-            Record::Fork { pid, parent_pid, .. } if pid != parent_pid => {
-                self.processes.remove(&pid);
-                self.ended.remove(&pid);
-            }
-            Record::Exit { pid, tid, .. } if pid == tid => {
-                self.ended.insert(pid);
-            }
-            _ => {}
-        }
         self.symbolizer.observe(record, id);
     }
 
-    /// Looks at processes that were sampled and are not known yet, while they are still there.
-    pub fn meet(&mut self, pids: impl Iterator<Item = u32>) {
-        for pid in pids {
-            if pid == 0 || self.processes.contains_key(&pid) {
-                continue;
+    /// Which program of a process was sampled, at some time after `since`, by a thread of that name.
+    ///
+    /// Samples have no time of their own, but a thread is renamed by exec: where the process has begun a new program since
+    /// the last look, the name tells the two apart. The process is looked at, if it was not yet, while it is still there.
+    pub fn meet(&mut self, pid: u32, comm: &[u8; 16], since: u64) -> ProcessId {
+        let table = self.symbolizer.processes();
+        let latest = table.generation(pid, u64::MAX);
+        let comm = comm.split(|&b| b == 0).next().unwrap_or_default();
+        let named = |name: &Option<Arc<str>>| name.as_ref().is_some_and(|name| name.as_bytes() == comm);
+        let mut started = latest.map_or(0, |generation| generation.started);
+        if let Some(latest) = latest {
+            if latest.started > since && !named(&latest.comm) {
+                let before = table.generation(pid, latest.started - 1).filter(|b| b.started < latest.started);
+                started = before.filter(|b| named(&b.comm)).map_or(started, |b| b.started);
             }
-            let process = match enrich::read_process(&self.host, pid) {
-                Some(info) => info.process,
-                None => self.from_records(pid),
-            };
-            self.processes.insert(pid, process);
-            self.symbolizer.read_process_maps(pid);
         }
-    }
-
-    /// What the kernel's records said of a process that ended before it could be looked at.
-    fn from_records(&self, pid: u32) -> Process {
-        let generation = self.symbolizer.processes().generation(pid, u64::MAX);
-        Process {
-            pid,
-            comm: generation.and_then(|g| g.comm.clone()),
-            executable_path: generation.and_then(|g| g.executable.clone()),
-            ..Process::default()
+        let is_latest = latest.is_none_or(|generation| generation.started == started);
+        let id = ProcessId { pid, started };
+        if let Entry::Vacant(entry) = self.processes.entry(id) {
+            let seen = if is_latest && pid != 0 { enrich::read_process(&self.host, pid) } else { None };
+            let process = seen.map_or_else(|| recorded_process(&self.symbolizer, id), |info| info.process);
+            entry.insert(process);
+            if is_latest && pid != 0 {
+                self.symbolizer.read_process_maps(pid);
+            }
         }
+        id
     }
 
     /// Before the names of a window are asked for.
@@ -82,30 +68,49 @@ impl Symbols {
         self.symbolizer.begin_window(monotonic_nanos());
     }
 
-    /// After the names of a window: processes that have ended are forgotten.
+    /// After the names of a window: programs that have ended are forgotten.
     pub fn end_window(&mut self) {
         self.symbolizer.end_window(monotonic_nanos());
-        for pid in self.ended.drain() {
-            self.processes.remove(&pid);
-        }
+        let table = self.symbolizer.processes();
+        let proc = &self.host.proc;
+        self.processes.retain(|id, _| match table.generation(id.pid, u64::MAX) {
+            Some(latest) => latest.started == id.started && latest.ended.is_none(),
+            // Kernel threads have no mappings, so nothing is recorded of them.
+            None => proc.join(id.pid.to_string()).exists(),
+        });
+    }
+}
+
+/// What the kernel's records said of a program that ended before it could be looked at.
+fn recorded_process(symbolizer: &HostSymbolizer, id: ProcessId) -> Process {
+    if id.pid == 0 {
+        return Process { comm: Some(OUTSIDE.into()), ..Process::default() };
+    }
+    let generation = symbolizer.processes().generation(id.pid, id.started);
+    Process {
+        pid: id.pid,
+        comm: generation.and_then(|g| g.comm.clone()),
+        executable_path: generation.and_then(|g| g.executable.clone()),
+        ..Process::default()
     }
 }
 
 impl Names for Symbols {
-    fn process(&mut self, pid: u32) -> Process {
-        match self.processes.get(&pid) {
-            Some(process) => process.clone(),
-            None => Process { pid, ..Process::default() },
-        }
+    fn prepare_kernel(&mut self, addresses: Vec<u64>) {
+        self.symbolizer.prepare_kernel(addresses);
+    }
+
+    fn process(&mut self, process: ProcessId) -> Process {
+        self.processes.get(&process).cloned().unwrap_or_else(|| recorded_process(&self.symbolizer, process))
     }
 
     fn kernel(&mut self, address: u64) -> Named {
         named(self.symbolizer.resolve(AddressSpace::Kernel, address))
     }
 
-    fn user(&mut self, pid: u32, address: u64) -> Named {
-        // Samples are counted in the kernel, without a time of their own.
-        named(self.symbolizer.resolve(AddressSpace::User { pid, time: u64::MAX }, address))
+    fn user(&mut self, process: ProcessId, address: u64) -> Named {
+        let ProcessId { pid, started: time } = process;
+        named(self.symbolizer.resolve(AddressSpace::User { pid, time }, address))
     }
 }
 
@@ -115,5 +120,6 @@ fn named(resolved: Resolved) -> Named {
         address: resolved.address,
         mapping: resolved.mapping,
         lines: resolved.lines.to_vec(),
+        not_code: resolved.miss == Some(Miss::NotMapped),
     }
 }

@@ -7,7 +7,7 @@ use bpf_sys::map::{self, BatchCursor};
 use bpf_sys::shared::SharedMapping;
 use bpf_sys::{Errno, MapFd};
 
-use crate::aggregate::{SampleKey, Samples, StackId};
+use crate::aggregate::{ProcessId, SampleKey, Samples, StackId};
 use crate::error::{Error, Result};
 
 /// Entries read with one call. A call must hold the largest bucket of the kernel's hash table, which it does by far.
@@ -29,8 +29,10 @@ pub struct Window {
 pub struct Drained {
     /// Keys read.
     pub keys: u64,
-    /// Samples whose stack was named by a place that holds none: a defect, shown as such.
-    pub broken_stacks: u64,
+    /// Samples that keep no stack: the window has too many, or their place holds none, which is a defect.
+    pub no_stack: u64,
+    /// Samples that are lost: the window has too many keys.
+    pub table_full: u64,
 }
 
 impl Window {
@@ -41,7 +43,13 @@ impl Window {
     /// The kernel does not map the regions, or the maps have other sizes.
     pub fn new(counts: MapFd, places: MapFd, regions_map: MapFd, region_bytes: usize) -> Result<Self> {
         let regions = SharedMapping::array(&regions_map, true).map_err(|e| Error::Kernel(e.into()))?;
-        let window = Self { counts: Table::new(counts), places: Table::new(places), regions_map, regions, region_bytes };
+        let window = Self {
+            counts: Table::new(counts),
+            places: Table::new(places),
+            regions_map,
+            regions,
+            region_bytes,
+        };
         window.reset_regions();
         Ok(window)
     }
@@ -67,12 +75,17 @@ impl Window {
         }
     }
 
-    /// Moves everything into `samples`, and leaves the window empty. No program may be using it.
+    /// Moves everything into `samples`, and leaves the window empty. No program may be using it. `process_of` tells which
+    /// program of a process a sample belongs to, by its number and the thread's name.
     ///
     /// # Errors
     ///
     /// The kernel's tables cannot be read.
-    pub fn drain(&mut self, samples: &mut Samples) -> Result<Drained> {
+    pub fn drain(
+        &mut self,
+        samples: &mut Samples,
+        mut process_of: impl FnMut(&CountKey, &Count) -> ProcessId,
+    ) -> Result<Drained> {
         let Self { counts, places, regions, .. } = self;
         let mut drained = Drained::default();
         let mut known: HashMap<u32, Option<StackId>> = HashMap::new();
@@ -89,9 +102,12 @@ impl Window {
             };
             let (kernel, user) = (stack(key.kernel_stack), stack(key.user_stack));
             if (key.kernel_stack != 0 && kernel.is_none()) || (key.user_stack != 0 && user.is_none()) {
-                drained.broken_stacks += count.samples;
+                drained.no_stack += count.samples;
             }
-            samples.add(SampleKey { tgid: key.tgid, tid: key.tid, kernel, user }, count.comm, count.samples);
+            let key = SampleKey { process: process_of(&key, &count), tid: key.tid, kernel, user };
+            if !samples.add(key, count.comm, count.samples) {
+                drained.table_full += count.samples;
+            }
         })?;
         places.drain(|_, _| {})?;
         self.reset_regions();
@@ -120,7 +136,13 @@ impl Table {
         let (key_size, value_size) = (self.map.key_size(), self.map.value_size());
         self.cursor.restart();
         while self.batches {
-            match map::lookup_and_delete_batch(&self.map, &mut self.cursor, &mut self.keys, &mut self.values, 0) {
+            match map::lookup_and_delete_batch(
+                &self.map,
+                &mut self.cursor,
+                &mut self.keys,
+                &mut self.values,
+                0,
+            ) {
                 Ok(read) => {
                     let entries = self.keys.chunks_exact(key_size).zip(self.values.chunks_exact(value_size));
                     entries.take(read.count as usize).for_each(|(key, value)| each(key, value));

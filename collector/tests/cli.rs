@@ -1,0 +1,245 @@
+//! The command as a user runs it: outputs, exit codes, errors, and nothing left behind.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_ebpf-otlp");
+
+fn run(args: &[&str]) -> Output {
+    Command::new(BINARY).args(args).env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Whether this process may sample; says so if not.
+fn privileged(test: &str) -> bool {
+    let check = run(&["check", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&check.stdout).unwrap();
+    let usable = report["usable"] == true;
+    if !usable {
+        eprintln!("skip: {test}: `ebpf-otlp check` says that profile cannot run here");
+    }
+    usable
+}
+
+/// A program that keeps one CPU busy, and is ended with the test.
+struct Busy(Child);
+
+impl Busy {
+    fn start() -> Self {
+        let child = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        Self(child)
+    }
+
+    fn pid(&self) -> String {
+        self.0.id().to_string()
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("ebpf-otlp-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn wrong_values_are_wrong_usage() {
+    for (args, part) in [
+        (&["profile", "--frequency", "0"][..], "frequency 0 Hz is out of range"),
+        (&["profile", "--frequency", "1001"], "must be 1 to 1000"),
+        (&["profile", "--output", "x.png"], ".svg (flame graph)"),
+        (&["profile", "--endpoint", "localhost:4318"], "must begin with http://"),
+        (&["profile", "--duration", "soon"], "--duration"),
+        (&["frobnicate"], "unknown command"),
+        (&["load"], "at least one object"),
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let text = stderr(&output);
+        assert!(text.contains(part) && text.lines().count() == 1, "{args:?}: {text}");
+    }
+    assert_eq!(run(&[]).status.code(), Some(2));
+}
+
+#[test]
+fn failures_are_one_line_and_exit_1() {
+    for (args, part) in [
+        (&["profile", "--duration", "1s", "--output", "/nonexistent/x.svg"][..], "/nonexistent/x.svg"),
+        (&["profile", "--duration", "1s", "--cgroup", "/nonexistent"], "cgroup /nonexistent"),
+    ] {
+        let output = run(args);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {text}");
+        // Without privileges, that is what is said first.
+        assert!(text.contains(part) || text.contains("may not sample"), "{args:?}: {text}");
+        assert_eq!(text.lines().count(), 1, "{args:?}: {text}");
+    }
+}
+
+#[test]
+fn a_user_without_rights_is_told_what_to_do() {
+    if !privileged("a_user_without_rights_is_told_what_to_do") {
+        return;
+    }
+    let output = Command::new("setpriv")
+        .args([
+            "--reuid",
+            "65534",
+            "--regid",
+            "65534",
+            "--clear-groups",
+            BINARY,
+            "profile",
+            "--duration",
+            "1s",
+        ])
+        .output()
+        .unwrap();
+    // The build folder may be out of that user's reach.
+    if stderr(&output).contains("failed to execute") {
+        eprintln!("skip: a_user_without_rights_is_told_what_to_do: other users cannot run {BINARY}");
+        return;
+    }
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("CAP_BPF and CAP_PERFMON"), "{}", stderr(&output));
+}
+
+#[test]
+fn every_output_is_written() {
+    if !privileged("every_output_is_written") {
+        return;
+    }
+    let (busy, folder) = (Busy::start(), Folder::new("outputs"));
+    let names = ["x.svg", "x.folded", "x.pb.gz", "x.otlp", "x.jsonl"];
+    let mut args = vec![
+        "profile".to_owned(),
+        "--duration=2s".into(),
+        "--frequency=499".into(),
+        "--json".into(),
+        format!("--pid={}", busy.pid()),
+    ];
+    args.extend(names.iter().map(|name| format!("--output={}", folder.file(name))));
+    let output = run(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let samples = summary["samples"].as_u64().unwrap();
+    assert!(samples > 20, "{summary}");
+    let read = |name: &str| std::fs::read(folder.file(name)).unwrap();
+    assert!(read("x.svg").starts_with(b"<?xml"));
+    assert_eq!(read("x.pb.gz")[..2], [0x1f, 0x8b]);
+    let folded = String::from_utf8(read("x.folded")).unwrap();
+    let counted: u64 = folded.lines().map(|l| l.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
+    assert_eq!(counted, samples);
+    assert!(folded.lines().all(|l| l.starts_with("sh;")), "only the process that was asked for: {folded}");
+    for line in String::from_utf8(read("x.jsonl")).unwrap().lines() {
+        let request: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(request["resourceProfiles"].is_array());
+    }
+    assert!(read("x.otlp").len() > 100);
+    let left: Vec<_> = std::fs::read_dir(&folder.0).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), names.len(), "no temporary files: {left:?}");
+}
+
+#[test]
+fn a_refusing_endpoint_is_one_clear_line() {
+    if !privileged("a_refusing_endpoint_is_one_clear_line") {
+        return;
+    }
+    let busy = Busy::start();
+    let output =
+        run(&["profile", "--duration", "1s", "--pid", &busy.pid(), "--endpoint", "http://127.0.0.1:9"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(text.contains("connection refused") && text.contains("is an OTLP receiver"), "{text}");
+}
+
+#[test]
+fn a_signal_ends_the_profile_with_its_result() {
+    if !privileged("a_signal_ends_the_profile_with_its_result") {
+        return;
+    }
+    for signal in ["-INT", "-TERM"] {
+        let (busy, folder) = (Busy::start(), Folder::new(signal));
+        let path = folder.file("x.folded");
+        let mut child = Command::new(BINARY)
+            .args(["profile", "--pid", &busy.pid(), "--output", &path])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It samples once it holds perf events.
+        let fds = format!("/proc/{}/fd", child.id());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !samples(&fds) {
+            assert!(Instant::now() < deadline, "it does not begin to sample");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        std::thread::sleep(Duration::from_secs(1));
+        Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        let status = child.wait().unwrap();
+        let said: Vec<String> =
+            BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok).collect();
+        assert_eq!(status.code(), Some(0), "{said:?}");
+        assert!(std::fs::read_to_string(&path).unwrap().lines().count() > 0, "{said:?}");
+    }
+}
+
+fn samples(fds: &str) -> bool {
+    let entries = std::fs::read_dir(fds).into_iter().flatten().flatten();
+    entries
+        .filter_map(|e| std::fs::read_link(e.path()).ok())
+        .any(|l| l.to_string_lossy().contains("perf_event"))
+}
+
+#[test]
+fn our_own_object_loads_and_a_text_file_does_not() {
+    if !privileged("our_own_object_loads_and_a_text_file_does_not") {
+        return;
+    }
+    let folder = Folder::new("load");
+    let (good, bad) = (folder.file("profile.o"), folder.file("text.o"));
+    std::fs::write(&good, bpf_programs::PROFILE).unwrap();
+    std::fs::write(&bad, "no object").unwrap();
+    let output = run(&["load", "--json", "--per-program", &good, &bad]);
+    assert_eq!(output.status.code(), Some(1), "one of two failed");
+    let lines: Vec<serde_json::Value> = output
+        .stdout
+        .split(|&b| b == b'\n')
+        .filter(|l| !l.is_empty())
+        .map(|l| serde_json::from_slice(l).unwrap())
+        .collect();
+    assert_eq!((lines.len(), &lines[0]["object"], &lines[1]["ok"]), (2, &good.into(), &false.into()));
+    assert!(lines[1]["error"].as_str().unwrap().contains("ELF"));
+    let programs = lines[0]["programs"].as_array().unwrap();
+    assert_eq!(programs.len(), 4);
+    for program in programs {
+        // Kernels before 6.1 want the tables of perf programs allocated whole; the profiler asks for that, `load` does not
+        // change an object.
+        let refused = program["error"].as_str().unwrap_or_default();
+        assert!(program["ok"] == true || refused.contains("preallocated"), "{program}");
+    }
+}

@@ -1,0 +1,142 @@
+//! The profiler as a library, on this kernel: what it says of a thread whose work is known.
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use collector::check;
+use collector::config::{Config, Filter};
+use collector::convert::profiles::{DEFAULT_MAX_REQUEST, ProfilesEncoder};
+use collector::error::Error;
+use collector::model::Profile;
+use collector::profiler::Profiler;
+use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
+use prost::Message;
+use tests::profcheck;
+
+/// Whether this process may sample; says so if not.
+fn privileged(test: &str) -> bool {
+    let mut facts = check::facts::read_files(std::path::Path::new("/"));
+    facts.probes = check::probe::run();
+    let usable = check::judge(&facts).usable();
+    if !usable {
+        eprintln!("skip: {test}: `ebpf-otlp check` says that profile cannot run here");
+    }
+    usable
+}
+
+/// A thread of this process that computes until it is dropped.
+struct Worker {
+    stop: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<u64>>,
+}
+
+impl Worker {
+    fn start() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&stop);
+        let thread =
+            thread::Builder::new().name("known-worker".into()).spawn(move || known_work(&seen)).unwrap();
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = self.thread.take().unwrap().join();
+    }
+}
+
+#[inline(never)]
+fn known_work(stop: &AtomicBool) -> u64 {
+    let mut sum = 0u64;
+    while !stop.load(Ordering::Relaxed) {
+        for i in 0..10_000u64 {
+            sum = black_box(sum.wrapping_mul(31).wrapping_add(i));
+        }
+    }
+    sum
+}
+
+fn own_config() -> Config {
+    let filter = Filter { pids: vec![std::process::id()], ..Filter::default() };
+    Config { frequency: 499, window: Duration::from_secs(1), filter }
+}
+
+fn count(profile: &Profile) -> u64 {
+    profile.samples.iter().map(|s| s.count).sum()
+}
+
+#[test]
+fn windows_of_a_known_thread_are_valid_and_pause_stops_them() {
+    if !privileged("windows_of_a_known_thread_are_valid_and_pause_stops_them") {
+        return;
+    }
+    let worker = Worker::start();
+    let windows: Arc<Mutex<Vec<Profile>>> = Arc::default();
+    let sink = Arc::clone(&windows);
+    let profiler = Profiler::start(own_config(), move |p| sink.lock().unwrap().push(p)).unwrap();
+    assert!(profiler.is_running());
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while windows.lock().unwrap().len() < 3 {
+        assert!(Instant::now() < deadline, "no windows");
+        thread::sleep(Duration::from_millis(50));
+    }
+    profiler.pause().unwrap();
+    assert!(!profiler.is_running());
+    let overhead = profiler.overhead();
+    assert!(
+        overhead.resident_bytes > 0 && overhead.map_bytes > 0 && overhead.cpu_share < 1.0,
+        "{overhead:?}"
+    );
+
+    // The window in which it was paused still has samples, the next ones do not.
+    thread::sleep(Duration::from_millis(2200));
+    let paused = windows.lock().unwrap().last().cloned().unwrap();
+    assert_eq!(count(&paused), 0, "samples while paused");
+    profiler.resume().unwrap();
+    assert!(profiler.is_running());
+    thread::sleep(Duration::from_millis(1500));
+    profiler.stop().unwrap();
+    drop(worker);
+
+    let windows = windows.lock().unwrap();
+    assert!(
+        count(windows.last().unwrap()) + count(&windows[windows.len() - 2]) > 0,
+        "no samples after resume"
+    );
+    let profile = &windows[1];
+    assert_eq!(profile.processes.len(), 1);
+    assert_eq!(profile.processes[0].pid, std::process::id());
+    let thread_of = |s: &collector::model::Sample| &*profile.threads[s.thread.0 as usize].name;
+    let known: u64 = profile.samples.iter().filter(|s| thread_of(s) == "known-worker").map(|s| s.count).sum();
+    assert!(known * 10 > count(profile) * 5, "{known} of {} samples", count(profile));
+    let named = profile.frames.iter().flat_map(|f| &f.lines).any(|l| l.function.contains("known_work"));
+    assert!(named, "its function has no name");
+    assert!(count(profile) <= 499 * thread::available_parallelism().unwrap().get() as u64 * 2);
+
+    let mut encoder = ProfilesEncoder::new(7, DEFAULT_MAX_REQUEST);
+    for profile in windows.iter() {
+        encoder
+            .encode(profile, [1; 16], |bytes| {
+                let request = ExportProfilesServiceRequest::decode(bytes).unwrap();
+                assert_eq!(profcheck::check(&request), Vec::new());
+            })
+            .unwrap();
+    }
+}
+
+#[test]
+fn what_cannot_be_sampled_is_refused() {
+    let wrong = Config { frequency: 0, ..Config::default() };
+    assert!(matches!(Profiler::start(wrong, |_| {}), Err(Error::Config(_))));
+    if !privileged("what_cannot_be_sampled_is_refused") {
+        return;
+    }
+    let nobody = Filter { pids: vec![0x3fff_ffff], ..Filter::default() };
+    let missing = Config { filter: nobody, ..Config::default() };
+    assert!(matches!(Profiler::start(missing, |_| {}), Err(Error::NoSuchProcess(0x3fff_ffff))));
+}
