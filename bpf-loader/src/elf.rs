@@ -118,10 +118,10 @@ impl<'a> Elf<'a> {
         }
         let sections = header.sections(raw_endian, data).map_err(fail("section headers"))?;
         let symbols = sections.symbols(raw_endian, data, elf::SHT_SYMTAB).map_err(fail("symbol table"))?;
-        // Sections that shared their relocations would multiply them.
-        let tables = sections.iter().filter_map(|section| section.rel(raw_endian, data).ok().flatten());
-        if tables.map(|(relocations, _)| size_of_val(relocations)).sum::<usize>() > data.len() {
-            return Err(Error::Elf { what: "relocation sections", reason: "they overlap".into() });
+        // Sections that shared their bytes would multiply code and relocations.
+        let contents = sections.iter().filter_map(|section| section.data(raw_endian, data).ok());
+        if contents.map(<[u8]>::len).sum::<usize>() > data.len() {
+            return Err(Error::Elf { what: "section headers", reason: "sections overlap".into() });
         }
         Ok(Self { data, raw_endian, sections, symbols })
     }

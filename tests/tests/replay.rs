@@ -73,8 +73,9 @@ fn objects_with_changed_bytes_are_planned_or_refused() {
     let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
     let start = Instant::now();
     let mut runs = 0;
-    for seed in entries(&seeds().join("loader_object")) {
-        let file = fs::read(seeds().join("loader_object").join(&seed)).unwrap();
+    // What compilers made; the hand-made ones are large on purpose.
+    for seed in entries(&seeds().join("loader_object")).iter().filter(|name| name.ends_with(".bpf.o")) {
+        let file = fs::read(seeds().join("loader_object").join(seed)).unwrap();
         for _ in 0..RUNS_OF_EACH {
             let mut changed = file.clone();
             for _ in 0..=numbers.below(3) {

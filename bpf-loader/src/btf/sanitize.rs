@@ -62,7 +62,8 @@ const BUILTINS: [&[u8]; 4] = [b"memcpy", b"memmove", b"memset", b"memcmp"];
 ///
 /// # Errors
 ///
-/// `BtfString`, `BtfTypeId` if a type needed refers to nothing; `BtfBase` for module BTF; `BtfTooLarge`.
+/// `BtfString`, `BtfTypeId` if a type needed refers to nothing; `BtfKind` if a kind is newer than this library and the
+/// kernel takes no layout section; `BtfBase` for module BTF; `BtfTooLarge`.
 pub fn sanitize(btf: &Btf<'_>, features: &BtfFeatures) -> Result<Vec<u8>, Error> {
     let mut work = Sanitizer {
         btf,
@@ -260,6 +261,10 @@ impl<'b> Sanitizer<'b> {
             }
             Kind::Enum if !known.enum64 => self.set_info(at, Kind::Enum, ty.vlen()),
             Kind::Enum64 if !known.enum64 => self.become_union(at, ty)?,
+            // Only the layout section says how long such a type is.
+            kind @ (Kind::Void | Kind::Unknown(_)) if !known.layout => {
+                return Err(Error::BtfKind { type_id: ty.id(), kind: kind.number() });
+            }
             _ => {}
         }
         Ok(())

@@ -5,7 +5,7 @@ use bpf_loader::btf::Btf;
 use bpf_loader::insn::Operand;
 use bpf_loader::object::ObjectSpec;
 use bpf_loader::plan::{LoadPlan, ProgramCode};
-use bpf_sys::uapi::insn::PSEUDO_CALL;
+use bpf_sys::uapi::insn::{Insn, PSEUDO_CALL};
 
 /// Heap that parsing and planning may take for any file: an error's text, the first entries of tables.
 const HEAP: usize = 4096;
@@ -23,6 +23,16 @@ pub fn loader_object(file: &[u8]) {
         let Ok(spec) = ObjectSpec::parse(file) else { return 0 };
         if let Ok(plan) = spec.plan_programs(&kernel, |_| true) {
             check(&spec, &plan);
+            for code in plan.programs.iter().filter_map(|program| program.code.as_ref().ok()) {
+                // The program's own function may have a second name, by which others call it.
+                let most = 2 * file.len() / Insn::SIZE;
+                assert!(
+                    code.insns.len() <= most,
+                    "{} instructions of {} bytes",
+                    code.insns.len(),
+                    file.len()
+                );
+            }
         }
         spec.programs.len()
     });

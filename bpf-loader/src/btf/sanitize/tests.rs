@@ -162,6 +162,22 @@ fn what_rustc_writes_is_evened_out() {
 }
 
 #[test]
+fn a_kind_that_only_the_layout_explains_needs_it() {
+    for kind in [0, 25] {
+        let mut b = Builder::new(Endian::HOST);
+        b.raw("new", u32::from(kind) << 24, 0, &[]);
+        for _ in 0..=kind {
+            b.layout(0, 0);
+        }
+        let bytes = b.build();
+        let btf = Btf::parse(bytes.as_slice()).unwrap();
+        assert!(sanitize(&btf, &BtfFeatures::ALL).is_ok());
+        let old = BtfFeatures { layout: false, ..BtfFeatures::ALL };
+        assert_eq!(sanitize(&btf, &old), Err(Error::BtfKind { type_id: BtfId(1), kind }));
+    }
+}
+
+#[test]
 fn renaming_cannot_fill_memory() {
     let mut b = Builder::new(Endian::Little);
     let name = ".".repeat(10_000);
