@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::Arc;
 
 use super::naming::{Named, Names};
 use super::sideband::monotonic_nanos;
@@ -42,12 +41,12 @@ impl Symbols {
         let table = self.symbolizer.processes();
         let latest = table.generation(pid, u64::MAX);
         let comm = comm.split(|&b| b == 0).next().unwrap_or_default();
-        let named = |name: &Option<Arc<str>>| name.as_ref().is_some_and(|name| name.as_bytes() == comm);
         let mut started = latest.map_or(0, |generation| generation.started);
-        if let Some(latest) = latest {
-            if latest.started > since && !named(&latest.comm) {
+        if let Some(latest) = latest.filter(|latest| latest.started > since) {
+            if latest.comm.as_ref().is_some_and(|name| name.as_bytes() != comm) {
+                // The program before, or if nothing is known of it, at least not this one.
                 let before = table.generation(pid, latest.started - 1).filter(|b| b.started < latest.started);
-                started = before.filter(|b| named(&b.comm)).map_or(started, |b| b.started);
+                started = before.map_or(latest.started - 1, |b| b.started);
             }
         }
         let is_latest = latest.is_none_or(|generation| generation.started == started);
@@ -91,7 +90,7 @@ fn recorded_process(symbolizer: &HostSymbolizer, id: ProcessId) -> Process {
     if id.pid == 0 {
         return Process { comm: Some(OUTSIDE.into()), ..Process::default() };
     }
-    let generation = symbolizer.processes().generation(id.pid, id.started);
+    let generation = symbolizer.processes().generation(id.pid, id.started).filter(|g| g.started <= id.started);
     Process {
         pid: id.pid,
         comm: generation.and_then(|g| g.comm.clone()),
