@@ -90,7 +90,8 @@ fn recorded_process(symbolizer: &HostSymbolizer, id: ProcessId) -> Process {
     if id.pid == 0 {
         return Process { comm: Some(OUTSIDE.into()), ..Process::default() };
     }
-    let generation = symbolizer.processes().generation(id.pid, id.started).filter(|g| g.started <= id.started);
+    let generation =
+        symbolizer.processes().generation(id.pid, id.started).filter(|g| g.started <= id.started);
     Process {
         pid: id.pid,
         comm: generation.and_then(|g| g.comm.clone()),
