@@ -2,7 +2,7 @@
 
 use crate::btf::encode::Builder;
 use crate::btf::sanitize::BtfFeatures;
-use crate::btf::{BtfId, Kind, Linkage};
+use crate::btf::{BtfId, Kind, Linkage, tail_len};
 use crate::bytes::Endian;
 
 /// Features that planning depends on.
@@ -91,31 +91,10 @@ fn enum64(b: &mut Builder) {
 }
 
 fn layout(b: &mut Builder) {
-    // One entry for each kind up to ENUM64, as the kernel's own BTF has it.
-    const ENTRIES: [(u8, u8); 20] = [
-        (0, 0),
-        (4, 0),
-        (0, 0),
-        (12, 0),
-        (0, 12),
-        (0, 12),
-        (0, 8),
-        (0, 0),
-        (0, 0),
-        (0, 0),
-        (0, 0),
-        (0, 0),
-        (0, 0),
-        (0, 8),
-        (4, 0),
-        (0, 12),
-        (0, 0),
-        (4, 0),
-        (0, 0),
-        (0, 12),
-    ];
-    for (info, element) in ENTRIES {
-        b.layout(info, element);
+    // One entry for each kind that this crate knows, as the kernel's own BTF has it.
+    for number in 0..=Kind::Enum64.number() {
+        let (fixed, element) = tail_len(number).unwrap_or((0, 0));
+        b.layout(fixed, element);
     }
 }
 

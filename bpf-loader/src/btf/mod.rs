@@ -21,6 +21,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use members::{Enumerator, Enumerators, Member, Members, Param, Params, SectionVar, SectionVars};
+pub(crate) use types::tail_len;
 pub use types::{Array, Int, Kind, Linkage, Type};
 
 use crate::Error;

@@ -175,7 +175,7 @@ const TAILS: [(u8, u8); 20] = [
 ];
 
 /// The entry of a known kind in [`TAILS`].
-pub(super) fn tail_len(kind: u8) -> Option<(u8, u8)> {
+pub(crate) fn tail_len(kind: u8) -> Option<(u8, u8)> {
     TAILS.get(usize::from(kind)).copied().filter(|_| kind != 0)
 }
 
