@@ -210,19 +210,19 @@ impl<'a> Elf<'a> {
     /// The section that each `SHT_REL` section applies to, with its relocations.
     pub fn relocation_sections(
         &self,
-    ) -> impl Iterator<Item = Result<(SectionIdx, impl Iterator<Item = Relocation> + 'a)>> + '_ {
+    ) -> impl Iterator<Item = (SectionIdx, Result<impl Iterator<Item = Relocation> + 'a>)> + '_ {
         let endian = self.raw_endian;
-        self.sections.iter().enumerate().filter_map(move |(i, header)| match header.rel(endian, self.data) {
-            Ok(None) => None,
-            Ok(Some((rels, _))) => Some(Ok((
-                SectionIdx(header.sh_info(endian)),
-                rels.iter().map(move |r| Relocation {
+        self.sections.iter().enumerate().filter_map(move |(i, header)| {
+            let relocations = match header.rel(endian, self.data) {
+                Ok(None) => return None,
+                Ok(Some((rels, _))) => Ok(rels.iter().map(move |r| Relocation {
                     offset: r.r_offset(endian),
                     symbol: SymbolIdx(r.r_sym(endian)),
                     kind: r.r_type(endian).0,
-                }),
-            ))),
-            Err(e) => Some(Err(Error::Section { section: SectionIdx(i as u32), reason: e.to_string() })),
+                })),
+                Err(e) => Err(Error::Section { section: SectionIdx(i as u32), reason: e.to_string() }),
+            };
+            Some((SectionIdx(header.sh_info(endian)), relocations))
         })
     }
 }

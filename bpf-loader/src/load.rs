@@ -129,14 +129,19 @@ impl LoadPlan<'_> {
                 *map = Err(e);
             }
         }
-        let programs = self.programs.iter().map(|p| {
-            let loaded = match &p.code {
-                Ok(code) => loader.program(p.name, code),
-                Err(e) => Err(Error::InProgram { program: p.name.into(), error: Box::new(e.clone()) }),
-            };
-            (p.name.to_owned(), loaded)
+        let programs = self.programs.iter().map(|p| match &p.code {
+            Ok(code) => loader.program(p.name, code),
+            Err(e) => Err(Error::InProgram { program: p.name.into(), error: Box::new(e.clone()) }),
         });
-        Ok(Loaded { programs: programs.collect(), maps, btf_error })
+        let programs: Vec<Result<Program>> = programs.collect();
+        for ((_, spec), (_, map)) in self.maps.iter().zip(&mut maps) {
+            if let Err(e) = loader.program_slots(spec, map, &programs) {
+                *map = Err(e);
+            }
+        }
+        let names = self.programs.iter().map(|p| p.name.to_owned());
+        let programs = names.zip(programs).collect();
+        Ok(Loaded { programs, maps, btf_error })
     }
 }
 
@@ -200,6 +205,27 @@ impl<K: Kernel> Loader<'_, '_, K> {
             let inner = self.maps.get(inner).ok_or_else(missing)?;
             self.kernel
                 .update_map(&map.fd, &index.to_ne_bytes(), &inner.as_fd().as_raw_fd().to_ne_bytes())
+                .map_err(|e| map_error(spec, e))?;
+        }
+        Ok(())
+    }
+
+    /// Initial entries that are programs of the plan; those of others stay empty.
+    fn program_slots(
+        &self,
+        spec: &MapSpec<'_>,
+        map: &Result<Map>,
+        programs: &[Result<Program>],
+    ) -> Result<()> {
+        let (Contents::Slots(slots), Ok(map)) = (&spec.contents, map) else { return Ok(()) };
+        for (index, slot) in slots {
+            let Slot::Program(function) = slot else { continue };
+            let planned =
+                self.plan.programs.iter().zip(programs).find(|(plan, _)| plan.function == *function);
+            let Some((plan, loaded)) = planned else { continue };
+            let program = loaded.as_ref().map_err(|_| Error::NoSuchProgram { name: plan.name.into() })?;
+            self.kernel
+                .update_map(&map.fd, &index.to_ne_bytes(), &program.fd.as_fd().as_raw_fd().to_ne_bytes())
                 .map_err(|e| map_error(spec, e))?;
         }
         Ok(())

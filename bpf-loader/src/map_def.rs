@@ -346,12 +346,11 @@ fn integer(btf: &Btf<'_>, ty: &Type<'_>) -> Result<Option<u64>> {
 /// Relocations in `.maps` name what stands in a `values` array at first.
 fn initial_slots(spec: &mut ObjectSpec<'_>) -> Result<()> {
     let mut slots: Vec<(usize, u32, Slot)> = Vec::new();
-    for section in spec.elf.relocation_sections() {
-        let Ok((target, relocations)) = section else { continue };
+    for (target, relocations) in spec.elf.relocation_sections() {
         if !spec.elf.section(target).is_ok_and(|s| s.name == ".maps") {
             continue;
         }
-        for relocation in relocations {
+        for relocation in relocations? {
             if let Some(found) = initial_slot(spec, target, &relocation)? {
                 slots.push(found);
             }

@@ -79,6 +79,8 @@ pub(crate) struct CodeSection<'a> {
     pub name: &'a str,
     data: &'a [u8],
     pub relocations: Vec<Relocation>,
+    /// Why its relocations cannot be read; then nothing in it can be linked.
+    pub broken_relocations: Option<Error>,
 }
 
 impl<'a> CodeSection<'a> {
@@ -130,16 +132,18 @@ impl<'a> ObjectSpec<'a> {
                         name: section.name,
                         data: section.data,
                         relocations: Vec::new(),
+                        broken_relocations: None,
                     });
                 }
                 _ if map_def::is_data_section(&section) => data_sections.push(section),
                 _ => {}
             }
         }
-        for section in elf.relocation_sections() {
-            let Ok((target, relocations)) = section else { continue };
-            if let Some(code) = code.iter_mut().find(|c| c.idx == target) {
-                code.relocations.extend(relocations);
+        for (target, relocations) in elf.relocation_sections() {
+            let Some(code) = code.iter_mut().find(|c| c.idx == target) else { continue };
+            match relocations {
+                Ok(relocations) => code.relocations.extend(relocations),
+                Err(e) => code.broken_relocations = Some(e),
             }
         }
         for code in &mut code {

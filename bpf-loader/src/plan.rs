@@ -13,7 +13,7 @@ use crate::ext_plan::{ExtIndex, ExtInfo};
 use crate::insn::{InsnIdx, Operand};
 use crate::kind::{BtfTarget, ProgramKind, SectionName};
 use crate::map_def::MapSpec;
-use crate::object::{MapIdx, ObjectSpec, ProgramSpec};
+use crate::object::{FunctionIdx, MapIdx, ObjectSpec, ProgramSpec};
 use crate::subprog::{self, Budget, Linked};
 use crate::target::Target;
 
@@ -43,6 +43,7 @@ pub struct ProgramPlan<'a> {
     pub section: &'a str,
     /// What to load, or why it cannot be.
     pub code: Result<ProgramCode>,
+    pub(crate) function: FunctionIdx,
 }
 
 /// Relocated instructions, and what goes with them.
@@ -102,6 +103,7 @@ impl<'a> ObjectSpec<'a> {
         let plans = chosen.iter().zip(linked).map(|(program, linked)| ProgramPlan {
             name: program.name,
             section: program.section,
+            function: program.function,
             code: linked.and_then(|linked| self.program_code(program, linked, &relocations, &ext, target)),
         });
         let programs: Vec<ProgramPlan<'a>> = plans.collect();

@@ -91,6 +91,9 @@ impl<'a> Linker<'_, 'a> {
         let spec = self.spec;
         let function = spec.function(idx).ok_or(Error::Internal("function index"))?;
         let code = spec.code_section(function.section).ok_or(Error::Internal("code section"))?;
+        if let Some(error) = &code.broken_relocations {
+            return Err(error.clone());
+        }
         let start = self.out.insns.len();
         if start + function.insns.len() > MAX_INSNS {
             return Err(Error::ProgramTooLarge { limit: MAX_INSNS });

@@ -125,3 +125,38 @@ fn what_has_nothing_to_do_with_types_or_names_is_asked_once() {
     assert_eq!(asked.iter().filter(|(_, name, _)| *name == ObjName::new("first")).count(), 1);
     assert!(asked.iter().all(|(_, name, _)| *name != ObjName::default()));
 }
+
+const TAIL_CALLS: &str = r#"
+#define SEC(name) __attribute__((section(name), used))
+#define __uint(name, val) int (*name)[val]
+#define __array(name, val) typeof(val) *name[]
+int one(void *ctx); int two(void *ctx);
+struct {
+    __uint(type, 3); __uint(max_entries, 2); __uint(key_size, 4);
+    __array(values, int (void *));
+} table SEC(".maps") = { .values = { [0] = (void *)&one, [1] = (void *)&two } };
+SEC("raw_tp/sys_enter") int one(void *ctx) { return 0; }
+SEC("raw_tp/sys_enter") int two(void *ctx) { return 1; }
+"#;
+
+#[test]
+fn program_arrays_hold_their_initial_programs() {
+    if !support::has_clang() {
+        return;
+    }
+    let object = support::clang_bpf(Path::new("."), Endian::HOST, &[], TAIL_CALLS);
+    let plan = ObjectSpec::parse(&object).unwrap().plan(&RunningTarget::new()).unwrap();
+    let loaded = plan.load(&RunningKernel::default()).unwrap();
+    if loaded.btf_error.as_ref().and_then(Error::errno) == Some(Errno::EPERM) {
+        println!("skipped: needs CAP_BPF");
+        return;
+    }
+    let object = loaded.into_object().unwrap();
+    for (index, name) in [(0u32, "one"), (1, "two")] {
+        let mut id = [0; 4];
+        let map = &object.map("table").unwrap().fd;
+        assert!(bpf_sys::map::lookup(map, &index.to_ne_bytes(), &mut id, 0).unwrap());
+        let program = bpf_sys::prog::info(&object.program(name).unwrap().fd).unwrap();
+        assert_eq!(u32::from_ne_bytes(id), program.id);
+    }
+}

@@ -132,3 +132,28 @@ SEC(".struct_opsish") int other = 1;
         assert_eq!(error.to_string(), format!("map {name}: struct_ops is not supported yet"));
     }
 }
+
+#[test]
+fn code_whose_relocations_cannot_be_read_is_not_planned_without_them() {
+    if !support::has_clang() {
+        return;
+    }
+    let source = "int (*table)(void);\n\
+        __attribute__((section(\"raw_tp/sys_enter\"), used)) long program(void *ctx) { return (long)table; }\n";
+    let mut object = support::clang_bpf(Path::new("."), Endian::Little, &[], source);
+    let plan = |object: &[u8]| {
+        let spec = ObjectSpec::parse(object).unwrap();
+        let plan = spec.plan(&MadeUp::new()).unwrap();
+        plan.programs.into_iter().find(|p| p.name == "program").unwrap().code
+    };
+    assert!(plan(&object).is_ok());
+    // The first section of type SHT_REL that applies to code gets a size that is no multiple of an entry's.
+    let word = |object: &[u8], at: usize| u32::from_le_bytes(object[at..at + 4].try_into().unwrap()) as usize;
+    let (headers, count) = (word(&object, 40), u16::from_le_bytes([object[60], object[61]]) as usize);
+    let header = (0..count).map(|i| headers + i * 64).find(|&at| {
+        let applies_to = headers + word(&object, at + 44) * 64;
+        word(&object, at + 4) == 9 && word(&object, applies_to + 8) & 4 != 0
+    });
+    object[header.unwrap() + 32] += 1;
+    assert!(matches!(plan(&object), Err(Error::Section { .. })), "{:?}", plan(&object));
+}
