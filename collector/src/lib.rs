@@ -20,3 +20,8 @@ mod poll;
 pub mod profiler;
 pub mod symbolize;
 pub mod tracer;
+
+/// Compiles the example in the project's README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
