@@ -57,10 +57,7 @@ struct cpu_stats {
 	__u64 table_full;
 	/* Samples counted without a stack, because there was no room for it. */
 	__u64 no_stack;
-	/* When the program ran last; user space sets it to 0 when the timers were stopped. */
-	__u64 last_run;
-	/* Periods that went by unnoticed before a run that found the CPU idle. */
-	__u64 idle_late;
+	__u64 pad[2];
 };
 
 struct fill_record {
@@ -149,7 +146,6 @@ volatile __u32 active = 0;
 volatile __u64 children_lost = 0;
 
 /* Set before loading. */
-const volatile __u64 period_ns = 10101010;
 const volatile __u64 region_bytes = REGION_BYTES;
 /* So that a hostile program cannot choose colliding addresses. */
 const volatile __u64 hash_seed = 0;
@@ -331,23 +327,16 @@ static __always_inline int sample(void *ctx, int kernel_types)
 	struct cpu_stats *stat;
 	struct region *region;
 	void *window_counts, *window_places, *window_regions;
-	__u64 pid_tgid, now, gap;
+	__u64 pid_tgid;
 	int full = 0;
 
 	stat = bpf_map_lookup_elem(&stats, &cpu);
 	if (!stat)
 		return 0;
 	stat->runs++;
-	now = bpf_ktime_get_ns();
-	gap = now - stat->last_run;
-	stat->last_run = now;
 	pid_tgid = bpf_get_current_pid_tgid();
 	if (!pid_tgid) {
 		stat->idle++;
-		/* An idle CPU may sleep through periods, in a virtual machine above all. Nothing ran meanwhile, so no sample is
-		 * missing. A gap of seconds has another reason: the CPU or the timers were stopped. */
-		if (gap > period_ns && gap < 1000000000 + 2 * period_ns)
-			stat->idle_late += (gap - period_ns / 2) / period_ns;
 		return 0;
 	}
 	if (kernel_types && pid_ns) {

@@ -65,10 +65,6 @@ record! {
         table_full: u64 = 32,
         /// Samples that were counted without a stack, for want of room.
         no_stack: u64 = 40,
-        /// When the program ran last, in `CLOCK_MONOTONIC` nanoseconds.
-        last_run: u64 = 48,
-        /// Periods that an idle CPU slept through.
-        idle_late: u64 = 56,
     }
 }
 

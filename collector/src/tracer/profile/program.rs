@@ -106,7 +106,7 @@ impl ProfileProgram {
     ) -> Result<Self> {
         let mut spec = ObjectSpec::parse(bpf_programs::PROFILE).map_err(Error::Load)?;
         size_maps(&mut spec, sizes, tables_grow)?;
-        set_globals(&mut spec, &config.filter, filter, sizes, config.period_nanos()).map_err(Error::Load)?;
+        set_globals(&mut spec, &config.filter, filter, sizes).map_err(Error::Load)?;
         let sampler = if filter.needs_kernel_types { "profile_by_kernel_types" } else { "profile" };
         let followers: &[&str] = if config.filter.children { &["follow_fork", "forget_exit"] } else { &[] };
         for name in followers.iter().copied().chain([sampler]) {
@@ -136,7 +136,7 @@ impl ProfileProgram {
             globals: shared(&active_map, true)?,
             active_at,
             children_lost_at,
-            stats: shared("stats", true)?,
+            stats: shared("stats", false)?,
             windows,
             filling: 0,
             object,
@@ -224,16 +224,7 @@ impl ProfileProgram {
 
     /// What became of the program's runs, over all CPUs, since it was loaded.
     pub fn stats(&self) -> CpuStats {
-        let mut total = CpuStats {
-            runs: 0,
-            idle: 0,
-            filtered: 0,
-            samples: 0,
-            table_full: 0,
-            no_stack: 0,
-            last_run: 0,
-            idle_late: 0,
-        };
+        let mut total = CpuStats { runs: 0, idle: 0, filtered: 0, samples: 0, table_full: 0, no_stack: 0 };
         let mut bytes = [0; CpuStats::SIZE];
         for cpu in 0..self.cpus as usize {
             let copied = self.stats.copy_out(cpu * CpuStats::SIZE, &mut bytes);
@@ -244,18 +235,8 @@ impl ProfileProgram {
             total.samples += one.samples;
             total.table_full += one.table_full;
             total.no_stack += one.no_stack;
-            total.last_run = total.last_run.max(one.last_run);
-            total.idle_late += one.idle_late;
         }
         total
-    }
-
-    /// Makes the next run of each CPU the first, after the timers were stopped.
-    pub fn forget_last_runs(&self) {
-        const LAST_RUN: usize = 48;
-        for cpu in 0..self.cpus as usize {
-            self.stats.store_release_u64(cpu * CpuStats::SIZE + LAST_RUN, 0);
-        }
     }
 
     /// Children that could not be followed, for want of room in the table of processes.
@@ -352,10 +333,8 @@ fn set_globals(
     filter: &Filter,
     resolved: &ResolvedFilter,
     sizes: Sizes,
-    period_nanos: u64,
 ) -> bpf_loader::Result<()> {
     spec.set_global("region_bytes", &(sizes.region_bytes as u64).to_ne_bytes())?;
-    spec.set_global("period_ns", &period_nanos.to_ne_bytes())?;
     spec.set_global("hash_seed", &RandomState::new().hash_one(0u8).to_ne_bytes())?;
     spec.set_global("filter_pids", &[u8::from(!resolved.pids.is_empty())])?;
     if let Some(name) = &filter.comm {

@@ -74,8 +74,6 @@ pub struct Counters {
     pub runs: u64,
     /// Runs on an idle CPU.
     pub idle: u64,
-    /// Periods that an idle CPU slept through, its timer late.
-    pub idle_late: u64,
     /// Runs whose task the filter kept out.
     pub filtered: u64,
     /// Samples, counted or not.
@@ -257,13 +255,11 @@ impl Session {
         // Expected before runs: what fires in between counts as a run too many, never as a loss.
         let expected = self.cpu_events.expected_periods()?;
         let stats = self.program.stats();
-        // What an idle CPU slept through held no sample.
-        self.skipped_total += self.skipped.advance(expected, stats.runs + stats.idle_late);
+        self.skipped_total += self.skipped.advance(expected, stats.runs);
         Ok(Counters {
             expected_periods: expected,
             runs: stats.runs,
             idle: stats.idle,
-            idle_late: stats.idle_late,
             filtered: stats.filtered,
             samples: stats.samples,
             losses: Losses {
@@ -292,7 +288,6 @@ impl Session {
     ///
     /// The kernel refuses, which it has no reason to.
     pub fn resume(&mut self) -> Result<()> {
-        self.program.forget_last_runs();
         self.cpu_events.resume()
     }
 
