@@ -1,5 +1,6 @@
 //! CPU lists, as in `/sys/devices/system/cpu/online`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 
@@ -38,9 +39,37 @@ pub fn read_present_limit() -> io::Result<u32> {
     Ok(present.last().map_or(1, |&last| last + 1))
 }
 
+/// Nanoseconds that each CPU online was idle since boot, from `/proc/stat`.
+///
+/// # Errors
+///
+/// `/proc/stat` cannot be read.
+pub fn read_idle_nanos() -> io::Result<BTreeMap<u32, u64>> {
+    let tick_nanos = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
+    Ok(parse_idle(&fs::read_to_string("/proc/stat")?, tick_nanos))
+}
+
+/// `cpuN user nice system idle iowait ...`, in ticks; waiting for a disk is idle too.
+fn parse_idle(stat: &str, tick_nanos: u64) -> BTreeMap<u32, u64> {
+    let cpu = |line: &str| {
+        let mut fields = line.strip_prefix("cpu")?.split(' ');
+        let cpu = fields.next()?.parse().ok()?;
+        let mut ticks = fields.skip(3).map_while(|f| f.parse::<u64>().ok());
+        let (idle, iowait) = (ticks.next()?, ticks.next()?);
+        Some((cpu, idle.saturating_add(iowait).saturating_mul(tick_nanos)))
+    };
+    stat.lines().filter_map(cpu).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn idle_time_is_idle_and_iowait() {
+        let stat = "cpu  9 9 9 9 9 9\ncpu0 1 2 3 400 5 6 7\ncpu13 0 0 0 1 0 0\nintr 5\n";
+        assert_eq!(parse_idle(stat, 10), BTreeMap::from([(0, 4050), (13, 10)]));
+    }
 
     #[test]
     fn lists_have_ranges_and_single_cpus() {

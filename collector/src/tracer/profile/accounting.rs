@@ -4,18 +4,20 @@
 //! event itself keeps counting the nanoseconds that it was on: divided by the period, they say how often the timer
 //! fired, and what the program did not see was lost.
 
-/// Periods that should have been seen, over all CPUs, across events that come and go with theirs.
+use std::collections::BTreeMap;
+
+/// Periods that should have been seen on each CPU, across events that come and go with it.
 #[derive(Debug, Clone)]
 pub struct Expected {
     period_nanos: u64,
     /// From events that are closed.
-    closed: u64,
+    closed: BTreeMap<u32, u64>,
 }
 
 impl Expected {
     /// For events of this period.
     pub fn new(period_nanos: u64) -> Self {
-        Self { period_nanos: period_nanos.max(1), closed: 0 }
+        Self { period_nanos: period_nanos.max(1), closed: BTreeMap::new() }
     }
 
     /// Whole periods within the nanoseconds that one event was on. The last quarter of a period is not held against the
@@ -25,13 +27,41 @@ impl Expected {
     }
 
     /// An event is closed after this long.
-    pub fn close(&mut self, on_nanos: u64) {
-        self.closed += self.periods(on_nanos);
+    pub fn close(&mut self, cpu: u32, on_nanos: u64) {
+        *self.closed.entry(cpu).or_insert(0) += self.periods(on_nanos);
     }
 
-    /// All periods, with those of events that are open.
-    pub fn total(&self, open: impl IntoIterator<Item = u64>) -> u64 {
-        open.into_iter().map(|nanos| self.periods(nanos)).sum::<u64>() + self.closed
+    /// All periods by CPU, with those of events that are open.
+    pub fn by_cpu(&self, open: impl IntoIterator<Item = (u32, u64)>) -> BTreeMap<u32, u64> {
+        let mut periods = self.closed.clone();
+        for (cpu, nanos) in open {
+            *periods.entry(cpu).or_insert(0) += self.periods(nanos);
+        }
+        periods
+    }
+}
+
+/// What became of the periods of one CPU.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CpuPeriods {
+    /// Periods that its timer went through.
+    pub expected: u64,
+    /// Times that the program ran.
+    pub runs: u64,
+    /// Runs that found the CPU idle.
+    pub idle_runs: u64,
+    /// Nanoseconds that the CPU was idle meanwhile, by the kernel's own account.
+    pub idle_nanos: u64,
+}
+
+impl CpuPeriods {
+    /// Periods that the program did not see: those in which the CPU was idle, so that no sample is missing, and the others,
+    /// which are lost. The timer of an idle CPU may sleep for long, in a virtual machine above all.
+    pub fn missing(&self, period_nanos: u64) -> (u64, u64) {
+        let missing = self.expected.saturating_sub(self.runs);
+        let idle = self.idle_nanos / period_nanos.max(1);
+        let slept = idle.saturating_sub(self.idle_runs).min(missing);
+        (slept, missing - slept)
     }
 }
 
@@ -42,12 +72,10 @@ pub struct Skipped {
 }
 
 impl Skipped {
-    /// Skipped periods since the last call, given all that were expected and seen since the start.
-    pub fn advance(&mut self, expected: u64, runs: u64) -> u64 {
-        let total = expected.saturating_sub(runs).max(self.reported);
-        let new = total - self.reported;
-        self.reported = total;
-        new
+    /// Takes in what is lost since the start, as it looks now; what is lost for good.
+    pub fn advance(&mut self, total: u64) -> u64 {
+        self.reported = self.reported.max(total);
+        self.reported
     }
 }
 
@@ -68,18 +96,32 @@ mod tests {
     #[test]
     fn closed_events_stay_counted() {
         let mut expected = Expected::new(1000);
-        expected.close(10_500);
-        assert_eq!(expected.total([]), 10);
-        assert_eq!(expected.total([5_300, 300]), 15);
+        expected.close(1, 10_500);
+        assert_eq!(expected.by_cpu([]), BTreeMap::from([(1, 10)]));
+        assert_eq!(expected.by_cpu([(0, 5_300), (1, 1_300)]), BTreeMap::from([(0, 5), (1, 11)]));
     }
 
     #[test]
-    fn losses_are_reported_once() {
+    fn what_an_idle_cpu_sleeps_through_is_not_lost() {
+        let cpu = CpuPeriods { expected: 100, runs: 100, idle_runs: 50, idle_nanos: 50_000 };
+        assert_eq!(cpu.missing(1000), (0, 0));
+        assert_eq!(CpuPeriods { runs: 60, idle_runs: 10, ..cpu }.missing(1000), (40, 0));
+        assert_eq!(
+            CpuPeriods { runs: 60, ..cpu }.missing(1000),
+            (0, 40),
+            "idle as often as it should: busy ones are lost"
+        );
+        assert_eq!(CpuPeriods { runs: 60, idle_runs: 30, ..cpu }.missing(1000), (20, 20));
+        assert_eq!(CpuPeriods { runs: 101, ..cpu }.missing(1000), (0, 0));
+    }
+
+    #[test]
+    fn losses_only_grow() {
         let mut skipped = Skipped::default();
-        assert_eq!(skipped.advance(100, 100), 0);
-        assert_eq!(skipped.advance(200, 190), 10);
-        // More runs than expected so far: not a gain.
-        assert_eq!(skipped.advance(290, 289), 0);
-        assert_eq!(skipped.advance(400, 388), 2);
+        assert_eq!(skipped.advance(0), 0);
+        assert_eq!(skipped.advance(10), 10);
+        // A period that was expected a moment before it was seen.
+        assert_eq!(skipped.advance(9), 10);
+        assert_eq!(skipped.advance(12), 12);
     }
 }

@@ -58,7 +58,7 @@ impl CpuEvents {
             // An event whose CPU was away is still there, but has stopped counting.
             if !online.contains(&cpu) || (!self.paused && nanos == event.seen_nanos) {
                 gone.push(cpu);
-                self.expected.close(nanos);
+                self.expected.close(cpu, nanos);
             }
             event.seen_nanos = nanos;
         }
@@ -123,14 +123,14 @@ impl CpuEvents {
         })
     }
 
-    /// Periods that the program should have seen, since the first event was opened.
+    /// Periods that the program should have seen on each CPU, since the first event was opened.
     ///
     /// # Errors
     ///
     /// An event cannot be read.
-    pub fn expected_periods(&self) -> Result<u64> {
-        let on = self.events.values().map(CpuEvent::on_nanos).collect::<Result<Vec<_>>>()?;
-        Ok(self.expected.total(on))
+    pub fn expected_periods(&self) -> Result<BTreeMap<u32, u64>> {
+        let on = self.events.iter().map(|(&cpu, event)| Ok((cpu, event.on_nanos()?)));
+        Ok(self.expected.by_cpu(on.collect::<Result<Vec<_>>>()?))
     }
 }
 

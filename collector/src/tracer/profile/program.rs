@@ -222,21 +222,13 @@ impl ProfileProgram {
         Ok(&mut self.windows[full & 1])
     }
 
-    /// What became of the program's runs, over all CPUs, since it was loaded.
-    pub fn stats(&self) -> CpuStats {
-        let mut total = CpuStats { runs: 0, idle: 0, filtered: 0, samples: 0, table_full: 0, no_stack: 0 };
-        let mut bytes = [0; CpuStats::SIZE];
-        for cpu in 0..self.cpus as usize {
-            let copied = self.stats.copy_out(cpu * CpuStats::SIZE, &mut bytes);
-            let Some(one) = copied.and_then(|()| CpuStats::decode(&bytes)) else { continue };
-            total.runs += one.runs;
-            total.idle += one.idle;
-            total.filtered += one.filtered;
-            total.samples += one.samples;
-            total.table_full += one.table_full;
-            total.no_stack += one.no_stack;
-        }
-        total
+    /// What became of the program's runs on each CPU, since it was loaded.
+    pub fn stats(&self) -> impl Iterator<Item = (u32, CpuStats)> + '_ {
+        (0..self.cpus).filter_map(|cpu| {
+            let mut bytes = [0; CpuStats::SIZE];
+            self.stats.copy_out(cpu as usize * CpuStats::SIZE, &mut bytes)?;
+            Some((cpu, CpuStats::decode(&bytes)?))
+        })
     }
 
     /// Children that could not be followed, for want of room in the table of processes.

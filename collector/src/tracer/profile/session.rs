@@ -1,5 +1,6 @@
 //! Sampling as one event loop: timers, windows, sideband and names.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bpf_loader::ring::RingReader;
@@ -8,7 +9,7 @@ use mio::Token;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::READS_PER_SECOND;
-use super::accounting::Skipped;
+use super::accounting::{CpuPeriods, Skipped};
 use super::cpu_events::CpuEvents;
 use super::naming::{self, WindowInfo};
 use super::program::ProfileProgram;
@@ -45,7 +46,7 @@ pub struct Session {
     next_tick: Instant,
     window: WindowStart,
     skipped: Skipped,
-    skipped_total: u64,
+    idle: IdleClock,
     /// Samples that kept no stack, and samples that were lost, for want of room outside the kernel.
     no_stack: u64,
     table_full: u64,
@@ -74,6 +75,8 @@ pub struct Counters {
     pub runs: u64,
     /// Runs on an idle CPU.
     pub idle: u64,
+    /// Periods that idle CPUs slept through: no sample is missing.
+    pub idle_slept: u64,
     /// Runs whose task the filter kept out.
     pub filtered: u64,
     /// Samples, counted or not.
@@ -123,7 +126,7 @@ impl Session {
             next_tick: Instant::now() + TICK,
             window: WindowStart::now(Losses::default()),
             skipped: Skipped::default(),
-            skipped_total: 0,
+            idle: IdleClock::default(),
             no_stack: 0,
             table_full: 0,
             last_swap: monotonic_nanos(),
@@ -181,7 +184,8 @@ impl Session {
         self.sideband.close(&gone, &self.events)?;
         // Sideband first: what starts from here on is seen.
         self.sideband.open_missing(&online, &self.events, SIDEBAND)?;
-        self.cpu_events.open_missing(&online, self.program.sampler()?)
+        self.cpu_events.open_missing(&online, self.program.sampler()?)?;
+        self.idle.follow(&online)
     }
 
     /// Reads the fill records; whether there was one.
@@ -254,22 +258,33 @@ impl Session {
     pub fn counters(&mut self) -> Result<Counters> {
         // Expected before runs: what fires in between counts as a run too many, never as a loss.
         let expected = self.cpu_events.expected_periods()?;
-        let stats = self.program.stats();
-        self.skipped_total += self.skipped.advance(expected, stats.runs);
+        let idle = self.idle.read()?;
+        let mut total = Counters { expected_periods: expected.values().sum(), ..Counters::default() };
+        let (mut skipped, mut table_full, mut no_stack) = (0, self.table_full, self.no_stack);
+        for (cpu, stats) in self.program.stats() {
+            let of = |map: &BTreeMap<u32, u64>| map.get(&cpu).copied().unwrap_or(0);
+            let periods = CpuPeriods {
+                expected: of(&expected),
+                runs: stats.runs,
+                idle_runs: stats.idle,
+                idle_nanos: of(&idle),
+            };
+            let (slept, lost) = periods.missing(self.config.period_nanos());
+            total.idle_slept += slept;
+            skipped += lost;
+            total.runs += stats.runs;
+            total.idle += stats.idle;
+            total.filtered += stats.filtered;
+            total.samples += stats.samples;
+            table_full += stats.table_full;
+            no_stack += stats.no_stack;
+        }
+        let sideband = self.sideband.lost() + self.symbols.losses();
         Ok(Counters {
-            expected_periods: expected,
-            runs: stats.runs,
-            idle: stats.idle,
-            filtered: stats.filtered,
-            samples: stats.samples,
-            losses: Losses {
-                skipped: self.skipped_total,
-                table_full: stats.table_full + self.table_full,
-                no_stack: stats.no_stack + self.no_stack,
-                sideband: self.sideband.lost() + self.symbols.losses(),
-            },
+            losses: Losses { skipped: self.skipped.advance(skipped), table_full, no_stack, sideband },
             recursion_misses: self.program.recursion_misses()?,
             children_lost: self.program.children_lost(),
+            ..total
         })
     }
 
@@ -279,7 +294,8 @@ impl Session {
     ///
     /// The kernel refuses, which it has no reason to.
     pub fn pause(&mut self) -> Result<()> {
-        self.cpu_events.pause()
+        self.cpu_events.pause()?;
+        self.idle.pause()
     }
 
     /// Starts the timers again.
@@ -288,6 +304,7 @@ impl Session {
     ///
     /// The kernel refuses, which it has no reason to.
     pub fn resume(&mut self) -> Result<()> {
+        self.idle.resume()?;
         self.cpu_events.resume()
     }
 
@@ -337,6 +354,60 @@ fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: u64 = statm.split_whitespace().nth(1).and_then(|f| f.parse().ok()).unwrap_or(0);
     pages * rustix::param::page_size() as u64
+}
+
+/// How long each CPU was idle while the timers were on.
+#[derive(Debug, Default)]
+struct IdleClock {
+    /// Idle time of each CPU when its timer was first on, later by what passed while the timers were stopped.
+    zero: BTreeMap<u32, u64>,
+    /// Idle times when the timers were stopped.
+    paused: Option<BTreeMap<u32, u64>>,
+}
+
+impl IdleClock {
+    fn now() -> Result<BTreeMap<u32, u64>> {
+        cpus::read_idle_nanos().map_err(Error::io("/proc/stat"))
+    }
+
+    /// Begins to count for CPUs that are new.
+    fn follow(&mut self, online: &[u32]) -> Result<()> {
+        if online.iter().all(|cpu| self.zero.contains_key(cpu)) {
+            return Ok(());
+        }
+        for (cpu, nanos) in Self::now()? {
+            self.zero.entry(cpu).or_insert(nanos);
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self) -> Result<()> {
+        self.paused = Some(Self::now()?);
+        Ok(())
+    }
+
+    fn resume(&mut self) -> Result<()> {
+        let Some(paused) = self.paused.take() else { return Ok(()) };
+        let now = Self::now()?;
+        for (cpu, zero) in &mut self.zero {
+            let of = |map: &BTreeMap<u32, u64>| map.get(cpu).copied().unwrap_or(0);
+            *zero += of(&now).saturating_sub(of(&paused));
+        }
+        Ok(())
+    }
+
+    /// Idle nanoseconds of each CPU online, at most: the kernel counts ticks of 10 ms, of which one may be missing at either
+    /// end, but a CPU that was never idle has none.
+    fn read(&self) -> Result<BTreeMap<u32, u64>> {
+        let now = match &self.paused {
+            Some(paused) => paused.clone(),
+            None => Self::now()?,
+        };
+        let since = |(cpu, nanos): (u32, u64)| {
+            (cpu, nanos.saturating_sub(self.zero.get(&cpu).copied().unwrap_or(nanos)))
+        };
+        Ok(now.into_iter().map(since).collect())
+    }
 }
 
 /// Turns refusals that have a known reason into errors that say what to do.
