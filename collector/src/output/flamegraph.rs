@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(attribute(&svg, "b&", "data-s"), 70.0);
         assert_eq!(attribute(&svg, "main&", "y") - attribute(&svg, "b&", "y"), ROW as f64);
         assert!(svg.contains("<title>a&#10;app, 70 samples, 70.00%, 0.71 s</title>"));
-        assert!(svg.contains("100 samples, 1.01 s of CPU time; lost: 0 of 100 expected periods"));
+        assert!(svg.contains("100 samples, 1.01 s of CPU time; lost: 0 of 100 busy periods"));
     }
 
     #[test]

@@ -25,12 +25,13 @@ pub fn samples_line(profile: &Profile) -> String {
     format!("{count} samples, {:.2} s of CPU time", cpu_seconds(profile, count))
 }
 
-/// `lost: 0 of 1980 expected periods`, with the reasons where something was lost.
+/// `lost: 0 of 1980 busy periods`, with the reasons where something was lost: of the samples taken and the periods lost,
+/// which are the whole machine's, whatever a filter kept out.
 pub fn losses_line(profile: &Profile) -> String {
     let losses = &profile.losses;
     let lost = losses.skipped.saturating_add(losses.table_full);
     let expected = sample_count(profile).saturating_add(lost);
-    let mut line = format!("lost: {lost} of {expected} expected periods");
+    let mut line = format!("lost: {lost} of {expected} busy periods");
     if lost > 0 {
         let _ = write!(line, " ({:.1}%)", percent(lost, expected));
     }
@@ -75,11 +76,11 @@ mod tests {
         let mut profile = fixture.finish();
         assert_eq!(title(&profile, "web-1"), "CPU profile of web-1, 10.0 s at 99 Hz");
         assert_eq!(samples_line(&profile), "1980 samples, 20.00 s of CPU time");
-        assert_eq!(losses_line(&profile), "lost: 0 of 1980 expected periods");
+        assert_eq!(losses_line(&profile), "lost: 0 of 1980 busy periods");
         profile.losses = Losses { skipped: 15, table_full: 5, no_stack: 3, sideband: 2 };
         assert_eq!(
             losses_line(&profile),
-            "lost: 20 of 2000 expected periods (1.0%): 15 skipped by the kernel, 5 found the sample table full, \
+            "lost: 20 of 2000 busy periods (1.0%): 15 skipped by the kernel, 5 found the sample table full, \
              3 samples without a stack, 2 sideband records lost (names may be missing)"
         );
     }
@@ -87,7 +88,7 @@ mod tests {
     #[test]
     fn nothing_is_not_divided_by() {
         assert_eq!(title(&Profile::default(), "h"), "CPU profile of h, 0.0 s");
-        assert_eq!(losses_line(&Profile::default()), "lost: 0 of 0 expected periods");
+        assert_eq!(losses_line(&Profile::default()), "lost: 0 of 0 busy periods");
         assert_eq!(percent(0, 0), 0.0);
     }
 }

@@ -150,13 +150,13 @@ mod tests {
     fn losses_are_always_said() {
         let mut profile = fixture::server();
         profile.losses = Losses::default();
-        assert!(report(&profile, Style::default()).contains("\nlost: 0 of 1555 expected periods\n"));
+        assert!(report(&profile, Style::default()).contains("\nlost: 0 of 1555 busy periods\n"));
         profile.losses.table_full = 2;
         assert!(
-            report(&profile, Style::default()).contains("\nlost: 2 of 1557 expected periods (0.1%): 2 found")
+            report(&profile, Style::default()).contains("\nlost: 2 of 1557 busy periods (0.1%): 2 found")
         );
         let empty = report(&Profile::default(), Style::default());
-        assert!(empty.contains("lost: 0 of 0 expected periods"));
+        assert!(empty.contains("lost: 0 of 0 busy periods"));
         assert!(empty.contains("Nothing that was watched used a CPU."));
     }
 
