@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bpf_loader::attach::Link;
-use bpf_loader::load::Program;
+use bpf_loader::link::Link;
+use bpf_loader::program::Program;
 use bpf_sys::perf::{self, Scope};
 use bpf_sys::uapi::perf::{PERF_COUNT_SW_CPU_CLOCK, attr_flags};
 use bpf_sys::{Errno, PerfEventAttr, PerfFd, PerfType};

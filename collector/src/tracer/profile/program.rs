@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use bpf_loader::attach::Link;
 use bpf_loader::kernel::RunningKernel;
+use bpf_loader::link::Link;
 use bpf_loader::load::Object;
 use bpf_loader::map_def::MapSpec;
 use bpf_loader::object::ObjectSpec;
@@ -192,7 +192,7 @@ impl ProfileProgram {
     /// # Errors
     ///
     /// The object has none, which is a defect.
-    pub fn sampler(&self) -> Result<&bpf_loader::load::Program> {
+    pub fn sampler(&self) -> Result<&bpf_loader::program::Program> {
         self.object.program(self.sampler).map_err(Error::Load)
     }
 

@@ -1,0 +1,4 @@
+//! Programs to hooks. An attachment lasts as long as its [`Link`](crate::link::Link).
+
+mod perf_event;
+mod tracepoint;

@@ -1,0 +1,152 @@
+//! Maps of a plan: creation, with less where the kernel knows less, and initial contents.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use bpf_sys::map::MapCreate;
+use bpf_sys::{BtfFd, Errno, MapFd, MapType, ObjName};
+
+use super::Loader;
+use crate::error::{Error, Result};
+use crate::kernel::Kernel;
+use crate::map::Map;
+use crate::map_def::{Contents, MapSpec, Slot};
+use crate::program::Program;
+
+/// Types whose keys and values have no BTF in the kernel (it refuses them, or they are fds).
+fn takes_btf(map_type: MapType) -> bool {
+    !matches!(
+        map_type,
+        MapType::PERF_EVENT_ARRAY
+            | MapType::CGROUP_ARRAY
+            | MapType::STACK_TRACE
+            | MapType::ARRAY_OF_MAPS
+            | MapType::HASH_OF_MAPS
+            | MapType::DEVMAP
+            | MapType::DEVMAP_HASH
+            | MapType::CPUMAP
+            | MapType::XSKMAP
+            | MapType::SOCKMAP
+            | MapType::SOCKHASH
+            | MapType::QUEUE
+            | MapType::STACK
+            | MapType::ARENA
+            | MapType::RINGBUF
+            | MapType::USER_RINGBUF
+    )
+}
+
+impl<K: Kernel> Loader<'_, '_, K> {
+    pub(super) fn map(&self, spec: &MapSpec<'_>) -> Result<Map> {
+        let fd = create_map(spec, self.kernel, self.btf.as_ref())?;
+        if let Contents::Data(data) = &spec.contents {
+            let mut value = data.to_vec();
+            value.resize(spec.value_size as usize, 0);
+            self.kernel.update_map(&fd, &0u32.to_ne_bytes(), &value).map_err(|e| map_error(spec, e))?;
+        }
+        if spec.is_frozen() {
+            self.kernel.freeze_map(&fd).map_err(|e| map_error(spec, e))?;
+        }
+        Ok(Map { name: spec.name.to_string(), fd })
+    }
+
+    /// Initial entries that are other maps.
+    pub(super) fn map_slots(&self, spec: &MapSpec<'_>, map: &Result<Map>) -> Result<()> {
+        let (Contents::Slots(slots), Ok(map)) = (&spec.contents, map) else { return Ok(()) };
+        for (index, slot) in slots {
+            let Slot::Map(inner) = slot else { continue };
+            let missing = || Error::MapNotLoaded { map: self.map_name(*inner) };
+            let inner = self.maps.get(inner).ok_or_else(missing)?;
+            self.kernel
+                .update_map(&map.fd, &index.to_ne_bytes(), &inner.as_fd().as_raw_fd().to_ne_bytes())
+                .map_err(|e| map_error(spec, e))?;
+        }
+        Ok(())
+    }
+
+    /// Initial entries that are programs of the plan; those of others stay empty.
+    pub(super) fn program_slots(
+        &self,
+        spec: &MapSpec<'_>,
+        map: &Result<Map>,
+        programs: &[Result<Program>],
+    ) -> Result<()> {
+        let (Contents::Slots(slots), Ok(map)) = (&spec.contents, map) else { return Ok(()) };
+        for (index, slot) in slots {
+            let Slot::Program(function) = slot else { continue };
+            let planned =
+                self.plan.programs.iter().zip(programs).find(|(plan, _)| plan.function == *function);
+            let Some((plan, loaded)) = planned else { continue };
+            let program = loaded.as_ref().map_err(|_| Error::NoSuchProgram { name: plan.name.into() })?;
+            self.kernel
+                .update_map(&map.fd, &index.to_ne_bytes(), &program.fd.as_fd().as_raw_fd().to_ne_bytes())
+                .map_err(|e| map_error(spec, e))?;
+        }
+        Ok(())
+    }
+}
+
+fn create_map(spec: &MapSpec<'_>, kernel: &impl Kernel, btf: Option<&BtfFd>) -> Result<MapFd> {
+    let inner = spec.inner.as_ref().map(|inner| create_map(inner, kernel, btf)).transpose()?;
+    let plain = MapCreate {
+        map_type: spec.map_type,
+        key_size: spec.key_size,
+        value_size: spec.value_size,
+        max_entries: spec.max_entries,
+        flags: spec.flags,
+        inner_map: inner.as_ref().map(AsFd::as_fd),
+        numa_node: spec.numa_node,
+        name: ObjName::new(&spec.name),
+        map_extra: spec.map_extra,
+        ..MapCreate::default()
+    };
+    // A key without a type is only allowed where the value is a data section.
+    let typed = spec.value_type.0 != 0 && (spec.key_type.0 != 0 || spec.data_section.is_some());
+    let btf = btf.filter(|_| typed && takes_btf(spec.map_type));
+    let with_btf = btf.map(|btf| MapCreate {
+        btf: Some(btf.as_fd()),
+        btf_key_type_id: spec.key_type.0,
+        btf_value_type_id: spec.value_type.0,
+        ..plain.clone()
+    });
+    // Neither BTF nor the name changes what the map does. What the kernel says of all that was asked counts: of the map
+    // with less, it may have other complaints.
+    let first = match kernel.create_map(with_btf.as_ref().unwrap_or(&plain)) {
+        Ok(fd) => return Ok(fd),
+        Err(error) => error,
+    };
+    let mut last = first;
+    if with_btf.is_some() && may_be_for_btf(last) {
+        match kernel.create_map(&plain) {
+            Ok(fd) => return Ok(fd),
+            Err(error) => last = error,
+        }
+    }
+    // Kernels before 5.2 do not take dots in names.
+    if last.errno() == Some(Errno::EINVAL) && !plain.name.is_empty() {
+        if let Ok(fd) = kernel.create_map(&MapCreate { name: ObjName::default(), ..plain }) {
+            return Ok(fd);
+        }
+    }
+    Err(map_error(spec, first))
+}
+
+/// Whether the kernel may have refused a map for its types: it has no such fields (`E2BIG`), the kind of map takes none
+/// (`ENOTSUPP`, `EOPNOTSUPP`) or not these (`EINVAL`).
+fn may_be_for_btf(error: bpf_sys::Error) -> bool {
+    matches!(error.errno(), Some(Errno::E2BIG | Errno::EINVAL | Errno::ENOTSUPP | Errno::EOPNOTSUPP))
+}
+
+impl MapSpec<'_> {
+    /// Creates a map like this alone, without its initial contents: another inner map for a map of maps, say.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn create(&self, kernel: &impl Kernel) -> Result<MapFd> {
+        create_map(self, kernel, None)
+    }
+}
+
+fn map_error(spec: &MapSpec<'_>, error: bpf_sys::Error) -> Error {
+    Error::MapCreate { map: spec.name.to_string(), map_type: spec.map_type, error }
+}

@@ -1,0 +1,154 @@
+//! A [`LoadPlan`] into the kernel.
+
+mod maps;
+mod programs;
+
+use std::collections::HashMap;
+use std::ffi::CString;
+
+use bpf_sys::{BtfFd, Log, MapFd};
+
+use crate::error::{Error, Result};
+use crate::kernel::Kernel;
+use crate::map::Map;
+use crate::object::MapIdx;
+use crate::plan::LoadPlan;
+use crate::program::Program;
+use crate::verifier_log::VerifierLog;
+
+/// What became of a plan: each map and program, or why it is not there.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Maps by name, in the plan's order.
+    pub maps: Vec<(String, Result<Map>)>,
+    /// Programs by name, in the plan's order.
+    pub programs: Vec<(String, Result<Program>)>,
+    /// Why the kernel refuses the object's BTF, if it does. What needs none is loaded without: maps have no types then,
+    /// and programs no line numbers.
+    pub btf_error: Option<Error>,
+}
+
+/// Everything of a plan, in the kernel.
+#[derive(Debug)]
+pub struct Object {
+    /// Maps.
+    pub maps: Vec<Map>,
+    /// Programs.
+    pub programs: Vec<Program>,
+}
+
+impl Loaded {
+    /// All of it, or the first error.
+    ///
+    /// # Errors
+    ///
+    /// The first map or program that could not be loaded.
+    pub fn into_object(self) -> Result<Object> {
+        Ok(Object {
+            maps: self.maps.into_iter().map(|(_, map)| map).collect::<Result<_>>()?,
+            programs: self.programs.into_iter().map(|(_, program)| program).collect::<Result<_>>()?,
+        })
+    }
+}
+
+impl Object {
+    /// The map of that name.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn map(&self, name: &str) -> Result<&Map> {
+        self.maps.iter().find(|m| m.name == name).ok_or_else(|| Error::NoSuchMap { name: name.into() })
+    }
+
+    /// The program of that name.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn program(&self, name: &str) -> Result<&Program> {
+        self.programs
+            .iter()
+            .find(|p| p.name == name)
+            .ok_or_else(|| Error::NoSuchProgram { name: name.into() })
+    }
+}
+
+impl LoadPlan<'_> {
+    /// Creates the maps with their contents, then loads the programs. One failure does not stop the others.
+    ///
+    /// # Errors
+    ///
+    /// The object's byte order is not the host's.
+    pub fn load(&self, kernel: &impl Kernel) -> Result<Loaded> {
+        if !self.host_endian {
+            return Err(Error::ForeignEndian);
+        }
+        let license = CString::new(self.license).map_err(|_| Error::Internal("license with a zero byte"))?;
+        let (btf, btf_error) = match self.btf.as_deref().map(|data| load_btf(kernel, data)) {
+            None => (None, None),
+            Some(Ok(fd)) => (Some(fd), None),
+            Some(Err(error)) => (None, Some(error)),
+        };
+        let mut loader = Loader { plan: self, kernel, btf, license, maps: HashMap::new() };
+        let maps =
+            self.maps.iter().map(|(_, spec)| (spec.name.to_string(), loader.map(spec))).collect::<Vec<_>>();
+        for (idx, map) in self.maps.iter().map(|(idx, _)| idx).zip(&maps) {
+            if let (_, Ok(map)) = map {
+                loader.maps.insert(*idx, map.try_clone_fd()?);
+            }
+        }
+        let mut maps = maps;
+        for ((_, spec), (_, map)) in self.maps.iter().zip(&mut maps) {
+            if let Err(e) = loader.map_slots(spec, map) {
+                *map = Err(e);
+            }
+        }
+        let programs = self.programs.iter().map(|p| match &p.code {
+            Ok(code) => loader.program(p, code),
+            Err(e) => Err(Error::InProgram { program: p.name.into(), error: Box::new(e.clone()) }),
+        });
+        let programs: Vec<Result<Program>> = programs.collect();
+        for ((_, spec), (_, map)) in self.maps.iter().zip(&mut maps) {
+            if let Err(e) = loader.program_slots(spec, map, &programs) {
+                *map = Err(e);
+            }
+        }
+        let names = self.programs.iter().map(|p| p.name.to_owned());
+        let programs = names.zip(programs).collect();
+        Ok(Loaded { programs, maps, btf_error })
+    }
+}
+
+struct Loader<'p, 'a, K> {
+    plan: &'p LoadPlan<'a>,
+    kernel: &'p K,
+    btf: Option<BtfFd>,
+    license: CString,
+    maps: HashMap<MapIdx, MapFd>,
+}
+
+impl<K> Loader<'_, '_, K> {
+    fn map_name(&self, idx: MapIdx) -> String {
+        self.plan
+            .maps
+            .iter()
+            .find(|(i, _)| *i == idx)
+            .map_or(String::new(), |(_, spec)| spec.name.to_string())
+    }
+}
+
+fn load_btf(kernel: &impl Kernel, data: &[u8]) -> Result<BtfFd> {
+    kernel.load_btf(data, None).or_else(|error| {
+        let mut buffer = vec![0; 64 << 10];
+        let mut log = Log::new(1, &mut buffer);
+        // Only for what it says; if it succeeds now, all the better.
+        match kernel.load_btf(data, Some(&mut log)) {
+            Ok(fd) => Ok(fd),
+            Err(_) => {
+                let log = VerifierLog::new(&String::from_utf8_lossy(log.text()), &[]);
+                Err(Error::BtfLoad { error, log: Box::new(log) })
+            }
+        }
+    })
+}

@@ -1,0 +1,91 @@
+//! Programs of a plan: operands become descriptors, and a refusal is explained.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use bpf_sys::prog::{ExtRecords, ProgLoad};
+use bpf_sys::uapi::insn;
+use bpf_sys::{Errno, Insn, Log, ObjName};
+
+use super::Loader;
+use crate::error::{Error, Result};
+use crate::insn::Operand;
+use crate::kernel::Kernel;
+use crate::plan::{ProgramCode, ProgramPlan};
+use crate::program::Program;
+use crate::verifier_log::VerifierLog;
+
+impl<K: Kernel> Loader<'_, '_, K> {
+    pub(super) fn program(&self, plan: &ProgramPlan<'_>, code: &ProgramCode) -> Result<Program> {
+        let in_program = |error| Error::InProgram { program: plan.name.into(), error: Box::new(error) };
+        let insns = self.bind_operands(code).map_err(in_program)?;
+        let btf = if code.func_info.is_empty() { None } else { self.btf.as_ref() };
+        let load = ProgLoad {
+            prog_type: code.kind.prog_type,
+            insns: &insns,
+            license: &self.license,
+            kern_version: self.plan.kernel_version,
+            flags: code.flags,
+            name: ObjName::new(plan.name),
+            expected_attach_type: code.kind.attach_type,
+            btf: btf.map(AsFd::as_fd),
+            func_info: ExtRecords { bytes: &code.func_info, record_size: 8 },
+            line_info: ExtRecords { bytes: &code.line_info, record_size: 16 },
+            attach_btf_id: code.attach_btf_id.0,
+            ..ProgLoad::default()
+        };
+        match self.kernel.load_program(&load, None) {
+            Ok(fd) => {
+                Ok(Program { name: plan.name.into(), kind: code.kind, section: plan.section.into(), fd })
+            }
+            Err(error) => {
+                let log = self.verifier_log(&load, code);
+                Err(in_program(Error::ProgramLoad {
+                    error,
+                    min_kernel: code.kind.min_kernel,
+                    log: Box::new(log),
+                }))
+            }
+        }
+    }
+
+    /// Instructions with the maps' descriptors in them.
+    fn bind_operands(&self, code: &ProgramCode) -> Result<Vec<Insn>> {
+        let mut insns = code.insns.clone();
+        for (at, operand) in &code.operands {
+            let i = at.0 as usize;
+            let (map, source, offset) = match operand {
+                Operand::Map(map) => (map, insn::PSEUDO_MAP_FD, None),
+                Operand::MapValue { map, offset } => (map, insn::PSEUDO_MAP_VALUE, Some(*offset)),
+                Operand::Extern { .. } => return Err(Error::Internal("extern operand in a plan")),
+            };
+            let fd = self.maps.get(map).ok_or_else(|| Error::MapNotLoaded { map: self.map_name(*map) })?;
+            let Some([low, high]) = insns.get_mut(i..i + 2) else {
+                return Err(Error::Internal("operand past the end"));
+            };
+            *low = low.with_src(source);
+            low.imm = fd.as_fd().as_raw_fd();
+            if let Some(offset) = offset {
+                high.imm = offset as i32;
+            }
+        }
+        Ok(insns)
+    }
+
+    /// Loads again with a log, which grows until it holds all that the verifier says.
+    fn verifier_log(&self, load: &ProgLoad<'_>, code: &ProgramCode) -> VerifierLog {
+        const SMALLEST: usize = 64 << 10;
+        const LARGEST: usize = 16 << 20;
+        let mut size = SMALLEST;
+        loop {
+            let mut buffer = vec![0; size];
+            let mut log = Log::new(1, &mut buffer);
+            let result = self.kernel.load_program(load, Some(&mut log));
+            let short =
+                result.is_err_and(|e| e.errno() == Some(Errno::ENOSPC)) || log.true_size as usize > size;
+            if !short || size >= LARGEST {
+                return VerifierLog::new(&String::from_utf8_lossy(log.text()), &code.poisoned);
+            }
+            size = (log.true_size as usize).max(size * 4).min(LARGEST);
+        }
+    }
+}

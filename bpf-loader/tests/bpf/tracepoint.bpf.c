@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Counts its runs, in one process's threads alone. */
+#include "helpers.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+__u32 wanted;
+__u64 runs;
+
+SEC("raw_tp/sys_enter")
+int raw_tracepoint(void *ctx)
+{
+	if (bpf_get_current_pid_tgid() >> 32 == wanted)
+		__sync_fetch_and_add(&runs, 1);
+	return 0;
+}
