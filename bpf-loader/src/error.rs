@@ -1,6 +1,10 @@
 //! The crate's one error type.
 
+use std::borrow::Cow;
+use std::path::PathBuf;
+
 use bpf_sys::MapType;
+use bpf_sys::shared::RingFault;
 
 use crate::btf::{BtfId, Kind};
 use crate::core_relo::RelocKind;
@@ -418,6 +422,103 @@ pub enum Error {
         /// What the verifier says.
         log: Box<VerifierLog>,
     },
+    /// The running kernel has no such thing yet.
+    Unsupported {
+        /// What it lacks.
+        feature: Cow<'static, str>,
+        /// First Linux version that has it.
+        min_kernel: (u8, u8),
+        /// What the kernel says.
+        error: bpf_sys::Error,
+    },
+    /// A map of a type that a handle is not for.
+    MapType {
+        /// The map.
+        map: String,
+        /// Its type.
+        found: MapType,
+        /// The types that the handle takes.
+        expected: &'static [MapType],
+    },
+    /// A Rust type that is not as long as the map's keys or values.
+    MapSize {
+        /// The map.
+        map: String,
+        /// `key` or `value`.
+        what: &'static str,
+        /// Size of the Rust type in bytes.
+        expected: usize,
+        /// Size in the map in bytes.
+        found: usize,
+    },
+    /// A walk over a map's keys that began again and again, since keys were deleted under it.
+    MapWalk {
+        /// How many keys it has given.
+        steps: u64,
+    },
+    /// A map that a map of maps does not take.
+    InnerMap {
+        /// The map of maps.
+        map: String,
+        /// The map for it.
+        inner: String,
+        /// Type of that.
+        inner_type: MapType,
+        /// What the kernel says.
+        error: bpf_sys::Error,
+    },
+    /// An existing map that cannot take the place of one of the object.
+    MapReuse {
+        /// The map.
+        map: String,
+        /// Where it is pinned, if it was found by its pin.
+        pin: Option<PathBuf>,
+        /// What is another: `type`, `key_size`, `value_size`, `max_entries`, `map_flags`, `map_extra`.
+        what: &'static str,
+        /// Its value in the object.
+        expected: u64,
+        /// Its value in the existing map.
+        found: u64,
+    },
+    /// A map cannot be pinned, or its pin not opened.
+    MapPin {
+        /// The map.
+        map: String,
+        /// The pin.
+        path: PathBuf,
+        /// What the kernel says.
+        error: bpf_sys::Error,
+    },
+    /// A pin of another map.
+    NotPinned {
+        /// The map that was to be there.
+        map: String,
+        /// The pin.
+        path: PathBuf,
+        /// Id of the map that is there.
+        found: u32,
+    },
+    /// A file cannot be removed.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A variable in a section that is frozen.
+    ReadOnlyVariable {
+        /// The name.
+        name: String,
+    },
+    /// A record that the ring can never hold.
+    RecordTooLong {
+        /// Its length in bytes.
+        len: usize,
+        /// The most.
+        most: usize,
+    },
+    /// A ring whose memory breaks the rules.
+    Ring(RingFault),
     /// A kernel call failed.
     Kernel(bpf_sys::Error),
     /// Something that concerns one program.
@@ -441,6 +542,9 @@ impl Error {
     /// The kernel's error number, if it was the kernel that refused.
     pub fn errno(&self) -> Option<bpf_sys::Errno> {
         match self {
+            Self::Unsupported { error, .. } | Self::InnerMap { error, .. } | Self::MapPin { error, .. } => {
+                error.errno()
+            }
             Self::BtfLoad { error, .. } | Self::MapCreate { error, .. } | Self::ProgramLoad { error, .. } => {
                 error.errno()
             }

@@ -141,6 +141,41 @@ impl fmt::Display for Error {
                 }
                 fmt::Display::fmt(log, f)
             }
+            Self::Unsupported { feature, min_kernel: (major, minor), error } => {
+                write!(f, "{feature} needs Linux {major}.{minor} ({error})")
+            }
+            Self::MapType { map, found, expected } => {
+                write!(f, "map {map} is a {found}, expected ")?;
+                for (i, map_type) in expected.iter().enumerate() {
+                    write!(f, "{}{map_type}", if i == 0 { "" } else { " or " })?;
+                }
+                Ok(())
+            }
+            Self::MapSize { map, what, expected, found } => {
+                write!(f, "map {map}: a {what} has {found} bytes, not {expected}")
+            }
+            Self::MapWalk { steps } => {
+                write!(f, "keys are deleted so fast that a walk has not ended after {steps} keys")
+            }
+            Self::InnerMap { map, inner, inner_type, error } => write!(
+                f,
+                "map {map} does not take map {inner} ({inner_type}), whose type, sizes or flags are not those of its inner maps: {error}"
+            ),
+            Self::MapReuse { map, pin, what, expected, found } => {
+                write!(f, "map {map}: the existing map")?;
+                if let Some(pin) = pin {
+                    write!(f, " pinned at {}", pin.display())?;
+                }
+                write!(f, " has {what} {found}, not {expected}")
+            }
+            Self::MapPin { map, path, error } => write!(f, "map {map}, pin {}: {error}", path.display()),
+            Self::NotPinned { map, path, found } => {
+                write!(f, "map {map} is not pinned at {}, but the map with id {found}", path.display())
+            }
+            Self::File { path, reason } => write!(f, "{}: {reason}", path.display()),
+            Self::ReadOnlyVariable { name } => write!(f, "global variable {name} is read-only"),
+            Self::RecordTooLong { len, most } => write!(f, "a record of {len} bytes, where at most {most} fit"),
+            Self::Ring(fault) => fault.fmt(f),
             Self::Kernel(e) => e.fmt(f),
             Self::InProgram { program, error } => {
                 write!(f, "program {program}: ")?;

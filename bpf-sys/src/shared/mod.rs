@@ -109,7 +109,8 @@ impl SharedMapping {
         if map.flags() & BPF_F_SEGV_ON_FAULT != 0 {
             return Err(argument("an arena with BPF_F_SEGV_ON_FAULT"));
         }
-        let len = page_size().checked_mul(map.max_entries() as usize).ok_or(argument("the arena is too large"))?;
+        let len =
+            page_size().checked_mul(map.max_entries() as usize).ok_or(argument("the arena is too large"))?;
         let address = usize::try_from(crate::map::info(map)?.map_extra);
         let address = address.map_err(|_| argument("the arena's address is outside the address space"))?;
         Self::map_at(core::ptr::without_provenance_mut(address), map.as_fd(), 0, len, true)

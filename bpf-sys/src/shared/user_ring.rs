@@ -48,7 +48,8 @@ impl UserRingMapping {
     /// As [`new`](Self::new): `size` is a power of two of pages.
     pub fn in_memory(size: usize) -> Result<(Self, SharedMapping)> {
         let failed = |call| move |e: rustix::io::Errno| Error::Call { call, errno: e.into() };
-        let fd = rustix::fs::memfd_create(c"user ring", MemfdFlags::CLOEXEC).map_err(failed("memfd_create"))?;
+        let fd =
+            rustix::fs::memfd_create(c"user ring", MemfdFlags::CLOEXEC).map_err(failed("memfd_create"))?;
         let all = size.saturating_add(2 * page_size());
         rustix::fs::ftruncate(&fd, all as u64).map_err(failed("ftruncate"))?;
         let kernel = SharedMapping::map(fd.as_fd(), 0, all, true)?;
