@@ -1,6 +1,5 @@
 //! The crate's one error type.
 
-use std::borrow::Cow;
 use std::path::PathBuf;
 
 use bpf_sys::MapType;
@@ -422,10 +421,10 @@ pub enum Error {
         /// What the verifier says.
         log: Box<VerifierLog>,
     },
-    /// The running kernel has no such thing yet.
+    /// The kernel lacks a feature.
     Unsupported {
-        /// What it lacks.
-        feature: Cow<'static, str>,
+        /// Which.
+        feature: &'static str,
         /// First Linux version that has it.
         min_kernel: (u8, u8),
         /// What the kernel says.
@@ -490,7 +489,7 @@ pub enum Error {
         error: bpf_sys::Error,
     },
     /// A pin of another map.
-    NotPinned {
+    OtherMapPinned {
         /// The map that was to be there.
         map: String,
         /// The pin.
@@ -498,9 +497,21 @@ pub enum Error {
         /// Id of the map that is there.
         found: u32,
     },
-    /// A file cannot be removed.
+    /// Something that only BPF links can was asked of an attachment by older means.
+    NotABpfLink {
+        /// What, as in "the attachment cannot ...".
+        operation: &'static str,
+    },
+    /// The link has a pin, and can have only one.
+    AlreadyPinned {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The link has no pin.
+    NotPinned,
+    /// A file cannot be read, written or removed.
     File {
-        /// The file.
+        /// Which.
         path: PathBuf,
         /// Why not.
         reason: String,
@@ -542,13 +553,11 @@ impl Error {
     /// The kernel's error number, if it was the kernel that refused.
     pub fn errno(&self) -> Option<bpf_sys::Errno> {
         match self {
-            Self::Unsupported { error, .. } | Self::InnerMap { error, .. } | Self::MapPin { error, .. } => {
-                error.errno()
-            }
+            Self::InnerMap { error, .. } | Self::MapPin { error, .. } => error.errno(),
             Self::BtfLoad { error, .. } | Self::MapCreate { error, .. } | Self::ProgramLoad { error, .. } => {
                 error.errno()
             }
-            Self::Kernel(error) => error.errno(),
+            Self::Unsupported { error, .. } | Self::Kernel(error) => error.errno(),
             Self::InProgram { error, .. } => error.errno(),
             _ => None,
         }

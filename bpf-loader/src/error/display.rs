@@ -142,9 +142,15 @@ impl fmt::Display for Error {
                 fmt::Display::fmt(log, f)
             }
             Self::Unsupported { feature, min_kernel: (major, minor), error } => {
-                write!(f, "{feature} needs Linux {major}.{minor} ({error})")
+                write!(f, "{feature}: needs Linux {major}.{minor} ({error})")
             }
-            Self::MapType { map, found, expected } => {
+            Self::NotABpfLink { operation } => {
+                write!(f, "the attachment cannot {operation}: it is no BPF link")
+            }
+            Self::AlreadyPinned { path } => write!(f, "already pinned at {}", path.display()),
+            Self::NotPinned => f.write_str("not pinned"),
+            Self::File { path, reason } => write!(f, "{}: {reason}", path.display()),
+                        Self::MapType { map, found, expected } => {
                 write!(f, "map {map} is a {found}, expected ")?;
                 for (i, map_type) in expected.iter().enumerate() {
                     write!(f, "{}{map_type}", if i == 0 { "" } else { " or " })?;
@@ -169,10 +175,9 @@ impl fmt::Display for Error {
                 write!(f, " has {what} {found}, not {expected}")
             }
             Self::MapPin { map, path, error } => write!(f, "map {map}, pin {}: {error}", path.display()),
-            Self::NotPinned { map, path, found } => {
+            Self::OtherMapPinned { map, path, found } => {
                 write!(f, "map {map} is not pinned at {}, but the map with id {found}", path.display())
             }
-            Self::File { path, reason } => write!(f, "{}: {reason}", path.display()),
             Self::ReadOnlyVariable { name } => write!(f, "global variable {name} is read-only"),
             Self::RecordTooLong { len, most } => write!(f, "a record of {len} bytes, where at most {most} fit"),
             Self::Ring(fault) => fault.fmt(f),

@@ -184,9 +184,7 @@ fn create_error(spec: &MapSpec<'_>, kernel: &impl Kernel, error: bpf_sys::Error)
         return map_error(spec, error);
     };
     match kernel.version() {
-        Some(version) if unknown && version < min_kernel => {
-            Error::Unsupported { feature: feature.into(), min_kernel, error }
-        }
+        Some(version) if unknown && version < min_kernel => Error::Unsupported { feature, min_kernel, error },
         _ => map_error(spec, error),
     }
 }

@@ -181,12 +181,12 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// `ENOENT`: no such pin. [`Error::NotPinned`]: another map is there. [`Error::File`]: it cannot be removed.
+    /// `ENOENT`: no such pin. [`Error::OtherMapPinned`]: another map is there. [`Error::File`]: it cannot be removed.
     pub fn unpin(&self, path: &Path) -> Result<()> {
         let found = bpf_sys::map::info(&pin::get_map(path, 0, None)?)?.id;
         let id = self.info()?.id;
         if found != id {
-            return Err(Error::NotPinned { map: self.name.clone(), path: path.into(), found });
+            return Err(Error::OtherMapPinned { map: self.name.clone(), path: path.into(), found });
         }
         std::fs::remove_file(path).map_err(|e| Error::File { path: path.into(), reason: e.to_string() })
     }
