@@ -521,6 +521,11 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// An arena in which touching a page that no program has allocated ends the process (`BPF_F_SEGV_ON_FAULT`).
+    ArenaFaults {
+        /// The map.
+        map: String,
+    },
     /// A record that the ring can never hold.
     RecordTooLong {
         /// Its length in bytes.

@@ -179,6 +179,9 @@ impl fmt::Display for Error {
                 write!(f, "map {map} is not pinned at {}, but the map with id {found}", path.display())
             }
             Self::ReadOnlyVariable { name } => write!(f, "global variable {name} is read-only"),
+            Self::ArenaFaults { map } => {
+                write!(f, "map {map} has BPF_F_SEGV_ON_FAULT: a touch of a page that is not allocated would be fatal")
+            }
             Self::RecordTooLong { len, most } => write!(f, "a record of {len} bytes, where at most {most} fit"),
             Self::Ring(fault) => fault.fmt(f),
             Self::Kernel(e) => e.fmt(f),

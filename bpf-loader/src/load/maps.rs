@@ -2,8 +2,10 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use bpf_sys::map::MapCreate;
+use bpf_sys::shared::SharedMapping;
 use bpf_sys::{BtfFd, Errno, MapFd, MapType, ObjName};
 
 use super::{Loader, reuse};
@@ -39,8 +41,17 @@ fn takes_btf(map_type: MapType) -> bool {
 impl<K: Kernel> Loader<'_, '_, K> {
     /// The map of a plan: an existing one that the options name or that is pinned, or a new one.
     pub(super) fn map(&self, spec: &MapSpec<'_>) -> Result<Map> {
+        let fd = self.map_fd(spec)?;
+        let reused = self.options.reused(&spec.name).and_then(|existing| existing.arena.clone());
+        let arena = match reused {
+            None if spec.map_type == MapType::ARENA => {
+                let memory = SharedMapping::arena(&fd);
+                Some(Arc::new(memory.map_err(|error| map_error(spec, error))?))
+            }
+            reused => reused,
+        };
         let variables = spec.variables.iter().map(|variable| variable.to_owned()).collect();
-        Ok(Map { name: spec.name.to_string(), fd: self.map_fd(spec)?, variables })
+        Ok(Map { name: spec.name.to_string(), fd, variables, arena })
     }
 
     fn map_fd(&self, spec: &MapSpec<'_>) -> Result<MapFd> {

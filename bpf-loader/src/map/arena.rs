@@ -1,9 +1,12 @@
 //! Arenas.
 
+use std::sync::Arc;
+
 use bpf_sys::shared::SharedMapping;
+use bpf_sys::uapi::flags::BPF_F_SEGV_ON_FAULT;
 
 use super::{Map, Pod};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// An arena (Linux 6.9): memory that programs and processes share, up to 4 GiB. Pages come as they are touched, by either
 /// side.
@@ -12,7 +15,7 @@ use crate::error::Result;
 /// program's or another thread's write may be seen in part.
 #[derive(Debug)]
 pub struct Arena {
-    memory: SharedMapping,
+    memory: Arc<SharedMapping>,
 }
 
 impl Arena {
@@ -20,16 +23,23 @@ impl Arena {
     ///
     /// # Errors
     ///
-    /// [`bpf_sys::Error::Argument`]: not an arena, or one with `BPF_F_SEGV_ON_FAULT`, where touching a page that no program
-    /// has allocated would end the process. `EEXIST`: something else is mapped at the address. `EBUSY`: it is mapped at
+    /// [`bpf_sys::Error::Argument`]: not an arena. [`Error::ArenaFaults`]: one with `BPF_F_SEGV_ON_FAULT`, where touching a
+    /// page that no program has allocated would end the process. `EEXIST`: something else is mapped at the address. `EBUSY`: it is mapped at
     /// another address already.
     pub fn new(map: &Map) -> Result<Self> {
-        Ok(Self { memory: SharedMapping::arena(&map.fd)? })
+        if map.flags() & BPF_F_SEGV_ON_FAULT != 0 {
+            return Err(Error::ArenaFaults { map: map.name.clone() });
+        }
+        let memory = match &map.arena {
+            Some(memory) => Arc::clone(memory),
+            None => Arc::new(SharedMapping::arena(&map.fd)?),
+        };
+        Ok(Self { memory })
     }
 
     /// Bytes.
     #[expect(clippy::len_without_is_empty, reason = "an arena is never empty")]
-    pub const fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.memory.len()
     }
 

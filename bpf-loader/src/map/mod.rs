@@ -37,9 +37,11 @@ mod stack;
 mod storage;
 mod typed;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
+use bpf_sys::shared::SharedMapping;
 use bpf_sys::{Info, MapFd, MapInfo, MapType, pin};
 
 use crate::error::{Error, Result};
@@ -71,12 +73,14 @@ pub struct Map {
     pub fd: MapFd,
     /// For the map of a data section: its variables.
     pub(crate) variables: Vec<Variable>,
+    /// For an arena: its memory. The kernel loads no program that uses it before it knows the address.
+    pub(crate) arena: Option<Arc<SharedMapping>>,
 }
 
 impl Map {
     /// A map under a name.
     pub fn new(name: String, fd: MapFd) -> Self {
-        Self { name, fd, variables: Vec::new() }
+        Self { name, fd, variables: Vec::new(), arena: None }
     }
 
     /// The map behind a descriptor from elsewhere, under the name that the kernel knows.
@@ -117,8 +121,12 @@ impl Map {
     ///
     /// `EMFILE`: too many open descriptors.
     pub fn try_clone(&self) -> Result<Self> {
-        let variables = self.variables.clone();
-        Ok(Self { name: self.name.clone(), fd: self.try_clone_fd()?, variables })
+        Ok(Self {
+            name: self.name.clone(),
+            fd: self.try_clone_fd()?,
+            variables: self.variables.clone(),
+            arena: self.arena.clone(),
+        })
     }
 
     pub(crate) fn try_clone_fd(&self) -> Result<MapFd> {
@@ -174,7 +182,7 @@ impl Map {
     ///
     /// `EEXIST`: the name is taken. `EPERM`: not in a BPF file system. `ENOENT`: no such directory.
     pub fn pin(&self, path: &Path) -> Result<()> {
-        Ok(pin::pin(std::os::fd::AsFd::as_fd(&self.fd), path, None)?)
+        Ok(pin::pin(self.fd.as_fd(), path, None)?)
     }
 
     /// Removes a pin of this map.

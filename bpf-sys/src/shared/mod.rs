@@ -23,7 +23,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::errno::{Error, Result};
 use crate::fd::MapFd;
-use crate::uapi::flags::{BPF_F_MMAPABLE, BPF_F_SEGV_ON_FAULT};
+use crate::uapi::flags::BPF_F_MMAPABLE;
 use crate::uapi::kinds::MapType;
 
 /// A full fence: no load or store moves across it, in either direction.
@@ -94,20 +94,16 @@ impl SharedMapping {
     }
 
     /// Maps an arena, at the address that it was created with, if any. The kernel allocates its pages as they are first
-    /// touched.
+    /// touched; but with `BPF_F_SEGV_ON_FAULT`, touching a page that no program has allocated ends the process.
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`]: not an arena, or one with `BPF_F_SEGV_ON_FAULT`, where touching a page that no program has
-    /// allocated would end the process. `EEXIST`: something is mapped at its address. `EBUSY`, `EINVAL`: it is mapped at
+    /// [`Error::Argument`]: not an arena. `EEXIST`: something is mapped at its address. `EBUSY`, `EINVAL`: it is mapped at
     /// another address. Linux 6.9.
     pub fn arena(map: &MapFd) -> Result<Self> {
         let argument = |what| Error::Argument { call: "mmap", what };
         if map.map_type() != MapType::ARENA {
             return Err(argument("not an arena"));
-        }
-        if map.flags() & BPF_F_SEGV_ON_FAULT != 0 {
-            return Err(argument("an arena with BPF_F_SEGV_ON_FAULT"));
         }
         let len =
             page_size().checked_mul(map.max_entries() as usize).ok_or(argument("the arena is too large"))?;
