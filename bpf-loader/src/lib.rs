@@ -36,6 +36,7 @@ pub mod ring;
 mod subprog;
 pub mod target;
 pub mod verifier_log;
+pub mod walk;
 
 pub use elf::{SectionIdx, SymbolIdx};
 pub use error::{Error, Result};

@@ -9,6 +9,7 @@ use crate::btf::{Btf, BtfId, Kind, Type};
 use crate::elf::{R_BPF_64_ABS64, Relocation, Section, SectionIdx, SectionKind, SymbolKind, SymbolSection};
 use crate::error::{Error, Result, excerpt};
 use crate::insn::Operand;
+use crate::map::Variable;
 use crate::object::{FunctionIdx, MapIdx, ObjectSpec};
 
 /// Programs may only read the map (`BPF_F_RDONLY_PROG`, Linux 5.2).
@@ -47,6 +48,8 @@ pub struct MapSpec<'a> {
     pub contents: Contents<'a>,
     /// For a data section's map: which.
     pub(crate) data_section: Option<SectionIdx>,
+    /// For a data section's map in a plan: the section's global variables.
+    pub(crate) variables: Vec<Variable<&'a str>>,
     /// For a declared map: where its variable lies in `.maps`.
     place: Option<(SectionIdx, u64)>,
     /// Offset of the `values` member, for initialisers.
@@ -97,7 +100,7 @@ impl MapSpec<'_> {
         self.data_section == Some(NO_SECTION)
     }
 
-    fn empty(name: Cow<'_, str>) -> MapSpec<'_> {
+    pub(crate) fn empty(name: Cow<'_, str>) -> MapSpec<'_> {
         MapSpec {
             name,
             map_type: MapType(0),
@@ -113,6 +116,7 @@ impl MapSpec<'_> {
             inner: None,
             contents: Contents::Empty,
             data_section: None,
+            variables: Vec::new(),
             place: None,
             values_offset: None,
         }
