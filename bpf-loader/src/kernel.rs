@@ -37,6 +37,13 @@ pub trait Kernel {
     /// What the kernel says.
     fn load_btf(&self, data: &[u8], log: Option<&mut Log<'_>>) -> Result<BtfFd>;
 
+    /// The BTF of a kernel module by its name (Linux 5.11): `BPF_BTF_GET_NEXT_ID` and so on; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    fn module_btf(&self, module: &str) -> Result<Option<BtfFd>>;
+
     /// `BPF_PROG_LOAD`.
     ///
     /// # Errors
@@ -84,6 +91,20 @@ impl Kernel for RunningKernel {
 
     fn load_btf(&self, data: &[u8], mut log: Option<&mut Log<'_>>) -> Result<BtfFd> {
         self.with_memlock(|| btf::load(data, 0, None, log.as_deref_mut()))
+    }
+
+    fn module_btf(&self, module: &str) -> Result<Option<BtfFd>> {
+        for id in btf::ids() {
+            // It may be gone by now.
+            let Ok(fd) = btf::open_by_id(id?, None) else { continue };
+            let mut name = vec![0; module.len() + 1];
+            let info = btf::info_data(&fd, &mut [], &mut name);
+            let named = name.strip_suffix(&[0]) == Some(module.as_bytes());
+            if named && info.is_ok_and(|info| info.kernel_btf != 0) {
+                return Ok(Some(fd));
+            }
+        }
+        Ok(None)
     }
 
     fn load_program(&self, program: &ProgLoad<'_>, mut log: Option<&mut Log<'_>>) -> Result<ProgFd> {

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attach;
+pub mod attach_to;
 pub mod btf;
 pub mod bytes;
 mod core_plan;
@@ -30,6 +31,7 @@ pub mod object;
 pub mod plan;
 pub mod program;
 pub mod ring;
+pub mod struct_ops;
 mod subprog;
 pub mod target;
 pub mod verifier_log;

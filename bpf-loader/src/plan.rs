@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use bpf_sys::{Insn, MapType};
 
+use crate::attach_to::{AttachPoint, AttachTo};
 use crate::btf::{Btf, BtfId, Kind, datasec, sanitize};
 use crate::bytes::Endian;
 use crate::core_plan::CoreRelocations;
@@ -14,6 +15,7 @@ use crate::insn::{InsnIdx, Operand};
 use crate::kind::{BtfTarget, ProgramKind, SectionName};
 use crate::map_def::MapSpec;
 use crate::object::{FunctionIdx, MapIdx, ObjectSpec, ProgramSpec};
+use crate::struct_ops;
 use crate::subprog::{self, Budget, Linked};
 use crate::target::Target;
 
@@ -28,6 +30,8 @@ pub struct LoadPlan<'a> {
     pub btf: Option<Vec<u8>>,
     /// Maps, with their index in the object.
     pub maps: Vec<(MapIdx, MapSpec<'a>)>,
+    /// Those of the maps that are maps of operations, as the kernel has them.
+    pub struct_ops: struct_ops::plan::Resolved,
     /// Whether the object has the host's byte order, and so can be loaded.
     pub host_endian: bool,
     /// Programs; one that cannot be planned says why.
@@ -53,8 +57,8 @@ pub struct ProgramCode {
     pub kind: &'static ProgramKind,
     /// `prog_flags`.
     pub flags: u32,
-    /// `attach_btf_id`, for kinds that name something in the kernel's BTF.
-    pub attach_btf_id: BtfId,
+    /// What it is loaded for.
+    pub attach: AttachPoint,
     /// Instructions; only what `operands` names is not final.
     pub insns: Vec<Insn>,
     /// What refers to maps, sorted by instruction.
@@ -74,13 +78,16 @@ const F_XDP_HAS_FRAGS: u32 = 1 << 5;
 
 impl<'a> ObjectSpec<'a> {
     /// Plans every program whose `autoload` is set, with the maps that the object declares and the data that these
-    /// programs use.
+    /// programs use; of `struct_ops` programs, those that a map names.
     ///
     /// # Errors
     ///
     /// The object's own BTF is broken. What concerns one program stands in its [`ProgramPlan`].
     pub fn plan(&self, target: &dyn Target) -> Result<LoadPlan<'a>> {
-        self.plan_programs(target, |p| p.autoload)
+        let operations = self.struct_ops_programs();
+        self.plan_programs(target, |p| {
+            if p.is_struct_ops() { operations.contains(&p.function) } else { p.autoload }
+        })
     }
 
     /// Plans the programs that `wanted` picks.
@@ -100,11 +107,14 @@ impl<'a> ObjectSpec<'a> {
         let relocations =
             CoreRelocations::resolve(self, linked.iter().filter_map(|l| l.as_ref().ok()), target.types());
         let ext = ExtIndex::new(self);
+        let struct_ops = struct_ops::plan::Resolved::new(self, &chosen, target.types());
         let plans = chosen.iter().zip(linked).map(|(program, linked)| ProgramPlan {
             name: program.name,
             section: program.section,
             function: program.function,
-            code: linked.and_then(|linked| self.program_code(program, linked, &relocations, &ext, target)),
+            code: self
+                .attach_point(program, &struct_ops, target)
+                .and_then(|attach| self.program_code(program, attach, linked?, &relocations, &ext)),
         });
         let programs: Vec<ProgramPlan<'a>> = plans.collect();
         let used = self.used_maps(&programs);
@@ -113,7 +123,11 @@ impl<'a> ObjectSpec<'a> {
             license: self.license,
             kernel_version: self.kernel_version,
             btf: self.btf.as_ref().map(|btf| self.kernel_btf(btf, target)).transpose()?,
-            maps: maps.map(|(i, map)| (MapIdx(i as u32), fit_map(map, target))).collect(),
+            maps: maps
+                .map(|(i, map)| (MapIdx(i as u32), fit_map(map, target)))
+                .map(|(idx, map)| (idx, struct_ops.fit_map(idx, map)))
+                .collect(),
+            struct_ops,
             host_endian: self.endian() == Endian::HOST,
             programs,
         })
@@ -121,12 +135,14 @@ impl<'a> ObjectSpec<'a> {
 
     /// Declared maps are always created, since user space may want them; data sections only for programs that use them.
     fn used_maps(&self, programs: &[ProgramPlan<'_>]) -> Vec<bool> {
-        let mut used: Vec<bool> = self.maps.iter().map(|m| m.data_section.is_none()).collect();
+        let mut used: Vec<bool> =
+            self.maps.iter().map(|m| m.data_section.is_none() && m.autocreate).collect();
         for code in programs.iter().filter_map(|p| p.code.as_ref().ok()) {
             for (_, operand) in &code.operands {
                 let (Operand::Map(map) | Operand::MapValue { map, .. }) = operand else { continue };
-                if let Some(used) = used.get_mut(map.0 as usize) {
-                    *used = true;
+                if let (Some(used), Some(map)) = (used.get_mut(map.0 as usize), self.maps.get(map.0 as usize))
+                {
+                    *used = map.autocreate;
                 }
             }
         }
@@ -136,10 +152,10 @@ impl<'a> ObjectSpec<'a> {
     fn program_code(
         &self,
         program: &ProgramSpec<'a>,
+        attach: AttachPoint,
         linked: Linked,
         relocations: &CoreRelocations,
         ext: &Result<ExtIndex<'_>>,
-        target: &dyn Target,
     ) -> Result<ProgramCode> {
         let kind = program.kind.kind.ok_or_else(|| Error::UnknownKind { section: program.section.into() })?;
         let Linked { mut insns, operands, parts } = linked;
@@ -155,13 +171,40 @@ impl<'a> ObjectSpec<'a> {
             kind,
             flags: if kind.sleepable { F_SLEEPABLE } else { 0 }
                 | if kind.xdp_frags { F_XDP_HAS_FRAGS } else { 0 },
-            attach_btf_id: attach_btf_id(kind, &program.kind, program.section, target)?,
+            attach,
             insns,
             operands,
             func_info,
             line_info,
             poisoned,
         })
+    }
+
+    /// What a program is loaded for.
+    fn attach_point(
+        &self,
+        program: &ProgramSpec<'_>,
+        struct_ops: &struct_ops::plan::Resolved,
+        target: &dyn Target,
+    ) -> Result<AttachPoint> {
+        if program.is_struct_ops() {
+            return struct_ops.attach_point(self, program);
+        }
+        let kind = program.kind.kind.ok_or_else(|| Error::UnknownKind { section: program.section.into() })?;
+        let function = program.attach_function.as_deref().or(program.kind.target).filter(|f| !f.is_empty());
+        let name = SectionName { target: function, ..program.kind };
+        let (btf_id, to) = match (kind.btf_target, &program.attach_to) {
+            (BtfTarget::None, _) => (BtfId::VOID, AttachTo::Kernel),
+            (BtfTarget::Program, None) => {
+                return Err(Error::NoTargetProgram { section: program.section.into() });
+            }
+            (_, None) => (attach_btf_id(kind, &name, program.section, target)?, AttachTo::Kernel),
+            (_, Some(to)) => {
+                let missing = || Error::MissingTarget { section: program.section.into() };
+                (to.function(function.ok_or_else(missing)?)?, AttachTo::Program(to.clone()))
+            }
+        };
+        Ok(AttachPoint { btf_id, attach_type: kind.attach_type, to })
     }
 
     /// The object's BTF as the target's kernel takes it. Types keep their ids.
@@ -213,11 +256,10 @@ fn attach_btf_id(
     target: &dyn Target,
 ) -> Result<BtfId> {
     let (prefix, btf_kind) = match kind.btf_target {
-        BtfTarget::None => return Ok(BtfId::VOID),
+        // Which program's is said beside the section.
+        BtfTarget::None | BtfTarget::Program => return Ok(BtfId::VOID),
         BtfTarget::Function(prefix) => (prefix, Kind::Func),
         BtfTarget::Typedef(prefix) => (prefix, Kind::Typedef),
-        // Which program is said when it is loaded.
-        BtfTarget::Program => return Ok(BtfId::VOID),
     };
     let hook = name
         .target

@@ -1,4 +1,5 @@
 //! Programs to hooks. An attachment lasts as long as its [`Link`](crate::link::Link).
 
 mod perf_event;
+mod struct_ops;
 mod tracepoint;

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::kernel::Kernel;
 use crate::map::Map;
 use crate::map_def::{Contents, MapSpec, Slot};
+use crate::object::MapIdx;
 use crate::program::Program;
 
 /// Types whose keys and values have no BTF in the kernel (it refuses them, or they are fds).
@@ -36,7 +37,14 @@ fn takes_btf(map_type: MapType) -> bool {
 }
 
 impl<K: Kernel> Loader<'_, '_, K> {
-    pub(super) fn map(&self, spec: &MapSpec<'_>) -> Result<Map> {
+    pub(super) fn any_map(&self, idx: MapIdx, spec: &MapSpec<'_>) -> Result<Map> {
+        match self.plan.struct_ops.map(idx) {
+            Some(ops) => self.struct_ops_map(spec, ops.as_ref().map_err(Error::clone)?),
+            None => self.map(spec),
+        }
+    }
+
+    fn map(&self, spec: &MapSpec<'_>) -> Result<Map> {
         let fd = create_map(spec, self.kernel, self.btf.as_ref())?;
         if let Contents::Data(data) = &spec.contents {
             let mut value = data.to_vec();
@@ -147,6 +155,6 @@ impl MapSpec<'_> {
     }
 }
 
-fn map_error(spec: &MapSpec<'_>, error: bpf_sys::Error) -> Error {
+pub(super) fn map_error(spec: &MapSpec<'_>, error: bpf_sys::Error) -> Error {
     Error::MapCreate { map: spec.name.to_string(), map_type: spec.map_type, error }
 }

@@ -2,6 +2,7 @@
 
 mod maps;
 mod programs;
+mod struct_ops;
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -14,6 +15,7 @@ use crate::map::Map;
 use crate::object::MapIdx;
 use crate::plan::LoadPlan;
 use crate::program::Program;
+use crate::struct_ops::Operations;
 use crate::verifier_log::{Context, VerifierLog};
 
 /// What became of a plan: each map and program, or why it is not there.
@@ -23,6 +25,8 @@ pub struct Loaded {
     pub maps: Vec<(String, Result<Map>)>,
     /// Programs by name, in the plan's order.
     pub programs: Vec<(String, Result<Program>)>,
+    /// What the maps of operations among `maps` are to hold.
+    pub struct_ops: Vec<Operations>,
     /// Why the kernel refuses the object's BTF, if it does. What needs none is loaded without: maps have no types then,
     /// and programs no line numbers.
     pub btf_error: Option<Error>,
@@ -35,6 +39,8 @@ pub struct Object {
     pub maps: Vec<Map>,
     /// Programs.
     pub programs: Vec<Program>,
+    /// What the maps of operations among `maps` are to hold.
+    pub struct_ops: Vec<Operations>,
 }
 
 impl Loaded {
@@ -47,6 +53,7 @@ impl Loaded {
         Ok(Object {
             maps: self.maps.into_iter().map(|(_, map)| map).collect::<Result<_>>()?,
             programs: self.programs.into_iter().map(|(_, program)| program).collect::<Result<_>>()?,
+            struct_ops: self.struct_ops,
         })
     }
 }
@@ -59,6 +66,15 @@ impl Object {
     /// There is none.
     pub fn map(&self, name: &str) -> Result<&Map> {
         self.maps.iter().find(|m| m.name == name).ok_or_else(|| Error::NoSuchMap { name: name.into() })
+    }
+
+    /// The operations of the map of that name.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn struct_ops(&self, map: &str) -> Result<&Operations> {
+        self.struct_ops.iter().find(|o| o.name == map).ok_or_else(|| Error::NoSuchMap { name: map.into() })
     }
 
     /// The program of that name.
@@ -91,8 +107,11 @@ impl LoadPlan<'_> {
             Some(Err(error)) => (None, Some(error)),
         };
         let mut loader = Loader { plan: self, kernel, btf, license, maps: HashMap::new() };
-        let maps =
-            self.maps.iter().map(|(_, spec)| (spec.name.to_string(), loader.map(spec))).collect::<Vec<_>>();
+        let maps = self
+            .maps
+            .iter()
+            .map(|(idx, spec)| (spec.name.to_string(), loader.any_map(*idx, spec)))
+            .collect::<Vec<_>>();
         for (idx, map) in self.maps.iter().map(|(idx, _)| idx).zip(&maps) {
             if let (_, Ok(map)) = map {
                 loader.maps.insert(*idx, map.try_clone_fd()?);
@@ -114,9 +133,10 @@ impl LoadPlan<'_> {
                 *map = Err(e);
             }
         }
+        let struct_ops = loader.operations(&maps, &programs)?;
         let names = self.programs.iter().map(|p| p.name.to_owned());
         let programs = names.zip(programs).collect();
-        Ok(Loaded { programs, maps, btf_error })
+        Ok(Loaded { programs, maps, struct_ops, btf_error })
     }
 }
 

@@ -4,9 +4,10 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use bpf_sys::prog::{ExtRecords, ProgLoad};
 use bpf_sys::uapi::insn;
-use bpf_sys::{Errno, Insn, Log, ObjName};
+use bpf_sys::{BtfFd, Errno, Insn, Log, ObjName};
 
 use super::Loader;
+use crate::attach_to::AttachTo;
 use crate::error::{Error, Result};
 use crate::insn::Operand;
 use crate::kernel::Kernel;
@@ -19,6 +20,7 @@ impl<K: Kernel> Loader<'_, '_, K> {
         let in_program = |error| Error::InProgram { program: plan.name.into(), error: Box::new(error) };
         let insns = self.bind_operands(code).map_err(in_program)?;
         let btf = if code.func_info.is_empty() { None } else { self.btf.as_ref() };
+        let module = self.module_btf(&code.attach.to).map_err(in_program)?;
         let load = ProgLoad {
             prog_type: code.kind.prog_type,
             insns: &insns,
@@ -26,11 +28,15 @@ impl<K: Kernel> Loader<'_, '_, K> {
             kern_version: self.plan.kernel_version,
             flags: code.flags,
             name: ObjName::new(plan.name),
-            expected_attach_type: code.kind.attach_type,
+            expected_attach_type: code.attach.attach_type,
             btf: btf.map(AsFd::as_fd),
             func_info: ExtRecords { bytes: &code.func_info, record_size: 8 },
             line_info: ExtRecords { bytes: &code.line_info, record_size: 16 },
-            attach_btf_id: code.attach_btf_id.0,
+            attach_btf_id: code.attach.btf_id.0,
+            attach_to: match &code.attach.to {
+                AttachTo::Program(program) => Some(program.fd().as_fd()),
+                _ => module.as_ref().map(AsFd::as_fd),
+            },
             ..ProgLoad::default()
         };
         match self.kernel.load_program(&load, None) {
@@ -46,6 +52,13 @@ impl<K: Kernel> Loader<'_, '_, K> {
                 }))
             }
         }
+    }
+
+    /// The BTF of the module that a program is loaded for, if it is one.
+    pub(super) fn module_btf(&self, to: &AttachTo) -> Result<Option<BtfFd>> {
+        let AttachTo::Module(name) = to else { return Ok(None) };
+        let found = self.kernel.module_btf(name)?;
+        found.map(Some).ok_or_else(|| Error::NoSuchTarget { name: format!("module {name}") })
     }
 
     /// Instructions with the maps' descriptors in them.
