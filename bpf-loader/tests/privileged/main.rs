@@ -1,5 +1,6 @@
 //! Objects into the running kernel, attached, and made to run. Needs root, and says so when it skips.
 
+mod freplace;
 mod struct_ops;
 mod tracepoints;
 
