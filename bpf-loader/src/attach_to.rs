@@ -5,8 +5,11 @@ use std::sync::Arc;
 use bpf_sys::uapi::info::ProgInfo;
 use bpf_sys::{AttachType, ProgFd, btf, prog};
 
+use crate::attach_target::Hook;
 use crate::btf::{Btf, BtfId, Kind};
 use crate::error::{Error, Result};
+use crate::kind::{BtfTarget, SectionName};
+use crate::object::ProgramSpec;
 
 /// What `attach_btf_id` and `expected_attach_type` of `BPF_PROG_LOAD` say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +49,16 @@ impl PartialEq for TargetProgram {
 }
 
 impl Eq for TargetProgram {}
+
+impl AttachTo {
+    /// The module, if it is one.
+    pub fn module(&self) -> Option<&str> {
+        match self {
+            Self::Module(name) => Some(name),
+            _ => None,
+        }
+    }
+}
 
 impl TargetProgram {
     /// The program behind a descriptor, with its BTF, which only CAP_SYS_ADMIN may read.
@@ -96,5 +109,32 @@ impl TargetProgram {
     pub fn function(&self, name: &str) -> Result<BtfId> {
         let found = self.btf.find_by_name(name, Kind::Func);
         found.ok_or_else(|| Error::NoSuchTarget { name: format!("function {name} in program {}", self.id) })
+    }
+}
+
+impl ProgramSpec<'_> {
+    /// The section's name with the function that counts.
+    fn section_name(&self) -> SectionName<'_> {
+        SectionName { target: self.attach_function.as_deref().or(self.kind.target), ..self.kind }
+    }
+
+    /// What it names in the kernel's BTF, unless it is for a function of another program.
+    pub(crate) fn hook(&self) -> Result<Option<Hook<'_>>> {
+        if self.attach_to.is_some() { Ok(None) } else { Hook::of(&self.section_name(), self.section) }
+    }
+
+    /// The function of another program that it is for, if it is.
+    pub(crate) fn target_function(&self) -> Result<Option<(&str, &TargetProgram)>> {
+        let wanted = self.kind.kind.map_or(BtfTarget::None, |kind| kind.btf_target);
+        let section = || self.section.to_owned();
+        match (wanted, &self.attach_to) {
+            (BtfTarget::None, _) => Ok(None),
+            (BtfTarget::Program, None) => Err(Error::NoTargetProgram { section: section() }),
+            (_, None) => Ok(None),
+            (_, Some(target)) => {
+                let function = self.section_name().target.filter(|function| !function.is_empty());
+                Ok(Some((function.ok_or_else(|| Error::MissingTarget { section: section() })?, target)))
+            }
+        }
     }
 }

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attach;
+mod attach_target;
 pub mod attach_to;
 pub mod btf;
 pub mod bytes;
@@ -17,11 +18,13 @@ pub mod core_relo;
 mod elf;
 mod error;
 mod ext_plan;
+pub mod externs;
 pub mod features;
 pub mod fuel;
 pub mod insn;
 pub mod inspect;
 pub mod kernel;
+mod kernel_names;
 pub mod kind;
 pub mod link;
 pub mod load;

@@ -1,19 +1,23 @@
 //! What will be asked of the kernel: a pure function of the object and a [`Target`].
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use bpf_sys::{Insn, MapType};
 
+use crate::attach_target::Hook;
 use crate::attach_to::{AttachPoint, AttachTo};
-use crate::btf::{Btf, BtfId, Kind, datasec, sanitize};
+use crate::btf::{Btf, BtfId, datasec, sanitize};
 use crate::bytes::Endian;
 use crate::core_plan::CoreRelocations;
 use crate::elf::{Binding, SymbolKind, SymbolSection};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, excerpt};
 use crate::ext_plan::{ExtIndex, ExtInfo};
+use crate::externs::{Applied, Resolved};
 use crate::insn::{InsnIdx, Operand};
-use crate::kind::{BtfTarget, ProgramKind, SectionName};
-use crate::map_def::MapSpec;
+use crate::kernel_names::KernelNames;
+use crate::kind::ProgramKind;
+use crate::map_def::{Contents, KCONFIG, MapSpec};
 use crate::object::{FunctionIdx, MapIdx, ObjectSpec, ProgramSpec};
 use crate::struct_ops;
 use crate::subprog::{self, Budget, Linked};
@@ -59,6 +63,9 @@ pub struct ProgramCode {
     pub flags: u32,
     /// What it is loaded for.
     pub attach: AttachPoint,
+    /// Modules whose variables and functions the program uses. A call of a module's function has, as its offset, the index
+    /// of the module here plus one.
+    pub modules: Vec<String>,
     /// Instructions; only what `operands` names is not final.
     pub insns: Vec<Insn>,
     /// What refers to maps, sorted by instruction.
@@ -67,8 +74,15 @@ pub struct ProgramCode {
     pub func_info: Vec<u8>,
     /// `struct bpf_line_info` records of 16 bytes in host order; empty if there are none.
     pub line_info: Vec<u8>,
-    /// Instructions that were poisoned because the target has no such type or member, and what they asked for.
+    /// Instructions that were poisoned because the target has no such type, member or function, and what they asked for.
     pub poisoned: Vec<(InsnIdx, String)>,
+}
+
+/// What was found out for all programs of a plan.
+struct Answers<'p, 'a> {
+    relocations: &'p CoreRelocations,
+    ext: &'p Result<ExtIndex<'p>>,
+    externs: &'p Resolved<'p, 'a>,
 }
 
 /// `BPF_F_SLEEPABLE`.
@@ -108,13 +122,25 @@ impl<'a> ObjectSpec<'a> {
             CoreRelocations::resolve(self, linked.iter().filter_map(|l| l.as_ref().ok()), target.types());
         let ext = ExtIndex::new(self);
         let struct_ops = struct_ops::plan::Resolved::new(self, &chosen, target.types());
-        let plans = chosen.iter().zip(linked).map(|(program, linked)| ProgramPlan {
+        let hooks: Vec<Result<Option<Hook<'_>>>> = chosen.iter().map(|p| p.hook()).collect();
+        let operands = linked.iter().filter_map(|l| l.as_ref().ok()).flat_map(|l| &l.operands);
+        let asked = self.externs.asked(operands);
+        let mut requests = self.externs.requests(&asked);
+        requests.extend(hooks.iter().filter_map(|h| Some(h.as_ref().ok()?.as_ref()?.request())));
+        let names = KernelNames::find(&requests, target.types());
+        let kconfig_map = self.maps.iter().position(MapSpec::is_kconfig).map(|i| MapIdx(i as u32));
+        let object = (self.btf.as_ref(), self.endian());
+        let externs = self.externs.resolve(&asked, object, &names, kconfig_map, target);
+        let answers = Answers { relocations: &relocations, ext: &ext, externs: &externs };
+        let plans = chosen.iter().zip(linked).zip(&hooks).map(|((program, linked), hook)| ProgramPlan {
             name: program.name,
             section: program.section,
             function: program.function,
-            code: self
-                .attach_point(program, &struct_ops, target)
-                .and_then(|attach| self.program_code(program, attach, linked?, &relocations, &ext)),
+            code: linked.and_then(|linked| {
+                let hook = hook.as_ref().map_err(Error::clone)?.as_ref();
+                let attach = self.attach_point(program, hook, &names, &struct_ops);
+                self.program_code(program, linked, &answers, attach)
+            }),
         });
         let programs: Vec<ProgramPlan<'a>> = plans.collect();
         let used = self.used_maps(&programs);
@@ -124,8 +150,14 @@ impl<'a> ObjectSpec<'a> {
             kernel_version: self.kernel_version,
             btf: self.btf.as_ref().map(|btf| self.kernel_btf(btf, target)).transpose()?,
             maps: maps
-                .map(|(i, map)| (MapIdx(i as u32), fit_map(map, target)))
-                .map(|(idx, map)| (idx, struct_ops.fit_map(idx, map)))
+                .map(|(i, map)| {
+                    let mut map = fit_map(map, target);
+                    if map.is_kconfig() {
+                        map.contents = Contents::Data(Cow::Owned(externs.kconfig().to_vec()));
+                    }
+                    let idx = MapIdx(i as u32);
+                    (idx, struct_ops.fit_map(idx, map))
+                })
                 .collect(),
             struct_ops,
             host_endian: self.endian() == Endian::HOST,
@@ -152,26 +184,25 @@ impl<'a> ObjectSpec<'a> {
     fn program_code(
         &self,
         program: &ProgramSpec<'a>,
-        attach: AttachPoint,
         linked: Linked,
-        relocations: &CoreRelocations,
-        ext: &Result<ExtIndex<'_>>,
+        answers: &Answers<'_, 'a>,
+        attach: Result<AttachPoint>,
     ) -> Result<ProgramCode> {
         let kind = program.kind.kind.ok_or_else(|| Error::UnknownKind { section: program.section.into() })?;
-        let Linked { mut insns, operands, parts } = linked;
-        if let Some((_, Operand::Extern { symbol, .. })) =
-            operands.iter().find(|(_, operand)| matches!(operand, Operand::Extern { .. }))
-        {
-            return Err(Error::Extern { name: subprog::extern_name(self, *symbol)?.into() });
-        }
-        let poisoned = relocations.patch(self, &parts, &mut insns)?;
-        let ext = ext.as_ref().map_err(Error::clone)?;
+        let Linked { mut insns, mut operands, parts } = linked;
+        let name = |symbol| subprog::extern_name(self, symbol).map(excerpt);
+        let Applied { modules, poisoned: calls } = answers.externs.apply(&mut insns, &mut operands, name)?;
+        let mut poisoned = answers.relocations.patch(self, &parts, &mut insns)?;
+        poisoned.extend(calls);
+        let attach = attach?;
+        let ext = answers.ext.as_ref().map_err(Error::clone)?;
         let ExtInfo { func_info, line_info } = ext.relocate(self, &parts)?;
         Ok(ProgramCode {
             kind,
             flags: if kind.sleepable { F_SLEEPABLE } else { 0 }
                 | if kind.xdp_frags { F_XDP_HAS_FRAGS } else { 0 },
             attach,
+            modules,
             insns,
             operands,
             func_info,
@@ -184,25 +215,20 @@ impl<'a> ObjectSpec<'a> {
     fn attach_point(
         &self,
         program: &ProgramSpec<'_>,
+        hook: Option<&Hook<'_>>,
+        names: &KernelNames<'_, '_>,
         struct_ops: &struct_ops::plan::Resolved,
-        target: &dyn Target,
     ) -> Result<AttachPoint> {
         if program.is_struct_ops() {
             return struct_ops.attach_point(self, program);
         }
         let kind = program.kind.kind.ok_or_else(|| Error::UnknownKind { section: program.section.into() })?;
-        let function = program.attach_function.as_deref().or(program.kind.target).filter(|f| !f.is_empty());
-        let name = SectionName { target: function, ..program.kind };
-        let (btf_id, to) = match (kind.btf_target, &program.attach_to) {
-            (BtfTarget::None, _) => (BtfId::VOID, AttachTo::Kernel),
-            (BtfTarget::Program, None) => {
-                return Err(Error::NoTargetProgram { section: program.section.into() });
+        let (btf_id, to) = match (hook, program.target_function()?) {
+            (Some(hook), _) => hook.resolve(names, program.section)?,
+            (None, Some((function, target))) => {
+                (target.function(function)?, AttachTo::Program(target.clone()))
             }
-            (_, None) => (attach_btf_id(kind, &name, program.section, target)?, AttachTo::Kernel),
-            (_, Some(to)) => {
-                let missing = || Error::MissingTarget { section: program.section.into() };
-                (to.function(function.ok_or_else(missing)?)?, AttachTo::Program(to.clone()))
-            }
+            (None, None) => (BtfId::VOID, AttachTo::Kernel),
         };
         Ok(AttachPoint { btf_id, attach_type: kind.attach_type, to })
     }
@@ -224,6 +250,13 @@ impl<'a> ObjectSpec<'a> {
                 }
             }
         }
+        // Externs are placed by no section of the file.
+        for one in self.externs.all() {
+            if let Some(variable) = one.kconfig() {
+                symbols.insert(one.name, datasec::Symbol { offset: variable.offset, hidden: false });
+            }
+        }
+        sections.insert(KCONFIG, self.externs.kconfig_size());
         let filled =
             datasec::fill(btf, |name| sections.get(name).copied(), |_, var| symbols.get(var).copied())?;
         sanitize::sanitize(&Btf::parse(filled)?, &target.features().btf)
@@ -246,29 +279,4 @@ fn fit_map<'a>(map: &MapSpec<'a>, target: &dyn Target) -> MapSpec<'a> {
     }
     map.inner = map.inner.map(|inner| Box::new(fit_map(&inner, target)));
     map
-}
-
-/// Id of what a program names in the kernel's BTF.
-fn attach_btf_id(
-    kind: &ProgramKind,
-    name: &SectionName<'_>,
-    section: &str,
-    target: &dyn Target,
-) -> Result<BtfId> {
-    let (prefix, btf_kind) = match kind.btf_target {
-        // Which program's is said beside the section.
-        BtfTarget::None | BtfTarget::Program => return Ok(BtfId::VOID),
-        BtfTarget::Function(prefix) => (prefix, Kind::Func),
-        BtfTarget::Typedef(prefix) => (prefix, Kind::Typedef),
-    };
-    let hook = name
-        .target
-        .filter(|t| !t.is_empty())
-        .ok_or_else(|| Error::MissingTarget { section: section.into() })?;
-    let wanted = format!("{prefix}{hook}");
-    let btf = target
-        .types()
-        .vmlinux()?
-        .ok_or_else(|| Error::NoKernelBtf { needed_by: format!("section {section}") })?;
-    btf.find_by_name(&wanted, btf_kind).ok_or(Error::NoSuchTarget { name: wanted })
 }

@@ -62,10 +62,6 @@ impl<F: Fn(&Asked) -> Option<Errno>> Kernel for Picky<F> {
         self.running.load_btf(data, log)
     }
 
-    fn module_btf(&self, module: &str) -> Result<Option<BtfFd>> {
-        self.running.module_btf(module)
-    }
-
     fn load_program(&self, program: &ProgLoad<'_>, log: Option<&mut Log<'_>>) -> Result<ProgFd> {
         self.running.load_program(program, log)
     }

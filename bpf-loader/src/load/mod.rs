@@ -106,7 +106,14 @@ impl LoadPlan<'_> {
             Some(Ok(fd)) => (Some(fd), None),
             Some(Err(error)) => (None, Some(error)),
         };
-        let mut loader = Loader { plan: self, kernel, btf, license, maps: HashMap::new() };
+        let mut loader = Loader {
+            plan: self,
+            kernel,
+            btf,
+            license,
+            maps: HashMap::new(),
+            modules: self.open_modules(kernel),
+        };
         let maps = self
             .maps
             .iter()
@@ -140,12 +147,30 @@ impl LoadPlan<'_> {
     }
 }
 
+impl LoadPlan<'_> {
+    /// The BTF of each module that a program or map refers to.
+    fn open_modules(&self, kernel: &impl Kernel) -> HashMap<&str, bpf_sys::Result<BtfFd>> {
+        let mut opened = HashMap::new();
+        for code in self.programs.iter().filter_map(|p| p.code.as_ref().ok()) {
+            for module in code.modules.iter().map(String::as_str).chain(code.attach.to.module()) {
+                opened.entry(module).or_insert_with(|| kernel.module_btf(module));
+            }
+        }
+        for module in self.struct_ops.modules() {
+            opened.entry(module).or_insert_with(|| kernel.module_btf(module));
+        }
+        opened
+    }
+}
+
 struct Loader<'p, 'a, K> {
     plan: &'p LoadPlan<'a>,
     kernel: &'p K,
     btf: Option<BtfFd>,
     license: CString,
     maps: HashMap<MapIdx, MapFd>,
+    /// BTF of the modules that programs refer to.
+    modules: HashMap<&'p str, bpf_sys::Result<BtfFd>>,
 }
 
 impl<K> Loader<'_, '_, K> {

@@ -8,7 +8,6 @@ use bpf_sys::{Errno, ObjName};
 
 use super::Loader;
 use super::maps::map_error;
-use crate::attach_to::AttachTo;
 use crate::error::{Error, Result};
 use crate::kernel::Kernel;
 use crate::map::Map;
@@ -18,10 +17,7 @@ use crate::struct_ops::{KernelOps, Operations};
 
 impl<K: Kernel> Loader<'_, '_, K> {
     pub(super) fn struct_ops_map(&self, spec: &MapSpec<'_>, ops: &KernelOps) -> Result<Map> {
-        let module = match &ops.module {
-            Some(name) => self.module_btf(&AttachTo::Module(name.clone()))?,
-            None => None,
-        };
+        let module = ops.module.as_ref().map(|name| self.module(name)).transpose()?;
         let create = MapCreate {
             map_type: spec.map_type,
             key_size: spec.key_size,
@@ -32,7 +28,7 @@ impl<K: Kernel> Loader<'_, '_, K> {
             // The kernel asks for it although it takes no type from it.
             btf: self.btf.as_ref().map(AsFd::as_fd),
             btf_vmlinux_value_type_id: ops.value_type.0,
-            value_type_btf: module.as_ref().map(AsFd::as_fd),
+            value_type_btf: module.map(AsFd::as_fd),
             ..MapCreate::default()
         };
         match self.kernel.create_map(&create) {

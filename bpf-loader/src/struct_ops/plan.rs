@@ -84,6 +84,11 @@ impl Resolved {
         self.maps.get(&idx)
     }
 
+    /// The modules that have the operations.
+    pub(crate) fn modules(&self) -> impl Iterator<Item = &str> {
+        self.maps.values().filter_map(|map| map.as_ref().ok()?.module.as_deref())
+    }
+
     /// The map as it is to be created.
     pub(crate) fn fit_map<'a>(&self, idx: MapIdx, mut map: MapSpec<'a>) -> MapSpec<'a> {
         if let Some(Ok(ops)) = self.maps.get(&idx) {

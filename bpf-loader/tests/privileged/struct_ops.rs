@@ -9,7 +9,7 @@ use bpf_loader::load::{Loaded, Object};
 use bpf_loader::object::ObjectSpec;
 use bpf_loader::target::RunningTarget;
 
-use crate::{kernel_has, parse, permitted, read_global, skip};
+use crate::{kernel_has, parse, permitted, read_global};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/tcp_congestion.bpf.o");
 
@@ -122,14 +122,6 @@ fn what_no_created_map_names_is_an_error_only_if_asked_for() {
     assert_eq!(loaded.contains(&"second_avoid"), kernel_has(LINKS));
     assert!(!loaded.contains(&"named_by_none") && !loaded.contains(&"of_no_kernel"), "{loaded:?}");
 
-    let Some(object) = load_possible(|spec| {
-        // Of a program that is not there.
-        spec.map_mut("plain").unwrap().autocreate = false;
-    }) else {
-        return;
-    };
-    assert!(object.struct_ops("plain").is_err());
-    if !kernel_has(LINKS) {
-        skip::<()>("links of operations: they need Linux 6.4");
-    }
+    let object = load_possible(|spec| spec.map_mut("plain").unwrap().autocreate = false).unwrap();
+    assert!(object.struct_ops("plain").is_err() && object.program("plain_avoid").is_err());
 }
