@@ -358,10 +358,29 @@ pub enum Error {
         /// The map.
         map: String,
     },
-    /// A map of operations (`struct_ops`), whose creation this loader does not support yet.
+    /// A map of operations (`struct_ops`) makes no sense, or does not fit the kernel.
     StructOps {
         /// The map.
         map: String,
+        /// The member; empty for the whole.
+        member: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A `struct_ops` program that no map of operations names: what it implements is not known.
+    StructOpsUnused {
+        /// The program.
+        program: String,
+    },
+    /// The program replaces a function of another program, which is not given.
+    NoTargetProgram {
+        /// The program's section.
+        section: String,
+    },
+    /// A program of which a function is to be replaced or traced has no BTF to find it in.
+    TargetProgramWithoutBtf {
+        /// Its id.
+        id: u32,
     },
     /// A member of a map's declaration makes no sense.
     MapMember {
@@ -556,6 +575,13 @@ pub enum Error {
     Ring(RingFault),
     /// A kernel call failed.
     Kernel(bpf_sys::Error),
+    /// Something that concerns one map.
+    InMap {
+        /// The map.
+        map: String,
+        /// What.
+        error: Box<Error>,
+    },
     /// Something that concerns one program.
     InProgram {
         /// The program.
@@ -584,7 +610,7 @@ impl Error {
             | Self::MapCreate { error, .. }
             | Self::ProgramLoad { error, .. } => error.errno(),
             Self::Unsupported { error, .. } | Self::Kernel(error) => error.errno(),
-            Self::InProgram { error, .. } => error.errno(),
+            Self::InMap { error, .. } | Self::InProgram { error, .. } => error.errno(),
             _ => None,
         }
     }

@@ -116,7 +116,17 @@ impl fmt::Display for Error {
                 write!(f, "byte {offset} of section {} is neither a map nor data", section.0)
             }
             Self::MapWithoutBtf { map } => write!(f, "map {map} is not described by the object's BTF"),
-            Self::StructOps { map } => write!(f, "map {map}: struct_ops is not supported yet"),
+            Self::StructOps { map, member, reason } if member.is_empty() => write!(f, "map {map}: {reason}"),
+            Self::StructOps { map, member, reason } => write!(f, "map {map}, {member}: {reason}"),
+            Self::StructOpsUnused { program } => {
+                write!(f, "no map of operations names {program}, so what it implements is not known")
+            }
+            Self::NoTargetProgram { section } => {
+                write!(f, "section {section} is for a function of another program: say of which (attach_to)")
+            }
+            Self::TargetProgramWithoutBtf { id } => {
+                write!(f, "program {id} was loaded without BTF, so its functions cannot be found")
+            }
             Self::MapMember { map, member, reason } if member.is_empty() => write!(f, "map {map}: {reason}"),
             Self::MapMember { map, member, reason } => write!(f, "map {map}, {member}: {reason}"),
             Self::DataSectionSize { section, size } => {
@@ -187,6 +197,7 @@ impl fmt::Display for Error {
             Self::RecordTooLong { len, most } => write!(f, "a record of {len} bytes, where at most {most} fit"),
             Self::Ring(fault) => fault.fmt(f),
             Self::Kernel(e) => e.fmt(f),
+            Self::InMap { map, error } => write!(f, "map {map}: {error}"),
             Self::InProgram { program, error } => {
                 write!(f, "program {program}: ")?;
                 fmt::Display::fmt(error, f)

@@ -1,6 +1,8 @@
 //! Objects into the running kernel, attached, and made to run. Needs root, and says so when it skips.
 
+mod freplace;
 mod maps;
+mod struct_ops;
 mod tracepoints;
 
 use bpf_loader::kernel::RunningKernel;
@@ -53,9 +55,32 @@ fn permitted<T>(result: Result<T>) -> Option<T> {
 
 /// Refused for want of rights, not by the verifier. Root is refused by lockdown alone.
 fn may_not(error: &Error) -> bool {
-    let lockdown = std::fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
     let root = std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
-    error.errno() == Some(Errno::EPERM) && (!root || lockdown.contains('[') && !lockdown.contains("[none]"))
+    error.errno() == Some(Errno::EPERM) && (!root || is_locked_down())
+}
+
+/// As the kernel's security file system says, or, where that is not mounted, the kernel's log.
+fn is_locked_down() -> bool {
+    match std::fs::read_to_string("/sys/kernel/security/lockdown") {
+        Ok(modes) => !modes.contains("[none]"),
+        Err(_) => log_has("Kernel is locked down"),
+    }
+}
+
+/// Is there such a text in the kernel's log?
+fn log_has(text: &str) -> bool {
+    const O_NONBLOCK: i32 = 0o4000;
+    let mut options = std::fs::OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options.read(true), O_NONBLOCK);
+    let Ok(mut log) = options.open("/dev/kmsg") else { return false };
+    let mut record = vec![0; 8192];
+    // A record at a time, and an error at the end.
+    while let Ok(len) = std::io::Read::read(&mut log, &mut record) {
+        if String::from_utf8_lossy(&record[..len]).contains(text) {
+            return true;
+        }
+    }
+    false
 }
 
 /// The present value of a global variable of 8 bytes.
