@@ -535,6 +535,25 @@ pub enum Error {
         /// Id of the map that is there.
         found: u32,
     },
+    /// The name of the program's section does not say what to attach it to, or not all of it.
+    NoAutoAttach {
+        /// The section.
+        section: String,
+    },
+    /// What to attach to makes no sense.
+    AttachTarget {
+        /// What.
+        target: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A file has no function or probe of that name.
+    NoSuchSymbol {
+        /// The file.
+        path: PathBuf,
+        /// The name, or a pattern of names.
+        name: String,
+    },
     /// Something that only BPF links can was asked of an attachment by older means.
     NotABpfLink {
         /// What, as in "the attachment cannot ...".

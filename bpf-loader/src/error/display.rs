@@ -156,6 +156,11 @@ impl fmt::Display for Error {
             Self::Unsupported { feature, min_kernel: (major, minor), error } => {
                 write!(f, "{feature}: needs Linux {major}.{minor} ({error})")
             }
+            Self::NoAutoAttach { section } => {
+                write!(f, "section {section} does not say all about what to attach the program to")
+            }
+            Self::AttachTarget { target, reason } => write!(f, "{target}: {reason}"),
+            Self::NoSuchSymbol { path, name } => write!(f, "{}: there is no {name}", path.display()),
             Self::NotABpfLink { operation } => {
                 write!(f, "the attachment cannot {operation}: it is no BPF link")
             }
