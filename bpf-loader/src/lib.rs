@@ -19,6 +19,7 @@ mod ext_plan;
 pub mod features;
 pub mod fuel;
 pub mod insn;
+pub mod inspect;
 pub mod kernel;
 pub mod kind;
 pub mod link;

@@ -14,7 +14,7 @@ use crate::map::Map;
 use crate::object::MapIdx;
 use crate::plan::LoadPlan;
 use crate::program::Program;
-use crate::verifier_log::VerifierLog;
+use crate::verifier_log::{Context, VerifierLog};
 
 /// What became of a plan: each map and program, or why it is not there.
 #[derive(Debug)]
@@ -146,7 +146,7 @@ fn load_btf(kernel: &impl Kernel, data: &[u8]) -> Result<BtfFd> {
         match kernel.load_btf(data, Some(&mut log)) {
             Ok(fd) => Ok(fd),
             Err(_) => {
-                let log = VerifierLog::new(&String::from_utf8_lossy(log.text()), &[]);
+                let log = VerifierLog::new(&String::from_utf8_lossy(log.text()), &Context::default());
                 Err(Error::BtfLoad { error, log: Box::new(log) })
             }
         }

@@ -12,7 +12,7 @@ use crate::insn::Operand;
 use crate::kernel::Kernel;
 use crate::plan::{ProgramCode, ProgramPlan};
 use crate::program::Program;
-use crate::verifier_log::VerifierLog;
+use crate::verifier_log::{Context, VerifierLog};
 
 impl<K: Kernel> Loader<'_, '_, K> {
     pub(super) fn program(&self, plan: &ProgramPlan<'_>, code: &ProgramCode) -> Result<Program> {
@@ -83,7 +83,13 @@ impl<K: Kernel> Loader<'_, '_, K> {
             let short =
                 result.is_err_and(|e| e.errno() == Some(Errno::ENOSPC)) || log.true_size as usize > size;
             if !short || size >= LARGEST {
-                return VerifierLog::new(&String::from_utf8_lossy(log.text()), &code.poisoned);
+                let context = Context {
+                    poisoned: &code.poisoned,
+                    line_info: &code.line_info,
+                    btf: self.plan.btf.as_deref(),
+                    truncated: short,
+                };
+                return VerifierLog::new(&String::from_utf8_lossy(log.text()), &context);
             }
             size = (log.true_size as usize).max(size * 4).min(LARGEST);
         }
