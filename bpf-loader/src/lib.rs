@@ -32,6 +32,7 @@ pub mod program;
 pub mod ring;
 mod subprog;
 pub mod target;
+pub mod test_run;
 pub mod verifier_log;
 
 pub use elf::{SectionIdx, SymbolIdx};

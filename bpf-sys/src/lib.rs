@@ -41,7 +41,31 @@ pub use uapi::insn::Insn;
 pub use uapi::kinds::{AttachType, Cmd, LinkType, MapType, PerfLinkType, ProgType, StatsType, TaskFdType};
 pub use uapi::perf::{PerfEventAttr, PerfType, RecordType};
 
+/// Version of the running kernel, as (major, minor): what `uname -r` begins with.
+pub fn kernel_version() -> (u8, u8) {
+    let uname = rustix::system::uname();
+    parse_version(&uname.release().to_string_lossy()).unwrap_or((0, 0))
+}
+
+fn parse_version(release: &str) -> Option<(u8, u8)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
 /// Bytes of a page of memory.
 pub fn page_size() -> usize {
     rustix::param::page_size()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        assert_eq!(parse_version("6.18.5-cloud-amd64"), Some((6, 18)));
+        assert_eq!(parse_version("7.2-rc1"), Some((7, 2)));
+        assert_eq!(parse_version("next"), None);
+        assert!(kernel_version() > (3, 0));
+    }
 }

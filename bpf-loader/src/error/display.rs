@@ -144,6 +144,9 @@ impl fmt::Display for Error {
             Self::Unsupported { feature, min_kernel: (major, minor), error } => {
                 write!(f, "{feature}: needs Linux {major}.{minor} ({error})")
             }
+            Self::WrongProgram { program_type, target } => {
+                write!(f, "programs of type {program_type} cannot be attached to {target}")
+            }
             Self::NotABpfLink { operation } => {
                 write!(f, "the attachment cannot {operation}: it is no BPF link")
             }
