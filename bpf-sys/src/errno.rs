@@ -1,6 +1,6 @@
 //! Errors of system calls: which call, and which errno.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// A Linux error number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,7 +109,13 @@ impl Default for Message {
 
 impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.split(|b| *b == 0).next().unwrap_or_default().escape_ascii())
+        for byte in self.0.iter().take_while(|b| **b != 0) {
+            match byte {
+                b' '..=b'~' => f.write_char(char::from(*byte))?,
+                _ => write!(f, "{}", byte.escape_ascii())?,
+            }
+        }
+        Ok(())
     }
 }
 

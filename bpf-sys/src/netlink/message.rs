@@ -87,6 +87,11 @@ impl Request {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
 
+    /// The fixed structure and the attributes so far, which some attributes hold whole (`VETH_INFO_PEER`).
+    pub fn body(&self) -> &[u8] {
+        self.bytes.get(HEADER..).unwrap_or_default()
+    }
+
     /// The bytes to send.
     pub(crate) fn finish(&mut self, call: &'static str, sequence: u32) -> Result<&[u8]> {
         let len = u32::try_from(self.bytes.len()).ok().filter(|_| !self.too_long);

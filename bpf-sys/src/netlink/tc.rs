@@ -169,11 +169,11 @@ impl RouteSocket {
         self.request("RTM_DELTFILTER (bpf)", request.attr_str(TCA_KIND, "bpf"))
     }
 
-    /// `RTM_GETTFILTER`: one filter.
+    /// `RTM_GETTFILTER`: one filter; `None` if it is of another kind.
     ///
     /// # Errors
     ///
-    /// `ENOENT`: there is no such filter.
+    /// `ENOENT`, `EINVAL`: there is no such filter.
     pub fn get_filter(&mut self, device: u32, direction: Direction, id: FilterId) -> Result<Option<Filter>> {
         let request = Request::new(RTM_GETTFILTER, 0, &filter_header(device, direction, id));
         self.filter("RTM_GETTFILTER (bpf)", request.attr_str(TCA_KIND, "bpf"))
