@@ -139,7 +139,9 @@ fn everything() {
     // A socket without a name is not asked for it.
     receiver.local_addr().unwrap();
 
-    std::fs::read("/proc/sys/kernel/ostype").unwrap();
+    // Each read is a hook.
+    let read = File::open("/proc/sys/kernel/ostype").unwrap().read(&mut buffer);
+    assert_eq!(read.unwrap(), "Linux\n".len());
     File::open("/dev/null").unwrap();
     for _ in 0..3 {
         rustix::net::sockopt::socket_type(&sender).unwrap();

@@ -1,6 +1,6 @@
 //! Network namespaces and devices that tests make for themselves.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
 use bpf_sys::netlink::{Request, RouteSocket};
@@ -55,15 +55,16 @@ pub fn up(device: u32) {
     socket.request("RTM_NEWLINK (up)", Request::new(RTM_NEWLINK, 0, &interface(device, IFF_UP))).unwrap();
 }
 
-/// Gives a device an IPv4 address with 24 bits of network, and brings it up.
-pub fn address(device: u32, address: Ipv4Addr) {
-    let mut fixed = [2, 24, 0, 0, 0, 0, 0, 0];
+/// Gives a device an address with so many bits of network, and brings it up.
+pub fn address(device: u32, address: IpAddr, prefix_len: u8) {
+    const IFA_F_NODAD: u8 = 2;
+    let (family, octets) = match address {
+        IpAddr::V4(address) => (2, address.octets().to_vec()),
+        IpAddr::V6(address) => (10, address.octets().to_vec()),
+    };
+    let mut fixed = [family, prefix_len, IFA_F_NODAD, 0, 0, 0, 0, 0];
     fixed[4..].copy_from_slice(&device.to_ne_bytes());
-    let broadcast = Ipv4Addr::from(u32::from(address) | 0xff);
-    let request = Request::new(RTM_NEWADDR, CREATE, &fixed)
-        .attr(1, &address.octets())
-        .attr(2, &address.octets())
-        .attr(4, &broadcast.octets());
+    let request = Request::new(RTM_NEWADDR, CREATE, &fixed).attr(1, &octets).attr(2, &octets);
     RouteSocket::open().unwrap().request("RTM_NEWADDR", request).unwrap();
     up(device);
 }

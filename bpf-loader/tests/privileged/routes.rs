@@ -7,7 +7,7 @@ use bpf_loader::attach::Route;
 use bpf_sys::Errno;
 use bpf_sys::netlink::{Request, RouteSocket};
 
-use crate::namespace::{LOOPBACK, in_namespace, pair, settle, up};
+use crate::namespace::{LOOPBACK, address, in_namespace, pair, settle};
 use crate::{load_possible, read_global, skip};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/packets.bpf.o");
@@ -74,7 +74,7 @@ fn a_program_ends_a_segment() {
     in_namespace(move || {
         let [network, first, second] = [1, 2, 3].map(|n| Ipv6Addr::new(0xfd00, n, 0, 0, 0, 0, 0, 1));
         let Some((device, _)) = pair("veth") else { return };
-        up(device);
+        address(device, Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 1).into(), 64);
         let Some(()) = segments(device, network, first, second) else { return };
         let route = Route { destination: IpAddr::V6(first), prefix_len: 128, device };
         let link = object.program("route_seg6local").unwrap().attach_route(route).unwrap();
