@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use bpf_sys::MapType;
 use bpf_sys::shared::RingFault;
+use bpf_sys::{MapType, ProgType};
 
 use crate::btf::{BtfId, Kind};
 use crate::core_relo::RelocKind;
@@ -554,6 +554,13 @@ pub enum Error {
         /// The name, or a pattern of names.
         name: String,
     },
+    /// A program is attached where programs of its type do not go.
+    WrongProgram {
+        /// Its type.
+        program_type: ProgType,
+        /// Where.
+        target: &'static str,
+    },
     /// Something that only BPF links can was asked of an attachment by older means.
     NotABpfLink {
         /// What, as in "the attachment cannot ...".
@@ -619,6 +626,12 @@ impl From<bpf_sys::Error> for Error {
 }
 
 impl Error {
+    /// A descriptor could not be duplicated.
+    pub(crate) fn descriptor(error: std::io::Error) -> Self {
+        let errno = bpf_sys::Errno::from_raw(error.raw_os_error().unwrap_or(0));
+        Self::Kernel(bpf_sys::Error::Call { call: "fcntl(F_DUPFD_CLOEXEC)", errno })
+    }
+
     /// The kernel's error number, if it was the kernel that refused.
     pub fn errno(&self) -> Option<bpf_sys::Errno> {
         match self {

@@ -37,6 +37,7 @@ pub mod ring;
 pub mod struct_ops;
 mod subprog;
 pub mod target;
+pub mod test_run;
 pub mod verifier_log;
 pub mod walk;
 

@@ -161,6 +161,9 @@ impl fmt::Display for Error {
             }
             Self::AttachTarget { target, reason } => write!(f, "{target}: {reason}"),
             Self::NoSuchSymbol { path, name } => write!(f, "{}: there is no {name}", path.display()),
+            Self::WrongProgram { program_type, target } => {
+                write!(f, "programs of type {program_type} cannot be attached to {target}")
+            }
             Self::NotABpfLink { operation } => {
                 write!(f, "the attachment cannot {operation}: it is no BPF link")
             }
