@@ -15,6 +15,7 @@ mod core_plan;
 pub mod core_relo;
 mod elf;
 mod error;
+mod exception;
 mod ext_plan;
 pub mod features;
 pub mod fuel;

@@ -14,6 +14,7 @@ use crate::elf::{
     Binding, Elf, Relocation, Section, SectionIdx, SectionKind, Symbol, SymbolKind, SymbolSection,
 };
 use crate::error::{Error, Result, excerpt};
+use crate::exception::ExceptionCallbacks;
 use crate::insn::InsnIdx;
 use crate::kind::SectionName;
 use crate::map_def::{self, MapSpec};
@@ -43,6 +44,7 @@ pub struct ObjectSpec<'a> {
     /// Functions whose extent makes no sense; nothing can call or load them.
     pub broken_functions: Vec<(&'a str, Error)>,
     pub(crate) code: Vec<CodeSection<'a>>,
+    pub(crate) exception_callbacks: ExceptionCallbacks<'a>,
     /// The object's own types, if it has any.
     pub btf: Option<Btf<'a>>,
     /// What `.BTF.ext` says of the instructions.
@@ -156,6 +158,9 @@ impl<'a> ObjectSpec<'a> {
             (Some(_), Some(bytes)) => Some(BtfExt::parse(bytes)?),
             _ => None,
         };
+        let exception_callbacks = btf.as_ref().map_or_else(ExceptionCallbacks::default, |btf| {
+            ExceptionCallbacks::collect(btf, &functions, |f| in_text(&code, f))
+        });
         let mut spec = Self {
             elf,
             license,
@@ -166,6 +171,7 @@ impl<'a> ObjectSpec<'a> {
             functions,
             broken_functions,
             code,
+            exception_callbacks,
             btf,
             ext,
         };
@@ -339,12 +345,17 @@ fn is_global_function(symbol: &Symbol<'_>) -> bool {
     symbol.binding != Binding::Local && !symbol.hidden
 }
 
+/// Whether a function is a subprogram: only programs have other sections.
+fn in_text(code: &[CodeSection<'_>], f: &Function<'_>) -> bool {
+    let found = code.binary_search_by_key(&f.section, |c| c.idx);
+    found.ok().and_then(|i| code.get(i)).is_some_and(|c| c.name == ".text")
+}
+
 fn find_programs<'a>(functions: &[Function<'a>], code: &[CodeSection<'a>]) -> Vec<ProgramSpec<'a>> {
-    let in_text = |f: &Function<'_>| code.iter().any(|c| c.idx == f.section && c.name == ".text");
     functions
         .iter()
         .enumerate()
-        .filter(|(_, f)| f.global && !in_text(f))
+        .filter(|(_, f)| f.global && !in_text(code, f))
         .filter_map(|(i, f)| {
             let section = code.iter().find(|c| c.idx == f.section)?.name;
             let kind = SectionName::parse(section);

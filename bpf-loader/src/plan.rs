@@ -95,8 +95,9 @@ impl<'a> ObjectSpec<'a> {
     ) -> Result<LoadPlan<'a>> {
         let chosen: Vec<&ProgramSpec<'a>> = self.programs.iter().filter(|p| wanted(p)).collect();
         let mut budget = Budget::new();
+        let decl_tags = target.features().btf.decl_tag;
         let linked: Vec<Result<Linked>> =
-            chosen.iter().map(|p| subprog::link(self, p.function, &mut budget)).collect();
+            chosen.iter().map(|p| self.link(p, decl_tags, &mut budget)).collect();
         let relocations =
             CoreRelocations::resolve(self, linked.iter().filter_map(|l| l.as_ref().ok()), target.types());
         let ext = ExtIndex::new(self);
@@ -117,6 +118,18 @@ impl<'a> ObjectSpec<'a> {
             host_endian: self.endian() == Endian::HOST,
             programs,
         })
+    }
+
+    /// Links a program, with its exception callback where the kernel knows tags: others do not look for one, and would find
+    /// its code unreachable.
+    pub(crate) fn link(
+        &self,
+        program: &ProgramSpec<'a>,
+        decl_tags: bool,
+        budget: &mut Budget,
+    ) -> Result<Linked> {
+        let callback = if decl_tags { self.exception_callbacks.of(program.name)? } else { None };
+        subprog::link(self, program.function, callback, budget)
     }
 
     /// Declared maps are always created, since user space may want them; data sections only for programs that use them.
