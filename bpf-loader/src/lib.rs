@@ -23,6 +23,7 @@ pub mod insn;
 pub mod inspect;
 pub mod kernel;
 pub mod kind;
+mod legacy_map;
 pub mod link;
 pub mod load;
 pub mod map;

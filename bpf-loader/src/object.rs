@@ -238,7 +238,7 @@ impl<'a> ObjectSpec<'a> {
         let symbol = wanted.next().ok_or_else(missing)?;
         let SymbolSection::Section(section) = symbol.section else { return Err(missing()) };
         let index = self.maps.iter().position(|m| m.data_section == Some(section)).ok_or_else(missing)?;
-        let value_size = self.maps.get(index).map_or(0, |m| u64::from(m.value_size));
+        let value_size = self.maps.get(index).map_or(0, MapSpec::data_size);
         let end =
             symbol.value.checked_add(symbol.size).filter(|&end| end <= value_size).ok_or_else(missing)?;
         Ok((index, symbol.value as usize, (end - symbol.value) as usize))

@@ -134,7 +134,7 @@ impl<'a> ObjectSpec<'a> {
 
     /// Declared maps are always created, since user space may want them; data sections only for programs that use them.
     fn used_maps(&self, programs: &[ProgramPlan<'_>]) -> Vec<bool> {
-        let mut used: Vec<bool> = self.maps.iter().map(|m| m.data_section.is_none()).collect();
+        let mut used: Vec<bool> = self.maps.iter().map(|m| m.place.is_some()).collect();
         for code in programs.iter().filter_map(|p| p.code.as_ref().ok()) {
             for (_, operand) in &code.operands {
                 let (Operand::Map(map) | Operand::MapValue { map, .. }) = operand else { continue };

@@ -37,6 +37,9 @@ fn takes_btf(map_type: MapType) -> bool {
 
 impl<K: Kernel> Loader<'_, '_, K> {
     pub(super) fn map(&self, spec: &MapSpec<'_>) -> Result<Map> {
+        if let Some(error) = &spec.broken {
+            return Err(error.clone());
+        }
         let fd = create_map(spec, self.kernel, self.btf.as_ref())?;
         if let Contents::Data(data) = &spec.contents {
             let mut value = data.to_vec();
