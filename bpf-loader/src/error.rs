@@ -7,6 +7,7 @@ use bpf_sys::MapType;
 use crate::btf::{BtfId, Kind};
 use crate::core_relo::RelocKind;
 use crate::elf::{SectionIdx, SymbolIdx};
+use crate::externs::{ExternFault, ExternKind};
 use crate::insn::InsnIdx;
 use crate::verifier_log::VerifierLog;
 
@@ -291,10 +292,14 @@ pub enum Error {
         /// Why not.
         error: Box<Error>,
     },
-    /// A program refers to something outside the object that this loader does not resolve.
+    /// A program refers to something outside the object that cannot be resolved.
     Extern {
         /// The symbol's name.
         name: String,
+        /// What it is.
+        kind: ExternKind,
+        /// Why not.
+        reason: ExternFault,
     },
     /// More instructions than any kernel takes.
     ProgramTooLarge {
@@ -330,6 +335,20 @@ pub enum Error {
     ReadBtf {
         /// Why not.
         reason: String,
+    },
+    /// What the kernel tells of itself cannot be read although it is there.
+    ReadTarget {
+        /// The file.
+        what: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// The BTF of a module that a program refers to cannot be opened (Linux 5.11; needs CAP_SYS_ADMIN).
+    ModuleBtf {
+        /// The module.
+        module: String,
+        /// What the kernel says.
+        error: bpf_sys::Error,
     },
     /// A place that holds neither maps nor data.
     NotAMap {
@@ -476,9 +495,10 @@ impl Error {
     /// The kernel's error number, if it was the kernel that refused.
     pub fn errno(&self) -> Option<bpf_sys::Errno> {
         match self {
-            Self::BtfLoad { error, .. } | Self::MapCreate { error, .. } | Self::ProgramLoad { error, .. } => {
-                error.errno()
-            }
+            Self::ModuleBtf { error, .. }
+            | Self::BtfLoad { error, .. }
+            | Self::MapCreate { error, .. }
+            | Self::ProgramLoad { error, .. } => error.errno(),
             Self::Unsupported { error, .. } | Self::Kernel(error) => error.errno(),
             Self::InProgram { error, .. } => error.errno(),
             _ => None,

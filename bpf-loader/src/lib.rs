@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attach;
+mod attach_target;
 pub mod btf;
 pub mod bytes;
 mod core_plan;
@@ -17,11 +18,13 @@ mod elf;
 mod error;
 mod exception;
 mod ext_plan;
+pub mod externs;
 pub mod features;
 pub mod fuel;
 pub mod insn;
 pub mod inspect;
 pub mod kernel;
+mod kernel_names;
 pub mod kind;
 mod legacy_map;
 pub mod link;

@@ -104,6 +104,11 @@ impl MapSpec<'_> {
         self.data_section.is_some() && self.flags & F_RDONLY_PROG != 0
     }
 
+    /// Whether it is the map of the kernel's configuration.
+    pub(crate) fn is_kconfig(&self) -> bool {
+        self.data_section == Some(NO_SECTION)
+    }
+
     pub(crate) fn empty(name: Cow<'_, str>) -> MapSpec<'_> {
         MapSpec {
             name,
@@ -238,6 +243,28 @@ fn data_map<'a>(section: &Section<'a>, value_type: Option<BtfId>) -> Result<MapS
         ..MapSpec::empty(Cow::Borrowed(section.name))
     })
 }
+
+/// Externs are in no section.
+const NO_SECTION: SectionIdx = SectionIdx(0);
+
+/// The map of the kernel's configuration, if the object refers to any. Its value depends on the kernel.
+pub(crate) fn kconfig_map<'a>(spec: &ObjectSpec<'a>) -> Option<MapSpec<'a>> {
+    let value_size = Some(spec.externs.kconfig_size()).filter(|&size| size > 0)?;
+    let value_type = spec.btf.as_ref().and_then(|btf| TypedSections::new(btf).find(KCONFIG));
+    Some(MapSpec {
+        map_type: MapType::ARRAY,
+        key_size: 4,
+        value_size,
+        max_entries: 1,
+        flags: F_MMAPABLE | F_RDONLY_PROG,
+        value_type: value_type.unwrap_or(BtfId::VOID),
+        data_section: Some(NO_SECTION),
+        ..MapSpec::empty(Cow::Borrowed(KCONFIG))
+    })
+}
+
+/// The section of externs that stand for the kernel's configuration.
+pub(crate) const KCONFIG: &str = ".kconfig";
 
 pub(crate) type Declared<'a> = Vec<(&'a str, Result<MapSpec<'a>>)>;
 

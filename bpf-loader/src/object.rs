@@ -15,6 +15,7 @@ use crate::elf::{
 };
 use crate::error::{Error, Result, excerpt};
 use crate::exception::ExceptionCallbacks;
+use crate::externs::{Extern, Externs};
 use crate::insn::InsnIdx;
 use crate::kind::SectionName;
 use crate::map_def::{self, MapSpec};
@@ -45,6 +46,7 @@ pub struct ObjectSpec<'a> {
     pub broken_functions: Vec<(&'a str, Error)>,
     pub(crate) code: Vec<CodeSection<'a>>,
     pub(crate) exception_callbacks: ExceptionCallbacks<'a>,
+    pub(crate) externs: Externs<'a>,
     /// The object's own types, if it has any.
     pub btf: Option<Btf<'a>>,
     /// What `.BTF.ext` says of the instructions.
@@ -172,16 +174,24 @@ impl<'a> ObjectSpec<'a> {
             broken_functions,
             code,
             exception_callbacks,
+            externs: Externs::default(),
             btf,
             ext,
         };
         map_def::find_maps(&mut spec, &data_sections)?;
+        spec.externs = Externs::collect(&spec.elf, spec.btf.as_ref());
+        spec.maps.extend(map_def::kconfig_map(&spec));
         Ok(spec)
     }
 
     /// Byte order of the object.
     pub fn endian(&self) -> Endian {
         self.elf.endian()
+    }
+
+    /// What the object refers to outside itself, as far as its BTF declares it.
+    pub fn externs(&self) -> &[Extern<'a>] {
+        self.externs.all()
     }
 
     /// The map of that name.

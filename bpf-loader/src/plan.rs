@@ -1,18 +1,22 @@
 //! What will be asked of the kernel: a pure function of the object and a [`Target`].
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use bpf_sys::{Insn, MapType};
 
-use crate::btf::{Btf, BtfId, Kind, datasec, sanitize};
+use crate::attach_target::{AttachTarget, Hook};
+use crate::btf::{Btf, BtfId, datasec, sanitize};
 use crate::bytes::Endian;
 use crate::core_plan::CoreRelocations;
 use crate::elf::{Binding, SymbolKind, SymbolSection};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, excerpt};
 use crate::ext_plan::{ExtIndex, ExtInfo};
+use crate::externs::{Applied, Resolved};
 use crate::insn::{InsnIdx, Operand};
-use crate::kind::{BtfTarget, ProgramKind, SectionName};
-use crate::map_def::MapSpec;
+use crate::kernel_names::KernelNames;
+use crate::kind::ProgramKind;
+use crate::map_def::{Contents, KCONFIG, MapSpec};
 use crate::object::{FunctionIdx, MapIdx, ObjectSpec, ProgramSpec};
 use crate::subprog::{self, Budget, Linked};
 use crate::target::Target;
@@ -55,6 +59,11 @@ pub struct ProgramCode {
     pub flags: u32,
     /// `attach_btf_id`, for kinds that name something in the kernel's BTF.
     pub attach_btf_id: BtfId,
+    /// The module whose BTF has `attach_btf_id`, if it is not the kernel's own.
+    pub attach_module: Option<String>,
+    /// Modules whose variables and functions the program uses. A call of a module's function has, as its offset, the index
+    /// of the module here plus one.
+    pub modules: Vec<String>,
     /// Instructions; only what `operands` names is not final.
     pub insns: Vec<Insn>,
     /// What refers to maps, sorted by instruction.
@@ -63,8 +72,15 @@ pub struct ProgramCode {
     pub func_info: Vec<u8>,
     /// `struct bpf_line_info` records of 16 bytes in host order; empty if there are none.
     pub line_info: Vec<u8>,
-    /// Instructions that were poisoned because the target has no such type or member, and what they asked for.
+    /// Instructions that were poisoned because the target has no such type, member or function, and what they asked for.
     pub poisoned: Vec<(InsnIdx, String)>,
+}
+
+/// What was found out for all programs of a plan.
+struct Answers<'p, 'a> {
+    relocations: &'p CoreRelocations,
+    ext: &'p Result<ExtIndex<'p>>,
+    externs: &'p Resolved<'p, 'a>,
 }
 
 /// `BPF_F_SLEEPABLE`.
@@ -101,11 +117,26 @@ impl<'a> ObjectSpec<'a> {
         let relocations =
             CoreRelocations::resolve(self, linked.iter().filter_map(|l| l.as_ref().ok()), target.types());
         let ext = ExtIndex::new(self);
-        let plans = chosen.iter().zip(linked).map(|(program, linked)| ProgramPlan {
+        let hooks: Vec<Result<Option<Hook<'_>>>> =
+            chosen.iter().map(|p| Hook::of(&p.kind, p.section)).collect();
+        let operands = linked.iter().filter_map(|l| l.as_ref().ok()).flat_map(|l| &l.operands);
+        let asked = self.externs.asked(operands);
+        let mut requests = self.externs.requests(&asked);
+        requests.extend(hooks.iter().filter_map(|h| Some(h.as_ref().ok()?.as_ref()?.request())));
+        let names = KernelNames::find(&requests, target.types());
+        let kconfig_map = self.maps.iter().position(MapSpec::is_kconfig).map(|i| MapIdx(i as u32));
+        let object = (self.btf.as_ref(), self.endian());
+        let externs = self.externs.resolve(&asked, object, &names, kconfig_map, target);
+        let answers = Answers { relocations: &relocations, ext: &ext, externs: &externs };
+        let plans = chosen.iter().zip(linked).zip(&hooks).map(|((program, linked), hook)| ProgramPlan {
             name: program.name,
             section: program.section,
             function: program.function,
-            code: linked.and_then(|linked| self.program_code(program, linked, &relocations, &ext, target)),
+            code: linked.and_then(|linked| {
+                let hook = hook.as_ref().map_err(Error::clone)?.as_ref();
+                let attach = hook.map(|hook| hook.resolve(&names, program.section)).transpose();
+                self.program_code(program, linked, &answers, attach)
+            }),
         });
         let programs: Vec<ProgramPlan<'a>> = plans.collect();
         let used = self.used_maps(&programs);
@@ -114,7 +145,15 @@ impl<'a> ObjectSpec<'a> {
             license: self.license,
             kernel_version: self.kernel_version,
             btf: self.btf.as_ref().map(|btf| self.kernel_btf(btf, target)).transpose()?,
-            maps: maps.map(|(i, map)| (MapIdx(i as u32), fit_map(map, target))).collect(),
+            maps: maps
+                .map(|(i, map)| {
+                    let mut map = fit_map(map, target);
+                    if map.is_kconfig() {
+                        map.contents = Contents::Data(Cow::Owned(externs.kconfig().to_vec()));
+                    }
+                    (MapIdx(i as u32), map)
+                })
+                .collect(),
             host_endian: self.endian() == Endian::HOST,
             programs,
         })
@@ -150,25 +189,25 @@ impl<'a> ObjectSpec<'a> {
         &self,
         program: &ProgramSpec<'a>,
         linked: Linked,
-        relocations: &CoreRelocations,
-        ext: &Result<ExtIndex<'_>>,
-        target: &dyn Target,
+        answers: &Answers<'_, 'a>,
+        attach: Result<Option<AttachTarget>>,
     ) -> Result<ProgramCode> {
         let kind = program.kind.kind.ok_or_else(|| Error::UnknownKind { section: program.section.into() })?;
-        let Linked { mut insns, operands, parts } = linked;
-        if let Some((_, Operand::Extern { symbol, .. })) =
-            operands.iter().find(|(_, operand)| matches!(operand, Operand::Extern { .. }))
-        {
-            return Err(Error::Extern { name: subprog::extern_name(self, *symbol)?.into() });
-        }
-        let poisoned = relocations.patch(self, &parts, &mut insns)?;
-        let ext = ext.as_ref().map_err(Error::clone)?;
+        let Linked { mut insns, mut operands, parts } = linked;
+        let name = |symbol| subprog::extern_name(self, symbol).map(excerpt);
+        let Applied { modules, poisoned: calls } = answers.externs.apply(&mut insns, &mut operands, name)?;
+        let mut poisoned = answers.relocations.patch(self, &parts, &mut insns)?;
+        poisoned.extend(calls);
+        let attach = attach?.unwrap_or_default();
+        let ext = answers.ext.as_ref().map_err(Error::clone)?;
         let ExtInfo { func_info, line_info } = ext.relocate(self, &parts)?;
         Ok(ProgramCode {
             kind,
             flags: if kind.sleepable { F_SLEEPABLE } else { 0 }
                 | if kind.xdp_frags { F_XDP_HAS_FRAGS } else { 0 },
-            attach_btf_id: attach_btf_id(kind, &program.kind, program.section, target)?,
+            attach_btf_id: attach.id,
+            attach_module: attach.module,
+            modules,
             insns,
             operands,
             func_info,
@@ -194,6 +233,13 @@ impl<'a> ObjectSpec<'a> {
                 }
             }
         }
+        // Externs are placed by no section of the file.
+        for one in self.externs.all() {
+            if let Some(variable) = one.kconfig() {
+                symbols.insert(one.name, datasec::Symbol { offset: variable.offset, hidden: false });
+            }
+        }
+        sections.insert(KCONFIG, self.externs.kconfig_size());
         let filled =
             datasec::fill(btf, |name| sections.get(name).copied(), |_, var| symbols.get(var).copied())?;
         sanitize::sanitize(&Btf::parse(filled)?, &target.features().btf)
@@ -216,30 +262,4 @@ fn fit_map<'a>(map: &MapSpec<'a>, target: &dyn Target) -> MapSpec<'a> {
     }
     map.inner = map.inner.map(|inner| Box::new(fit_map(&inner, target)));
     map
-}
-
-/// Id of what a program names in the kernel's BTF.
-fn attach_btf_id(
-    kind: &ProgramKind,
-    name: &SectionName<'_>,
-    section: &str,
-    target: &dyn Target,
-) -> Result<BtfId> {
-    let (prefix, btf_kind) = match kind.btf_target {
-        BtfTarget::None => return Ok(BtfId::VOID),
-        BtfTarget::Function(prefix) => (prefix, Kind::Func),
-        BtfTarget::Typedef(prefix) => (prefix, Kind::Typedef),
-        // Which program is said when it is loaded.
-        BtfTarget::Program => return Ok(BtfId::VOID),
-    };
-    let hook = name
-        .target
-        .filter(|t| !t.is_empty())
-        .ok_or_else(|| Error::MissingTarget { section: section.into() })?;
-    let wanted = format!("{prefix}{hook}");
-    let btf = target
-        .types()
-        .vmlinux()?
-        .ok_or_else(|| Error::NoKernelBtf { needed_by: format!("section {section}") })?;
-    btf.find_by_name(&wanted, btf_kind).ok_or(Error::NoSuchTarget { name: wanted })
 }

@@ -99,7 +99,7 @@ impl fmt::Display for Error {
             Self::CoreRelocation { what, function, error } => {
                 write!(f, "function {function}, relocation of {what}: {error}")
             }
-            Self::Extern { name } => write!(f, "extern {name} cannot be resolved"),
+            Self::Extern { name, kind, reason } => write!(f, "{kind} {name}: {reason}"),
             Self::ProgramTooLarge { limit } => write!(f, "more than {limit} instructions"),
             Self::PlanTooLarge { limit } => {
                 write!(f, "it and the programs before it have more than {limit} instructions together")
@@ -113,6 +113,8 @@ impl fmt::Display for Error {
                 write!(f, "{needed_by} needs the kernel's BTF, and there is none")
             }
             Self::ReadBtf { reason } => write!(f, "/sys/kernel/btf: {reason}"),
+            Self::ReadTarget { what, reason } => write!(f, "{what}: {reason}"),
+            Self::ModuleBtf { module, error } => write!(f, "BTF of module {module}: {error}"),
             Self::NotAMap { section, offset } => {
                 write!(f, "byte {offset} of section {} is neither a map nor data", section.0)
             }

@@ -90,7 +90,14 @@ impl LoadPlan<'_> {
             Some(Ok(fd)) => (Some(fd), None),
             Some(Err(error)) => (None, Some(error)),
         };
-        let mut loader = Loader { plan: self, kernel, btf, license, maps: HashMap::new() };
+        let mut loader = Loader {
+            plan: self,
+            kernel,
+            btf,
+            license,
+            maps: HashMap::new(),
+            modules: self.open_modules(kernel),
+        };
         let maps =
             self.maps.iter().map(|(_, spec)| (spec.name.to_string(), loader.map(spec))).collect::<Vec<_>>();
         for (idx, map) in self.maps.iter().map(|(idx, _)| idx).zip(&maps) {
@@ -120,12 +127,27 @@ impl LoadPlan<'_> {
     }
 }
 
+impl LoadPlan<'_> {
+    /// The BTF of each module that a program refers to.
+    fn open_modules(&self, kernel: &impl Kernel) -> HashMap<&str, bpf_sys::Result<BtfFd>> {
+        let mut opened = HashMap::new();
+        for code in self.programs.iter().filter_map(|p| p.code.as_ref().ok()) {
+            for module in code.modules.iter().chain(&code.attach_module) {
+                opened.entry(module.as_str()).or_insert_with(|| kernel.module_btf(module));
+            }
+        }
+        opened
+    }
+}
+
 struct Loader<'p, 'a, K> {
     plan: &'p LoadPlan<'a>,
     kernel: &'p K,
     btf: Option<BtfFd>,
     license: CString,
     maps: HashMap<MapIdx, MapFd>,
+    /// BTF of the modules that programs refer to.
+    modules: HashMap<&'p str, bpf_sys::Result<BtfFd>>,
 }
 
 impl<K> Loader<'_, '_, K> {
