@@ -116,8 +116,9 @@ impl<'a> ObjectSpec<'a> {
     ) -> Result<LoadPlan<'a>> {
         let chosen: Vec<&ProgramSpec<'a>> = self.programs.iter().filter(|p| wanted(p)).collect();
         let mut budget = Budget::new();
+        let decl_tags = target.features().btf.decl_tag;
         let linked: Vec<Result<Linked>> =
-            chosen.iter().map(|p| subprog::link(self, p.function, &mut budget)).collect();
+            chosen.iter().map(|p| self.link(p, decl_tags, &mut budget)).collect();
         let relocations =
             CoreRelocations::resolve(self, linked.iter().filter_map(|l| l.as_ref().ok()), target.types());
         let ext = ExtIndex::new(self);
@@ -167,10 +168,21 @@ impl<'a> ObjectSpec<'a> {
         })
     }
 
+    /// Links a program, with its exception callback where the kernel knows tags: others do not look for one, and would find
+    /// its code unreachable.
+    pub(crate) fn link(
+        &self,
+        program: &ProgramSpec<'a>,
+        decl_tags: bool,
+        budget: &mut Budget,
+    ) -> Result<Linked> {
+        let callback = if decl_tags { self.exception_callbacks.of(program.name)? } else { None };
+        subprog::link(self, program.function, callback, budget)
+    }
+
     /// Declared maps are always created, since user space may want them; data sections only for programs that use them.
     fn used_maps(&self, programs: &[ProgramPlan<'_>]) -> Vec<bool> {
-        let mut used: Vec<bool> =
-            self.maps.iter().map(|m| m.data_section.is_none() && m.autocreate).collect();
+        let mut used: Vec<bool> = self.maps.iter().map(|m| m.place.is_some() && m.autocreate).collect();
         for code in programs.iter().filter_map(|p| p.code.as_ref().ok()) {
             for (_, operand) in &code.operands {
                 let (Operand::Map(map) | Operand::MapValue { map, .. }) = operand else { continue };
