@@ -1,9 +1,11 @@
 //! What will be asked of the kernel: a pure function of the object and a [`Target`].
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use bpf_sys::{Insn, MapType};
 
+use crate::btf::index::{Root, root};
 use crate::btf::{Btf, BtfId, Kind, datasec, sanitize};
 use crate::bytes::Endian;
 use crate::core_plan::CoreRelocations;
@@ -97,8 +99,10 @@ impl<'a> ObjectSpec<'a> {
         let mut budget = Budget::new();
         let linked: Vec<Result<Linked>> =
             chosen.iter().map(|p| subprog::link(self, p.function, &mut budget)).collect();
-        let relocations =
-            CoreRelocations::resolve(self, linked.iter().filter_map(|l| l.as_ref().ok()), target.types());
+        let names = self.kernel_names(&chosen);
+        let roots: Vec<Root<'_>> = names.iter().map(|(name, kind)| root(name, *kind)).collect();
+        let linkable = linked.iter().filter_map(|l| l.as_ref().ok());
+        let relocations = CoreRelocations::resolve(self, linkable, &roots, target.types());
         let ext = ExtIndex::new(self);
         let plans = chosen.iter().zip(linked).map(|(program, linked)| ProgramPlan {
             name: program.name,
@@ -117,6 +121,23 @@ impl<'a> ObjectSpec<'a> {
             host_endian: self.endian() == Endian::HOST,
             programs,
         })
+    }
+
+    /// What is looked for in the kernel's types beside the roots of CO-RE relocations: what programs attach to, and kernel
+    /// functions and variables that the object declares.
+    fn kernel_names(&self, programs: &[&ProgramSpec<'_>]) -> Vec<(Cow<'_, str>, Kind)> {
+        let hooks = programs.iter().filter_map(|p| {
+            let (name, kind) = btf_hook(p.kind.kind?, &p.kind, p.section).ok()??;
+            Some((name.into(), kind))
+        });
+        let sections = self.btf.iter().flat_map(|btf| btf.types_of(Kind::Datasec));
+        let symbols = sections.filter(|section| section.name() == Ok(".ksyms")).flat_map(|section| {
+            section.section_vars().filter_map(move |var| {
+                let symbol = section.btf().type_by_id(var.type_id).ok()?;
+                Some((symbol.name().ok()?.into(), symbol.kind()))
+            })
+        });
+        hooks.chain(symbols).collect()
     }
 
     /// Declared maps are always created, since user space may want them; data sections only for programs that use them.
@@ -205,6 +226,22 @@ fn fit_map<'a>(map: &MapSpec<'a>, target: &dyn Target) -> MapSpec<'a> {
     map
 }
 
+/// Name and kind of what a program names in the kernel's BTF, if its kind does.
+fn btf_hook(kind: &ProgramKind, name: &SectionName<'_>, section: &str) -> Result<Option<(String, Kind)>> {
+    let (prefix, btf_kind) = match kind.btf_target {
+        BtfTarget::None => return Ok(None),
+        BtfTarget::Function(prefix) => (prefix, Kind::Func),
+        BtfTarget::Typedef(prefix) => (prefix, Kind::Typedef),
+        // Which program is said when it is loaded.
+        BtfTarget::Program => return Ok(None),
+    };
+    let hook = name
+        .target
+        .filter(|t| !t.is_empty())
+        .ok_or_else(|| Error::MissingTarget { section: section.into() })?;
+    Ok(Some((format!("{prefix}{hook}"), btf_kind)))
+}
+
 /// Id of what a program names in the kernel's BTF.
 fn attach_btf_id(
     kind: &ProgramKind,
@@ -212,18 +249,7 @@ fn attach_btf_id(
     section: &str,
     target: &dyn Target,
 ) -> Result<BtfId> {
-    let (prefix, btf_kind) = match kind.btf_target {
-        BtfTarget::None => return Ok(BtfId::VOID),
-        BtfTarget::Function(prefix) => (prefix, Kind::Func),
-        BtfTarget::Typedef(prefix) => (prefix, Kind::Typedef),
-        // Which program is said when it is loaded.
-        BtfTarget::Program => return Ok(BtfId::VOID),
-    };
-    let hook = name
-        .target
-        .filter(|t| !t.is_empty())
-        .ok_or_else(|| Error::MissingTarget { section: section.into() })?;
-    let wanted = format!("{prefix}{hook}");
+    let Some((wanted, btf_kind)) = btf_hook(kind, name, section)? else { return Ok(BtfId::VOID) };
     let btf = target
         .types()
         .vmlinux()?
