@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::{Btf, BtfId, Kind, Type};
+use super::{Btf, BtfId, Kind};
 use crate::Error;
 use crate::fuel::Fuel;
 
@@ -35,7 +35,7 @@ pub(super) struct Wanted<'n> {
     /// Sorted, each once.
     roots: Vec<Root<'n>>,
     /// Bit `n` for the kind numbered `n`.
-    kinds: u128,
+    kinds: u64,
     filter: Filter,
 }
 
@@ -46,93 +46,159 @@ impl<'n> Wanted<'n> {
         roots.sort_unstable();
         roots.dedup();
         let kinds = roots.iter().fold(0, |kinds, &(_, kind)| {
-            kinds | kind.bit() | if kind == Kind::Enum { Kind::Enum64.bit() } else { 0 }
+            let also = if kind == Kind::Enum { Kind::Enum64 } else { kind };
+            [kind, also]
+                .iter()
+                .fold(kinds, |kinds, kind| kinds | 1u64.checked_shl(kind.number().into()).unwrap_or(0))
         });
         let filter = Filter::new(roots.iter().map(|&(name, _)| name));
         Self { roots, kinds, filter }
     }
+
+    /// Whether types of the kind of that number are looked for.
+    #[inline]
+    fn includes(&self, kind: u8) -> bool {
+        self.kinds.checked_shr(kind.into()).unwrap_or(0) & 1 != 0
+    }
 }
 
-/// Rules most names out by their first bytes, so that nobody looks for their ends.
+/// Rules most names out by their first eight bytes, so that nobody looks for their ends.
+#[derive(Default)]
 struct Filter {
-    /// By first byte: wanted names too short to be hashed.
-    short: [bool; 256],
-    /// Bits by hash of the first four bytes.
-    long: [u64; Self::BITS / 64],
+    /// What wanted names begin with: eight bytes, zeros from the end of a shorter name on, or with the beginning of a flavour.
+    prefixes: Bits,
+    /// Whether there are names so short that a flavour's name begins within the eight bytes.
+    short: bool,
 }
 
 impl Filter {
-    const BITS: usize = 1 << 12;
-
     fn new<'n>(names: impl Iterator<Item = &'n [u8]>) -> Self {
-        let mut filter = Self { short: [false; 256], long: [0; Self::BITS / 64] };
+        let mut filter = Self::default();
         for name in names {
-            if let (Some(prefix), true) = (name.first_chunk(), name.len() > 4) {
-                let bit = Self::hash(prefix);
-                if let Some(word) = filter.long.get_mut(bit / 64) {
-                    *word |= 1 << (bit % 64);
-                }
-            } else if let Some(short) =
-                name.first().and_then(|&first| filter.short.get_mut(usize::from(first)))
-            {
-                *short = true;
+            filter.prefixes.set(Self::prefix(name));
+            match name.len() {
+                0..=4 => filter.short = true,
+                5..=7 => filter.prefixes.set(Self::prefix(&[name, b"___"].concat())),
+                _ => {}
             }
         }
         filter
     }
 
-    fn hash(prefix: &[u8; 4]) -> usize {
-        // Knuth's multiplicative hashing.
-        (u32::from_ne_bytes(*prefix).wrapping_mul(0x9e37_79b1) >> (32 - Self::BITS.trailing_zeros())) as usize
+    /// The first eight bytes as a number, the first being the least significant; zeros for what is missing.
+    fn prefix(text: &[u8]) -> u64 {
+        let bytes = text.first_chunk().copied().unwrap_or_else(|| {
+            let mut bytes = [0; 8];
+            bytes.iter_mut().zip(text).for_each(|(to, from)| *to = *from);
+            bytes
+        });
+        u64::from_le_bytes(bytes)
+    }
+
+    /// The highest bit of each byte of `word` that is zero; maybe of higher ones, too.
+    fn zeros(word: u64) -> u64 {
+        word.wrapping_sub(0x0101_0101_0101_0101) & !word & 0x8080_8080_8080_8080
     }
 
     /// Whether a wanted name may begin as `tail` does.
     #[inline]
     fn admits(&self, tail: &[u8]) -> bool {
-        let long = tail.first_chunk().is_some_and(|prefix| {
-            let bit = Self::hash(prefix);
-            self.long.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 != 0)
-        });
-        long || tail.first().is_some_and(|&first| self.short.get(usize::from(first)) == Some(&true))
+        let prefix = Self::prefix(tail);
+        let end = Self::zeros(prefix);
+        let name = prefix & ((end & end.wrapping_neg()) >> 7).wrapping_sub(1);
+        // Three underscores after one to four bytes.
+        let underscores = Self::zeros(prefix ^ u64::from_ne_bytes([b'_'; 8]));
+        let flavour = underscores & underscores >> 8 & underscores >> 16 & 0x80_8080_8000;
+        // Nearly always both are false, so one branch on them together is the cheapest.
+        self.prefixes.get(name) | (self.short & (flavour != 0))
     }
 }
 
-/// What one pass has found: for each root, the ids in their order.
+/// A set of numbers by hash, which may seem to hold more than it does.
+#[derive(Default)]
+struct Bits([u64; Self::WORDS]);
+
+impl Bits {
+    const WORDS: usize = 32;
+
+    fn place(number: u64) -> (usize, u64) {
+        // Multiplicative hashing, as Knuth has it.
+        let hash = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((hash >> 59) as usize, 1 << (hash >> 53 & 63))
+    }
+
+    fn set(&mut self, number: u64) {
+        let (word, bit) = Self::place(number);
+        if let Some(word) = self.0.get_mut(word) {
+            *word |= bit;
+        }
+    }
+
+    fn get(&self, number: u64) -> bool {
+        let (word, bit) = Self::place(number);
+        self.0.get(word).is_some_and(|word| word & bit != 0)
+    }
+}
+
+/// Types that are put by before they are looked at.
+const BATCH: usize = 256;
+
+/// A pass over types: what it has found for each root, the ids in their order.
+///
+/// Types of wanted kinds come in no order that a processor could predict, and their names are all over the strings. So types
+/// are put by without a branch, and the names of many then looked at together: the loads of one do not wait for those of
+/// another.
 pub(super) struct Search<'w> {
     wanted: &'w Wanted<'w>,
     found: Vec<Vec<BtfId>>,
+    /// Put by: where its name is, where the type is, its number.
+    waiting: [(u32, u32, BtfId); BATCH],
+    len: usize,
 }
 
 impl<'w> Search<'w> {
     pub fn new(wanted: &'w Wanted<'w>) -> Self {
-        Self { wanted, found: vec![Vec::new(); wanted.roots.len()] }
+        let waiting = [(0, 0, BtfId::VOID); BATCH];
+        Self { wanted, found: vec![Vec::new(); wanted.roots.len()], waiting, len: 0 }
     }
 
-    /// Bit `n` for the kind numbered `n`.
-    pub fn kinds(&self) -> u128 {
-        self.wanted.kinds
-    }
-
-    pub fn includes(&self, kind: u8) -> bool {
-        self.wanted.kinds >> kind & 1 != 0
-    }
-
-    /// Whether a name that begins so is worth a closer look.
+    /// Puts a type by if it is of a wanted kind. Whether it is now time to [`look`](Self::look).
     #[inline]
-    pub fn admits(&self, tail: &[u8]) -> bool {
-        self.wanted.filter.admits(tail)
+    pub fn put_by(&mut self, kind: u8, name: u32, at: u32, id: u32) -> bool {
+        if let Some(place) = self.waiting.get_mut(self.len) {
+            *place = (name, at, BtfId(id));
+        }
+        self.len += usize::from(self.wanted.includes(kind));
+        self.len == BATCH
     }
 
-    /// Takes a type of one of the wanted kinds if its name, which must be readable, is a wanted one.
-    pub fn see(&mut self, ty: &Type<'_>, fuel: &mut Fuel) -> Result<(), Error> {
-        let Ok(name) = ty.name_bytes() else { return Ok(()) };
-        fuel.spend_name(name.len())?;
-        let root = (essential_name(name), kind_class(ty.kind()));
-        if let Ok(at) = self.wanted.roots.binary_search(&root) {
-            if let Some(ids) = self.found.get_mut(at) {
-                ids.push(ty.id());
+    /// Looks at what was put by.
+    ///
+    /// # Errors
+    ///
+    /// `CoreFuel`.
+    pub fn look(&mut self, btf: &Btf<'_>, fuel: &mut Fuel) -> Result<(), Error> {
+        let strings = btf.section(btf.strings).data;
+        let waiting = self.waiting.get(..self.len).unwrap_or_default();
+        for &(name, at, id) in waiting {
+            let tail = match name.checked_sub(btf.first_string) {
+                Some(own) => strings.get(own as usize..).unwrap_or_default(),
+                None => btf.string_tail(name),
+            };
+            if !self.wanted.filter.admits(tail) {
+                continue;
+            }
+            // A name that cannot be read is nobody's.
+            let Some(ty) = btf.types_at(at, id).next() else { continue };
+            let Ok(name) = ty.name_bytes() else { continue };
+            fuel.spend_name(name.len())?;
+            let root = (essential_name(name), kind_class(ty.kind()));
+            let wanted = self.wanted.roots.binary_search(&root).ok();
+            if let Some(ids) = wanted.and_then(|at| self.found.get_mut(at)) {
+                ids.push(id);
             }
         }
+        self.len = 0;
         Ok(())
     }
 
@@ -201,23 +267,18 @@ impl Btf<'_> {
     /// Looks at all types.
     fn search(&self, search: &mut Search<'_>, fuel: &mut Fuel) -> Result<(), Error> {
         fuel.spend(u64::from(self.count - self.first_id))?;
-        let mut types = self.types();
-        let strings = self.section(self.strings).data;
-        while let Some(ty) = types
-            .next_where(|kind, name| search.includes(kind) && search.admits(self.own_tail(strings, name)))
-        {
-            search.see(&ty, fuel)?;
+        // Each remembered place begins a walk of its own, which need not wait for the one before.
+        for (&at, first) in self.index.iter().zip((self.first_id..).step_by(1 << self.stride_bits)) {
+            let mut types = self.types_at(at, BtfId(first));
+            for _ in 0..1 << self.stride_bits {
+                let Some((kind, name, len)) = types.record() else { break };
+                if search.put_by(kind, name, types.at as u32, types.next_id) {
+                    search.look(self, fuel)?;
+                }
+                types.advance(len);
+            }
         }
-        Ok(())
-    }
-
-    /// The strings from `offset` on; `own` are those of this file.
-    #[inline]
-    pub(super) fn own_tail<'s>(&'s self, own: &'s [u8], offset: u32) -> &'s [u8] {
-        match offset.checked_sub(self.first_string) {
-            Some(at) => own.get(at as usize..).unwrap_or_default(),
-            None => self.string_tail(offset),
-        }
+        search.look(self, fuel)
     }
 }
 
@@ -256,6 +317,24 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(essential_name(name.as_bytes()), essential.as_bytes(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_filter_admits_every_wanted_name_and_its_flavours() {
+        let text = b"name_of_a_type";
+        for len in 1..text.len() {
+            let name = &text[..len];
+            let filter = Filter::new(std::iter::once(name));
+            for after in [&b""[..], b"___old", b"___x"] {
+                let full = [name, after, b"\0"].concat();
+                if essential_name(&full[..full.len() - 1]) == name {
+                    assert!(filter.admits(&full), "{}", full.escape_ascii());
+                    assert!(filter.admits(&[&full[..], b"another\0"].concat()), "{}", full.escape_ascii());
+                }
+            }
+            let others = [&b"other_name\0"[..], b"\0", b"nome\0", b"__x\0"];
+            assert!(others.iter().filter(|other| filter.admits(other)).count() <= 1);
         }
     }
 

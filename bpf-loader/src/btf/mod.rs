@@ -205,32 +205,26 @@ impl<'a> Btf<'a> {
         let mut fuel = Fuel::OBJECT.clone();
         let mut found = true;
         let mut types = self.types();
-        let strings = self.section(self.strings).data;
         let between = (1 << self.stride_bits) - 1;
+        let int = Kind::Int.number();
         // More would be a rare file: types have 12 bytes at least, and 20 or more on average.
         let mut index = Vec::with_capacity((self.types.len / 20) >> self.stride_bits);
-        let mut visited = search.kinds();
-        if detect_pointer_size {
-            visited |= Kind::Int.bit();
-        }
         while !types.is_at_end() {
+            // The section's length is a u32, so is every offset in it.
+            let at = types.at as u32;
             if (types.next_id - self.first_id) & between == 0 {
-                // The section's length is a u32, so is every offset in it.
-                index.push(types.at as u32);
+                index.push(at);
             }
             let (kind, name, len) = types.record().ok_or_else(|| types.fault())?;
-            if visited >> kind & 1 != 0 {
-                if detect_pointer_size && pointer_size.is_none() && kind == Kind::Int.number() {
-                    pointer_size = types.clone().take_one().and_then(|ty| ty.pointer_size_hint());
-                }
-                if search.includes(kind) && search.admits(self.own_tail(strings, name)) {
-                    if let Some(ty) = types.clone().take_one() {
-                        found &= search.see(&ty, &mut fuel).is_ok();
-                    }
-                }
+            if detect_pointer_size && pointer_size.is_none() && kind == int {
+                pointer_size = types.clone().take_one().and_then(|ty| ty.pointer_size_hint());
+            }
+            if search.put_by(kind, name, at, types.next_id) {
+                found &= search.look(self, &mut fuel).is_ok();
             }
             types.advance(len);
         }
+        found &= search.look(self, &mut fuel).is_ok();
         let count = types.next_id;
         index.shrink_to_fit();
         self.index = index;
@@ -308,6 +302,11 @@ impl<'a> Btf<'a> {
             Some(base) if id.0 < self.first_id => base.type_by_id(id),
             _ => self.types_from(id)?.take_one().ok_or_else(|| self.no_type(id)),
         }
+    }
+
+    /// This file's own types from `id` on, which is at `at`.
+    fn types_at(&self, at: u32, id: BtfId) -> Types<'_> {
+        Types { btf: self, section: self.section(self.types), at: at as usize, next_id: id.0 }
     }
 
     fn no_type(&self, id: BtfId) -> Error {
@@ -468,7 +467,7 @@ impl<'b> Types<'b> {
     /// fit or is of unknown kind.
     #[inline]
     fn record(&self) -> Option<(u8, u32, usize)> {
-        let (name, info) = (self.section.u32(self.at)?, self.section.u32(self.at.checked_add(4)?)?);
+        let (name, info) = self.section.u32_pair(self.at)?;
         let kind = types::kind_of(info);
         let len = match types::record_len(info) {
             Some(len) => len,

@@ -104,11 +104,6 @@ impl Kind {
         }
     }
 
-    /// Its bit in a set of kinds.
-    pub(super) fn bit(self) -> u128 {
-        1 << (self.number() & 0x7f)
-    }
-
     /// A structure or union?
     pub fn is_composite(self) -> bool {
         matches!(self, Self::Struct | Self::Union)
