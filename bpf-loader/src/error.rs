@@ -1,5 +1,7 @@
 //! The crate's one error type.
 
+use std::path::PathBuf;
+
 use bpf_sys::MapType;
 
 use crate::btf::{BtfId, Kind};
@@ -437,6 +439,34 @@ pub enum Error {
         /// What the verifier says.
         log: Box<VerifierLog>,
     },
+    /// The kernel lacks a feature.
+    Unsupported {
+        /// Which.
+        feature: &'static str,
+        /// First Linux version that has it.
+        min_kernel: (u8, u8),
+        /// What the kernel says.
+        error: bpf_sys::Error,
+    },
+    /// Something that only BPF links can was asked of an attachment by older means.
+    NotABpfLink {
+        /// What, as in "the attachment cannot ...".
+        operation: &'static str,
+    },
+    /// The link has a pin, and can have only one.
+    AlreadyPinned {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The link has no pin.
+    NotPinned,
+    /// A file cannot be read, written or removed.
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// A kernel call failed.
     Kernel(bpf_sys::Error),
     /// Something that concerns one program.
@@ -464,7 +494,7 @@ impl Error {
             | Self::BtfLoad { error, .. }
             | Self::MapCreate { error, .. }
             | Self::ProgramLoad { error, .. } => error.errno(),
-            Self::Kernel(error) => error.errno(),
+            Self::Unsupported { error, .. } | Self::Kernel(error) => error.errno(),
             Self::InProgram { error, .. } => error.errno(),
             _ => None,
         }

@@ -24,11 +24,11 @@ impl Program {
             options: LinkOptions::PerfEvent { cookie: 0 },
         };
         match link::create(&create) {
-            Ok(link) => Ok(Link::Bpf(link)),
+            Ok(link) => Ok(Link::from_fd(link)),
             // A kernel without such links does not know the attach type.
             Err(e) if e.errno() == Some(Errno::EINVAL) => {
                 event.set_bpf(&self.fd)?;
-                Ok(Link::PerfEvent)
+                Ok(Link::from_perf_event(event.try_clone()?))
             }
             Err(e) => Err(e.into()),
         }

@@ -17,7 +17,7 @@ impl Program {
     pub fn attach_raw_tracepoint(&self, name: &str) -> Result<Link> {
         let c_name = CString::new(name).map_err(|_| Error::NoSuchTarget { name: name.into() })?;
         match prog::raw_tracepoint_open(&self.fd, Some(&c_name), 0) {
-            Ok(link) => Ok(Link::Bpf(link)),
+            Ok(link) => Ok(Link::from_fd(link)),
             Err(e) if e.errno() == Some(Errno::ENOENT) => {
                 Err(Error::NoSuchTarget { name: format!("tracepoint {name}") })
             }

@@ -143,6 +143,15 @@ impl fmt::Display for Error {
                 }
                 fmt::Display::fmt(log, f)
             }
+            Self::Unsupported { feature, min_kernel: (major, minor), error } => {
+                write!(f, "{feature}: needs Linux {major}.{minor} ({error})")
+            }
+            Self::NotABpfLink { operation } => {
+                write!(f, "the attachment cannot {operation}: it is no BPF link")
+            }
+            Self::AlreadyPinned { path } => write!(f, "already pinned at {}", path.display()),
+            Self::NotPinned => f.write_str("not pinned"),
+            Self::File { path, reason } => write!(f, "{}: {reason}", path.display()),
             Self::Kernel(e) => e.fmt(f),
             Self::InProgram { program, error } => {
                 write!(f, "program {program}: ")?;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Counts its runs, in one process's threads alone. */
+/* Counts its runs, in one thread alone. */
 #include "helpers.h"
 
 char LICENSE[] SEC("license") = "GPL";
@@ -10,7 +10,7 @@ __u64 runs;
 SEC("raw_tp/sys_enter")
 int raw_tracepoint(void *ctx)
 {
-	if (bpf_get_current_pid_tgid() >> 32 == wanted)
+	if ((__u32)bpf_get_current_pid_tgid() == wanted)
 		__sync_fetch_and_add(&runs, 1);
 	return 0;
 }

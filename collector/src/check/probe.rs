@@ -72,7 +72,7 @@ fn profile() -> Result<ProfileProbe, String> {
     Ok(ProfileProbe {
         tables_grow: program.tables_grow,
         verified_insns: program.verified_insns().map_err(|e| text(&e))?,
-        link: matches!(link, bpf_loader::link::Link::Bpf(_)),
+        link: link.fd().is_some(),
         batch: program.has_batches().map_err(|e| text(&e))?,
     })
 }

@@ -1,0 +1,69 @@
+//! Objects into the running kernel, attached, and made to run. Needs root, and says so when it skips.
+
+mod externs;
+mod tracepoints;
+
+use bpf_loader::kernel::RunningKernel;
+use bpf_loader::load::Object;
+use bpf_loader::object::ObjectSpec;
+use bpf_loader::target::RunningTarget;
+use bpf_loader::{Error, Result};
+use bpf_sys::Errno;
+
+/// Is the running kernel this version or a later one?
+fn kernel_has(version: (u8, u8)) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= version
+}
+
+/// Says why a test is skipped.
+fn skip<T>(reason: &str) -> Option<T> {
+    eprintln!("SKIP {reason}");
+    None
+}
+
+/// An object file at an address that parsers like: `include_bytes!` promises none.
+fn parse(bytes: &[u8]) -> ObjectSpec<'_> {
+    ObjectSpec::parse(bytes).unwrap()
+}
+
+/// Loads everything of an object whose variable `wanted` is the calling thread; `None`, with the reason printed, without the
+/// right to.
+fn load(bytes: &[u8]) -> Option<Object> {
+    let mut spec = parse(bytes);
+    spec.set_global("wanted", &thread_id().to_ne_bytes()).unwrap();
+    let loaded = spec.plan(&RunningTarget::new()).unwrap().load(&RunningKernel::default()).unwrap();
+    permitted(loaded.into_object())
+}
+
+/// The calling thread. Tests run in parallel, in a thread each.
+fn thread_id() -> u32 {
+    let link = std::fs::read_link("/proc/thread-self").unwrap();
+    link.file_name().unwrap().to_str().unwrap().parse().unwrap()
+}
+
+/// What a call gave, unless this process may not make it.
+fn permitted<T>(result: Result<T>) -> Option<T> {
+    match result {
+        Err(e) if may_not(&e) => skip(&format!("needs root: {e}")),
+        other => Some(other.unwrap_or_else(|e| panic!("{e}"))),
+    }
+}
+
+/// Refused for want of rights, not by the verifier. Root is refused by lockdown alone.
+fn may_not(error: &Error) -> bool {
+    let lockdown = std::fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+    let root = std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
+    error.errno() == Some(Errno::EPERM) && (!root || lockdown.contains('[') && !lockdown.contains("[none]"))
+}
+
+/// The present value of a global variable of 8 bytes.
+fn read_global(bytes: &[u8], object: &Object, name: &str) -> u64 {
+    let spec = parse(bytes);
+    let (section, offset) = spec.variable(name).unwrap();
+    let map = object.map(&section.name).unwrap();
+    let mut value = vec![0; map.fd.value_len().unwrap()];
+    assert!(bpf_sys::map::lookup(&map.fd, &[0; 4], &mut value, 0).unwrap());
+    u64::from_ne_bytes(value[offset as usize..][..8].try_into().unwrap())
+}
