@@ -296,6 +296,11 @@ pub enum Error {
         /// Why not.
         reason: ExternFault,
     },
+    /// A program names as its exception callback what is no global function of `.text`.
+    ExceptionCallback {
+        /// The callback.
+        name: String,
+    },
     /// More instructions than any kernel takes.
     ProgramTooLarge {
         /// The most.

@@ -16,6 +16,7 @@ mod core_plan;
 pub mod core_relo;
 mod elf;
 mod error;
+mod exception_callback;
 mod ext_plan;
 pub mod externs;
 pub mod features;

@@ -3,6 +3,7 @@
 //! Parsing is tolerant on purpose: what nobody asks to load must not fail the object. Symbols that relocations
 //! name are looked up only when a program that contains them is planned.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use bpf_sys::uapi::insn::Insn;
@@ -14,6 +15,7 @@ use crate::elf::{
     Binding, Elf, Relocation, Section, SectionIdx, SectionKind, Symbol, SymbolKind, SymbolSection,
 };
 use crate::error::{Error, Result, excerpt};
+use crate::exception_callback;
 use crate::externs::{Extern, Externs};
 use crate::insn::InsnIdx;
 use crate::kind::SectionName;
@@ -45,6 +47,7 @@ pub struct ObjectSpec<'a> {
     pub broken_functions: Vec<(&'a str, Error)>,
     pub(crate) code: Vec<CodeSection<'a>>,
     pub(crate) externs: Externs<'a>,
+    pub(crate) exception_callbacks: HashMap<FunctionIdx, Result<Option<FunctionIdx>>>,
     /// The object's own types, if it has any.
     pub btf: Option<Btf<'a>>,
     /// What `.BTF.ext` says of the instructions.
@@ -169,10 +172,15 @@ impl<'a> ObjectSpec<'a> {
             broken_functions,
             code,
             externs: Externs::default(),
+            exception_callbacks: HashMap::new(),
             btf,
             ext,
         };
         map_def::find_maps(&mut spec, &data_sections)?;
+        if let Some(btf) = &spec.btf {
+            let text = spec.code.iter().find(|c| c.name == ".text").map(|c| c.idx);
+            spec.exception_callbacks = exception_callback::find(btf, &spec.functions, text);
+        }
         spec.externs = Externs::collect(&spec.elf, spec.btf.as_ref());
         spec.maps.extend(map_def::kconfig_map(&spec));
         Ok(spec)

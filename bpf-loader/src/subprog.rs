@@ -66,10 +66,12 @@ pub(crate) fn link(spec: &ObjectSpec<'_>, entry: FunctionIdx, budget: &mut Budge
         order: vec![entry],
         placed: HashMap::from([(entry, InsnIdx(0))]),
     };
-    let mut next = 0;
-    while let Some(&function) = linker.order.get(next) {
-        linker.append(function)?;
-        next += 1;
+    linker.append_reachable()?;
+    if let Some(callback) = spec.exception_callbacks.get(&entry) {
+        if let Some(callback) = callback.clone()? {
+            linker.place(callback);
+            linker.append_reachable()?;
+        }
     }
     linker.resolve_references()?;
     Ok(linker.out)
@@ -87,6 +89,23 @@ struct Linker<'s, 'a> {
 }
 
 impl<'a> Linker<'_, 'a> {
+    /// Appends the functions that are in `order` and not yet appended, and what they reach.
+    fn append_reachable(&mut self) -> Result<()> {
+        while let Some(&function) = self.order.get(self.out.parts.len()) {
+            self.append(function)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a function a place in the order, if it has none.
+    fn place(&mut self, function: FunctionIdx) {
+        if let Entry::Vacant(entry) = self.placed.entry(function) {
+            // Replaced when its turn comes.
+            entry.insert(InsnIdx(0));
+            self.order.push(function);
+        }
+    }
+
     fn append(&mut self, idx: FunctionIdx) -> Result<()> {
         let spec = self.spec;
         let function = spec.function(idx).ok_or(Error::Internal("function index"))?;
@@ -227,11 +246,7 @@ impl<'a> Linker<'_, 'a> {
 
     fn refer(&mut self, at: InsnIdx, callee: FunctionIdx) {
         self.references.push(Reference { at, callee });
-        if let Entry::Vacant(entry) = self.placed.entry(callee) {
-            // Replaced when its turn comes.
-            entry.insert(InsnIdx(0));
-            self.order.push(callee);
-        }
+        self.place(callee);
     }
 
     fn set_load(&mut self, at: InsnIdx, low: Insn, high: Insn) -> Result<()> {

@@ -97,6 +97,9 @@ impl fmt::Display for Error {
                 write!(f, "function {function}, relocation of {what}: {error}")
             }
             Self::Extern { name, kind, reason } => write!(f, "{kind} {name}: {reason}"),
+            Self::ExceptionCallback { name } => {
+                write!(f, "exception callback {name} is no global function of .text")
+            }
             Self::ProgramTooLarge { limit } => write!(f, "more than {limit} instructions"),
             Self::PlanTooLarge { limit } => {
                 write!(f, "it and the programs before it have more than {limit} instructions together")
