@@ -4,7 +4,9 @@
 
 char LICENSE[] SEC("license") = "GPL";
 
-struct __sk_buff;
+struct __sk_buff {
+	__u32 len;
+};
 
 extern __u32 LINUX_KERNEL_VERSION __kconfig;
 extern _Bool LINUX_HAS_BPF_COOKIE __kconfig;
@@ -46,7 +48,11 @@ int addresses(struct __sk_buff *skb)
 	return 0;
 }
 
-struct rq;
+/* Compatible is a structure of that name, not a mere declaration. */
+struct rq {
+	int lock;
+};
+
 extern const struct rq runqueues __ksym;
 extern const struct rq no_such_variable __ksym __weak;
 
@@ -62,27 +68,25 @@ int variables(struct __sk_buff *skb)
 	return 0;
 }
 
-struct task_struct;
-extern struct task_struct *bpf_task_from_pid(__s32 pid) __ksym;
-extern struct task_struct *bpf_task_from_pid___weak(__s32 pid) __ksym __weak;
-extern struct task_struct *bpf_no_such_function(__s32 pid) __ksym __weak;
-extern void bpf_task_release(struct task_struct *task) __ksym;
+extern void bpf_rcu_read_lock(void) __ksym;
+extern void bpf_rcu_read_lock___flavour(void) __ksym __weak;
+extern void bpf_rcu_read_lock___other(int argument) __ksym __weak;
+extern void bpf_rcu_read_unlock(void) __ksym;
+extern void bpf_no_such_function(void) __ksym __weak;
 
-__u64 has_init, has_flavour, has_function;
+__u64 called, has_flavour, has_other, has_function;
 
 SEC("tc")
 int functions(struct __sk_buff *skb)
 {
-	struct task_struct *task = bpf_task_from_pid(1);
-
-	if (task) {
-		has_init = 1;
-		bpf_task_release(task);
-	}
-	has_flavour = bpf_task_from_pid___weak != 0;
+	bpf_rcu_read_lock();
+	called = 1;
+	bpf_rcu_read_unlock();
+	has_flavour = bpf_rcu_read_lock___flavour != 0;
+	has_other = bpf_rcu_read_lock___other != 0;
 	if (bpf_no_such_function) {
 		has_function = 1;
-		bpf_no_such_function(1);
+		bpf_no_such_function();
 	}
 	return 0;
 }
@@ -90,7 +94,8 @@ int functions(struct __sk_buff *skb)
 SEC("tc")
 int calls_what_is_missing(struct __sk_buff *skb)
 {
-	return bpf_no_such_function(1) != 0;
+	bpf_no_such_function();
+	return 0;
 }
 
 struct bpf_sock_tuple {
@@ -103,7 +108,10 @@ struct bpf_ct_opts___old {
 	__u8 l4proto, dir, reserved[2];
 };
 
-struct nf_conn;
+struct nf_conn {
+	int timeout;
+};
+
 extern struct nf_conn *bpf_skb_ct_lookup(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, __u32 tuple_size,
 					 struct bpf_ct_opts___old *options, __u32 options_size) __ksym;
 extern void bpf_ct_release(struct nf_conn *connection) __ksym;
