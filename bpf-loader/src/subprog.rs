@@ -56,8 +56,13 @@ struct Reference {
     callee: FunctionIdx,
 }
 
-/// Links the function and all that it reaches.
-pub(crate) fn link(spec: &ObjectSpec<'_>, entry: FunctionIdx, budget: &mut Budget) -> Result<Linked> {
+/// Links the function and all that it reaches, at last the function in `also`, which nothing need call.
+pub(crate) fn link(
+    spec: &ObjectSpec<'_>,
+    entry: FunctionIdx,
+    also: Option<FunctionIdx>,
+    budget: &mut Budget,
+) -> Result<Linked> {
     let mut linker = Linker {
         spec,
         budget,
@@ -66,12 +71,11 @@ pub(crate) fn link(spec: &ObjectSpec<'_>, entry: FunctionIdx, budget: &mut Budge
         order: vec![entry],
         placed: HashMap::from([(entry, InsnIdx(0))]),
     };
-    linker.append_reachable()?;
-    if let Some(callback) = spec.exception_callbacks.get(&entry) {
-        if let Some(callback) = callback.clone()? {
-            linker.place(callback);
-            linker.append_reachable()?;
-        }
+    linker.append_all(0)?;
+    if let Some(also) = also {
+        let placed = linker.order.len();
+        linker.require(also);
+        linker.append_all(placed)?;
     }
     linker.resolve_references()?;
     Ok(linker.out)
@@ -89,21 +93,13 @@ struct Linker<'s, 'a> {
 }
 
 impl<'a> Linker<'_, 'a> {
-    /// Appends the functions that are in `order` and not yet appended, and what they reach.
-    fn append_reachable(&mut self) -> Result<()> {
-        while let Some(&function) = self.order.get(self.out.parts.len()) {
+    /// Appends the functions in the order from this one on, and those that they add to it.
+    fn append_all(&mut self, mut next: usize) -> Result<()> {
+        while let Some(&function) = self.order.get(next) {
             self.append(function)?;
+            next += 1;
         }
         Ok(())
-    }
-
-    /// Gives a function a place in the order, if it has none.
-    fn place(&mut self, function: FunctionIdx) {
-        if let Entry::Vacant(entry) = self.placed.entry(function) {
-            // Replaced when its turn comes.
-            entry.insert(InsnIdx(0));
-            self.order.push(function);
-        }
     }
 
     fn append(&mut self, idx: FunctionIdx) -> Result<()> {
@@ -246,7 +242,15 @@ impl<'a> Linker<'_, 'a> {
 
     fn refer(&mut self, at: InsnIdx, callee: FunctionIdx) {
         self.references.push(Reference { at, callee });
-        self.place(callee);
+        self.require(callee);
+    }
+
+    fn require(&mut self, callee: FunctionIdx) {
+        if let Entry::Vacant(entry) = self.placed.entry(callee) {
+            // Replaced when its turn comes.
+            entry.insert(InsnIdx(0));
+            self.order.push(callee);
+        }
     }
 
     fn set_load(&mut self, at: InsnIdx, low: Insn, high: Insn) -> Result<()> {
