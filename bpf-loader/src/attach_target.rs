@@ -114,7 +114,8 @@ mod tests {
     fn resolve(section: &str, kernel: &Kernel) -> Result<Option<(String, Option<String>)>> {
         let Some(hook) = Hook::of(&SectionName::parse(section), section)? else { return Ok(None) };
         let names = KernelNames::find(&[hook.request()], kernel);
-        let AttachTarget { id, module } = hook.resolve(&names, section)?;
+        let (id, to) = hook.resolve(&names, section)?;
+        let module = to.module().map(str::to_owned);
         let found = kernel.modules.iter().find(|m| Some(&m.name) == module.as_ref());
         let btf = found.map_or(kernel.vmlinux.as_deref().unwrap(), |m| &m.btf);
         Ok(Some((btf.type_by_id(id).unwrap().name().unwrap().to_owned(), module)))

@@ -121,10 +121,15 @@ __u64 lookup_error;
 SEC("tc")
 int functions_of_module(struct __sk_buff *skb)
 {
-	struct bpf_sock_tuple tuple = { 1, 2, 3, 4 };
-	struct bpf_ct_opts___old options = { .netns_id = -1, .l4proto = 17 };
-	struct nf_conn *connection = bpf_skb_ct_lookup(skb, &tuple, sizeof(tuple), &options, sizeof(options));
+	/* Of constants, clang would make a section without variables, which kernels before 5.12 refuse. */
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_ct_opts___old options = {};
+	struct nf_conn *connection;
 
+	tuple.sport = 1;
+	options.netns_id = -1;
+	options.l4proto = 17;
+	connection = bpf_skb_ct_lookup(skb, &tuple, sizeof(tuple), &options, sizeof(options));
 	if (connection)
 		bpf_ct_release(connection);
 	else

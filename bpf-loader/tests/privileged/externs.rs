@@ -16,7 +16,9 @@ const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/externs.bpf.o");
 fn load(program: &str) -> Loaded {
     let spec = parse(OBJECT);
     let plan = spec.plan_programs(&RunningTarget::new(), |p| p.name == program).unwrap();
-    plan.load(&RunningKernel::default()).unwrap()
+    let loaded = plan.load(&RunningKernel::default()).unwrap();
+    assert!(loaded.btf_error.as_ref().is_none_or(may_not), "{:#}", loaded.btf_error.unwrap());
+    loaded
 }
 
 /// Runs one of the object's programs alone, and reads variables that it sets; why it cannot be loaded.
@@ -79,8 +81,15 @@ fn variables_are_read_by_their_type() {
     if !list.lines().any(|line| line.ends_with(" runqueues")) {
         return skip("the kernel has no addresses of variables (CONFIG_KALLSYMS_ALL)").unwrap_or_default();
     }
-    let Some(found) = run("variables", ["has_runqueue", "has_variable"]).unwrap() else { return };
-    assert_eq!(found, [1, 0]);
+    // Debian's 5.10 was built with a pahole that did not know variables of each CPU.
+    let found = match run("variables", ["has_runqueue", "has_variable"]) {
+        Err(Error::InProgram { error, .. }) if !kernel_has((5, 11)) => {
+            assert!(matches!(*error, Error::Extern { kind: ExternKind::Variable, .. }), "{error}");
+            return;
+        }
+        other => other.unwrap(),
+    };
+    assert!(found.is_none_or(|found| found == [1, 0]));
 }
 
 #[test]
