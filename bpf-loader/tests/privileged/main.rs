@@ -2,8 +2,10 @@
 
 mod cgroups;
 mod devices;
+mod externs;
 mod freplace;
 mod maps;
+mod module_functions;
 mod namespace;
 mod namespaces;
 mod routes;
