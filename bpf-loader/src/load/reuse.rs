@@ -41,35 +41,27 @@ mod tests {
 
     use super::*;
 
-    fn declared() -> MapSpec<'static> {
-        MapSpec {
-            map_type: MapType::HASH,
-            key_size: 4,
-            value_size: 8,
-            max_entries: 16,
-            flags: 1,
-            ..MapSpec::empty("m".into())
-        }
+    fn declared(map_type: MapType) -> MapSpec<'static> {
+        let mut map = MapSpec::empty("m".into());
+        map.map_type = map_type;
+        (map.key_size, map.value_size, map.max_entries, map.flags) = (4, 8, 16, 1);
+        map
     }
 
-    fn existing() -> MapInfo {
-        MapInfo {
-            map_type: MapType::HASH,
-            key_size: 4,
-            value_size: 8,
-            max_entries: 16,
-            flags: 1,
-            ..MapInfo::default()
-        }
+    fn existing(map_type: MapType) -> MapInfo {
+        let mut map = MapInfo::default();
+        map.map_type = map_type;
+        (map.key_size, map.value_size, map.max_entries, map.flags) = (4, 8, 16, 1);
+        map
     }
 
     #[test]
     fn each_member_counts() {
-        assert_eq!(differs(&declared(), &existing()), None);
+        assert_eq!(differs(&declared(MapType::HASH), &existing(MapType::HASH)), None);
         let with = |change: fn(&mut MapInfo)| {
-            let mut map = existing();
+            let (declared, mut map) = (declared(MapType::HASH), existing(MapType::HASH));
             change(&mut map);
-            (differs(&declared(), &map), shape_differs(&declared(), &map))
+            (differs(&declared, &map), shape_differs(&declared, &map))
         };
         let both = |difference| (Some(difference), Some(difference));
         assert_eq!(with(|m| m.map_type = MapType::LRU_HASH), both(("type", 1, 9)));
@@ -82,14 +74,14 @@ mod tests {
 
     #[test]
     fn what_the_kernel_adds_is_no_difference() {
-        let mut map = MapInfo { map_type: MapType::DEVMAP, flags: BPF_F_RDONLY_PROG | 1, ..existing() };
-        let mut spec = MapSpec { map_type: MapType::DEVMAP, ..declared() };
+        let (mut spec, mut map) = (declared(MapType::DEVMAP), existing(MapType::DEVMAP));
+        map.flags |= BPF_F_RDONLY_PROG;
         assert_eq!(differs(&spec, &map), None);
         spec.flags |= BPF_F_RDONLY_PROG;
         assert_eq!(differs(&spec, &map), None);
-        map.map_type = MapType::HASH;
-        spec = declared();
-        let found = u64::from(BPF_F_RDONLY_PROG | 1);
+        let (mut spec, mut map) = (declared(MapType::HASH), existing(MapType::HASH));
+        map.flags |= BPF_F_RDONLY_PROG;
+        let found = u64::from(map.flags);
         assert_eq!(differs(&spec, &map), Some(("map_flags", 1, found)), "of other maps it is one");
         map.flags = BPF_F_NUMA_NODE | 1;
         spec.numa_node = Some(0);
