@@ -55,7 +55,7 @@ pub use hash::Hash;
 pub use keys::Keys;
 pub use lpm::{LpmTrie, Prefixes};
 pub use of_fds::{CgroupArray, MapOfMaps, ProgramArray, SocketMap};
-pub use per_cpu::{PerCpuArray, PerCpuHash, PerCpuValues};
+pub use per_cpu::{PerCpuArray, PerCpuBatches, PerCpuHash, PerCpuValues};
 pub use queue::Queue;
 pub use redirect::{CpuMap, DevMap};
 pub use stack::{BuildIdFrame, StackTraces};
