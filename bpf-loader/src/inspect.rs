@@ -76,6 +76,8 @@ impl<'s, 'a> Inspector<'s, 'a> {
         for (_, operand) in &linked.operands {
             match operand {
                 Operand::Map(map) | Operand::MapValue { map, .. } => maps.push(*map),
+                // Nothing is resolved yet.
+                Operand::ModuleBtf(_) => {}
                 Operand::Extern { symbol, .. } => externs.push(subprog::extern_name(self.spec, *symbol)?),
             }
         }

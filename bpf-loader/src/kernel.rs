@@ -67,6 +67,15 @@ pub trait Kernel {
     /// What the kernel says.
     fn load_btf(&self, data: &[u8], log: Option<&mut Log<'_>>) -> Result<BtfFd>;
 
+    /// Opens the BTF of a module (Linux 5.11). A kernel that is made up has no modules unless it says so.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT`: there is no such module, or it has none. What the kernel says.
+    fn module_btf(&self, _name: &str) -> Result<BtfFd> {
+        Err(bpf_sys::Error::Call { call: "bpf(BPF_BTF_GET_FD_BY_ID)", errno: Errno::ENOENT })
+    }
+
     /// `BPF_PROG_LOAD`.
     ///
     /// # Errors
@@ -118,6 +127,26 @@ impl Kernel for RunningKernel {
 
     fn load_btf(&self, data: &[u8], mut log: Option<&mut Log<'_>>) -> Result<BtfFd> {
         self.with_memlock(|| btf::load(data, 0, None, log.as_deref_mut()))
+    }
+
+    fn module_btf(&self, name: &str) -> Result<BtfFd> {
+        let mut last = bpf_sys::Error::Call { call: "bpf(BPF_BTF_GET_FD_BY_ID)", errno: Errno::ENOENT };
+        for id in btf::ids() {
+            let found = btf::open_by_id(id?, None).and_then(|fd| {
+                // Names of modules have at most 56 bytes (MODULE_NAME_LEN).
+                let mut buffer = [0; 64];
+                let info = btf::info_data(&fd, &mut [], &mut buffer)?;
+                let own = buffer.split(|&b| b == 0).next().unwrap_or_default();
+                Ok((info.kernel_btf != 0 && own == name.as_bytes()).then_some(fd))
+            });
+            match found {
+                Ok(Some(fd)) => return Ok(fd),
+                Ok(None) => {}
+                // Others' BTF comes and goes meanwhile.
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
     }
 
     fn load_program(&self, program: &ProgLoad<'_>, mut log: Option<&mut Log<'_>>) -> Result<ProgFd> {

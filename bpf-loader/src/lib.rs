@@ -9,6 +9,8 @@
 #![forbid(unsafe_code)]
 
 pub mod attach;
+mod attach_target;
+pub mod attach_to;
 pub mod btf;
 pub mod bytes;
 mod core_plan;
@@ -16,11 +18,13 @@ pub mod core_relo;
 mod elf;
 mod error;
 mod ext_plan;
+pub mod externs;
 pub mod features;
 pub mod fuel;
 pub mod insn;
 pub mod inspect;
 pub mod kernel;
+mod kernel_names;
 pub mod kind;
 pub mod link;
 pub mod load;
@@ -30,8 +34,10 @@ pub mod object;
 pub mod plan;
 pub mod program;
 pub mod ring;
+pub mod struct_ops;
 mod subprog;
 pub mod target;
+pub mod test_run;
 pub mod verifier_log;
 pub mod walk;
 

@@ -1,7 +1,7 @@
 //! Map declarations: the `.maps` section's BTF, and one map for each data section.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use bpf_sys::MapType;
 
@@ -11,6 +11,7 @@ use crate::error::{Error, Result, excerpt};
 use crate::insn::Operand;
 use crate::map::Variable;
 use crate::object::{FunctionIdx, MapIdx, ObjectSpec};
+use crate::struct_ops::{self, StructOps};
 
 /// Programs may only read the map (`BPF_F_RDONLY_PROG`, Linux 5.2).
 pub const F_RDONLY_PROG: u32 = 1 << 7;
@@ -46,14 +47,16 @@ pub struct MapSpec<'a> {
     pub inner: Option<Box<MapSpec<'a>>>,
     /// Initial contents.
     pub contents: Contents<'a>,
+    /// Whether loading creates the map; false at first for the sections of `struct_ops` that begin with `?`.
+    pub autocreate: bool,
     /// For a data section's map: which.
     pub(crate) data_section: Option<SectionIdx>,
     /// For a data section's map in a plan: the section's global variables.
     pub(crate) variables: Vec<Variable<&'a str>>,
-    /// For a declared map: where its variable lies in `.maps`.
-    place: Option<(SectionIdx, u64)>,
+    /// For a declared map: where its variable lies.
+    pub(crate) place: Option<(SectionIdx, u64)>,
     /// Offset of the `values` member, for initialisers.
-    values_offset: Option<u64>,
+    pub(crate) values_offset: Option<u64>,
 }
 
 /// What a map holds before any program runs.
@@ -65,6 +68,8 @@ pub enum Contents<'a> {
     Data(Cow<'a, [u8]>),
     /// Entries of a map of maps or a program array: index and what stands there.
     Slots(Vec<(u32, Slot)>),
+    /// The operations of a `struct_ops` map, which are registered on demand.
+    StructOps(StructOps<'a>),
 }
 
 /// An initial entry of a map of maps or a program array.
@@ -95,6 +100,11 @@ impl MapSpec<'_> {
         self.data_section.is_some() && self.flags & F_RDONLY_PROG != 0
     }
 
+    /// Whether it is the map of the kernel's configuration.
+    pub(crate) fn is_kconfig(&self) -> bool {
+        self.data_section == Some(NO_SECTION)
+    }
+
     pub(crate) fn empty(name: Cow<'_, str>) -> MapSpec<'_> {
         MapSpec {
             name,
@@ -110,6 +120,7 @@ impl MapSpec<'_> {
             value_type: BtfId::VOID,
             inner: None,
             contents: Contents::Empty,
+            autocreate: true,
             data_section: None,
             variables: Vec::new(),
             place: None,
@@ -140,39 +151,15 @@ pub(crate) fn find_maps<'a>(spec: &mut ObjectSpec<'a>, data_sections: &[Section<
     };
     let data_maps: Vec<_> =
         data_sections.iter().map(|s| (s.name, data_map(s, typed_sections.find(s.name)))).collect();
-    for (name, map) in declared {
-        match map {
-            Ok(map) => spec.maps.push(map),
-            Err(e) => spec.broken_maps.push((name, e)),
-        }
-    }
-    struct_ops(spec);
-    for (name, map) in data_maps {
+    let operations = struct_ops::spec::declared(spec, |name| typed_sections.find(name));
+    let named_maps = declared.into_iter().chain(operations).chain(data_maps);
+    for (name, map) in named_maps.collect::<Declared<'_>>() {
         match map {
             Ok(map) => spec.maps.push(map),
             Err(e) => spec.broken_maps.push((name, e)),
         }
     }
     initial_slots(spec)
-}
-
-/// Sections whose variables are maps of operations; a question mark makes them optional.
-const STRUCT_OPS: [&str; 4] = [".struct_ops", ".struct_ops.link", "?.struct_ops", "?.struct_ops.link"];
-
-/// Each variable is a map that cannot be created.
-fn struct_ops(spec: &mut ObjectSpec<'_>) {
-    let sections = spec.elf.sections().filter_map(|s| s.ok()).filter(|s| STRUCT_OPS.contains(&s.name));
-    let sections: HashSet<SectionIdx> = sections.map(|s| s.idx).collect();
-    if sections.is_empty() {
-        return;
-    }
-    for (_, symbol) in spec.elf.symbols().filter_map(|s| s.ok()) {
-        let SymbolSection::Section(idx) = symbol.section else { continue };
-        if symbol.kind == SymbolKind::Object && sections.contains(&idx) {
-            let error = Error::StructOps { map: excerpt(symbol.name) };
-            spec.broken_maps.push((symbol.name, error));
-        }
-    }
 }
 
 /// The object's data sections that BTF describes, from one pass over its types.
@@ -214,7 +201,29 @@ fn data_map<'a>(section: &Section<'a>, value_type: Option<BtfId>) -> Result<MapS
     })
 }
 
-type Declared<'a> = Vec<(&'a str, Result<MapSpec<'a>>)>;
+/// Externs are in no section.
+const NO_SECTION: SectionIdx = SectionIdx(0);
+
+/// The map of the kernel's configuration, if the object refers to any. Its value depends on the kernel.
+pub(crate) fn kconfig_map<'a>(spec: &ObjectSpec<'a>) -> Option<MapSpec<'a>> {
+    let value_size = Some(spec.externs.kconfig_size()).filter(|&size| size > 0)?;
+    let value_type = spec.btf.as_ref().and_then(|btf| TypedSections::new(btf).find(KCONFIG));
+    Some(MapSpec {
+        map_type: MapType::ARRAY,
+        key_size: 4,
+        value_size,
+        max_entries: 1,
+        flags: F_MMAPABLE | F_RDONLY_PROG,
+        value_type: value_type.unwrap_or(BtfId::VOID),
+        data_section: Some(NO_SECTION),
+        ..MapSpec::empty(Cow::Borrowed(KCONFIG))
+    })
+}
+
+/// The section of externs that stand for the kernel's configuration.
+pub(crate) const KCONFIG: &str = ".kconfig";
+
+pub(crate) type Declared<'a> = Vec<(&'a str, Result<MapSpec<'a>>)>;
 
 /// Each variable of the `.maps` section. Its place comes from the symbol table, since compilers leave the offsets in
 /// BTF to the linker.

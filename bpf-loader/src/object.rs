@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use bpf_sys::uapi::insn::Insn;
 
+use crate::attach_to::TargetProgram;
 use crate::btf::Btf;
 use crate::btf::ext::BtfExt;
 use crate::bytes::Endian;
@@ -14,6 +15,7 @@ use crate::elf::{
     Binding, Elf, Relocation, Section, SectionIdx, SectionKind, Symbol, SymbolKind, SymbolSection,
 };
 use crate::error::{Error, Result, excerpt};
+use crate::externs::{Extern, Externs};
 use crate::insn::InsnIdx;
 use crate::kind::SectionName;
 use crate::map_def::{self, MapSpec};
@@ -43,6 +45,7 @@ pub struct ObjectSpec<'a> {
     /// Functions whose extent makes no sense; nothing can call or load them.
     pub broken_functions: Vec<(&'a str, Error)>,
     pub(crate) code: Vec<CodeSection<'a>>,
+    pub(crate) externs: Externs<'a>,
     /// The object's own types, if it has any.
     pub btf: Option<Btf<'a>>,
     /// What `.BTF.ext` says of the instructions.
@@ -58,8 +61,13 @@ pub struct ProgramSpec<'a> {
     pub section: &'a str,
     /// The section name, looked up in the table of kinds.
     pub kind: SectionName<'a>,
-    /// Whether planning everything includes this program; false at first for `?` sections.
+    /// Whether planning everything includes this program; false at first for `?` sections. For `struct_ops` programs the
+    /// maps that are created decide instead: it includes those that one of them names.
     pub autoload: bool,
+    /// The program of which this one replaces (`freplace`) or traces a function; none for the kernel's functions.
+    pub attach_to: Option<TargetProgram>,
+    /// The function or hook to attach to, if not the one that the section names.
+    pub attach_function: Option<String>,
     pub(crate) function: FunctionIdx,
 }
 
@@ -166,16 +174,24 @@ impl<'a> ObjectSpec<'a> {
             functions,
             broken_functions,
             code,
+            externs: Externs::default(),
             btf,
             ext,
         };
         map_def::find_maps(&mut spec, &data_sections)?;
+        spec.externs = Externs::collect(&spec.elf, spec.btf.as_ref());
+        spec.maps.extend(map_def::kconfig_map(&spec));
         Ok(spec)
     }
 
     /// Byte order of the object.
     pub fn endian(&self) -> Endian {
         self.elf.endian()
+    }
+
+    /// What the object refers to outside itself, as far as its BTF declares it.
+    pub fn externs(&self) -> &[Extern<'a>] {
+        self.externs.all()
     }
 
     /// The map of that name.
@@ -353,6 +369,8 @@ fn find_programs<'a>(functions: &[Function<'a>], code: &[CodeSection<'a>]) -> Ve
                 section,
                 kind,
                 autoload: !kind.optional,
+                attach_to: None,
+                attach_function: None,
                 function: FunctionIdx(i as u32),
             })
         })

@@ -30,7 +30,7 @@ use header::{Header, Span};
 use types::HEADER_LEN;
 
 /// Number of a type. 0 is void; the ids of module BTF continue those of its base.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct BtfId(pub u32);
 
 impl BtfId {

@@ -96,7 +96,7 @@ impl fmt::Display for Error {
             Self::CoreRelocation { what, function, error } => {
                 write!(f, "function {function}, relocation of {what}: {error}")
             }
-            Self::Extern { name } => write!(f, "extern {name} cannot be resolved"),
+            Self::Extern { name, kind, reason } => write!(f, "{kind} {name}: {reason}"),
             Self::ProgramTooLarge { limit } => write!(f, "more than {limit} instructions"),
             Self::PlanTooLarge { limit } => {
                 write!(f, "it and the programs before it have more than {limit} instructions together")
@@ -110,11 +110,23 @@ impl fmt::Display for Error {
                 write!(f, "{needed_by} needs the kernel's BTF, and there is none")
             }
             Self::ReadBtf { reason } => write!(f, "/sys/kernel/btf: {reason}"),
+            Self::ReadTarget { what, reason } => write!(f, "{what}: {reason}"),
+            Self::ModuleBtf { module, error } => write!(f, "BTF of module {module}: {error}"),
             Self::NotAMap { section, offset } => {
                 write!(f, "byte {offset} of section {} is neither a map nor data", section.0)
             }
             Self::MapWithoutBtf { map } => write!(f, "map {map} is not described by the object's BTF"),
-            Self::StructOps { map } => write!(f, "map {map}: struct_ops is not supported yet"),
+            Self::StructOps { map, member, reason } if member.is_empty() => write!(f, "map {map}: {reason}"),
+            Self::StructOps { map, member, reason } => write!(f, "map {map}, {member}: {reason}"),
+            Self::StructOpsUnused { program } => {
+                write!(f, "no map of operations names {program}, so what it implements is not known")
+            }
+            Self::NoTargetProgram { section } => {
+                write!(f, "section {section} is for a function of another program: say of which (attach_to)")
+            }
+            Self::TargetProgramWithoutBtf { id } => {
+                write!(f, "program {id} was loaded without BTF, so its functions cannot be found")
+            }
             Self::MapMember { map, member, reason } if member.is_empty() => write!(f, "map {map}: {reason}"),
             Self::MapMember { map, member, reason } => write!(f, "map {map}, {member}: {reason}"),
             Self::DataSectionSize { section, size } => {
@@ -143,6 +155,14 @@ impl fmt::Display for Error {
             }
             Self::Unsupported { feature, min_kernel: (major, minor), error } => {
                 write!(f, "{feature}: needs Linux {major}.{minor} ({error})")
+            }
+            Self::NoAutoAttach { section } => {
+                write!(f, "section {section} does not say all about what to attach the program to")
+            }
+            Self::AttachTarget { target, reason } => write!(f, "{target}: {reason}"),
+            Self::NoSuchSymbol { path, name } => write!(f, "{}: there is no {name}", path.display()),
+            Self::WrongProgram { program_type, target } => {
+                write!(f, "programs of type {program_type} cannot be attached to {target}")
             }
             Self::NotABpfLink { operation } => {
                 write!(f, "the attachment cannot {operation}: it is no BPF link")
@@ -185,6 +205,7 @@ impl fmt::Display for Error {
             Self::RecordTooLong { len, most } => write!(f, "a record of {len} bytes, where at most {most} fit"),
             Self::Ring(fault) => fault.fmt(f),
             Self::Kernel(e) => e.fmt(f),
+            Self::InMap { map, error } => write!(f, "map {map}: {error}"),
             Self::InProgram { program, error } => {
                 write!(f, "program {program}: ")?;
                 fmt::Display::fmt(error, f)

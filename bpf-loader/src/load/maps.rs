@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::kernel::Kernel;
 use crate::map::Map;
 use crate::map_def::{Contents, MapSpec, Slot};
+use crate::object::MapIdx;
 use crate::program::Program;
 
 /// Types whose keys and values have no BTF in the kernel (it refuses them, or they are fds).
@@ -39,8 +40,15 @@ fn takes_btf(map_type: MapType) -> bool {
 }
 
 impl<K: Kernel> Loader<'_, '_, K> {
+    pub(super) fn any_map(&self, idx: MapIdx, spec: &MapSpec<'_>) -> Result<Map> {
+        match self.plan.struct_ops.map(idx) {
+            Some(ops) => self.struct_ops_map(spec, ops.as_ref().map_err(Error::clone)?),
+            None => self.map(spec),
+        }
+    }
+
     /// The map of a plan: an existing one that the options name or that is pinned, or a new one.
-    pub(super) fn map(&self, spec: &MapSpec<'_>) -> Result<Map> {
+    fn map(&self, spec: &MapSpec<'_>) -> Result<Map> {
         let fd = self.map_fd(spec)?;
         let reused = self.options.reused(&spec.name).and_then(|existing| existing.arena.clone());
         let arena = match reused {
@@ -221,6 +229,6 @@ impl MapSpec<'_> {
     }
 }
 
-fn map_error(spec: &MapSpec<'_>, error: bpf_sys::Error) -> Error {
+pub(super) fn map_error(spec: &MapSpec<'_>, error: bpf_sys::Error) -> Error {
     Error::MapCreate { map: spec.name.to_string(), map_type: spec.map_type, error }
 }

@@ -4,6 +4,7 @@ mod maps;
 mod options;
 mod programs;
 mod reuse;
+mod struct_ops;
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -18,6 +19,7 @@ use crate::map::{Global, Map, Pod};
 use crate::object::MapIdx;
 use crate::plan::LoadPlan;
 use crate::program::Program;
+use crate::struct_ops::Operations;
 use crate::verifier_log::{Context, VerifierLog};
 
 /// What became of a plan: each map and program, or why it is not there.
@@ -27,6 +29,8 @@ pub struct Loaded {
     pub maps: Vec<(String, Result<Map>)>,
     /// Programs by name, in the plan's order.
     pub programs: Vec<(String, Result<Program>)>,
+    /// What the maps of operations among `maps` are to hold.
+    pub struct_ops: Vec<Operations>,
     /// Why the kernel refuses the object's BTF, if it does. What needs none is loaded without: maps have no types then,
     /// and programs no line numbers.
     pub btf_error: Option<Error>,
@@ -39,6 +43,8 @@ pub struct Object {
     pub maps: Vec<Map>,
     /// Programs.
     pub programs: Vec<Program>,
+    /// What the maps of operations among `maps` are to hold.
+    pub struct_ops: Vec<Operations>,
 }
 
 impl Loaded {
@@ -51,6 +57,7 @@ impl Loaded {
         Ok(Object {
             maps: self.maps.into_iter().map(|(_, map)| map).collect::<Result<_>>()?,
             programs: self.programs.into_iter().map(|(_, program)| program).collect::<Result<_>>()?,
+            struct_ops: self.struct_ops,
         })
     }
 }
@@ -74,6 +81,15 @@ impl Object {
         let has_it = |map: &&Map| map.variables.iter().any(|variable| variable.name == name);
         let map = self.maps.iter().find(has_it);
         map.ok_or_else(|| Error::NoSuchVariable { name: name.into() })?.global(name)
+    }
+
+    /// The operations of the map of that name.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn struct_ops(&self, map: &str) -> Result<&Operations> {
+        self.struct_ops.iter().find(|o| o.name == map).ok_or_else(|| Error::NoSuchMap { name: map.into() })
     }
 
     /// The program of that name.
@@ -118,9 +134,20 @@ impl LoadPlan<'_> {
             Some(Ok(fd)) => (Some(fd), None),
             Some(Err(error)) => (None, Some(error)),
         };
-        let mut loader = Loader { plan: self, kernel, options, btf, license, maps: HashMap::new() };
-        let maps =
-            self.maps.iter().map(|(_, spec)| (spec.name.to_string(), loader.map(spec))).collect::<Vec<_>>();
+        let mut loader = Loader {
+            plan: self,
+            kernel,
+            options,
+            btf,
+            license,
+            maps: HashMap::new(),
+            modules: self.open_modules(kernel),
+        };
+        let maps = self
+            .maps
+            .iter()
+            .map(|(idx, spec)| (spec.name.to_string(), loader.any_map(*idx, spec)))
+            .collect::<Vec<_>>();
         for (idx, map) in self.maps.iter().map(|(idx, _)| idx).zip(&maps) {
             if let (_, Ok(map)) = map {
                 loader.maps.insert(*idx, map.try_clone_fd()?);
@@ -142,9 +169,26 @@ impl LoadPlan<'_> {
                 *map = Err(e);
             }
         }
+        let struct_ops = loader.operations(&maps, &programs)?;
         let names = self.programs.iter().map(|p| p.name.to_owned());
         let programs = names.zip(programs).collect();
-        Ok(Loaded { programs, maps, btf_error })
+        Ok(Loaded { programs, maps, struct_ops, btf_error })
+    }
+}
+
+impl LoadPlan<'_> {
+    /// The BTF of each module that a program or map refers to.
+    fn open_modules(&self, kernel: &impl Kernel) -> HashMap<&str, bpf_sys::Result<BtfFd>> {
+        let mut opened = HashMap::new();
+        for code in self.programs.iter().filter_map(|p| p.code.as_ref().ok()) {
+            for module in code.modules.iter().map(String::as_str).chain(code.attach.to.module()) {
+                opened.entry(module).or_insert_with(|| kernel.module_btf(module));
+            }
+        }
+        for module in self.struct_ops.modules() {
+            opened.entry(module).or_insert_with(|| kernel.module_btf(module));
+        }
+        opened
     }
 }
 
@@ -155,6 +199,8 @@ struct Loader<'p, 'a, K> {
     btf: Option<BtfFd>,
     license: CString,
     maps: HashMap<MapIdx, MapFd>,
+    /// BTF of the modules that programs refer to.
+    modules: HashMap<&'p str, bpf_sys::Result<BtfFd>>,
 }
 
 impl<K> Loader<'_, '_, K> {

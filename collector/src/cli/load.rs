@@ -107,7 +107,7 @@ fn load_all(spec: &ObjectSpec<'_>, target: &RunningTarget) -> bpf_loader::Result
 /// Each program with maps of its own, let go before the next: the kernel-side maps of one failure do not help another.
 fn load_each(spec: &ObjectSpec<'_>, target: &RunningTarget) -> bpf_loader::Result<Loaded> {
     let kernel = RunningKernel::default();
-    let mut all = Loaded { maps: Vec::new(), programs: Vec::new(), btf_error: None };
+    let mut all = Loaded { maps: Vec::new(), programs: Vec::new(), struct_ops: Vec::new(), btf_error: None };
     for program in &spec.programs {
         let loaded = spec.plan_programs(target, |p| p.name == program.name)?.load_with(&kernel, &UNPINNED)?;
         all.programs.extend(loaded.programs);
