@@ -186,7 +186,7 @@ impl<K: Pod> SocketMap<K> {
     /// # Errors
     ///
     /// `EOPNOTSUPP`, `EINVAL`: a kind or state of socket that the map does not take (a `SOCKMAP` takes TCP sockets that are
-    /// connected or listen, for example). `E2BIG`: full, or past the end. `EEXIST`, `ENOENT`: against `flags`.
+    /// connected or listen, for example). `ENOBUFS`: an XDP socket without a receive ring (on Linux 7.2). `E2BIG`: full, or past the end. `EEXIST`, `ENOENT`: against `flags`.
     pub fn set(&self, key: &K, socket: impl AsFd, flags: u64) -> Result<()> {
         let fd = socket.as_fd().as_raw_fd() as u32;
         match &self.wide {

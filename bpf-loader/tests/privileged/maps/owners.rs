@@ -96,6 +96,7 @@ fn sockets_that_programs_choose() {
     assert_eq!(sockets.set(&1, &udp, BPF_ANY).unwrap_err().errno(), Some(Errno::EOPNOTSUPP));
     match socket_with(AddressFamily::XDP, SocketType::RAW, SocketFlags::CLOEXEC, None) {
         Ok(xdp) => {
+            sockopt::set_xdp_rx_ring_size(&xdp, 64).unwrap();
             sockets.set(&1, &xdp, BPF_NOEXIST).unwrap();
             assert_eq!(sockets.set(&2, &xdp, BPF_EXIST).unwrap_err().errno(), Some(Errno::ENOENT));
             assert_eq!(sockets.delete(&1), Ok(true));
