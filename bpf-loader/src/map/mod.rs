@@ -5,7 +5,7 @@
 //!
 //! | handle | maps |
 //! |---|---|
-//! | [`Hash`], [`PerCpuHash`] | hash tables, LRU too; control group storage of before Linux 6.2 |
+//! | [`Hash`](struct@Hash), [`PerCpuHash`] | hash tables, LRU too; control group storage of before Linux 6.2 |
 //! | [`Array`], [`PerCpuArray`], [`MappedArray`] | arrays, by call or in mapped memory |
 //! | [`Global`] | variables of data sections |
 //! | [`LpmTrie`] | longest prefix match |

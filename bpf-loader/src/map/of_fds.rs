@@ -111,12 +111,9 @@ impl<K: Pod> MapOfMaps<K> {
     /// end. `EEXIST`, `ENOENT`: against `flags`.
     pub fn set(&self, key: &K, inner: &Map, flags: u64) -> Result<()> {
         self.table.set(key, &(inner.fd.as_raw_fd() as u32), flags).map_err(|error| match error {
-            Error::Kernel(error) if error.errno() == Some(Errno::EINVAL) => Error::InnerMap {
-                map: self.name.clone(),
-                inner: inner.name.clone(),
-                inner_type: inner.map_type(),
-                error,
-            },
+            Error::Kernel(error) if error.errno() == Some(Errno::EINVAL) => {
+                Error::InnerMap { map: self.name.clone(), inner_type: inner.map_type(), error }
+            }
             other => other,
         })
     }
