@@ -279,6 +279,11 @@ pub enum Error {
         /// Section that it points into.
         section: String,
     },
+    /// A program names an exception callback that is no global function of the object's `.text`.
+    ExceptionCallback {
+        /// The callback.
+        callback: String,
+    },
     /// A CO-RE relocation cannot be resolved or applied.
     CoreRelocation {
         /// What it asks for.

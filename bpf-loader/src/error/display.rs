@@ -93,6 +93,9 @@ impl fmt::Display for Error {
                 "function {function}, instruction {}: no function begins at instruction {target} of section {section}",
                 insn.0
             ),
+            Self::ExceptionCallback { callback } => {
+                write!(f, "the object has no global function {callback}, the exception callback")
+            }
             Self::CoreRelocation { what, function, error } => {
                 write!(f, "function {function}, relocation of {what}: {error}")
             }
