@@ -85,7 +85,7 @@ impl<K: Kernel> Loader<'_, '_, K> {
                 // Somebody else may have been faster.
                 let other =
                     if error.errno() == Some(Errno::EEXIST) { self.pinned_map(spec, &path)? } else { None };
-                other.ok_or_else(|| Error::MapPin { path, error })
+                other.ok_or(Error::MapPin { path, error })
             }
         }
     }
