@@ -1,5 +1,6 @@
 //! What a program names in the kernel's BTF when it is loaded: the function, hook or tracepoint that it will be attached to.
 
+use crate::attach_to::AttachTo;
 use crate::btf::{BtfId, Kind};
 use crate::error::{Error, Result};
 use crate::kernel_names::{KernelNames, Request, Scope};
@@ -13,14 +14,6 @@ pub(crate) struct Hook<'a> {
     /// Name in BTF.
     name: String,
     kind: Kind,
-}
-
-/// `attach_btf_id`, and whose BTF it is an id of.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct AttachTarget {
-    pub id: BtfId,
-    /// The module, `None` for the kernel itself.
-    pub module: Option<String>,
 }
 
 const VMLINUX: &str = "vmlinux";
@@ -53,15 +46,16 @@ impl<'a> Hook<'a> {
         Request { name: &self.name, kind: self.kind, scope }
     }
 
-    /// Takes the answer.
-    pub fn resolve(&self, names: &KernelNames<'_, '_>, section: &str) -> Result<AttachTarget> {
+    /// Takes the answer: the id, and whose BTF it is in.
+    pub fn resolve(&self, names: &KernelNames<'_, '_>, section: &str) -> Result<(BtfId, AttachTo)> {
         let found = match self.module {
             None => names.get(&self.name, self.kind),
             Some(VMLINUX) => names.get(&self.name, self.kind).filter(|found| found.module.is_none()),
             Some(module) => names.get_in(module, &self.name, self.kind),
         };
         if let Some(found) = found {
-            return Ok(AttachTarget { id: found.id, module: found.module.map(str::to_owned) });
+            let module = found.module.map(str::to_owned);
+            return Ok((found.id, module.map_or(AttachTo::Kernel, AttachTo::Module)));
         }
         Err(match names.failure() {
             Some(error) => error.clone(),

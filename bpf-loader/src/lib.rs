@@ -10,6 +10,7 @@
 
 pub mod attach;
 mod attach_target;
+pub mod attach_to;
 pub mod btf;
 pub mod bytes;
 mod core_plan;
@@ -35,9 +36,12 @@ pub mod object;
 pub mod plan;
 pub mod program;
 pub mod ring;
+pub mod struct_ops;
 mod subprog;
 pub mod target;
+pub mod test_run;
 pub mod verifier_log;
+pub mod walk;
 
 pub use elf::{SectionIdx, SymbolIdx};
 pub use error::{Error, Result};

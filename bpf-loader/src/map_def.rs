@@ -1,7 +1,7 @@
 //! Map declarations: the `.maps` section's BTF, and one map for each data section.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use bpf_sys::MapType;
 
@@ -10,7 +10,9 @@ use crate::elf::{R_BPF_64_ABS64, Relocation, Section, SectionIdx, SectionKind, S
 use crate::error::{Error, Result, excerpt};
 use crate::insn::Operand;
 use crate::legacy_map;
+use crate::map::Variable;
 use crate::object::{FunctionIdx, MapIdx, ObjectSpec};
+use crate::struct_ops::{self, StructOps};
 
 /// Programs may only read the map (`BPF_F_RDONLY_PROG`, Linux 5.2).
 pub const F_RDONLY_PROG: u32 = 1 << 7;
@@ -46,9 +48,13 @@ pub struct MapSpec<'a> {
     pub inner: Option<Box<MapSpec<'a>>>,
     /// Initial contents.
     pub contents: Contents<'a>,
+    /// Whether loading creates the map; false at first for the sections of `struct_ops` that begin with `?`.
+    pub autocreate: bool,
     /// For a data section's map: which.
     pub(crate) data_section: Option<SectionIdx>,
-    /// For a declared map: where its variable lies in `.maps`.
+    /// For a data section's map in a plan: the section's global variables.
+    pub(crate) variables: Vec<Variable<&'a str>>,
+    /// For a declared map: where its variable lies.
     pub(crate) place: Option<(SectionIdx, u64)>,
     /// Offset of the `values` member, for initialisers.
     pub(crate) values_offset: Option<u64>,
@@ -65,6 +71,8 @@ pub enum Contents<'a> {
     Data(Cow<'a, [u8]>),
     /// Entries of a map of maps or a program array: index and what stands there.
     Slots(Vec<(u32, Slot)>),
+    /// The operations of a `struct_ops` map, which are registered on demand.
+    StructOps(StructOps<'a>),
 }
 
 /// An initial entry of a map of maps or a program array.
@@ -124,7 +132,9 @@ impl MapSpec<'_> {
             value_type: BtfId::VOID,
             inner: None,
             contents: Contents::Empty,
+            autocreate: true,
             data_section: None,
+            variables: Vec::new(),
             place: None,
             values_offset: None,
             broken: None,
@@ -155,14 +165,9 @@ pub(crate) fn find_maps<'a>(spec: &mut ObjectSpec<'a>, data_sections: &[Section<
     let legacy = legacy_map::declared(spec);
     let data_maps: Vec<_> =
         data_sections.iter().map(|s| (s.name, data_map(s, typed_sections.find(s.name)))).collect();
-    for (name, map) in declared.into_iter().chain(legacy) {
-        match map {
-            Ok(map) => spec.maps.push(map),
-            Err(e) => spec.broken_maps.push((name, e)),
-        }
-    }
-    struct_ops(spec);
-    for (name, map) in data_maps {
+    let operations = struct_ops::spec::declared(spec, |name| typed_sections.find(name));
+    let named_maps = declared.into_iter().chain(legacy).chain(operations).chain(data_maps);
+    for (name, map) in named_maps.collect::<Declared<'_>>() {
         match map {
             Ok(map) => spec.maps.push(map),
             Err(e) => spec.broken_maps.push((name, e)),
@@ -183,25 +188,6 @@ fn arena_globals(spec: &mut ObjectSpec<'_>) {
     if let Some(arena) = spec.maps.iter_mut().find(|m| m.map_type == MapType::ARENA) {
         arena.data_section = Some(section.idx);
         arena.contents = Contents::Data(Cow::Borrowed(section.data));
-    }
-}
-
-/// Sections whose variables are maps of operations; a question mark makes them optional.
-const STRUCT_OPS: [&str; 4] = [".struct_ops", ".struct_ops.link", "?.struct_ops", "?.struct_ops.link"];
-
-/// Each variable is a map that cannot be created.
-fn struct_ops(spec: &mut ObjectSpec<'_>) {
-    let sections = spec.elf.sections().filter_map(|s| s.ok()).filter(|s| STRUCT_OPS.contains(&s.name));
-    let sections: HashSet<SectionIdx> = sections.map(|s| s.idx).collect();
-    if sections.is_empty() {
-        return;
-    }
-    for (_, symbol) in spec.elf.symbols().filter_map(|s| s.ok()) {
-        let SymbolSection::Section(idx) = symbol.section else { continue };
-        if symbol.kind == SymbolKind::Object && sections.contains(&idx) {
-            let error = Error::StructOps { map: excerpt(symbol.name) };
-            spec.broken_maps.push((symbol.name, error));
-        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use bpf_sys::uapi::insn::Insn;
 
+use crate::attach_to::TargetProgram;
 use crate::btf::Btf;
 use crate::btf::ext::BtfExt;
 use crate::bytes::Endian;
@@ -62,8 +63,13 @@ pub struct ProgramSpec<'a> {
     pub section: &'a str,
     /// The section name, looked up in the table of kinds.
     pub kind: SectionName<'a>,
-    /// Whether planning everything includes this program; false at first for `?` sections.
+    /// Whether planning everything includes this program; false at first for `?` sections. For `struct_ops` programs the
+    /// maps that are created decide instead: it includes those that one of them names.
     pub autoload: bool,
+    /// The program of which this one replaces (`freplace`) or traces a function; none for the kernel's functions.
+    pub attach_to: Option<TargetProgram>,
+    /// The function or hook to attach to, if not the one that the section names.
+    pub attach_function: Option<String>,
     pub(crate) function: FunctionIdx,
 }
 
@@ -374,6 +380,8 @@ fn find_programs<'a>(functions: &[Function<'a>], code: &[CodeSection<'a>]) -> Ve
                 section,
                 kind,
                 autoload: !kind.optional,
+                attach_to: None,
+                attach_function: None,
                 function: FunctionIdx(i as u32),
             })
         })

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use bpf_sys::{Insn, MapType};
 
-use crate::attach_target::{AttachTarget, Hook};
+use crate::attach_target::Hook;
+use crate::attach_to::{AttachPoint, AttachTo};
 use crate::btf::{Btf, BtfId, datasec, sanitize};
 use crate::bytes::Endian;
 use crate::core_plan::CoreRelocations;
@@ -18,6 +19,7 @@ use crate::kernel_names::KernelNames;
 use crate::kind::ProgramKind;
 use crate::map_def::{Contents, KCONFIG, MapSpec};
 use crate::object::{FunctionIdx, MapIdx, ObjectSpec, ProgramSpec};
+use crate::struct_ops;
 use crate::subprog::{self, Budget, Linked};
 use crate::target::Target;
 
@@ -32,6 +34,8 @@ pub struct LoadPlan<'a> {
     pub btf: Option<Vec<u8>>,
     /// Maps, with their index in the object.
     pub maps: Vec<(MapIdx, MapSpec<'a>)>,
+    /// Those of the maps that are maps of operations, as the kernel has them.
+    pub struct_ops: struct_ops::plan::Resolved,
     /// Whether the object has the host's byte order, and so can be loaded.
     pub host_endian: bool,
     /// Programs; one that cannot be planned says why.
@@ -57,10 +61,8 @@ pub struct ProgramCode {
     pub kind: &'static ProgramKind,
     /// `prog_flags`.
     pub flags: u32,
-    /// `attach_btf_id`, for kinds that name something in the kernel's BTF.
-    pub attach_btf_id: BtfId,
-    /// The module whose BTF has `attach_btf_id`, if it is not the kernel's own.
-    pub attach_module: Option<String>,
+    /// What it is loaded for.
+    pub attach: AttachPoint,
     /// Modules whose variables and functions the program uses. A call of a module's function has, as its offset, the index
     /// of the module here plus one.
     pub modules: Vec<String>,
@@ -90,13 +92,16 @@ const F_XDP_HAS_FRAGS: u32 = 1 << 5;
 
 impl<'a> ObjectSpec<'a> {
     /// Plans every program whose `autoload` is set, with the maps that the object declares and the data that these
-    /// programs use.
+    /// programs use; of `struct_ops` programs, those that a map names.
     ///
     /// # Errors
     ///
     /// The object's own BTF is broken. What concerns one program stands in its [`ProgramPlan`].
     pub fn plan(&self, target: &dyn Target) -> Result<LoadPlan<'a>> {
-        self.plan_programs(target, |p| p.autoload)
+        let operations = self.struct_ops_programs();
+        self.plan_programs(target, |p| {
+            if p.is_struct_ops() { operations.contains(&p.function) } else { p.autoload }
+        })
     }
 
     /// Plans the programs that `wanted` picks.
@@ -117,8 +122,8 @@ impl<'a> ObjectSpec<'a> {
         let relocations =
             CoreRelocations::resolve(self, linked.iter().filter_map(|l| l.as_ref().ok()), target.types());
         let ext = ExtIndex::new(self);
-        let hooks: Vec<Result<Option<Hook<'_>>>> =
-            chosen.iter().map(|p| Hook::of(&p.kind, p.section)).collect();
+        let struct_ops = struct_ops::plan::Resolved::new(self, &chosen, target.types());
+        let hooks: Vec<Result<Option<Hook<'_>>>> = chosen.iter().map(|p| p.hook()).collect();
         let operands = linked.iter().filter_map(|l| l.as_ref().ok()).flat_map(|l| &l.operands);
         let asked = self.externs.asked(operands);
         let mut requests = self.externs.requests(&asked);
@@ -134,26 +139,30 @@ impl<'a> ObjectSpec<'a> {
             function: program.function,
             code: linked.and_then(|linked| {
                 let hook = hook.as_ref().map_err(Error::clone)?.as_ref();
-                let attach = hook.map(|hook| hook.resolve(&names, program.section)).transpose();
+                let attach = self.attach_point(program, hook, &names, &struct_ops);
                 self.program_code(program, linked, &answers, attach)
             }),
         });
         let programs: Vec<ProgramPlan<'a>> = plans.collect();
         let used = self.used_maps(&programs);
         let maps = self.maps.iter().enumerate().filter(|(i, _)| used.get(*i).copied().unwrap_or(false));
+        let mut maps: Vec<_> = maps
+            .map(|(i, map)| {
+                let mut map = fit_map(map, target);
+                if map.is_kconfig() {
+                    map.contents = Contents::Data(Cow::Owned(externs.kconfig().to_vec()));
+                }
+                let idx = MapIdx(i as u32);
+                (idx, struct_ops.fit_map(idx, map))
+            })
+            .collect();
+        self.fill_variables(&mut maps);
         Ok(LoadPlan {
             license: self.license,
             kernel_version: self.kernel_version,
             btf: self.btf.as_ref().map(|btf| self.kernel_btf(btf, target)).transpose()?,
-            maps: maps
-                .map(|(i, map)| {
-                    let mut map = fit_map(map, target);
-                    if map.is_kconfig() {
-                        map.contents = Contents::Data(Cow::Owned(externs.kconfig().to_vec()));
-                    }
-                    (MapIdx(i as u32), map)
-                })
-                .collect(),
+            maps,
+            struct_ops,
             host_endian: self.endian() == Endian::HOST,
             programs,
         })
@@ -173,12 +182,13 @@ impl<'a> ObjectSpec<'a> {
 
     /// Declared maps are always created, since user space may want them; data sections only for programs that use them.
     fn used_maps(&self, programs: &[ProgramPlan<'_>]) -> Vec<bool> {
-        let mut used: Vec<bool> = self.maps.iter().map(|m| m.place.is_some()).collect();
+        let mut used: Vec<bool> = self.maps.iter().map(|m| m.place.is_some() && m.autocreate).collect();
         for code in programs.iter().filter_map(|p| p.code.as_ref().ok()) {
             for (_, operand) in &code.operands {
                 let (Operand::Map(map) | Operand::MapValue { map, .. }) = operand else { continue };
-                if let Some(used) = used.get_mut(map.0 as usize) {
-                    *used = true;
+                if let (Some(used), Some(map)) = (used.get_mut(map.0 as usize), self.maps.get(map.0 as usize))
+                {
+                    *used = map.autocreate;
                 }
             }
         }
@@ -190,7 +200,7 @@ impl<'a> ObjectSpec<'a> {
         program: &ProgramSpec<'a>,
         linked: Linked,
         answers: &Answers<'_, 'a>,
-        attach: Result<Option<AttachTarget>>,
+        attach: Result<AttachPoint>,
     ) -> Result<ProgramCode> {
         let kind = program.kind.kind.ok_or_else(|| Error::UnknownKind { section: program.section.into() })?;
         let Linked { mut insns, mut operands, parts } = linked;
@@ -198,15 +208,14 @@ impl<'a> ObjectSpec<'a> {
         let Applied { modules, poisoned: calls } = answers.externs.apply(&mut insns, &mut operands, name)?;
         let mut poisoned = answers.relocations.patch(self, &parts, &mut insns)?;
         poisoned.extend(calls);
-        let attach = attach?.unwrap_or_default();
+        let attach = attach?;
         let ext = answers.ext.as_ref().map_err(Error::clone)?;
         let ExtInfo { func_info, line_info } = ext.relocate(self, &parts)?;
         Ok(ProgramCode {
             kind,
             flags: if kind.sleepable { F_SLEEPABLE } else { 0 }
                 | if kind.xdp_frags { F_XDP_HAS_FRAGS } else { 0 },
-            attach_btf_id: attach.id,
-            attach_module: attach.module,
+            attach,
             modules,
             insns,
             operands,
@@ -214,6 +223,28 @@ impl<'a> ObjectSpec<'a> {
             line_info,
             poisoned,
         })
+    }
+
+    /// What a program is loaded for.
+    fn attach_point(
+        &self,
+        program: &ProgramSpec<'_>,
+        hook: Option<&Hook<'_>>,
+        names: &KernelNames<'_, '_>,
+        struct_ops: &struct_ops::plan::Resolved,
+    ) -> Result<AttachPoint> {
+        if program.is_struct_ops() {
+            return struct_ops.attach_point(self, program);
+        }
+        let kind = program.kind.kind.ok_or_else(|| Error::UnknownKind { section: program.section.into() })?;
+        let (btf_id, to) = match (hook, program.target_function()?) {
+            (Some(hook), _) => hook.resolve(names, program.section)?,
+            (None, Some((function, target))) => {
+                (target.function(function)?, AttachTo::Program(target.clone()))
+            }
+            (None, None) => (BtfId::VOID, AttachTo::Kernel),
+        };
+        Ok(AttachPoint { btf_id, attach_type: kind.attach_type, to })
     }
 
     /// The object's BTF as the target's kernel takes it. Types keep their ids.

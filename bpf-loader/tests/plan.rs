@@ -110,32 +110,6 @@ SEC("socket") int two(void *ctx) { return second(2); }
 }
 
 #[test]
-fn maps_of_operations_are_broken_and_not_forgotten() {
-    if !support::has_clang() {
-        return;
-    }
-    let text = r#"
-#define SEC(name) __attribute__((section(name), used))
-struct ops { int (*run)(void); };
-SEC("struct_ops/run") int run(void) { return 0; }
-SEC(".struct_ops") struct ops plain = { run };
-SEC(".struct_ops.link") struct ops linked = { run };
-SEC("?.struct_ops") struct ops optional = { run };
-SEC("?.struct_ops.link") struct ops optional_linked = { run };
-SEC(".struct_opsish") int other = 1;
-"#;
-    let object = support::clang_bpf(Path::new("."), Endian::Little, &[], text);
-    let spec = ObjectSpec::parse(&object).unwrap();
-    assert!(spec.maps.is_empty());
-    let mut names: Vec<_> = spec.broken_maps.iter().map(|(name, _)| *name).collect();
-    names.sort_unstable();
-    assert_eq!(names, ["linked", "optional", "optional_linked", "plain"]);
-    for (name, error) in &spec.broken_maps {
-        assert_eq!(error.to_string(), format!("map {name}: struct_ops is not supported yet"));
-    }
-}
-
-#[test]
 fn code_whose_relocations_cannot_be_read_is_not_planned_without_them() {
     if !support::has_clang() {
         return;

@@ -7,6 +7,7 @@ use bpf_sys::uapi::insn;
 use bpf_sys::{BtfFd, Errno, Insn, Log, ObjName};
 
 use super::Loader;
+use crate::attach_to::AttachTo;
 use crate::error::{Error, Result};
 use crate::insn::Operand;
 use crate::kernel::Kernel;
@@ -19,8 +20,11 @@ impl<K: Kernel> Loader<'_, '_, K> {
         let in_program = |error| Error::InProgram { program: plan.name.into(), error: Box::new(error) };
         let insns = self.bind_operands(code).map_err(in_program)?;
         let fd_array = self.fd_array(code).map_err(in_program)?;
-        let attach_to =
-            code.attach_module.as_ref().map(|m| self.module(m)).transpose().map_err(in_program)?;
+        let attach_to = match &code.attach.to {
+            AttachTo::Kernel => None,
+            AttachTo::Module(name) => Some(self.module(name).map_err(in_program)?.as_fd()),
+            AttachTo::Program(program) => Some(program.fd().as_fd()),
+        };
         let btf = if code.func_info.is_empty() { None } else { self.btf.as_ref() };
         let load = ProgLoad {
             prog_type: code.kind.prog_type,
@@ -29,12 +33,12 @@ impl<K: Kernel> Loader<'_, '_, K> {
             kern_version: self.plan.kernel_version,
             flags: code.flags,
             name: ObjName::new(plan.name),
-            expected_attach_type: code.kind.attach_type,
+            expected_attach_type: code.attach.attach_type,
             btf: btf.map(AsFd::as_fd),
             func_info: ExtRecords { bytes: &code.func_info, record_size: 8 },
             line_info: ExtRecords { bytes: &code.line_info, record_size: 16 },
-            attach_btf_id: code.attach_btf_id.0,
-            attach_to: attach_to.map(AsFd::as_fd),
+            attach_btf_id: code.attach.btf_id.0,
+            attach_to,
             fd_array: &fd_array,
             ..ProgLoad::default()
         };
@@ -93,7 +97,7 @@ impl<K: Kernel> Loader<'_, '_, K> {
         std::iter::once(Ok(0)).chain(fds).collect()
     }
 
-    fn module(&self, name: &str) -> Result<&BtfFd> {
+    pub(super) fn module(&self, name: &str) -> Result<&BtfFd> {
         let opened = self.modules.get(name).ok_or(Error::Internal("module that was not opened"))?;
         opened.as_ref().map_err(|&error| Error::ModuleBtf { module: name.into(), error })
     }
