@@ -159,8 +159,11 @@ impl<K: Kernel> Loader<'_, '_, K> {
 /// Writes the initial values of the variables that live in an arena.
 fn fill_arena(spec: &MapSpec<'_>, memory: &SharedMapping) -> Result<()> {
     let Contents::Data(data) = &spec.contents else { return Ok(()) };
-    let too_small = Error::DataSectionSize { section: spec.name.to_string(), size: data.len() as u64 };
-    memory.copy_in(0, data).ok_or(too_small)
+    memory.copy_in(0, data).ok_or_else(|| Error::MapMember {
+        map: spec.name.to_string(),
+        member: "max_entries".into(),
+        reason: "the arena is smaller than the variables that live in it".into(),
+    })
 }
 
 fn create_map(spec: &MapSpec<'_>, kernel: &impl Kernel, btf: Option<&BtfFd>) -> Result<MapFd> {
