@@ -9,6 +9,9 @@ pub mod kallsyms;
 pub mod kconfig;
 mod resolve;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::fmt;
 

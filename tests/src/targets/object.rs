@@ -69,6 +69,7 @@ fn check_operands(plan: &LoadPlan<'_>, code: &ProgramCode) {
                     "a map that programs use is planned"
                 );
             }
+            Operand::ModuleBtf(index) => assert!((*index as usize) < code.modules.len()),
             Operand::Extern { .. } => panic!("a planned program has no externals"),
         }
     }
