@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use bpf_sys::uapi::insn;
 use bpf_sys::{Insn, MapType};
 
 use crate::attach_target::Hook;
@@ -85,6 +86,8 @@ struct Answers<'p, 'a> {
     externs: &'p Resolved<'p, 'a>,
 }
 
+/// What would call a helper of this number and the map's refers to a map that is not created, as libbpf has it.
+const POISON_MAP: i32 = 2_001_000_000;
 /// `BPF_F_SLEEPABLE`.
 const F_SLEEPABLE: u32 = 1 << 4;
 /// `BPF_F_XDP_HAS_FRAGS`.
@@ -165,16 +168,16 @@ impl<'a> ObjectSpec<'a> {
         })
     }
 
-    /// Declared maps are always created, since user space may want them; data sections only for programs that use them.
+    /// Declared maps are created unless they shall not, since user space may want them; data sections only for programs
+    /// that use them.
     fn used_maps(&self, programs: &[ProgramPlan<'_>]) -> Vec<bool> {
         let mut used: Vec<bool> =
             self.maps.iter().map(|m| m.data_section.is_none() && m.autocreate).collect();
         for code in programs.iter().filter_map(|p| p.code.as_ref().ok()) {
             for (_, operand) in &code.operands {
                 let (Operand::Map(map) | Operand::MapValue { map, .. }) = operand else { continue };
-                if let (Some(used), Some(map)) = (used.get_mut(map.0 as usize), self.maps.get(map.0 as usize))
-                {
-                    *used = map.autocreate;
+                if let Some(used) = used.get_mut(map.0 as usize) {
+                    *used = true;
                 }
             }
         }
@@ -194,6 +197,7 @@ impl<'a> ObjectSpec<'a> {
         let Applied { modules, poisoned: calls } = answers.externs.apply(&mut insns, &mut operands, name)?;
         let mut poisoned = answers.relocations.patch(self, &parts, &mut insns)?;
         poisoned.extend(calls);
+        poisoned.extend(self.poison_uncreated(&mut insns, &mut operands));
         let attach = attach?;
         let ext = answers.ext.as_ref().map_err(Error::clone)?;
         let ExtInfo { func_info, line_info } = ext.relocate(self, &parts)?;
@@ -209,6 +213,25 @@ impl<'a> ObjectSpec<'a> {
             line_info,
             poisoned,
         })
+    }
+
+    /// What refers to maps that are not to be created becomes calls that the verifier refuses, unless they are never reached.
+    fn poison_uncreated(
+        &self,
+        insns: &mut [Insn],
+        operands: &mut Vec<(InsnIdx, Operand)>,
+    ) -> Vec<(InsnIdx, String)> {
+        let mut poisoned = Vec::new();
+        operands.retain(|(at, operand)| {
+            let (Operand::Map(idx) | Operand::MapValue { map: idx, .. }) = operand else { return true };
+            let map = self.maps.get(idx.0 as usize).filter(|map| !map.autocreate);
+            let load = insns.get_mut(at.0 as usize..at.0 as usize + 2);
+            let (Some(map), Some(load)) = (map, load) else { return true };
+            load.fill(Insn::new(insn::CALL, 0, 0, 0, POISON_MAP.saturating_add(idx.0 as i32)));
+            poisoned.push((*at, format!("map {} (it is not created)", excerpt(&map.name))));
+            false
+        });
+        poisoned
     }
 
     /// What a program is loaded for.
