@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use bpf_sys::MapType;
+use bpf_sys::shared::RingFault;
 
 use crate::btf::{BtfId, Kind};
 use crate::core_relo::RelocKind;
@@ -467,6 +468,73 @@ pub enum Error {
         /// What the kernel says.
         error: bpf_sys::Error,
     },
+    /// A map of a type that a handle is not for.
+    MapType {
+        /// The map.
+        map: String,
+        /// Its type.
+        found: MapType,
+        /// The types that the handle takes.
+        expected: &'static [MapType],
+    },
+    /// A Rust type that is not as long as the map's keys or values.
+    MapSize {
+        /// The map.
+        map: String,
+        /// `key` or `value`.
+        what: &'static str,
+        /// Size of the Rust type in bytes.
+        expected: usize,
+        /// Size in the map in bytes.
+        found: usize,
+    },
+    /// A walk over a map's keys that began again and again, since keys were deleted under it.
+    MapWalk {
+        /// How many keys it has given.
+        steps: u64,
+    },
+    /// A map that a map of maps does not take.
+    InnerMap {
+        /// The map of maps.
+        map: String,
+        /// The map for it.
+        inner: String,
+        /// Type of that.
+        inner_type: MapType,
+        /// What the kernel says.
+        error: bpf_sys::Error,
+    },
+    /// An existing map that cannot take the place of one of the object.
+    MapReuse {
+        /// The map.
+        map: String,
+        /// Where it is pinned, if it was found by its pin.
+        pin: Option<PathBuf>,
+        /// What is another: `type`, `key_size`, `value_size`, `max_entries`, `map_flags`, `map_extra`.
+        what: &'static str,
+        /// Its value in the object.
+        expected: u64,
+        /// Its value in the existing map.
+        found: u64,
+    },
+    /// A map cannot be pinned, or its pin not opened.
+    MapPin {
+        /// The map.
+        map: String,
+        /// The pin.
+        path: PathBuf,
+        /// What the kernel says.
+        error: bpf_sys::Error,
+    },
+    /// A pin of another map.
+    OtherMapPinned {
+        /// The map that was to be there.
+        map: String,
+        /// The pin.
+        path: PathBuf,
+        /// Id of the map that is there.
+        found: u32,
+    },
     /// Something that only BPF links can was asked of an attachment by older means.
     NotABpfLink {
         /// What, as in "the attachment cannot ...".
@@ -486,6 +554,25 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// A variable in a section that is frozen.
+    ReadOnlyVariable {
+        /// The name.
+        name: String,
+    },
+    /// An arena in which touching a page that no program has allocated ends the process (`BPF_F_SEGV_ON_FAULT`).
+    ArenaFaults {
+        /// The map.
+        map: String,
+    },
+    /// A record that the ring can never hold.
+    RecordTooLong {
+        /// Its length in bytes.
+        len: usize,
+        /// The most.
+        most: usize,
+    },
+    /// A ring whose memory breaks the rules.
+    Ring(RingFault),
     /// A kernel call failed.
     Kernel(bpf_sys::Error),
     /// Something that concerns one map.
@@ -516,7 +603,9 @@ impl Error {
     /// The kernel's error number, if it was the kernel that refused.
     pub fn errno(&self) -> Option<bpf_sys::Errno> {
         match self {
-            Self::ModuleBtf { error, .. }
+            Self::InnerMap { error, .. }
+            | Self::MapPin { error, .. }
+            | Self::ModuleBtf { error, .. }
             | Self::BtfLoad { error, .. }
             | Self::MapCreate { error, .. }
             | Self::ProgramLoad { error, .. } => error.errno(),

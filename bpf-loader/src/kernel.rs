@@ -1,9 +1,12 @@
 //! The calls that loading makes, behind a trait.
 
 use std::cell::Cell;
+use std::os::fd::AsFd;
+use std::path::Path;
 
 use bpf_sys::btf;
 use bpf_sys::map::{self, MapCreate};
+use bpf_sys::pin;
 use bpf_sys::prog::{self, ProgLoad};
 use bpf_sys::{BtfFd, Errno, Log, MapFd, ProgFd, Result};
 
@@ -29,6 +32,33 @@ pub trait Kernel {
     ///
     /// What the kernel says.
     fn freeze_map(&self, map: &MapFd) -> Result<()>;
+
+    /// `BPF_OBJ_GET` of a map.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    fn open_pinned_map(&self, path: &Path) -> Result<MapFd> {
+        pin::get_map(path, 0, None)
+    }
+
+    /// `BPF_OBJ_PIN` of a map, in a directory that is made if it isn't there.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    fn pin_map(&self, map: &MapFd, path: &Path) -> Result<()> {
+        if let Some(directory) = path.parent() {
+            // If it cannot be made, pinning says so.
+            let _ = std::fs::create_dir(directory);
+        }
+        pin::pin(map.as_fd(), path, None)
+    }
+
+    /// The version of the kernel, if it is known: to say from which version on there is what it lacks.
+    fn version(&self) -> Option<(u8, u8)> {
+        None
+    }
 
     /// `BPF_BTF_LOAD`.
     ///
@@ -91,6 +121,10 @@ impl Kernel for RunningKernel {
         map::freeze(map)
     }
 
+    fn version(&self) -> Option<(u8, u8)> {
+        parse_version(&std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?)
+    }
+
     fn load_btf(&self, data: &[u8], mut log: Option<&mut Log<'_>>) -> Result<BtfFd> {
         self.with_memlock(|| btf::load(data, 0, None, log.as_deref_mut()))
     }
@@ -117,5 +151,26 @@ impl Kernel for RunningKernel {
 
     fn load_program(&self, program: &ProgLoad<'_>, mut log: Option<&mut Log<'_>>) -> Result<ProgFd> {
         self.with_memlock(|| prog::load(program, log.as_deref_mut()))
+    }
+}
+
+/// The first two numbers of a release such as `6.12.0-rc1+`.
+fn parse_version(release: &str) -> Option<(u8, u8)> {
+    let (major, rest) = release.split_once('.')?;
+    let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases() {
+        assert_eq!(parse_version("5.10.0-32-amd64\n"), Some((5, 10)));
+        assert_eq!(parse_version("6.18-rc3"), Some((6, 18)));
+        for bad in ["", "6", "six.1", "6.x"] {
+            assert_eq!(parse_version(bad), None, "{bad}");
+        }
     }
 }

@@ -38,6 +38,7 @@ pub mod struct_ops;
 mod subprog;
 pub mod target;
 pub mod verifier_log;
+pub mod walk;
 
 pub use elf::{SectionIdx, SymbolIdx};
 pub use error::{Error, Result};

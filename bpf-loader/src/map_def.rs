@@ -9,6 +9,7 @@ use crate::btf::{Btf, BtfId, Kind, Type};
 use crate::elf::{R_BPF_64_ABS64, Relocation, Section, SectionIdx, SectionKind, SymbolKind, SymbolSection};
 use crate::error::{Error, Result, excerpt};
 use crate::insn::Operand;
+use crate::map::Variable;
 use crate::object::{FunctionIdx, MapIdx, ObjectSpec};
 use crate::struct_ops::{self, StructOps};
 
@@ -50,6 +51,8 @@ pub struct MapSpec<'a> {
     pub autocreate: bool,
     /// For a data section's map: which.
     pub(crate) data_section: Option<SectionIdx>,
+    /// For a data section's map in a plan: the section's global variables.
+    pub(crate) variables: Vec<Variable<&'a str>>,
     /// For a declared map: where its variable lies.
     pub(crate) place: Option<(SectionIdx, u64)>,
     /// Offset of the `values` member, for initialisers.
@@ -119,6 +122,7 @@ impl MapSpec<'_> {
             contents: Contents::Empty,
             autocreate: true,
             data_section: None,
+            variables: Vec::new(),
             place: None,
             values_offset: None,
         }

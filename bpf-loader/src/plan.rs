@@ -148,20 +148,22 @@ impl<'a> ObjectSpec<'a> {
         let programs: Vec<ProgramPlan<'a>> = plans.collect();
         let used = self.used_maps(&programs);
         let maps = self.maps.iter().enumerate().filter(|(i, _)| used.get(*i).copied().unwrap_or(false));
+        let mut maps: Vec<_> = maps
+            .map(|(i, map)| {
+                let mut map = fit_map(map, target);
+                if map.is_kconfig() {
+                    map.contents = Contents::Data(Cow::Owned(externs.kconfig().to_vec()));
+                }
+                let idx = MapIdx(i as u32);
+                (idx, struct_ops.fit_map(idx, map))
+            })
+            .collect();
+        self.fill_variables(&mut maps);
         Ok(LoadPlan {
             license: self.license,
             kernel_version: self.kernel_version,
             btf: self.btf.as_ref().map(|btf| self.kernel_btf(btf, target)).transpose()?,
-            maps: maps
-                .map(|(i, map)| {
-                    let mut map = fit_map(map, target);
-                    if map.is_kconfig() {
-                        map.contents = Contents::Data(Cow::Owned(externs.kconfig().to_vec()));
-                    }
-                    let idx = MapIdx(i as u32);
-                    (idx, struct_ops.fit_map(idx, map))
-                })
-                .collect(),
+            maps,
             struct_ops,
             host_endian: self.endian() == Endian::HOST,
             programs,

@@ -162,6 +162,40 @@ impl fmt::Display for Error {
             Self::AlreadyPinned { path } => write!(f, "already pinned at {}", path.display()),
             Self::NotPinned => f.write_str("not pinned"),
             Self::File { path, reason } => write!(f, "{}: {reason}", path.display()),
+                        Self::MapType { map, found, expected } => {
+                write!(f, "map {map} is a {found}, expected ")?;
+                for (i, map_type) in expected.iter().enumerate() {
+                    write!(f, "{}{map_type}", if i == 0 { "" } else { " or " })?;
+                }
+                Ok(())
+            }
+            Self::MapSize { map, what, expected, found } => {
+                write!(f, "map {map}: a {what} has {found} bytes, not {expected}")
+            }
+            Self::MapWalk { steps } => {
+                write!(f, "keys are deleted so fast that a walk has not ended after {steps} keys")
+            }
+            Self::InnerMap { map, inner, inner_type, error } => write!(
+                f,
+                "map {map} does not take map {inner} ({inner_type}), whose type, sizes or flags are not those of its inner maps: {error}"
+            ),
+            Self::MapReuse { map, pin, what, expected, found } => {
+                write!(f, "map {map}: the existing map")?;
+                if let Some(pin) = pin {
+                    write!(f, " pinned at {}", pin.display())?;
+                }
+                write!(f, " has {what} {found}, not {expected}")
+            }
+            Self::MapPin { map, path, error } => write!(f, "map {map}, pin {}: {error}", path.display()),
+            Self::OtherMapPinned { map, path, found } => {
+                write!(f, "map {map} is not pinned at {}, but the map with id {found}", path.display())
+            }
+            Self::ReadOnlyVariable { name } => write!(f, "global variable {name} is read-only"),
+            Self::ArenaFaults { map } => {
+                write!(f, "map {map} has BPF_F_SEGV_ON_FAULT: a touch of a page that is not allocated would be fatal")
+            }
+            Self::RecordTooLong { len, most } => write!(f, "a record of {len} bytes, where at most {most} fit"),
+            Self::Ring(fault) => fault.fmt(f),
             Self::Kernel(e) => e.fmt(f),
             Self::InMap { map, error } => write!(f, "map {map}: {error}"),
             Self::InProgram { program, error } => {

@@ -1,7 +1,9 @@
 //! A [`LoadPlan`] into the kernel.
 
 mod maps;
+mod options;
 mod programs;
+mod reuse;
 mod struct_ops;
 
 use std::collections::HashMap;
@@ -9,9 +11,11 @@ use std::ffi::CString;
 
 use bpf_sys::{BtfFd, Log, MapFd};
 
+pub use options::{LoadOptions, Pinning};
+
 use crate::error::{Error, Result};
 use crate::kernel::Kernel;
-use crate::map::Map;
+use crate::map::{Global, Map, Pod};
 use crate::object::MapIdx;
 use crate::plan::LoadPlan;
 use crate::program::Program;
@@ -68,6 +72,17 @@ impl Object {
         self.maps.iter().find(|m| m.name == name).ok_or_else(|| Error::NoSuchMap { name: name.into() })
     }
 
+    /// The global variable of that name, in any data section that the programs use.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchVariable`]; [`Error::VariableSize`]: it is not as long as `V`.
+    pub fn global<V: Pod>(&self, name: &str) -> Result<Global<V>> {
+        let has_it = |map: &&Map| map.variables.iter().any(|variable| variable.name == name);
+        let map = self.maps.iter().find(has_it);
+        map.ok_or_else(|| Error::NoSuchVariable { name: name.into() })?.global(name)
+    }
+
     /// The operations of the map of that name.
     ///
     /// # Errors
@@ -97,8 +112,21 @@ impl LoadPlan<'_> {
     ///
     /// The object's byte order is not the host's.
     pub fn load(&self, kernel: &impl Kernel) -> Result<Loaded> {
+        self.load_with(kernel, &LoadOptions::default())
+    }
+
+    /// As [`load`](Self::load), with options.
+    ///
+    /// # Errors
+    ///
+    /// The object's byte order is not the host's; a map to be reused is none of the plan.
+    pub fn load_with(&self, kernel: &impl Kernel, options: &LoadOptions<'_>) -> Result<Loaded> {
         if !self.host_endian {
             return Err(Error::ForeignEndian);
+        }
+        let planned = |name: &str| self.maps.iter().any(|(_, spec)| spec.name == name);
+        if let Some((name, _)) = options.reuse.iter().find(|(name, _)| !planned(name)) {
+            return Err(Error::NoSuchMap { name: (*name).into() });
         }
         let license = CString::new(self.license).map_err(|_| Error::Internal("license with a zero byte"))?;
         let (btf, btf_error) = match self.btf.as_deref().map(|data| load_btf(kernel, data)) {
@@ -109,6 +137,7 @@ impl LoadPlan<'_> {
         let mut loader = Loader {
             plan: self,
             kernel,
+            options,
             btf,
             license,
             maps: HashMap::new(),
@@ -166,6 +195,7 @@ impl LoadPlan<'_> {
 struct Loader<'p, 'a, K> {
     plan: &'p LoadPlan<'a>,
     kernel: &'p K,
+    options: &'p LoadOptions<'p>,
     btf: Option<BtfFd>,
     license: CString,
     maps: HashMap<MapIdx, MapFd>,
