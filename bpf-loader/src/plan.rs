@@ -8,7 +8,7 @@ use bpf_sys::{Insn, MapType};
 
 use crate::attach_target::Hook;
 use crate::attach_to::{AttachPoint, AttachTo};
-use crate::btf::{Btf, BtfId, datasec, sanitize};
+use crate::btf::{Btf, BtfId, Kind, datasec, sanitize};
 use crate::bytes::Endian;
 use crate::core_plan::CoreRelocations;
 use crate::elf::{Binding, SymbolKind, SymbolSection};
@@ -16,7 +16,7 @@ use crate::error::{Error, Result, excerpt};
 use crate::ext_plan::{ExtIndex, ExtInfo};
 use crate::externs::{Applied, Resolved};
 use crate::insn::{InsnIdx, Operand};
-use crate::kernel_names::KernelNames;
+use crate::kernel_names::{KernelNames, Request, Scope};
 use crate::kind::ProgramKind;
 use crate::map_def::{Contents, KCONFIG, MapSpec};
 use crate::object::{FunctionIdx, MapIdx, ObjectSpec, ProgramSpec};
@@ -124,13 +124,19 @@ impl<'a> ObjectSpec<'a> {
         let relocations =
             CoreRelocations::resolve(self, linked.iter().filter_map(|l| l.as_ref().ok()), target.types());
         let ext = ExtIndex::new(self);
-        let struct_ops = struct_ops::plan::Resolved::new(self, &chosen, target.types());
+        let operations = struct_ops::plan::wanted_names(self, &chosen);
         let hooks: Vec<Result<Option<Hook<'_>>>> = chosen.iter().map(|p| p.hook()).collect();
         let operands = linked.iter().filter_map(|l| l.as_ref().ok()).flat_map(|l| &l.operands);
         let asked = self.externs.asked(operands);
         let mut requests = self.externs.requests(&asked);
         requests.extend(hooks.iter().filter_map(|h| Some(h.as_ref().ok()?.as_ref()?.request())));
+        requests.extend(operations.iter().map(|name| Request {
+            name,
+            kind: Kind::Struct,
+            scope: Scope::Anywhere,
+        }));
         let names = KernelNames::find(&requests, target.types());
+        let struct_ops = struct_ops::plan::Resolved::new(self, &chosen, &names);
         let kconfig_map = self.maps.iter().position(MapSpec::is_kconfig).map(|i| MapIdx(i as u32));
         let object = (self.btf.as_ref(), self.endian());
         let externs = self.externs.resolve(&asked, object, &names, kconfig_map, target);
@@ -245,7 +251,7 @@ impl<'a> ObjectSpec<'a> {
         struct_ops: &struct_ops::plan::Resolved,
     ) -> Result<AttachPoint> {
         if program.is_struct_ops() {
-            return struct_ops.attach_point(self, program);
+            return struct_ops.attach_point(program);
         }
         let kind = program.kind.kind.ok_or_else(|| Error::UnknownKind { section: program.section.into() })?;
         let (btf_id, to) = match (hook, program.target_function()?) {
