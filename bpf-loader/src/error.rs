@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use bpf_sys::MapType;
 use bpf_sys::shared::RingFault;
+use bpf_sys::{MapType, ProgType};
 
 use crate::btf::{BtfId, Kind};
 use crate::core_relo::RelocKind;
@@ -279,6 +279,11 @@ pub enum Error {
         /// Section that it points into.
         section: String,
     },
+    /// A program names an exception callback that is no global function of the object's `.text`.
+    ExceptionCallback {
+        /// The callback.
+        callback: String,
+    },
     /// A CO-RE relocation cannot be resolved or applied.
     CoreRelocation {
         /// What it asks for.
@@ -535,6 +540,32 @@ pub enum Error {
         /// Id of the map that is there.
         found: u32,
     },
+    /// The name of the program's section does not say what to attach it to, or not all of it.
+    NoAutoAttach {
+        /// The section.
+        section: String,
+    },
+    /// What to attach to makes no sense.
+    AttachTarget {
+        /// What.
+        target: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A file has no function or probe of that name.
+    NoSuchSymbol {
+        /// The file.
+        path: PathBuf,
+        /// The name, or a pattern of names.
+        name: String,
+    },
+    /// A program is attached where programs of its type do not go.
+    WrongProgram {
+        /// Its type.
+        program_type: ProgType,
+        /// Where.
+        target: &'static str,
+    },
     /// Something that only BPF links can was asked of an attachment by older means.
     NotABpfLink {
         /// What, as in "the attachment cannot ...".
@@ -600,6 +631,12 @@ impl From<bpf_sys::Error> for Error {
 }
 
 impl Error {
+    /// A descriptor could not be duplicated.
+    pub(crate) fn descriptor(error: std::io::Error) -> Self {
+        let errno = bpf_sys::Errno::from_raw(error.raw_os_error().unwrap_or(0));
+        Self::Kernel(bpf_sys::Error::Call { call: "fcntl(F_DUPFD_CLOEXEC)", errno })
+    }
+
     /// The kernel's error number, if it was the kernel that refused.
     pub fn errno(&self) -> Option<bpf_sys::Errno> {
         match self {

@@ -15,6 +15,7 @@ use crate::elf::{
     Binding, Elf, Relocation, Section, SectionIdx, SectionKind, Symbol, SymbolKind, SymbolSection,
 };
 use crate::error::{Error, Result, excerpt};
+use crate::exception::ExceptionCallbacks;
 use crate::externs::{Extern, Externs};
 use crate::insn::InsnIdx;
 use crate::kind::SectionName;
@@ -45,6 +46,7 @@ pub struct ObjectSpec<'a> {
     /// Functions whose extent makes no sense; nothing can call or load them.
     pub broken_functions: Vec<(&'a str, Error)>,
     pub(crate) code: Vec<CodeSection<'a>>,
+    pub(crate) exception_callbacks: ExceptionCallbacks<'a>,
     pub(crate) externs: Externs<'a>,
     /// The object's own types, if it has any.
     pub btf: Option<Btf<'a>>,
@@ -164,6 +166,9 @@ impl<'a> ObjectSpec<'a> {
             (Some(_), Some(bytes)) => Some(BtfExt::parse(bytes)?),
             _ => None,
         };
+        let exception_callbacks = btf.as_ref().map_or_else(ExceptionCallbacks::default, |btf| {
+            ExceptionCallbacks::collect(btf, &functions, |f| in_text(&code, f))
+        });
         let mut spec = Self {
             elf,
             license,
@@ -174,6 +179,7 @@ impl<'a> ObjectSpec<'a> {
             functions,
             broken_functions,
             code,
+            exception_callbacks,
             externs: Externs::default(),
             btf,
             ext,
@@ -248,7 +254,7 @@ impl<'a> ObjectSpec<'a> {
         let symbol = wanted.next().ok_or_else(missing)?;
         let SymbolSection::Section(section) = symbol.section else { return Err(missing()) };
         let index = self.maps.iter().position(|m| m.data_section == Some(section)).ok_or_else(missing)?;
-        let value_size = self.maps.get(index).map_or(0, |m| u64::from(m.value_size));
+        let value_size = self.maps.get(index).map_or(0, MapSpec::data_size);
         let end =
             symbol.value.checked_add(symbol.size).filter(|&end| end <= value_size).ok_or_else(missing)?;
         Ok((index, symbol.value as usize, (end - symbol.value) as usize))
@@ -355,12 +361,17 @@ fn is_global_function(symbol: &Symbol<'_>) -> bool {
     symbol.binding != Binding::Local && !symbol.hidden
 }
 
+/// Whether a function is a subprogram: only programs have other sections.
+fn in_text(code: &[CodeSection<'_>], f: &Function<'_>) -> bool {
+    let found = code.binary_search_by_key(&f.section, |c| c.idx);
+    found.ok().and_then(|i| code.get(i)).is_some_and(|c| c.name == ".text")
+}
+
 fn find_programs<'a>(functions: &[Function<'a>], code: &[CodeSection<'a>]) -> Vec<ProgramSpec<'a>> {
-    let in_text = |f: &Function<'_>| code.iter().any(|c| c.idx == f.section && c.name == ".text");
     functions
         .iter()
         .enumerate()
-        .filter(|(_, f)| f.global && !in_text(f))
+        .filter(|(_, f)| f.global && !in_text(code, f))
         .filter_map(|(i, f)| {
             let section = code.iter().find(|c| c.idx == f.section)?.name;
             let kind = SectionName::parse(section);

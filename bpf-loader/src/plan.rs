@@ -8,6 +8,7 @@ use bpf_sys::{Insn, MapType};
 
 use crate::attach_target::Hook;
 use crate::attach_to::{AttachPoint, AttachTo};
+use crate::btf::index::{Root, root};
 use crate::btf::{Btf, BtfId, Kind, datasec, sanitize};
 use crate::bytes::Endian;
 use crate::core_plan::CoreRelocations;
@@ -119,11 +120,9 @@ impl<'a> ObjectSpec<'a> {
     ) -> Result<LoadPlan<'a>> {
         let chosen: Vec<&ProgramSpec<'a>> = self.programs.iter().filter(|p| wanted(p)).collect();
         let mut budget = Budget::new();
+        let decl_tags = target.features().btf.decl_tag;
         let linked: Vec<Result<Linked>> =
-            chosen.iter().map(|p| subprog::link(self, p.function, &mut budget)).collect();
-        let relocations =
-            CoreRelocations::resolve(self, linked.iter().filter_map(|l| l.as_ref().ok()), target.types());
-        let ext = ExtIndex::new(self);
+            chosen.iter().map(|p| self.link(p, decl_tags, &mut budget)).collect();
         let operations = struct_ops::plan::wanted_names(self, &chosen);
         let hooks: Vec<Result<Option<Hook<'_>>>> = chosen.iter().map(|p| p.hook()).collect();
         let operands = linked.iter().filter_map(|l| l.as_ref().ok()).flat_map(|l| &l.operands);
@@ -135,6 +134,10 @@ impl<'a> ObjectSpec<'a> {
             kind: Kind::Struct,
             scope: Scope::Anywhere,
         }));
+        let roots: Vec<Root<'_>> = requests.iter().map(|r| root(r.name, r.kind)).collect();
+        let linkable = linked.iter().filter_map(|l| l.as_ref().ok());
+        let relocations = CoreRelocations::resolve(self, linkable, &roots, target.types());
+        let ext = ExtIndex::new(self);
         let names = KernelNames::find(&requests, target.types());
         let struct_ops = struct_ops::plan::Resolved::new(self, &chosen, &names);
         let kconfig_map = self.maps.iter().position(MapSpec::is_kconfig).map(|i| MapIdx(i as u32));
@@ -176,11 +179,22 @@ impl<'a> ObjectSpec<'a> {
         })
     }
 
+    /// Links a program, with its exception callback where the kernel knows tags: others do not look for one, and would find
+    /// its code unreachable.
+    pub(crate) fn link(
+        &self,
+        program: &ProgramSpec<'a>,
+        decl_tags: bool,
+        budget: &mut Budget,
+    ) -> Result<Linked> {
+        let callback = if decl_tags { self.exception_callbacks.of(program.name)? } else { None };
+        subprog::link(self, program.function, callback, budget)
+    }
+
     /// Declared maps are created unless they shall not, since user space may want them; data sections only for programs
     /// that use them.
     fn used_maps(&self, programs: &[ProgramPlan<'_>]) -> Vec<bool> {
-        let mut used: Vec<bool> =
-            self.maps.iter().map(|m| m.data_section.is_none() && m.autocreate).collect();
+        let mut used: Vec<bool> = self.maps.iter().map(|m| m.place.is_some() && m.autocreate).collect();
         for code in programs.iter().filter_map(|p| p.code.as_ref().ok()) {
             for (_, operand) in &code.operands {
                 let (Operand::Map(map) | Operand::MapValue { map, .. }) = operand else { continue };

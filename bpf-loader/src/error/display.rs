@@ -93,6 +93,9 @@ impl fmt::Display for Error {
                 "function {function}, instruction {}: no function begins at instruction {target} of section {section}",
                 insn.0
             ),
+            Self::ExceptionCallback { callback } => {
+                write!(f, "the object has no global function {callback}, the exception callback")
+            }
             Self::CoreRelocation { what, function, error } => {
                 write!(f, "function {function}, relocation of {what}: {error}")
             }
@@ -155,6 +158,14 @@ impl fmt::Display for Error {
             }
             Self::Unsupported { feature, min_kernel: (major, minor), error } => {
                 write!(f, "{feature}: needs Linux {major}.{minor} ({error})")
+            }
+            Self::NoAutoAttach { section } => {
+                write!(f, "section {section} does not say all about what to attach the program to")
+            }
+            Self::AttachTarget { target, reason } => write!(f, "{target}: {reason}"),
+            Self::NoSuchSymbol { path, name } => write!(f, "{}: there is no {name}", path.display()),
+            Self::WrongProgram { program_type, target } => {
+                write!(f, "programs of type {program_type} cannot be attached to {target}")
             }
             Self::NotABpfLink { operation } => {
                 write!(f, "the attachment cannot {operation}: it is no BPF link")

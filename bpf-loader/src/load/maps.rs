@@ -54,12 +54,16 @@ impl<K: Kernel> Loader<'_, '_, K> {
 
     /// The map of a plan: an existing one that the options name or that is pinned, or a new one.
     fn map(&self, spec: &MapSpec<'_>) -> Result<Map> {
+        if let Some(error) = &spec.broken {
+            return Err(error.clone());
+        }
         let fd = self.map_fd(spec)?;
         let reused = self.options.reused(&spec.name).and_then(|existing| existing.arena.clone());
         let arena = match reused {
             None if spec.map_type == MapType::ARENA => {
-                let memory = SharedMapping::arena(&fd);
-                Some(Arc::new(memory.map_err(|error| map_error(spec, error))?))
+                let memory = SharedMapping::arena(&fd).map_err(|error| map_error(spec, error))?;
+                fill_arena(spec, &memory)?;
+                Some(Arc::new(memory))
             }
             reused => reused,
         };
@@ -109,7 +113,8 @@ impl<K: Kernel> Loader<'_, '_, K> {
     /// Creates a map and gives it its contents, as far as these are bytes.
     fn new_map(&self, spec: &MapSpec<'_>) -> Result<MapFd> {
         let fd = create_map(spec, self.kernel, self.btf.as_ref())?;
-        if let Contents::Data(data) = &spec.contents {
+        let in_memory = spec.map_type == MapType::ARENA;
+        if let (Contents::Data(data), false) = (&spec.contents, in_memory) {
             let mut value = data.to_vec();
             value.resize(spec.value_size as usize, 0);
             self.kernel.update_map(&fd, &0u32.to_ne_bytes(), &value).map_err(|e| map_error(spec, e))?;
@@ -154,6 +159,13 @@ impl<K: Kernel> Loader<'_, '_, K> {
         }
         Ok(())
     }
+}
+
+/// Writes the initial values of the variables that live in an arena.
+fn fill_arena(spec: &MapSpec<'_>, memory: &SharedMapping) -> Result<()> {
+    let Contents::Data(data) = &spec.contents else { return Ok(()) };
+    let too_small = Error::DataSectionSize { section: spec.name.to_string(), size: data.len() as u64 };
+    memory.copy_in(0, data).ok_or(too_small)
 }
 
 fn create_map(spec: &MapSpec<'_>, kernel: &impl Kernel, btf: Option<&BtfFd>) -> Result<MapFd> {

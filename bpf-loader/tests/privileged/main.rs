@@ -1,8 +1,15 @@
 //! Objects into the running kernel, attached, and made to run. Needs root, and says so when it skips.
 
+mod cgroups;
+mod devices;
 mod freplace;
 mod maps;
+mod namespace;
+mod namespaces;
+mod routes;
+mod sockets;
 mod struct_ops;
+mod test_runs;
 mod tracepoints;
 
 use bpf_loader::kernel::RunningKernel;
@@ -37,6 +44,34 @@ fn load(bytes: &[u8]) -> Option<Object> {
     spec.set_global("wanted", &thread_id().to_ne_bytes()).unwrap();
     let loaded = spec.plan(&RunningTarget::new()).unwrap().load(&RunningKernel::default()).unwrap();
     permitted(loaded.into_object())
+}
+
+/// Loads what this kernel takes of an object; what it does not take must be of a later version. `None`, with the reason
+/// printed, without the right to.
+fn load_possible(bytes: &[u8]) -> Option<Object> {
+    let loaded = parse(bytes).plan(&RunningTarget::new()).unwrap().load(&RunningKernel::default()).unwrap();
+    let maps = loaded.maps.into_iter().map(|(_, map)| permitted(map)).collect::<Option<_>>()?;
+    let mut programs = Vec::new();
+    for (name, program) in loaded.programs {
+        match program {
+            Ok(program) => programs.push(program),
+            Err(e) => {
+                if may_not(&e) {
+                    return skip(&format!("needs root: {e}"));
+                }
+                let Error::InProgram { error, .. } = &e else { panic!("{e}") };
+                let Error::ProgramLoad { min_kernel, .. } = **error else { panic!("{e}") };
+                assert!(!kernel_has(min_kernel) || is_optional(&name), "{e:#}");
+            }
+        }
+    }
+    Some(Object { maps, programs, struct_ops: Vec::new() })
+}
+
+/// Programs that need a part of the kernel which not every build has.
+fn is_optional(program: &str) -> bool {
+    // CONFIG_BPF_LIRC_MODE2
+    program == "lirc"
 }
 
 /// The calling thread. Tests run in parallel, in a thread each.
