@@ -40,9 +40,14 @@ fn takes_btf(map_type: MapType) -> bool {
 }
 
 impl<K: Kernel> Loader<'_, '_, K> {
-    pub(super) fn any_map(&self, idx: MapIdx, spec: &MapSpec<'_>) -> Result<Map> {
+    pub(super) fn any_map(&self, idx: MapIdx, spec: &MapSpec<'_>, btf_error: Option<&Error>) -> Result<Map> {
         match self.plan.struct_ops.map(idx) {
-            Some(ops) => self.struct_ops_map(spec, ops.as_ref().map_err(Error::clone)?),
+            Some(ops) => {
+                let ops = ops.as_ref().map_err(Error::clone)?;
+                // There is no such map without BTF.
+                btf_error.map_or(Ok(()), |e| Err(e.clone()))?;
+                self.struct_ops_map(spec, ops)
+            }
             None => self.map(spec),
         }
     }
