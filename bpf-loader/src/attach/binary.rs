@@ -29,8 +29,10 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
     };
     let directories = env::var_os(variable);
     let directories = directories.iter().flat_map(env::split_paths).chain(usual.iter().map(PathBuf::from));
-    search(directories, name, library)
-        .ok_or_else(|| Error::File { path: path.to_owned(), reason: format!("not found in {variable} or the system") })
+    search(directories, name, library).ok_or_else(|| Error::File {
+        path: path.to_owned(),
+        reason: format!("not found in {variable} or the system"),
+    })
 }
 
 /// Where Debian's multiarch has this architecture's libraries.
@@ -140,7 +142,8 @@ fn find<R: ReadAt>(elf: &Elf<R>, table: u32, wanted: &str) -> Read<Found> {
         Some((name, version)) => (name, Some(version.trim_start_matches('@'))),
         None => (wanted, None),
     };
-    let versions = if version.is_some() && table == DYNSYM { Versions::read(elf)? } else { Versions::default() };
+    let versions =
+        if version.is_some() && table == DYNSYM { Versions::read(elf)? } else { Versions::default() };
     let mut found = Found::None;
     let mut found_weak = false;
     functions(elf, table, |number, name, symbol, offset| {

@@ -58,7 +58,8 @@ pub(super) fn traceable(pattern: &str) -> Result<Vec<u64>> {
         lines(&with_addresses, |line| {
             let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
             let address = words.next().and_then(|word| core::str::from_utf8(word).ok());
-            let address = address.and_then(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok());
+            let address =
+                address.and_then(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok());
             let name = words.next();
             if name.is_some_and(|name| glob::matches(pattern.as_bytes(), name)) {
                 addresses.extend(address);
@@ -90,7 +91,9 @@ pub(super) fn traceable(pattern: &str) -> Result<Vec<u64>> {
     addresses.sort_unstable();
     addresses.dedup();
     if addresses.is_empty() {
-        return Err(Error::NoSuchTarget { name: format!("function that matches {pattern} and can be traced") });
+        return Err(Error::NoSuchTarget {
+            name: format!("function that matches {pattern} and can be traced"),
+        });
     }
     Ok(addresses)
 }

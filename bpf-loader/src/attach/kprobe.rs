@@ -64,11 +64,7 @@ impl Program {
     ///
     /// [`Error::NoSuchTarget`]: there is no such function, or it must not be probed. [`Error::Unsupported`]: a cookie or a
     /// mode that the kernel does not have. Other refusals of the kernel's, as for want of rights or in lockdown.
-    pub fn attach_kprobe<'a>(
-        &self,
-        at: impl Into<KernelPlace<'a>>,
-        options: &KprobeOptions,
-    ) -> Result<Link> {
+    pub fn attach_kprobe<'a>(&self, at: impl Into<KernelPlace<'a>>, options: &KprobeOptions) -> Result<Link> {
         let at = at.into();
         let pmu = Pmu::find("kprobe").filter(|_| options.mode != AttachMode::TraceFs);
         let made = match pmu {
@@ -180,7 +176,11 @@ fn describe(at: KernelPlace<'_>) -> String {
 }
 
 fn unsupported(feature: &'static str, min_kernel: (u8, u8), errno: Errno) -> Error {
-    Error::Unsupported { feature, min_kernel, error: bpf_sys::Error::Call { call: "bpf(BPF_LINK_CREATE)", errno } }
+    Error::Unsupported {
+        feature,
+        min_kernel,
+        error: bpf_sys::Error::Call { call: "bpf(BPF_LINK_CREATE)", errno },
+    }
 }
 
 /// Can a kprobe be put on the function? Opens an event and closes it again.

@@ -60,8 +60,8 @@ impl Program {
                 let options = UprobeOptions { ret, ..UprobeOptions::default() };
                 self.attach_uprobe(Path::new(path), BinaryPlace::Function { name, offset }, &options)
             }
-            "uprobe.multi" | "uprobe.multi.s" | "uretprobe.multi" | "uretprobe.multi.s" | "uprobe.session"
-            | "uprobe.session.s" => {
+            "uprobe.multi" | "uprobe.multi.s" | "uretprobe.multi" | "uretprobe.multi.s"
+            | "uprobe.session" | "uprobe.session.s" => {
                 let (path, pattern) = section::path(target()?)?;
                 let options = UprobeMultiOptions { ret, ..UprobeMultiOptions::default() };
                 self.attach_uprobe_multi(Path::new(path), BinaryFunctions::Pattern(pattern), &options)
@@ -95,7 +95,9 @@ pub(crate) fn create(
 /// Before Linux 5.11, attaching can meet the limit of locked memory. Where it can be raised, it was not infinite.
 pub(crate) fn with_memlock<T>(mut call: impl FnMut() -> bpf_sys::Result<T>) -> bpf_sys::Result<T> {
     match call() {
-        Err(e) if matches!(e.errno(), Some(Errno::ENOMEM | Errno::EPERM)) && bpf_sys::memlock::raise() => call(),
+        Err(e) if matches!(e.errno(), Some(Errno::ENOMEM | Errno::EPERM)) && bpf_sys::memlock::raise() => {
+            call()
+        }
         other => other,
     }
 }

@@ -91,7 +91,8 @@ mod tests {
         assert_eq!(kprobe("f.isra.0+0x10").unwrap(), ("f.isra.0", 16));
         assert_eq!(kprobe("f+010").unwrap(), ("f", 8));
         assert_eq!(kprobe("f+12").unwrap(), ("f", 12));
-        for wrong in ["", "+1", "f+", "f+-1", "f+x", "f+0x", "f+0x+1", "f g", "f*", "f+18446744073709551616"] {
+        for wrong in ["", "+1", "f+", "f+-1", "f+x", "f+0x", "f+0x+1", "f g", "f*", "f+18446744073709551616"]
+        {
             assert!(kprobe(wrong).is_err(), "{wrong}");
         }
     }

@@ -40,9 +40,11 @@ impl Program {
             create(self, Target::None, self.kind.attach_type, LinkOptions::Tracing { btf_id: 0, cookie })
         };
         made.map(Link::from_fd).map_err(|error| match error.errno() {
-            Some(Errno::ENOTSUPP) => {
-                Error::Unsupported { feature: "calling programs from functions", min_kernel: TRAMPOLINES, error }
-            }
+            Some(Errno::ENOTSUPP) => Error::Unsupported {
+                feature: "calling programs from functions",
+                min_kernel: TRAMPOLINES,
+                error,
+            },
             Some(Errno::EINVAL | Errno::E2BIG) if cookie != 0 => {
                 Error::Unsupported { feature: "cookies of tracing programs", min_kernel: (5, 19), error }
             }

@@ -49,10 +49,8 @@ impl Program {
         functions: BinaryFunctions<'_>,
         options: &UprobeMultiOptions<'_>,
     ) -> Result<Link> {
-        if !matches!(
-            self.kind.attach_type,
-            AttachType::TRACE_UPROBE_MULTI | AttachType::TRACE_UPROBE_SESSION
-        ) {
+        if !matches!(self.kind.attach_type, AttachType::TRACE_UPROBE_MULTI | AttachType::TRACE_UPROBE_SESSION)
+        {
             return Err(Error::AttachTarget {
                 target: self.name.clone(),
                 reason: "only programs of kind uprobe.multi or uprobe.session go to many functions",

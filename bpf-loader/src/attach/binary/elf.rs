@@ -141,7 +141,8 @@ impl<R: ReadAt> Elf<R> {
         };
         let (segments, sections) = (word(32, 28).ok_or(SHORT)?, word(40, 32).ok_or(SHORT)?);
         let numbers = [half(42), half(44), half(46), half(48), half(50)];
-        let [Some(segment_size), Some(segment_count), Some(section_size), Some(section_count), Some(names)] = numbers
+        let [Some(segment_size), Some(segment_count), Some(section_size), Some(section_count), Some(names)] =
+            numbers
         else {
             return Err(SHORT);
         };

@@ -69,8 +69,9 @@ impl Usdt {
     pub fn new(object: &Object) -> Result<Self> {
         let specs = object.map(SPECS)?.try_clone_fd()?;
         let ips = object.map(IPS)?.try_clone_fd()?;
-        let layout = Layout::of_value_size(specs.value_size())
-            .filter(|_| specs.key_size() == 4 && ips.value_size() == 4 && ips.key_size() == size_of::<usize>());
+        let layout = Layout::of_value_size(specs.value_size()).filter(|_| {
+            specs.key_size() == 4 && ips.value_size() == 4 && ips.key_size() == size_of::<usize>()
+        });
         let layout = layout.ok_or_else(|| Error::MapMember {
             map: SPECS.into(),
             member: "value".into(),
@@ -220,7 +221,8 @@ fn place(binary: &Binary, arch: Arch, note: &Note<'_>, base: u64) -> Result<Prob
         address => loaded(address.wrapping_add(moved), false)
             .ok_or_else(|| binary.broken("a probe's counter outside the data segments"))?,
     };
-    let text = core::str::from_utf8(note.arguments).map_err(|_| binary.broken("arguments that are no text"))?;
+    let text =
+        core::str::from_utf8(note.arguments).map_err(|_| binary.broken("arguments that are no text"))?;
     let args = args::parse(arch, text).map_err(|bad| {
         let at = text.get(bad.at..).unwrap_or_default();
         Error::AttachTarget {
@@ -248,8 +250,8 @@ impl Mappings {
         let in_root = path.strip_prefix(format!("/proc/{pid}/root")).map(|rest| Path::new("/").join(rest));
         let path = in_root.or_else(|_| path.canonicalize()).unwrap_or_else(|_| path.to_owned());
         let maps = Path::new("/proc").join(pid.to_string()).join("maps");
-        let text = std::fs::read(&maps)
-            .map_err(|e| Error::File { path: maps.clone(), reason: e.to_string() })?;
+        let text =
+            std::fs::read(&maps).map_err(|e| Error::File { path: maps.clone(), reason: e.to_string() })?;
         Ok(Self::parse(&String::from_utf8_lossy(&text), &path.to_string_lossy()))
     }
 

@@ -52,10 +52,28 @@ impl Arch {
     pub(super) fn register(self, name: &str) -> Option<u16> {
         match self {
             Self::X86_64 => x86_64(name),
-            Self::X86 => place(name, 4, &[
-                "ebx bx bl", "ecx cx cl", "edx dx dl", "esi si", "edi di", "ebp bp", "eax ax al", "", "", "", "", "",
-                "eip", "", "", "esp sp",
-            ]),
+            Self::X86 => place(
+                name,
+                4,
+                &[
+                    "ebx bx bl",
+                    "ecx cx cl",
+                    "edx dx dl",
+                    "esi si",
+                    "edi di",
+                    "ebp bp",
+                    "eax ax al",
+                    "",
+                    "",
+                    "",
+                    "",
+                    "",
+                    "eip",
+                    "",
+                    "",
+                    "esp sp",
+                ],
+            ),
             Self::Aarch64 => match name {
                 "sp" => Some(31 * 8),
                 _ => numbered(name, "x", 31).map(|n| n * 8),
@@ -68,10 +86,15 @@ impl Arch {
                 "pc" => Some(60),
                 _ => numbered(name, "r", 11).map(|n| n * 4),
             },
-            Self::Riscv64 => place(name, 8, &[
-                "", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "s0 fp", "s1", "a0", "a1", "a2", "a3", "a4", "a5", "a6",
-                "a7", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "t3", "t4", "t5", "t6",
-            ]),
+            Self::Riscv64 => place(
+                name,
+                8,
+                &[
+                    "", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "s0 fp", "s1", "a0", "a1", "a2", "a3",
+                    "a4", "a5", "a6", "a7", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11",
+                    "t3", "t4", "t5", "t6",
+                ],
+            ),
             // After `args` and `psw`.
             Self::S390x => numbered(name, "r", 16).map(|n| 24 + n * 8),
         }
@@ -93,8 +116,26 @@ fn numbered(name: &str, prefix: &str, count: u16) -> Option<u16> {
 
 fn x86_64(name: &str) -> Option<u16> {
     const ORDER: [&str; 20] = [
-        "r15", "r14", "r13", "r12", "rbp ebp bp bpl", "rbx ebx bx bl", "r11", "r10", "r9", "r8", "rax eax ax al",
-        "rcx ecx cx cl", "rdx edx dx dl", "rsi esi si sil", "rdi edi di dil", "", "rip eip", "", "", "rsp esp sp spl",
+        "r15",
+        "r14",
+        "r13",
+        "r12",
+        "rbp ebp bp bpl",
+        "rbx ebx bx bl",
+        "r11",
+        "r10",
+        "r9",
+        "r8",
+        "rax eax ax al",
+        "rcx ecx cx cl",
+        "rdx edx dx dl",
+        "rsi esi si sil",
+        "rdi edi di dil",
+        "",
+        "rip eip",
+        "",
+        "",
+        "rsp esp sp spl",
     ];
     // r8d, r8w and r8b are parts of r8.
     let part = name.strip_suffix(['d', 'w', 'b']).filter(|part| {
