@@ -35,8 +35,11 @@ int iter_task(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
 
-	if (task)
-		bpf_seq_write(ctx->meta->seq, &task->pid, sizeof(task->pid));
+	if (task) {
+		int copy = task->pid;
+
+		bpf_seq_write(ctx->meta->seq, &copy, sizeof(copy));
+	}
 	return 0;
 }
 

@@ -36,14 +36,14 @@ int on_kretsyscall(void *ctx)
 	return 0;
 }
 
-SEC("kprobe.multi/__x64_sys_getp*id")
+SEC("kprobe.multi/__x64_sys_du?")
 int on_kprobe_multi(void *ctx)
 {
 	count();
 	return 0;
 }
 
-SEC("kretprobe.multi/__x64_sys_getppid")
+SEC("kretprobe.multi/__x64_sys_dup")
 int on_kretprobe_multi(void *ctx)
 {
 	count();
@@ -57,7 +57,7 @@ int on_kprobe_multi_cookie(void *ctx)
 }
 
 /* 0: run at the return, too. */
-SEC("kprobe.session/__x64_sys_getppi?")
+SEC("kprobe.session/__x64_sys_d*p")
 int on_kprobe_session(void *ctx)
 {
 	count();

@@ -2,38 +2,38 @@
 /* Programs that the kernel's functions and security hooks call. */
 #include "count.h"
 
-SEC("fentry/__x64_sys_getppid")
+SEC("fentry/__x64_sys_dup")
 int on_fentry(void *ctx)
 {
 	count();
 	return 0;
 }
 
-SEC("fexit/__x64_sys_getppid")
+SEC("fexit/__x64_sys_dup")
 int on_fexit(void *ctx)
 {
 	count();
 	return 0;
 }
 
-SEC("fentry.s/__x64_sys_getppid")
+SEC("fentry.s/__x64_sys_dup")
 int on_fentry_sleepable(void *ctx)
 {
 	count();
 	return 0;
 }
 
-SEC("fentry/__x64_sys_getppid")
+SEC("fentry/__x64_sys_dup")
 int on_fentry_cookie(void *ctx)
 {
 	return count_with_cookie(ctx);
 }
 
-/* Other than 0 goes in the place of the function. */
-SEC("fmod_ret/__x64_sys_getppid")
+/* Other than 0 goes in the place of the function: EPERM. */
+SEC("fmod_ret/security_file_open")
 int on_fmod_ret(void *ctx)
 {
-	return count() ? 4242 : 0;
+	return count() ? -1 : 0;
 }
 
 SEC("lsm/file_open")

@@ -3,7 +3,9 @@
 use bpf_loader::Error;
 use bpf_loader::attach::{AttachMode, KernelFunctions, KernelPlace, KprobeMultiOptions, KprobeOptions};
 
-use crate::{attached, call_getppid, fires, fires_times, kernel_has, load, permitted, traces_functions};
+use crate::{
+    attached, call_dup, call_getppid, fires, fires_times, kernel_has, load, permitted, traces_functions,
+};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/kprobe.bpf.o");
 const FUNCTION: &str = "__x64_sys_getppid";
@@ -95,7 +97,7 @@ fn many_kprobes_fire() {
     ] {
         let Some(subject) = load(OBJECT, name) else { return };
         let Some(link) = attached(subject.program().attach(), min_kernel) else { continue };
-        fires_times(&subject, link, call_getppid, each);
+        fires_times(&subject, link, call_dup, each);
     }
 }
 

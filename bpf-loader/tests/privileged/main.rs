@@ -133,6 +133,14 @@ fn call_getppid(times: u64) {
     }
 }
 
+/// A system call whose function has a parameter: others have several names, of which BTF and the list of functions that can
+/// be traced know one.
+fn call_dup(times: u64) {
+    for _ in 0..times {
+        rustix::io::dup(std::io::stderr()).unwrap();
+    }
+}
+
 /// Runs `trigger` while attached, and again after that: the program must have run once for each of 10 times, and no more.
 fn fires(subject: &Subject, link: Link, trigger: impl Fn(u64)) {
     fires_times(subject, link, trigger, 1);

@@ -73,8 +73,8 @@ fn tracepoints_that_are_not_there_are_named() {
     let Some(subject) = load(OBJECT, "on_raw_tracepoint") else { return };
     let e = subject.program().attach_raw_tracepoint("nothing").unwrap_err();
     assert_eq!(e, Error::NoSuchTarget { name: "tracepoint nothing".into() });
-    let Some(subject) = load_with(OBJECT, "on_tracepoint_cookie", &[]).filter(|_| kernel_has((5, 15))) else {
-        return;
-    };
-    assert_eq!(subject.program().attach().unwrap_err(), Error::NoAutoAttach { section: "tp".into() });
+    if kernel_has((5, 15)) {
+        let Some(subject) = load(OBJECT, "on_tracepoint_cookie") else { return };
+        assert_eq!(subject.program().attach().unwrap_err(), Error::NoAutoAttach { section: "tp".into() });
+    }
 }
