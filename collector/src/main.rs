@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Command::Check { json } => cli::check::run(json),
         Command::Profile(options) => cli::profile::run(&options),
         Command::Load(options) => cli::load::run(&options),
+        Command::Inspect(options) => cli::inspect::run(&options),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -343,3 +343,39 @@ fn our_own_object_loads_and_a_text_file_does_not() {
         assert!(program["ok"] == true || refused.contains("preallocated"), "{program}");
     }
 }
+
+#[test]
+fn an_object_is_inspected_without_a_kernel() {
+    let object = concat!(env!("CARGO_MANIFEST_DIR"), "/../bpf-programs/prebuilt/profile.bpf.o");
+    let output = run(&["inspect", object, "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["ok"], &report["endian"]), (&true.into(), &"little".into()));
+    let named = |list: &str, name: &str| {
+        let all = report[list].as_array().unwrap().iter();
+        all.filter(|entry| entry["name"] == name)
+            .cloned()
+            .next()
+            .unwrap_or_else(|| panic!("no {name} in {list}"))
+    };
+    // What the source says.
+    let fork = named("programs", "follow_fork");
+    assert_eq!(fork["kind"], "BPF_PROG_TYPE_RAW_TRACEPOINT");
+    assert_eq!((&fork["target"], &fork["optional"]), (&"sched_process_fork".into(), &true.into()));
+    assert!(fork["maps"].as_array().unwrap().contains(&"pids".into()), "{fork}");
+    let relocations = fork["relocations"].as_array().unwrap();
+    let tgid =
+        |r: &&serde_json::Value| r["kind"] == "byte_off" && r["what"] == "struct task_struct.tgid (0:1)";
+    assert_eq!(relocations.iter().filter(tgid).count(), 2, "{relocations:?}");
+    let pids = named("maps", "pids");
+    assert_eq!((&pids["type"], &pids["key_size"]), (&"BPF_MAP_TYPE_HASH".into(), &4.into()));
+    assert_eq!(named("maps", "counts")["inner"]["type"], "BPF_MAP_TYPE_HASH");
+
+    let text = run(&["inspect", object]);
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains("relocation byte_off of struct task_struct.tgid (0:1), 2 times"), "{text}");
+
+    let no_object = run(&["inspect", "--json", "/dev/null", object]);
+    assert_eq!(no_object.status.code(), Some(1));
+    assert_eq!(no_object.stdout.iter().filter(|&&b| b == b'\n').count(), 2, "one line for each");
+}

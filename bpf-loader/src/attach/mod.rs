@@ -1,21 +1,32 @@
 //! Programs to hooks. An attachment lasts as long as its [`Link`].
 
 mod binary;
+mod cgroup;
+mod feature;
+mod freplace;
 mod glob;
 mod iter;
 mod kallsyms;
 mod kprobe;
 mod kprobe_multi;
+mod netns;
 mod perf_event;
+mod place;
 mod pmu;
+mod query;
+mod route;
 mod section;
+mod socket;
+mod struct_ops;
 mod syscall;
+mod tc;
 mod tracefs;
 mod tracepoint;
 mod tracing;
 mod uprobe;
 mod uprobe_multi;
 pub mod usdt;
+mod xdp;
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -23,14 +34,24 @@ use std::path::Path;
 use bpf_sys::link::{self, LinkCreate, LinkOptions, Target};
 use bpf_sys::{AttachType, Errno, LinkFd};
 
+pub use self::cgroup::{CgroupOptions, Sharing};
 pub use self::kprobe::{AttachMode, KernelPlace, KprobeOptions};
 pub use self::kprobe_multi::{KernelFunctions, KprobeMultiOptions};
+pub use self::netns::NetfilterHook;
 pub use self::perf_event::PerfEventOptions;
+pub use self::place::{Neighbour, Place, Position};
+pub use self::query::{AttachedPrograms, attached_programs};
+pub use self::tc::NetkitEnd;
 pub use self::uprobe::{BinaryPlace, UprobeOptions};
 pub use self::uprobe_multi::{BinaryFunctions, UprobeMultiOptions};
 use crate::error::{Error, Result};
 use crate::link::Link;
 use crate::program::Program;
+pub use bpf_sys::netlink::{
+    route::Route,
+    tc::{Direction, FilterId},
+    xdp::{Expected as ExpectedXdp, Mode as XdpMode},
+};
 
 impl Program {
     /// Attaches the program to what its section's name says, where that is all there is to say: `kprobe/FUNCTION+OFFSET`,

@@ -1,25 +1,23 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Counting runs in one thread: the test sets `wanted` to its own before it loads. */
+/* Programs that count their runs. */
 #pragma once
 #include "helpers.h"
 
-char LICENSE[] SEC("license") = "GPL";
+/* A program `name` in `section` which counts its runs in `name_runs` and returns `result`. */
+#define COUNT(name, section, result)                  \
+	__u64 name##_runs;                            \
+	SEC(section)                                  \
+	int name(void *ctx)                           \
+	{                                             \
+		__sync_fetch_and_add(&name##_runs, 1); \
+		return result;                        \
+	}
 
-__u32 wanted;
-__u64 hits;
-__u64 cookie;
-
-static __always_inline int count(void)
-{
-	if ((__u32)bpf_get_current_pid_tgid() != wanted)
-		return 0;
-	__sync_fetch_and_add(&hits, 1);
-	return 1;
-}
-
-static __always_inline int count_with_cookie(void *ctx)
-{
-	if (count())
-		cookie = bpf_get_attach_cookie(ctx);
-	return 0;
-}
+/* The digits of the programs that ran, in their order. */
+#define NOTE_ORDER(name, section, digit, result)      \
+	SEC(section)                                  \
+	int name(void *ctx)                           \
+	{                                             \
+		order = order * 10 + digit;           \
+		return result;                        \
+	}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Probes of kernel functions. */
-#include "count.h"
+#include "one_thread.h"
 
 SEC("kprobe/__x64_sys_getppid")
 int on_kprobe(void *ctx)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Tracepoints of each kind, at system calls. */
-#include "count.h"
+#include "one_thread.h"
 
 SEC("tracepoint/syscalls/sys_enter_getppid")
 int on_tracepoint(void *ctx)

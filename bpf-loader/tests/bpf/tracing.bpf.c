@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Programs that the kernel's functions and security hooks call. */
-#include "count.h"
+#include "one_thread.h"
 
 SEC("fentry/__x64_sys_dup")
 int on_fentry(void *ctx)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Probes of functions of executables and libraries. */
-#include "count.h"
+#include "one_thread.h"
 
 SEC("uprobe//proc/self/exe:probed_function")
 int on_uprobe(void *ctx)

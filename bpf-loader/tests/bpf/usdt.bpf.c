@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Probes that a program brings with it, and their arguments. */
-#include "count.h"
+#include "one_thread.h"
 #include "usdt.h"
 
 __u64 arg_count, first, second, third, fourth, missing;

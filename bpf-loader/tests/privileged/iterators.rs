@@ -6,7 +6,8 @@ use std::os::fd::AsFd;
 
 use bpf_sys::link::IterTarget;
 
-use crate::{attached, load, permitted, thread_id};
+use crate::subject::{attached, load};
+use crate::{permitted, thread_id};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/iter.bpf.o");
 

@@ -3,9 +3,8 @@
 use bpf_loader::Error;
 use bpf_loader::attach::{AttachMode, KernelFunctions, KernelPlace, KprobeMultiOptions, KprobeOptions};
 
-use crate::{
-    attached, call_dup, call_getppid, fires, fires_times, kernel_has, load, permitted, traces_functions,
-};
+use crate::subject::{attached, call_dup, call_getppid, fires, fires_times, load, traces_functions};
+use crate::{kernel_has, permitted};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/kprobe.bpf.o");
 const FUNCTION: &str = "__x64_sys_getppid";

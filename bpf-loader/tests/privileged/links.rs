@@ -7,7 +7,8 @@ use bpf_loader::Error;
 use bpf_loader::link::Link;
 use bpf_sys::{Errno, LinkType};
 
-use crate::{call_getppid, fires, load_with, permitted};
+use crate::permitted;
+use crate::subject::{call_getppid, fires, load_with};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/tracepoint.bpf.o");
 

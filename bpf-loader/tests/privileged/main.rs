@@ -1,21 +1,28 @@
 //! Objects into the running kernel, attached, and made to run. Needs root, and says so when it skips.
 
+mod cgroups;
+mod devices;
+mod freplace;
 mod iterators;
 mod kprobes;
 mod links;
+mod maps;
+mod namespace;
+mod namespaces;
+mod routes;
+mod sockets;
+mod struct_ops;
+mod subject;
+mod test_runs;
 mod tracepoints;
 mod tracing;
 mod uprobes;
 #[cfg(target_arch = "x86_64")]
 mod usdt;
 
-use std::os::unix::process::parent_id;
-
 use bpf_loader::kernel::RunningKernel;
-use bpf_loader::link::Link;
 use bpf_loader::load::Object;
 use bpf_loader::object::ObjectSpec;
-use bpf_loader::program::Program;
 use bpf_loader::target::RunningTarget;
 use bpf_loader::{Error, Result};
 use bpf_sys::Errno;
@@ -33,125 +40,89 @@ fn skip<T>(reason: &str) -> Option<T> {
     None
 }
 
+/// An object file at an address that parsers like: `include_bytes!` promises none.
+fn parse(bytes: &[u8]) -> ObjectSpec<'_> {
+    ObjectSpec::parse(bytes).unwrap()
+}
+
+/// Loads what this kernel takes of an object; what it does not take must be of a later version. `None`, with the reason
+/// printed, without the right to.
+fn load_possible(bytes: &[u8]) -> Option<Object> {
+    let loaded = parse(bytes).plan(&RunningTarget::new()).unwrap().load(&RunningKernel::default()).unwrap();
+    let maps = loaded.maps.into_iter().map(|(_, map)| permitted(map)).collect::<Option<_>>()?;
+    let mut programs = Vec::new();
+    for (name, program) in loaded.programs {
+        match program {
+            Ok(program) => programs.push(program),
+            Err(e) => {
+                if may_not(&e) {
+                    return skip(&format!("needs root: {e}"));
+                }
+                let Error::InProgram { error, .. } = &e else { panic!("{e}") };
+                let Error::ProgramLoad { min_kernel, .. } = **error else { panic!("{e}") };
+                assert!(!kernel_has(min_kernel) || is_optional(&name), "{e:#}");
+            }
+        }
+    }
+    Some(Object { maps, programs, struct_ops: Vec::new() })
+}
+
+/// Programs that need a part of the kernel which not every build has.
+fn is_optional(program: &str) -> bool {
+    // CONFIG_BPF_LIRC_MODE2
+    program == "lirc"
+}
+
 /// The calling thread. Tests run in parallel, in a thread each.
 fn thread_id() -> u32 {
     let link = std::fs::read_link("/proc/thread-self").unwrap();
     link.file_name().unwrap().to_str().unwrap().parse().unwrap()
 }
 
-/// An object with one of its programs in the kernel.
-struct Subject {
-    bytes: &'static [u8],
-    object: Object,
-}
-
-/// Loads one program of an object whose variable `wanted`, if it has one, is the calling thread. `None`, with the reason
-/// printed, without the right to.
-fn load(bytes: &'static [u8], program: &str) -> Option<Subject> {
-    load_with(bytes, program, &[])
-}
-
-/// As [`load`], with values of variables.
-fn load_with(bytes: &'static [u8], program: &str, values: &[(&str, u64)]) -> Option<Subject> {
-    permitted(try_load(bytes, program, values))
-}
-
-fn try_load(bytes: &'static [u8], program: &str, values: &[(&str, u64)]) -> Result<Subject> {
-    let mut spec = ObjectSpec::parse(bytes)?;
-    if spec.variable("wanted").is_ok() {
-        spec.set_global("wanted", &thread_id().to_ne_bytes())?;
-    }
-    for (name, value) in values {
-        spec.set_global(name, &value.to_ne_bytes())?;
-    }
-    let plan = spec.plan_programs(&RunningTarget::new(), |p| p.name == program)?;
-    let object = plan.load(&RunningKernel::default())?.into_object()?;
-    object.program(program)?;
-    Ok(Subject { bytes, object })
-}
-
-impl Subject {
-    fn program(&self) -> &Program {
-        &self.object.programs[0]
-    }
-
-    /// The present value of a global variable of 8 bytes.
-    fn number(&self, name: &str) -> u64 {
-        let spec = ObjectSpec::parse(self.bytes).unwrap();
-        let (section, offset) = spec.variable(name).unwrap();
-        let map = self.object.map(&section.name).unwrap();
-        let mut value = vec![0; map.fd.value_len().unwrap()];
-        assert!(bpf_sys::map::lookup(&map.fd, &[0; 4], &mut value, 0).unwrap());
-        u64::from_ne_bytes(value[offset as usize..][..8].try_into().unwrap())
-    }
-
-    fn hits(&self) -> u64 {
-        self.number("hits")
-    }
-}
-
 /// What a call gave, unless this process may not make it.
 fn permitted<T>(result: Result<T>) -> Option<T> {
     match result {
-        Err(e) if may_not(&e) => skip(&format!("not permitted: {e}")),
+        Err(e) if may_not(&e) => skip(&format!("needs root: {e}")),
         other => Some(other.unwrap_or_else(|e| panic!("{e}"))),
     }
 }
 
-/// Refused for want of rights.
+/// Refused for want of rights, not by the verifier. Root is refused by lockdown alone.
 fn may_not(error: &Error) -> bool {
-    let root = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) == 0;
-    error.errno() == Some(Errno::EPERM) && !root
+    let root = std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
+    error.errno() == Some(Errno::EPERM) && (!root || is_locked_down())
 }
 
-/// Is the kernel built with kprobes? Without them, it has no programs at functions and security hooks either.
-fn traces_functions() -> bool {
-    let found = std::path::Path::new("/sys/bus/event_source/devices/kprobe").exists();
-    if !found {
-        skip::<()>("the kernel is built without kprobes");
-    }
-    found
-}
-
-/// The link; or `None`, after a look whether a kernel before `min_kernel` says so.
-fn attached(result: Result<Link>, min_kernel: (u8, u8)) -> Option<Link> {
-    if kernel_has(min_kernel) {
-        return permitted(result);
-    }
-    let error = result.err().expect("attached, though the kernel is too old");
-    assert!(
-        matches!(error, Error::Unsupported { min_kernel: stated, .. } if stated == min_kernel),
-        "not {min_kernel:?}: {error:?}"
-    );
-    None
-}
-
-/// Makes a system call that hardly anybody makes, so often.
-fn call_getppid(times: u64) {
-    for _ in 0..times {
-        std::hint::black_box(parent_id());
+/// As the kernel's security file system says, or, where that is not mounted, the kernel's log.
+fn is_locked_down() -> bool {
+    match std::fs::read_to_string("/sys/kernel/security/lockdown") {
+        Ok(modes) => !modes.contains("[none]"),
+        Err(_) => log_has("Kernel is locked down"),
     }
 }
 
-/// A system call whose function has a parameter: others have several names, of which BTF and the list of functions that can
-/// be traced know one.
-fn call_dup(times: u64) {
-    for _ in 0..times {
-        rustix::io::dup(std::io::stderr()).unwrap();
+/// Is there such a text in the kernel's log?
+fn log_has(text: &str) -> bool {
+    const O_NONBLOCK: i32 = 0o4000;
+    let mut options = std::fs::OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options.read(true), O_NONBLOCK);
+    let Ok(mut log) = options.open("/dev/kmsg") else { return false };
+    let mut record = vec![0; 8192];
+    // A record at a time, and an error at the end.
+    while let Ok(len) = std::io::Read::read(&mut log, &mut record) {
+        if String::from_utf8_lossy(&record[..len]).contains(text) {
+            return true;
+        }
     }
+    false
 }
 
-/// Runs `trigger` while attached, and again after that: the program must have run once for each of 10 times, and no more.
-fn fires(subject: &Subject, link: Link, trigger: impl Fn(u64)) {
-    fires_times(subject, link, trigger, 1);
-}
-
-/// As [`fires`], `each` runs for each time.
-fn fires_times(subject: &Subject, link: Link, trigger: impl Fn(u64), each: u64) {
-    let before = subject.hits();
-    trigger(10);
-    assert_eq!(subject.hits() - before, 10 * each, "{}", subject.program().name);
-    drop(link);
-    trigger(10);
-    assert_eq!(subject.hits() - before, 10 * each, "{} after its link is dropped", subject.program().name);
+/// The present value of a global variable of 8 bytes.
+fn read_global(bytes: &[u8], object: &Object, name: &str) -> u64 {
+    let spec = parse(bytes);
+    let (section, offset) = spec.variable(name).unwrap();
+    let map = object.map(&section.name).unwrap();
+    let mut value = vec![0; map.fd.value_len().unwrap()];
+    assert!(bpf_sys::map::lookup(&map.fd, &[0; 4], &mut value, 0).unwrap());
+    u64::from_ne_bytes(value[offset as usize..][..8].try_into().unwrap())
 }

@@ -2,7 +2,8 @@
 
 use bpf_loader::Error;
 
-use crate::{attached, call_getppid, fires, kernel_has, load, load_with, permitted, skip};
+use crate::subject::{attached, call_getppid, fires, load, load_with};
+use crate::{kernel_has, permitted, skip};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/tracepoint.bpf.o");
 

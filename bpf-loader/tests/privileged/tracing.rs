@@ -4,7 +4,8 @@ use std::os::fd::AsFd;
 
 use bpf_loader::Error;
 
-use crate::{attached, call_dup, fires, kernel_has, load, permitted, skip, traces_functions, try_load};
+use crate::subject::{attached, call_dup, fires, load, traces_functions, try_load};
+use crate::{kernel_has, permitted, skip};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/tracing.bpf.o");
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use bpf_loader::Error;
 use bpf_loader::attach::{AttachMode, BinaryFunctions, BinaryPlace, UprobeMultiOptions, UprobeOptions};
 
-use crate::{attached, fires, fires_times, kernel_has, load, permitted};
+use crate::subject::{attached, fires, fires_times, load};
+use crate::{kernel_has, permitted};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/uprobe.bpf.o");
 const FUNCTION: &str = "probed_function";
@@ -101,10 +102,10 @@ fn a_uprobe_goes_to_an_offset_and_into_a_library() {
     let place = BinaryPlace::Function { name: "getppid", offset: 0 };
     let link = subject.program().attach_uprobe(Path::new("libc.so.6"), place, &options);
     let Some(link) = permitted(link) else { return };
-    fires(&subject, link, crate::call_getppid);
+    fires(&subject, link, crate::subject::call_getppid);
     let place = BinaryPlace::from("getppid@GLIBC_2.2.5");
     let link = subject.program().attach_uprobe(Path::new("libc.so.6"), place, &options).unwrap();
-    fires(&subject, link, crate::call_getppid);
+    fires(&subject, link, crate::subject::call_getppid);
     let wrong = subject.program().attach_uprobe(Path::new("libc.so.6"), "getppid@GLIBC_9.9", &options);
     assert!(matches!(wrong, Err(Error::NoSuchSymbol { .. })), "{wrong:?}");
 }

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use bpf_loader::Error;
 use bpf_loader::attach::usdt::{Usdt, UsdtOptions};
 
-use crate::{fires, kernel_has, load, permitted};
+use crate::subject::{fires, load};
+use crate::{kernel_has, permitted};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/usdt.bpf.o");
 

@@ -20,6 +20,7 @@ pub enum Command {
     },
     Profile(Box<Profile>),
     Load(Load),
+    Inspect(Inspect),
 }
 
 #[derive(Debug, PartialEq)]
@@ -39,6 +40,12 @@ pub struct Load {
     pub per_program: bool,
 }
 
+#[derive(Debug, PartialEq)]
+pub struct Inspect {
+    pub objects: Vec<PathBuf>,
+    pub json: bool,
+}
+
 pub const HELP: &str = "\
 ebpf-otlp: what a Linux machine does, seen through eBPF, as OpenTelemetry
 
@@ -47,6 +54,7 @@ Usage: ebpf-otlp COMMAND [OPTIONS]
   profile   sample where CPU time goes, kernel and user, by function name
   check     what this kernel and user allow, and what to do about what is missing
   load      load BPF objects with the project's own loader
+  inspect   show what is in a BPF object, without privileges
 
   --help, --version; `ebpf-otlp COMMAND --help` lists a command's options
 ";
@@ -87,6 +95,15 @@ Loads every program and map of each object into the kernel, and lets go of them 
   --json            one line of JSON an object
 ";
 
+const HELP_INSPECT: &str = "\
+Usage: ebpf-otlp inspect OBJECT... [--json]
+
+Shows the programs of each object with the maps, functions and kernel types that they use, its maps and its BTF. Asks
+no kernel and needs no privileges. Exits 1 if a part of an object makes no sense.
+
+  --json            one line of JSON an object, with every relocation
+";
+
 /// Parses the command line.
 ///
 /// # Errors
@@ -105,8 +122,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
         Some("check") => check(&mut parser),
         Some("profile") => profile(&mut parser),
         Some("load") => load(&mut parser),
+        Some("inspect") => inspect(&mut parser),
         Some("help") => Ok(Command::Help(HELP)),
-        _ => Err(format!("unknown command {command:?}: there are profile, check and load")),
+        _ => Err(format!("unknown command {command:?}: there are profile, check, load and inspect")),
     }
 }
 
@@ -137,6 +155,22 @@ fn load(parser: &mut lexopt::Parser) -> Result<Command, String> {
         return Err("name at least one object to load".into());
     }
     Ok(Command::Load(load))
+}
+
+fn inspect(parser: &mut lexopt::Parser) -> Result<Command, String> {
+    let mut inspect = Inspect { objects: Vec::new(), json: false };
+    while let Some(arg) = parser.next().map_err(text)? {
+        match arg {
+            Long("json") => inspect.json = true,
+            Short('h') | Long("help") => return Ok(Command::Help(HELP_INSPECT)),
+            Value(path) => inspect.objects.push(path.into()),
+            other => return Err(text(other.unexpected())),
+        }
+    }
+    if inspect.objects.is_empty() {
+        return Err("name at least one object to inspect".into());
+    }
+    Ok(Command::Inspect(inspect))
 }
 
 fn profile(parser: &mut lexopt::Parser) -> Result<Command, String> {

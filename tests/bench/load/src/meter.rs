@@ -1,0 +1,93 @@
+//! CPU time of a thread outside bpf(2), and the most memory that its process had resident.
+
+use std::cell::Cell;
+use std::ffi::{c_int, c_long, c_void};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+thread_local! {
+    /// Time in bpf(2), and calls of it.
+    static KERNEL: Cell<(Duration, u32)> = const { Cell::new((Duration::ZERO, 0)) };
+}
+
+type Syscall = unsafe extern "C" fn(c_long, c_long, c_long, c_long, c_long, c_long, c_long) -> c_long;
+
+/// libc's `syscall`, which all three loaders call bpf(2) through: this one is linked in its place.
+///
+/// # Safety
+///
+/// That of the system call.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn syscall(
+    number: c_long,
+    a: c_long,
+    b: c_long,
+    c: c_long,
+    d: c_long,
+    e: c_long,
+    f: c_long,
+) -> c_long {
+    static NEXT: OnceLock<Syscall> = OnceLock::new();
+    let next = NEXT.get_or_init(|| {
+        // SAFETY: the name ends with a zero.
+        let symbol = unsafe { libc::dlsym(libc::RTLD_NEXT, c"syscall".as_ptr()) };
+        assert!(!symbol.is_null(), "libc has no syscall");
+        // SAFETY: this is libc's `syscall`, which takes up to seven words in the registers or places of the stack that
+        // the ABI gives to named arguments as well.
+        unsafe { std::mem::transmute::<*mut c_void, Syscall>(symbol) }
+    });
+    let bpf = number == libc::SYS_bpf;
+    let start = if bpf { cpu_time() } else { Duration::ZERO };
+    // SAFETY: the caller's promise.
+    let result = unsafe { next(number, a, b, c, d, e, f) };
+    if bpf {
+        let errno = errno();
+        let (time, calls) = KERNEL.get();
+        KERNEL.set((time + (cpu_time() - start), calls + 1));
+        set_errno(errno);
+    }
+    result
+}
+
+fn errno() -> c_int {
+    // SAFETY: the address is valid as long as the thread is.
+    unsafe { *libc::__errno_location() }
+}
+
+fn set_errno(errno: c_int) {
+    // SAFETY: the address is valid as long as the thread is.
+    unsafe { *libc::__errno_location() = errno }
+}
+
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// What one load cost.
+pub struct Cost {
+    /// CPU time outside bpf(2).
+    pub own: Duration,
+    /// CPU time in bpf(2).
+    pub kernel: Duration,
+    pub calls: u32,
+    /// The most that was resident since the process began, in KiB.
+    pub peak_kib: u64,
+}
+
+/// Runs `load` and says what it cost this thread.
+pub fn measure<T>(load: impl FnOnce() -> T) -> std::io::Result<(T, Cost)> {
+    let (kernel, calls) = KERNEL.get();
+    let start = cpu_time();
+    let result = load();
+    let all = cpu_time() - start;
+    let (kernel, calls) = (KERNEL.get().0 - kernel, KERNEL.get().1 - calls);
+    // Of this program image alone, whereas getrusage counts the process before exec in.
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    let peak_kib = peak.ok_or_else(|| std::io::Error::other("no VmHWM in /proc/self/status"))?;
+    Ok((result, Cost { own: all - kernel, kernel, calls, peak_kib }))
+}
