@@ -502,9 +502,7 @@ pub enum Error {
     InnerMap {
         /// The map of maps.
         map: String,
-        /// The map for it.
-        inner: String,
-        /// Type of that.
+        /// Type of the other.
         inner_type: MapType,
         /// What the kernel says.
         error: bpf_sys::Error,
@@ -524,9 +522,7 @@ pub enum Error {
     },
     /// A map cannot be pinned, or its pin not opened.
     MapPin {
-        /// The map.
-        map: String,
-        /// The pin.
+        /// The pin, which has the map's name.
         path: PathBuf,
         /// What the kernel says.
         error: bpf_sys::Error,

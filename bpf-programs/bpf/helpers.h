@@ -14,6 +14,11 @@ typedef long long __s64;
 #define SEC(name) __attribute__((section(name), used))
 #define __always_inline inline __attribute__((always_inline))
 
+/* Externs: symbols, variables and functions of the kernel, values of its configuration, and any that may be missing. */
+#define __ksym __attribute__((section(".ksyms")))
+#define __kconfig __attribute__((section(".kconfig")))
+#define __weak __attribute__((weak))
+
 /* Members of a map declaration in section ".maps". */
 #define __uint(name, value) int (*name)[value]
 #define __type(name, type) typeof(type) *name

@@ -2,11 +2,13 @@
 
 mod cgroups;
 mod devices;
+mod externs;
 mod freplace;
 mod iterators;
 mod kprobes;
 mod links;
 mod maps;
+mod module_functions;
 mod namespace;
 mod namespaces;
 mod routes;
