@@ -45,6 +45,8 @@ const STRUCTS: [&str; 20] = [
     "signal_struct",
 ];
 
+const FUNCTIONS: [&str; 5] = ["bpf_iter_task", "do_unlinkat", "tcp_connect", "vfs_read", "bpf_lsm_file_open"];
+
 /// An object that reads up to ten fields of each of [`STRUCTS`], as they are named in this kernel.
 fn object(kernel: &Btf<'_>) -> (Vec<u8>, Vec<CoreRelo>) {
     let mut b = Builder::new(kernel.endian());
@@ -113,6 +115,17 @@ fn main() {
     println!(
         "look-up of a name that isn't there: {:.1?}",
         best(20, || kernel.0.find_by_name("no_such_type", Kind::Struct))
+    );
+
+    let structs = STRUCTS.map(|name| (name.as_bytes(), Kind::Struct));
+    let functions = FUNCTIONS.map(|name| (name.as_bytes(), Kind::Func));
+    let roots = [&structs[..], &functions[..]].concat();
+    println!(
+        "parse and find {} structures: {:.1?}; and {} functions: {:.1?}",
+        structs.len(),
+        best(50, || Btf::parse_finding(&data[..], &structs)),
+        functions.len(),
+        best(50, || Btf::parse_finding(&data[..], &roots)),
     );
 
     let (local, relos) = object(&kernel.0);

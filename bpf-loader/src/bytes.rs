@@ -72,6 +72,20 @@ impl<'a> Bytes<'a> {
         })
     }
 
+    /// The two 32-bit numbers from `at` on.
+    #[inline]
+    pub fn u32_pair(self, at: usize) -> Option<(u32, u32)> {
+        /// A call where there is one to make: a swap that is computed in any case makes a walk from number to number longer.
+        #[cold]
+        fn swapped(first: u32, second: u32) -> (u32, u32) {
+            (first.swap_bytes(), second.swap_bytes())
+        }
+        let bytes: [u8; 8] = self.array(at)?;
+        let [a, b, c, d, e, f, g, h] = bytes;
+        let (first, second) = (u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]));
+        Some(if self.endian == Endian::HOST { (first, second) } else { swapped(first, second) })
+    }
+
     /// The 64-bit number at `at`.
     pub fn u64(self, at: usize) -> Option<u64> {
         let bytes = self.array(at)?;
@@ -110,6 +124,8 @@ mod tests {
         let (le, be) = (Bytes::new(&DATA, Endian::Little), Bytes::new(&DATA, Endian::Big));
         assert_eq!((le.u8(8), le.u16(1), be.u16(1)), (Some(0x99), Some(0x3322), Some(0x2233)));
         assert_eq!((le.u32(1), be.u32(1)), (Some(0x5544_3322), Some(0x2233_4455)));
+        assert_eq!(le.u32_pair(0), Some((0x4433_2211, 0x8877_6655)));
+        assert_eq!(be.u32_pair(1), Some((0x2233_4455, 0x6677_8899)));
         assert_eq!((le.u64(1), be.u64(0)), (Some(0x9988_7766_5544_3322), Some(0x1122_3344_5566_7788)));
     }
 
@@ -117,7 +133,7 @@ mod tests {
     fn refuses_every_range_that_leaves_the_bytes() {
         let b = Bytes::new(&DATA, Endian::Little);
         for at in [8, 9, usize::MAX - 1, usize::MAX] {
-            assert_eq!((b.u16(at), b.u32(at), b.u64(at)), (None, None, None), "{at}");
+            assert_eq!((b.u16(at), b.u32(at), b.u64(at), b.u32_pair(at)), (None, None, None, None), "{at}");
             assert!(b.slice(at, 2).is_none() && b.slice(2, at).is_none(), "{at}");
         }
         assert!(b.slice(9, 0).is_some() && b.slice(10, 0).is_none());

@@ -6,6 +6,7 @@ use bpf_sys::Insn;
 
 use crate::btf::Btf;
 use crate::btf::ext::CoreRelo;
+use crate::btf::index::Root;
 use crate::core_relo::{self, Patched, Poison, Resolution};
 use crate::elf::SectionIdx;
 use crate::error::{Error, Result};
@@ -29,15 +30,19 @@ pub(crate) struct CoreRelocations {
 }
 
 impl CoreRelocations {
-    /// Resolves what the linked programs contain, with one pass over the target's types.
+    /// Resolves what the linked programs contain, with one pass over the target's types, which serves whoever looks for
+    /// `others` later as well.
     pub fn resolve<'l>(
         spec: &ObjectSpec<'_>,
         linked: impl Iterator<Item = &'l Linked>,
+        others: &[Root<'_>],
         target: &dyn TargetBtf,
     ) -> Self {
         let mut all = Self { answers: HashMap::new(), failed: None };
         if let Some(btf) = &spec.btf {
-            all.failed = all.fill(spec, btf, linked, target).err();
+            all.failed = all.fill(spec, btf, linked, others, target).err();
+        } else if !others.is_empty() {
+            target.expect(others);
         }
         all
     }
@@ -47,6 +52,7 @@ impl CoreRelocations {
         spec: &ObjectSpec<'_>,
         btf: &Btf<'_>,
         linked: impl Iterator<Item = &'l Linked>,
+        others: &[Root<'_>],
         target: &dyn TargetBtf,
     ) -> Result<()> {
         let mut sections: HashMap<SectionIdx, Vec<std::ops::Range<u32>>> = HashMap::new();
@@ -72,10 +78,15 @@ impl CoreRelocations {
                 }
             }
         }
+        let relos: Vec<CoreRelo> = places.iter().map(|(_, _, relo)| *relo).collect();
+        let roots = [&core_relo::roots(btf, &relos), others].concat();
+        if !roots.is_empty() {
+            target.expect(&roots);
+        }
         if places.is_empty() {
             return Ok(());
         }
-        let resolutions = core_relo::resolve(btf, places.iter().map(|(_, _, relo)| *relo), target)?;
+        let resolutions = core_relo::resolve(btf, relos, target)?;
         for ((section, at, relo), resolution) in places.into_iter().zip(resolutions) {
             self.answers.entry(section).or_default().push((at, relo, resolution));
         }

@@ -2,10 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::btf::index::Wanted;
-use crate::btf::{Btf, BtfId, Kind};
+use crate::btf::{Btf, BtfId, Kind, index};
 use crate::error::{Error, Result};
-use crate::fuel::Fuel;
 use crate::target::TargetBtf;
 
 /// A type of the kernel or of a module.
@@ -39,7 +37,7 @@ pub(crate) enum Scope {
 #[derive(Default)]
 pub(crate) struct KernelNames<'n, 't> {
     /// By what was looked for: the kernel's own first, then the modules'.
-    found: HashMap<(&'n [u8], Kind), Vec<Found<'t>>>,
+    found: HashMap<(&'n str, Kind), Vec<Found<'t>>>,
     failed: Option<Error>,
     no_btf: bool,
 }
@@ -50,7 +48,7 @@ impl<'n, 't> KernelNames<'n, 't> {
     pub fn find(requests: &[Request<'n>], target: &'t dyn TargetBtf) -> Self {
         let mut all = Self::default();
         for request in requests {
-            all.found.insert((request.name.as_bytes(), request.kind), Vec::new());
+            all.found.insert((request.name, request.kind), Vec::new());
         }
         if !all.found.is_empty() {
             all.failed = all.fill(requests, target).err();
@@ -63,20 +61,20 @@ impl<'n, 't> KernelNames<'n, 't> {
             self.no_btf = true;
             return Ok(());
         };
-        let mut fuel = Fuel::OBJECT.clone();
-        self.search(self.found.keys().copied().collect(), vmlinux, None, &mut fuel)?;
+        let all: Vec<_> = self.found.keys().copied().collect();
+        self.search(&all, vmlinux, None)?;
         let missing = |r: &&Request<'n>| match r.scope {
             Scope::Anywhere => self.get(r.name, r.kind).is_none(),
             Scope::Kernel => false,
             Scope::Modules => true,
         };
-        let missing: Vec<_> = requests.iter().filter(missing).map(|r| (r.name.as_bytes(), r.kind)).collect();
+        let missing: Vec<_> = requests.iter().filter(missing).map(|r| (r.name, r.kind)).collect();
         if missing.is_empty() {
             return Ok(());
         }
         for module in target.modules()? {
             let name = Some(module.name.as_str());
-            let _ = self.search(missing.clone(), &module.btf, name, &mut Fuel::OBJECT.clone());
+            let _ = self.search(&missing, &module.btf, name);
         }
         Ok(())
     }
@@ -84,34 +82,26 @@ impl<'n, 't> KernelNames<'n, 't> {
     /// Adds the first type of each name and kind in `btf` itself, not in its base.
     fn search(
         &mut self,
-        wanted: Vec<(&'n [u8], Kind)>,
+        wanted: &[(&'n str, Kind)],
         btf: &'t Btf<'t>,
         module: Option<&'t str>,
-        fuel: &mut Fuel,
     ) -> Result<()> {
-        let set = Wanted::new(wanted.iter().map(|&(name, _)| name), wanted.iter().map(|&(_, kind)| kind));
-        set.scan(
-            btf,
-            fuel,
-            |name| name,
-            |number, ty| {
-                let name = set.names().get(number).copied().unwrap_or_default();
-                let Some(found) = self.found.get_mut(&(name, ty.kind())) else { return };
-                if found.last().is_none_or(|last| last.module != module) {
-                    found.push(Found { btf, module, id: ty.id() });
-                }
-            },
-        )
+        for (key, id) in wanted.iter().zip(index::find_all(btf, wanted)?) {
+            if let (Some(found), Some(id)) = (self.found.get_mut(key), id) {
+                found.push(Found { btf, module, id });
+            }
+        }
+        Ok(())
     }
 
     /// The kernel's type of that name, or else the first module's.
     pub fn get(&self, name: &str, kind: Kind) -> Option<Found<'t>> {
-        self.found.get(&(name.as_bytes(), kind))?.first().copied()
+        self.found.get(&(name, kind))?.first().copied()
     }
 
     /// The type of that name in one module.
     pub fn get_in(&self, module: &str, name: &str, kind: Kind) -> Option<Found<'t>> {
-        let found = self.found.get(&(name.as_bytes(), kind))?;
+        let found = self.found.get(&(name, kind))?;
         found.iter().find(|f| f.module == Some(module)).copied()
     }
 

@@ -7,6 +7,7 @@ use bpf_sys::{Insn, MapType};
 
 use crate::attach_target::Hook;
 use crate::attach_to::{AttachPoint, AttachTo};
+use crate::btf::index::{Root, root};
 use crate::btf::{Btf, BtfId, datasec, sanitize};
 use crate::bytes::Endian;
 use crate::core_plan::CoreRelocations;
@@ -119,15 +120,16 @@ impl<'a> ObjectSpec<'a> {
         let decl_tags = target.features().btf.decl_tag;
         let linked: Vec<Result<Linked>> =
             chosen.iter().map(|p| self.link(p, decl_tags, &mut budget)).collect();
-        let relocations =
-            CoreRelocations::resolve(self, linked.iter().filter_map(|l| l.as_ref().ok()), target.types());
-        let ext = ExtIndex::new(self);
-        let struct_ops = struct_ops::plan::Resolved::new(self, &chosen, target.types());
         let hooks: Vec<Result<Option<Hook<'_>>>> = chosen.iter().map(|p| p.hook()).collect();
         let operands = linked.iter().filter_map(|l| l.as_ref().ok()).flat_map(|l| &l.operands);
         let asked = self.externs.asked(operands);
         let mut requests = self.externs.requests(&asked);
         requests.extend(hooks.iter().filter_map(|h| Some(h.as_ref().ok()?.as_ref()?.request())));
+        let roots: Vec<Root<'_>> = requests.iter().map(|r| root(r.name, r.kind)).collect();
+        let linkable = linked.iter().filter_map(|l| l.as_ref().ok());
+        let relocations = CoreRelocations::resolve(self, linkable, &roots, target.types());
+        let ext = ExtIndex::new(self);
+        let struct_ops = struct_ops::plan::Resolved::new(self, &chosen, target.types());
         let names = KernelNames::find(&requests, target.types());
         let kconfig_map = self.maps.iter().position(MapSpec::is_kconfig).map(|i| MapIdx(i as u32));
         let object = (self.btf.as_ref(), self.endian());

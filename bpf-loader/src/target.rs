@@ -10,9 +10,11 @@ use std::sync::Arc;
 
 use bpf_sys::shared::Blob;
 
+use crate::btf::index::Root;
 use crate::btf::{Btf, BtfBytes};
 use crate::error::{Error, Result};
 use crate::features::{self, Features};
+use crate::fuel::Fuel;
 
 /// A module's types, split on the kernel's.
 #[derive(Debug)]
@@ -40,6 +42,12 @@ pub trait TargetBtf {
     ///
     /// Whatever listing them meets.
     fn modules(&self) -> Result<&[ModuleBtf<'_>]>;
+
+    /// Says what will be looked for in [`vmlinux`](Self::vmlinux), so that one pass over its types can find all of it. Who
+    /// is not told, or does not listen, takes longer.
+    fn expect(&self, roots: &[Root<'_>]) {
+        let _ = roots;
+    }
 }
 
 /// A kernel to plan for: the running one, or any other by its data.
@@ -90,7 +98,8 @@ pub trait Target {
 /// Where the running kernel has its BTF (Linux 5.4) and its modules' (5.11).
 const BTF_DIRECTORY: &str = "/sys/kernel/btf";
 
-/// The running kernel. Everything is read when first asked for, once.
+/// The running kernel. Everything is read when first asked for, once: share it between objects, and what one has looked for
+/// in the kernel's types costs the next nothing.
 #[derive(Debug, Default)]
 pub struct RunningTarget {
     vmlinux: OnceCell<Option<Arc<Btf<'static>>>>,
@@ -106,12 +115,12 @@ impl RunningTarget {
         Self::default()
     }
 
-    fn shared_vmlinux(&self) -> Result<Option<&Arc<Btf<'static>>>> {
+    fn shared_vmlinux(&self, roots: &[Root<'_>]) -> Result<Option<&Arc<Btf<'static>>>> {
         if self.vmlinux.get().is_none() {
             // Mapped where the kernel allows (6.16 or so), else read: the 5 MB are there once in either case.
             let blob = read_if_there(&Path::new(BTF_DIRECTORY).join("vmlinux"))?;
-            let btf =
-                blob.map(|blob| Btf::parse(BtfBytes::Shared(Arc::new(blob)))).transpose()?.map(Arc::new);
+            let parse = |blob| Btf::parse_finding(BtfBytes::Shared(Arc::new(blob)), roots);
+            let btf = blob.map(parse).transpose()?.map(Arc::new);
             // Nobody else can have set it: the cell is not shared between threads.
             let _ = self.vmlinux.set(btf);
         }
@@ -130,11 +139,18 @@ fn read_if_there(path: &Path) -> Result<Option<Blob>> {
 
 impl TargetBtf for RunningTarget {
     fn vmlinux(&self) -> Result<Option<&Btf<'_>>> {
-        Ok(self.shared_vmlinux()?.map(|btf| &**btf))
+        Ok(self.shared_vmlinux(&[])?.map(|btf| &**btf))
+    }
+
+    fn expect(&self, roots: &[Root<'_>]) {
+        // What goes wrong here goes wrong again, and is said, when the types are asked for.
+        if let Ok(Some(btf)) = self.shared_vmlinux(roots) {
+            let _ = btf.find_roots(roots, &mut Fuel::OBJECT.clone());
+        }
     }
 
     fn modules(&self) -> Result<&[ModuleBtf<'_>]> {
-        let Some(base) = self.shared_vmlinux()? else { return Ok(&[]) };
+        let Some(base) = self.shared_vmlinux(&[])? else { return Ok(&[]) };
         if self.modules.get().is_none() {
             let listed = fs::read_dir(BTF_DIRECTORY).map_err(|e| Error::ReadBtf { reason: e.to_string() })?;
             let mut modules = Vec::new();

@@ -26,7 +26,9 @@ pub use types::{Array, Int, Kind, Linkage, Type};
 
 use crate::Error;
 use crate::bytes::{Bytes, Endian};
+use crate::fuel::Fuel;
 use header::{Header, Span};
+use index::{Known, Root, Search, Wanted};
 use types::HEADER_LEN;
 
 /// Number of a type. 0 is void; the ids of module BTF continue those of its base.
@@ -117,6 +119,7 @@ pub struct Btf<'a> {
     first_string: u32,
     pointer_size: u8,
     base: Option<Arc<Btf<'a>>>,
+    known: Known,
 }
 
 impl fmt::Debug for Btf<'_> {
@@ -136,7 +139,17 @@ impl<'a> Btf<'a> {
     ///
     /// `BtfHeader`, `BtfMagic`, `BtfVersion`, `BtfSection`, `BtfStrings`, `BtfKind`, `BtfTypeTruncated`.
     pub fn parse(data: impl Into<BtfBytes<'a>>) -> Result<Self, Error> {
-        Self::parse_on(data.into(), None)
+        Self::parse_on(data.into(), None, &[])
+    }
+
+    /// [`parse`](Self::parse), and in the same pass over the types [`find_roots`](Self::find_roots), whose results are
+    /// remembered.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse).
+    pub fn parse_finding(data: impl Into<BtfBytes<'a>>, roots: &[Root<'_>]) -> Result<Self, Error> {
+        Self::parse_on(data.into(), None, roots)
     }
 
     /// Reads a kernel module's BTF, whose ids and string offsets continue those of `base`.
@@ -145,10 +158,10 @@ impl<'a> Btf<'a> {
     ///
     /// As [`parse`](Self::parse), and `BtfBase`.
     pub fn parse_split(data: impl Into<BtfBytes<'a>>, base: Arc<Btf<'a>>) -> Result<Self, Error> {
-        Self::parse_on(data.into(), Some(base))
+        Self::parse_on(data.into(), Some(base), &[])
     }
 
-    fn parse_on(data: BtfBytes<'a>, base: Option<Arc<Btf<'a>>>) -> Result<Self, Error> {
+    fn parse_on(data: BtfBytes<'a>, base: Option<Arc<Btf<'a>>>, roots: &[Root<'_>]) -> Result<Self, Error> {
         let Header { endian, types, strings, layout } = Header::parse(data.as_ref(), base.is_some())?;
         let (first_id, first_string, pointer_size) = match &base {
             None => (1, 0, None),
@@ -174,30 +187,44 @@ impl<'a> Btf<'a> {
             first_string,
             pointer_size: pointer_size.unwrap_or(8),
             base,
+            known: Known::default(),
         };
-        btf.walk(pointer_size.is_none())?;
+        let wanted = Wanted::new(roots.iter().copied());
+        let mut search = Search::new(&wanted);
+        let found = btf.walk(pointer_size.is_none(), &mut search)?;
+        if found {
+            btf.known.remember(search);
+        }
         Ok(btf)
     }
 
-    /// Numbers and indexes the types.
-    fn walk(&mut self, detect_pointer_size: bool) -> Result<(), Error> {
+    /// Numbers and indexes the types, and looks at their names on the way. Whether the search is complete: not if names
+    /// are so long that they take all the fuel.
+    fn walk(&mut self, detect_pointer_size: bool, search: &mut Search<'_>) -> Result<bool, Error> {
         let mut pointer_size = None;
+        let mut fuel = Fuel::OBJECT.clone();
+        let mut found = true;
         let mut types = self.types();
-        let int = Kind::Int.number();
         let between = (1 << self.stride_bits) - 1;
+        let int = Kind::Int.number();
         // More would be a rare file: types have 12 bytes at least, and 20 or more on average.
         let mut index = Vec::with_capacity((self.types.len / 20) >> self.stride_bits);
         while !types.is_at_end() {
+            // The section's length is a u32, so is every offset in it.
+            let at = types.at as u32;
             if (types.next_id - self.first_id) & between == 0 {
-                // The section's length is a u32, so is every offset in it.
-                index.push(types.at as u32);
+                index.push(at);
             }
-            let (kind, len) = types.record().ok_or_else(|| types.fault())?;
-            if kind == int && detect_pointer_size && pointer_size.is_none() {
+            let (kind, name, len) = types.record().ok_or_else(|| types.fault())?;
+            if detect_pointer_size && pointer_size.is_none() && kind == int {
                 pointer_size = types.clone().take_one().and_then(|ty| ty.pointer_size_hint());
+            }
+            if search.put_by(kind, name, at, types.next_id) {
+                found &= search.look(self, &mut fuel).is_ok();
             }
             types.advance(len);
         }
+        found &= search.look(self, &mut fuel).is_ok();
         let count = types.next_id;
         index.shrink_to_fit();
         self.index = index;
@@ -205,7 +232,7 @@ impl<'a> Btf<'a> {
         if let Some(size) = pointer_size {
             self.pointer_size = size;
         }
-        Ok(())
+        Ok(found)
     }
 
     /// The same types with pointers of `bytes` (4 or 8). What parsing assumes is the size of the type `long`, 8 if there
@@ -258,8 +285,8 @@ impl<'a> Btf<'a> {
 
     /// Those of [`types`](Self::types) that are of this kind.
     pub(crate) fn types_of(&self, kind: Kind) -> impl Iterator<Item = Type<'_>> {
-        let mut types = self.types();
-        core::iter::from_fn(move || types.next_of(kind.bit()))
+        let (mut types, wanted) = (self.types(), kind.number());
+        core::iter::from_fn(move || types.next_where(|number, _| number == wanted))
     }
 
     /// The type numbered `id`, or void.
@@ -277,6 +304,11 @@ impl<'a> Btf<'a> {
         }
     }
 
+    /// This file's own types from `id` on, which is at `at`.
+    fn types_at(&self, at: u32, id: BtfId) -> Types<'_> {
+        Types { btf: self, section: self.section(self.types), at: at as usize, next_id: id.0 }
+    }
+
     fn no_type(&self, id: BtfId) -> Error {
         Error::BtfTypeId { type_id: id, count: self.count }
     }
@@ -290,7 +322,7 @@ impl<'a> Btf<'a> {
         let next_id = id.0 - between;
         let mut types = Types { btf: self, section: self.section(self.types), at, next_id };
         for _ in 0..between {
-            let (_, len) = types.record().ok_or_else(|| self.no_type(id))?;
+            let (_, _, len) = types.record().ok_or_else(|| self.no_type(id))?;
             types.advance(len);
         }
         Ok(types)
@@ -396,11 +428,18 @@ impl<'a> Btf<'a> {
         Err(Error::BtfTypeLoop { type_id: id })
     }
 
-    /// The first type of this name and kind, in the base first: a linear search. To look up many names at once, see
-    /// [`index`].
+    /// The first type of this name and kind, in the base first. What was looked for in a large file, a kernel's, is
+    /// remembered; to look up many names at once, see [`find_roots`](Self::find_roots).
     pub fn find_by_name(&self, name: &str, kind: Kind) -> Option<BtfId> {
         let in_base = self.base.as_ref().and_then(|base| base.find_by_name(name, kind));
-        in_base.or_else(|| self.types_of(kind).find(|ty| ty.name_is(name.as_bytes())).map(|ty| ty.id()))
+        let own = || {
+            if self.stride_bits > 0 {
+                index::find_all(self, &[(name, kind)]).ok()?.into_iter().next()?
+            } else {
+                self.types_of(kind).find(|ty| ty.name_is(name.as_bytes())).map(|ty| ty.id())
+            }
+        };
+        in_base.or_else(own)
     }
 
     /// Follows every name, id and string of this file once, so that a caller who wants all or nothing need not wait.
@@ -424,25 +463,29 @@ pub struct Types<'b> {
 }
 
 impl<'b> Types<'b> {
-    /// Number of the kind and length in bytes of the type at the current position, `None` if it doesn't fit or is of unknown
-    /// kind.
-    fn record(&self) -> Option<(u8, usize)> {
-        let info = self.section.u32(self.at.checked_add(4)?)?;
+    /// Number of the kind, place of the name and length in bytes of the type at the current position, `None` if it doesn't
+    /// fit or is of unknown kind.
+    #[inline]
+    fn record(&self) -> Option<(u8, u32, usize)> {
+        let (name, info) = self.section.u32_pair(self.at)?;
         let kind = types::kind_of(info);
-        let (fixed, element) = match types::tail_len(kind) {
-            Some(lens) => lens,
-            None => self.btf.layout_of(kind)?,
+        let len = match types::record_len(info) {
+            Some(len) => len,
+            None => {
+                let (fixed, element) = self.btf.layout_of(kind)?;
+                // At most 12 + 255 + 0xff_ffff * 255: fits a usize of 32 bits.
+                HEADER_LEN + usize::from(fixed) + types::vlen_of(info) as usize * usize::from(element)
+            }
         };
-        // At most 12 + 255 + 0xff_ffff * 255: fits a usize of 32 bits.
-        let len = HEADER_LEN + usize::from(fixed) + types::vlen_of(info) as usize * usize::from(element);
-        (len <= self.section.data.len() - self.at).then_some((kind, len))
+        (len <= self.section.data.len() - self.at).then_some((kind, name, len))
     }
 
-    /// The next type of one of `kinds`, a set of bits by number of the kind.
-    fn next_of(&mut self, kinds: u128) -> Option<Type<'b>> {
+    /// The next type that is wanted by number of its kind and place of its name.
+    #[inline]
+    fn next_where(&mut self, mut wanted: impl FnMut(u8, u32) -> bool) -> Option<Type<'b>> {
         loop {
-            let (kind, len) = self.record()?;
-            if kinds >> kind & 1 != 0 {
+            let (kind, name, len) = self.record()?;
+            if wanted(kind, name) {
                 return self.take_one();
             }
             self.advance(len);
@@ -462,7 +505,7 @@ impl<'b> Types<'b> {
     }
 
     fn take_one(&mut self) -> Option<Type<'b>> {
-        let (_, len) = self.record()?;
+        let (_, _, len) = self.record()?;
         let ty = Type::new(self.btf, BtfId(self.next_id), self.section.slice(self.at, len)?)?;
         self.advance(len);
         Some(ty)

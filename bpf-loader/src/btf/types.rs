@@ -104,11 +104,6 @@ impl Kind {
         }
     }
 
-    /// Its bit in a set of kinds.
-    pub(super) fn bit(self) -> u128 {
-        1 << (self.number() & 0x7f)
-    }
-
     /// A structure or union?
     pub fn is_composite(self) -> bool {
         matches!(self, Self::Struct | Self::Union)
@@ -149,8 +144,8 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Bytes that follow the header of a known kind, once and for every member, by its number. A table, as branches on kinds
-/// are mispredicted. Void, which no file holds, counts as unknown.
+/// Bytes that follow the header of a known kind, once and for every member, by its number. Void, which no file holds, counts
+/// as unknown.
 const TAILS: [(u8, u8); 20] = [
     (0, 0),
     (4, 0),
@@ -177,6 +172,32 @@ const TAILS: [(u8, u8); 20] = [
 /// The entry of a known kind in [`TAILS`].
 pub(crate) fn tail_len(kind: u8) -> Option<(u8, u8)> {
     TAILS.get(usize::from(kind)).copied().filter(|_| kind != 0)
+}
+
+/// [`TAILS`] in words of 4 bytes, 2 bits for each kind: what is added once, and for every member.
+const TAIL_WORDS: (u64, u64) = {
+    let (mut fixed, mut element, mut kind) = (0, 0, 0);
+    while kind < TAILS.len() {
+        fixed |= (TAILS[kind].0 as u64 / 4) << (2 * kind);
+        element |= (TAILS[kind].1 as u64 / 4) << (2 * kind);
+        kind += 1;
+    }
+    (fixed, element)
+};
+
+/// Bytes of a type of known kind, its header included.
+///
+/// Where a type begins is known only once the length of the one before is: a walk over a kernel's types takes as long as
+/// this, so it is arithmetic, with no load from a table and no branch on the kind but the one that is always taken.
+#[inline]
+pub(super) fn record_len(info: u32) -> Option<usize> {
+    let kind = u32::from(kind_of(info));
+    if kind.wrapping_sub(1) >= TAILS.len() as u32 - 1 {
+        return None;
+    }
+    let words = |table: u64| (table >> (2 * kind)) as u32 & 3;
+    // At most 12 + 12 + 0xff_ffff * 12.
+    Some((HEADER_LEN as u32 + 4 * (words(TAIL_WORDS.0) + vlen_of(info) * words(TAIL_WORDS.1))) as usize)
 }
 
 /// Visibility of a function or variable.

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use crate::Error;
-use crate::btf::index::{Wanted, essential_name};
-use crate::btf::{Btf, BtfId, Kind, Type};
+use crate::btf::index::{Root, essential_name, kind_class};
+use crate::btf::{Btf, BtfId, Type};
 use crate::fuel::Fuel;
 use crate::target::TargetBtf;
 
@@ -15,16 +15,9 @@ pub(super) struct Candidate<'t> {
     pub id: BtfId,
 }
 
-/// What is looked for: an essential name, and a kind in which both widths of enumeration are one. The kind matters:
-/// `bpf_sk_lookup` is a structure and a function.
-type Root<'n> = (&'n [u8], Kind);
-
-fn root<'b>(ty: &Type<'b>, fuel: &mut Fuel) -> Result<Root<'b>, Error> {
+/// What a local type's counterparts are looked for by.
+pub(super) fn root<'b>(ty: &Type<'b>, fuel: &mut Fuel) -> Result<Root<'b>, Error> {
     Ok((essential_name(fuel.name(ty.btf(), ty.name_offset())?), kind_class(ty.kind())))
-}
-
-fn kind_class(kind: Kind) -> Kind {
-    if kind == Kind::Enum64 { Kind::Enum } else { kind }
 }
 
 /// Candidates for all relocations of an object.
@@ -91,17 +84,11 @@ fn search<'t>(
     btf: &'t Btf<'t>,
     fuel: &mut Fuel,
 ) -> Result<(), Error> {
-    let names = wanted.keys().map(|&(name, _)| name);
-    let kinds = wanted.keys().flat_map(|&(_, kind)| match kind {
-        Kind::Enum => [Kind::Enum, Kind::Enum64],
-        kind => [kind; 2],
-    });
-    let set = Wanted::new(names, kinds);
-    set.scan(btf, fuel, essential_name, |number, ty| {
-        let name = set.names().get(number).copied().unwrap_or_default();
-        let candidates = wanted.get_mut(&(name, kind_class(ty.kind())));
-        if let Some(candidates) = candidates {
-            candidates.push(Candidate { btf, id: ty.id() });
+    let roots: Vec<Root<'_>> = wanted.keys().copied().collect();
+    for (root, ids) in roots.iter().zip(btf.find_roots(&roots, fuel)?) {
+        if let Some(candidates) = wanted.get_mut(root) {
+            candidates.extend(ids.into_iter().map(|id| Candidate { btf, id }));
         }
-    })
+    }
+    Ok(())
 }

@@ -21,8 +21,8 @@ use core::fmt;
 pub(crate) use compat::types_are_compatible;
 pub use compute::{Resolution, Width};
 pub use patch::{POISON, Patched, Poison, patch, poisoned_insn};
-pub(crate) use resolve::describe_within;
 pub use resolve::{describe, resolve, resolve_within};
+pub(crate) use resolve::{describe_within, roots};
 
 /// What a relocation asks about the field, type or enumerator that it names (`enum bpf_core_relo_kind`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

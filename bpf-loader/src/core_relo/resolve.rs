@@ -1,13 +1,14 @@
 //! All relocations of an object against one kernel.
 
 use super::RelocKind;
-use super::candidates::{Candidate, Candidates};
+use super::candidates::{Candidate, Candidates, root};
 use super::compat::{types_are_compatible, types_match};
 use super::compute::{Resolution, compute};
 use super::spec::{Spec, shortened};
 use crate::Error;
-use crate::btf::Btf;
 use crate::btf::ext::CoreRelo;
+use crate::btf::index::Root;
+use crate::btf::{Btf, Type};
 use crate::error::excerpt;
 use crate::fuel::Fuel;
 use crate::target::TargetBtf;
@@ -42,10 +43,23 @@ pub fn resolve_within<'l>(
     fuel: &mut Fuel,
 ) -> Result<Vec<Result<Resolution, Error>>, Error> {
     let relos: Vec<_> = relos.into_iter().collect();
-    let searched = relos.iter().filter(|relo| relo.kind().is_ok_and(|kind| kind != RelocKind::TypeIdLocal));
-    let locals = searched.filter_map(|relo| local.type_by_id(relo.type_id).ok());
-    let mut candidates = Candidates::find(locals, target, fuel)?;
+    let mut candidates = Candidates::find(searched(local, &relos), target, fuel)?;
     Ok(relos.iter().map(|relo| resolve_one(local, relo, &mut candidates, fuel)).collect())
+}
+
+/// The local types whose counterparts are looked for.
+fn searched<'l, 'r>(
+    local: &'l Btf<'l>,
+    relos: &'r [CoreRelo],
+) -> impl Iterator<Item = Type<'l>> + use<'l, 'r> {
+    let relos = relos.iter().filter(|relo| relo.kind().is_ok_and(|kind| kind != RelocKind::TypeIdLocal));
+    relos.filter_map(|relo| local.type_by_id(relo.type_id).ok())
+}
+
+/// What [`resolve`] will look for in the kernel's types, for [`TargetBtf::expect`].
+pub(crate) fn roots<'l>(local: &'l Btf<'l>, relos: &[CoreRelo]) -> Vec<Root<'l>> {
+    let mut fuel = Fuel::OBJECT.clone();
+    searched(local, relos).filter_map(|ty| root(&ty, &mut fuel).ok()).collect()
 }
 
 fn resolve_one<'l>(

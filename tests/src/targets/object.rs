@@ -31,7 +31,8 @@ fn one_program(file: &[u8]) {
     for pick in [|_| 0, |count| count - 1, |count| count / 2] as [fn(usize) -> usize; 3] {
         let ((), peak) = memory::peak_of(|| {
             let Ok(spec) = ObjectSpec::parse(file) else { return };
-            let Some(name) = spec.programs.len().checked_sub(1).map(|last| spec.programs[pick(last + 1)].name)
+            let Some(name) =
+                spec.programs.len().checked_sub(1).map(|last| spec.programs[pick(last + 1)].name)
             else {
                 return;
             };
