@@ -507,7 +507,7 @@ pub enum Error {
         /// Type of that.
         inner_type: MapType,
         /// What the kernel says.
-        error: bpf_sys::Error,
+        error: Box<bpf_sys::Error>,
     },
     /// An existing map that cannot take the place of one of the object.
     MapReuse {
@@ -529,7 +529,7 @@ pub enum Error {
         /// The pin.
         path: PathBuf,
         /// What the kernel says.
-        error: bpf_sys::Error,
+        error: Box<bpf_sys::Error>,
     },
     /// A pin of another map.
     OtherMapPinned {
@@ -640,9 +640,8 @@ impl Error {
     /// The kernel's error number, if it was the kernel that refused.
     pub fn errno(&self) -> Option<bpf_sys::Errno> {
         match self {
-            Self::InnerMap { error, .. }
-            | Self::MapPin { error, .. }
-            | Self::ModuleBtf { error, .. }
+            Self::InnerMap { error, .. } | Self::MapPin { error, .. } => error.errno(),
+            Self::ModuleBtf { error, .. }
             | Self::BtfLoad { error, .. }
             | Self::MapCreate { error, .. }
             | Self::ProgramLoad { error, .. } => error.errno(),

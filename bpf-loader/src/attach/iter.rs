@@ -39,7 +39,7 @@ impl Program {
     fn has_links_over(&self, target: Option<IterTarget<'_>>) -> bool {
         match target {
             None | Some(IterTarget::Map(_)) => true,
-            Some(_) => super::linux_at_least((6, 1)),
+            Some(_) => bpf_sys::kernel_version() >= (6, 1),
         }
     }
 }

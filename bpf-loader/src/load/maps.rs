@@ -85,7 +85,11 @@ impl<K: Kernel> Loader<'_, '_, K> {
                 // Somebody else may have been faster.
                 let other =
                     if error.errno() == Some(Errno::EEXIST) { self.pinned_map(spec, &path)? } else { None };
-                other.ok_or_else(|| Error::MapPin { map: spec.name.to_string(), path, error })
+                other.ok_or_else(|| Error::MapPin {
+                    map: spec.name.to_string(),
+                    path,
+                    error: Box::new(error),
+                })
             }
         }
     }
@@ -96,7 +100,11 @@ impl<K: Kernel> Loader<'_, '_, K> {
             Ok(pinned) => pinned,
             Err(error) if error.errno() == Some(Errno::ENOENT) => return Ok(None),
             Err(error) => {
-                return Err(Error::MapPin { map: spec.name.to_string(), path: path.into(), error });
+                return Err(Error::MapPin {
+                    map: spec.name.to_string(),
+                    path: path.into(),
+                    error: Box::new(error),
+                });
             }
         };
         match reuse::differs(spec, &*bpf_sys::map::info(&pinned)?) {

@@ -115,7 +115,7 @@ impl<K: Pod> MapOfMaps<K> {
                 map: self.name.clone(),
                 inner: inner.name.clone(),
                 inner_type: inner.map_type(),
-                error,
+                error: Box::new(error),
             },
             other => other,
         })
