@@ -636,9 +636,8 @@ impl Error {
     /// The kernel's error number, if it was the kernel that refused.
     pub fn errno(&self) -> Option<bpf_sys::Errno> {
         match self {
-            Self::InnerMap { error, .. }
-            | Self::MapPin { error, .. }
-            | Self::ModuleBtf { error, .. }
+            Self::InnerMap { error, .. } | Self::MapPin { error, .. } => error.errno(),
+            Self::ModuleBtf { error, .. }
             | Self::BtfLoad { error, .. }
             | Self::MapCreate { error, .. }
             | Self::ProgramLoad { error, .. } => error.errno(),

@@ -11,7 +11,11 @@ use tests::targets::loader_object;
 const EXIT: Insn = Insn::new(insn::EXIT, 0, 0, 0, 0);
 
 fn bytes(insn: Insn) -> Vec<u8> {
-    [&[insn.code, insn.regs][..], &insn.off.to_ne_bytes(), &insn.imm.to_ne_bytes()].concat()
+    let regs = match Endian::HOST {
+        Endian::Little => insn.dst() | insn.src() << 4,
+        Endian::Big => insn.src() | insn.dst() << 4,
+    };
+    [&[insn.code, regs][..], &insn.off.to_ne_bytes(), &insn.imm.to_ne_bytes()].concat()
 }
 
 fn code(insns: impl IntoIterator<Item = Insn>) -> Vec<u8> {
