@@ -481,10 +481,6 @@ impl<'b> Types<'b> {
         self.at = self.at.saturating_add(len);
         self.next_id = self.next_id.saturating_add(1);
     }
-
-    fn is_at_end(&self) -> bool {
-        self.at >= self.section.data.len()
-    }
 }
 
 impl<'b> Iterator for Types<'b> {

@@ -6,7 +6,7 @@
 
 use super::index::{Search, Wanted};
 use super::types::{self, HEADER_LEN};
-use super::{Btf, BtfId, Kind, Types};
+use super::{Btf, BtfId, Types};
 use crate::Error;
 use crate::fuel::Fuel;
 
@@ -176,6 +176,7 @@ fn plausible_start(btf: &Btf<'_>, near: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::btf::Kind;
     use crate::btf::encode::{Builder, Field};
     use crate::bytes::Endian;
 
