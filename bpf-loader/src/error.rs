@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use bpf_sys::MapType;
+use bpf_sys::shared::RingFault;
+use bpf_sys::{MapType, ProgType};
 
 use crate::btf::{BtfId, Kind};
 use crate::core_relo::RelocKind;
 use crate::elf::{SectionIdx, SymbolIdx};
+use crate::externs::{ExternFault, ExternKind};
 use crate::insn::InsnIdx;
 use crate::verifier_log::VerifierLog;
 
@@ -277,6 +279,11 @@ pub enum Error {
         /// Section that it points into.
         section: String,
     },
+    /// A program names an exception callback that is no global function of the object's `.text`.
+    ExceptionCallback {
+        /// The callback.
+        callback: String,
+    },
     /// A CO-RE relocation cannot be resolved or applied.
     CoreRelocation {
         /// What it asks for.
@@ -286,10 +293,14 @@ pub enum Error {
         /// Why not.
         error: Box<Error>,
     },
-    /// A program refers to something outside the object that this loader does not resolve.
+    /// A program refers to something outside the object that cannot be resolved.
     Extern {
         /// The symbol's name.
         name: String,
+        /// What it is.
+        kind: ExternKind,
+        /// Why not.
+        reason: ExternFault,
     },
     /// More instructions than any kernel takes.
     ProgramTooLarge {
@@ -326,6 +337,20 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// What the kernel tells of itself cannot be read although it is there.
+    ReadTarget {
+        /// The file.
+        what: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// The BTF of a module that a program refers to cannot be opened (Linux 5.11; needs CAP_SYS_ADMIN).
+    ModuleBtf {
+        /// The module.
+        module: String,
+        /// What the kernel says.
+        error: bpf_sys::Error,
+    },
     /// A place that holds neither maps nor data.
     NotAMap {
         /// Section.
@@ -338,10 +363,29 @@ pub enum Error {
         /// The map.
         map: String,
     },
-    /// A map of operations (`struct_ops`), whose creation this loader does not support yet.
+    /// A map of operations (`struct_ops`) makes no sense, or does not fit the kernel.
     StructOps {
         /// The map.
         map: String,
+        /// The member; empty for the whole.
+        member: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A `struct_ops` program that no map of operations names: what it implements is not known.
+    StructOpsUnused {
+        /// The program.
+        program: String,
+    },
+    /// The program replaces a function of another program, which is not given.
+    NoTargetProgram {
+        /// The program's section.
+        section: String,
+    },
+    /// A program of which a function is to be replaced or traced has no BTF to find it in.
+    TargetProgramWithoutBtf {
+        /// Its id.
+        id: u32,
     },
     /// A member of a map's declaration makes no sense.
     MapMember {
@@ -429,6 +473,99 @@ pub enum Error {
         /// What the kernel says.
         error: bpf_sys::Error,
     },
+    /// A map of a type that a handle is not for.
+    MapType {
+        /// The map.
+        map: String,
+        /// Its type.
+        found: MapType,
+        /// The types that the handle takes.
+        expected: &'static [MapType],
+    },
+    /// A Rust type that is not as long as the map's keys or values.
+    MapSize {
+        /// The map.
+        map: String,
+        /// `key` or `value`.
+        what: &'static str,
+        /// Size of the Rust type in bytes.
+        expected: usize,
+        /// Size in the map in bytes.
+        found: usize,
+    },
+    /// A walk over a map's keys that began again and again, since keys were deleted under it.
+    MapWalk {
+        /// How many keys it has given.
+        steps: u64,
+    },
+    /// A map that a map of maps does not take.
+    InnerMap {
+        /// The map of maps.
+        map: String,
+        /// The map for it.
+        inner: String,
+        /// Type of that.
+        inner_type: MapType,
+        /// What the kernel says.
+        error: bpf_sys::Error,
+    },
+    /// An existing map that cannot take the place of one of the object.
+    MapReuse {
+        /// The map.
+        map: String,
+        /// Where it is pinned, if it was found by its pin.
+        pin: Option<PathBuf>,
+        /// What is another: `type`, `key_size`, `value_size`, `max_entries`, `map_flags`, `map_extra`.
+        what: &'static str,
+        /// Its value in the object.
+        expected: u64,
+        /// Its value in the existing map.
+        found: u64,
+    },
+    /// A map cannot be pinned, or its pin not opened.
+    MapPin {
+        /// The map.
+        map: String,
+        /// The pin.
+        path: PathBuf,
+        /// What the kernel says.
+        error: bpf_sys::Error,
+    },
+    /// A pin of another map.
+    OtherMapPinned {
+        /// The map that was to be there.
+        map: String,
+        /// The pin.
+        path: PathBuf,
+        /// Id of the map that is there.
+        found: u32,
+    },
+    /// The name of the program's section does not say what to attach it to, or not all of it.
+    NoAutoAttach {
+        /// The section.
+        section: String,
+    },
+    /// What to attach to makes no sense.
+    AttachTarget {
+        /// What.
+        target: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A file has no function or probe of that name.
+    NoSuchSymbol {
+        /// The file.
+        path: PathBuf,
+        /// The name, or a pattern of names.
+        name: String,
+    },
+    /// A program is attached where programs of its type do not go.
+    WrongProgram {
+        /// Its type.
+        program_type: ProgType,
+        /// Where.
+        target: &'static str,
+    },
     /// Something that only BPF links can was asked of an attachment by older means.
     NotABpfLink {
         /// What, as in "the attachment cannot ...".
@@ -448,8 +585,34 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// A variable in a section that is frozen.
+    ReadOnlyVariable {
+        /// The name.
+        name: String,
+    },
+    /// An arena in which touching a page that no program has allocated ends the process (`BPF_F_SEGV_ON_FAULT`).
+    ArenaFaults {
+        /// The map.
+        map: String,
+    },
+    /// A record that the ring can never hold.
+    RecordTooLong {
+        /// Its length in bytes.
+        len: usize,
+        /// The most.
+        most: usize,
+    },
+    /// A ring whose memory breaks the rules.
+    Ring(RingFault),
     /// A kernel call failed.
     Kernel(bpf_sys::Error),
+    /// Something that concerns one map.
+    InMap {
+        /// The map.
+        map: String,
+        /// What.
+        error: Box<Error>,
+    },
     /// Something that concerns one program.
     InProgram {
         /// The program.
@@ -468,14 +631,23 @@ impl From<bpf_sys::Error> for Error {
 }
 
 impl Error {
+    /// A descriptor could not be duplicated.
+    pub(crate) fn descriptor(error: std::io::Error) -> Self {
+        let errno = bpf_sys::Errno::from_raw(error.raw_os_error().unwrap_or(0));
+        Self::Kernel(bpf_sys::Error::Call { call: "fcntl(F_DUPFD_CLOEXEC)", errno })
+    }
+
     /// The kernel's error number, if it was the kernel that refused.
     pub fn errno(&self) -> Option<bpf_sys::Errno> {
         match self {
-            Self::BtfLoad { error, .. } | Self::MapCreate { error, .. } | Self::ProgramLoad { error, .. } => {
-                error.errno()
-            }
+            Self::InnerMap { error, .. }
+            | Self::MapPin { error, .. }
+            | Self::ModuleBtf { error, .. }
+            | Self::BtfLoad { error, .. }
+            | Self::MapCreate { error, .. }
+            | Self::ProgramLoad { error, .. } => error.errno(),
             Self::Unsupported { error, .. } | Self::Kernel(error) => error.errno(),
-            Self::InProgram { error, .. } => error.errno(),
+            Self::InMap { error, .. } | Self::InProgram { error, .. } => error.errno(),
             _ => None,
         }
     }

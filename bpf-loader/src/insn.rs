@@ -27,6 +27,9 @@ pub enum Operand {
         /// Bytes into the value.
         offset: u32,
     },
+    /// A 64-bit load of a kernel variable's or function's address whose first half names it by its id in the BTF of a module:
+    /// [`ProgramCode::modules`](crate::plan::ProgramCode::modules) has the module at this index.
+    ModuleBtf(u32),
     /// A 64-bit load of, or a call to, something outside the object: ksym, kconfig value or kfunc.
     Extern {
         /// The undefined symbol.

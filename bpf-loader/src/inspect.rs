@@ -70,12 +70,14 @@ impl<'s, 'a> Inspector<'s, 'a> {
     ///
     /// The program cannot be linked: a call leads nowhere, a relocation is broken, or it and those before it are too long.
     pub fn program(&mut self, program: &ProgramSpec<'a>) -> Result<Contents<'a>> {
-        let linked = subprog::link(self.spec, program.function, &mut self.budget)?;
+        let linked = self.spec.link(program, true, &mut self.budget)?;
         let mut maps: Vec<MapIdx> = Vec::new();
         let mut externs: Vec<&'a str> = Vec::new();
         for (_, operand) in &linked.operands {
             match operand {
                 Operand::Map(map) | Operand::MapValue { map, .. } => maps.push(*map),
+                // Nothing is resolved yet.
+                Operand::ModuleBtf(_) => {}
                 Operand::Extern { symbol, .. } => externs.push(subprog::extern_name(self.spec, *symbol)?),
             }
         }

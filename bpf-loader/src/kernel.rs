@@ -1,9 +1,12 @@
 //! The calls that loading makes, behind a trait.
 
 use std::cell::Cell;
+use std::os::fd::AsFd;
+use std::path::Path;
 
 use bpf_sys::btf;
 use bpf_sys::map::{self, MapCreate};
+use bpf_sys::pin;
 use bpf_sys::prog::{self, ProgLoad};
 use bpf_sys::{BtfFd, Errno, Log, MapFd, ProgFd, Result};
 
@@ -30,12 +33,48 @@ pub trait Kernel {
     /// What the kernel says.
     fn freeze_map(&self, map: &MapFd) -> Result<()>;
 
+    /// `BPF_OBJ_GET` of a map.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    fn open_pinned_map(&self, path: &Path) -> Result<MapFd> {
+        pin::get_map(path, 0, None)
+    }
+
+    /// `BPF_OBJ_PIN` of a map, in a directory that is made if it isn't there.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    fn pin_map(&self, map: &MapFd, path: &Path) -> Result<()> {
+        if let Some(directory) = path.parent() {
+            // If it cannot be made, pinning says so.
+            let _ = std::fs::create_dir(directory);
+        }
+        pin::pin(map.as_fd(), path, None)
+    }
+
+    /// The version of the kernel, if it is known: to say from which version on there is what it lacks.
+    fn version(&self) -> Option<(u8, u8)> {
+        None
+    }
+
     /// `BPF_BTF_LOAD`.
     ///
     /// # Errors
     ///
     /// What the kernel says.
     fn load_btf(&self, data: &[u8], log: Option<&mut Log<'_>>) -> Result<BtfFd>;
+
+    /// Opens the BTF of a module (Linux 5.11). A kernel that is made up has no modules unless it says so.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT`: there is no such module, or it has none. What the kernel says.
+    fn module_btf(&self, _name: &str) -> Result<BtfFd> {
+        Err(bpf_sys::Error::Call { call: "bpf(BPF_BTF_GET_FD_BY_ID)", errno: Errno::ENOENT })
+    }
 
     /// `BPF_PROG_LOAD`.
     ///
@@ -82,11 +121,56 @@ impl Kernel for RunningKernel {
         map::freeze(map)
     }
 
+    fn version(&self) -> Option<(u8, u8)> {
+        parse_version(&std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?)
+    }
+
     fn load_btf(&self, data: &[u8], mut log: Option<&mut Log<'_>>) -> Result<BtfFd> {
         self.with_memlock(|| btf::load(data, 0, None, log.as_deref_mut()))
     }
 
+    fn module_btf(&self, name: &str) -> Result<BtfFd> {
+        let mut last = bpf_sys::Error::Call { call: "bpf(BPF_BTF_GET_FD_BY_ID)", errno: Errno::ENOENT };
+        for id in btf::ids() {
+            let found = btf::open_by_id(id?, None).and_then(|fd| {
+                // Names of modules have at most 56 bytes (MODULE_NAME_LEN).
+                let mut buffer = [0; 64];
+                let info = btf::info_data(&fd, &mut [], &mut buffer)?;
+                let own = buffer.split(|&b| b == 0).next().unwrap_or_default();
+                Ok((info.kernel_btf != 0 && own == name.as_bytes()).then_some(fd))
+            });
+            match found {
+                Ok(Some(fd)) => return Ok(fd),
+                Ok(None) => {}
+                // Others' BTF comes and goes meanwhile.
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
     fn load_program(&self, program: &ProgLoad<'_>, mut log: Option<&mut Log<'_>>) -> Result<ProgFd> {
         self.with_memlock(|| prog::load(program, log.as_deref_mut()))
+    }
+}
+
+/// The first two numbers of a release such as `6.12.0-rc1+`.
+fn parse_version(release: &str) -> Option<(u8, u8)> {
+    let (major, rest) = release.split_once('.')?;
+    let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases() {
+        assert_eq!(parse_version("5.10.0-32-amd64\n"), Some((5, 10)));
+        assert_eq!(parse_version("6.18-rc3"), Some((6, 18)));
+        for bad in ["", "6", "six.1", "6.x"] {
+            assert_eq!(parse_version(bad), None, "{bad}");
+        }
     }
 }

@@ -9,19 +9,25 @@
 #![forbid(unsafe_code)]
 
 pub mod attach;
+mod attach_target;
+pub mod attach_to;
 pub mod btf;
 pub mod bytes;
 mod core_plan;
 pub mod core_relo;
 mod elf;
 mod error;
+mod exception;
 mod ext_plan;
+pub mod externs;
 pub mod features;
 pub mod fuel;
 pub mod insn;
 pub mod inspect;
 pub mod kernel;
+mod kernel_names;
 pub mod kind;
+mod legacy_map;
 pub mod link;
 pub mod load;
 pub mod map;
@@ -31,9 +37,12 @@ pub mod object_file;
 pub mod plan;
 pub mod program;
 pub mod ring;
+pub mod struct_ops;
 mod subprog;
 pub mod target;
+pub mod test_run;
 pub mod verifier_log;
+pub mod walk;
 
 pub use elf::{SectionIdx, SymbolIdx};
 pub use error::{Error, Result};

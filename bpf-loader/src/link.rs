@@ -23,7 +23,6 @@ enum Attachment {
     Bpf(LinkFd),
     PerfEvent(PerfFd),
     Older(Box<dyn OlderAttachment>),
-    Many(Vec<Link>),
     /// Undone already.
     Nothing,
 }
@@ -64,11 +63,6 @@ impl Link {
     /// An attachment that undoes itself.
     pub fn from_older(attachment: impl OlderAttachment + 'static) -> Self {
         Self { attachment: Attachment::Older(Box::new(attachment)), pin: None }
-    }
-
-    /// Several attachments as one.
-    pub(crate) fn from_many(links: Vec<Link>) -> Self {
-        Self { attachment: Attachment::Many(links), pin: None }
     }
 
     /// Adopts a pinned link. Dropping it does not detach, as the pin remains; [`unpin`](Self::unpin) it first.
@@ -175,11 +169,6 @@ impl Link {
             Attachment::Bpf(_) | Attachment::Nothing => Ok(()),
             Attachment::PerfEvent(event) => Ok(event.disable(false)?),
             Attachment::Older(mut older) => older.detach(),
-            Attachment::Many(links) => {
-                // Each is tried, whatever the others say.
-                let results: Vec<_> = links.into_iter().map(|mut link| link.undo()).collect();
-                results.into_iter().collect()
-            }
         }
     }
 }

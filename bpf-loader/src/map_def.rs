@@ -1,7 +1,7 @@
 //! Map declarations: the `.maps` section's BTF, and one map for each data section.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use bpf_sys::MapType;
 
@@ -9,7 +9,10 @@ use crate::btf::{Btf, BtfId, Kind, Type};
 use crate::elf::{R_BPF_64_ABS64, Relocation, Section, SectionIdx, SectionKind, SymbolKind, SymbolSection};
 use crate::error::{Error, Result, excerpt};
 use crate::insn::Operand;
+use crate::legacy_map;
+use crate::map::Variable;
 use crate::object::{FunctionIdx, MapIdx, ObjectSpec};
+use crate::struct_ops::{self, StructOps};
 
 /// Programs may only read the map (`BPF_F_RDONLY_PROG`, Linux 5.2).
 pub const F_RDONLY_PROG: u32 = 1 << 7;
@@ -45,12 +48,18 @@ pub struct MapSpec<'a> {
     pub inner: Option<Box<MapSpec<'a>>>,
     /// Initial contents.
     pub contents: Contents<'a>,
+    /// Whether loading creates the map; false at first for the sections of `struct_ops` that begin with `?`.
+    pub autocreate: bool,
     /// For a data section's map: which.
     pub(crate) data_section: Option<SectionIdx>,
-    /// For a declared map: where its variable lies in `.maps`.
-    place: Option<(SectionIdx, u64)>,
+    /// For a data section's map in a plan: the section's global variables.
+    pub(crate) variables: Vec<Variable<&'a str>>,
+    /// For a declared map: where its variable lies.
+    pub(crate) place: Option<(SectionIdx, u64)>,
     /// Offset of the `values` member, for initialisers.
-    values_offset: Option<u64>,
+    pub(crate) values_offset: Option<u64>,
+    /// Why its initial contents make no sense; then it cannot be created.
+    pub(crate) broken: Option<Error>,
 }
 
 /// What a map holds before any program runs.
@@ -62,6 +71,8 @@ pub enum Contents<'a> {
     Data(Cow<'a, [u8]>),
     /// Entries of a map of maps or a program array: index and what stands there.
     Slots(Vec<(u32, Slot)>),
+    /// The operations of a `struct_ops` map, which are registered on demand.
+    StructOps(StructOps<'a>),
 }
 
 /// An initial entry of a map of maps or a program array.
@@ -87,12 +98,26 @@ impl MapSpec<'_> {
         data
     }
 
+    /// Bytes of the variables that live in the map.
+    pub(crate) fn data_size(&self) -> u64 {
+        match &self.contents {
+            // An arena has no values.
+            Contents::Data(data) if self.map_type == MapType::ARENA => data.len() as u64,
+            _ => u64::from(self.value_size),
+        }
+    }
+
     /// Whether the map is a data section whose contents programs may only read: it is frozen before they load.
     pub fn is_frozen(&self) -> bool {
         self.data_section.is_some() && self.flags & F_RDONLY_PROG != 0
     }
 
-    fn empty(name: Cow<'_, str>) -> MapSpec<'_> {
+    /// Whether it is the map of the kernel's configuration.
+    pub(crate) fn is_kconfig(&self) -> bool {
+        self.data_section == Some(NO_SECTION)
+    }
+
+    pub(crate) fn empty(name: Cow<'_, str>) -> MapSpec<'_> {
         MapSpec {
             name,
             map_type: MapType(0),
@@ -107,9 +132,12 @@ impl MapSpec<'_> {
             value_type: BtfId::VOID,
             inner: None,
             contents: Contents::Empty,
+            autocreate: true,
             data_section: None,
+            variables: Vec::new(),
             place: None,
             values_offset: None,
+            broken: None,
         }
     }
 }
@@ -134,40 +162,32 @@ pub(crate) fn find_maps<'a>(spec: &mut ObjectSpec<'a>, data_sections: &[Section<
         Some(btf) => declared_maps(spec, btf, typed_sections.find(".maps"))?,
         None => Vec::new(),
     };
+    let legacy = legacy_map::declared(spec);
     let data_maps: Vec<_> =
         data_sections.iter().map(|s| (s.name, data_map(s, typed_sections.find(s.name)))).collect();
-    for (name, map) in declared {
+    let operations = struct_ops::spec::declared(spec, |name| typed_sections.find(name));
+    let named_maps = declared.into_iter().chain(legacy).chain(operations).chain(data_maps);
+    for (name, map) in named_maps.collect::<Declared<'_>>() {
         match map {
             Ok(map) => spec.maps.push(map),
             Err(e) => spec.broken_maps.push((name, e)),
         }
     }
-    struct_ops(spec);
-    for (name, map) in data_maps {
-        match map {
-            Ok(map) => spec.maps.push(map),
-            Err(e) => spec.broken_maps.push((name, e)),
-        }
-    }
-    initial_slots(spec)
+    arena_globals(spec);
+    initial_slots(spec);
+    Ok(())
 }
 
-/// Sections whose variables are maps of operations; a question mark makes them optional.
-const STRUCT_OPS: [&str; 4] = [".struct_ops", ".struct_ops.link", "?.struct_ops", "?.struct_ops.link"];
+/// The section of variables that live in the arena, which has a map of its own in `.maps`.
+const ARENA_SECTION: &str = ".addr_space.1";
 
-/// Each variable is a map that cannot be created.
-fn struct_ops(spec: &mut ObjectSpec<'_>) {
-    let sections = spec.elf.sections().filter_map(|s| s.ok()).filter(|s| STRUCT_OPS.contains(&s.name));
-    let sections: HashSet<SectionIdx> = sections.map(|s| s.idx).collect();
-    if sections.is_empty() {
-        return;
-    }
-    for (_, symbol) in spec.elf.symbols().filter_map(|s| s.ok()) {
-        let SymbolSection::Section(idx) = symbol.section else { continue };
-        if symbol.kind == SymbolKind::Object && sections.contains(&idx) {
-            let error = Error::StructOps { map: excerpt(symbol.name) };
-            spec.broken_maps.push((symbol.name, error));
-        }
+/// Gives the first arena what its variables hold at first, so that places in their section are places in the arena.
+fn arena_globals(spec: &mut ObjectSpec<'_>) {
+    let section = spec.elf.sections().filter_map(|s| s.ok()).find(|s| s.name == ARENA_SECTION);
+    let Some(section) = section.filter(|s| s.kind == SectionKind::Data) else { return };
+    if let Some(arena) = spec.maps.iter_mut().find(|m| m.map_type == MapType::ARENA) {
+        arena.data_section = Some(section.idx);
+        arena.contents = Contents::Data(Cow::Borrowed(section.data));
     }
 }
 
@@ -210,7 +230,29 @@ fn data_map<'a>(section: &Section<'a>, value_type: Option<BtfId>) -> Result<MapS
     })
 }
 
-type Declared<'a> = Vec<(&'a str, Result<MapSpec<'a>>)>;
+/// Externs are in no section.
+const NO_SECTION: SectionIdx = SectionIdx(0);
+
+/// The map of the kernel's configuration, if the object refers to any. Its value depends on the kernel.
+pub(crate) fn kconfig_map<'a>(spec: &ObjectSpec<'a>) -> Option<MapSpec<'a>> {
+    let value_size = Some(spec.externs.kconfig_size()).filter(|&size| size > 0)?;
+    let value_type = spec.btf.as_ref().and_then(|btf| TypedSections::new(btf).find(KCONFIG));
+    Some(MapSpec {
+        map_type: MapType::ARRAY,
+        key_size: 4,
+        value_size,
+        max_entries: 1,
+        flags: F_MMAPABLE | F_RDONLY_PROG,
+        value_type: value_type.unwrap_or(BtfId::VOID),
+        data_section: Some(NO_SECTION),
+        ..MapSpec::empty(Cow::Borrowed(KCONFIG))
+    })
+}
+
+/// The section of externs that stand for the kernel's configuration.
+pub(crate) const KCONFIG: &str = ".kconfig";
+
+pub(crate) type Declared<'a> = Vec<(&'a str, Result<MapSpec<'a>>)>;
 
 /// Each variable of the `.maps` section. Its place comes from the symbol table, since compilers leave the offsets in
 /// BTF to the linker.
@@ -218,8 +260,10 @@ fn declared_maps<'a>(spec: &ObjectSpec<'a>, btf: &Btf<'a>, types_of: Option<BtfI
     let mut types: HashMap<&str, BtfId> = HashMap::new();
     if let Some(section) = types_of {
         for variable in btf.type_by_id(section)?.section_vars() {
-            let variable = btf.type_by_id(variable.type_id)?;
-            types.insert(variable.name()?, variable.type_id().unwrap_or(BtfId::VOID));
+            // A broken one is missing only if its map is asked for.
+            let Ok(variable) = btf.type_by_id(variable.type_id) else { continue };
+            let Ok(name) = variable.name() else { continue };
+            types.insert(name, variable.type_id().unwrap_or(BtfId::VOID));
         }
     }
     let sections: Vec<SectionIdx> =
@@ -343,35 +387,69 @@ fn integer(btf: &Btf<'_>, ty: &Type<'_>) -> Result<Option<u64>> {
     })
 }
 
-/// Relocations in `.maps` name what stands in a `values` array at first.
-fn initial_slots(spec: &mut ObjectSpec<'_>) -> Result<()> {
-    let mut slots: Vec<(usize, u32, Slot)> = Vec::new();
+/// Relocations in `.maps` name what stands in a `values` array at first. Where they make no sense, only their map suffers.
+fn initial_slots(spec: &mut ObjectSpec<'_>) {
+    let maps: HashMap<_, _> = spec.maps.iter().enumerate().filter_map(|(i, m)| Some((m.place?, i))).collect();
+    // All variables, since what initialises a broken map must not be taken for another's.
+    let variables = spec.elf.symbols().filter_map(|s| s.ok()).filter_map(|(_, symbol)| {
+        let SymbolSection::Section(section) = symbol.section else { return None };
+        (symbol.kind == SymbolKind::Object).then_some((section, symbol.value))
+    });
+    let mut places: Vec<_> = variables.map(|place| (place, maps.get(&place).copied())).collect();
+    places.sort_unstable();
+    let mut slots: Vec<(usize, Result<(u32, Slot)>)> = Vec::new();
     for (target, relocations) in spec.elf.relocation_sections() {
         if !spec.elf.section(target).is_ok_and(|s| s.name == ".maps") {
             continue;
         }
-        for relocation in relocations? {
-            if let Some(found) = initial_slot(spec, target, &relocation)? {
-                slots.push(found);
+        match relocations {
+            Ok(relocations) => {
+                for relocation in relocations {
+                    // It is for the last variable at or before it.
+                    let after = places.partition_point(|(place, _)| *place <= (target, relocation.offset));
+                    let last = after.checked_sub(1).and_then(|i| places.get(i));
+                    let Some((_, Some(map))) = last else { continue };
+                    if let Some(slot) = initial_slot(spec, target, *map, &relocation) {
+                        slots.push((*map, slot));
+                    }
+                }
+            }
+            Err(error) => {
+                let maps = spec.maps.iter().enumerate();
+                let initialised = maps.filter(|(_, m)| m.values_offset.is_some());
+                slots.extend(initialised.map(|(i, _)| (i, Err(error.clone()))));
             }
         }
     }
-    for (map, index, slot) in slots {
+    for (map, slot) in slots {
         let Some(map) = spec.maps.get_mut(map) else { continue };
-        match &mut map.contents {
-            Contents::Slots(all) => all.push((index, slot)),
-            other => *other = Contents::Slots(vec![(index, slot)]),
+        match (slot, &mut map.contents) {
+            (Err(error), _) => map.broken = map.broken.take().or(Some(error)),
+            (Ok((index, slot)), contents) => {
+                match contents {
+                    Contents::Slots(all) => all.push((index, slot)),
+                    other => *other = Contents::Slots(vec![(index, slot)]),
+                }
+                map.max_entries = map.max_entries.max(index.saturating_add(1));
+            }
         }
-        map.max_entries = map.max_entries.max(index.saturating_add(1));
     }
-    Ok(())
 }
 
+/// What a relocation puts in a map, and where; `None` if the map has no `values`.
 fn initial_slot(
     spec: &ObjectSpec<'_>,
     section: SectionIdx,
+    map: usize,
     r: &Relocation,
-) -> Result<Option<(usize, u32, Slot)>> {
+) -> Option<Result<(u32, Slot)>> {
+    let map = spec.maps.get(map)?;
+    let place = map.place.filter(|(s, _)| *s == section)?.1;
+    map.values_offset.map(|values| slot_at(spec, place.saturating_add(values), r))
+}
+
+/// The same, for a `values` array at this byte of the section.
+fn slot_at(spec: &ObjectSpec<'_>, values: u64, r: &Relocation) -> Result<(u32, Slot)> {
     let bad = |reason: &'static str| Error::Relocation {
         section: ".maps".into(),
         function: String::new(),
@@ -379,20 +457,10 @@ fn initial_slot(
         symbol: r.symbol,
         reason: reason.into(),
     };
-    // The map with the last place at or before the relocation; a broken one owns its relocations too, so the
-    // offset is checked against the variable's `values`.
-    let owner = spec
-        .maps
-        .iter()
-        .enumerate()
-        .filter(|(_, m)| m.place.is_some_and(|(s, at)| s == section && at <= r.offset));
-    let Some((index, map)) = owner.max_by_key(|(_, m)| m.place) else { return Ok(None) };
-    let (Some((_, place)), Some(values)) = (map.place, map.values_offset) else { return Ok(None) };
     if r.kind != R_BPF_64_ABS64 {
         return Err(bad("an initialiser takes R_BPF_64_ABS64"));
     }
-    let within =
-        r.offset.checked_sub(place.saturating_add(values)).ok_or_else(|| bad("it is before `values`"))?;
+    let within = r.offset.checked_sub(values).ok_or_else(|| bad("it is before `values`"))?;
     let slot = u32::try_from(within / 8).ok().filter(|_| within % 8 == 0);
     let slot = slot.ok_or_else(|| bad("it is not at an element of `values`"))?;
     let symbol = spec.elf.symbol(r.symbol)?;
@@ -406,7 +474,7 @@ fn initial_slot(
         let inner = spec.maps.iter().position(|m| m.place == Some((target, symbol.value)));
         Slot::Map(MapIdx(inner.ok_or_else(|| bad("it points to no map"))? as u32))
     };
-    Ok(Some((index, slot, found)))
+    Ok((slot, found))
 }
 
 impl ObjectSpec<'_> {

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use bpf_sys::uapi::insn::Insn;
 
+use crate::attach_to::TargetProgram;
 use crate::btf::Btf;
 use crate::btf::ext::BtfExt;
 use crate::bytes::Endian;
@@ -14,6 +15,8 @@ use crate::elf::{
     Binding, Elf, Relocation, Section, SectionIdx, SectionKind, Symbol, SymbolKind, SymbolSection,
 };
 use crate::error::{Error, Result, excerpt};
+use crate::exception::ExceptionCallbacks;
+use crate::externs::{Extern, Externs};
 use crate::insn::InsnIdx;
 use crate::kind::SectionName;
 use crate::map_def::{self, MapSpec};
@@ -43,6 +46,8 @@ pub struct ObjectSpec<'a> {
     /// Functions whose extent makes no sense; nothing can call or load them.
     pub broken_functions: Vec<(&'a str, Error)>,
     pub(crate) code: Vec<CodeSection<'a>>,
+    pub(crate) exception_callbacks: ExceptionCallbacks<'a>,
+    pub(crate) externs: Externs<'a>,
     /// The object's own types, if it has any.
     pub btf: Option<Btf<'a>>,
     /// What `.BTF.ext` says of the instructions.
@@ -58,8 +63,13 @@ pub struct ProgramSpec<'a> {
     pub section: &'a str,
     /// The section name, looked up in the table of kinds.
     pub kind: SectionName<'a>,
-    /// Whether planning everything includes this program; false at first for `?` sections.
+    /// Whether planning everything includes this program; false at first for `?` sections. For `struct_ops` programs the
+    /// maps that are created decide instead: it includes those that one of them names.
     pub autoload: bool,
+    /// The program of which this one replaces (`freplace`) or traces a function; none for the kernel's functions.
+    pub attach_to: Option<TargetProgram>,
+    /// The function or hook to attach to, if not the one that the section names.
+    pub attach_function: Option<String>,
     pub(crate) function: FunctionIdx,
 }
 
@@ -156,6 +166,9 @@ impl<'a> ObjectSpec<'a> {
             (Some(_), Some(bytes)) => Some(BtfExt::parse(bytes)?),
             _ => None,
         };
+        let exception_callbacks = btf.as_ref().map_or_else(ExceptionCallbacks::default, |btf| {
+            ExceptionCallbacks::collect(btf, &functions, |f| in_text(&code, f))
+        });
         let mut spec = Self {
             elf,
             license,
@@ -166,16 +179,25 @@ impl<'a> ObjectSpec<'a> {
             functions,
             broken_functions,
             code,
+            exception_callbacks,
+            externs: Externs::default(),
             btf,
             ext,
         };
         map_def::find_maps(&mut spec, &data_sections)?;
+        spec.externs = Externs::collect(&spec.elf, spec.btf.as_ref());
+        spec.maps.extend(map_def::kconfig_map(&spec));
         Ok(spec)
     }
 
     /// Byte order of the object.
     pub fn endian(&self) -> Endian {
         self.elf.endian()
+    }
+
+    /// What the object refers to outside itself, as far as its BTF declares it.
+    pub fn externs(&self) -> &[Extern<'a>] {
+        self.externs.all()
     }
 
     /// The map of that name.
@@ -232,7 +254,7 @@ impl<'a> ObjectSpec<'a> {
         let symbol = wanted.next().ok_or_else(missing)?;
         let SymbolSection::Section(section) = symbol.section else { return Err(missing()) };
         let index = self.maps.iter().position(|m| m.data_section == Some(section)).ok_or_else(missing)?;
-        let value_size = self.maps.get(index).map_or(0, |m| u64::from(m.value_size));
+        let value_size = self.maps.get(index).map_or(0, MapSpec::data_size);
         let end =
             symbol.value.checked_add(symbol.size).filter(|&end| end <= value_size).ok_or_else(missing)?;
         Ok((index, symbol.value as usize, (end - symbol.value) as usize))
@@ -339,12 +361,17 @@ fn is_global_function(symbol: &Symbol<'_>) -> bool {
     symbol.binding != Binding::Local && !symbol.hidden
 }
 
+/// Whether a function is a subprogram: only programs have other sections.
+fn in_text(code: &[CodeSection<'_>], f: &Function<'_>) -> bool {
+    let found = code.binary_search_by_key(&f.section, |c| c.idx);
+    found.ok().and_then(|i| code.get(i)).is_some_and(|c| c.name == ".text")
+}
+
 fn find_programs<'a>(functions: &[Function<'a>], code: &[CodeSection<'a>]) -> Vec<ProgramSpec<'a>> {
-    let in_text = |f: &Function<'_>| code.iter().any(|c| c.idx == f.section && c.name == ".text");
     functions
         .iter()
         .enumerate()
-        .filter(|(_, f)| f.global && !in_text(f))
+        .filter(|(_, f)| f.global && !in_text(code, f))
         .filter_map(|(i, f)| {
             let section = code.iter().find(|c| c.idx == f.section)?.name;
             let kind = SectionName::parse(section);
@@ -353,6 +380,8 @@ fn find_programs<'a>(functions: &[Function<'a>], code: &[CodeSection<'a>]) -> Ve
                 section,
                 kind,
                 autoload: !kind.optional,
+                attach_to: None,
+                attach_function: None,
                 function: FunctionIdx(i as u32),
             })
         })

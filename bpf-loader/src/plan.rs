@@ -5,17 +5,22 @@ use std::collections::HashMap;
 
 use bpf_sys::{Insn, MapType};
 
+use crate::attach_target::Hook;
+use crate::attach_to::{AttachPoint, AttachTo};
 use crate::btf::index::{Root, root};
-use crate::btf::{Btf, BtfId, Kind, datasec, sanitize};
+use crate::btf::{Btf, BtfId, datasec, sanitize};
 use crate::bytes::Endian;
 use crate::core_plan::CoreRelocations;
 use crate::elf::{Binding, SymbolKind, SymbolSection};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, excerpt};
 use crate::ext_plan::{ExtIndex, ExtInfo};
+use crate::externs::{Applied, Resolved};
 use crate::insn::{InsnIdx, Operand};
-use crate::kind::{BtfTarget, ProgramKind, SectionName};
-use crate::map_def::MapSpec;
+use crate::kernel_names::KernelNames;
+use crate::kind::ProgramKind;
+use crate::map_def::{Contents, KCONFIG, MapSpec};
 use crate::object::{FunctionIdx, MapIdx, ObjectSpec, ProgramSpec};
+use crate::struct_ops;
 use crate::subprog::{self, Budget, Linked};
 use crate::target::Target;
 
@@ -30,6 +35,8 @@ pub struct LoadPlan<'a> {
     pub btf: Option<Vec<u8>>,
     /// Maps, with their index in the object.
     pub maps: Vec<(MapIdx, MapSpec<'a>)>,
+    /// Those of the maps that are maps of operations, as the kernel has them.
+    pub struct_ops: struct_ops::plan::Resolved,
     /// Whether the object has the host's byte order, and so can be loaded.
     pub host_endian: bool,
     /// Programs; one that cannot be planned says why.
@@ -55,8 +62,11 @@ pub struct ProgramCode {
     pub kind: &'static ProgramKind,
     /// `prog_flags`.
     pub flags: u32,
-    /// `attach_btf_id`, for kinds that name something in the kernel's BTF.
-    pub attach_btf_id: BtfId,
+    /// What it is loaded for.
+    pub attach: AttachPoint,
+    /// Modules whose variables and functions the program uses. A call of a module's function has, as its offset, the index
+    /// of the module here plus one.
+    pub modules: Vec<String>,
     /// Instructions; only what `operands` names is not final.
     pub insns: Vec<Insn>,
     /// What refers to maps, sorted by instruction.
@@ -65,8 +75,15 @@ pub struct ProgramCode {
     pub func_info: Vec<u8>,
     /// `struct bpf_line_info` records of 16 bytes in host order; empty if there are none.
     pub line_info: Vec<u8>,
-    /// Instructions that were poisoned because the target has no such type or member, and what they asked for.
+    /// Instructions that were poisoned because the target has no such type, member or function, and what they asked for.
     pub poisoned: Vec<(InsnIdx, String)>,
+}
+
+/// What was found out for all programs of a plan.
+struct Answers<'p, 'a> {
+    relocations: &'p CoreRelocations,
+    ext: &'p Result<ExtIndex<'p>>,
+    externs: &'p Resolved<'p, 'a>,
 }
 
 /// `BPF_F_SLEEPABLE`.
@@ -76,13 +93,16 @@ const F_XDP_HAS_FRAGS: u32 = 1 << 5;
 
 impl<'a> ObjectSpec<'a> {
     /// Plans every program whose `autoload` is set, with the maps that the object declares and the data that these
-    /// programs use.
+    /// programs use; of `struct_ops` programs, those that a map names.
     ///
     /// # Errors
     ///
     /// The object's own BTF is broken. What concerns one program stands in its [`ProgramPlan`].
     pub fn plan(&self, target: &dyn Target) -> Result<LoadPlan<'a>> {
-        self.plan_programs(target, |p| p.autoload)
+        let operations = self.struct_ops_programs();
+        self.plan_programs(target, |p| {
+            if p.is_struct_ops() { operations.contains(&p.function) } else { p.autoload }
+        })
     }
 
     /// Plans the programs that `wanted` picks.
@@ -97,57 +117,80 @@ impl<'a> ObjectSpec<'a> {
     ) -> Result<LoadPlan<'a>> {
         let chosen: Vec<&ProgramSpec<'a>> = self.programs.iter().filter(|p| wanted(p)).collect();
         let mut budget = Budget::new();
+        let decl_tags = target.features().btf.decl_tag;
         let linked: Vec<Result<Linked>> =
-            chosen.iter().map(|p| subprog::link(self, p.function, &mut budget)).collect();
-        let names = self.kernel_names(&chosen);
-        let roots: Vec<Root<'_>> = names.iter().map(|(name, kind)| root(name, *kind)).collect();
+            chosen.iter().map(|p| self.link(p, decl_tags, &mut budget)).collect();
+        let hooks: Vec<Result<Option<Hook<'_>>>> = chosen.iter().map(|p| p.hook()).collect();
+        let operands = linked.iter().filter_map(|l| l.as_ref().ok()).flat_map(|l| &l.operands);
+        let asked = self.externs.asked(operands);
+        let mut requests = self.externs.requests(&asked);
+        requests.extend(hooks.iter().filter_map(|h| Some(h.as_ref().ok()?.as_ref()?.request())));
+        let roots: Vec<Root<'_>> = requests.iter().map(|r| root(r.name, r.kind)).collect();
         let linkable = linked.iter().filter_map(|l| l.as_ref().ok());
         let relocations = CoreRelocations::resolve(self, linkable, &roots, target.types());
         let ext = ExtIndex::new(self);
-        let plans = chosen.iter().zip(linked).map(|(program, linked)| ProgramPlan {
+        let struct_ops = struct_ops::plan::Resolved::new(self, &chosen, target.types());
+        let names = KernelNames::find(&requests, target.types());
+        let kconfig_map = self.maps.iter().position(MapSpec::is_kconfig).map(|i| MapIdx(i as u32));
+        let object = (self.btf.as_ref(), self.endian());
+        let externs = self.externs.resolve(&asked, object, &names, kconfig_map, target);
+        let answers = Answers { relocations: &relocations, ext: &ext, externs: &externs };
+        let plans = chosen.iter().zip(linked).zip(&hooks).map(|((program, linked), hook)| ProgramPlan {
             name: program.name,
             section: program.section,
             function: program.function,
-            code: linked.and_then(|linked| self.program_code(program, linked, &relocations, &ext, target)),
+            code: linked.and_then(|linked| {
+                let hook = hook.as_ref().map_err(Error::clone)?.as_ref();
+                let attach = self.attach_point(program, hook, &names, &struct_ops);
+                self.program_code(program, linked, &answers, attach)
+            }),
         });
         let programs: Vec<ProgramPlan<'a>> = plans.collect();
         let used = self.used_maps(&programs);
         let maps = self.maps.iter().enumerate().filter(|(i, _)| used.get(*i).copied().unwrap_or(false));
+        let mut maps: Vec<_> = maps
+            .map(|(i, map)| {
+                let mut map = fit_map(map, target);
+                if map.is_kconfig() {
+                    map.contents = Contents::Data(Cow::Owned(externs.kconfig().to_vec()));
+                }
+                let idx = MapIdx(i as u32);
+                (idx, struct_ops.fit_map(idx, map))
+            })
+            .collect();
+        self.fill_variables(&mut maps);
         Ok(LoadPlan {
             license: self.license,
             kernel_version: self.kernel_version,
             btf: self.btf.as_ref().map(|btf| self.kernel_btf(btf, target)).transpose()?,
-            maps: maps.map(|(i, map)| (MapIdx(i as u32), fit_map(map, target))).collect(),
+            maps,
+            struct_ops,
             host_endian: self.endian() == Endian::HOST,
             programs,
         })
     }
 
-    /// What is looked for in the kernel's types beside the roots of CO-RE relocations: what programs attach to, and kernel
-    /// functions and variables that the object declares.
-    fn kernel_names(&self, programs: &[&ProgramSpec<'_>]) -> Vec<(Cow<'_, str>, Kind)> {
-        let hooks = programs.iter().filter_map(|p| {
-            let (name, kind) = btf_hook(p.kind.kind?, &p.kind, p.section).ok()??;
-            Some((name.into(), kind))
-        });
-        let sections = self.btf.iter().flat_map(|btf| btf.types_of(Kind::Datasec));
-        let symbols = sections.filter(|section| section.name() == Ok(".ksyms")).flat_map(|section| {
-            section.section_vars().filter_map(move |var| {
-                let symbol = section.btf().type_by_id(var.type_id).ok()?;
-                Some((symbol.name().ok()?.into(), symbol.kind()))
-            })
-        });
-        hooks.chain(symbols).collect()
+    /// Links a program, with its exception callback where the kernel knows tags: others do not look for one, and would find
+    /// its code unreachable.
+    pub(crate) fn link(
+        &self,
+        program: &ProgramSpec<'a>,
+        decl_tags: bool,
+        budget: &mut Budget,
+    ) -> Result<Linked> {
+        let callback = if decl_tags { self.exception_callbacks.of(program.name)? } else { None };
+        subprog::link(self, program.function, callback, budget)
     }
 
     /// Declared maps are always created, since user space may want them; data sections only for programs that use them.
     fn used_maps(&self, programs: &[ProgramPlan<'_>]) -> Vec<bool> {
-        let mut used: Vec<bool> = self.maps.iter().map(|m| m.data_section.is_none()).collect();
+        let mut used: Vec<bool> = self.maps.iter().map(|m| m.place.is_some() && m.autocreate).collect();
         for code in programs.iter().filter_map(|p| p.code.as_ref().ok()) {
             for (_, operand) in &code.operands {
                 let (Operand::Map(map) | Operand::MapValue { map, .. }) = operand else { continue };
-                if let Some(used) = used.get_mut(map.0 as usize) {
-                    *used = true;
+                if let (Some(used), Some(map)) = (used.get_mut(map.0 as usize), self.maps.get(map.0 as usize))
+                {
+                    *used = map.autocreate;
                 }
             }
         }
@@ -158,31 +201,52 @@ impl<'a> ObjectSpec<'a> {
         &self,
         program: &ProgramSpec<'a>,
         linked: Linked,
-        relocations: &CoreRelocations,
-        ext: &Result<ExtIndex<'_>>,
-        target: &dyn Target,
+        answers: &Answers<'_, 'a>,
+        attach: Result<AttachPoint>,
     ) -> Result<ProgramCode> {
         let kind = program.kind.kind.ok_or_else(|| Error::UnknownKind { section: program.section.into() })?;
-        let Linked { mut insns, operands, parts } = linked;
-        if let Some((_, Operand::Extern { symbol, .. })) =
-            operands.iter().find(|(_, operand)| matches!(operand, Operand::Extern { .. }))
-        {
-            return Err(Error::Extern { name: subprog::extern_name(self, *symbol)?.into() });
-        }
-        let poisoned = relocations.patch(self, &parts, &mut insns)?;
-        let ext = ext.as_ref().map_err(Error::clone)?;
+        let Linked { mut insns, mut operands, parts } = linked;
+        let name = |symbol| subprog::extern_name(self, symbol).map(excerpt);
+        let Applied { modules, poisoned: calls } = answers.externs.apply(&mut insns, &mut operands, name)?;
+        let mut poisoned = answers.relocations.patch(self, &parts, &mut insns)?;
+        poisoned.extend(calls);
+        let attach = attach?;
+        let ext = answers.ext.as_ref().map_err(Error::clone)?;
         let ExtInfo { func_info, line_info } = ext.relocate(self, &parts)?;
         Ok(ProgramCode {
             kind,
             flags: if kind.sleepable { F_SLEEPABLE } else { 0 }
                 | if kind.xdp_frags { F_XDP_HAS_FRAGS } else { 0 },
-            attach_btf_id: attach_btf_id(kind, &program.kind, program.section, target)?,
+            attach,
+            modules,
             insns,
             operands,
             func_info,
             line_info,
             poisoned,
         })
+    }
+
+    /// What a program is loaded for.
+    fn attach_point(
+        &self,
+        program: &ProgramSpec<'_>,
+        hook: Option<&Hook<'_>>,
+        names: &KernelNames<'_, '_>,
+        struct_ops: &struct_ops::plan::Resolved,
+    ) -> Result<AttachPoint> {
+        if program.is_struct_ops() {
+            return struct_ops.attach_point(self, program);
+        }
+        let kind = program.kind.kind.ok_or_else(|| Error::UnknownKind { section: program.section.into() })?;
+        let (btf_id, to) = match (hook, program.target_function()?) {
+            (Some(hook), _) => hook.resolve(names, program.section)?,
+            (None, Some((function, target))) => {
+                (target.function(function)?, AttachTo::Program(target.clone()))
+            }
+            (None, None) => (BtfId::VOID, AttachTo::Kernel),
+        };
+        Ok(AttachPoint { btf_id, attach_type: kind.attach_type, to })
     }
 
     /// The object's BTF as the target's kernel takes it. Types keep their ids.
@@ -202,6 +266,13 @@ impl<'a> ObjectSpec<'a> {
                 }
             }
         }
+        // Externs are placed by no section of the file.
+        for one in self.externs.all() {
+            if let Some(variable) = one.kconfig() {
+                symbols.insert(one.name, datasec::Symbol { offset: variable.offset, hidden: false });
+            }
+        }
+        sections.insert(KCONFIG, self.externs.kconfig_size());
         let filled =
             datasec::fill(btf, |name| sections.get(name).copied(), |_, var| symbols.get(var).copied())?;
         sanitize::sanitize(&Btf::parse(filled)?, &target.features().btf)
@@ -224,35 +295,4 @@ fn fit_map<'a>(map: &MapSpec<'a>, target: &dyn Target) -> MapSpec<'a> {
     }
     map.inner = map.inner.map(|inner| Box::new(fit_map(&inner, target)));
     map
-}
-
-/// Name and kind of what a program names in the kernel's BTF, if its kind does.
-fn btf_hook(kind: &ProgramKind, name: &SectionName<'_>, section: &str) -> Result<Option<(String, Kind)>> {
-    let (prefix, btf_kind) = match kind.btf_target {
-        BtfTarget::None => return Ok(None),
-        BtfTarget::Function(prefix) => (prefix, Kind::Func),
-        BtfTarget::Typedef(prefix) => (prefix, Kind::Typedef),
-        // Which program is said when it is loaded.
-        BtfTarget::Program => return Ok(None),
-    };
-    let hook = name
-        .target
-        .filter(|t| !t.is_empty())
-        .ok_or_else(|| Error::MissingTarget { section: section.into() })?;
-    Ok(Some((format!("{prefix}{hook}"), btf_kind)))
-}
-
-/// Id of what a program names in the kernel's BTF.
-fn attach_btf_id(
-    kind: &ProgramKind,
-    name: &SectionName<'_>,
-    section: &str,
-    target: &dyn Target,
-) -> Result<BtfId> {
-    let Some((wanted, btf_kind)) = btf_hook(kind, name, section)? else { return Ok(BtfId::VOID) };
-    let btf = target
-        .types()
-        .vmlinux()?
-        .ok_or_else(|| Error::NoKernelBtf { needed_by: format!("section {section}") })?;
-    btf.find_by_name(&wanted, btf_kind).ok_or(Error::NoSuchTarget { name: wanted })
 }

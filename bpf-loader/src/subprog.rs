@@ -56,8 +56,13 @@ struct Reference {
     callee: FunctionIdx,
 }
 
-/// Links the function and all that it reaches.
-pub(crate) fn link(spec: &ObjectSpec<'_>, entry: FunctionIdx, budget: &mut Budget) -> Result<Linked> {
+/// Links the function and all that it reaches, at last the function in `also`, which nothing need call.
+pub(crate) fn link(
+    spec: &ObjectSpec<'_>,
+    entry: FunctionIdx,
+    also: Option<FunctionIdx>,
+    budget: &mut Budget,
+) -> Result<Linked> {
     let mut linker = Linker {
         spec,
         budget,
@@ -66,10 +71,11 @@ pub(crate) fn link(spec: &ObjectSpec<'_>, entry: FunctionIdx, budget: &mut Budge
         order: vec![entry],
         placed: HashMap::from([(entry, InsnIdx(0))]),
     };
-    let mut next = 0;
-    while let Some(&function) = linker.order.get(next) {
-        linker.append(function)?;
-        next += 1;
+    linker.append_all(0)?;
+    if let Some(also) = also {
+        let placed = linker.order.len();
+        linker.require(also);
+        linker.append_all(placed)?;
     }
     linker.resolve_references()?;
     Ok(linker.out)
@@ -87,6 +93,15 @@ struct Linker<'s, 'a> {
 }
 
 impl<'a> Linker<'_, 'a> {
+    /// Appends the functions in the order from this one on, and those that they add to it.
+    fn append_all(&mut self, mut next: usize) -> Result<()> {
+        while let Some(&function) = self.order.get(next) {
+            self.append(function)?;
+            next += 1;
+        }
+        Ok(())
+    }
+
     fn append(&mut self, idx: FunctionIdx) -> Result<()> {
         let spec = self.spec;
         let function = spec.function(idx).ok_or(Error::Internal("function index"))?;
@@ -227,6 +242,10 @@ impl<'a> Linker<'_, 'a> {
 
     fn refer(&mut self, at: InsnIdx, callee: FunctionIdx) {
         self.references.push(Reference { at, callee });
+        self.require(callee);
+    }
+
+    fn require(&mut self, callee: FunctionIdx) {
         if let Entry::Vacant(entry) = self.placed.entry(callee) {
             // Replaced when its turn comes.
             entry.insert(InsnIdx(0));

@@ -1,8 +1,10 @@
 //! What relocation may ask about a kernel.
 
+mod files;
+
 use std::cell::OnceCell;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{BufRead, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,7 +13,7 @@ use bpf_sys::shared::Blob;
 use crate::btf::index::Root;
 use crate::btf::{Btf, BtfBytes};
 use crate::error::{Error, Result};
-use crate::features::Features;
+use crate::features::{self, Features};
 use crate::fuel::Fuel;
 
 /// A module's types, split on the kernel's.
@@ -61,6 +63,36 @@ pub trait Target {
 
     /// CPUs that there can ever be.
     fn possible_cpus(&self) -> u32;
+
+    /// A list like `/proc/kallsyms`: lines of address, kind, name and perhaps a module. `None` if the target has none, as
+    /// a kernel that is made up unless it says so.
+    ///
+    /// # Errors
+    ///
+    /// It is there and cannot be opened.
+    fn kallsyms(&self) -> Result<Option<Box<dyn BufRead + '_>>> {
+        Ok(None)
+    }
+
+    /// The kernel's configuration as text, lines of `CONFIG_X=y`. `None` if the target has none.
+    ///
+    /// # Errors
+    ///
+    /// It is there and cannot be read.
+    fn kconfig(&self) -> Result<Option<&[u8]>> {
+        Ok(None)
+    }
+
+    /// The version as `LINUX_VERSION_CODE` has it: major << 16, minor << 8, patch level of at most 255. `None` if it is
+    /// not known.
+    fn kernel_version(&self) -> Option<u32> {
+        None
+    }
+
+    /// Whether programs of perf links have cookies (`bpf_get_attach_cookie`, Linux 5.15).
+    fn has_bpf_cookie(&self) -> bool {
+        false
+    }
 }
 
 /// Where the running kernel has its BTF (Linux 5.4) and its modules' (5.11).
@@ -73,6 +105,8 @@ pub struct RunningTarget {
     vmlinux: OnceCell<Option<Arc<Btf<'static>>>>,
     modules: OnceCell<Vec<ModuleBtf<'static>>>,
     features: OnceCell<Features>,
+    kconfig: OnceCell<Option<Vec<u8>>>,
+    bpf_cookie: OnceCell<bool>,
 }
 
 impl RunningTarget {
@@ -152,6 +186,25 @@ impl Target for RunningTarget {
 
     fn possible_cpus(&self) -> u32 {
         bpf_sys::possible_cpus().map_or(1, |n| n as u32)
+    }
+
+    fn kallsyms(&self) -> Result<Option<Box<dyn BufRead + '_>>> {
+        Ok(files::kallsyms()?.map(|list| list as Box<dyn BufRead>))
+    }
+
+    fn kconfig(&self) -> Result<Option<&[u8]>> {
+        if self.kconfig.get().is_none() {
+            let _ = self.kconfig.set(files::config()?);
+        }
+        Ok(self.kconfig.get().and_then(Option::as_deref))
+    }
+
+    fn kernel_version(&self) -> Option<u32> {
+        files::kernel_version()
+    }
+
+    fn has_bpf_cookie(&self) -> bool {
+        *self.bpf_cookie.get_or_init(features::bpf_cookie)
     }
 }
 

@@ -11,6 +11,8 @@ use bpf_loader::btf::Btf;
 use bpf_loader::btf::encode::Builder;
 use bpf_loader::bytes::Endian;
 use bpf_loader::features::Features;
+use bpf_loader::insn::Operand;
+use bpf_loader::map_def::Contents;
 use bpf_loader::object::ObjectSpec;
 use bpf_loader::target::{Target, TargetBtf};
 
@@ -108,32 +110,6 @@ SEC("socket") int two(void *ctx) { return second(2); }
 }
 
 #[test]
-fn maps_of_operations_are_broken_and_not_forgotten() {
-    if !support::has_clang() {
-        return;
-    }
-    let text = r#"
-#define SEC(name) __attribute__((section(name), used))
-struct ops { int (*run)(void); };
-SEC("struct_ops/run") int run(void) { return 0; }
-SEC(".struct_ops") struct ops plain = { run };
-SEC(".struct_ops.link") struct ops linked = { run };
-SEC("?.struct_ops") struct ops optional = { run };
-SEC("?.struct_ops.link") struct ops optional_linked = { run };
-SEC(".struct_opsish") int other = 1;
-"#;
-    let object = support::clang_bpf(Path::new("."), Endian::Little, &[], text);
-    let spec = ObjectSpec::parse(&object).unwrap();
-    assert!(spec.maps.is_empty());
-    let mut names: Vec<_> = spec.broken_maps.iter().map(|(name, _)| *name).collect();
-    names.sort_unstable();
-    assert_eq!(names, ["linked", "optional", "optional_linked", "plain"]);
-    for (name, error) in &spec.broken_maps {
-        assert_eq!(error.to_string(), format!("map {name}: struct_ops is not supported yet"));
-    }
-}
-
-#[test]
 fn code_whose_relocations_cannot_be_read_is_not_planned_without_them() {
     if !support::has_clang() {
         return;
@@ -156,4 +132,105 @@ fn code_whose_relocations_cannot_be_read_is_not_planned_without_them() {
     });
     object[header.unwrap() + 32] += 1;
     assert!(matches!(plan(&object), Err(Error::Section { .. })), "{:?}", plan(&object));
+}
+
+/// Two maps of maps, the first broken or initialised wrongly, and what they hold at first.
+const INITIALISED: &str = r#"
+#define __uint(name, val) int (*name)[val]
+#define __array(name, val) typeof(val) *name[]
+struct inner { __uint(type, 2); __uint(max_entries, 1); __uint(key_size, 4); __uint(value_size, 4); };
+struct inner first __attribute__((section(".maps"), used));
+int number = 1;
+struct { __uint(type, 12); __uint(max_entries, 1); __uint(key_size, 4); MEMBER __array(values, struct inner); }
+    bad __attribute__((section(".maps"), used)) = { .values = { (void *)&INITIAL } };
+struct { __uint(type, 12); __uint(max_entries, 1); __uint(key_size, 4); __array(values, struct inner); }
+    good __attribute__((section(".maps"), used)) = { .values = { (void *)&first } };
+__attribute__((section("socket"), used)) int program(void *context) { return (long)&good; }
+"#;
+
+#[test]
+fn only_the_map_suffers_from_what_it_cannot_hold() {
+    if !support::has_clang() {
+        return;
+    }
+    for (member, initial) in [("__uint(unheard_of, 1);", "first"), ("", "number")] {
+        let (member, initial) = (format!("-DMEMBER={member}"), format!("-DINITIAL={initial}"));
+        let object = support::clang_bpf(Path::new("."), Endian::Little, &[&member, &initial], INITIALISED);
+        let spec = ObjectSpec::parse(&object).unwrap();
+        let plan = spec.plan(&MadeUp::new()).unwrap();
+        assert!(plan.programs[0].code.is_ok(), "{:?}", plan.programs[0].code);
+        let good = spec.map("good").unwrap();
+        assert!(matches!(&good.contents, Contents::Slots(slots) if slots.len() == 1), "{:?}", good.contents);
+        assert_eq!(spec.broken_maps.len(), usize::from(initial.ends_with("first")), "{initial}");
+    }
+}
+
+#[test]
+fn maps_of_before_btf() {
+    if !support::has_clang() {
+        return;
+    }
+    let text = r#"
+struct bpf_map_def { unsigned type, key_size, value_size, max_entries, map_flags, more; };
+#define MAP(name) struct bpf_map_def name __attribute__((section("maps"), used))
+MAP(counts) = { 1, 4, 8, 16, 1 };
+MAP(strange) = { 2, 4, 8, 16, 0, 7 };
+__attribute__((section("socket"), used)) int program(void *context) { return (long)&counts; }
+"#;
+    for endian in [Endian::Little, Endian::Big] {
+        let object = support::clang_bpf(Path::new("."), endian, &[], text);
+        let spec = ObjectSpec::parse(&object).unwrap();
+        let map = spec.map("counts").unwrap();
+        let sizes = [map.map_type.0, map.key_size, map.value_size, map.max_entries, map.flags];
+        assert_eq!(sizes, [1, 4, 8, 16, 1]);
+        assert_eq!(spec.broken_maps.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["strange"]);
+        let plan = spec.plan(&MadeUp::new()).unwrap();
+        let code = plan.programs[0].code.as_ref().unwrap();
+        assert_eq!(code.operands.len(), 1);
+        assert!(plan.maps.iter().any(|(_, map)| map.name == "counts"));
+    }
+}
+
+#[test]
+fn variables_in_the_arena_are_places_in_its_map() {
+    if !support::has_clang() {
+        return;
+    }
+    let text = r#"
+#define __uint(name, val) int (*name)[val]
+#define ARENA __attribute__((address_space(1)))
+struct { __uint(type, 33); __uint(map_flags, 1 << 10); __uint(max_entries, 2); }
+    arena __attribute__((section(".maps"), used));
+int ARENA first = 7;
+int ARENA second = 9;
+__attribute__((section("syscall"), used)) int program(void *context) { return second + (long)&arena; }
+"#;
+    let object = support::clang_bpf(Path::new("."), Endian::Little, &[], text);
+    let mut spec = ObjectSpec::parse(&object).unwrap();
+    spec.set_global("first", &5u32.to_ne_bytes()).unwrap();
+    let plan = spec.plan(&MadeUp::new()).unwrap();
+    let (arena, map) = plan.maps.iter().find(|(_, map)| map.name == "arena").unwrap();
+    assert_eq!(map.contents, Contents::Data([5, 0, 0, 0, 9, 0, 0, 0].to_vec().into()));
+    let code = plan.programs[0].code.as_ref().unwrap();
+    let operands: Vec<Operand> = code.operands.iter().map(|(_, operand)| *operand).collect();
+    assert!(operands.contains(&Operand::MapValue { map: *arena, offset: 4 }), "{operands:?}");
+    assert!(operands.contains(&Operand::Map(*arena)), "{operands:?}");
+}
+
+#[test]
+fn an_exception_callback_follows_the_program() {
+    if !support::has_clang() {
+        return;
+    }
+    let text = r#"
+__attribute__((noinline)) int handler(unsigned long cookie) { return cookie + 41; }
+__attribute__((section("tc"), used, TAG_IT)) int program(void *context) { return 1; }
+"#;
+    let tag = "-DTAG_IT=btf_decl_tag(\"exception_callback:handler\")";
+    let object = support::clang_bpf(Path::new("."), Endian::Little, &[tag], text);
+    let spec = ObjectSpec::parse(&object).unwrap();
+    let plan = spec.plan(&MadeUp::new()).unwrap();
+    let code = plan.programs[0].code.as_ref().unwrap();
+    // Two of the program and three of the callback, and the record of each.
+    assert_eq!((code.insns.len(), code.func_info.len()), (5, 16), "{:?}", code.insns);
 }

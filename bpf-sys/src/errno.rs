@@ -1,6 +1,6 @@
 //! Errors of system calls: which call, and which errno.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// A Linux error number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,6 +81,50 @@ impl fmt::Debug for Errno {
     }
 }
 
+/// A short text of the kernel's, cut to 63 bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Message([u8; 63]);
+
+impl Message {
+    /// Up to the first zero byte.
+    pub(crate) fn new(text: &[u8]) -> Self {
+        let mut out = [0; 63];
+        for (to, from) in out.iter_mut().zip(text.iter().take_while(|b| **b != 0)) {
+            *to = *from;
+        }
+        Self(out)
+    }
+
+    /// Did the kernel say nothing?
+    pub fn is_empty(&self) -> bool {
+        self.0[0] == 0
+    }
+}
+
+impl Default for Message {
+    fn default() -> Self {
+        Self([0; 63])
+    }
+}
+
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.0.iter().take_while(|b| **b != 0) {
+            match byte {
+                b' '..=b'~' => f.write_char(char::from(*byte))?,
+                _ => write!(f, "{}", byte.escape_ascii())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
 /// What went wrong in a call of this crate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -100,6 +144,15 @@ pub enum Error {
         errno: Errno,
         /// How many elements were done before.
         done: u32,
+    },
+    /// The kernel refused a netlink request.
+    Netlink {
+        /// What was asked, as `RTM_SETLINK (IFLA_XDP)`.
+        call: &'static str,
+        /// Why.
+        errno: Errno,
+        /// Why, in the kernel's words (`NLMSGERR_ATTR_MSG`); often empty.
+        message: Message,
     },
     /// A buffer has the wrong length; the kernel was not called.
     Length {
@@ -136,7 +189,9 @@ impl Error {
     /// The kernel's error number, if the kernel was asked.
     pub const fn errno(&self) -> Option<Errno> {
         match self {
-            Self::Call { errno, .. } | Self::Batch { errno, .. } => Some(*errno),
+            Self::Call { errno, .. } | Self::Batch { errno, .. } | Self::Netlink { errno, .. } => {
+                Some(*errno)
+            }
             _ => None,
         }
     }
@@ -151,6 +206,8 @@ impl fmt::Display for Error {
         match self {
             Self::Call { call, errno } => write!(f, "{call}: {errno}"),
             Self::Batch { call, errno, done } => write!(f, "{call}: {errno} after {done} elements"),
+            Self::Netlink { call, errno, message } if message.is_empty() => write!(f, "{call}: {errno}"),
+            Self::Netlink { call, errno, message } => write!(f, "{call}: {errno}: {message}"),
             Self::Length { call, what, actual, expected } => {
                 write!(f, "{call}: {what} has length {actual}, not {expected}")
             }
@@ -179,6 +236,19 @@ mod tests {
         assert_eq!(e.errno(), Some(Errno::EPERM));
         let e = Error::Call { call: "bpf(BPF_LINK_CREATE)", errno: Errno::from_raw(524) };
         assert_eq!(e.to_string(), "bpf(BPF_LINK_CREATE): ENOTSUPP (Operation not supported by this kernel)");
+    }
+
+    #[test]
+    fn the_kernels_words_follow_the_errno() {
+        let error = |text: &[u8]| Error::Netlink {
+            call: "RTM_SETLINK",
+            errno: Errno::EINVAL,
+            message: Message::new(text),
+        };
+        assert_eq!(error(b"").to_string(), "RTM_SETLINK: EINVAL (Invalid argument)");
+        assert_eq!(error(b"No \xff\0x").to_string(), "RTM_SETLINK: EINVAL (Invalid argument): No \\xff");
+        assert_eq!(Message::new(&[b'a'; 80]).to_string().len(), 63);
+        assert_eq!(error(b"").errno(), Some(Errno::EINVAL));
     }
 
     #[test]

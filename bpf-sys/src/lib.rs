@@ -1,10 +1,12 @@
-//! `bpf(2)` and `perf_event_open(2)`, one typed and safe function for each command, and the memory that they share with
-//! user space.
+//! `bpf(2)`, `perf_event_open(2)` and what else attaches BPF programs, one typed and safe function for each command, and
+//! the memory that they share with user space.
 //!
 //! | module | what it has |
 //! |---|---|
 //! | [`map`] [`prog`] [`link`] [`btf`] [`pin`] [`token`] | the commands of `bpf(2)`, up to Linux 6.18 |
 //! | [`perf`] | `perf_event_open(2)` and its ioctls |
+//! | [`netlink`] | XDP, traffic control and routes through programs, by `NETLINK_ROUTE` |
+//! | [`socket`] | programs on sockets, by `setsockopt(2)` |
 //! | [`shared`] | ring buffers, perf buffers and array maps in memory, and the kernel's BTF |
 //! | [`uapi`] | constants and structures of the ABI |
 //!
@@ -19,15 +21,17 @@ mod ids;
 pub mod link;
 pub mod map;
 pub mod memlock;
+pub mod netlink;
 pub mod perf;
 pub mod pin;
 pub mod prog;
 mod raw;
 pub mod shared;
+pub mod socket;
 pub mod token;
 pub mod uapi;
 
-pub use errno::{Errno, Error, Result};
+pub use errno::{Errno, Error, Message, Result};
 pub use fd::{BtfFd, LinkFd, MapFd, PerfFd, ProgFd, TokenFd, possible_cpus};
 pub use ids::Ids;
 pub use prog::Log;
@@ -37,7 +41,31 @@ pub use uapi::insn::Insn;
 pub use uapi::kinds::{AttachType, Cmd, LinkType, MapType, PerfLinkType, ProgType, StatsType, TaskFdType};
 pub use uapi::perf::{PerfEventAttr, PerfType, RecordType};
 
+/// Version of the running kernel, as (major, minor): what `uname -r` begins with.
+pub fn kernel_version() -> (u8, u8) {
+    let uname = rustix::system::uname();
+    parse_version(&uname.release().to_string_lossy()).unwrap_or((0, 0))
+}
+
+fn parse_version(release: &str) -> Option<(u8, u8)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
 /// Bytes of a page of memory.
 pub fn page_size() -> usize {
     rustix::param::page_size()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        assert_eq!(parse_version("6.18.5-cloud-amd64"), Some((6, 18)));
+        assert_eq!(parse_version("7.2-rc1"), Some((7, 2)));
+        assert_eq!(parse_version("next"), None);
+        assert!(kernel_version() > (3, 0));
+    }
 }

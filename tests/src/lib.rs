@@ -1,4 +1,5 @@
 //! What crosses crates.
 
+pub mod mutate;
 pub mod profcheck;
 pub mod targets;

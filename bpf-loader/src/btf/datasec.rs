@@ -42,7 +42,8 @@ pub fn fill(
         }
         let section = ty.name()?;
         let external = matches!(section, ".ksyms" | ".kconfig");
-        let unfilled = ty.size() == Some(0);
+        // Nobody but the loader can have placed externs.
+        let unfilled = ty.size() == Some(0) || external;
         if unfilled {
             match size_of(section).filter(|&size| size > 0) {
                 Some(size) => edit.set(at + 8, size),

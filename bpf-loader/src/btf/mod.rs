@@ -33,7 +33,7 @@ use types::HEADER_LEN;
 use walk::Segment;
 
 /// Number of a type. 0 is void; the ids of module BTF continue those of its base.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct BtfId(pub u32);
 
 impl BtfId {

@@ -9,7 +9,7 @@ use crate::fuel::Fuel;
 const MAX_DEPTH: u32 = 32;
 
 /// A type and the BTF that it is in.
-pub(super) type In<'b> = (&'b Btf<'b>, BtfId);
+pub(crate) type In<'b> = (&'b Btf<'b>, BtfId);
 
 /// The same kind, or enumerations of either width?
 pub(super) fn same_kind(a: Kind, b: Kind) -> bool {
@@ -55,7 +55,7 @@ pub(super) fn fields_are_compatible(
 }
 
 /// Is `target` the kind of type that `local` is, structures seen from outside? For types whose names are known to match.
-pub(super) fn types_are_compatible(local: In<'_>, target: In<'_>, fuel: &mut Fuel) -> Result<bool, Error> {
+pub(crate) fn types_are_compatible(local: In<'_>, target: In<'_>, fuel: &mut Fuel) -> Result<bool, Error> {
     let kinds = (local.0.type_by_id(local.1)?.kind(), target.0.type_by_id(target.1)?.kind());
     Ok(same_kind(kinds.0, kinds.1) && compatible(local, target, MAX_DEPTH, fuel)?)
 }

@@ -18,6 +18,7 @@ mod tests;
 
 use core::fmt;
 
+pub(crate) use compat::types_are_compatible;
 pub use compute::{Resolution, Width};
 pub use patch::{POISON, Patched, Poison, patch, poisoned_insn};
 pub use resolve::{describe, resolve, resolve_within};

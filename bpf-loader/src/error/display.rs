@@ -93,10 +93,13 @@ impl fmt::Display for Error {
                 "function {function}, instruction {}: no function begins at instruction {target} of section {section}",
                 insn.0
             ),
+            Self::ExceptionCallback { callback } => {
+                write!(f, "the object has no global function {callback}, the exception callback")
+            }
             Self::CoreRelocation { what, function, error } => {
                 write!(f, "function {function}, relocation of {what}: {error}")
             }
-            Self::Extern { name } => write!(f, "extern {name} cannot be resolved"),
+            Self::Extern { name, kind, reason } => write!(f, "{kind} {name}: {reason}"),
             Self::ProgramTooLarge { limit } => write!(f, "more than {limit} instructions"),
             Self::PlanTooLarge { limit } => {
                 write!(f, "it and the programs before it have more than {limit} instructions together")
@@ -110,11 +113,23 @@ impl fmt::Display for Error {
                 write!(f, "{needed_by} needs the kernel's BTF, and there is none")
             }
             Self::ReadBtf { reason } => write!(f, "/sys/kernel/btf: {reason}"),
+            Self::ReadTarget { what, reason } => write!(f, "{what}: {reason}"),
+            Self::ModuleBtf { module, error } => write!(f, "BTF of module {module}: {error}"),
             Self::NotAMap { section, offset } => {
                 write!(f, "byte {offset} of section {} is neither a map nor data", section.0)
             }
             Self::MapWithoutBtf { map } => write!(f, "map {map} is not described by the object's BTF"),
-            Self::StructOps { map } => write!(f, "map {map}: struct_ops is not supported yet"),
+            Self::StructOps { map, member, reason } if member.is_empty() => write!(f, "map {map}: {reason}"),
+            Self::StructOps { map, member, reason } => write!(f, "map {map}, {member}: {reason}"),
+            Self::StructOpsUnused { program } => {
+                write!(f, "no map of operations names {program}, so what it implements is not known")
+            }
+            Self::NoTargetProgram { section } => {
+                write!(f, "section {section} is for a function of another program: say of which (attach_to)")
+            }
+            Self::TargetProgramWithoutBtf { id } => {
+                write!(f, "program {id} was loaded without BTF, so its functions cannot be found")
+            }
             Self::MapMember { map, member, reason } if member.is_empty() => write!(f, "map {map}: {reason}"),
             Self::MapMember { map, member, reason } => write!(f, "map {map}, {member}: {reason}"),
             Self::DataSectionSize { section, size } => {
@@ -144,13 +159,56 @@ impl fmt::Display for Error {
             Self::Unsupported { feature, min_kernel: (major, minor), error } => {
                 write!(f, "{feature}: needs Linux {major}.{minor} ({error})")
             }
+            Self::NoAutoAttach { section } => {
+                write!(f, "section {section} does not say all about what to attach the program to")
+            }
+            Self::AttachTarget { target, reason } => write!(f, "{target}: {reason}"),
+            Self::NoSuchSymbol { path, name } => write!(f, "{}: there is no {name}", path.display()),
+            Self::WrongProgram { program_type, target } => {
+                write!(f, "programs of type {program_type} cannot be attached to {target}")
+            }
             Self::NotABpfLink { operation } => {
                 write!(f, "the attachment cannot {operation}: it is no BPF link")
             }
             Self::AlreadyPinned { path } => write!(f, "already pinned at {}", path.display()),
             Self::NotPinned => f.write_str("not pinned"),
             Self::File { path, reason } => write!(f, "{}: {reason}", path.display()),
+                        Self::MapType { map, found, expected } => {
+                write!(f, "map {map} is a {found}, expected ")?;
+                for (i, map_type) in expected.iter().enumerate() {
+                    write!(f, "{}{map_type}", if i == 0 { "" } else { " or " })?;
+                }
+                Ok(())
+            }
+            Self::MapSize { map, what, expected, found } => {
+                write!(f, "map {map}: a {what} has {found} bytes, not {expected}")
+            }
+            Self::MapWalk { steps } => {
+                write!(f, "keys are deleted so fast that a walk has not ended after {steps} keys")
+            }
+            Self::InnerMap { map, inner, inner_type, error } => write!(
+                f,
+                "map {map} does not take map {inner} ({inner_type}), whose type, sizes or flags are not those of its inner maps: {error}"
+            ),
+            Self::MapReuse { map, pin, what, expected, found } => {
+                write!(f, "map {map}: the existing map")?;
+                if let Some(pin) = pin {
+                    write!(f, " pinned at {}", pin.display())?;
+                }
+                write!(f, " has {what} {found}, not {expected}")
+            }
+            Self::MapPin { map, path, error } => write!(f, "map {map}, pin {}: {error}", path.display()),
+            Self::OtherMapPinned { map, path, found } => {
+                write!(f, "map {map} is not pinned at {}, but the map with id {found}", path.display())
+            }
+            Self::ReadOnlyVariable { name } => write!(f, "global variable {name} is read-only"),
+            Self::ArenaFaults { map } => {
+                write!(f, "map {map} has BPF_F_SEGV_ON_FAULT: a touch of a page that is not allocated would be fatal")
+            }
+            Self::RecordTooLong { len, most } => write!(f, "a record of {len} bytes, where at most {most} fit"),
+            Self::Ring(fault) => fault.fmt(f),
             Self::Kernel(e) => e.fmt(f),
+            Self::InMap { map, error } => write!(f, "map {map}: {error}"),
             Self::InProgram { program, error } => {
                 write!(f, "program {program}: ")?;
                 fmt::Display::fmt(error, f)

@@ -1,15 +1,19 @@
 //! Maps of a plan: creation, with less where the kernel knows less, and initial contents.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+use std::sync::Arc;
 
 use bpf_sys::map::MapCreate;
+use bpf_sys::shared::SharedMapping;
 use bpf_sys::{BtfFd, Errno, MapFd, MapType, ObjName};
 
-use super::Loader;
+use super::{Loader, reuse};
 use crate::error::{Error, Result};
 use crate::kernel::Kernel;
 use crate::map::Map;
 use crate::map_def::{Contents, MapSpec, Slot};
+use crate::object::MapIdx;
 use crate::program::Program;
 
 /// Types whose keys and values have no BTF in the kernel (it refuses them, or they are fds).
@@ -36,9 +40,76 @@ fn takes_btf(map_type: MapType) -> bool {
 }
 
 impl<K: Kernel> Loader<'_, '_, K> {
-    pub(super) fn map(&self, spec: &MapSpec<'_>) -> Result<Map> {
+    pub(super) fn any_map(&self, idx: MapIdx, spec: &MapSpec<'_>) -> Result<Map> {
+        match self.plan.struct_ops.map(idx) {
+            Some(ops) => self.struct_ops_map(spec, ops.as_ref().map_err(Error::clone)?),
+            None => self.map(spec),
+        }
+    }
+
+    /// The map of a plan: an existing one that the options name or that is pinned, or a new one.
+    fn map(&self, spec: &MapSpec<'_>) -> Result<Map> {
+        if let Some(error) = &spec.broken {
+            return Err(error.clone());
+        }
+        let fd = self.map_fd(spec)?;
+        let reused = self.options.reused(&spec.name).and_then(|existing| existing.arena.clone());
+        let arena = match reused {
+            None if spec.map_type == MapType::ARENA => {
+                let memory = SharedMapping::arena(&fd).map_err(|error| map_error(spec, error))?;
+                fill_arena(spec, &memory)?;
+                Some(Arc::new(memory))
+            }
+            reused => reused,
+        };
+        let variables = spec.variables.iter().map(|variable| variable.to_owned()).collect();
+        Ok(Map { name: spec.name.to_string(), fd, variables, arena })
+    }
+
+    fn map_fd(&self, spec: &MapSpec<'_>) -> Result<MapFd> {
+        if let Some(existing) = self.options.reused(&spec.name) {
+            let difference = reuse::shape_differs(spec, &*bpf_sys::map::info(&existing.fd)?);
+            return match difference {
+                None => existing.try_clone_fd(),
+                Some(difference) => Err(reuse_error(spec, None, difference)),
+            };
+        }
+        let Some(path) = self.options.pin_path(spec) else { return self.new_map(spec) };
+        if let Some(pinned) = self.pinned_map(spec, &path)? {
+            return Ok(pinned);
+        }
+        let fd = self.new_map(spec)?;
+        match self.kernel.pin_map(&fd, &path) {
+            Ok(()) => Ok(fd),
+            Err(error) => {
+                // Somebody else may have been faster.
+                let other =
+                    if error.errno() == Some(Errno::EEXIST) { self.pinned_map(spec, &path)? } else { None };
+                other.ok_or_else(|| Error::MapPin { map: spec.name.to_string(), path, error })
+            }
+        }
+    }
+
+    /// The map that is pinned there, if any.
+    fn pinned_map(&self, spec: &MapSpec<'_>, path: &Path) -> Result<Option<MapFd>> {
+        let pinned = match self.kernel.open_pinned_map(path) {
+            Ok(pinned) => pinned,
+            Err(error) if error.errno() == Some(Errno::ENOENT) => return Ok(None),
+            Err(error) => {
+                return Err(Error::MapPin { map: spec.name.to_string(), path: path.into(), error });
+            }
+        };
+        match reuse::differs(spec, &*bpf_sys::map::info(&pinned)?) {
+            None => Ok(Some(pinned)),
+            Some(difference) => Err(reuse_error(spec, Some(path), difference)),
+        }
+    }
+
+    /// Creates a map and gives it its contents, as far as these are bytes.
+    fn new_map(&self, spec: &MapSpec<'_>) -> Result<MapFd> {
         let fd = create_map(spec, self.kernel, self.btf.as_ref())?;
-        if let Contents::Data(data) = &spec.contents {
+        let in_memory = spec.map_type == MapType::ARENA;
+        if let (Contents::Data(data), false) = (&spec.contents, in_memory) {
             let mut value = data.to_vec();
             value.resize(spec.value_size as usize, 0);
             self.kernel.update_map(&fd, &0u32.to_ne_bytes(), &value).map_err(|e| map_error(spec, e))?;
@@ -46,7 +117,7 @@ impl<K: Kernel> Loader<'_, '_, K> {
         if spec.is_frozen() {
             self.kernel.freeze_map(&fd).map_err(|e| map_error(spec, e))?;
         }
-        Ok(Map { name: spec.name.to_string(), fd })
+        Ok(fd)
     }
 
     /// Initial entries that are other maps.
@@ -83,6 +154,13 @@ impl<K: Kernel> Loader<'_, '_, K> {
         }
         Ok(())
     }
+}
+
+/// Writes the initial values of the variables that live in an arena.
+fn fill_arena(spec: &MapSpec<'_>, memory: &SharedMapping) -> Result<()> {
+    let Contents::Data(data) = &spec.contents else { return Ok(()) };
+    let too_small = Error::DataSectionSize { section: spec.name.to_string(), size: data.len() as u64 };
+    memory.copy_in(0, data).ok_or(too_small)
 }
 
 fn create_map(spec: &MapSpec<'_>, kernel: &impl Kernel, btf: Option<&BtfFd>) -> Result<MapFd> {
@@ -127,7 +205,23 @@ fn create_map(spec: &MapSpec<'_>, kernel: &impl Kernel, btf: Option<&BtfFd>) -> 
             return Ok(fd);
         }
     }
-    Err(map_error(spec, first))
+    Err(create_error(spec, kernel, first))
+}
+
+/// A type that is newer than the kernel is what the kernel means by `EINVAL`, and by `E2BIG` if it lacks the fields too.
+fn create_error(spec: &MapSpec<'_>, kernel: &impl Kernel, error: bpf_sys::Error) -> Error {
+    let unknown = matches!(error.errno(), Some(Errno::EINVAL | Errno::E2BIG));
+    let (Some(feature), Some(min_kernel)) = (spec.map_type.name(), spec.map_type.min_kernel()) else {
+        return map_error(spec, error);
+    };
+    match kernel.version() {
+        Some(version) if unknown && version < min_kernel => Error::Unsupported { feature, min_kernel, error },
+        _ => map_error(spec, error),
+    }
+}
+
+fn reuse_error(spec: &MapSpec<'_>, pin: Option<&Path>, (what, expected, found): reuse::Difference) -> Error {
+    Error::MapReuse { map: spec.name.to_string(), pin: pin.map(Into::into), what, expected, found }
 }
 
 /// Whether the kernel may have refused a map for its types: it has no such fields (`E2BIG`), the kind of map takes none
@@ -147,6 +241,6 @@ impl MapSpec<'_> {
     }
 }
 
-fn map_error(spec: &MapSpec<'_>, error: bpf_sys::Error) -> Error {
+pub(super) fn map_error(spec: &MapSpec<'_>, error: bpf_sys::Error) -> Error {
     Error::MapCreate { map: spec.name.to_string(), map_type: spec.map_type, error }
 }

@@ -1,19 +1,25 @@
 //! A [`LoadPlan`] into the kernel.
 
 mod maps;
+mod options;
 mod programs;
+mod reuse;
+mod struct_ops;
 
 use std::collections::HashMap;
 use std::ffi::CString;
 
 use bpf_sys::{BtfFd, Log, MapFd};
 
+pub use options::{LoadOptions, Pinning};
+
 use crate::error::{Error, Result};
 use crate::kernel::Kernel;
-use crate::map::Map;
+use crate::map::{Global, Map, Pod};
 use crate::object::MapIdx;
 use crate::plan::LoadPlan;
 use crate::program::Program;
+use crate::struct_ops::Operations;
 use crate::verifier_log::{Context, VerifierLog};
 
 /// What became of a plan: each map and program, or why it is not there.
@@ -23,6 +29,8 @@ pub struct Loaded {
     pub maps: Vec<(String, Result<Map>)>,
     /// Programs by name, in the plan's order.
     pub programs: Vec<(String, Result<Program>)>,
+    /// What the maps of operations among `maps` are to hold.
+    pub struct_ops: Vec<Operations>,
     /// Why the kernel refuses the object's BTF, if it does. What needs none is loaded without: maps have no types then,
     /// and programs no line numbers.
     pub btf_error: Option<Error>,
@@ -35,6 +43,8 @@ pub struct Object {
     pub maps: Vec<Map>,
     /// Programs.
     pub programs: Vec<Program>,
+    /// What the maps of operations among `maps` are to hold.
+    pub struct_ops: Vec<Operations>,
 }
 
 impl Loaded {
@@ -47,6 +57,7 @@ impl Loaded {
         Ok(Object {
             maps: self.maps.into_iter().map(|(_, map)| map).collect::<Result<_>>()?,
             programs: self.programs.into_iter().map(|(_, program)| program).collect::<Result<_>>()?,
+            struct_ops: self.struct_ops,
         })
     }
 }
@@ -59,6 +70,26 @@ impl Object {
     /// There is none.
     pub fn map(&self, name: &str) -> Result<&Map> {
         self.maps.iter().find(|m| m.name == name).ok_or_else(|| Error::NoSuchMap { name: name.into() })
+    }
+
+    /// The global variable of that name, in any data section that the programs use.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchVariable`]; [`Error::VariableSize`]: it is not as long as `V`.
+    pub fn global<V: Pod>(&self, name: &str) -> Result<Global<V>> {
+        let has_it = |map: &&Map| map.variables.iter().any(|variable| variable.name == name);
+        let map = self.maps.iter().find(has_it);
+        map.ok_or_else(|| Error::NoSuchVariable { name: name.into() })?.global(name)
+    }
+
+    /// The operations of the map of that name.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn struct_ops(&self, map: &str) -> Result<&Operations> {
+        self.struct_ops.iter().find(|o| o.name == map).ok_or_else(|| Error::NoSuchMap { name: map.into() })
     }
 
     /// The program of that name.
@@ -81,8 +112,21 @@ impl LoadPlan<'_> {
     ///
     /// The object's byte order is not the host's.
     pub fn load(&self, kernel: &impl Kernel) -> Result<Loaded> {
+        self.load_with(kernel, &LoadOptions::default())
+    }
+
+    /// As [`load`](Self::load), with options.
+    ///
+    /// # Errors
+    ///
+    /// The object's byte order is not the host's; a map to be reused is none of the plan.
+    pub fn load_with(&self, kernel: &impl Kernel, options: &LoadOptions<'_>) -> Result<Loaded> {
         if !self.host_endian {
             return Err(Error::ForeignEndian);
+        }
+        let planned = |name: &str| self.maps.iter().any(|(_, spec)| spec.name == name);
+        if let Some((name, _)) = options.reuse.iter().find(|(name, _)| !planned(name)) {
+            return Err(Error::NoSuchMap { name: (*name).into() });
         }
         let license = CString::new(self.license).map_err(|_| Error::Internal("license with a zero byte"))?;
         let (btf, btf_error) = match self.btf.as_deref().map(|data| load_btf(kernel, data)) {
@@ -90,9 +134,20 @@ impl LoadPlan<'_> {
             Some(Ok(fd)) => (Some(fd), None),
             Some(Err(error)) => (None, Some(error)),
         };
-        let mut loader = Loader { plan: self, kernel, btf, license, maps: HashMap::new() };
-        let maps =
-            self.maps.iter().map(|(_, spec)| (spec.name.to_string(), loader.map(spec))).collect::<Vec<_>>();
+        let mut loader = Loader {
+            plan: self,
+            kernel,
+            options,
+            btf,
+            license,
+            maps: HashMap::new(),
+            modules: self.open_modules(kernel),
+        };
+        let maps = self
+            .maps
+            .iter()
+            .map(|(idx, spec)| (spec.name.to_string(), loader.any_map(*idx, spec)))
+            .collect::<Vec<_>>();
         for (idx, map) in self.maps.iter().map(|(idx, _)| idx).zip(&maps) {
             if let (_, Ok(map)) = map {
                 loader.maps.insert(*idx, map.try_clone_fd()?);
@@ -114,18 +169,38 @@ impl LoadPlan<'_> {
                 *map = Err(e);
             }
         }
+        let struct_ops = loader.operations(&maps, &programs)?;
         let names = self.programs.iter().map(|p| p.name.to_owned());
         let programs = names.zip(programs).collect();
-        Ok(Loaded { programs, maps, btf_error })
+        Ok(Loaded { programs, maps, struct_ops, btf_error })
+    }
+}
+
+impl LoadPlan<'_> {
+    /// The BTF of each module that a program or map refers to.
+    fn open_modules(&self, kernel: &impl Kernel) -> HashMap<&str, bpf_sys::Result<BtfFd>> {
+        let mut opened = HashMap::new();
+        for code in self.programs.iter().filter_map(|p| p.code.as_ref().ok()) {
+            for module in code.modules.iter().map(String::as_str).chain(code.attach.to.module()) {
+                opened.entry(module).or_insert_with(|| kernel.module_btf(module));
+            }
+        }
+        for module in self.struct_ops.modules() {
+            opened.entry(module).or_insert_with(|| kernel.module_btf(module));
+        }
+        opened
     }
 }
 
 struct Loader<'p, 'a, K> {
     plan: &'p LoadPlan<'a>,
     kernel: &'p K,
+    options: &'p LoadOptions<'p>,
     btf: Option<BtfFd>,
     license: CString,
     maps: HashMap<MapIdx, MapFd>,
+    /// BTF of the modules that programs refer to.
+    modules: HashMap<&'p str, bpf_sys::Result<BtfFd>>,
 }
 
 impl<K> Loader<'_, '_, K> {

@@ -4,9 +4,10 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use bpf_sys::prog::{ExtRecords, ProgLoad};
 use bpf_sys::uapi::insn;
-use bpf_sys::{Errno, Insn, Log, ObjName};
+use bpf_sys::{BtfFd, Errno, Insn, Log, ObjName};
 
 use super::Loader;
+use crate::attach_to::AttachTo;
 use crate::error::{Error, Result};
 use crate::insn::Operand;
 use crate::kernel::Kernel;
@@ -18,6 +19,12 @@ impl<K: Kernel> Loader<'_, '_, K> {
     pub(super) fn program(&self, plan: &ProgramPlan<'_>, code: &ProgramCode) -> Result<Program> {
         let in_program = |error| Error::InProgram { program: plan.name.into(), error: Box::new(error) };
         let insns = self.bind_operands(code).map_err(in_program)?;
+        let fd_array = self.fd_array(code).map_err(in_program)?;
+        let attach_to = match &code.attach.to {
+            AttachTo::Kernel => None,
+            AttachTo::Module(name) => Some(self.module(name).map_err(in_program)?.as_fd()),
+            AttachTo::Program(program) => Some(program.fd().as_fd()),
+        };
         let btf = if code.func_info.is_empty() { None } else { self.btf.as_ref() };
         let load = ProgLoad {
             prog_type: code.kind.prog_type,
@@ -26,11 +33,13 @@ impl<K: Kernel> Loader<'_, '_, K> {
             kern_version: self.plan.kernel_version,
             flags: code.flags,
             name: ObjName::new(plan.name),
-            expected_attach_type: code.kind.attach_type,
+            expected_attach_type: code.attach.attach_type,
             btf: btf.map(AsFd::as_fd),
             func_info: ExtRecords { bytes: &code.func_info, record_size: 8 },
             line_info: ExtRecords { bytes: &code.line_info, record_size: 16 },
-            attach_btf_id: code.attach_btf_id.0,
+            attach_btf_id: code.attach.btf_id.0,
+            attach_to,
+            fd_array: &fd_array,
             ..ProgLoad::default()
         };
         match self.kernel.load_program(&load, None) {
@@ -56,6 +65,12 @@ impl<K: Kernel> Loader<'_, '_, K> {
             let (map, source, offset) = match operand {
                 Operand::Map(map) => (map, insn::PSEUDO_MAP_FD, None),
                 Operand::MapValue { map, offset } => (map, insn::PSEUDO_MAP_VALUE, Some(*offset)),
+                Operand::ModuleBtf(module) => {
+                    let name = code.modules.get(*module as usize).ok_or(Error::Internal("module"))?;
+                    let second = insns.get_mut(i + 1).ok_or(Error::Internal("operand past the end"))?;
+                    second.imm = self.module(name)?.as_fd().as_raw_fd();
+                    continue;
+                }
                 Operand::Extern { .. } => return Err(Error::Internal("extern operand in a plan")),
             };
             let fd = self.maps.get(map).ok_or_else(|| Error::MapNotLoaded { map: self.map_name(*map) })?;
@@ -69,6 +84,22 @@ impl<K: Kernel> Loader<'_, '_, K> {
             }
         }
         Ok(insns)
+    }
+
+    /// Descriptors of the modules whose functions the program calls, by the numbers in its calls; 0 is the kernel itself.
+    fn fd_array(&self, code: &ProgramCode) -> Result<Vec<i32>> {
+        let calls_module = |i: &Insn| i.is_call() && i.src() == insn::PSEUDO_KFUNC_CALL && i.off != 0;
+        // Kernels before 5.14 know no such array.
+        if !code.insns.iter().any(calls_module) {
+            return Ok(Vec::new());
+        }
+        let fds = code.modules.iter().map(|name| Ok(self.module(name)?.as_fd().as_raw_fd()));
+        std::iter::once(Ok(0)).chain(fds).collect()
+    }
+
+    pub(super) fn module(&self, name: &str) -> Result<&BtfFd> {
+        let opened = self.modules.get(name).ok_or(Error::Internal("module that was not opened"))?;
+        opened.as_ref().map_err(|&error| Error::ModuleBtf { module: name.into(), error })
     }
 
     /// Loads again with a log, which grows until it holds all that the verifier says.

@@ -1,5 +1,15 @@
 //! Objects into the running kernel, attached, and made to run. Needs root, and says so when it skips.
 
+mod cgroups;
+mod devices;
+mod freplace;
+mod maps;
+mod namespace;
+mod namespaces;
+mod routes;
+mod sockets;
+mod struct_ops;
+mod test_runs;
 mod tracepoints;
 
 use bpf_loader::kernel::RunningKernel;
@@ -36,6 +46,34 @@ fn load(bytes: &[u8]) -> Option<Object> {
     permitted(loaded.into_object())
 }
 
+/// Loads what this kernel takes of an object; what it does not take must be of a later version. `None`, with the reason
+/// printed, without the right to.
+fn load_possible(bytes: &[u8]) -> Option<Object> {
+    let loaded = parse(bytes).plan(&RunningTarget::new()).unwrap().load(&RunningKernel::default()).unwrap();
+    let maps = loaded.maps.into_iter().map(|(_, map)| permitted(map)).collect::<Option<_>>()?;
+    let mut programs = Vec::new();
+    for (name, program) in loaded.programs {
+        match program {
+            Ok(program) => programs.push(program),
+            Err(e) => {
+                if may_not(&e) {
+                    return skip(&format!("needs root: {e}"));
+                }
+                let Error::InProgram { error, .. } = &e else { panic!("{e}") };
+                let Error::ProgramLoad { min_kernel, .. } = **error else { panic!("{e}") };
+                assert!(!kernel_has(min_kernel) || is_optional(&name), "{e:#}");
+            }
+        }
+    }
+    Some(Object { maps, programs, struct_ops: Vec::new() })
+}
+
+/// Programs that need a part of the kernel which not every build has.
+fn is_optional(program: &str) -> bool {
+    // CONFIG_BPF_LIRC_MODE2
+    program == "lirc"
+}
+
 /// The calling thread. Tests run in parallel, in a thread each.
 fn thread_id() -> u32 {
     let link = std::fs::read_link("/proc/thread-self").unwrap();
@@ -52,9 +90,32 @@ fn permitted<T>(result: Result<T>) -> Option<T> {
 
 /// Refused for want of rights, not by the verifier. Root is refused by lockdown alone.
 fn may_not(error: &Error) -> bool {
-    let lockdown = std::fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
     let root = std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
-    error.errno() == Some(Errno::EPERM) && (!root || lockdown.contains('[') && !lockdown.contains("[none]"))
+    error.errno() == Some(Errno::EPERM) && (!root || is_locked_down())
+}
+
+/// As the kernel's security file system says, or, where that is not mounted, the kernel's log.
+fn is_locked_down() -> bool {
+    match std::fs::read_to_string("/sys/kernel/security/lockdown") {
+        Ok(modes) => !modes.contains("[none]"),
+        Err(_) => log_has("Kernel is locked down"),
+    }
+}
+
+/// Is there such a text in the kernel's log?
+fn log_has(text: &str) -> bool {
+    const O_NONBLOCK: i32 = 0o4000;
+    let mut options = std::fs::OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options.read(true), O_NONBLOCK);
+    let Ok(mut log) = options.open("/dev/kmsg") else { return false };
+    let mut record = vec![0; 8192];
+    // A record at a time, and an error at the end.
+    while let Ok(len) = std::io::Read::read(&mut log, &mut record) {
+        if String::from_utf8_lossy(&record[..len]).contains(text) {
+            return true;
+        }
+    }
+    false
 }
 
 /// The present value of a global variable of 8 bytes.

@@ -10,6 +10,7 @@ pub(crate) mod link;
 pub(crate) mod map;
 pub(crate) mod perf;
 pub(crate) mod prog;
+pub(crate) mod socket;
 
 use std::ffi::{CStr, c_long};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};

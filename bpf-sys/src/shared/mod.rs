@@ -8,10 +8,12 @@
 mod blob;
 mod perf;
 mod ring;
+mod user_ring;
 
 pub use blob::{Blob, read_or_map};
 pub use perf::PerfMapping;
 pub use ring::{HeapRing, RingCursor, RingFault, RingMapping, RingMemory, RingParts, Slot};
+pub use user_ring::UserRingMapping;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
@@ -53,10 +55,23 @@ impl SharedMapping {
     ///
     /// Not public: what other code reads through references, as a ring's records, must not be writable from here.
     pub(crate) fn map(fd: BorrowedFd<'_>, offset: u64, len: usize, writable: bool) -> Result<Self> {
+        Self::map_at(core::ptr::null_mut(), fd, offset, len, writable)
+    }
+
+    /// Maps at `address`, or where the kernel chooses if that is null.
+    fn map_at(
+        address: *mut core::ffi::c_void,
+        fd: BorrowedFd<'_>,
+        offset: u64,
+        len: usize,
+        writable: bool,
+    ) -> Result<Self> {
         let prot = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
-        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
-        let base =
-            unsafe { rustix::mm::mmap(core::ptr::null_mut(), len, prot, MapFlags::SHARED, fd, offset) };
+        let flags =
+            if address.is_null() { MapFlags::SHARED } else { MapFlags::SHARED | MapFlags::FIXED_NOREPLACE };
+        // SAFETY: a new mapping touches no existing memory: it is at an address of the kernel's choice, or fails where
+        // something is mapped already (a kernel that does not know the flag takes the address as a hint).
+        let base = unsafe { rustix::mm::mmap(address, len, prot, flags, fd, offset) };
         let base = base.map_err(|e| Error::Call { call: "mmap", errno: e.into() })?;
         let base = NonNull::new(base.cast()).ok_or(Error::Argument { call: "mmap", what: "mapped at 0" })?;
         Ok(Self { base, len, writable })
@@ -76,6 +91,30 @@ impl SharedMapping {
         let len = len.and_then(|len| len.checked_next_multiple_of(page_size()));
         let len = len.ok_or(Error::Argument { call: "mmap", what: "the map is too large" })?;
         Self::map(map.as_fd(), 0, len, writable)
+    }
+
+    /// Maps an arena, at the address that it was created with, if any. The kernel allocates its pages as they are first
+    /// touched; but with `BPF_F_SEGV_ON_FAULT`, touching a page that no program has allocated ends the process.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`]: not an arena. `EEXIST`: something is mapped at its address. `EBUSY`, `EINVAL`: it is mapped at
+    /// another address. Linux 6.9.
+    pub fn arena(map: &MapFd) -> Result<Self> {
+        let argument = |what| Error::Argument { call: "mmap", what };
+        if map.map_type() != MapType::ARENA {
+            return Err(argument("not an arena"));
+        }
+        let len =
+            page_size().checked_mul(map.max_entries() as usize).ok_or(argument("the arena is too large"))?;
+        let address = usize::try_from(crate::map::info(map)?.map_extra);
+        let address = address.map_err(|_| argument("the arena's address is outside the address space"))?;
+        Self::map_at(core::ptr::without_provenance_mut(address), map.as_fd(), 0, len, true)
+    }
+
+    /// Where it lies in this process: pointers in an arena are addresses.
+    pub fn address(&self) -> usize {
+        self.base.as_ptr().addr()
     }
 
     /// Bytes.
@@ -115,6 +154,12 @@ impl SharedMapping {
         Some(self.atomic::<AtomicU32>(offset)?.load(Ordering::Acquire))
     }
 
+    /// Loads a `usize`, before all that follows.
+    #[inline]
+    pub fn load_acquire_usize(&self, offset: usize) -> Option<usize> {
+        Some(self.atomic::<AtomicUsize>(offset)?.load(Ordering::Acquire))
+    }
+
     /// Loads a `u64`, before all that follows. Only from writable mappings, since 32-bit machines may need a
     /// read-modify-write.
     #[inline]
@@ -142,14 +187,12 @@ impl SharedMapping {
         Some(self.atomic_mut::<AtomicU32>(offset)?.swap(value, Ordering::SeqCst))
     }
 
-    /// Copies bytes out. What is written meanwhile may be seen in part.
+    /// Copies bytes out. What is written meanwhile may be seen in part, but each aligned word of a pointer's width whole.
     pub fn copy_out(&self, offset: usize, to: &mut [u8]) -> Option<()> {
         if offset.checked_add(to.len())? > self.len {
             return None;
         }
-        const WORD: usize = size_of::<usize>();
-        let head = (offset.next_multiple_of(WORD) - offset).min(to.len());
-        let (first, rest) = to.split_at_mut(head);
+        let (first, rest) = to.split_at_mut(Self::head(offset, to.len()));
         let mut at = offset;
         for byte in first {
             *byte = self.atomic::<AtomicU8>(at)?.load(Ordering::Relaxed);
@@ -160,24 +203,59 @@ impl SharedMapping {
             chunk.copy_from_slice(&self.atomic::<AtomicUsize>(at)?.load(Ordering::Relaxed).to_ne_bytes());
             at += WORD;
         }
-        for byte in words.into_remainder() {
+        // A rest of four bytes may be a variable of its own.
+        let rest = words.into_remainder();
+        let half = if rest.len() >= HALF { HALF } else { 0 };
+        let (word, rest) = rest.split_at_mut(half);
+        if !word.is_empty() {
+            word.copy_from_slice(&self.atomic::<AtomicU32>(at)?.load(Ordering::Relaxed).to_ne_bytes());
+            at += HALF;
+        }
+        for byte in rest {
             *byte = self.atomic::<AtomicU8>(at)?.load(Ordering::Relaxed);
             at += 1;
         }
         Some(())
     }
 
-    /// Copies bytes in. Others may see a part.
+    /// Copies bytes in. Others may see a part, but each aligned word of a pointer's width whole.
     pub fn copy_in(&self, offset: usize, from: &[u8]) -> Option<()> {
         if offset.checked_add(from.len())? > self.len {
             return None;
         }
-        for (i, byte) in from.iter().enumerate() {
-            self.atomic_mut::<AtomicU8>(offset + i)?.store(*byte, Ordering::Relaxed);
+        let (first, rest) = from.split_at(Self::head(offset, from.len()));
+        let mut at = offset;
+        for byte in first {
+            self.atomic_mut::<AtomicU8>(at)?.store(*byte, Ordering::Relaxed);
+            at += 1;
+        }
+        let words = rest.chunks_exact(WORD);
+        let rest = words.remainder();
+        for chunk in words {
+            let word = usize::from_ne_bytes(chunk.try_into().ok()?);
+            self.atomic_mut::<AtomicUsize>(at)?.store(word, Ordering::Relaxed);
+            at += WORD;
+        }
+        let (word, rest) = rest.split_at(if rest.len() >= HALF { HALF } else { 0 });
+        if let Ok(word) = word.try_into() {
+            self.atomic_mut::<AtomicU32>(at)?.store(u32::from_ne_bytes(word), Ordering::Relaxed);
+            at += HALF;
+        }
+        for byte in rest {
+            self.atomic_mut::<AtomicU8>(at)?.store(*byte, Ordering::Relaxed);
+            at += 1;
         }
         Some(())
     }
+
+    /// How many of `len` bytes lie before the first aligned word. A `u32` that stands alone is a word too.
+    fn head(offset: usize, len: usize) -> usize {
+        if len == HALF && offset % HALF == 0 { 0 } else { (offset.next_multiple_of(WORD) - offset).min(len) }
+    }
 }
+
+const WORD: usize = size_of::<usize>();
+const HALF: usize = size_of::<u32>();
 
 /// The atomics that a mapping is reached through.
 trait Atomic {}
@@ -227,6 +305,26 @@ mod tests {
                 .take(out.len())
                 .collect();
             assert_eq!(out.as_slice(), expected, "from {offset}");
+        }
+    }
+
+    #[test]
+    fn copies_at_any_offset_and_length_touch_what_they_name() {
+        let m = memory(page_size(), true);
+        for offset in 0..17 {
+            for len in 0..33 {
+                let from: Vec<u8> = (0..len).map(|i| (offset * 7 + i + 1) as u8).collect();
+                assert_eq!(m.copy_in(0, &[0xee; 64]), Some(()));
+                assert_eq!(m.copy_in(offset, &from), Some(()));
+                let mut out = vec![0; 64];
+                m.copy_out(0, &mut out).unwrap();
+                let mut expected = vec![0xee; 64];
+                expected[offset..offset + len].copy_from_slice(&from);
+                assert_eq!(out, expected, "{len} bytes at {offset}");
+                let mut part = vec![0; len];
+                m.copy_out(offset, &mut part).unwrap();
+                assert_eq!(part, from, "{len} bytes at {offset}");
+            }
         }
     }
 

@@ -274,12 +274,34 @@ pub struct RingMapping {
     producer: SharedMapping,
     data_offset: usize,
     mask: usize,
-    map_id: u32,
     map: MapFd,
+    _claim: Claim,
 }
 
-/// Ids of the rings that are mapped in this process: a second reader would give back what the first has lent.
+/// Ids of the rings that are mapped in this process: a second reader would give back what the first has lent, a second
+/// producer write what the first has reserved.
 static MAPPED: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// The right to map a ring, the only one in this process.
+#[derive(Debug)]
+pub(super) struct Claim(u32);
+
+impl Claim {
+    pub(super) fn new(map: &MapFd) -> Result<Self> {
+        let id = crate::map::info(map)?.id;
+        if MAPPED.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
+            Ok(Self(id))
+        } else {
+            Err(Error::AlreadyMapped)
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        MAPPED.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+    }
+}
 
 impl RingMapping {
     /// Maps a ring. A process has at most one mapping of each.
@@ -308,12 +330,8 @@ impl RingMapping {
         }
         let consumer = SharedMapping::map(map.as_fd(), 0, page, true)?;
         let producer = SharedMapping::map(map.as_fd(), page as u64, twice, false)?;
-        let map_id = crate::map::info(map)?.id;
-        let map = map.try_clone()?;
-        if !MAPPED.lock().unwrap_or_else(PoisonError::into_inner).insert(map_id) {
-            return Err(Error::AlreadyMapped);
-        }
-        Ok(Self { consumer, producer, data_offset: page, mask: size - 1, map_id, map })
+        let (claim, map) = (Claim::new(map)?, map.try_clone()?);
+        Ok(Self { consumer, producer, data_offset: page, mask: size - 1, map, _claim: claim })
     }
 }
 
@@ -321,12 +339,6 @@ impl RingMapping {
 impl AsFd for RingMapping {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.map.as_fd()
-    }
-}
-
-impl Drop for RingMapping {
-    fn drop(&mut self) {
-        MAPPED.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.map_id);
     }
 }
 

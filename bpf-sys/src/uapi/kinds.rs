@@ -128,6 +128,40 @@ open_enum! {
     }
 }
 
+impl MapType {
+    /// First Linux version that has maps of this type; `None` for numbers without a name.
+    pub const fn min_kernel(self) -> Option<(u8, u8)> {
+        Some(match self {
+            Self::HASH | Self::ARRAY => (3, 19),
+            Self::PROG_ARRAY => (4, 2),
+            Self::PERF_EVENT_ARRAY => (4, 3),
+            Self::PERCPU_HASH | Self::PERCPU_ARRAY | Self::STACK_TRACE => (4, 6),
+            Self::CGROUP_ARRAY => (4, 8),
+            Self::LRU_HASH | Self::LRU_PERCPU_HASH => (4, 10),
+            Self::LPM_TRIE => (4, 11),
+            Self::ARRAY_OF_MAPS | Self::HASH_OF_MAPS => (4, 12),
+            Self::DEVMAP | Self::SOCKMAP => (4, 14),
+            Self::CPUMAP => (4, 15),
+            Self::XSKMAP | Self::SOCKHASH => (4, 18),
+            Self::CGROUP_STORAGE | Self::REUSEPORT_SOCKARRAY => (4, 19),
+            Self::PERCPU_CGROUP_STORAGE | Self::QUEUE | Self::STACK => (4, 20),
+            Self::SK_STORAGE => (5, 2),
+            Self::DEVMAP_HASH => (5, 4),
+            Self::STRUCT_OPS => (5, 6),
+            Self::RINGBUF => (5, 8),
+            Self::INODE_STORAGE => (5, 10),
+            Self::TASK_STORAGE => (5, 11),
+            Self::BLOOM_FILTER => (5, 16),
+            Self::USER_RINGBUF => (6, 1),
+            Self::CGRP_STORAGE => (6, 2),
+            Self::ARENA => (6, 9),
+            Self::INSN_ARRAY => (6, 19),
+            Self::RHASH => (7, 2),
+            _ => return None,
+        })
+    }
+}
+
 open_enum! {
     /// What a program is (`enum bpf_prog_type`), up to Linux 6.18.
     ProgType {

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bpf_loader::Error;
 use bpf_loader::kernel::RunningKernel;
-use bpf_loader::load::Loaded;
+use bpf_loader::load::{LoadOptions, Loaded, Pinning};
 use bpf_loader::object::ObjectSpec;
 use bpf_loader::target::RunningTarget;
 use collector::output::json;
@@ -97,16 +97,19 @@ fn load(path: &Path, target: &RunningTarget, per_program: bool) -> ObjectReport 
     report
 }
 
+/// Trying to load an object leaves nothing behind, and depends on nothing that is pinned.
+const UNPINNED: LoadOptions<'_> = LoadOptions { pinning: Pinning::Ignored, reuse: Vec::new() };
+
 fn load_all(spec: &ObjectSpec<'_>, target: &RunningTarget) -> bpf_loader::Result<Loaded> {
-    spec.plan(target)?.load(&RunningKernel::default())
+    spec.plan(target)?.load_with(&RunningKernel::default(), &UNPINNED)
 }
 
 /// Each program with maps of its own, let go before the next: the kernel-side maps of one failure do not help another.
 fn load_each(spec: &ObjectSpec<'_>, target: &RunningTarget) -> bpf_loader::Result<Loaded> {
     let kernel = RunningKernel::default();
-    let mut all = Loaded { maps: Vec::new(), programs: Vec::new(), btf_error: None };
+    let mut all = Loaded { maps: Vec::new(), programs: Vec::new(), struct_ops: Vec::new(), btf_error: None };
     for program in &spec.programs {
-        let loaded = spec.plan_programs(target, |p| p.name == program.name)?.load(&kernel)?;
+        let loaded = spec.plan_programs(target, |p| p.name == program.name)?.load_with(&kernel, &UNPINNED)?;
         all.programs.extend(loaded.programs);
         all.btf_error = all.btf_error.or(loaded.btf_error);
         for map in loaded.maps {

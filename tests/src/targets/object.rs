@@ -6,6 +6,7 @@ use bpf_loader::insn::Operand;
 use bpf_loader::object::ObjectSpec;
 use bpf_loader::plan::{LoadPlan, ProgramCode};
 use bpf_sys::uapi::insn::{Insn, PSEUDO_CALL};
+use std::cell::Cell;
 
 /// Heap that parsing and planning may take for any file: an error's text, the first entries of tables.
 const HEAP: usize = 4096;
@@ -18,26 +19,46 @@ const MAX_INSNS: usize = 1_000_000;
 
 /// A BPF object file: parsed, every program planned for a made-up kernel, within bounds of memory.
 pub fn loader_object(file: &[u8]) {
-    let kernel = kernel::MadeUp(kernel::types());
-    let (programs, peak) = memory::peak_of(|| {
-        let Ok(spec) = ObjectSpec::parse(file) else { return 0 };
-        if let Ok(plan) = spec.plan_programs(&kernel, |_| true) {
-            check(&spec, &plan);
-            for code in plan.programs.iter().filter_map(|program| program.code.as_ref().ok()) {
-                // The program's own function may have a second name, by which others call it.
-                let most = 2 * file.len() / Insn::SIZE;
-                assert!(
-                    code.insns.len() <= most,
-                    "{} instructions of {} bytes",
-                    code.insns.len(),
-                    file.len()
-                );
-            }
-        }
-        spec.programs.len()
-    });
+    let (programs, peak) = memory::peak_of(|| plan_object(file).unwrap_or(0));
     let allowed = HEAP + file.len() * HEAP_PER_BYTE + programs * HEAP_PER_PROGRAM;
     assert!(peak <= allowed, "{peak} bytes of heap for {} of input and {programs} programs", file.len());
+    one_program(file);
+}
+
+/// Whoever loads one program pays for no other: for the file, and 1 MiB.
+fn one_program(file: &[u8]) {
+    // The first, the last and one between, which depends on the file.
+    for pick in [|_| 0, |count| count - 1, |count| count / 2] as [fn(usize) -> usize; 3] {
+        let ((), peak) = memory::peak_of(|| {
+            let Ok(spec) = ObjectSpec::parse(file) else { return };
+            let Some(name) =
+                spec.programs.len().checked_sub(1).map(|last| spec.programs[pick(last + 1)].name)
+            else {
+                return;
+            };
+            let found = Cell::new(false);
+            let plan = spec.plan_programs(&kernel::MadeUp(kernel::types()), |program| {
+                program.name == name && !found.replace(true)
+            });
+            drop(plan);
+        });
+        let allowed = file.len() * HEAP_PER_BYTE + HEAP_PER_PROGRAM;
+        assert!(peak <= allowed, "{peak} bytes of heap for one program of {} bytes", file.len());
+    }
+}
+
+/// Parses an object and plans every program of it; how many there are, or `None` if it is no object.
+pub fn plan_object(file: &[u8]) -> Option<usize> {
+    let spec = ObjectSpec::parse(file).ok()?;
+    if let Ok(plan) = spec.plan_programs(&kernel::MadeUp(kernel::types()), |_| true) {
+        check(&spec, &plan);
+        for code in plan.programs.iter().filter_map(|program| program.code.as_ref().ok()) {
+            // The program's own function may have a second name, by which others call it.
+            let most = 2 * file.len() / Insn::SIZE;
+            assert!(code.insns.len() <= most, "{} instructions of {} bytes", code.insns.len(), file.len());
+        }
+    }
+    Some(spec.programs.len())
 }
 
 fn check(spec: &ObjectSpec<'_>, plan: &LoadPlan<'_>) {
@@ -69,6 +90,7 @@ fn check_operands(plan: &LoadPlan<'_>, code: &ProgramCode) {
                     "a map that programs use is planned"
                 );
             }
+            Operand::ModuleBtf(index) => assert!((*index as usize) < code.modules.len()),
             Operand::Extern { .. } => panic!("a planned program has no externals"),
         }
     }

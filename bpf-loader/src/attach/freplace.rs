@@ -1,0 +1,47 @@
+//! Programs to functions of other programs.
+
+use std::os::fd::AsFd;
+
+use bpf_sys::link::{self, LinkCreate, LinkOptions, Target};
+use bpf_sys::{AttachType, Errno, prog};
+
+use crate::attach_to::TargetProgram;
+use crate::error::{Error, Result};
+use crate::link::Link;
+use crate::program::Program;
+
+impl Program {
+    /// Replaces the function that the program was loaded for (Linux 5.6).
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY`: another program replaces it. `EINVAL`: the program is of another type. `EPERM`: lockdown.
+    pub fn attach_freplace(&self) -> Result<Link> {
+        Ok(Link::from_fd(prog::raw_tracepoint_open(&self.fd, None, 0)?))
+    }
+
+    /// Replaces a function of another program than the one that this was loaded for, or another of its functions, with the
+    /// same parameters and result (Linux 5.10). It needs not be attached to the first.
+    ///
+    /// # Errors
+    ///
+    /// `target` has no such function. `EINVAL`: it is not compatible, or the program is of another type. `EBUSY`: another
+    /// program replaces it. [`Error::Unsupported`] before Linux 5.10.
+    pub fn attach_freplace_to(&self, target: &TargetProgram, function: &str) -> Result<Link> {
+        let create = LinkCreate {
+            object: self.fd.as_fd(),
+            target: Target::Fd(target.fd().as_fd()),
+            attach_type: AttachType(0),
+            flags: 0,
+            options: LinkOptions::BtfId(target.function(function)?.0),
+        };
+        link::create(&create).map(Link::from_fd).map_err(|error| match error.errno() {
+            // A kernel without such links does not know the field.
+            Some(Errno::E2BIG) => {
+                let feature = "replacing functions of another program than at loading";
+                Error::Unsupported { feature, min_kernel: (5, 10), error }
+            }
+            _ => error.into(),
+        })
+    }
+}

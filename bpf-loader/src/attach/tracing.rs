@@ -1,0 +1,71 @@
+//! Programs to the function, tracepoint or LSM hook that they were loaded for.
+
+use std::os::fd::BorrowedFd;
+
+use bpf_sys::link::{LinkOptions, Target};
+use bpf_sys::{AttachType, Errno, prog};
+
+use super::{create, with_memlock};
+use crate::error::{Error, Result};
+use crate::link::Link;
+use crate::program::Program;
+
+/// First Linux version that calls programs from functions, on this architecture.
+const TRAMPOLINES: (u8, u8) = if cfg!(target_arch = "aarch64") { (6, 4) } else { (5, 5) };
+
+impl Program {
+    /// Attaches a program of kind `fentry`, `fexit`, `fmod_ret` or `tp_btf` (Linux 5.5) or `lsm` (5.7) to what it was
+    /// loaded for. Programs of kind `lsm` only run where `bpf` is among the active security modules
+    /// (`/sys/kernel/security/lsm`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`]: the architecture cannot call programs from functions yet (arm64: Linux 6.4). `EBUSY`: the
+    /// program is attached already.
+    pub fn attach_tracing(&self) -> Result<Link> {
+        self.attach_tracing_with(0)
+    }
+
+    /// As [`attach_tracing`](Self::attach_tracing), with what `bpf_get_attach_cookie` gives the program (Linux 5.19,
+    /// `tp_btf` 6.10).
+    ///
+    /// # Errors
+    ///
+    /// As there. [`Error::Unsupported`]: a cookie.
+    pub fn attach_tracing_with(&self, cookie: u64) -> Result<Link> {
+        let made = if cookie == 0 {
+            // Also before 5.19, where BPF_LINK_CREATE does not do it.
+            with_memlock(|| prog::raw_tracepoint_open(&self.fd, None, 0))
+        } else {
+            create(self, Target::None, self.kind.attach_type, LinkOptions::Tracing { btf_id: 0, cookie })
+        };
+        made.map(Link::from_fd).map_err(|error| match error.errno() {
+            Some(Errno::ENOTSUPP) => Error::Unsupported {
+                feature: "calling programs from functions",
+                min_kernel: TRAMPOLINES,
+                error,
+            },
+            Some(Errno::EINVAL | Errno::E2BIG) if cookie != 0 => {
+                Error::Unsupported { feature: "cookies of tracing programs", min_kernel: (5, 19), error }
+            }
+            _ => error.into(),
+        })
+    }
+
+    /// Attaches a program of kind `lsm_cgroup` to a control group, given by its directory (Linux 6.0).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`]; the descriptor is of no group of the second version.
+    pub fn attach_lsm_cgroup(&self, cgroup: BorrowedFd<'_>) -> Result<Link> {
+        match create(self, Target::Fd(cgroup), AttachType::LSM_CGROUP, LinkOptions::None) {
+            Ok(link) => Ok(Link::from_fd(link)),
+            Err(error) if error.errno() == Some(Errno::EINVAL) => Err(Error::Unsupported {
+                feature: "LSM programs of a control group",
+                min_kernel: (6, 0),
+                error,
+            }),
+            Err(e) => Err(e.into()),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Global variables of data sections.
+
+use std::collections::HashMap;
+use std::marker::PhantomData;
+
+use bpf_sys::MapFd;
+use bpf_sys::shared::SharedMapping;
+
+use super::{Map, Pod};
+use crate::elf::{Binding, SectionIdx, SymbolKind, SymbolSection};
+use crate::error::{Error, Result};
+use crate::map_def::MapSpec;
+use crate::object::{MapIdx, ObjectSpec};
+
+/// Where a variable lies in its data section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Variable<N = String> {
+    pub name: N,
+    /// In bytes.
+    pub offset: u32,
+    pub size: u32,
+}
+
+impl Variable<&str> {
+    pub fn to_owned(&self) -> Variable {
+        Variable { name: self.name.to_owned(), offset: self.offset, size: self.size }
+    }
+}
+
+/// Longer names are no variable's; one that is as long as the file must not be copied for each symbol that has it.
+const MAX_NAME: usize = 512;
+
+impl<'a> ObjectSpec<'a> {
+    /// Notes the global variables of those maps that hold data sections.
+    pub(crate) fn fill_variables(&self, maps: &mut [(MapIdx, MapSpec<'a>)]) {
+        let mut by_section: HashMap<SectionIdx, &mut MapSpec<'a>> =
+            maps.iter_mut().filter_map(|(_, map)| Some((map.data_section?, map))).collect();
+        if by_section.is_empty() {
+            return;
+        }
+        for (_, symbol) in self.elf.symbols().filter_map(|s| s.ok()) {
+            let SymbolSection::Section(section) = symbol.section else { continue };
+            let Some(map) = by_section.get_mut(&section) else { continue };
+            let end = symbol.value.checked_add(symbol.size).filter(|&end| end <= u64::from(map.value_size));
+            if symbol.kind == SymbolKind::Object
+                && symbol.binding != Binding::Local
+                && symbol.name.len() <= MAX_NAME
+                && end.is_some()
+            {
+                // Both fit, as their sum does.
+                let (offset, size) = (symbol.value as u32, symbol.size as u32);
+                map.variables.push(Variable { name: symbol.name, offset, size });
+            }
+        }
+    }
+}
+
+/// A global variable of a loaded object, in mapped memory where the kernel allows it, else by calls.
+///
+/// An aligned variable no wider than a pointer is read and written whole; of a wider one, a program's write may be seen in
+/// part. Without mapped memory a write replaces the whole section, so it is for variables that no program writes at that time.
+#[derive(Debug)]
+pub struct Global<V> {
+    section: Section,
+    offset: usize,
+    name: String,
+    types: PhantomData<fn() -> V>,
+}
+
+#[derive(Debug)]
+enum Section {
+    Mapped(SharedMapping),
+    Called(MapFd),
+}
+
+impl<V: Pod> Global<V> {
+    /// Writing needs a section that is not frozen, as `.rodata` is from loading on.
+    fn new(map: &Map, variable: &Variable) -> Result<Self> {
+        if variable.size as usize != size_of::<V>() {
+            let size = u64::from(variable.size);
+            return Err(Error::VariableSize { name: variable.name.clone(), size, given: size_of::<V>() });
+        }
+        // A frozen section cannot be mapped writable.
+        let mapping = SharedMapping::array(&map.fd, true).or_else(|_| SharedMapping::array(&map.fd, false));
+        let section = match mapping {
+            Ok(mapping) => Section::Mapped(mapping),
+            Err(_) => Section::Called(map.try_clone_fd()?),
+        };
+        let (offset, name) = (variable.offset as usize, variable.name.clone());
+        Ok(Self { section, offset, name, types: PhantomData })
+    }
+
+    /// Its value.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM`: the map's descriptor may not read.
+    pub fn get(&self) -> Result<V> {
+        let mut value = V::new_zeroed();
+        let inside = match &self.section {
+            Section::Mapped(memory) => memory.copy_out(self.offset, value.as_mut_bytes()),
+            Section::Called(map) => {
+                let bytes = read(map)?;
+                let place = bytes.get(self.offset..).and_then(|rest| rest.get(..size_of::<V>()));
+                place.map(|place| value.as_mut_bytes().copy_from_slice(place))
+            }
+        };
+        inside.map(|()| value).ok_or(OUTSIDE)
+    }
+
+    /// Sets its value.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ReadOnlyVariable`]: its section is frozen, as `.rodata` is. `EPERM`: the same, without mapped memory.
+    pub fn set(&self, value: &V) -> Result<()> {
+        match &self.section {
+            Section::Mapped(memory) => memory
+                .copy_in(self.offset, value.as_bytes())
+                .ok_or_else(|| Error::ReadOnlyVariable { name: self.name.clone() }),
+            Section::Called(map) => {
+                let mut bytes = read(map)?;
+                let place = bytes.get_mut(self.offset..).and_then(|rest| rest.get_mut(..size_of::<V>()));
+                place.ok_or(OUTSIDE)?.copy_from_slice(value.as_bytes());
+                Ok(bpf_sys::map::update(map, &FIRST, &bytes, 0)?)
+            }
+        }
+    }
+}
+
+/// Variables are checked against their section when an object is parsed.
+const OUTSIDE: Error = Error::Internal("a variable outside its section");
+/// A data section is the only element of its map.
+const FIRST: [u8; 4] = [0; 4];
+
+fn read(map: &MapFd) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; map.value_size()];
+    bpf_sys::map::lookup(map, &FIRST, &mut bytes, 0)?;
+    Ok(bytes)
+}
+
+impl Map {
+    /// A variable of the data section that this map holds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchVariable`]; [`Error::VariableSize`]: it is not as long as `V`.
+    pub fn global<V: Pod>(&self, name: &str) -> Result<Global<V>> {
+        let variable = self.variables.iter().find(|v| v.name == name);
+        Global::new(self, variable.ok_or_else(|| Error::NoSuchVariable { name: name.into() })?)
+    }
+}
