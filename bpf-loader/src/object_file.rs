@@ -2,10 +2,13 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use crate::btf::Btf;
 use crate::bytes::{Bytes, Endian};
+use crate::error::{Error, Result};
 
 /// Files up to this many bytes are not worth more than one read.
 const SMALL: u64 = 32 << 10;
@@ -39,12 +42,16 @@ pub fn read_object(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Reads headers and all sections but those of DWARF to where they are in the file; `false` if it is none.
-fn read_sections(file: &File, bytes: &mut [u8]) -> io::Result<bool> {
-    let mut read = |at: usize, len: usize| -> io::Result<bool> {
-        let Some(part) = at.checked_add(len).and_then(|end| bytes.get_mut(at..end)) else { return Ok(false) };
-        file.read_exact_at(part, at as u64).map(|()| true)
-    };
+/// A section of a file: its name, its place, and whether its bytes are in the file.
+struct Section {
+    name: Vec<u8>,
+    at: usize,
+    len: usize,
+    present: bool,
+}
+
+/// Where an ELF64 file of any machine has its section table, and what that says; `None` if it is no such file.
+fn read_section_table(file: &File) -> io::Result<Option<(Range<usize>, Vec<Section>)>> {
     let mut header = [0; HEADER];
     file.read_exact_at(&mut header, 0)?;
     let endian = if header.get(5) == Some(&2) { Endian::Big } else { Endian::Little };
@@ -52,10 +59,10 @@ fn read_sections(file: &File, bytes: &mut [u8]) -> io::Result<bool> {
     let number = |at| elf.u16(at).map_or(0, usize::from);
     let (entry, count, names) = (number(58), number(60), number(62));
     let table = elf.u64(40).and_then(|at| usize::try_from(at).ok()).unwrap_or(usize::MAX);
-    let is_elf64 = header.starts_with(b"\x7fELF\x02");
-    if !is_elf64 || entry != HEADER || count == 0 || !read(0, HEADER)? || !read(table, count * HEADER)? {
-        return Ok(false);
-    }
+    let end = table.checked_add(count * HEADER);
+    let (true, Some(end)) = (header.starts_with(b"\x7fELF\x02") && entry == HEADER && count > 0, end) else {
+        return Ok(None);
+    };
     let mut headers = vec![0; count * HEADER];
     file.read_exact_at(&mut headers, table as u64)?;
     let headers = Bytes::new(&headers, endian);
@@ -63,38 +70,75 @@ fn read_sections(file: &File, bytes: &mut [u8]) -> io::Result<bool> {
         let (at, len) = (headers.u64(section * HEADER + 24)?, headers.u64(section * HEADER + 32)?);
         Some((usize::try_from(at).ok()?, usize::try_from(len).ok()?))
     };
-    let Some((names_at, names_len)) = place(names) else { return Ok(false) };
-    if !read(names_at, names_len)? {
-        return Ok(false);
-    }
+    let Some((names_at, names_len)) = place(names).filter(|(_, len)| *len <= LARGE as usize) else {
+        return Ok(None);
+    };
     let mut text = vec![0; names_len];
     file.read_exact_at(&mut text, names_at as u64)?;
     let text = Bytes::new(&text, endian);
-    let mut wanted: Vec<(usize, usize)> = (0..count)
+    let sections = (0..count).filter_map(|section| {
+        let header = section * HEADER;
+        let name = headers.u32(header).and_then(|name| text.cstr(name as usize)).unwrap_or_default();
+        let (at, len) = place(section)?;
+        // Of no type, or without bits in the file.
+        let present = !matches!(headers.u32(header + 4), Some(0 | 8));
+        // A table of millions of sections that share one long name is nobody's.
+        Some(Section { name: name.get(..32).unwrap_or(name).to_vec(), at, len, present })
+    });
+    Ok(Some((table..end, sections.collect())))
+}
+
+/// Reads headers and all sections but those of DWARF to where they are in the file; `false` if it is none.
+fn read_sections(file: &File, bytes: &mut [u8]) -> io::Result<bool> {
+    let Some((table, sections)) = read_section_table(file)? else { return Ok(false) };
+    let mut wanted: Vec<(usize, usize)> = sections
+        .iter()
         .filter(|section| {
-            let at = section * HEADER;
-            let name = headers.u32(at).and_then(|name| text.cstr(name as usize)).unwrap_or_default();
-            let name = name.strip_prefix(b".rel").unwrap_or(name);
-            // No bits of such sections are in the file.
-            let absent = matches!(headers.u32(at + 4), Some(0 | 8));
-            !absent && !name.starts_with(b".debug_")
+            let name = section.name.strip_prefix(b".rel").unwrap_or(&section.name);
+            section.present && !name.starts_with(b".debug_")
         })
-        .filter_map(place)
+        .map(|section| (section.at, section.at.saturating_add(section.len)))
+        .chain([(0, HEADER), (table.start, table.end)])
         .collect();
     wanted.sort_unstable();
-    let mut parts = wanted.into_iter();
-    let Some((mut start, len)) = parts.next() else { return Ok(true) };
-    let mut end = start.saturating_add(len);
-    for (at, len) in parts {
-        if at > end.saturating_add(GAP) {
-            if !read(start, end - start)? {
-                return Ok(false);
-            }
-            start = at;
+    let mut parts: Vec<(usize, usize)> = Vec::new();
+    for (start, end) in wanted {
+        match parts.last_mut() {
+            Some(last) if start <= last.1.saturating_add(GAP) => last.1 = last.1.max(end),
+            _ => parts.push((start, end)),
         }
-        end = end.max(at.saturating_add(len));
     }
-    read(start, end - start)
+    for (start, end) in parts {
+        let Some(part) = bytes.get_mut(start..end) else { return Ok(false) };
+        file.read_exact_at(part, start as u64)?;
+    }
+    Ok(true)
+}
+
+/// Reads the types of a kernel that a user has in a file, for [`RunningTarget::with_btf`](crate::target::RunningTarget::with_btf):
+/// BTF alone, as BTFHub has it and `/sys/kernel/btf/vmlinux` is, or an ELF64 file with a section `.BTF`, as `vmlinux` is.
+///
+/// # Errors
+///
+/// `ReadBtf` if it cannot be read or has no BTF; those of [`Btf::parse`].
+pub fn read_btf(path: &Path) -> Result<Btf<'static>> {
+    let failed = |reason: String| Error::ReadBtf { reason: format!("{}: {reason}", path.display()) };
+    let bytes = read_btf_bytes(path).map_err(|e| failed(e.to_string()))?;
+    Btf::parse(bytes.ok_or_else(|| failed("it has no section .BTF".into()))?)
+}
+
+fn read_btf_bytes(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = File::open(path)?;
+    let mut magic = [0; 4];
+    if file.read_at(&mut magic, 0)? < magic.len() || magic != *b"\x7fELF" {
+        return std::fs::read(path).map(Some);
+    }
+    let sections = read_section_table(&file)?.map(|(_, sections)| sections).unwrap_or_default();
+    let btf = sections.iter().find(|section| section.present && section.name == b".BTF");
+    let Some(btf) = btf.filter(|section| section.len <= LARGE as usize) else { return Ok(None) };
+    let mut bytes = vec![0; btf.len];
+    file.read_exact_at(&mut bytes, btf.at as u64)?;
+    Ok(Some(bytes))
 }
 
 #[cfg(test)]
@@ -159,6 +203,26 @@ mod tests {
             assert!(read.unwrap() == bytes);
         }
         assert!(read_object(Path::new("/nonexistent")).is_err());
+    }
+
+    #[test]
+    fn types_come_alone_or_in_an_elf_file() {
+        let object = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bpf/prebuilt/tracepoint.bpf.o");
+        let btf = read_btf(&object).unwrap();
+        assert!(btf.count() > 1);
+        let path = file("btf-alone", btf.as_bytes());
+        let alone = read_btf(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(alone.as_bytes(), btf.as_bytes());
+        for (bytes, error) in
+            [(sample(), "it has no section .BTF"), (b"\x7fELF\x02".to_vec(), "failed to fill whole buffer")]
+        {
+            let path = file("no-btf", &bytes);
+            let read = read_btf(&path);
+            std::fs::remove_file(&path).unwrap();
+            assert!(read.is_err_and(|e| e.to_string().contains(error)));
+        }
+        assert!(matches!(read_btf(Path::new("/nonexistent")), Err(Error::ReadBtf { .. })));
     }
 
     #[test]
