@@ -136,7 +136,7 @@ impl<'a> ObjectSpec<'a> {
         }));
         let roots: Vec<Root<'_>> = requests.iter().map(|r| root(r.name, r.kind)).collect();
         let linkable = linked.iter().filter_map(|l| l.as_ref().ok());
-        let relocations = CoreRelocations::resolve(self, linkable, &roots, target.types());
+        let relocations = CoreRelocations::resolve(self, linkable, &roots, target);
         let ext = ExtIndex::new(self);
         let names = KernelNames::find(&requests, target.types());
         let struct_ops = struct_ops::plan::Resolved::new(self, &chosen, &names);
