@@ -1,7 +1,7 @@
 //! What will be asked of the kernel: a pure function of the object and a [`Target`].
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bpf_sys::uapi::insn;
 use bpf_sys::{Insn, MapType};
@@ -20,7 +20,7 @@ use crate::insn::{InsnIdx, Operand};
 use crate::kernel_names::{KernelNames, Request, Scope};
 use crate::kind::ProgramKind;
 use crate::map_def::{Contents, KCONFIG, MapSpec};
-use crate::object::{FunctionIdx, MapIdx, ObjectSpec, ProgramSpec};
+use crate::object::{Function, FunctionIdx, MapIdx, ObjectSpec, ProgramSpec};
 use crate::struct_ops;
 use crate::subprog::{self, Budget, Linked};
 use crate::target::Target;
@@ -136,7 +136,7 @@ impl<'a> ObjectSpec<'a> {
         }));
         let roots: Vec<Root<'_>> = requests.iter().map(|r| root(r.name, r.kind)).collect();
         let linkable = linked.iter().filter_map(|l| l.as_ref().ok());
-        let relocations = CoreRelocations::resolve(self, linkable, &roots, target.types());
+        let relocations = CoreRelocations::resolve(self, linkable, &roots, target);
         let ext = ExtIndex::new(self);
         let names = KernelNames::find(&requests, target.types());
         let struct_ops = struct_ops::plan::Resolved::new(self, &chosen, &names);
@@ -302,8 +302,15 @@ impl<'a> ObjectSpec<'a> {
             }
         }
         sections.insert(KCONFIG, self.externs.kconfig_size());
-        let filled =
-            datasec::fill(btf, |name| sections.get(name).copied(), |_, var| symbols.get(var).copied())?;
+        let in_text = |f: &&Function<'_>| self.code_section(f.section).is_some_and(|c| c.name == ".text");
+        let hidden: HashSet<&[u8]> =
+            self.functions.iter().filter(|f| !f.global).filter(in_text).map(|f| f.name.as_bytes()).collect();
+        let filled = datasec::fill(
+            btf,
+            |name| sections.get(name).copied(),
+            |_, var| symbols.get(var).copied(),
+            |name| hidden.contains(name),
+        )?;
         sanitize::sanitize(&Btf::parse(filled)?, &target.features().btf)
     }
 }

@@ -130,10 +130,3 @@ fn first_cpu() -> u32 {
     let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
     online.split(|c: char| !c.is_ascii_digit()).next().and_then(|cpu| cpu.parse().ok()).unwrap_or(0)
 }
-
-/// Is the running kernel this version or a later one? For the rare difference that no call shows.
-fn linux_at_least(version: (u32, u32)) -> bool {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= version
-}

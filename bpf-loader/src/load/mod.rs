@@ -60,6 +60,15 @@ impl Loaded {
             struct_ops: self.struct_ops,
         })
     }
+
+    /// What of it is there, without what failed.
+    pub fn into_partial_object(self) -> Object {
+        Object {
+            maps: self.maps.into_iter().filter_map(|(_, map)| map.ok()).collect(),
+            programs: self.programs.into_iter().filter_map(|(_, program)| program.ok()).collect(),
+            struct_ops: self.struct_ops,
+        }
+    }
 }
 
 impl Object {
