@@ -76,8 +76,9 @@ impl Object {
 
     /// Relocations of a section: offset, symbol and type.
     pub fn relocations(&mut self, section: u16, relocations: impl IntoIterator<Item = (u64, u32, u32)>) {
-        let entries =
-            relocations.into_iter().flat_map(|(at, symbol, kind)| [at, u64::from(symbol) << 32 | u64::from(kind)]);
+        let entries = relocations
+            .into_iter()
+            .flat_map(|(at, symbol, kind)| [at, u64::from(symbol) << 32 | u64::from(kind)]);
         let content = entries.flat_map(u64::to_ne_bytes).collect();
         let index = self.raw(0, REL, 0, content);
         self.sections[usize::from(index)].info = section.into();
@@ -103,7 +104,8 @@ impl Object {
             contents.resize(contents.len().next_multiple_of(8), 0);
             headers.extend([section.name, section.kind].map(u32::to_ne_bytes).concat());
             let at = (HEADER + contents.len()) as u64;
-            headers.extend([section.flags, 0, at, section.content.len() as u64].map(u64::to_ne_bytes).concat());
+            headers
+                .extend([section.flags, 0, at, section.content.len() as u64].map(u64::to_ne_bytes).concat());
             headers.extend([section.link, section.info].map(u32::to_ne_bytes).concat());
             headers.extend([8, section.entry].map(u64::to_ne_bytes).concat());
             contents.extend_from_slice(&section.content);
