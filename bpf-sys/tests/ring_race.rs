@@ -138,29 +138,28 @@ fn main() {
     let writer = Writer(ring.clone());
     let mut cursor = RingCursor::new(ring.clone());
     let (mut number, mut sleeps) = (0, 0u64);
-    thread::scope(|scope| {
-        scope.spawn(move || writer.run());
-        while number < RECORDS {
-            match cursor.next_slot() {
-                Slot::Record => {
-                    let words = cursor.record().chunks_exact(8);
-                    assert!(words.remainder().is_empty());
-                    for word in words {
-                        assert_eq!(word, number.to_ne_bytes(), "record {number}");
-                    }
-                    number += 1;
+    let writing = thread::spawn(move || writer.run());
+    while number < RECORDS {
+        match cursor.next_slot() {
+            Slot::Record => {
+                let words = cursor.record().chunks_exact(8);
+                assert!(words.remainder().is_empty());
+                for word in words {
+                    assert_eq!(word, number.to_ne_bytes(), "record {number}");
                 }
-                Slot::Discarded => {}
-                Slot::Empty | Slot::Busy => {
-                    if cursor.may_sleep() {
-                        sleeps += 1;
-                        sleep(&ring.0);
-                    }
-                }
-                Slot::Fault(fault) => panic!("record {number}: {fault}"),
+                number += 1;
             }
+            Slot::Discarded => {}
+            Slot::Empty | Slot::Busy => {
+                if cursor.may_sleep() {
+                    sleeps += 1;
+                    sleep(&ring.0);
+                }
+            }
+            Slot::Fault(fault) => panic!("record {number}: {fault}"),
         }
-    });
+    }
+    writing.join().expect("the writer does not panic");
     assert!(sleeps > 0, "the reader never slept");
     println!("ring_race: {number} records, {sleeps} sleeps, none torn, lost or overslept");
 }
