@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use bpf_loader::Error;
 
-use crate::subject::{attached, call_dup, fires, load, traces_functions, try_load};
+use crate::subject::{attached, call_dup, fires, kernel_symbol, load, traces_functions, try_load};
 use crate::{kernel_has, permitted, skip};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/tracing.bpf.o");
@@ -15,8 +15,8 @@ fn programs_at_functions_fire() {
         return;
     }
     for name in ["on_fentry", "on_fexit", "on_fentry_sleepable"] {
-        // Before bookworm, Debian's kernels have no functions that may be replaced by errors, which alone may sleep.
-        if name == "on_fentry_sleepable" && !kernel_has((6, 1)) {
+        // Only functions that may fail on purpose may sleep.
+        if name == "on_fentry_sleepable" && kernel_symbol("within_error_injection_list").is_none() {
             skip::<()>("the kernel is built without CONFIG_FUNCTION_ERROR_INJECTION");
             continue;
         }
@@ -74,17 +74,23 @@ fn a_security_hook_fires() {
     if !traces_functions() {
         return;
     }
-    let Some(subject) = load(OBJECT, "on_lsm") else { return };
-    let Some(link) = permitted(subject.program().attach()) else { return };
-    if !bpf_lsm() {
-        skip::<()>("the BPF security module is not active");
-        return;
-    }
-    fires(&subject, link, |times| {
-        for _ in 0..times {
-            std::fs::File::open("/proc/self/exe").unwrap();
+    for name in ["on_lsm", "on_lsm_sleepable"] {
+        // Which hooks may sleep is known since 5.11.
+        if name == "on_lsm_sleepable" && !kernel_has((5, 11)) {
+            continue;
         }
-    });
+        let Some(subject) = load(OBJECT, name) else { return };
+        let Some(link) = permitted(subject.program().attach()) else { return };
+        if !bpf_lsm() {
+            skip::<()>("the BPF security module is not active");
+            return;
+        }
+        fires(&subject, link, |times| {
+            for _ in 0..times {
+                std::fs::File::open("/proc/self/exe").unwrap();
+            }
+        });
+    }
 }
 
 #[test]
