@@ -9,7 +9,7 @@ use bpf_sys::{AttachType, Errno, ProgType};
 
 use super::feature::Feature;
 use super::place::Place;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::link::{Link, OlderAttachment};
 use crate::program::Program;
 
@@ -32,7 +32,7 @@ impl Program {
     /// none, and stays, as others may use it; dropping the link removes the filter alone.
     ///
     /// A priority or handle of 0 is chosen by the kernel. With `replace`, the program takes the place of the filter with
-    /// that priority and handle, if there is one.
+    /// that priority and handle, if there is one; of an `action`, the kernel cannot do that.
     ///
     /// # Errors
     ///
@@ -116,6 +116,9 @@ impl OlderAttachment for TcAttachment {
     }
 
     fn update(&mut self, program: &Program) -> Result<()> {
+        if self.action {
+            return Err(Error::NotABpfLink { operation: "replace its action" });
+        }
         let new = NewFilter {
             id: self.id,
             program: program.fd.as_fd(),
@@ -123,10 +126,7 @@ impl OlderAttachment for TcAttachment {
             direct_action: true,
             replace: true,
         };
-        match self.action {
-            true => self.socket.add_action(self.device, self.direction, &new)?,
-            false => self.socket.add_filter(self.device, self.direction, &new)?,
-        };
+        self.socket.add_filter(self.device, self.direction, &new)?;
         Ok(())
     }
 }

@@ -179,10 +179,10 @@ impl RouteSocket {
     ///
     /// # Errors
     ///
-    /// `EEXIST`: there is a filter with this id. `EINVAL`: there is no discipline, or the program is of another type.
-    /// `ENOENT`: the kernel is without such filters (`matchall`) or BPF actions. Linux 4.8.
+    /// `EEXIST`: there is a filter with this id, which is never replaced. `EINVAL`: there is no discipline, or the program
+    /// is of another type. `ENOENT`: the kernel is without such filters (`matchall`) or BPF actions. Linux 4.8.
     pub fn add_action(&mut self, device: u32, direction: Direction, new: &NewFilter<'_>) -> Result<FilterId> {
-        let flags = CREATE | ECHO | if new.replace { REPLACE } else { EXCL };
+        let flags = CREATE | ECHO | EXCL;
         let request = Request::new(RTM_NEWTFILTER, flags, &filter_header(device, direction, new.id))
             .attr_str(TCA_KIND, "matchall")
             .nest(TCA_OPTIONS, |options| {
