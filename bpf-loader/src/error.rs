@@ -473,6 +473,13 @@ pub enum Error {
         /// What the kernel says.
         error: bpf_sys::Error,
     },
+    /// A BPF file system delegates no rights to the caller's user namespace (Linux 6.9).
+    Token {
+        /// Where it is mounted.
+        bpffs: String,
+        /// What the kernel says.
+        error: bpf_sys::Error,
+    },
     /// A map of a type that a handle is not for.
     MapType {
         /// The map.
@@ -502,12 +509,10 @@ pub enum Error {
     InnerMap {
         /// The map of maps.
         map: String,
-        /// The map for it.
-        inner: String,
-        /// Type of that.
+        /// Type of the other.
         inner_type: MapType,
         /// What the kernel says.
-        error: Box<bpf_sys::Error>,
+        error: bpf_sys::Error,
     },
     /// An existing map that cannot take the place of one of the object.
     MapReuse {
@@ -524,12 +529,10 @@ pub enum Error {
     },
     /// A map cannot be pinned, or its pin not opened.
     MapPin {
-        /// The map.
-        map: String,
-        /// The pin.
+        /// The pin, which has the map's name.
         path: PathBuf,
         /// What the kernel says.
-        error: Box<bpf_sys::Error>,
+        error: bpf_sys::Error,
     },
     /// A pin of another map.
     OtherMapPinned {
@@ -645,7 +648,9 @@ impl Error {
             | Self::BtfLoad { error, .. }
             | Self::MapCreate { error, .. }
             | Self::ProgramLoad { error, .. } => error.errno(),
-            Self::Unsupported { error, .. } | Self::Kernel(error) => error.errno(),
+            Self::Unsupported { error, .. } | Self::Token { error, .. } | Self::Kernel(error) => {
+                error.errno()
+            }
             Self::InMap { error, .. } | Self::InProgram { error, .. } => error.errno(),
             _ => None,
         }
