@@ -10,6 +10,7 @@ mod routes;
 mod sockets;
 mod struct_ops;
 mod test_runs;
+mod tokens;
 mod tracepoints;
 
 use bpf_loader::kernel::RunningKernel;
