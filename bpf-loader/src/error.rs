@@ -509,9 +509,7 @@ pub enum Error {
     InnerMap {
         /// The map of maps.
         map: String,
-        /// The map for it.
-        inner: String,
-        /// Type of that.
+        /// Type of the other.
         inner_type: MapType,
         /// What the kernel says.
         error: bpf_sys::Error,
@@ -531,9 +529,7 @@ pub enum Error {
     },
     /// A map cannot be pinned, or its pin not opened.
     MapPin {
-        /// The map.
-        map: String,
-        /// The pin.
+        /// The pin, which has the map's name.
         path: PathBuf,
         /// What the kernel says.
         error: bpf_sys::Error,
@@ -647,9 +643,8 @@ impl Error {
     /// The kernel's error number, if it was the kernel that refused.
     pub fn errno(&self) -> Option<bpf_sys::Errno> {
         match self {
-            Self::InnerMap { error, .. }
-            | Self::MapPin { error, .. }
-            | Self::ModuleBtf { error, .. }
+            Self::InnerMap { error, .. } | Self::MapPin { error, .. } => error.errno(),
+            Self::ModuleBtf { error, .. }
             | Self::BtfLoad { error, .. }
             | Self::MapCreate { error, .. }
             | Self::ProgramLoad { error, .. } => error.errno(),

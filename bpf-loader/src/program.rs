@@ -1,10 +1,14 @@
 //! Programs in the kernel.
 
-use bpf_sys::ProgFd;
+use std::os::fd::AsFd;
+use std::path::Path;
 
-use crate::kind::ProgramKind;
+use bpf_sys::{ProgFd, pin};
 
-/// A program in the kernel. It goes when this and every attachment are gone.
+use crate::error::{Error, Result};
+use crate::kind::{ProgramKind, SectionName};
+
+/// A program in the kernel. It goes when this and every attachment and pin are gone.
 #[derive(Debug)]
 pub struct Program {
     /// Its name in the object.
@@ -15,4 +19,28 @@ pub struct Program {
     pub section: String,
     /// The program.
     pub fd: ProgFd,
+}
+
+impl Program {
+    /// Opens a pinned program. The kernel does not keep the name of its section, which says what it is.
+    ///
+    /// # Errors
+    ///
+    /// There is no such pin, or it is no program's; [`Error::UnknownKind`].
+    pub fn from_pin(path: &Path, section: &str) -> Result<Self> {
+        let unknown = || Error::UnknownKind { section: section.into() };
+        let kind = SectionName::parse(section).kind.ok_or_else(unknown)?;
+        let fd = pin::get_prog(path, None)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Self { name, kind, section: section.into(), fd })
+    }
+
+    /// Pins the program in a BPF file system: it then outlives this handle and the process. Removing the file unpins it.
+    ///
+    /// # Errors
+    ///
+    /// The name is taken or not in a BPF file system.
+    pub fn pin(&self, path: &Path) -> Result<()> {
+        Ok(pin::pin(self.fd.as_fd(), path, None)?)
+    }
 }

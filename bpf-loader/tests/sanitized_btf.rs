@@ -62,7 +62,7 @@ fn every_kind() -> (Vec<u8>, Vec<u8>) {
             Some(Symbol { offset: symbol.address() as u32, hidden: name == "hidden" })
         }
     };
-    let filled = fill(&Btf::parse(&data[..]).unwrap(), size_of, symbol_of).unwrap();
+    let filled = fill(&Btf::parse(&data[..]).unwrap(), size_of, symbol_of, |_| false).unwrap();
     (data, filled)
 }
 

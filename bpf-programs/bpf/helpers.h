@@ -7,11 +7,17 @@ typedef unsigned char __u8;
 typedef unsigned short __u16;
 typedef unsigned int __u32;
 typedef unsigned long long __u64;
+typedef short __s16;
 typedef int __s32;
 typedef long long __s64;
 
 #define SEC(name) __attribute__((section(name), used))
 #define __always_inline inline __attribute__((always_inline))
+
+/* Externs: symbols, variables and functions of the kernel, values of its configuration, and any that may be missing. */
+#define __ksym __attribute__((section(".ksyms")))
+#define __kconfig __attribute__((section(".kconfig")))
+#define __weak __attribute__((weak))
 
 /* Members of a map declaration in section ".maps". */
 #define __uint(name, value) int (*name)[value]
@@ -44,8 +50,11 @@ static long (*const bpf_get_current_comm)(void *buf, __u32 size) = (void *)16;
 static __u64 (*const bpf_get_current_task)(void) = (void *)35;
 static long (*const bpf_current_task_under_cgroup)(void *map, __u32 index) = (void *)37;
 static long (*const bpf_get_stack)(void *ctx, void *buf, __u32 size, __u64 flags) = (void *)67;
+static long (*const bpf_probe_read_user)(void *dst, __u32 size, const void *src) = (void *)112;
 static long (*const bpf_probe_read_kernel)(void *dst, __u32 size, const void *src) = (void *)113;
 static long (*const bpf_ringbuf_output)(void *ringbuf, void *data, __u64 size, __u64 flags) = (void *)130;
+static long (*const bpf_seq_write)(void *seq, const void *data, __u32 len) = (void *)127;
+static __u64 (*const bpf_get_attach_cookie)(void *ctx) = (void *)174;
 
 /* Reads one field of a kernel structure, wherever this kernel has it. */
 #define read_field(dst, base, field) \

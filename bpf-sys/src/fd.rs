@@ -73,13 +73,13 @@ fd_type! {
 }
 
 macro_rules! from_elsewhere {
-    ($($name:ident: $kind:literal;)*) => {
+    ($($name:ident: $($kind:literal),+;)*) => {
         $(
             /// Checks the kind of object.
             impl TryFrom<OwnedFd> for $name {
                 type Error = Error;
                 fn try_from(fd: OwnedFd) -> Result<Self> {
-                    expect_kind(&fd, $kind)?;
+                    expect_kind(&fd, &[$($kind),+])?;
                     Ok(Self(fd))
                 }
             }
@@ -89,7 +89,8 @@ macro_rules! from_elsewhere {
 
 from_elsewhere! {
     ProgFd: "bpf-prog";
-    LinkFd: "bpf_link";
+    // Of a new link, and of one opened by its pin or id.
+    LinkFd: "bpf_link", "bpf-link";
     BtfFd: "btf";
     PerfFd: "[perf_event]";
 }
@@ -105,16 +106,16 @@ impl From<OwnedFd> for TokenFd {
 ///
 /// The kernel finds the addresses of buffers at other offsets for other kinds (`bpf_*_info`, `ioctl`), so a descriptor's
 /// type is part of what keeps its calls sound. It is shown by `/proc/self/fd` (fs/anon_inodes.c).
-fn expect_kind(fd: &OwnedFd, kind: &'static str) -> Result<()> {
+fn expect_kind(fd: &OwnedFd, kinds: &[&'static str]) -> Result<()> {
     let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(|e| Error::Call {
         call: "readlink(/proc/self/fd)",
         errno: Errno::from_raw(e.raw_os_error().unwrap_or(0)),
     })?;
     let name = link.to_string_lossy();
-    if name.strip_prefix("anon_inode:").unwrap_or(&name) == kind {
+    if kinds.contains(&name.strip_prefix("anon_inode:").unwrap_or(&name)) {
         Ok(())
     } else {
-        Err(Error::WrongKind { expected: kind })
+        Err(Error::WrongKind { expected: kinds.first().unwrap_or(&"") })
     }
 }
 
@@ -240,7 +241,7 @@ impl MapFd {
 impl TryFrom<OwnedFd> for MapFd {
     type Error = Error;
     fn try_from(fd: OwnedFd) -> Result<Self> {
-        expect_kind(&fd, "bpf-map")?;
+        expect_kind(&fd, &["bpf-map"])?;
         Self::known_map(fd)
     }
 }

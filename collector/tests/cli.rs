@@ -379,3 +379,68 @@ fn an_object_is_inspected_without_a_kernel() {
     assert_eq!(no_object.status.code(), Some(1));
     assert_eq!(no_object.stdout.iter().filter(|&&b| b == b'\n').count(), 2, "one line for each");
 }
+
+/// A directory for pins, which goes with the test.
+struct Pins(PathBuf);
+
+impl Pins {
+    /// `None`, with the reason printed, where there is no BPF file system.
+    fn new(test: &str) -> Option<Self> {
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+        if !mounts.lines().any(|l| l.split(' ').skip(1).take(2).eq(["/sys/fs/bpf", "bpf"])) {
+            eprintln!("skip: {test}: no BPF file system is mounted at /sys/fs/bpf");
+            return None;
+        }
+        Some(Self(PathBuf::from(format!("/sys/fs/bpf/ebpf-otlp-{test}-{}", std::process::id()))))
+    }
+
+    fn names(&self) -> Vec<String> {
+        let folders = ["links", "maps", "programs"].iter().map(|f| self.0.join(f));
+        let entries = folders.filter_map(|f| std::fs::read_dir(f).ok()).flatten();
+        let names = entries.map(|e| e.unwrap().path().strip_prefix(&self.0).unwrap().display().to_string());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn programs_are_attached_and_pinned() {
+    const TEST: &str = "programs_are_attached_and_pinned";
+    let (true, Some(pins)) = (privileged(TEST), Pins::new(TEST)) else { return };
+    let object = concat!(env!("CARGO_MANIFEST_DIR"), "/../bpf-loader/tests/bpf/prebuilt/tracepoint.bpf.o");
+    let directory = pins.0.display().to_string();
+    let output = run(&["load", object, "--attach", "--pin", &directory, "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["programs"].as_array().unwrap().iter().all(|p| p["attached"] == true), "{report}");
+    let names = pins.names();
+    assert!(
+        names.contains(&"maps/_bss".into()) && names.contains(&"links/raw_tracepoint".into()),
+        "{names:?}"
+    );
+
+    // The command is gone; the program still runs: for nobody, as no process was named.
+    let link = bpf_loader::link::Link::from_pin(&pins.0.join("links/raw_tracepoint")).unwrap();
+    assert!(link.fd().is_some());
+
+    // The names are taken: nothing of the second is left, nothing of the first is gone.
+    let again = run(&["load", object, "--pin", &directory, "--json"]);
+    assert_eq!(again.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert!(report["pin_errors"][0].as_str().unwrap().contains("EEXIST"), "{report}");
+    assert_eq!(pins.names(), names);
+
+    // Attached for a while, with nothing left.
+    let start = Instant::now();
+    let output = run(&["load", object, "--attach", "--duration", "300ms"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(start.elapsed() >= Duration::from_millis(300));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("attached"));
+}

@@ -1,7 +1,7 @@
 //! Iterators: programs that walk over the kernel's objects when somebody reads.
 
-use bpf_sys::link::{IterTarget, LinkOptions, Target};
-use bpf_sys::{AttachType, Errno};
+use bpf_sys::link::{self, IterTarget, LinkOptions, Target};
+use bpf_sys::{AttachType, Errno, LinkDetail, LinkFd};
 
 use super::create;
 use crate::error::{Error, Result};
@@ -18,28 +18,34 @@ impl Program {
     /// kind. [`Error::Unsupported`]: control groups and tasks as targets.
     pub fn attach_iter(&self, target: Option<IterTarget<'_>>) -> Result<Link> {
         let options = target.map_or(LinkOptions::None, LinkOptions::Iter);
-        create(self, Target::None, AttachType::TRACE_ITER, options).map(Link::from_fd).map_err(|error| {
+        let unsupported = |error| {
             let (feature, min_kernel) = match target {
-                Some(IterTarget::Map(_)) => ("iterators over the elements of a map", (5, 9)),
+                Some(IterTarget::Map(_)) | None => ("iterators over the elements of a map", (5, 9)),
                 Some(_) => ("iterators over one task or control group", (6, 1)),
-                None => ("iterators", (5, 8)),
             };
-            // A kernel that does not know the target's fields finds bytes there that should be zero.
-            match error.errno() {
-                Some(Errno::E2BIG) => Error::Unsupported { feature, min_kernel, error },
-                Some(Errno::EINVAL) if !self.has_links_over(target) => {
-                    Error::Unsupported { feature, min_kernel, error }
-                }
-                _ => error.into(),
+            Error::Unsupported { feature, min_kernel, error }
+        };
+        match create(self, Target::None, AttachType::TRACE_ITER, options) {
+            Ok(link) if target.is_none_or(|target| heeds(&link, target)) => Ok(Link::from_fd(link)),
+            Ok(_) => {
+                Err(unsupported(bpf_sys::Error::Call { call: "bpf(BPF_LINK_CREATE)", errno: Errno::EINVAL }))
             }
-        })
-    }
-
-    /// Before Linux 6.1, `union bpf_iter_link_info` had only a map in it, and `iter_info_len` could not say more.
-    fn has_links_over(&self, target: Option<IterTarget<'_>>) -> bool {
-        match target {
-            None | Some(IterTarget::Map(_)) => true,
-            Some(_) => super::linux_at_least((6, 1)),
+            // A kernel that does not know the target's fields finds bytes there that should be zero.
+            Err(e) if e.errno() == Some(Errno::E2BIG) && target.is_some() => Err(unsupported(e)),
+            Err(e) => Err(e.into()),
         }
+    }
+}
+
+/// Has the kernel taken the target to heart? Before Linux 6.1, the first field of any target was a map's descriptor to it,
+/// which iterators over anything else ignore.
+fn heeds(link: &LinkFd, target: IterTarget<'_>) -> bool {
+    let Ok(info) = link::info(link) else { return false };
+    let LinkDetail::Iter(iter) = info.detail() else { return false };
+    match target {
+        IterTarget::Task { tid, pid } => iter.id == u64::from(tid) | u64::from(pid) << 32,
+        IterTarget::TaskPidFd(_) => iter.id != 0,
+        IterTarget::Cgroup { order, .. } | IterTarget::CgroupId { order, .. } => iter.order == order,
+        _ => true,
     }
 }

@@ -56,7 +56,8 @@ pub use bpf_sys::netlink::{
 impl Program {
     /// Attaches the program to what its section's name says, where that is all there is to say: `kprobe/FUNCTION+OFFSET`,
     /// `ksyscall/NAME`, `kprobe.multi/PATTERN`, `uprobe/PATH:FUNCTION+OFFSET`, `tracepoint/CATEGORY/NAME`,
-    /// `raw_tracepoint/NAME`, `fentry/FUNCTION`, `lsm/HOOK`, `iter/KIND` and their relatives. Programs of kind `usdt` are
+    /// `raw_tracepoint/NAME`, `fentry/FUNCTION`, `lsm/HOOK`, `iter/KIND` and their relatives; `freplace`, to what it was
+    /// loaded for. Programs of kind `usdt` are
     /// attached by [`Usdt::attach_by_section`](usdt::Usdt::attach_by_section), as they share maps.
     ///
     /// # Errors
@@ -97,6 +98,7 @@ impl Program {
             "tp_btf" | "fentry" | "fentry.s" | "fexit" | "fexit.s" | "fmod_ret" | "fmod_ret.s" | "lsm"
             | "lsm.s" => self.attach_tracing(),
             "iter" | "iter.s" => self.attach_iter(None),
+            "freplace" => self.attach_freplace(),
             _ => Err(Error::NoAutoAttach { section: self.section.clone() }),
         }
     }
@@ -127,11 +129,4 @@ pub(crate) fn with_memlock<T>(mut call: impl FnMut() -> bpf_sys::Result<T>) -> b
 fn first_cpu() -> u32 {
     let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
     online.split(|c: char| !c.is_ascii_digit()).next().and_then(|cpu| cpu.parse().ok()).unwrap_or(0)
-}
-
-/// Is the running kernel this version or a later one? For the rare difference that no call shows.
-fn linux_at_least(version: (u32, u32)) -> bool {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= version
 }

@@ -1,9 +1,10 @@
-//! Filling in what the compiler leaves out of data sections.
+//! Filling in what the compiler leaves out of data sections, and what only the symbol table knows.
 //!
 //! clang writes 0 for the size of a section and for the offsets of its global variables, and lists them in no order; the
 //! kernel wants all three right. A static linker has already done it for objects that went through one.
 
 use super::edit::Edit;
+use super::encode::info;
 use super::types::HEADER_LEN;
 use super::{Btf, Kind, Linkage};
 use crate::Error;
@@ -17,10 +18,11 @@ pub struct Symbol {
     pub hidden: bool,
 }
 
-/// A copy of `btf` whose data sections have sizes, variables' offsets, and variables in the order of their offsets.
+/// A copy of `btf` whose data sections have sizes, variables' offsets, and variables in the order of their offsets, and whose
+/// hidden functions are static: the verifier checks those where they are called, global ones alone and for any arguments.
 ///
 /// `size_of` answers a section's size in bytes by its name, `symbol_of` a global variable's symbol by the names of
-/// section and variable. `.ksyms` and `.kconfig`, whose variables are defined elsewhere, are filled only as far as both
+/// section and variable, `is_hidden` whether a function is of hidden or internal visibility. `.ksyms` and `.kconfig`, whose variables are defined elsewhere, are filled only as far as both
 /// answer.
 ///
 /// # Errors
@@ -31,12 +33,16 @@ pub fn fill(
     btf: &Btf<'_>,
     size_of: impl Fn(&str) -> Option<u32>,
     symbol_of: impl Fn(&str, &str) -> Option<Symbol>,
+    is_hidden: impl Fn(&[u8]) -> bool,
 ) -> Result<Vec<u8>, Error> {
     let mut edit = Edit::new(btf)?;
     let mut types = btf.types();
     loop {
         let at = types.at;
         let Some(ty) = types.next() else { break };
+        if ty.func_linkage() == Some(Linkage::Global) && is_hidden(ty.name_bytes()?) {
+            edit.set(at + 4, info(Kind::Func, Linkage::Static.number(), false));
+        }
         if ty.kind() != Kind::Datasec {
             continue;
         }

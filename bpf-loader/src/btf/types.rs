@@ -338,7 +338,7 @@ impl<'b> Type<'b> {
     }
 
     /// The strings from its name on: a look at the first byte costs no search for the end.
-    pub(super) fn name_tail(&self) -> &'b [u8] {
+    pub(crate) fn name_tail(&self) -> &'b [u8] {
         self.btf.string_tail(self.name)
     }
 

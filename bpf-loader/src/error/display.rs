@@ -189,9 +189,9 @@ impl fmt::Display for Error {
             Self::MapWalk { steps } => {
                 write!(f, "keys are deleted so fast that a walk has not ended after {steps} keys")
             }
-            Self::InnerMap { map, inner, inner_type, error } => write!(
+            Self::InnerMap { map, inner_type, error } => write!(
                 f,
-                "map {map} does not take map {inner} ({inner_type}), whose type, sizes or flags are not those of its inner maps: {error}"
+                "map {map} does not take this {inner_type}, whose type, sizes or flags are not those of its inner maps: {error}"
             ),
             Self::MapReuse { map, pin, what, expected, found } => {
                 write!(f, "map {map}: the existing map")?;
@@ -200,7 +200,7 @@ impl fmt::Display for Error {
                 }
                 write!(f, " has {what} {found}, not {expected}")
             }
-            Self::MapPin { map, path, error } => write!(f, "map {map}, pin {}: {error}", path.display()),
+            Self::MapPin { path, error } => write!(f, "map pin {}: {error}", path.display()),
             Self::OtherMapPinned { map, path, found } => {
                 write!(f, "map {map} is not pinned at {}, but the map with id {found}", path.display())
             }

@@ -60,6 +60,15 @@ impl Loaded {
             struct_ops: self.struct_ops,
         })
     }
+
+    /// What of it is there, without what failed.
+    pub fn into_partial_object(self) -> Object {
+        Object {
+            maps: self.maps.into_iter().filter_map(|(_, map)| map.ok()).collect(),
+            programs: self.programs.into_iter().filter_map(|(_, program)| program.ok()).collect(),
+            struct_ops: self.struct_ops,
+        }
+    }
 }
 
 impl Object {
@@ -146,7 +155,7 @@ impl LoadPlan<'_> {
         let maps = self
             .maps
             .iter()
-            .map(|(idx, spec)| (spec.name.to_string(), loader.any_map(*idx, spec)))
+            .map(|(idx, spec)| (spec.name.to_string(), loader.any_map(*idx, spec, btf_error.as_ref())))
             .collect::<Vec<_>>();
         for (idx, map) in self.maps.iter().map(|(idx, _)| idx).zip(&maps) {
             if let (_, Ok(map)) = map {

@@ -25,7 +25,9 @@ impl<K: Kernel> Loader<'_, '_, K> {
             AttachTo::Module(name) => Some(self.module(name).map_err(in_program)?.as_fd()),
             AttachTo::Program(program) => Some(program.fd().as_fd()),
         };
-        let btf = if code.func_info.is_empty() { None } else { self.btf.as_ref() };
+        // Neither records without BTF nor BTF without records.
+        let btf = self.btf.as_ref().filter(|_| !code.func_info.is_empty());
+        let records = |bytes| if btf.is_some() { bytes } else { &[][..] };
         let load = ProgLoad {
             prog_type: code.kind.prog_type,
             insns: &insns,
@@ -35,8 +37,8 @@ impl<K: Kernel> Loader<'_, '_, K> {
             name: ObjName::new(plan.name),
             expected_attach_type: code.attach.attach_type,
             btf: btf.map(AsFd::as_fd),
-            func_info: ExtRecords { bytes: &code.func_info, record_size: 8 },
-            line_info: ExtRecords { bytes: &code.line_info, record_size: 16 },
+            func_info: ExtRecords { bytes: records(&code.func_info), record_size: 8 },
+            line_info: ExtRecords { bytes: records(&code.line_info), record_size: 16 },
             attach_btf_id: code.attach.btf_id.0,
             attach_to,
             fd_array: &fd_array,

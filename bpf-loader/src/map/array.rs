@@ -55,7 +55,7 @@ impl<V: Pod> Array<V> {
 
     /// The elements in order with their indices, many at a time; where the kernel has no batches for the map, one by one.
     pub fn batches(&self, size: usize) -> Batches<'_, u32, V> {
-        Batches::new(&self.0, size, false)
+        Batches::new(&self.0.fd, 1, size, false)
     }
 
     /// Sets many elements.

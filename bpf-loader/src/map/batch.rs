@@ -1,7 +1,7 @@
 //! Many elements in a call (Linux 5.6), or one by one where the kernel or the type of map has no batches.
 
 use bpf_sys::map::{self, BatchCursor, BatchRead};
-use bpf_sys::{Errno, Error as SysError};
+use bpf_sys::{Errno, Error as SysError, MapFd};
 use zerocopy::IntoBytes;
 
 use super::typed::Table;
@@ -13,10 +13,12 @@ use crate::error::Result;
 /// Elements that programs add or remove meanwhile may or may not appear.
 #[derive(Debug)]
 pub struct Batches<'m, K, V> {
-    table: &'m Table<K, V>,
+    fd: &'m MapFd,
     cursor: BatchCursor,
     keys: Vec<K>,
+    /// `stride` for each key.
     values: Vec<V>,
+    stride: usize,
     delete: bool,
     started: bool,
     /// The walk where there are no batches.
@@ -24,14 +26,15 @@ pub struct Batches<'m, K, V> {
 }
 
 impl<'m, K: Pod, V: Pod> Batches<'m, K, V> {
-    /// `size` elements at a time, at most the map's capacity.
-    pub(super) fn new(table: &'m Table<K, V>, size: usize, delete: bool) -> Self {
-        let size = size.clamp(1, capacity(table));
+    /// `size` elements at a time, at most the map's capacity. The value of each is `stride` of `V`.
+    pub(super) fn new(fd: &'m MapFd, stride: usize, size: usize, delete: bool) -> Self {
+        let size = size.clamp(1, capacity(fd));
         Self {
-            cursor: BatchCursor::new(&table.fd),
+            fd,
+            cursor: BatchCursor::new(fd),
             keys: vec![K::new_zeroed(); size],
-            values: vec![V::new_zeroed(); size],
-            table,
+            values: vec![V::new_zeroed(); size * stride],
+            stride,
             delete,
             started: false,
             one_by_one: None,
@@ -47,8 +50,8 @@ impl<'m, K: Pod, V: Pod> Batches<'m, K, V> {
     #[expect(clippy::should_implement_trait, reason = "lends from the walk, which an Iterator cannot")]
     pub fn next(&mut self) -> Result<Option<(&[K], &[V])>> {
         let count = loop {
-            if let Some(keys) = &mut self.one_by_one {
-                break one_by_one(self.table, keys, &mut self.keys, &mut self.values, self.delete)?;
+            if self.one_by_one.is_some() {
+                break self.read_one_by_one()?;
             }
             match self.read() {
                 Ok(BatchRead { count: 0, end: false }) => {}
@@ -57,56 +60,50 @@ impl<'m, K: Pod, V: Pod> Batches<'m, K, V> {
                     break read.count as usize;
                 }
                 Err(error) if !self.started && has_no_batches(error) => {
-                    self.one_by_one = Some(self.table.keys());
+                    self.one_by_one = Some(Keys::new(self.fd));
                 }
-                Err(error)
-                    if error.errno() == Some(Errno::ENOSPC) && self.keys.len() < capacity(self.table) =>
-                {
-                    let size = (self.keys.len() * 2).min(capacity(self.table));
+                Err(error) if error.errno() == Some(Errno::ENOSPC) && self.keys.len() < capacity(self.fd) => {
+                    let size = (self.keys.len() * 2).min(capacity(self.fd));
                     self.keys.resize(size, K::new_zeroed());
-                    self.values.resize(size, V::new_zeroed());
+                    self.values.resize(size * self.stride, V::new_zeroed());
                 }
                 Err(error) => return Err(error.into()),
             }
         };
-        let elements = self.keys.get(..count).zip(self.values.get(..count));
+        let elements = self.keys.get(..count).zip(self.values.get(..count * self.stride));
         Ok(elements.filter(|_| count > 0))
     }
 
     fn read(&mut self) -> bpf_sys::Result<BatchRead> {
         let read = if self.delete { map::lookup_and_delete_batch } else { map::lookup_batch };
         let (keys, values) = (self.keys.as_mut_slice(), self.values.as_mut_slice());
-        read(&self.table.fd, &mut self.cursor, keys.as_mut_bytes(), values.as_mut_bytes(), 0)
+        read(self.fd, &mut self.cursor, keys.as_mut_bytes(), values.as_mut_bytes(), 0)
     }
-}
 
-fn capacity<K, V>(table: &Table<K, V>) -> usize {
-    table.fd.max_entries().max(1) as usize
-}
-
-/// Fills the buffers from single lookups; says how far.
-fn one_by_one<K: Pod, V: Pod>(
-    table: &Table<K, V>,
-    walk: &mut Keys<'_, K>,
-    keys: &mut [K],
-    values: &mut [V],
-    delete: bool,
-) -> Result<usize> {
-    let mut count = 0;
-    for (to_key, to_value) in keys.iter_mut().zip(values) {
-        let (key, value) = loop {
-            let Some(key) = walk.next().transpose()? else { return Ok(count) };
-            if let Some(value) = table.get(&key, 0)? {
-                break (key, value);
+    /// Fills the buffers from single lookups; says how far.
+    fn read_one_by_one(&mut self) -> Result<usize> {
+        let Some(walk) = &mut self.one_by_one else { return Ok(0) };
+        let mut count = 0;
+        let places = self.keys.iter_mut().zip(self.values.chunks_exact_mut(self.stride.max(1)));
+        for (to_key, to_value) in places {
+            let key = loop {
+                let Some(key) = walk.next().transpose()? else { return Ok(count) };
+                if map::lookup(self.fd, key.as_bytes(), to_value.as_mut_bytes(), 0)? {
+                    break key;
+                }
+            };
+            if self.delete {
+                map::delete(self.fd, key.as_bytes())?;
             }
-        };
-        if delete {
-            table.delete(&key)?;
+            *to_key = key;
+            count += 1;
         }
-        (*to_key, *to_value) = (key, value);
-        count += 1;
+        Ok(count)
     }
-    Ok(count)
+}
+
+fn capacity(fd: &MapFd) -> usize {
+    fd.max_entries().max(1) as usize
 }
 
 /// The command is unknown, or the type of map has no batches of this kind.
@@ -130,18 +127,15 @@ pub(super) fn update<K: Pod, V: Pod>(
 }
 
 pub(super) fn delete<K: Pod, V: Pod>(table: &Table<K, V>, keys: &[K]) -> Result<()> {
-    let missing = SysError::Call { call: "bpf(BPF_MAP_DELETE_ELEM)", errno: Errno::ENOENT };
     match map::delete_batch(&table.fd, keys.as_bytes(), 0) {
-        Err(error) if has_no_batches(error) => {
-            each(
-                keys.iter(),
-                |key| {
-                    if map::delete(&table.fd, key.as_bytes())? { Ok(()) } else { Err(missing) }
-                },
-            )
-        }
+        Err(error) if has_no_batches(error) => delete_each(&table.fd, keys),
         other => Ok(other?),
     }
+}
+
+fn delete_each<K: Pod>(fd: &MapFd, keys: &[K]) -> Result<()> {
+    let missing = SysError::Call { call: "bpf(BPF_MAP_DELETE_ELEM)", errno: Errno::ENOENT };
+    each(keys.iter(), |key| if map::delete(fd, key.as_bytes())? { Ok(()) } else { Err(missing) })
 }
 
 /// Calls for each, and tells an error's place as a batch does.
@@ -153,4 +147,59 @@ fn each<T>(of: impl Iterator<Item = T>, mut call: impl FnMut(T) -> bpf_sys::Resu
         })?;
     }
     Ok(())
+}
+
+/// What a kernel without batches does, on one that has them. Needs CAP_BPF.
+#[cfg(test)]
+mod tests {
+    use bpf_sys::MapType;
+    use bpf_sys::map::MapCreate;
+
+    use super::*;
+    use crate::error::Error;
+
+    fn hash_of_ten() -> Option<MapFd> {
+        let map_type = MapType::HASH;
+        let hash = MapCreate { map_type, key_size: 4, value_size: 8, max_entries: 10, ..Default::default() };
+        match map::create(&hash) {
+            Ok(fd) => {
+                for key in 0..10u32 {
+                    map::update(&fd, &key.to_ne_bytes(), &u64::from(key * 3).to_ne_bytes(), 0).unwrap();
+                }
+                Some(fd)
+            }
+            Err(e) if e.errno() == Some(Errno::EPERM) => {
+                eprintln!("SKIP needs CAP_BPF");
+                None
+            }
+            Err(e) => panic!("{e}"),
+        }
+    }
+
+    #[test]
+    fn one_by_one_finds_what_a_batch_finds() {
+        let Some(fd) = hash_of_ten() else { return };
+        for delete in [false, true] {
+            let mut batches = Batches::<u32, u64>::new(&fd, 1, 4, delete);
+            batches.one_by_one = Some(Keys::new(&fd));
+            let (mut found, mut sizes) = (Vec::new(), Vec::new());
+            while let Some((keys, values)) = batches.next().unwrap() {
+                sizes.push(keys.len());
+                found.extend(keys.iter().copied().zip(values.iter().copied()));
+            }
+            found.sort_unstable();
+            assert_eq!(sizes, [4, 4, 2]);
+            assert!(found.into_iter().eq((0..10).map(|key| (key, u64::from(key) * 3))));
+        }
+        assert_eq!(Keys::<u32>::new(&fd).count(), 0, "all were deleted");
+    }
+
+    #[test]
+    fn an_error_in_the_middle_has_its_place() {
+        let Some(fd) = hash_of_ten() else { return };
+        let error = delete_each(&fd, &[1u32, 2, 2, 3]).unwrap_err();
+        let Error::Kernel(SysError::Batch { errno: Errno::ENOENT, done: 2, .. }) = error else {
+            panic!("{error}");
+        };
+    }
 }

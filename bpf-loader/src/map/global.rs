@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::marker::PhantomData;
 
-use bpf_sys::MapFd;
 use bpf_sys::shared::SharedMapping;
 
 use super::{Map, Pod};
@@ -55,88 +54,48 @@ impl<'a> ObjectSpec<'a> {
     }
 }
 
-/// A global variable of a loaded object, in mapped memory where the kernel allows it, else by calls.
+/// A global variable of a loaded object, in mapped memory.
 ///
 /// An aligned variable no wider than a pointer is read and written whole; of a wider one, a program's write may be seen in
-/// part. Without mapped memory a write replaces the whole section, so it is for variables that no program writes at that time.
+/// part.
 #[derive(Debug)]
 pub struct Global<V> {
-    section: Section,
+    section: SharedMapping,
     offset: usize,
     name: String,
     types: PhantomData<fn() -> V>,
 }
 
-#[derive(Debug)]
-enum Section {
-    Mapped(SharedMapping),
-    Called(MapFd),
-}
-
 impl<V: Pod> Global<V> {
-    /// Writing needs a section that is not frozen, as `.rodata` is from loading on.
     fn new(map: &Map, variable: &Variable) -> Result<Self> {
         if variable.size as usize != size_of::<V>() {
             let size = u64::from(variable.size);
             return Err(Error::VariableSize { name: variable.name.clone(), size, given: size_of::<V>() });
         }
         // A frozen section cannot be mapped writable.
-        let mapping = SharedMapping::array(&map.fd, true).or_else(|_| SharedMapping::array(&map.fd, false));
-        let section = match mapping {
-            Ok(mapping) => Section::Mapped(mapping),
-            Err(_) => Section::Called(map.try_clone_fd()?),
-        };
+        let section =
+            SharedMapping::array(&map.fd, true).or_else(|_| SharedMapping::array(&map.fd, false))?;
         let (offset, name) = (variable.offset as usize, variable.name.clone());
         Ok(Self { section, offset, name, types: PhantomData })
     }
 
     /// Its value.
-    ///
-    /// # Errors
-    ///
-    /// `EPERM`: the map's descriptor may not read.
-    pub fn get(&self) -> Result<V> {
+    pub fn get(&self) -> V {
         let mut value = V::new_zeroed();
-        let inside = match &self.section {
-            Section::Mapped(memory) => memory.copy_out(self.offset, value.as_mut_bytes()),
-            Section::Called(map) => {
-                let bytes = read(map)?;
-                let place = bytes.get(self.offset..).and_then(|rest| rest.get(..size_of::<V>()));
-                place.map(|place| value.as_mut_bytes().copy_from_slice(place))
-            }
-        };
-        inside.map(|()| value).ok_or(OUTSIDE)
+        // It is inside, as was checked when the object was planned.
+        let _ = self.section.copy_out(self.offset, value.as_mut_bytes());
+        value
     }
 
     /// Sets its value.
     ///
     /// # Errors
     ///
-    /// [`Error::ReadOnlyVariable`]: its section is frozen, as `.rodata` is. `EPERM`: the same, without mapped memory.
+    /// [`Error::ReadOnlyVariable`]: its section is frozen, as `.rodata` is.
     pub fn set(&self, value: &V) -> Result<()> {
-        match &self.section {
-            Section::Mapped(memory) => memory
-                .copy_in(self.offset, value.as_bytes())
-                .ok_or_else(|| Error::ReadOnlyVariable { name: self.name.clone() }),
-            Section::Called(map) => {
-                let mut bytes = read(map)?;
-                let place = bytes.get_mut(self.offset..).and_then(|rest| rest.get_mut(..size_of::<V>()));
-                place.ok_or(OUTSIDE)?.copy_from_slice(value.as_bytes());
-                Ok(bpf_sys::map::update(map, &FIRST, &bytes, 0)?)
-            }
-        }
+        let done = self.section.copy_in(self.offset, value.as_bytes());
+        done.ok_or_else(|| Error::ReadOnlyVariable { name: self.name.clone() })
     }
-}
-
-/// Variables are checked against their section when an object is parsed.
-const OUTSIDE: Error = Error::Internal("a variable outside its section");
-/// A data section is the only element of its map.
-const FIRST: [u8; 4] = [0; 4];
-
-fn read(map: &MapFd) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; map.value_size()];
-    bpf_sys::map::lookup(map, &FIRST, &mut bytes, 0)?;
-    Ok(bytes)
 }
 
 impl Map {
@@ -144,7 +103,8 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchVariable`]; [`Error::VariableSize`]: it is not as long as `V`.
+    /// [`Error::NoSuchVariable`]; [`Error::VariableSize`]: it is not as long as `V`. `EPERM`: the map's descriptor may not
+    /// read.
     pub fn global<V: Pod>(&self, name: &str) -> Result<Global<V>> {
         let variable = self.variables.iter().find(|v| v.name == name);
         Global::new(self, variable.ok_or_else(|| Error::NoSuchVariable { name: name.into() })?)

@@ -74,12 +74,12 @@ impl<K: Pod, V: Pod> Hash<K, V> {
 
     /// The elements, many at a time; where the kernel has no batches for the map, one by one.
     pub fn batches(&self, size: usize) -> Batches<'_, K, V> {
-        Batches::new(&self.0, size, false)
+        Batches::new(&self.0.fd, 1, size, false)
     }
 
     /// As [`batches`](Self::batches), and removes the elements.
     pub fn take_batches(&self, size: usize) -> Batches<'_, K, V> {
-        Batches::new(&self.0, size, true)
+        Batches::new(&self.0.fd, 1, size, true)
     }
 
     /// Sets the values of many keys.

@@ -5,7 +5,7 @@
 //!
 //! | handle | maps |
 //! |---|---|
-//! | [`Hash`], [`PerCpuHash`] | hash tables, LRU too; control group storage of before Linux 6.2 |
+//! | [`Hash`](struct@Hash), [`PerCpuHash`] | hash tables, LRU too; control group storage of before Linux 6.2 |
 //! | [`Array`], [`PerCpuArray`], [`MappedArray`] | arrays, by call or in mapped memory |
 //! | [`Global`] | variables of data sections |
 //! | [`LpmTrie`] | longest prefix match |
@@ -55,7 +55,7 @@ pub use hash::Hash;
 pub use keys::Keys;
 pub use lpm::{LpmTrie, Prefixes};
 pub use of_fds::{CgroupArray, MapOfMaps, ProgramArray, SocketMap};
-pub use per_cpu::{PerCpuArray, PerCpuHash, PerCpuValues};
+pub use per_cpu::{PerCpuArray, PerCpuBatches, PerCpuHash, PerCpuValues};
 pub use queue::Queue;
 pub use redirect::{CpuMap, DevMap};
 pub use stack::{BuildIdFrame, StackTraces};

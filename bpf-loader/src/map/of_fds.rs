@@ -111,12 +111,9 @@ impl<K: Pod> MapOfMaps<K> {
     /// end. `EEXIST`, `ENOENT`: against `flags`.
     pub fn set(&self, key: &K, inner: &Map, flags: u64) -> Result<()> {
         self.table.set(key, &(inner.fd.as_raw_fd() as u32), flags).map_err(|error| match error {
-            Error::Kernel(error) if error.errno() == Some(Errno::EINVAL) => Error::InnerMap {
-                map: self.name.clone(),
-                inner: inner.name.clone(),
-                inner_type: inner.map_type(),
-                error,
-            },
+            Error::Kernel(error) if error.errno() == Some(Errno::EINVAL) => {
+                Error::InnerMap { map: self.name.clone(), inner_type: inner.map_type(), error }
+            }
             other => other,
         })
     }
@@ -186,7 +183,7 @@ impl<K: Pod> SocketMap<K> {
     /// # Errors
     ///
     /// `EOPNOTSUPP`, `EINVAL`: a kind or state of socket that the map does not take (a `SOCKMAP` takes TCP sockets that are
-    /// connected or listen, for example). `E2BIG`: full, or past the end. `EEXIST`, `ENOENT`: against `flags`.
+    /// connected or listen, for example). `ENOBUFS`: an XDP socket without a receive ring (on Linux 7.2). `E2BIG`: full, or past the end. `EEXIST`, `ENOENT`: against `flags`.
     pub fn set(&self, key: &K, socket: impl AsFd, flags: u64) -> Result<()> {
         let fd = socket.as_fd().as_raw_fd() as u32;
         match &self.wide {

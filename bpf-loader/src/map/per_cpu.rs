@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use bpf_sys::{MapFd, MapType, map};
 use zerocopy::IntoBytes;
 
+use super::batch::Batches;
 use super::typed::{check_size, check_type};
 use super::{Keys, Map, Pod};
 use crate::error::Result;
@@ -46,9 +47,42 @@ impl<V: Pod> PerCpuValues<V> {
 
     /// The values in the order of the CPUs.
     pub fn iter(&self) -> impl Iterator<Item = V> + '_ {
-        self.words
-            .chunks_exact(Self::WORDS.max(1))
-            .filter_map(|slot| V::read_from_prefix(slot.as_bytes()).ok().map(|(value, _)| value))
+        values_of(&self.words)
+    }
+}
+
+/// The values of the CPUs, from the words of one key.
+fn values_of<V: Pod>(words: &[u64]) -> impl Iterator<Item = V> + '_ {
+    words
+        .chunks_exact(PerCpuValues::<V>::WORDS.max(1))
+        .filter_map(|slot| V::read_from_prefix(slot.as_bytes()).ok().map(|(value, _)| value))
+}
+
+/// A walk over the elements of a map with values for each CPU, many at a time. As [`Batches`].
+#[derive(Debug)]
+pub struct PerCpuBatches<'m, K, V> {
+    batches: Batches<'m, K, u64>,
+    stride: usize,
+    types: PhantomData<fn() -> V>,
+}
+
+impl<'m, K: Pod, V: Pod> PerCpuBatches<'m, K, V> {
+    fn new(map: &'m PerCpu<K, V>, size: usize, delete: bool) -> Result<Self> {
+        let stride = map.fd.value_len()? / size_of::<u64>();
+        Ok(Self { batches: Batches::new(&map.fd, stride, size, delete), stride, types: PhantomData })
+    }
+
+    /// The next keys, each with its values in the order of the CPUs; `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    #[expect(clippy::should_implement_trait, reason = "lends from the walk, which an Iterator cannot")]
+    pub fn next(&mut self) -> Result<Option<impl Iterator<Item = (K, impl Iterator<Item = V> + '_)> + '_>> {
+        let stride = self.stride.max(1);
+        Ok(self.batches.next()?.map(|(keys, words)| {
+            keys.iter().zip(words.chunks_exact(stride)).map(|(key, words)| (*key, values_of(words)))
+        }))
     }
 }
 
@@ -135,6 +169,24 @@ impl<K: Pod, V: Pod> PerCpuHash<K, V> {
         Ok(map::delete(&self.0.fd, key.as_bytes())?)
     }
 
+    /// The elements, many at a time; where the kernel has no batches for the map, one by one.
+    ///
+    /// # Errors
+    ///
+    /// [`bpf_sys::Error::PossibleCpus`].
+    pub fn batches(&self, size: usize) -> Result<PerCpuBatches<'_, K, V>> {
+        PerCpuBatches::new(&self.0, size, false)
+    }
+
+    /// As [`batches`](Self::batches), and removes the elements.
+    ///
+    /// # Errors
+    ///
+    /// [`bpf_sys::Error::PossibleCpus`].
+    pub fn take_batches(&self, size: usize) -> Result<PerCpuBatches<'_, K, V>> {
+        PerCpuBatches::new(&self.0, size, true)
+    }
+
     /// The keys.
     pub fn keys(&self) -> Keys<'_, K> {
         Keys::new(&self.0.fd)
@@ -171,6 +223,15 @@ impl<V: Pod> PerCpuArray<V> {
     /// As [`get`](Self::get).
     pub fn get_into(&self, index: u32, values: &mut PerCpuValues<V>) -> Result<bool> {
         self.0.get_into(&index, values)
+    }
+
+    /// The elements with their indices, many at a time (Linux 5.13); before, one by one.
+    ///
+    /// # Errors
+    ///
+    /// [`bpf_sys::Error::PossibleCpus`].
+    pub fn batches(&self, size: usize) -> Result<PerCpuBatches<'_, u32, V>> {
+        PerCpuBatches::new(&self.0, size, false)
     }
 
     /// Sets the values of an element.

@@ -1,16 +1,41 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Counts its runs, in one thread alone. */
-#include "helpers.h"
+/* Tracepoints of each kind, at system calls. */
+#include "one_thread.h"
 
-char LICENSE[] SEC("license") = "GPL";
+SEC("tracepoint/syscalls/sys_enter_getppid")
+int on_tracepoint(void *ctx)
+{
+	count();
+	return 0;
+}
 
-__u32 wanted;
-__u64 runs;
+SEC("tp")
+int on_tracepoint_cookie(void *ctx)
+{
+	return count_with_cookie(ctx);
+}
+
+/* Linux gives the registers and the number of the call; getppid has another number on each architecture. */
+__u64 number;
 
 SEC("raw_tp/sys_enter")
-int raw_tracepoint(void *ctx)
+int on_raw_tracepoint(__u64 *ctx)
 {
-	if ((__u32)bpf_get_current_pid_tgid() == wanted)
-		__sync_fetch_and_add(&runs, 1);
+	if (ctx[1] == number)
+		count();
+	return 0;
+}
+
+SEC("raw_tp")
+int on_raw_tracepoint_cookie(__u64 *ctx)
+{
+	return ctx[1] == number ? count_with_cookie(ctx) : 0;
+}
+
+SEC("tp_btf/sys_enter")
+int on_tracepoint_btf(__u64 *ctx)
+{
+	if (ctx[1] == number)
+		count();
 	return 0;
 }

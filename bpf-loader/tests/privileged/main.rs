@@ -2,16 +2,26 @@
 
 mod cgroups;
 mod devices;
+mod externs;
 mod freplace;
+mod iterators;
+mod kprobes;
+mod links;
 mod maps;
+mod module_functions;
 mod namespace;
 mod namespaces;
 mod routes;
 mod sockets;
 mod struct_ops;
+mod subject;
 mod test_runs;
 mod tokens;
 mod tracepoints;
+mod tracing;
+mod uprobes;
+#[cfg(target_arch = "x86_64")]
+mod usdt;
 
 use bpf_loader::kernel::RunningKernel;
 use bpf_loader::load::Object;
@@ -36,15 +46,6 @@ fn skip<T>(reason: &str) -> Option<T> {
 /// An object file at an address that parsers like: `include_bytes!` promises none.
 fn parse(bytes: &[u8]) -> ObjectSpec<'_> {
     ObjectSpec::parse(bytes).unwrap()
-}
-
-/// Loads everything of an object whose variable `wanted` is the calling thread; `None`, with the reason printed, without the
-/// right to.
-fn load(bytes: &[u8]) -> Option<Object> {
-    let mut spec = parse(bytes);
-    spec.set_global("wanted", &thread_id().to_ne_bytes()).unwrap();
-    let loaded = spec.plan(&RunningTarget::new()).unwrap().load(&RunningKernel::default()).unwrap();
-    permitted(loaded.into_object())
 }
 
 /// Loads what this kernel takes of an object; what it does not take must be of a later version. `None`, with the reason

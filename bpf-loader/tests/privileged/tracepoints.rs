@@ -1,18 +1,81 @@
 //! Tracepoints of all kinds.
 
-use crate::{load, permitted, read_global};
+use bpf_loader::Error;
+
+use crate::subject::{attached, call_getppid, fires, load, load_with};
+use crate::{kernel_has, permitted, skip};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/tracepoint.bpf.o");
 
+#[cfg(target_arch = "x86_64")]
+const GETPPID: u64 = 110;
+#[cfg(not(target_arch = "x86_64"))]
+const GETPPID: u64 = 173;
+
 #[test]
-fn a_raw_tracepoint_runs_until_its_link_is_dropped() {
-    let Some(object) = load(OBJECT) else { return };
-    let program = object.program("raw_tracepoint").unwrap();
-    let Some(link) = permitted(program.attach_raw_tracepoint("sys_enter")) else { return };
-    let before = read_global(OBJECT, &object, "runs");
-    let between = read_global(OBJECT, &object, "runs");
-    assert_ne!(between, before, "reading makes system calls");
-    drop(link);
-    let after = read_global(OBJECT, &object, "runs");
-    assert_eq!(read_global(OBJECT, &object, "runs"), after);
+fn a_tracepoint_fires() {
+    let Some(subject) = load(OBJECT, "on_tracepoint") else { return };
+    let Some(link) = permitted(subject.program().attach()) else { return };
+    assert_eq!(link.fd().is_some(), kernel_has((5, 15)), "a BPF link where the kernel has them");
+    fires(&subject, link, call_getppid);
+}
+
+#[test]
+fn a_tracepoint_has_a_cookie() {
+    if !kernel_has((5, 15)) {
+        let Some(subject) = load(OBJECT, "on_tracepoint") else { return };
+        attached(subject.program().attach_tracepoint("syscalls", "sys_enter_getppid", 77), (5, 15));
+        return;
+    }
+    let Some(subject) = load(OBJECT, "on_tracepoint_cookie") else { return };
+    let link = subject.program().attach_tracepoint("syscalls", "sys_enter_getppid", 77);
+    let Some(link) = permitted(link) else { return };
+    fires(&subject, link, call_getppid);
+    assert_eq!(subject.number("cookie"), 77);
+}
+
+#[test]
+fn a_raw_tracepoint_fires() {
+    let Some(subject) = load_with(OBJECT, "on_raw_tracepoint", &[("number", GETPPID)]) else { return };
+    let Some(link) = permitted(subject.program().attach()) else { return };
+    fires(&subject, link, call_getppid);
+}
+
+#[test]
+fn a_raw_tracepoint_has_a_cookie() {
+    if !kernel_has((6, 10)) {
+        let Some(subject) = load_with(OBJECT, "on_raw_tracepoint", &[("number", GETPPID)]) else { return };
+        attached(subject.program().attach_raw_tracepoint_with("sys_enter", 78), (6, 10));
+        return;
+    }
+    let Some(subject) = load_with(OBJECT, "on_raw_tracepoint_cookie", &[("number", GETPPID)]) else { return };
+    let Some(link) = permitted(subject.program().attach_raw_tracepoint_with("sys_enter", 78)) else { return };
+    fires(&subject, link, call_getppid);
+    assert_eq!(subject.number("cookie"), 78);
+}
+
+#[test]
+fn a_typed_tracepoint_fires() {
+    let Some(subject) = load_with(OBJECT, "on_tracepoint_btf", &[("number", GETPPID)]) else { return };
+    let Some(link) = permitted(subject.program().attach()) else { return };
+    fires(&subject, link, call_getppid);
+}
+
+#[test]
+fn tracepoints_that_are_not_there_are_named() {
+    let Some(subject) = load(OBJECT, "on_tracepoint") else { return };
+    match subject.program().attach_tracepoint("syscalls", "sys_enter_nothing", 0) {
+        Err(Error::NoSuchTarget { name }) => assert!(name.contains("syscalls/sys_enter_nothing")),
+        Err(Error::File { path, reason }) => {
+            skip::<()>(&format!("{}: {reason}", path.display()));
+        }
+        other => panic!("{other:?}"),
+    }
+    let Some(subject) = load(OBJECT, "on_raw_tracepoint") else { return };
+    let e = subject.program().attach_raw_tracepoint("nothing").unwrap_err();
+    assert_eq!(e, Error::NoSuchTarget { name: "tracepoint nothing".into() });
+    if kernel_has((5, 15)) {
+        let Some(subject) = load(OBJECT, "on_tracepoint_cookie") else { return };
+        assert_eq!(subject.program().attach().unwrap_err(), Error::NoAutoAttach { section: "tp".into() });
+    }
 }

@@ -59,7 +59,7 @@ pub fn btf(data: &[u8]) {
     }
     let symbol =
         |_: &str, name: &str| Some(Symbol { offset: name.len() as u32, hidden: name.len() % 2 == 0 });
-    if let Ok(out) = datasec::fill(&btf, |name| Some(name.len() as u32), symbol) {
+    if let Ok(out) = datasec::fill(&btf, |name| Some(name.len() as u32), symbol, |_| false) {
         read_all(&Btf::parse(out).expect("what was written can be read"));
     }
 }

@@ -38,6 +38,10 @@ pub struct Load {
     pub objects: Vec<PathBuf>,
     pub json: bool,
     pub per_program: bool,
+    pub attach: bool,
+    /// With `attach`: `None` until interrupted.
+    pub duration: Option<Duration>,
+    pub pin: Option<PathBuf>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -87,11 +91,15 @@ Exits 0 if `profile` can run, 1 if not.
 ";
 
 const HELP_LOAD: &str = "\
-Usage: ebpf-otlp load OBJECT... [--json] [--per-program]
+Usage: ebpf-otlp load OBJECT... [OPTIONS]
 
 Loads every program and map of each object into the kernel, and lets go of them again.
 
   --per-program     load each program alone, so that one failure does not hide another
+  --attach          attach each program where its section says, and each struct_ops map, until interrupted
+  --duration D      with --attach: how long, as 10s, 500ms, 2m
+  --pin DIR         pin maps, programs and links in a BPF file system, as DIR/maps/NAME, DIR/programs/NAME,
+                    DIR/links/NAME, where they stay; maps declared as pinned are reused if they are there
   --json            one line of JSON an object
 ";
 
@@ -141,11 +149,21 @@ fn check(parser: &mut lexopt::Parser) -> Result<Command, String> {
 }
 
 fn load(parser: &mut lexopt::Parser) -> Result<Command, String> {
-    let mut load = Load { objects: Vec::new(), json: false, per_program: false };
+    let mut load = Load {
+        objects: Vec::new(),
+        json: false,
+        per_program: false,
+        attach: false,
+        duration: None,
+        pin: None,
+    };
     while let Some(arg) = parser.next().map_err(text)? {
         match arg {
             Long("json") => load.json = true,
             Long("per-program") => load.per_program = true,
+            Long("attach") => load.attach = true,
+            Long("duration") => load.duration = Some(duration("--duration", parser)?),
+            Long("pin") => load.pin = Some(parser.value().map_err(text)?.into()),
             Short('h') | Long("help") => return Ok(Command::Help(HELP_LOAD)),
             Value(path) => load.objects.push(path.into()),
             other => return Err(text(other.unexpected())),
@@ -153,6 +171,15 @@ fn load(parser: &mut lexopt::Parser) -> Result<Command, String> {
     }
     if load.objects.is_empty() {
         return Err("name at least one object to load".into());
+    }
+    if load.per_program && (load.attach || load.pin.is_some()) {
+        return Err(
+            "--per-program lets go of each program before the next: it goes with neither --attach nor --pin"
+                .into(),
+        );
+    }
+    if load.duration.is_some() && !load.attach {
+        return Err("--duration says how long to stay attached: it needs --attach".into());
     }
     Ok(Command::Load(load))
 }

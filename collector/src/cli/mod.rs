@@ -11,6 +11,11 @@ mod summary_json;
 use std::error::Error;
 use std::io::{self, Write};
 
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+/// Signals by which people and service managers end a command.
+pub const SIGNALS_THAT_END: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
+
 /// What a command returns.
 pub type CliResult = Result<bool, Box<dyn Error>>;
 

@@ -16,16 +16,14 @@ use collector::output::terminal::{Style, terminal_width};
 use collector::output::{Format, OutputError, flamegraph, folded, summary, table};
 use collector::tracer::profile::{Counters, FIRST_FOREIGN_TOKEN, Session};
 use mio::{Interest, Token};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
 use super::args::Profile as Options;
 use super::send::{Sender, Sent, random_id};
 use super::summary_json;
-use super::{CliResult, is_broken_pipe, one_line};
+use super::{CliResult, SIGNALS_THAT_END, is_broken_pipe, one_line};
 
 const SIGNAL_TOKEN: Token = Token(FIRST_FOREIGN_TOKEN);
-const SIGNALS_THAT_END: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
 /// Most samples (by process, thread and stack) that outputs of a whole run hold; what comes then is counted as lost.
 const MAX_WHOLE: usize = 1 << 20;
 /// How often the progress line is drawn again.

@@ -92,12 +92,11 @@ impl<'a> Cursor<'a> {
 
     /// Takes a character, after blanks, if it comes next.
     fn take(&mut self, wanted: char) -> bool {
-        self.skip_blanks();
-        let there = self.rest().starts_with(wanted);
-        if there {
-            self.at += wanted.len_utf8();
+        match self.rest().trim_start().strip_prefix(wanted) {
+            Some(rest) => self.at = self.text.len() - rest.len(),
+            None => return false,
         }
-        there
+        true
     }
 
     fn expect(&mut self, wanted: char, reason: &'static str) -> Result<(), &'static str> {
@@ -130,8 +129,10 @@ impl<'a> Cursor<'a> {
         // Also written for what lies in memory, where it makes no difference.
         let float = self.take('f');
         self.expect('@', "no @ after the size")?;
+        self.skip_blanks();
+        let in_memory = self.rest().split_whitespace().next().unwrap_or_default().contains(['(', '[']);
         let place = match self.place(arch) {
-            Err(_) if float && !self.rest().starts_with(['(', '[']) => {
+            Err(_) if float && !in_memory => {
                 self.at += self.rest().find(char::is_whitespace).unwrap_or(self.rest().len());
                 Place::Unreadable
             }
@@ -161,8 +162,7 @@ impl<'a> Cursor<'a> {
             return Ok(Place::Deref { reg, offset });
         }
         let number = self.number();
-        if self.rest().starts_with('(') {
-            self.take('(');
+        if self.take('(') {
             return self.memory(arch, number.unwrap_or(0));
         }
         match number {

@@ -160,6 +160,13 @@ fn per_cpu_values() {
     assert!(read.iter().eq((0..cpus).map(|cpu| cpu as u64 + 5)));
     assert_eq!((read.get(cpus - 1), read.get(cpus)), (Some(cpus as u64 + 4), None));
     assert_eq!(array.get(0).unwrap().unwrap().iter().max(), Some(0));
+    let mut batches = array.batches(3).unwrap();
+    let mut all: Vec<(u32, u64)> = Vec::new();
+    while let Some(batch) = batches.next().unwrap() {
+        all.extend(batch.map(|(index, values)| (index, values.sum())));
+    }
+    let sum = values.iter().sum();
+    assert_eq!(all, [(0, 0), (1, 0), (2, sum), (3, 0), (4, 0), (5, 0), (6, 0), (7, 0)]);
     for map_type in [MapType::PERCPU_HASH, MapType::LRU_PERCPU_HASH] {
         let Some(map) = map_of(map_type) else { return };
         let hash = PerCpuHash::<u32, u64>::new(&map).unwrap();
@@ -167,7 +174,12 @@ fn per_cpu_values() {
         hash.set(&1, &values, BPF_NOEXIST).unwrap();
         assert!(hash.get(&1).unwrap().unwrap().iter().eq(values.iter()), "{map_type}");
         assert_eq!(hash.keys().collect::<Result<Vec<_>, _>>(), Ok(vec![1]));
-        assert_eq!((hash.delete(&1), hash.delete(&1)), (Ok(true), Ok(false)));
+        let mut taken = hash.take_batches(8).unwrap();
+        let batch: Vec<(u32, u64)> =
+            taken.next().unwrap().unwrap().map(|(key, values)| (key, values.sum())).collect();
+        assert_eq!(batch, [(1, sum)], "{map_type}");
+        assert!(taken.next().unwrap().is_none());
+        assert_eq!(hash.delete(&1), Ok(false));
     }
 }
 

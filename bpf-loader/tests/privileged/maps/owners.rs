@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 
 use bpf_loader::map::{CgroupArray, CpuMap, DevMap, MapOfMaps, SocketMap, Storage};
 use bpf_loader::{Error, map::Map};
-use bpf_sys::uapi::flags::{BPF_ANY, BPF_NOEXIST};
+use bpf_sys::uapi::flags::{BPF_ANY, BPF_EXIST, BPF_NOEXIST};
 use bpf_sys::{Errno, MapType};
 
 use super::{Mount, map_of};
@@ -41,7 +41,8 @@ fn task_storage() {
 #[test]
 fn inode_storage() {
     let Some(map) = map_of(MapType::INODE_STORAGE) else { return };
-    let lsm = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+    let Some(security) = Mount::new("securityfs", "security") else { return };
+    let lsm = std::fs::read_to_string(security.path().join("lsm")).unwrap();
     if !lsm.split(',').any(|name| name.trim() == "bpf") {
         return skip("inodes have no storage: the BPF LSM is not active").unwrap_or(());
     }
@@ -74,6 +75,33 @@ fn sockets() {
         sockets.set(&2, &stream, BPF_NOEXIST).unwrap();
         assert!(sockets.cookie(&2).unwrap().is_some_and(|cookie| cookie != 0), "{map_type}");
         assert_eq!((sockets.delete(&2), sockets.delete(&2)), (Ok(true), Ok(false)), "{map_type}");
+    }
+}
+
+#[test]
+fn sockets_that_programs_choose() {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let Some(map) = map_of(MapType::REUSEPORT_SOCKARRAY) else { return };
+    let udp = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None).unwrap();
+    sockopt::set_socket_reuseport(&udp, true).unwrap();
+    rustix::net::bind(&udp, &any).unwrap();
+    let sockets = SocketMap::<u32>::new(&map).unwrap();
+    sockets.set(&7, &udp, BPF_ANY).unwrap();
+    assert!(sockets.cookie(&7).unwrap().is_some_and(|cookie| cookie != 0));
+    assert_eq!((sockets.delete(&7), sockets.delete(&7)), (Ok(true), Ok(false)));
+
+    let Some(map) = map_of(MapType::XSKMAP) else { return };
+    let sockets = SocketMap::<u32>::new(&map).unwrap();
+    assert_eq!(sockets.set(&1, &udp, BPF_ANY).unwrap_err().errno(), Some(Errno::EOPNOTSUPP));
+    match socket_with(AddressFamily::XDP, SocketType::RAW, SocketFlags::CLOEXEC, None) {
+        Ok(xdp) => {
+            sockopt::set_xdp_rx_ring_size(&xdp, 64).unwrap();
+            sockets.set(&1, &xdp, BPF_NOEXIST).unwrap();
+            assert_eq!(sockets.set(&2, &xdp, BPF_EXIST).unwrap_err().errno(), Some(Errno::ENOENT));
+            assert_eq!(sockets.delete(&1), Ok(true));
+        }
+        Err(error) => skip(&format!("no AF_XDP sockets: {error}")).unwrap_or(()),
     }
 }
 

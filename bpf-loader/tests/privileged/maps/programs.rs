@@ -38,15 +38,15 @@ fn globals_before_and_after_loading() {
     let loaded = spec.plan(&RunningTarget::new()).unwrap().load(&RunningKernel::default()).unwrap();
     let Some(object) = permitted(loaded.into_object()) else { return };
     let (total, bytes) = (object.global::<u64>("total").unwrap(), object.global::<[u8; 3]>("bytes").unwrap());
-    assert_eq!(total.get(), Ok(100));
+    assert_eq!(total.get(), 100);
     bytes.set(&[1, 2, 8]).unwrap();
     run(&object, "use_maps", &mut []);
-    assert_eq!((total.get(), bytes.get()), (Ok(105), Ok([1, 9, 8])));
+    assert_eq!((total.get(), bytes.get()), (105, [1, 9, 8]));
     total.set(&1000).unwrap();
     run(&object, "use_maps", &mut []);
-    assert_eq!(total.get(), Ok(1005));
+    assert_eq!(total.get(), 1005);
     let step = object.global::<u32>("step").unwrap();
-    assert_eq!(step.get(), Ok(5));
+    assert_eq!(step.get(), 5);
     assert_eq!(step.set(&6), Err(Error::ReadOnlyVariable { name: "step".into() }));
     assert!(matches!(object.global::<u32>("total"), Err(Error::VariableSize { size: 8, given: 4, .. })));
     assert!(matches!(object.global::<u32>("totals"), Err(Error::NoSuchVariable { .. })));
@@ -69,7 +69,7 @@ fn maps_by_program() {
 
     run(&object, "use_maps", &mut []);
     run(&object, "use_maps", &mut []);
-    assert_eq!(object.global::<u32>("inner_value").unwrap().get(), Ok(42), "as found the second time");
+    assert_eq!(object.global::<u32>("inner_value").unwrap().get(), 42, "as found the second time");
     assert_eq!(values.get(0), Ok(Some(43)));
 
     let counts = PerCpuArray::<u32>::new(object.map("per_cpu").unwrap()).unwrap();
@@ -77,7 +77,7 @@ fn maps_by_program() {
     assert_eq!(counts.get(0).unwrap().unwrap().iter().sum::<u32>(), 0);
 
     let stacks = StackTraces::new(object.map("stacks").unwrap()).unwrap();
-    let id = object.global::<i64>("stack_id").unwrap().get().unwrap();
+    let id = object.global::<i64>("stack_id").unwrap().get();
     let id = u32::try_from(id).expect("a stack");
     let frames = stacks.get(id).unwrap().expect("frames");
     assert!(!frames.is_empty() && frames.len() <= stacks.depth() && frames.iter().all(|&frame| frame != 0));
@@ -97,7 +97,7 @@ fn a_program_drains_the_user_ring() {
         return;
     }
     let Some(object) = load(USER_RING) else { return };
-    let number = |name: &str| object.global::<u64>(name).unwrap().get().unwrap();
+    let number = |name: &str| object.global::<u64>(name).unwrap().get();
     let mut ring = UserRing::open(&object.map("ring").unwrap().fd).unwrap();
     assert!(UserRing::open(&object.map("ring").unwrap().fd).is_err(), "one producer a process");
 

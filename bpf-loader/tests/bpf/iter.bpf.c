@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Iterators: what they write is read from a file. */
+#include "helpers.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct bpf_iter_meta {
+	void *seq;
+};
+
+struct task_struct {
+	int pid;
+	int tgid;
+};
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+};
+
+struct bpf_iter__bpf_map_elem {
+	struct bpf_iter_meta *meta;
+	void *map;
+	void *key;
+	void *value;
+};
+
+#pragma clang attribute pop
+
+/* The thread's id, 4 bytes for each. */
+SEC("iter/task")
+int iter_task(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+
+	if (task) {
+		int copy = task->pid;
+
+		bpf_seq_write(ctx->meta->seq, &copy, sizeof(copy));
+	}
+	return 0;
+}
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 3);
+	__type(key, __u32);
+	__type(value, __u64);
+} numbers SEC(".maps");
+
+/* The element's value, 8 bytes for each. */
+SEC("iter/bpf_map_elem")
+int iter_map(struct bpf_iter__bpf_map_elem *ctx)
+{
+	__u64 *value = ctx->value;
+
+	if (value) {
+		__u64 copy = *value;
+
+		bpf_seq_write(ctx->meta->seq, &copy, sizeof(copy));
+	}
+	return 0;
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Programs that the kernel's functions and security hooks call. */
+#include "one_thread.h"
+
+SEC("fentry/__x64_sys_dup")
+int on_fentry(void *ctx)
+{
+	count();
+	return 0;
+}
+
+SEC("fexit/__x64_sys_dup")
+int on_fexit(void *ctx)
+{
+	count();
+	return 0;
+}
+
+SEC("fentry.s/__x64_sys_dup")
+int on_fentry_sleepable(void *ctx)
+{
+	count();
+	return 0;
+}
+
+SEC("fentry/__x64_sys_dup")
+int on_fentry_cookie(void *ctx)
+{
+	return count_with_cookie(ctx);
+}
+
+/* Other than 0 goes in the place of the function: EPERM. */
+SEC("fmod_ret/security_file_open")
+int on_fmod_ret(void *ctx)
+{
+	return count() ? -1 : 0;
+}
+
+SEC("lsm/file_open")
+int on_lsm(__u64 *ctx)
+{
+	count();
+	return 0;
+}
+
+SEC("lsm_cgroup/socket_bind")
+int on_lsm_cgroup(__u64 *ctx)
+{
+	count();
+	return 1;
+}

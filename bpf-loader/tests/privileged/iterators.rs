@@ -1,0 +1,56 @@
+//! Iterators, read through a file and through a pin.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::AsFd;
+
+use bpf_sys::link::IterTarget;
+
+use crate::subject::{attached, load};
+use crate::{permitted, thread_id};
+
+const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/iter.bpf.o");
+
+fn threads(mut file: File) -> Vec<u32> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).unwrap();
+    bytes.chunks_exact(4).map(|id| u32::from_ne_bytes(id.try_into().unwrap())).collect()
+}
+
+#[test]
+fn an_iterator_lists_all_threads_as_often_as_it_is_read() {
+    let Some(subject) = load(OBJECT, "iter_task") else { return };
+    let Some(mut link) = permitted(subject.program().attach()) else { return };
+    for _ in 0..2 {
+        let all = threads(link.iter().unwrap());
+        assert!(all.contains(&thread_id()) && all.len() > 1, "{all:?}");
+    }
+    let pin = std::path::PathBuf::from(format!("/sys/fs/bpf/bpf-loader-iter-{}", std::process::id()));
+    link.pin(&pin).unwrap();
+    assert!(threads(File::open(&pin).unwrap()).contains(&thread_id()));
+    link.unpin().unwrap();
+    assert!(fs::metadata(&pin).is_err());
+}
+
+#[test]
+fn an_iterator_goes_over_one_thread() {
+    let Some(subject) = load(OBJECT, "iter_task") else { return };
+    let own = IterTarget::Task { tid: thread_id(), pid: 0 };
+    let Some(link) = attached(subject.program().attach_iter(Some(own)), (6, 1)) else { return };
+    assert_eq!(threads(link.iter().unwrap()), [thread_id()]);
+}
+
+#[test]
+fn an_iterator_goes_over_a_map() {
+    let Some(subject) = load(OBJECT, "iter_map") else { return };
+    assert!(subject.program().attach_iter(None).is_err(), "needs a map");
+    let map = subject.object.map("numbers").unwrap();
+    for (key, value) in [(0u32, 10u64), (1, 11), (2, 12)] {
+        bpf_sys::map::update(&map.fd, &key.to_ne_bytes(), &value.to_ne_bytes(), 0).unwrap();
+    }
+    let link = subject.program().attach_iter(Some(IterTarget::Map(map.fd.as_fd()))).unwrap();
+    let mut bytes = Vec::new();
+    link.iter().unwrap().read_to_end(&mut bytes).unwrap();
+    let values: Vec<u64> = bytes.chunks_exact(8).map(|v| u64::from_ne_bytes(v.try_into().unwrap())).collect();
+    assert_eq!(values, [10, 11, 12]);
+}

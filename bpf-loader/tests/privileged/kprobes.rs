@@ -1,0 +1,125 @@
+//! Probes of kernel functions.
+
+use bpf_loader::Error;
+use bpf_loader::attach::{AttachMode, KernelFunctions, KernelPlace, KprobeMultiOptions, KprobeOptions};
+
+use crate::subject::{attached, call_dup, call_getppid, fires, fires_times, load, traces_functions};
+use crate::{kernel_has, permitted};
+
+const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/kprobe.bpf.o");
+const FUNCTION: &str = "__x64_sys_getppid";
+
+#[test]
+fn kprobes_fire() {
+    if !traces_functions() {
+        return;
+    }
+    for name in ["on_kprobe", "on_kretprobe", "on_ksyscall", "on_kretsyscall"] {
+        let Some(subject) = load(OBJECT, name) else { return };
+        let Some(link) = permitted(subject.program().attach()) else { return };
+        fires(&subject, link, call_getppid);
+    }
+}
+
+#[test]
+fn every_interface_of_kprobes_fires() {
+    if !traces_functions() {
+        return;
+    }
+    for mode in [AttachMode::TraceFs, AttachMode::PerfEvent, AttachMode::Link] {
+        for ret in [false, true] {
+            let Some(subject) = load(OBJECT, "on_kprobe") else { return };
+            let options = KprobeOptions { mode, ret, ..KprobeOptions::default() };
+            let min_kernel = if mode == AttachMode::Link { (5, 15) } else { (4, 17) };
+            let Some(link) = attached(subject.program().attach_kprobe(FUNCTION, &options), min_kernel) else {
+                continue;
+            };
+            assert_eq!(link.fd().is_some(), mode == AttachMode::Link);
+            fires(&subject, link, call_getppid);
+        }
+    }
+    let events = std::fs::read_to_string("/sys/kernel/tracing/kprobe_events").unwrap_or_default();
+    assert!(!events.contains(&format!("ebpf_otlp/p{}_", std::process::id())), "left behind: {events}");
+}
+
+#[test]
+fn a_kprobe_goes_to_an_address() {
+    if !traces_functions() {
+        return;
+    }
+    let symbols = std::fs::read_to_string("/proc/kallsyms").unwrap();
+    let line = symbols.lines().find(|line| line.ends_with(&format!(" {FUNCTION}"))).unwrap();
+    let address = u64::from_str_radix(line.split(' ').next().unwrap(), 16).unwrap();
+    let Some(subject) = load(OBJECT, "on_kprobe") else { return };
+    let options = KprobeOptions::default();
+    let link = subject.program().attach_kprobe(KernelPlace::Address(address), &options);
+    let Some(link) = permitted(link) else { return };
+    fires(&subject, link, call_getppid);
+}
+
+#[test]
+fn a_kprobe_has_a_cookie() {
+    if !traces_functions() {
+        return;
+    }
+    let options = KprobeOptions { cookie: 79, ..KprobeOptions::default() };
+    if !kernel_has((5, 15)) {
+        let Some(subject) = load(OBJECT, "on_kprobe") else { return };
+        attached(subject.program().attach_kprobe(FUNCTION, &options), (5, 15));
+        return;
+    }
+    let Some(subject) = load(OBJECT, "on_kprobe_cookie") else { return };
+    let Some(link) = permitted(subject.program().attach_kprobe(FUNCTION, &options)) else { return };
+    fires(&subject, link, call_getppid);
+    assert_eq!(subject.number("cookie"), 79);
+}
+
+#[test]
+fn functions_that_are_not_there_are_named() {
+    if !traces_functions() {
+        return;
+    }
+    let Some(subject) = load(OBJECT, "on_kprobe") else { return };
+    let e = subject.program().attach_kprobe("no_such_function", &KprobeOptions::default()).unwrap_err();
+    assert!(matches!(&e, Error::NoSuchTarget { name } if name.contains("no_such_function")), "{e:?}");
+}
+
+#[test]
+fn many_kprobes_fire() {
+    if !traces_functions() {
+        return;
+    }
+    for (name, min_kernel, each) in [
+        ("on_kprobe_multi", (5, 18), 1),
+        ("on_kretprobe_multi", (5, 18), 1),
+        ("on_kprobe_session", (6, 10), 2),
+    ] {
+        let Some(subject) = load(OBJECT, name) else { return };
+        let Some(link) = attached(subject.program().attach(), min_kernel) else { continue };
+        fires_times(&subject, link, call_dup, each);
+    }
+}
+
+#[test]
+fn many_kprobes_have_a_cookie_each() {
+    if !traces_functions() {
+        return;
+    }
+    if !kernel_has((5, 18)) {
+        return;
+    }
+    let Some(subject) = load(OBJECT, "on_kprobe_multi_cookie") else { return };
+    let names = KernelFunctions::Names(&["__x64_sys_getpid", FUNCTION, "__x64_sys_getuid"]);
+    let options = KprobeMultiOptions { cookies: &[5, 6, 7], ret: false };
+    let Some(link) = permitted(subject.program().attach_kprobe_multi(names, &options)) else { return };
+    fires(&subject, link, call_getppid);
+    assert_eq!(subject.number("cookie"), 6);
+
+    let none = KernelFunctions::Names(&["no_such_function"]);
+    let e = subject.program().attach_kprobe_multi(none, &KprobeMultiOptions::default()).unwrap_err();
+    assert!(matches!(e, Error::NoSuchTarget { .. }), "{e:?}");
+    let e = subject
+        .program()
+        .attach_kprobe_multi(KernelFunctions::Pattern("no_such_function_*"), &KprobeMultiOptions::default());
+    assert!(matches!(e, Err(Error::NoSuchTarget { .. })), "{e:?}");
+}

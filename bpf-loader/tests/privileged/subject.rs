@@ -1,0 +1,112 @@
+//! One program of an object, in the kernel, made to run a known number of times by the calling thread.
+
+use std::os::unix::process::parent_id;
+
+use bpf_loader::kernel::RunningKernel;
+use bpf_loader::link::Link;
+use bpf_loader::load::Object;
+use bpf_loader::object::ObjectSpec;
+use bpf_loader::program::Program;
+use bpf_loader::target::RunningTarget;
+use bpf_loader::{Error, Result};
+
+use crate::{kernel_has, permitted, read_global, skip, thread_id};
+
+/// An object with one of its programs in the kernel.
+pub struct Subject {
+    bytes: &'static [u8],
+    /// The object.
+    pub object: Object,
+}
+
+/// Loads one program of an object whose variable `wanted`, if it has one, is the calling thread. `None`, with the reason
+/// printed, without the right to.
+pub fn load(bytes: &'static [u8], program: &str) -> Option<Subject> {
+    load_with(bytes, program, &[])
+}
+
+/// As [`load`], with values of variables.
+pub fn load_with(bytes: &'static [u8], program: &str, values: &[(&str, u64)]) -> Option<Subject> {
+    permitted(try_load(bytes, program, values))
+}
+
+pub fn try_load(bytes: &'static [u8], program: &str, values: &[(&str, u64)]) -> Result<Subject> {
+    let mut spec = ObjectSpec::parse(bytes)?;
+    if spec.variable("wanted").is_ok() {
+        spec.set_global("wanted", &thread_id().to_ne_bytes())?;
+    }
+    for (name, value) in values {
+        spec.set_global(name, &value.to_ne_bytes())?;
+    }
+    let plan = spec.plan_programs(&RunningTarget::new(), |p| p.name == program)?;
+    let object = plan.load(&RunningKernel::default())?.into_object()?;
+    object.program(program)?;
+    Ok(Subject { bytes, object })
+}
+
+impl Subject {
+    pub fn program(&self) -> &Program {
+        &self.object.programs[0]
+    }
+
+    /// The present value of a global variable of 8 bytes.
+    pub fn number(&self, name: &str) -> u64 {
+        read_global(self.bytes, &self.object, name)
+    }
+
+    pub fn hits(&self) -> u64 {
+        self.number("hits")
+    }
+}
+
+/// Is the kernel built with kprobes? Without them, it has no programs at functions and security hooks either.
+pub fn traces_functions() -> bool {
+    let found = std::path::Path::new("/sys/bus/event_source/devices/kprobe").exists();
+    if !found {
+        skip::<()>("the kernel is built without kprobes");
+    }
+    found
+}
+
+/// The link; or `None`, after a look whether a kernel before `min_kernel` says so.
+pub fn attached(result: Result<Link>, min_kernel: (u8, u8)) -> Option<Link> {
+    if kernel_has(min_kernel) {
+        return permitted(result);
+    }
+    let error = result.err().expect("attached, though the kernel is too old");
+    assert!(
+        matches!(error, Error::Unsupported { min_kernel: stated, .. } if stated == min_kernel),
+        "not {min_kernel:?}: {error:?}"
+    );
+    None
+}
+
+/// Makes a system call that hardly anybody makes, so often.
+pub fn call_getppid(times: u64) {
+    for _ in 0..times {
+        std::hint::black_box(parent_id());
+    }
+}
+
+/// A system call whose function has a parameter: others have several names, of which BTF and the list of functions that can
+/// be traced know one.
+pub fn call_dup(times: u64) {
+    for _ in 0..times {
+        rustix::io::dup(std::io::stderr()).unwrap();
+    }
+}
+
+/// Runs `trigger` while attached, and again after that: the program must have run once for each of 10 times, and no more.
+pub fn fires(subject: &Subject, link: Link, trigger: impl Fn(u64)) {
+    fires_times(subject, link, trigger, 1);
+}
+
+/// As [`fires`], `each` runs for each time.
+pub fn fires_times(subject: &Subject, link: Link, trigger: impl Fn(u64), each: u64) {
+    let before = subject.hits();
+    trigger(10);
+    assert_eq!(subject.hits() - before, 10 * each, "{}", subject.program().name);
+    drop(link);
+    trigger(10);
+    assert_eq!(subject.hits() - before, 10 * each, "{} after its link is dropped", subject.program().name);
+}

@@ -1,0 +1,118 @@
+//! Programs that the kernel's functions and security hooks call.
+
+use std::os::fd::AsFd;
+
+use bpf_loader::Error;
+
+use crate::subject::{attached, call_dup, fires, load, traces_functions, try_load};
+use crate::{kernel_has, permitted, skip};
+
+const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/tracing.bpf.o");
+
+#[test]
+fn programs_at_functions_fire() {
+    if !traces_functions() {
+        return;
+    }
+    for name in ["on_fentry", "on_fexit", "on_fentry_sleepable"] {
+        // Before bookworm, Debian's kernels have no functions that may be replaced by errors, which alone may sleep.
+        if name == "on_fentry_sleepable" && !kernel_has((6, 1)) {
+            skip::<()>("the kernel is built without CONFIG_FUNCTION_ERROR_INJECTION");
+            continue;
+        }
+        let Some(subject) = load(OBJECT, name) else { return };
+        let Some(link) = permitted(subject.program().attach()) else { return };
+        fires(&subject, link, call_dup);
+    }
+}
+
+#[test]
+fn a_program_at_a_function_has_a_cookie() {
+    if !traces_functions() {
+        return;
+    }
+    if !kernel_has((5, 19)) {
+        let Some(subject) = load(OBJECT, "on_fentry") else { return };
+        attached(subject.program().attach_tracing_with(82), (5, 19));
+        return;
+    }
+    let Some(subject) = load(OBJECT, "on_fentry_cookie") else { return };
+    let Some(link) = permitted(subject.program().attach_tracing_with(82)) else { return };
+    fires(&subject, link, call_dup);
+    assert_eq!(subject.number("cookie"), 82);
+}
+
+#[test]
+fn a_program_replaces_what_a_function_returns() {
+    if !traces_functions() {
+        return;
+    }
+    let Some(subject) = load(OBJECT, "on_fmod_ret") else { return };
+    let open = || std::fs::File::open("/proc/self/exe").map(drop).map_err(|e| e.kind());
+    let Some(link) = permitted(subject.program().attach()) else { return };
+    assert_eq!(open(), Err(std::io::ErrorKind::PermissionDenied));
+    drop(link);
+    assert_eq!((open(), subject.hits()), (Ok(()), 1));
+}
+
+/// Programs at security hooks load and attach anyway, but run only where the kernel has them active.
+fn bpf_lsm() -> bool {
+    let mount = || {
+        std::process::Command::new("mount")
+            .args(["-t", "securityfs", "none", "/sys/kernel/security"])
+            .status()
+    };
+    let path = "/sys/kernel/security/lsm";
+    if !std::path::Path::new(path).exists() {
+        let _ = mount();
+    }
+    std::fs::read_to_string(path).is_ok_and(|list| list.trim().split(',').any(|lsm| lsm == "bpf"))
+}
+
+#[test]
+fn a_security_hook_fires() {
+    if !traces_functions() {
+        return;
+    }
+    let Some(subject) = load(OBJECT, "on_lsm") else { return };
+    let Some(link) = permitted(subject.program().attach()) else { return };
+    if !bpf_lsm() {
+        skip::<()>("the BPF security module is not active");
+        return;
+    }
+    fires(&subject, link, |times| {
+        for _ in 0..times {
+            std::fs::File::open("/proc/self/exe").unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_security_hook_of_a_control_group_fires() {
+    if !traces_functions() {
+        return;
+    }
+    let subject = try_load(OBJECT, "on_lsm_cgroup", &[]);
+    if !kernel_has((6, 0)) {
+        let e = subject.err().expect("loaded, though the kernel is too old");
+        let Error::InProgram { error, .. } = e else { panic!("{e:?}") };
+        assert!(matches!(*error, Error::ProgramLoad { min_kernel: (6, 0), .. }), "{error:?}");
+        return;
+    }
+    let Some(subject) = permitted(subject) else { return };
+    let Ok(cgroup) = std::fs::File::open("/sys/fs/cgroup/") else { return };
+    if !std::path::Path::new("/sys/fs/cgroup/cgroup.procs").exists() {
+        skip::<()>("no control groups of version 2");
+        return;
+    }
+    let Some(link) = permitted(subject.program().attach_lsm_cgroup(cgroup.as_fd())) else { return };
+    if !bpf_lsm() {
+        skip::<()>("the BPF security module is not active");
+        return;
+    }
+    fires(&subject, link, |times| {
+        for _ in 0..times {
+            std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        }
+    });
+}

@@ -1,0 +1,111 @@
+//! Probes that this program brings with it.
+
+use std::arch::asm;
+use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use bpf_loader::Error;
+use bpf_loader::attach::usdt::{Usdt, UsdtOptions};
+
+use crate::subject::{fires, load};
+use crate::{kernel_has, permitted};
+
+const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/usdt.bpf.o");
+
+/// Above zero while somebody watches the probe.
+// SAFETY: no library has a variable of that name.
+#[unsafe(no_mangle)]
+static EBPF_OTLP_TEST_SEMAPHORE: AtomicU16 = AtomicU16::new(0);
+
+/// A probe with four arguments: two registers, a constant and memory.
+#[inline(never)]
+fn probe(first: i32, second: u64, in_memory: &i16) {
+    // SAFETY: executes nothing but `nop`; the rest describes it in a section that is not loaded.
+    unsafe {
+        asm!(
+            "990: nop",
+            ".pushsection .note.stapsdt, \"\", @note",
+            ".balign 4",
+            ".4byte 992f - 991f, 994f - 993f, 3",
+            "991: .asciz \"stapsdt\"",
+            "992: .balign 4",
+            "993: .8byte 990b",
+            ".8byte 0",
+            ".8byte {semaphore}",
+            ".asciz \"ebpf_otlp_test\"",
+            ".asciz \"counted\"",
+            // A dollar sign means something to the compiler.
+            ".ascii \"-4@%edi 8@%rsi 4@\"",
+            ".byte 36",
+            ".asciz \"71 -2@0(%rdx)\"",
+            "994: .balign 4",
+            ".popsection",
+            semaphore = sym EBPF_OTLP_TEST_SEMAPHORE,
+            in("edi") first,
+            in("rsi") second,
+            in("rdx") in_memory,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+fn call(times: u64) {
+    for _ in 0..times {
+        probe(-5, 0x1234_5678_9abc_def0, &-300);
+    }
+}
+
+fn this() -> &'static Path {
+    Path::new("/proc/self/exe")
+}
+
+#[test]
+fn a_probe_fires_with_its_arguments() {
+    let Some(subject) = load(OBJECT, "on_usdt") else { return };
+    let usdt = Usdt::new(&subject.object).unwrap();
+    // Other tests may watch, too.
+    let watchers = || EBPF_OTLP_TEST_SEMAPHORE.load(Ordering::Relaxed);
+    for cookie in 1..=3 {
+        let options = UsdtOptions { pid: Some(std::process::id()), cookie };
+        let link = usdt.attach(subject.program(), this(), "ebpf_otlp_test", "counted", &options);
+        let Some(link) = permitted(link) else { return };
+        assert!(watchers() > 0);
+        fires(&subject, link, call);
+        assert_eq!(subject.number("cookie"), cookie);
+    }
+    let specs = subject.object.map("__bpf_usdt_specs").unwrap();
+    let mut spec = vec![0; specs.fd.value_size()];
+    bpf_sys::map::lookup(&specs.fd, &1u32.to_ne_bytes(), &mut spec, 0).unwrap();
+    assert!(spec.iter().all(|b| *b == 0), "the first one is given back and used again");
+    assert_eq!(subject.number("arg_count"), 4);
+    assert_eq!(subject.number("first") as i64, -5);
+    assert_eq!(subject.number("second"), 0x1234_5678_9abc_def0);
+    assert_eq!(subject.number("third"), 71);
+    assert_eq!(subject.number("fourth") as i64, -300);
+    assert_eq!(subject.number("missing") as i32, -2, "there is no fifth");
+}
+
+#[test]
+fn a_probe_fires_in_any_process() {
+    let Some(subject) = load(OBJECT, "on_usdt_by_section") else { return };
+    let usdt = Usdt::new(&subject.object).unwrap();
+    let link = usdt.attach_by_section(subject.program());
+    if !kernel_has((5, 15)) {
+        // This program is loaded anywhere in memory.
+        assert!(matches!(link, Err(Error::Unsupported { min_kernel: (5, 15), .. })), "{link:?}");
+        return;
+    }
+    let Some(link) = permitted(link) else { return };
+    fires(&subject, link, call);
+}
+
+#[test]
+fn probes_that_are_not_there_are_named() {
+    let Some(subject) = load(OBJECT, "on_usdt") else { return };
+    let usdt = Usdt::new(&subject.object).unwrap();
+    let options = UsdtOptions::default();
+    let e = usdt.attach(subject.program(), this(), "ebpf_otlp_test", "nothing", &options).unwrap_err();
+    assert!(matches!(&e, Error::NoSuchSymbol { name, .. } if name == "ebpf_otlp_test:nothing"), "{e:?}");
+    let e = subject.program().attach().unwrap_err();
+    assert_eq!(e, Error::NoAutoAttach { section: "usdt".into() });
+}

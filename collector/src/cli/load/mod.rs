@@ -1,0 +1,138 @@
+//! `ebpf-otlp load`: any BPF object, with the project's own loader.
+
+mod keep;
+mod report;
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bpf_loader::kernel::RunningKernel;
+use bpf_loader::load::{LoadOptions, Loaded, Pinning};
+use bpf_loader::object::ObjectSpec;
+use bpf_loader::target::RunningTarget;
+use collector::output::json;
+use mio::{Events, Interest, Poll, Token};
+use signal_hook_mio::v1_0::Signals;
+
+use self::keep::Links;
+use self::report::{ObjectReport, write_text};
+use super::args::Load;
+use super::{CliResult, SIGNALS_THAT_END};
+
+/// Nothing is pinned.
+const UNPINNED: LoadOptions<'static> = LoadOptions { pinning: Pinning::Ignored, reuse: Vec::new() };
+
+/// Loads each object; true if all of all of them loaded, and was attached and pinned as far as that was asked for.
+pub fn run(options: &Load) -> CliResult {
+    // Before anything is attached: what is no BPF link must be undone.
+    let mut signals = Signals::new(if options.attach { &SIGNALS_THAT_END } else { &[][..] })?;
+    let target = RunningTarget::new();
+    let mut out = io::stdout().lock();
+    let mut all = true;
+    let mut links = Links::new();
+    for path in &options.objects {
+        let mut report = ObjectReport { object: path.display().to_string(), ..ObjectReport::default() };
+        links.extend(load(path, &target, options, &mut report));
+        report.judge();
+        all &= report.ok;
+        if options.json {
+            json::write_line(&mut out, &report)?;
+        } else {
+            write_text(&report, &mut out)?;
+        }
+    }
+    out.flush()?;
+    // Pinned attachments need nobody to hold them.
+    if options.attach && options.pin.is_none() && !links.is_empty() {
+        if options.duration.is_none() {
+            eprintln!("attached until interrupted");
+        }
+        wait(&mut signals, options.duration)?;
+    }
+    drop(links);
+    Ok(all)
+}
+
+/// Until a signal, or the end of the duration.
+fn wait(signals: &mut Signals, duration: Option<Duration>) -> io::Result<()> {
+    let mut poll = Poll::new()?;
+    poll.registry().register(signals, Token(0), Interest::READABLE)?;
+    let end = duration.map(|d| Instant::now() + d);
+    let mut events = Events::with_capacity(1);
+    loop {
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        match poll.poll(&mut events, left) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            other => other?,
+        }
+        if signals.pending().next().is_some() || end.is_some_and(|end| Instant::now() >= end) {
+            return Ok(());
+        }
+    }
+}
+
+/// The attachments that must be kept.
+fn load(path: &Path, target: &RunningTarget, options: &Load, report: &mut ObjectReport) -> Links {
+    let mut links = Links::new();
+    if let Err(error) = load_parts(path, target, options, report, &mut links) {
+        report.error = Some(error.to_string());
+    }
+    links
+}
+
+fn load_parts(
+    path: &Path,
+    target: &RunningTarget,
+    options: &Load,
+    report: &mut ObjectReport,
+    links: &mut Links,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let bytes = fs::read(path)?;
+    let start = Instant::now();
+    let spec = ObjectSpec::parse(&bytes)?;
+    report.parse_us = start.elapsed().as_micros() as u64;
+    report.describe_broken(&spec);
+    let start = Instant::now();
+    let loaded =
+        if options.per_program { load_each(&spec, target) } else { load_all(&spec, target, options) };
+    report.load_us = start.elapsed().as_micros() as u64;
+    let loaded = loaded?;
+    report.describe(&spec, &loaded);
+    if options.per_program {
+        return Ok(());
+    }
+    let object = loaded.into_partial_object();
+    if options.attach {
+        *links = keep::attach(&object, report);
+    }
+    if let Some(directory) = &options.pin {
+        keep::pin(&object, links, directory, report);
+    }
+    Ok(())
+}
+
+fn load_all(spec: &ObjectSpec<'_>, target: &RunningTarget, options: &Load) -> bpf_loader::Result<Loaded> {
+    let maps = options.pin.as_deref().map(keep::maps_directory);
+    let pinning = maps.as_deref().map_or(UNPINNED.pinning, Pinning::Directory);
+    let options = LoadOptions { pinning, ..UNPINNED };
+    spec.plan(target)?.load_with(&RunningKernel::default(), &options)
+}
+
+/// Each program with maps of its own, let go before the next: the kernel-side maps of one failure do not help another.
+fn load_each(spec: &ObjectSpec<'_>, target: &RunningTarget) -> bpf_loader::Result<Loaded> {
+    let kernel = RunningKernel::default();
+    let mut all = Loaded { maps: Vec::new(), programs: Vec::new(), struct_ops: Vec::new(), btf_error: None };
+    for program in &spec.programs {
+        let loaded = spec.plan_programs(target, |p| p.name == program.name)?.load_with(&kernel, &UNPINNED)?;
+        all.programs.extend(loaded.programs);
+        all.btf_error = all.btf_error.or(loaded.btf_error);
+        for map in loaded.maps {
+            if !all.maps.iter().any(|(name, _)| *name == map.0) {
+                all.maps.push(map);
+            }
+        }
+    }
+    Ok(all)
+}
