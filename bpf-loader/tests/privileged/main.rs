@@ -3,6 +3,7 @@
 mod cgroups;
 mod devices;
 mod externs;
+mod features;
 mod freplace;
 mod iterators;
 mod kprobes;
