@@ -14,7 +14,7 @@ use crate::fuel::Fuel;
 use crate::insn::InsnIdx;
 use crate::object::ObjectSpec;
 use crate::subprog::{Linked, Part};
-use crate::target::TargetBtf;
+use crate::target::Target;
 
 /// Bytes of an instruction, which `.BTF.ext` counts in.
 const SLOT: u32 = 8;
@@ -36,13 +36,13 @@ impl CoreRelocations {
         spec: &ObjectSpec<'_>,
         linked: impl Iterator<Item = &'l Linked>,
         others: &[Root<'_>],
-        target: &dyn TargetBtf,
+        target: &dyn Target,
     ) -> Self {
         let mut all = Self { answers: HashMap::new(), failed: None };
         if let Some(btf) = &spec.btf {
             all.failed = all.fill(spec, btf, linked, others, target).err();
         } else if !others.is_empty() {
-            target.expect(others);
+            target.types().expect(others);
         }
         all
     }
@@ -53,7 +53,7 @@ impl CoreRelocations {
         btf: &Btf<'_>,
         linked: impl Iterator<Item = &'l Linked>,
         others: &[Root<'_>],
-        target: &dyn TargetBtf,
+        target: &dyn Target,
     ) -> Result<()> {
         let mut sections: HashMap<SectionIdx, Vec<std::ops::Range<u32>>> = HashMap::new();
         for part in linked.flat_map(|l| &l.parts) {
@@ -79,14 +79,18 @@ impl CoreRelocations {
             }
         }
         let relos: Vec<CoreRelo> = places.iter().map(|(_, _, relo)| *relo).collect();
-        let roots = [&core_relo::roots(btf, &relos), others].concat();
-        if !roots.is_empty() {
-            target.expect(&roots);
+        let roots = core_relo::roots(btf, &relos);
+        let (types, here) = match target.external_types() {
+            Some(external) => (external, others.to_vec()),
+            None => (target.types(), [&roots, others].concat()),
+        };
+        if !here.is_empty() {
+            target.types().expect(&here);
         }
         if places.is_empty() {
             return Ok(());
         }
-        let resolutions = core_relo::resolve(btf, relos, target)?;
+        let resolutions = core_relo::resolve(btf, relos, types)?;
         for ((section, at, relo), resolution) in places.into_iter().zip(resolutions) {
             self.answers.entry(section).or_default().push((at, relo, resolution));
         }

@@ -473,6 +473,13 @@ pub enum Error {
         /// What the kernel says.
         error: bpf_sys::Error,
     },
+    /// A BPF file system delegates no rights to the caller's user namespace (Linux 6.9).
+    Token {
+        /// Where it is mounted.
+        bpffs: String,
+        /// What the kernel says.
+        error: bpf_sys::Error,
+    },
     /// A map of a type that a handle is not for.
     MapType {
         /// The map.
@@ -636,13 +643,14 @@ impl Error {
     /// The kernel's error number, if it was the kernel that refused.
     pub fn errno(&self) -> Option<bpf_sys::Errno> {
         match self {
-            Self::InnerMap { error, .. }
-            | Self::MapPin { error, .. }
-            | Self::ModuleBtf { error, .. }
+            Self::InnerMap { error, .. } | Self::MapPin { error, .. } => error.errno(),
+            Self::ModuleBtf { error, .. }
             | Self::BtfLoad { error, .. }
             | Self::MapCreate { error, .. }
             | Self::ProgramLoad { error, .. } => error.errno(),
-            Self::Unsupported { error, .. } | Self::Kernel(error) => error.errno(),
+            Self::Unsupported { error, .. } | Self::Token { error, .. } | Self::Kernel(error) => {
+                error.errno()
+            }
             Self::InMap { error, .. } | Self::InProgram { error, .. } => error.errno(),
             _ => None,
         }

@@ -11,6 +11,7 @@ use crate::btf::encode::Builder;
 use crate::btf::sanitize::BtfFeatures;
 use crate::btf::{BtfId, Kind, Linkage, tail_len};
 use crate::bytes::Endian;
+use crate::kernel::{Kernel, RunningKernel};
 
 /// Features that planning depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,14 +24,19 @@ impl Features {
     /// A kernel that takes everything.
     pub const ALL: Self = Self { btf: BtfFeatures::ALL };
 
-    /// What the running kernel takes, by loading BTF of a few dozen bytes: once on a kernel that takes everything but
-    /// the newest, else once for each kind. A user who may load no BTF is told so when the object's own is loaded.
+    /// What the running kernel takes: [`probe_through`](Self::probe_through) its calls.
     pub fn probe() -> Self {
+        Self::probe_through(&RunningKernel::default())
+    }
+
+    /// What a kernel takes, by loading BTF of a few dozen bytes: once on a kernel that takes everything but the newest, else
+    /// once for each kind. A user who may load no BTF is told so when the object's own is loaded.
+    pub fn probe_through(kernel: &dyn Kernel) -> Self {
         let accepts = |write: &[fn(&mut Builder)]| {
             let mut builder = Builder::new(Endian::HOST);
             builder.int("int", 4, 1);
             write.iter().for_each(|w| w(&mut builder));
-            bpf_sys::btf::load(&builder.build(), 0, None, None).is_ok()
+            kernel.load_btf(&builder.build(), None).is_ok()
         };
         let common = [func, func_global, datasec, float, decl_tag, type_tag, enum64];
         let newest = BtfFeatures {

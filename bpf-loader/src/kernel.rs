@@ -1,14 +1,15 @@
 //! The calls that loading makes, behind a trait.
 
 use std::cell::Cell;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use bpf_sys::btf;
 use bpf_sys::map::{self, MapCreate};
 use bpf_sys::pin;
 use bpf_sys::prog::{self, ProgLoad};
-use bpf_sys::{BtfFd, Errno, Log, MapFd, ProgFd, Result};
+use bpf_sys::token;
+use bpf_sys::{BtfFd, Errno, Log, MapFd, ProgFd, Result, TokenFd};
 
 /// What [`LoadPlan::load`](crate::plan::LoadPlan::load) asks of a kernel.
 pub trait Kernel {
@@ -86,31 +87,72 @@ pub trait Kernel {
 
 /// The running kernel.
 ///
-/// Before Linux 5.11, BPF memory is charged to `RLIMIT_MEMLOCK`, and `EPERM` may mean no more than that this is
-/// reached: the limit is then raised once, and the call repeated.
+/// Before Linux 5.11, BPF memory is charged to `RLIMIT_MEMLOCK`: there the limit is raised before the first map or program,
+/// since some of it is charged later, when a program is attached, and then refused with `ENOMEM`.
 #[derive(Debug, Default)]
 pub struct RunningKernel {
     memlock_raised: Cell<bool>,
+    token: Option<TokenFd>,
 }
 
+/// Where a BPF file system is mounted by convention.
+const BPF_FS: &str = "/sys/fs/bpf";
+/// The variable that says which BPF file system has rights to delegate, as for libbpf.
+const TOKEN_PATH: &str = "LIBBPF_BPF_TOKEN_PATH";
+
 impl RunningKernel {
-    fn with_memlock<T>(&self, mut call: impl FnMut() -> Result<T>) -> Result<T> {
-        match call() {
-            Err(e) if e.errno() == Some(Errno::EPERM) && !self.memlock_raised.replace(true) => {
-                if bpf_sys::memlock::raise() {
-                    call()
-                } else {
-                    Err(e)
-                }
-            }
-            other => other,
+    /// The running kernel, with the rights of a token in the user namespace that it is for (Linux 6.9): maps are created, BTF
+    /// and programs loaded with it.
+    pub fn with_token(token: TokenFd) -> Self {
+        Self { token: Some(token), ..Self::default() }
+    }
+
+    /// The running kernel, with the rights that a BPF file system delegates to the caller's user namespace: the one at `bpffs`,
+    /// or else at the path in the environment variable `LIBBPF_BPF_TOKEN_PATH`; or else, if it delegates any, the one at
+    /// `/sys/fs/bpf`. An empty path means no token.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Token`](crate::Error::Token): a path was given, and there is no token to be had.
+    pub fn delegated(bpffs: Option<&Path>) -> crate::Result<Self> {
+        let variable = std::env::var_os(TOKEN_PATH);
+        match bpffs.or(variable.as_deref().map(Path::new)) {
+            Some(none) if none.as_os_str().is_empty() => Ok(Self::default()),
+            Some(path) => match create_token(path) {
+                Ok(token) => Ok(Self::with_token(token)),
+                Err(error) => Err(crate::Error::Token { bpffs: path.display().to_string(), error }),
+            },
+            None => Ok(create_token(Path::new(BPF_FS)).map(Self::with_token).unwrap_or_default()),
+        }
+    }
+
+    fn token(&self) -> Option<BorrowedFd<'_>> {
+        self.token.as_ref().map(AsFd::as_fd)
+    }
+
+    fn raise_memlock(&self) {
+        const ACCOUNTED_ELSEWHERE: (u8, u8) = (5, 11);
+        if !self.memlock_raised.replace(true) && self.version().is_none_or(|v| v < ACCOUNTED_ELSEWHERE) {
+            // If it cannot be raised, it may still do.
+            bpf_sys::memlock::raise();
         }
     }
 }
 
+/// A token of the BPF file system at `path`.
+fn create_token(path: &Path) -> Result<TokenFd> {
+    let bpffs = std::fs::File::open(path).map_err(|e| bpf_sys::Error::Call {
+        call: "open",
+        errno: Errno::from_raw(e.raw_os_error().unwrap_or_default()),
+    })?;
+    token::create(bpffs.as_fd(), 0)
+}
+
 impl Kernel for RunningKernel {
     fn create_map(&self, map: &MapCreate<'_>) -> Result<MapFd> {
-        self.with_memlock(|| map::create(map))
+        let map = MapCreate { token: map.token.or(self.token()), ..map.clone() };
+        self.raise_memlock();
+        map::create(&map)
     }
 
     fn update_map(&self, map: &MapFd, key: &[u8], value: &[u8]) -> Result<()> {
@@ -125,14 +167,15 @@ impl Kernel for RunningKernel {
         parse_version(&std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?)
     }
 
-    fn load_btf(&self, data: &[u8], mut log: Option<&mut Log<'_>>) -> Result<BtfFd> {
-        self.with_memlock(|| btf::load(data, 0, None, log.as_deref_mut()))
+    fn load_btf(&self, data: &[u8], log: Option<&mut Log<'_>>) -> Result<BtfFd> {
+        self.raise_memlock();
+        btf::load(data, 0, self.token(), log)
     }
 
     fn module_btf(&self, name: &str) -> Result<BtfFd> {
         let mut last = bpf_sys::Error::Call { call: "bpf(BPF_BTF_GET_FD_BY_ID)", errno: Errno::ENOENT };
         for id in btf::ids() {
-            let found = btf::open_by_id(id?, None).and_then(|fd| {
+            let found = btf::open_by_id(id?, self.token()).and_then(|fd| {
                 // Names of modules have at most 56 bytes (MODULE_NAME_LEN).
                 let mut buffer = [0; 64];
                 let info = btf::info_data(&fd, &mut [], &mut buffer)?;
@@ -149,8 +192,10 @@ impl Kernel for RunningKernel {
         Err(last)
     }
 
-    fn load_program(&self, program: &ProgLoad<'_>, mut log: Option<&mut Log<'_>>) -> Result<ProgFd> {
-        self.with_memlock(|| prog::load(program, log.as_deref_mut()))
+    fn load_program(&self, program: &ProgLoad<'_>, log: Option<&mut Log<'_>>) -> Result<ProgFd> {
+        let program = ProgLoad { token: program.token.or(self.token()), ..program.clone() };
+        self.raise_memlock();
+        prog::load(&program, log)
     }
 }
 

@@ -33,6 +33,7 @@ pub mod load;
 pub mod map;
 pub mod map_def;
 pub mod object;
+pub mod object_file;
 pub mod plan;
 pub mod program;
 pub mod ring;

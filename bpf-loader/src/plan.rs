@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
+use bpf_sys::uapi::insn;
 use bpf_sys::{AttachType, Insn, MapType};
 
 use crate::attach_target::Hook;
 use crate::attach_to::{AttachPoint, AttachTo};
 use crate::btf::index::{Root, root};
-use crate::btf::{Btf, BtfId, datasec, sanitize};
+use crate::btf::{Btf, BtfId, Kind, datasec, sanitize};
 use crate::bytes::Endian;
 use crate::core_plan::CoreRelocations;
 use crate::elf::{Binding, SymbolKind, SymbolSection};
@@ -16,7 +17,7 @@ use crate::error::{Error, Result, excerpt};
 use crate::ext_plan::{ExtIndex, ExtInfo};
 use crate::externs::{Applied, Resolved};
 use crate::insn::{InsnIdx, Operand};
-use crate::kernel_names::KernelNames;
+use crate::kernel_names::{KernelNames, Request, Scope};
 use crate::kind::ProgramKind;
 use crate::map_def::{Contents, KCONFIG, MapSpec};
 use crate::object::{Function, FunctionIdx, MapIdx, ObjectSpec, ProgramSpec};
@@ -86,6 +87,8 @@ struct Answers<'p, 'a> {
     externs: &'p Resolved<'p, 'a>,
 }
 
+/// What would call a helper of this number and the map's refers to a map that is not created, as libbpf has it.
+const POISON_MAP: i32 = 2_001_000_000;
 /// `BPF_F_SLEEPABLE`.
 const F_SLEEPABLE: u32 = 1 << 4;
 /// `BPF_F_XDP_HAS_FRAGS`.
@@ -120,17 +123,23 @@ impl<'a> ObjectSpec<'a> {
         let decl_tags = target.features().btf.decl_tag;
         let linked: Vec<Result<Linked>> =
             chosen.iter().map(|p| self.link(p, decl_tags, &mut budget)).collect();
+        let operations = struct_ops::plan::wanted_names(self, &chosen);
         let hooks: Vec<Result<Option<Hook<'_>>>> = chosen.iter().map(|p| p.hook()).collect();
         let operands = linked.iter().filter_map(|l| l.as_ref().ok()).flat_map(|l| &l.operands);
         let asked = self.externs.asked(operands);
         let mut requests = self.externs.requests(&asked);
         requests.extend(hooks.iter().filter_map(|h| Some(h.as_ref().ok()?.as_ref()?.request())));
+        requests.extend(operations.iter().map(|name| Request {
+            name,
+            kind: Kind::Struct,
+            scope: Scope::Anywhere,
+        }));
         let roots: Vec<Root<'_>> = requests.iter().map(|r| root(r.name, r.kind)).collect();
         let linkable = linked.iter().filter_map(|l| l.as_ref().ok());
-        let relocations = CoreRelocations::resolve(self, linkable, &roots, target.types());
+        let relocations = CoreRelocations::resolve(self, linkable, &roots, target);
         let ext = ExtIndex::new(self);
-        let struct_ops = struct_ops::plan::Resolved::new(self, &chosen, target.types());
         let names = KernelNames::find(&requests, target.types());
+        let struct_ops = struct_ops::plan::Resolved::new(self, &chosen, &names);
         let kconfig_map = self.maps.iter().position(MapSpec::is_kconfig).map(|i| MapIdx(i as u32));
         let object = (self.btf.as_ref(), self.endian());
         let externs = self.externs.resolve(&asked, object, &names, kconfig_map, target);
@@ -187,15 +196,15 @@ impl<'a> ObjectSpec<'a> {
         subprog::link(self, program.function, callback, budget)
     }
 
-    /// Declared maps are always created, since user space may want them; data sections only for programs that use them.
+    /// Declared maps are created unless they shall not, since user space may want them; data sections only for programs
+    /// that use them.
     fn used_maps(&self, programs: &[ProgramPlan<'_>]) -> Vec<bool> {
         let mut used: Vec<bool> = self.maps.iter().map(|m| m.place.is_some() && m.autocreate).collect();
         for code in programs.iter().filter_map(|p| p.code.as_ref().ok()) {
             for (_, operand) in &code.operands {
                 let (Operand::Map(map) | Operand::MapValue { map, .. }) = operand else { continue };
-                if let (Some(used), Some(map)) = (used.get_mut(map.0 as usize), self.maps.get(map.0 as usize))
-                {
-                    *used = map.autocreate;
+                if let Some(used) = used.get_mut(map.0 as usize) {
+                    *used = true;
                 }
             }
         }
@@ -215,6 +224,7 @@ impl<'a> ObjectSpec<'a> {
         let Applied { modules, poisoned: calls } = answers.externs.apply(&mut insns, &mut operands, name)?;
         let mut poisoned = answers.relocations.patch(self, &parts, &mut insns)?;
         poisoned.extend(calls);
+        poisoned.extend(self.poison_uncreated(&mut insns, &mut operands));
         let attach = attach?;
         let ext = answers.ext.as_ref().map_err(Error::clone)?;
         let ExtInfo { func_info, line_info } = ext.relocate(self, &parts)?;
@@ -232,6 +242,25 @@ impl<'a> ObjectSpec<'a> {
         })
     }
 
+    /// What refers to maps that are not to be created becomes calls that the verifier refuses, unless they are never reached.
+    fn poison_uncreated(
+        &self,
+        insns: &mut [Insn],
+        operands: &mut Vec<(InsnIdx, Operand)>,
+    ) -> Vec<(InsnIdx, String)> {
+        let mut poisoned = Vec::new();
+        operands.retain(|(at, operand)| {
+            let (Operand::Map(idx) | Operand::MapValue { map: idx, .. }) = operand else { return true };
+            let map = self.maps.get(idx.0 as usize).filter(|map| !map.autocreate);
+            let load = insns.get_mut(at.0 as usize..at.0 as usize + 2);
+            let (Some(map), Some(load)) = (map, load) else { return true };
+            load.fill(Insn::new(insn::CALL, 0, 0, 0, POISON_MAP.saturating_add(idx.0 as i32)));
+            poisoned.push((*at, format!("map {} (it is not created)", excerpt(&map.name))));
+            false
+        });
+        poisoned
+    }
+
     /// What a program is loaded for.
     fn attach_point(
         &self,
@@ -241,7 +270,7 @@ impl<'a> ObjectSpec<'a> {
         struct_ops: &struct_ops::plan::Resolved,
     ) -> Result<AttachPoint> {
         if program.is_struct_ops() {
-            return struct_ops.attach_point(self, program);
+            return struct_ops.attach_point(program);
         }
         let kind = program.kind.kind.ok_or_else(|| Error::UnknownKind { section: program.section.into() })?;
         let (btf_id, to) = match (hook, program.target_function()?) {

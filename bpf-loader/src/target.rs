@@ -55,6 +55,13 @@ pub trait Target {
     /// Its types.
     fn types(&self) -> &dyn TargetBtf;
 
+    /// Types of the kernel from elsewhere, which CO-RE relocations are resolved against instead of [`types`](Self::types).
+    /// All that is named in the kernel's own BTF by number (what programs attach to, kernel functions and variables) still
+    /// needs that.
+    fn external_types(&self) -> Option<&dyn TargetBtf> {
+        None
+    }
+
     /// What the kernel takes.
     fn features(&self) -> &Features;
 
@@ -114,12 +121,40 @@ pub struct RunningTarget {
     kconfig: OnceCell<Option<Vec<u8>>>,
     bpf_cookie: OnceCell<bool>,
     uprobe_multi: OnceCell<bool>,
+    external: Option<ExternalBtf>,
+}
+
+/// Types of a kernel, without modules.
+#[derive(Debug)]
+struct ExternalBtf(Btf<'static>);
+
+impl TargetBtf for ExternalBtf {
+    fn vmlinux(&self) -> Result<Option<&Btf<'_>>> {
+        Ok(Some(&self.0))
+    }
+
+    fn modules(&self) -> Result<&[ModuleBtf<'_>]> {
+        Ok(&[])
+    }
 }
 
 impl RunningTarget {
     /// The kernel that this runs on.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same with this kernel's types from elsewhere, for CO-RE on kernels that carry none: see
+    /// [`read_btf`](crate::object_file::read_btf).
+    #[must_use]
+    pub fn with_btf(self, btf: Btf<'static>) -> Self {
+        Self { external: Some(ExternalBtf(btf)), ..self }
+    }
+
+    /// The same with features that are known, or were found by [`Features::probe_through`] another kernel's calls.
+    #[must_use]
+    pub fn with_features(self, features: Features) -> Self {
+        Self { features: OnceCell::from(features), ..self }
     }
 
     fn shared_vmlinux(&self, roots: &[Root<'_>]) -> Result<Option<&Arc<Btf<'static>>>> {
@@ -181,6 +216,10 @@ impl TargetBtf for RunningTarget {
 impl Target for RunningTarget {
     fn types(&self) -> &dyn TargetBtf {
         self
+    }
+
+    fn external_types(&self) -> Option<&dyn TargetBtf> {
+        self.external.as_ref().map(|external| external as &dyn TargetBtf)
     }
 
     fn features(&self) -> &Features {

@@ -15,6 +15,8 @@ use bpf_loader::insn::Operand;
 use bpf_loader::map_def::Contents;
 use bpf_loader::object::ObjectSpec;
 use bpf_loader::target::{Target, TargetBtf};
+use bpf_sys::Insn;
+use bpf_sys::uapi::insn;
 
 /// A kernel without types of note, which takes everything.
 struct MadeUp(support::Target);
@@ -107,6 +109,33 @@ SEC("socket") int two(void *ctx) { return second(2); }
             assert!(found.contains(line), "{}: {found:?} of function {i}", program.name);
         }
     }
+}
+
+#[test]
+fn maps_that_are_not_created_may_be_named_where_nothing_runs() {
+    if !support::has_clang() {
+        return;
+    }
+    let text = r#"
+#define SEC(name) __attribute__((section(name), used))
+#define __uint(name, val) int (*name)[val]
+#define __type(name, val) typeof(val) *name
+struct { __uint(type, 2); __uint(max_entries, 1); __type(key, int); __type(value, long); } map SEC(".maps");
+struct { __uint(type, 2); __uint(max_entries, 1); __type(key, int); __type(value, long); } other SEC(".maps");
+SEC("socket") long program(void *ctx) { return (long)&map + (long)&other; }
+"#;
+    let object = support::clang_bpf(Path::new("."), Endian::Little, &[], text);
+    let mut spec = ObjectSpec::parse(&object).unwrap();
+    spec.map_mut("map").unwrap().autocreate = false;
+    let plan = spec.plan(&MadeUp::new()).unwrap();
+    let maps: Vec<_> = plan.maps.iter().map(|(_, map)| &*map.name).collect();
+    assert_eq!(maps, ["other"]);
+    let code = plan.programs[0].code.as_ref().unwrap();
+    assert_eq!((code.operands.len(), code.poisoned.len()), (1, 1));
+    let (at, what) = &code.poisoned[0];
+    assert_eq!(what, "map map (it is not created)");
+    let call = Insn::new(insn::CALL, 0, 0, 0, 2_001_000_000);
+    assert_eq!(code.insns[at.0 as usize..][..2], [call, call]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What crosses crates.
 
+pub mod elf;
 pub mod mutate;
 pub mod profcheck;
 pub mod targets;

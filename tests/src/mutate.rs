@@ -1,6 +1,6 @@
 //! Object files with a few bytes changed at random, parsed and planned: whatever they are, nothing panics.
 
-use crate::targets::plan_object;
+use crate::targets::{Kernel, plan_object};
 use std::cell::RefCell;
 use std::num::NonZero;
 use std::panic::{self, AssertUnwindSafe};
@@ -64,7 +64,8 @@ pub fn mutation(objects: &[Object], seed: u64, number: u64) -> (&Object, Vec<u8>
     (object, bytes)
 }
 
-/// Tries all of them on as many threads as there are CPUs.
+/// Tries all of them on as many threads as there are CPUs: every other one for a made-up kernel, the rest for one that has
+/// the object's own types.
 pub fn run(objects: &[Object], mutations: Mutations) -> Report {
     thread_local! {
         static MESSAGE: RefCell<String> = const { RefCell::new(String::new()) };
@@ -79,7 +80,8 @@ pub fn run(objects: &[Object], mutations: Mutations) -> Report {
             return;
         }
         let (object, bytes) = mutation(objects, mutations.seed, number);
-        let result = panic::catch_unwind(AssertUnwindSafe(|| plan_object(&bytes)));
+        let kernel = if number % 2 == 0 { Kernel::MadeUp } else { Kernel::OwnTypes };
+        let result = panic::catch_unwind(AssertUnwindSafe(|| plan_object(&bytes, kernel)));
         let mut report = report.lock().expect("nothing panics with the lock held");
         match result {
             Ok(Some(_)) => report.planned += 1,

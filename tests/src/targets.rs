@@ -17,7 +17,7 @@ mod symbolize;
 pub use btf::{loader_btf, loader_core_relo};
 pub use encode::encode_json;
 pub use export::{export_config, export_reply};
-pub use object::{loader_object, plan_object};
+pub use object::{Kernel, loader_object, plan_object};
 pub use profile::convert_profile;
 pub use records::{loader_rings, programs_records};
 pub use symbolize::{symbolize_debugdata, symbolize_elf, symbolize_sideband, symbolize_text};

@@ -2,9 +2,10 @@
 
 use std::os::fd::AsFd;
 
-use bpf_sys::link::{self, LinkCreate, LinkOptions, Target};
+use bpf_sys::link::{LinkOptions, Target};
 use bpf_sys::{AttachType, Errno, prog};
 
+use super::{create, with_memlock};
 use crate::attach_to::TargetProgram;
 use crate::error::{Error, Result};
 use crate::link::Link;
@@ -17,7 +18,7 @@ impl Program {
     ///
     /// `EBUSY`: another program replaces it. `EINVAL`: the program is of another type. `EPERM`: lockdown.
     pub fn attach_freplace(&self) -> Result<Link> {
-        Ok(Link::from_fd(prog::raw_tracepoint_open(&self.fd, None, 0)?))
+        Ok(Link::from_fd(with_memlock(|| prog::raw_tracepoint_open(&self.fd, None, 0))?))
     }
 
     /// Replaces a function of another program than the one that this was loaded for, or another of its functions, with the
@@ -28,14 +29,9 @@ impl Program {
     /// `target` has no such function. `EINVAL`: it is not compatible, or the program is of another type. `EBUSY`: another
     /// program replaces it. [`Error::Unsupported`] before Linux 5.10.
     pub fn attach_freplace_to(&self, target: &TargetProgram, function: &str) -> Result<Link> {
-        let create = LinkCreate {
-            object: self.fd.as_fd(),
-            target: Target::Fd(target.fd().as_fd()),
-            attach_type: AttachType(0),
-            flags: 0,
-            options: LinkOptions::BtfId(target.function(function)?.0),
-        };
-        link::create(&create).map(Link::from_fd).map_err(|error| match error.errno() {
+        let options = LinkOptions::BtfId(target.function(function)?.0);
+        let link = create(self, Target::Fd(target.fd().as_fd()), AttachType(0), options);
+        link.map(Link::from_fd).map_err(|error| match error.errno() {
             // A kernel without such links does not know the field.
             Some(Errno::E2BIG) => {
                 let feature = "replacing functions of another program than at loading";

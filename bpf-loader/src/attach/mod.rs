@@ -56,7 +56,8 @@ pub use bpf_sys::netlink::{
 impl Program {
     /// Attaches the program to what its section's name says, where that is all there is to say: `kprobe/FUNCTION+OFFSET`,
     /// `ksyscall/NAME`, `kprobe.multi/PATTERN`, `uprobe/PATH:FUNCTION+OFFSET`, `tracepoint/CATEGORY/NAME`,
-    /// `raw_tracepoint/NAME`, `fentry/FUNCTION`, `lsm/HOOK`, `iter/KIND` and their relatives. Programs of kind `usdt` are
+    /// `raw_tracepoint/NAME`, `fentry/FUNCTION`, `lsm/HOOK`, `iter/KIND` and their relatives; `freplace`, to what it was
+    /// loaded for. Programs of kind `usdt` are
     /// attached by [`Usdt::attach_by_section`](usdt::Usdt::attach_by_section), as they share maps.
     ///
     /// # Errors
@@ -97,6 +98,7 @@ impl Program {
             "tp_btf" | "fentry" | "fentry.s" | "fexit" | "fexit.s" | "fmod_ret" | "fmod_ret.s" | "lsm"
             | "lsm.s" => self.attach_tracing(),
             "iter" | "iter.s" => self.attach_iter(None),
+            "freplace" => self.attach_freplace(),
             _ => Err(Error::NoAutoAttach { section: self.section.clone() }),
         }
     }

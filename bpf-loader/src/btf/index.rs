@@ -55,6 +55,11 @@ impl<'n> Wanted<'n> {
         Self { roots, kinds, filter }
     }
 
+    /// The number of roots.
+    pub fn len(&self) -> usize {
+        self.roots.len()
+    }
+
     /// Whether types of the kind of that number are looked for.
     #[inline]
     fn includes(&self, kind: u8) -> bool {
@@ -202,8 +207,9 @@ impl<'w> Search<'w> {
         Ok(())
     }
 
-    fn results(self) -> impl Iterator<Item = (Root<'w>, Vec<BtfId>)> {
-        self.wanted.roots.iter().copied().zip(self.found)
+    /// For each root that is wanted, what was found so far.
+    pub fn found(&self) -> &[Vec<BtfId>] {
+        &self.found
     }
 }
 
@@ -219,10 +225,14 @@ impl Known {
     const MOST: usize = 2048;
     const LONGEST: usize = 128;
 
-    pub fn remember(&self, search: Search<'_>) {
+    /// Remembers what was found for each root that was wanted.
+    pub fn remember(&self, wanted: &Wanted<'_>, found: Vec<Vec<BtfId>>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut room = Self::MOST.saturating_sub(known.values().map(HashMap::len).sum());
-        for ((name, kind), ids) in search.results().filter(|((name, _), _)| name.len() <= Self::LONGEST) {
+        for (&(name, kind), ids) in wanted.roots.iter().zip(found) {
+            if name.len() > Self::LONGEST {
+                continue;
+            }
             if room == 0 {
                 return;
             }
@@ -260,22 +270,26 @@ impl Btf<'_> {
             known.or_else(searched).unwrap_or_default()
         });
         let found = found.collect();
-        self.known.remember(search);
+        self.known.remember(&wanted, search.found);
         Ok(found)
     }
 
     /// Looks at all types.
     fn search(&self, search: &mut Search<'_>, fuel: &mut Fuel) -> Result<(), Error> {
         fuel.spend(u64::from(self.count - self.first_id))?;
-        // Each remembered place begins a walk of its own, which need not wait for the one before.
-        for (&at, first) in self.index.iter().zip((self.first_id..).step_by(1 << self.stride_bits)) {
-            let mut types = self.types_at(at, BtfId(first));
-            for _ in 0..1 << self.stride_bits {
-                let Some((kind, name, len)) = types.record() else { break };
-                if search.put_by(kind, name, types.at as u32, types.next_id) {
-                    search.look(self, fuel)?;
+        let stride = 1 << self.stride_bits;
+        let ends = self.segments.iter().skip(1).map(|next| next.first_id).chain([self.count]);
+        for (segment, end) in self.segments.iter().zip(ends) {
+            // Each remembered place begins a walk of its own, which need not wait for the one before.
+            for (&at, first) in segment.index.iter().zip((segment.first_id..end).step_by(stride)) {
+                let mut types = self.types_at(at, BtfId(first));
+                for _ in 0..stride.min((end - first) as usize) {
+                    let Some((kind, name, len)) = types.record() else { break };
+                    if search.put_by(kind, name, types.at as u32, types.next_id) {
+                        search.look(self, fuel)?;
+                    }
+                    types.advance(len);
                 }
-                types.advance(len);
             }
         }
         search.look(self, fuel)

@@ -12,6 +12,7 @@ pub mod index;
 mod members;
 pub mod sanitize;
 mod types;
+mod walk;
 
 #[cfg(test)]
 mod tests;
@@ -26,10 +27,10 @@ pub use types::{Array, Int, Kind, Linkage, Type};
 
 use crate::Error;
 use crate::bytes::{Bytes, Endian};
-use crate::fuel::Fuel;
 use header::{Header, Span};
-use index::{Known, Root, Search, Wanted};
+use index::{Known, Root, Wanted};
 use types::HEADER_LEN;
+use walk::Segment;
 
 /// Number of a type. 0 is void; the ids of module BTF continue those of its base.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -110,8 +111,8 @@ pub struct Btf<'a> {
     types: Span,
     strings: Span,
     layout: Span,
-    /// Offsets in the type section of the types `first_id`, `first_id + (1 << stride_bits)`, ...
-    index: Vec<u32>,
+    /// Where the types are, in the order of their ids.
+    segments: Vec<Segment>,
     stride_bits: u32,
     first_id: u32,
     /// The number of ids, void and the base's included.
@@ -180,59 +181,23 @@ impl<'a> Btf<'a> {
             types,
             strings,
             layout,
-            index: Vec::new(),
+            segments: Vec::new(),
             stride_bits: if types.len <= SMALL { 0 } else { STRIDE_BITS },
             first_id,
             count: first_id,
             first_string,
-            pointer_size: pointer_size.unwrap_or(8),
+            pointer_size: 8,
             base,
             known: Known::default(),
         };
         let wanted = Wanted::new(roots.iter().copied());
-        let mut search = Search::new(&wanted);
-        let found = btf.walk(pointer_size.is_none(), &mut search)?;
-        if found {
-            btf.known.remember(search);
+        let walked = walk::walk(&btf, &wanted)?;
+        (btf.segments, btf.count) = (walked.segments, walked.count);
+        btf.pointer_size = pointer_size.or(walked.pointer_size).unwrap_or(8);
+        if let Some(found) = walked.found {
+            btf.known.remember(&wanted, found);
         }
         Ok(btf)
-    }
-
-    /// Numbers and indexes the types, and looks at their names on the way. Whether the search is complete: not if names
-    /// are so long that they take all the fuel.
-    fn walk(&mut self, detect_pointer_size: bool, search: &mut Search<'_>) -> Result<bool, Error> {
-        let mut pointer_size = None;
-        let mut fuel = Fuel::OBJECT.clone();
-        let mut found = true;
-        let mut types = self.types();
-        let between = (1 << self.stride_bits) - 1;
-        let int = Kind::Int.number();
-        // More would be a rare file: types have 12 bytes at least, and 20 or more on average.
-        let mut index = Vec::with_capacity((self.types.len / 20) >> self.stride_bits);
-        while !types.is_at_end() {
-            // The section's length is a u32, so is every offset in it.
-            let at = types.at as u32;
-            if (types.next_id - self.first_id) & between == 0 {
-                index.push(at);
-            }
-            let (kind, name, len) = types.record().ok_or_else(|| types.fault())?;
-            if detect_pointer_size && pointer_size.is_none() && kind == int {
-                pointer_size = types.clone().take_one().and_then(|ty| ty.pointer_size_hint());
-            }
-            if search.put_by(kind, name, at, types.next_id) {
-                found &= search.look(self, &mut fuel).is_ok();
-            }
-            types.advance(len);
-        }
-        found &= search.look(self, &mut fuel).is_ok();
-        let count = types.next_id;
-        index.shrink_to_fit();
-        self.index = index;
-        self.count = count;
-        if let Some(size) = pointer_size {
-            self.pointer_size = size;
-        }
-        Ok(found)
     }
 
     /// The same types with pointers of `bytes` (4 or 8). What parsing assumes is the size of the type `long`, 8 if there
@@ -270,7 +235,7 @@ impl<'a> Btf<'a> {
 
     /// Bytes of heap that the index takes.
     pub fn index_size(&self) -> usize {
-        self.index.capacity() * size_of::<u32>()
+        self.segments.iter().map(|segment| segment.index.capacity() * size_of::<u32>()).sum()
     }
 
     fn section(&self, span: Span) -> Bytes<'_> {
@@ -315,12 +280,13 @@ impl<'a> Btf<'a> {
 
     /// This file's own types from `id` on.
     fn types_from(&self, id: BtfId) -> Result<Types<'_>, Error> {
-        let position = id.0.checked_sub(self.first_id).ok_or_else(|| self.no_type(id))?;
-        let found = self.index.get((position >> self.stride_bits) as usize);
-        let at = *found.ok_or_else(|| self.no_type(id))? as usize;
+        let segment = self.segments.iter().rev().find(|segment| segment.first_id <= id.0);
+        let segment = segment.filter(|_| id.0 < self.count).ok_or_else(|| self.no_type(id))?;
+        let position = id.0 - segment.first_id;
+        let found = segment.index.get((position >> self.stride_bits) as usize);
+        let at = *found.ok_or_else(|| self.no_type(id))?;
         let between = position & ((1 << self.stride_bits) - 1);
-        let next_id = id.0 - between;
-        let mut types = Types { btf: self, section: self.section(self.types), at, next_id };
+        let mut types = self.types_at(at, BtfId(id.0 - between));
         for _ in 0..between {
             let (_, _, len) = types.record().ok_or_else(|| self.no_type(id))?;
             types.advance(len);
@@ -514,10 +480,6 @@ impl<'b> Types<'b> {
     fn advance(&mut self, len: usize) {
         self.at = self.at.saturating_add(len);
         self.next_id = self.next_id.saturating_add(1);
-    }
-
-    fn is_at_end(&self) -> bool {
-        self.at >= self.section.data.len()
     }
 }
 

@@ -159,6 +159,9 @@ impl fmt::Display for Error {
             Self::Unsupported { feature, min_kernel: (major, minor), error } => {
                 write!(f, "{feature}: needs Linux {major}.{minor} ({error})")
             }
+            Self::Token { bpffs, error } => {
+                write!(f, "{bpffs} gives no BPF token, which needs Linux 6.9 and rights delegated to this user namespace ({error})")
+            }
             Self::NoAutoAttach { section } => {
                 write!(f, "section {section} does not say all about what to attach the program to")
             }

@@ -40,9 +40,14 @@ fn takes_btf(map_type: MapType) -> bool {
 }
 
 impl<K: Kernel> Loader<'_, '_, K> {
-    pub(super) fn any_map(&self, idx: MapIdx, spec: &MapSpec<'_>) -> Result<Map> {
+    pub(super) fn any_map(&self, idx: MapIdx, spec: &MapSpec<'_>, btf_error: Option<&Error>) -> Result<Map> {
         match self.plan.struct_ops.map(idx) {
-            Some(ops) => self.struct_ops_map(spec, ops.as_ref().map_err(Error::clone)?),
+            Some(ops) => {
+                let ops = ops.as_ref().map_err(Error::clone)?;
+                // There is no such map without BTF.
+                btf_error.map_or(Ok(()), |e| Err(e.clone()))?;
+                self.struct_ops_map(spec, ops)
+            }
             None => self.map(spec),
         }
     }
@@ -159,8 +164,11 @@ impl<K: Kernel> Loader<'_, '_, K> {
 /// Writes the initial values of the variables that live in an arena.
 fn fill_arena(spec: &MapSpec<'_>, memory: &SharedMapping) -> Result<()> {
     let Contents::Data(data) = &spec.contents else { return Ok(()) };
-    let too_small = Error::DataSectionSize { section: spec.name.to_string(), size: data.len() as u64 };
-    memory.copy_in(0, data).ok_or(too_small)
+    memory.copy_in(0, data).ok_or_else(|| Error::MapMember {
+        map: spec.name.to_string(),
+        member: "max_entries".into(),
+        reason: "the arena is smaller than the variables that live in it".into(),
+    })
 }
 
 fn create_map(spec: &MapSpec<'_>, kernel: &impl Kernel, btf: Option<&BtfFd>) -> Result<MapFd> {

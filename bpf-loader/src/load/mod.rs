@@ -155,7 +155,7 @@ impl LoadPlan<'_> {
         let maps = self
             .maps
             .iter()
-            .map(|(idx, spec)| (spec.name.to_string(), loader.any_map(*idx, spec)))
+            .map(|(idx, spec)| (spec.name.to_string(), loader.any_map(*idx, spec, btf_error.as_ref())))
             .collect::<Vec<_>>();
         for (idx, map) in self.maps.iter().map(|(idx, _)| idx).zip(&maps) {
             if let (_, Ok(map)) = map {

@@ -1,5 +1,6 @@
 //! Maps of operations of a plan.
 
+use std::collections::HashMap;
 use std::os::fd::AsFd;
 
 use bpf_sys::map::MapCreate;
@@ -55,6 +56,9 @@ impl<K: Kernel> Loader<'_, '_, K> {
         maps: &[(String, Result<Map>)],
         programs: &[Result<Program>],
     ) -> Result<Vec<Operations>> {
+        let of_plan = self.plan.programs.iter().zip(programs);
+        let by_function: HashMap<_, _> =
+            of_plan.map(|(plan, program)| (plan.function, (plan, program))).collect();
         let mut all = Vec::new();
         for ((idx, spec), (name, map)) in self.plan.maps.iter().zip(maps) {
             let (Some(Ok(ops)), Ok(map)) = (self.plan.struct_ops.map(*idx), map) else { continue };
@@ -67,9 +71,7 @@ impl<K: Kernel> Loader<'_, '_, K> {
                 missing: None,
             };
             for slot in &ops.functions {
-                let of_plan = self.plan.programs.iter().zip(programs);
-                let mut found = of_plan.filter(|(plan, _)| plan.function == slot.program);
-                match found.next() {
+                match by_function.get(&slot.program) {
                     Some((_, Ok(program))) => {
                         operations.programs.push((slot.offset as usize, program.fd.try_clone()?));
                     }

@@ -1,21 +1,24 @@
 //! Maps of operations in the layout of a kernel, and which operation each program implements.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bpf_sys::ProgType;
 
 use super::spec::{StructOps, fault, points_to_function};
 use crate::attach_to::{AttachPoint, AttachTo};
-use crate::btf::index::{essential_name, find_all};
+use crate::btf::index::essential_name;
 use crate::btf::{Btf, BtfId, Kind, Member, Type};
 use crate::error::{Error, Result, excerpt};
 use crate::fuel::Fuel;
+use crate::kernel_names::KernelNames;
 use crate::map_def::MapSpec;
 use crate::object::{FunctionIdx, MapIdx, ObjectSpec, ProgramSpec};
-use crate::target::TargetBtf;
 
 /// The kernel calls the map's value this and the name of the operations.
 const VALUE_PREFIX: &str = "bpf_struct_ops_";
+
+/// Names of types are shorter: the prefix makes symbols of them (KSYM_NAME_LEN is 512).
+const MAX_NAME: usize = 256;
 
 /// Bytes that the values of a plan may have together: the kernel's structure, and so each value, may be much larger than
 /// what declares it.
@@ -54,29 +57,62 @@ pub struct Resolved {
     maps: BTreeMap<MapIdx, Result<KernelOps>>,
     /// Which operation each program implements.
     uses: HashMap<FunctionIdx, AttachPoint>,
+    /// Programs of maps that don't fit, with the first such map.
+    broken: HashMap<FunctionIdx, MapIdx>,
+}
+
+/// Names in the kernel's BTF that [`Resolved::new`] needs, once each.
+pub(crate) fn wanted_names(spec: &ObjectSpec<'_>, chosen: &[&ProgramSpec<'_>]) -> BTreeSet<String> {
+    let names = wanted_maps(spec, chosen).filter_map(|(_, map, _)| ops_name(spec, map).ok());
+    names.map(|name| format!("{VALUE_PREFIX}{name}")).collect()
+}
+
+/// The maps to be created, then others that chosen programs are in.
+fn wanted_maps<'s, 'a>(
+    spec: &'s ObjectSpec<'a>,
+    chosen: &[&ProgramSpec<'_>],
+) -> impl Iterator<Item = (MapIdx, &'s MapSpec<'a>, &'s StructOps<'a>)> {
+    let chosen: HashSet<FunctionIdx> = chosen.iter().map(|p| p.function).collect();
+    let all = || (0..).map(MapIdx).zip(&spec.maps).filter_map(|(i, m)| Some((i, m, StructOps::of(m)?)));
+    let created = all().filter(|(_, map, _)| map.autocreate);
+    created.chain(all().filter(move |(_, map, ops)| {
+        !map.autocreate && ops.functions.iter().any(|(_, function)| chosen.contains(function))
+    }))
+}
+
+/// The name of a map's operations in the kernel: that of its type, without flavour.
+fn ops_name<'s>(spec: &'s ObjectSpec<'_>, map: &MapSpec<'_>) -> Result<&'s str> {
+    let btf = spec.btf.as_ref().ok_or_else(|| Error::MapWithoutBtf { map: excerpt(&map.name) })?;
+    let name = essential_name(btf.type_by_id(map.value_type)?.name_bytes()?);
+    let name = core::str::from_utf8(name).ok().filter(|name| name.len() <= MAX_NAME);
+    name.ok_or_else(|| fault(&map.name, "", "its struct's name is none of a kernel's"))
 }
 
 impl Resolved {
     /// Fits the object's maps of operations to the kernel.
-    pub(crate) fn new(spec: &ObjectSpec<'_>, chosen: &[&ProgramSpec<'_>], target: &dyn TargetBtf) -> Self {
-        let chosen: HashSet<FunctionIdx> = chosen.iter().map(|p| p.function).collect();
+    pub(crate) fn new(
+        spec: &ObjectSpec<'_>,
+        chosen: &[&ProgramSpec<'_>],
+        names: &KernelNames<'_, '_>,
+    ) -> Self {
         let mut resolver = Resolver {
-            target,
+            names,
             fuel: Fuel::OBJECT.clone(),
             bytes_left: MAX_VALUES,
             kernel_types: HashMap::new(),
             uses: HashMap::new(),
         };
-        let mut maps = BTreeMap::new();
-        let all = || spec.maps.iter().enumerate().filter_map(|(i, m)| Some((i, m, StructOps::of(m)?)));
-        let created = all().filter(|(_, map, _)| map.autocreate);
-        let only_named = all().filter(|(_, map, ops)| {
-            !map.autocreate && ops.functions.iter().any(|(_, function)| chosen.contains(function))
-        });
-        for (i, map, ops) in created.chain(only_named) {
-            maps.insert(MapIdx(i as u32), resolver.map(spec, map, ops));
+        let (mut maps, mut broken) = (BTreeMap::new(), HashMap::new());
+        for (idx, map, ops) in wanted_maps(spec, chosen) {
+            let fitted = resolver.map(spec, map, ops);
+            if fitted.is_err() {
+                for (_, function) in &ops.functions {
+                    broken.entry(*function).or_insert(idx);
+                }
+            }
+            maps.insert(idx, fitted);
         }
-        Self { maps, uses: resolver.uses }
+        Self { maps, uses: resolver.uses, broken }
     }
 
     /// A map in the kernel's layout, or why it does not fit; `None` if it is no map of operations.
@@ -102,20 +138,14 @@ impl Resolved {
     /// # Errors
     ///
     /// No map refers to it, or those that do don't fit the kernel.
-    pub(crate) fn attach_point(
-        &self,
-        spec: &ObjectSpec<'_>,
-        program: &ProgramSpec<'_>,
-    ) -> Result<AttachPoint> {
+    pub(crate) fn attach_point(&self, program: &ProgramSpec<'_>) -> Result<AttachPoint> {
         if let Some(found) = self.uses.get(&program.function) {
             return Ok(found.clone());
         }
-        let refers = |idx: &MapIdx| {
-            let ops = spec.maps.get(idx.0 as usize).and_then(StructOps::of);
-            ops.is_some_and(|ops| ops.functions.iter().any(|(_, function)| *function == program.function))
-        };
-        let broken = self.maps.iter().find_map(|(idx, map)| map.as_ref().err().filter(|_| refers(idx)));
-        Err(broken.cloned().unwrap_or_else(|| Error::StructOpsUnused { program: excerpt(program.name) }))
+        match self.broken.get(&program.function).and_then(|idx| self.maps.get(idx)) {
+            Some(Err(error)) => Err(error.clone()),
+            _ => Err(Error::StructOpsUnused { program: excerpt(program.name) }),
+        }
     }
 }
 
@@ -146,21 +176,20 @@ struct KernelTypes<'t> {
 }
 
 impl<'t> KernelTypes<'t> {
-    fn find(name: &str, target: &'t dyn TargetBtf) -> Result<Self> {
+    fn find(name: &str, names: &KernelNames<'_, 't>) -> Result<Self> {
         let value_name = format!("{VALUE_PREFIX}{name}");
-        let wanted = [(value_name.as_str(), Kind::Struct)];
-        let find = |btf: &'t Btf<'t>| find_all(btf, &wanted).map(|found| found.first().copied().flatten());
-        let needed_by = || format!("struct {value_name}");
-        let vmlinux = target.vmlinux()?.ok_or_else(|| Error::NoKernelBtf { needed_by: needed_by() })?;
-        if let Some(id) = find(vmlinux)? {
-            return Self::new(vmlinux, id, None, name);
-        }
-        for module in target.modules()? {
-            if let Some(id) = find(&module.btf)? {
-                return Self::new(&module.btf, id, Some(&module.name), name);
+        match (names.get(&value_name, Kind::Struct), names.failure()) {
+            (Some(found), _) => Self::new(found.btf, found.id, found.module, name),
+            (None, Some(error)) => Err(error.clone()),
+            (None, None) => {
+                let name = format!("struct {value_name}");
+                Err(if names.no_btf() {
+                    Error::NoKernelBtf { needed_by: name }
+                } else {
+                    Error::NoSuchTarget { name }
+                })
             }
         }
-        Err(Error::NoSuchTarget { name: needed_by() })
     }
 
     fn new(btf: &'t Btf<'t>, value: BtfId, module: Option<&'t str>, name: &str) -> Result<Self> {
@@ -180,8 +209,8 @@ impl<'t> KernelTypes<'t> {
     }
 }
 
-struct Resolver<'t> {
-    target: &'t dyn TargetBtf,
+struct Resolver<'k, 't> {
+    names: &'k KernelNames<'k, 't>,
     fuel: Fuel,
     bytes_left: usize,
     /// By the name without flavour.
@@ -189,16 +218,14 @@ struct Resolver<'t> {
     uses: HashMap<FunctionIdx, AttachPoint>,
 }
 
-impl Resolver<'_> {
+impl Resolver<'_, '_> {
     fn map(&mut self, spec: &ObjectSpec<'_>, map: &MapSpec<'_>, ops: &StructOps<'_>) -> Result<KernelOps> {
         let in_map = |error| Error::InMap { map: excerpt(&map.name), error: Box::new(error) };
         let btf = spec.btf.as_ref().ok_or_else(|| Error::MapWithoutBtf { map: excerpt(&map.name) })?;
         let local = btf.type_by_id(map.value_type).map_err(in_map)?;
-        let name = essential_name(local.name_bytes().map_err(in_map)?);
-        let name =
-            core::str::from_utf8(name).map_err(|_| fault(&map.name, "", "its struct's name is no UTF-8"))?;
+        let name = ops_name(spec, map)?;
         if !self.kernel_types.contains_key(name) {
-            self.kernel_types.insert(name.into(), KernelTypes::find(name, self.target));
+            self.kernel_types.insert(name.into(), KernelTypes::find(name, self.names));
         }
         let Some(kernel) = self.kernel_types.get(name) else { return Err(Error::Internal("kernel types")) };
         let kernel = kernel.as_ref().map_err(|e| in_map(e.clone()))?;

@@ -4,13 +4,13 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use bpf_sys::uapi::flags::BPF_F_LINK;
-use bpf_sys::{Insn, MapType, ProgType};
+use bpf_sys::{Insn, MapType};
 
 use crate::btf::{Btf, BtfId, Kind, Type};
 use crate::elf::{R_BPF_64_ABS64, Relocation, Section, SectionIdx, SymbolKind, SymbolSection};
 use crate::error::{Error, Result, excerpt};
 use crate::map_def::{Contents, Declared, MapSpec};
-use crate::object::{FunctionIdx, ObjectSpec, ProgramSpec};
+use crate::object::{FunctionIdx, ObjectSpec};
 
 /// Sections whose variables are maps of operations; a question mark makes them optional.
 const SECTIONS: [&str; 4] = [".struct_ops", ".struct_ops.link", "?.struct_ops", "?.struct_ops.link"];
@@ -146,10 +146,8 @@ fn initial_functions<'a>(
     sections: &HashMap<SectionIdx, Section<'a>>,
     maps: &mut Declared<'a>,
 ) {
-    let is_operation =
-        |p: &&ProgramSpec<'_>| p.kind.kind.is_some_and(|k| k.prog_type == ProgType::STRUCT_OPS);
     let mut programs = HashMap::new();
-    for program in spec.programs.iter().filter(is_operation) {
+    for program in spec.programs.iter().filter(|p| p.is_struct_ops()) {
         if let Some(function) = spec.function(program.function) {
             programs.entry((function.section, function.insns.start)).or_insert(program.function);
         }
@@ -287,7 +285,7 @@ impl<'a> ObjectSpec<'a> {
             Some(name) => {
                 let found = self.programs.iter().find(|p| p.name == name);
                 let found = found.ok_or_else(|| Error::NoSuchProgram { name: name.into() })?;
-                if !found.kind.kind.is_some_and(|k| k.prog_type == ProgType::STRUCT_OPS) {
+                if !found.is_struct_ops() {
                     return Err(fault(map, member, format!("{name} is no struct_ops program")));
                 }
                 Some(found.function)

@@ -5,7 +5,7 @@ use bpf_loader::attach_to::TargetProgram;
 use bpf_loader::kernel::RunningKernel;
 use bpf_loader::load::{Loaded, Object};
 use bpf_loader::target::RunningTarget;
-use bpf_sys::prog::{TestRun, raw_tracepoint_open, test_run};
+use bpf_sys::prog::{TestRun, test_run};
 
 use crate::{kernel_has, parse, permitted, read_global};
 
@@ -39,7 +39,7 @@ fn a_function_is_replaced_until_the_link_is_dropped() {
     let Some(target) = load_target() else { return };
     assert_eq!(run(&target), 11);
     let Some(object) = permitted(load("replacement", None, Some(&target)).into_object()) else { return };
-    let Some(link) = permitted(object.program("replacement").unwrap().attach_freplace()) else { return };
+    let Some(link) = permitted(object.program("replacement").unwrap().attach()) else { return };
     assert_eq!(run(&target), 71);
     drop(link);
     assert_eq!(run(&target), 11);
@@ -78,8 +78,7 @@ fn another_program_than_at_loading_can_be_changed() {
 fn a_program_is_traced() {
     let Some(target) = load_target() else { return };
     let Some(object) = permitted(load("traced", None, Some(&target)).into_object()) else { return };
-    let link = raw_tracepoint_open(&object.program("traced").unwrap().fd, None, 0);
-    let Some(link) = permitted(link.map_err(Error::from)) else { return };
+    let Some(link) = permitted(object.program("traced").unwrap().attach()) else { return };
     run(&target);
     assert_eq!(read_global(OBJECT, &object, "traced_runs"), 1);
     drop(link);

@@ -19,7 +19,10 @@ pub fn in_namespace(test: impl FnOnce() + Send + 'static) {
     let thread = std::thread::spawn(|| {
         // SAFETY: only the network namespace of this thread changes; no descriptors are unshared.
         match unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) } {
-            Err(rustix::io::Errno::PERM) => return drop(crate::skip::<()>("needs root: network namespace")),
+            Err(rustix::io::Errno::PERM) => {
+                crate::skip::<()>("needs root: network namespace");
+                return;
+            }
             result => result.unwrap(),
         }
         // No packets but the test's own.

@@ -9,7 +9,7 @@ use bpf_loader::load::{Loaded, Object};
 use bpf_loader::object::ObjectSpec;
 use bpf_loader::target::RunningTarget;
 
-use crate::{kernel_has, parse, permitted, read_global};
+use crate::{kernel_has, parse, permitted, read_global, skip};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/tcp_congestion.bpf.o");
 
@@ -124,4 +124,22 @@ fn what_no_created_map_names_is_an_error_only_if_asked_for() {
 
     let object = load_possible(|spec| spec.map_mut("plain").unwrap().autocreate = false).unwrap();
     assert!(object.struct_ops("plain").is_err() && object.program("plain_avoid").is_err());
+}
+
+#[test]
+fn a_scheduler_is_there_until_its_link_is_dropped() {
+    const SCHEDULER: &[u8] = include_bytes!("../bpf/prebuilt/scheduler.bpf.o");
+    // Since Linux 6.12, where it is configured.
+    let state = || std::fs::read_to_string("/sys/kernel/sched_ext/state");
+    if state().is_err() {
+        skip::<()>("sched_ext: this kernel is built without it");
+        return;
+    }
+    let Some(object) = permitted(load(&parse(SCHEDULER)).into_object()) else { return };
+    let mut link = object.struct_ops("scheduler").unwrap().attach().unwrap();
+    assert_eq!(read_global(SCHEDULER, &object, "initialized"), 1);
+    assert_eq!(state().unwrap().trim(), "enabled");
+    assert_eq!(std::fs::read_to_string("/sys/kernel/sched_ext/root/ops").unwrap().trim(), "bpf_loader");
+    link.detach().unwrap();
+    assert_eq!(state().unwrap().trim(), "disabled");
 }

@@ -32,7 +32,7 @@ fn a_packet_goes_in_and_comes_out() {
     assert_eq!((result.return_value, result.data.len()), (2, 72));
     assert_eq!((&result.data[..8], &result.data[8..]), (&[0xff; 8][..], PACKET));
     let short = TestRun { data: &[0; 4], ..TestRun::default() };
-    let e = object.program("lengthen").unwrap().test_run(&short).unwrap_err();
+    let e = object.program("length").unwrap().test_run(&short).unwrap_err();
     assert_eq!(e.errno(), Some(Errno::EINVAL));
 }
 

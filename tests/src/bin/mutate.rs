@@ -1,5 +1,5 @@
 //! `mutate FOLDER [COUNT [SEED [FIRST]]]`: parses and plans every program of COUNT mutations (a million) of the objects
-//! in FOLDER for a made-up kernel, and fails if one panics.
+//! in FOLDER for made-up kernels, and fails if one panics.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -19,7 +19,7 @@ const MAX_INSNS: usize = 1_000_000;
 
 /// A BPF object file: parsed, every program planned for a made-up kernel, within bounds of memory.
 pub fn loader_object(file: &[u8]) {
-    let (programs, peak) = memory::peak_of(|| plan_object(file).unwrap_or(0));
+    let (programs, peak) = memory::peak_of(|| plan_object(file, Kernel::MadeUp).unwrap_or(0));
     let allowed = HEAP + file.len() * HEAP_PER_BYTE + programs * HEAP_PER_PROGRAM;
     assert!(peak <= allowed, "{peak} bytes of heap for {} of input and {programs} programs", file.len());
     one_program(file);
@@ -47,10 +47,20 @@ fn one_program(file: &[u8]) {
     }
 }
 
+/// Whose types an object is relocated for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kernel {
+    /// A made-up kernel's, a few dozen.
+    MadeUp,
+    /// The object's own, so that most relocations have an answer.
+    OwnTypes,
+}
+
 /// Parses an object and plans every program of it; how many there are, or `None` if it is no object.
-pub fn plan_object(file: &[u8]) -> Option<usize> {
+pub fn plan_object(file: &[u8], kernel: Kernel) -> Option<usize> {
     let spec = ObjectSpec::parse(file).ok()?;
-    if let Ok(plan) = spec.plan_programs(&kernel::MadeUp(kernel::types()), |_| true) {
+    let types = spec.btf.as_ref().filter(|_| kernel == Kernel::OwnTypes).unwrap_or(kernel::types());
+    if let Ok(plan) = spec.plan_programs(&kernel::MadeUp(types), |_| true) {
         check(&spec, &plan);
         for code in plan.programs.iter().filter_map(|program| program.code.as_ref().ok()) {
             // The program's own function may have a second name, by which others call it.

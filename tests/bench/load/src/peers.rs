@@ -7,6 +7,7 @@ use aya::programs::Program;
 use aya::{Btf, EbpfLoader};
 use bpf_loader::kernel::RunningKernel;
 use bpf_loader::object::ObjectSpec;
+use bpf_loader::object_file::read_object;
 use bpf_loader::target::RunningTarget;
 
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -45,7 +46,7 @@ impl Peer {
 }
 
 pub fn ours(object: &Path, target: &RunningTarget) -> Result<()> {
-    let bytes = std::fs::read(object)?;
+    let bytes = read_object(object)?;
     let plan = ObjectSpec::parse(&bytes)?.plan(target)?;
     let loaded = plan.load(&RunningKernel::default())?.into_object()?;
     std::mem::forget(loaded);

@@ -3,6 +3,7 @@
 //! Neither loads a program: libbpf is stopped after its preparation, bpf-loader only plans.
 
 use std::collections::{BTreeMap, HashSet};
+use std::io::BufRead;
 use std::path::Path;
 
 use bpf_loader::btf::Btf;
@@ -11,18 +12,23 @@ use bpf_loader::insn::{InsnIdx, Operand};
 use bpf_loader::kind::SectionName;
 use bpf_loader::object::ObjectSpec;
 use bpf_loader::plan::ProgramCode;
-use bpf_loader::target::{ModuleBtf, Target, TargetBtf};
+use bpf_loader::target::{ModuleBtf, RunningTarget, Target, TargetBtf};
 use bpf_sys::uapi::insn;
 
 use crate::functions::{Function, split, to_bytes};
 use crate::libbpf::{self, Object};
 
-/// A kernel with these types.
-struct Types(Btf<'static>);
+/// The running kernel, but with these types.
+struct Types {
+    btf: Btf<'static>,
+    running: RunningTarget,
+    /// The types are another kernel's: libbpf uses them for CO-RE, and looks externs up in the running one.
+    replaced: bool,
+}
 
 impl TargetBtf for Types {
     fn vmlinux(&self) -> bpf_loader::Result<Option<&Btf<'_>>> {
-        Ok(Some(&self.0))
+        Ok(Some(&self.btf))
     }
 
     fn modules(&self) -> bpf_loader::Result<&[ModuleBtf<'_>]> {
@@ -46,7 +52,26 @@ impl Target for Types {
     fn possible_cpus(&self) -> u32 {
         1
     }
+
+    fn kallsyms(&self) -> bpf_loader::Result<Option<Box<dyn BufRead + '_>>> {
+        self.running.kallsyms()
+    }
+
+    fn kconfig(&self) -> bpf_loader::Result<Option<&[u8]>> {
+        self.running.kconfig()
+    }
+
+    fn kernel_version(&self) -> Option<u32> {
+        self.running.kernel_version()
+    }
+
+    fn has_bpf_cookie(&self) -> bool {
+        self.running.has_bpf_cookie()
+    }
 }
+
+/// Where the running kernel has its types.
+const RUNNING: &str = "/sys/kernel/btf/vmlinux";
 
 #[derive(Default)]
 struct Counts {
@@ -71,7 +96,7 @@ pub fn run(btf: &Path, objects: &[&Path]) -> bool {
         Err(e) => return fail(&format!("{}: {e}", btf.display())),
     };
     let target = match types {
-        Ok(types) => Types(types),
+        Ok(types) => Types { btf: types, running: RunningTarget::new(), replaced: btf != Path::new(RUNNING) },
         Err(e) => return fail(&format!("{}: {e}", btf.display())),
     };
     let mut counts = Counts::default();
@@ -134,13 +159,15 @@ fn compare_object(path: &Path, btf: &Path, target: &Types, counts: &mut Counts) 
                 compared.extend(
                     code.func_info.chunks_exact(8).map(|record| [record[4], record[5], record[6], record[7]]),
                 );
-                if let Some(difference) = difference(&split(&bound(code)), &split(&theirs)) {
+                if let Some(difference) =
+                    difference(&split(&bound(code), target.replaced), &split(&theirs, target.replaced))
+                {
                     counts.differ += 1;
                     println!("{}: {name}: {difference}", path.display());
                 }
             }
-            (Ok(_), Err(reason)) => *counts.only_ours.entry(reason).or_default() += 1,
-            (Err(e), Ok(_)) => *counts.only_libbpf.entry(e.to_string()).or_default() += 1,
+            (Ok(_), Err(reason)) => *counts.only_ours.entry(cause(&reason)).or_default() += 1,
+            (Err(e), Ok(_)) => *counts.only_libbpf.entry(cause(&e.to_string())).or_default() += 1,
             (Err(_), Err(_)) => counts.neither += 1,
         }
     }
@@ -190,10 +217,20 @@ fn bound(code: &ProgramCode) -> Vec<[u8; 8]> {
                 insns[at] = insns[at].with_src(insn::PSEUDO_MAP_VALUE);
                 insns[at + 1].imm = *offset as i32;
             }
-            Operand::Extern { .. } => {}
+            Operand::ModuleBtf(_) | Operand::Extern { .. } => {}
         }
     }
     insns.into_iter().map(to_bytes).collect()
+}
+
+/// An error without the name that it begins with or has in quotes, so that like ones count together.
+fn cause(error: &str) -> String {
+    let quoted = error.find('\'').zip(error.rfind('\'')).filter(|(from, to)| from < to);
+    match (quoted, error.split_once(": ")) {
+        (Some((from, to)), _) => format!("{}...{}", &error[..from], &error[to + 1..]),
+        (None, Some((_, rest))) => rest.to_owned(),
+        (None, None) => error.to_owned(),
+    }
 }
 
 fn difference(ours: &[Function], theirs: &[Function]) -> Option<String> {

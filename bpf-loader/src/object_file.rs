@@ -1,0 +1,238 @@
+//! Object files, read without what loading does not need.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::btf::Btf;
+use crate::bytes::{Bytes, Endian};
+use crate::error::{Error, Result};
+
+/// Files up to this many bytes are not worth more than one read.
+const SMALL: u64 = 32 << 10;
+/// Files from this many bytes on are no objects that anybody compiled.
+const LARGE: u64 = 256 << 20;
+/// Bytes of an ELF64 header, and of a section's.
+const HEADER: usize = 64;
+/// Bytes between two sections that are read with them rather than left out.
+const GAP: usize = 4096;
+
+/// Reads an object file for [`ObjectSpec::parse`](crate::object::ObjectSpec::parse). DWARF, which is most of an object that was
+/// compiled with `-g`, is left out: its sections read as zeros, and take no memory.
+///
+/// # Errors
+///
+/// Those of opening and reading.
+pub fn read_object(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let len = file.metadata()?.len();
+    if !(SMALL..LARGE).contains(&len) {
+        return std::fs::read(path);
+    }
+    // Zeroed memory is not there until it is written to.
+    let mut bytes = vec![0; len as usize];
+    match read_sections(&file, &mut bytes) {
+        Ok(true) => Ok(bytes),
+        // What is wrong with the file is the parser's to say.
+        Ok(false) => std::fs::read(path),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => std::fs::read(path),
+        Err(e) => Err(e),
+    }
+}
+
+/// A section of a file: its name, its place, and whether its bytes are in the file.
+struct Section {
+    name: Vec<u8>,
+    at: usize,
+    len: usize,
+    present: bool,
+}
+
+/// Where an ELF64 file of any machine has its section table, and what that says; `None` if it is no such file.
+fn read_section_table(file: &File) -> io::Result<Option<(Range<usize>, Vec<Section>)>> {
+    let mut header = [0; HEADER];
+    file.read_exact_at(&mut header, 0)?;
+    let endian = if header.get(5) == Some(&2) { Endian::Big } else { Endian::Little };
+    let elf = Bytes::new(&header, endian);
+    let number = |at| elf.u16(at).map_or(0, usize::from);
+    let (entry, count, names) = (number(58), number(60), number(62));
+    let table = elf.u64(40).and_then(|at| usize::try_from(at).ok()).unwrap_or(usize::MAX);
+    let end = table.checked_add(count * HEADER);
+    let (true, Some(end)) = (header.starts_with(b"\x7fELF\x02") && entry == HEADER && count > 0, end) else {
+        return Ok(None);
+    };
+    let mut headers = vec![0; count * HEADER];
+    file.read_exact_at(&mut headers, table as u64)?;
+    let headers = Bytes::new(&headers, endian);
+    let place = |section: usize| {
+        let (at, len) = (headers.u64(section * HEADER + 24)?, headers.u64(section * HEADER + 32)?);
+        Some((usize::try_from(at).ok()?, usize::try_from(len).ok()?))
+    };
+    let Some((names_at, names_len)) = place(names).filter(|(_, len)| *len <= LARGE as usize) else {
+        return Ok(None);
+    };
+    let mut text = vec![0; names_len];
+    file.read_exact_at(&mut text, names_at as u64)?;
+    let text = Bytes::new(&text, endian);
+    let sections = (0..count).filter_map(|section| {
+        let header = section * HEADER;
+        let name = headers.u32(header).and_then(|name| text.cstr(name as usize)).unwrap_or_default();
+        let (at, len) = place(section)?;
+        // Of no type, or without bits in the file.
+        let present = !matches!(headers.u32(header + 4), Some(0 | 8));
+        // A table of millions of sections that share one long name is nobody's.
+        Some(Section { name: name.get(..32).unwrap_or(name).to_vec(), at, len, present })
+    });
+    Ok(Some((table..end, sections.collect())))
+}
+
+/// Reads headers and all sections but those of DWARF to where they are in the file; `false` if it is none.
+fn read_sections(file: &File, bytes: &mut [u8]) -> io::Result<bool> {
+    let Some((table, sections)) = read_section_table(file)? else { return Ok(false) };
+    let mut wanted: Vec<(usize, usize)> = sections
+        .iter()
+        .filter(|section| {
+            let name = section.name.strip_prefix(b".rel").unwrap_or(&section.name);
+            section.present && !name.starts_with(b".debug_")
+        })
+        .map(|section| (section.at, section.at.saturating_add(section.len)))
+        .chain([(0, HEADER), (table.start, table.end)])
+        .collect();
+    wanted.sort_unstable();
+    let mut parts: Vec<(usize, usize)> = Vec::new();
+    for (start, end) in wanted {
+        match parts.last_mut() {
+            Some(last) if start <= last.1.saturating_add(GAP) => last.1 = last.1.max(end),
+            _ => parts.push((start, end)),
+        }
+    }
+    for (start, end) in parts {
+        let Some(part) = bytes.get_mut(start..end) else { return Ok(false) };
+        file.read_exact_at(part, start as u64)?;
+    }
+    Ok(true)
+}
+
+/// Reads the types of a kernel that a user has in a file, for [`RunningTarget::with_btf`](crate::target::RunningTarget::with_btf):
+/// BTF alone, as BTFHub has it and `/sys/kernel/btf/vmlinux` is, or an ELF64 file with a section `.BTF`, as `vmlinux` is.
+///
+/// # Errors
+///
+/// `ReadBtf` if it cannot be read or has no BTF; those of [`Btf::parse`].
+pub fn read_btf(path: &Path) -> Result<Btf<'static>> {
+    let failed = |reason: String| Error::ReadBtf { reason: format!("{}: {reason}", path.display()) };
+    let bytes = read_btf_bytes(path).map_err(|e| failed(e.to_string()))?;
+    Btf::parse(bytes.ok_or_else(|| failed("it has no section .BTF".into()))?)
+}
+
+fn read_btf_bytes(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = File::open(path)?;
+    let mut magic = [0; 4];
+    if file.read_at(&mut magic, 0)? < magic.len() || magic != *b"\x7fELF" {
+        return std::fs::read(path).map(Some);
+    }
+    let sections = read_section_table(&file)?.map(|(_, sections)| sections).unwrap_or_default();
+    let btf = sections.iter().find(|section| section.present && section.name == b".BTF");
+    let Some(btf) = btf.filter(|section| section.len <= LARGE as usize) else { return Ok(None) };
+    let mut bytes = vec![0; btf.len];
+    file.read_exact_at(&mut bytes, btf.at as u64)?;
+    Ok(Some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::ObjectSpec;
+
+    fn file(name: &str, bytes: &[u8]) -> std::path::PathBuf {
+        let path = std::env::temp_dir().join(format!("{name}.{}", std::process::id()));
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn put(bytes: &mut [u8], at: usize, value: u64) {
+        bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    }
+
+    /// An ELF file of three sections: `.debug_x` at 64 of 40 KiB, `maps` behind it of 16 bytes, and the names.
+    fn sample() -> Vec<u8> {
+        let names = b"\0.debug_x\0maps\0.shstrtab\0";
+        let (debug_at, debug_len) = (64usize, 40 << 10);
+        let maps_at = debug_at + debug_len;
+        let names_at = maps_at + 16;
+        let table = names_at + names.len();
+        let mut bytes = vec![0xaa; table + 4 * 64];
+        bytes[..64].fill(0);
+        bytes[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+        put(&mut bytes, 40, table as u64);
+        bytes[58..64].copy_from_slice(&[64, 0, 4, 0, 3, 0]);
+        bytes[names_at..table].copy_from_slice(names);
+        bytes[table..].fill(0);
+        let sections = [(1, debug_at, debug_len), (10, maps_at, 16), (15, names_at, names.len())];
+        for (section, (name, at, len)) in (1..).zip(sections) {
+            let header = table + section * 64;
+            put(&mut bytes, header, name | 1 << 32);
+            put(&mut bytes, header + 24, at as u64);
+            put(&mut bytes, header + 32, len as u64);
+        }
+        bytes
+    }
+
+    #[test]
+    fn dwarf_reads_as_zeros_and_all_else_as_it_is() {
+        let bytes = sample();
+        let path = file("object-with-dwarf", &bytes);
+        let read = read_object(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(read.len(), bytes.len());
+        let maps = 64 + (40 << 10);
+        assert_eq!((&read[..64], &read[maps..]), (&bytes[..64], &bytes[maps..]));
+        assert!(read[64..maps].iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn what_is_no_such_file_is_read_whole() {
+        let mut broken = sample();
+        put(&mut broken, 40, u64::MAX - 64);
+        for bytes in [vec![7; 100], vec![7; 100 << 10], broken] {
+            let path = file("no-object", &bytes);
+            let read = read_object(&path);
+            std::fs::remove_file(&path).unwrap();
+            assert!(read.unwrap() == bytes);
+        }
+        assert!(read_object(Path::new("/nonexistent")).is_err());
+    }
+
+    #[test]
+    fn types_come_alone_or_in_an_elf_file() {
+        let object = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bpf/prebuilt/tracepoint.bpf.o");
+        let btf = read_btf(&object).unwrap();
+        assert!(btf.count() > 1);
+        let path = file("btf-alone", btf.as_bytes());
+        let alone = read_btf(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(alone.as_bytes(), btf.as_bytes());
+        for (bytes, error) in
+            [(sample(), "it has no section .BTF"), (b"\x7fELF\x02".to_vec(), "failed to fill whole buffer")]
+        {
+            let path = file("no-btf", &bytes);
+            let read = read_btf(&path);
+            std::fs::remove_file(&path).unwrap();
+            assert!(read.is_err_and(|e| e.to_string().contains(error)));
+        }
+        assert!(matches!(read_btf(Path::new("/nonexistent")), Err(Error::ReadBtf { .. })));
+    }
+
+    #[test]
+    fn an_object_is_the_same_object() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bpf/prebuilt/tracepoint.bpf.o");
+        let (whole, read) = (std::fs::read(&path).unwrap(), read_object(&path).unwrap());
+        let names = |bytes: &[u8]| {
+            let spec = ObjectSpec::parse(bytes).unwrap();
+            spec.programs.iter().map(|p| p.name.to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&whole), names(&read));
+    }
+}
