@@ -80,7 +80,7 @@ pub fn attached(result: Result<Link>, min_kernel: (u8, u8)) -> Option<Link> {
     if kernel_has(min_kernel) {
         return permitted(result);
     }
-    let error = result.err().expect("attached, though the kernel is too old");
+    let error = result.expect_err("attached, though the kernel is too old");
     assert!(
         matches!(error, Error::Unsupported { min_kernel: stated, .. } if stated == min_kernel),
         "not {min_kernel:?}: {error:?}"
