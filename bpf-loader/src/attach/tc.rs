@@ -58,7 +58,7 @@ impl Program {
     /// # Errors
     ///
     /// `ENODEV`: no such device. `ESTALE`: another revision. `ENOENT`: there is no such neighbour.
-    /// [`Error::Unsupported`](crate::Error::Unsupported): before Linux 6.6.
+    /// [`Error::Unsupported`]: before Linux 6.6.
     pub fn attach_tcx(&self, device: u32, direction: Direction, place: Place<'_>) -> Result<Link> {
         let attach_type = match direction {
             Direction::Ingress => AttachType::TCX_INGRESS,
@@ -72,7 +72,7 @@ impl Program {
     /// # Errors
     ///
     /// `EACCES`, `EINVAL`: `device` is no primary end of such a pair. As [`attach_tcx`](Self::attach_tcx) else.
-    /// [`Error::Unsupported`](crate::Error::Unsupported): before Linux 6.7.
+    /// [`Error::Unsupported`]: before Linux 6.7.
     pub fn attach_netkit(&self, device: u32, end: NetkitEnd, place: Place<'_>) -> Result<Link> {
         let attach_type = match end {
             NetkitEnd::Primary => AttachType::NETKIT_PRIMARY,
@@ -109,10 +109,11 @@ struct TcAttachment {
 
 impl OlderAttachment for TcAttachment {
     fn detach(&mut self) -> Result<()> {
-        Ok(match self.action {
+        match self.action {
             true => self.socket.delete_action(self.device, self.direction, self.id)?,
             false => self.socket.delete_filter(self.device, self.direction, self.id)?,
-        })
+        }
+        Ok(())
     }
 
     fn update(&mut self, program: &Program) -> Result<()> {
