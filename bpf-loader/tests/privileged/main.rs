@@ -3,6 +3,7 @@
 mod cgroups;
 mod devices;
 mod externs;
+mod features;
 mod freplace;
 mod iterators;
 mod kprobes;
@@ -16,6 +17,7 @@ mod sockets;
 mod struct_ops;
 mod subject;
 mod test_runs;
+mod tokens;
 mod tracepoints;
 mod tracing;
 mod uprobes;

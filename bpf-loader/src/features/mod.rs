@@ -1,11 +1,8 @@
 //! What a kernel takes, found by trying.
 
-use std::os::fd::AsFd;
+pub mod probes;
 
-use bpf_sys::link::{self, LinkCreate, LinkOptions};
-use bpf_sys::prog::ProgLoad;
-use bpf_sys::uapi::insn;
-use bpf_sys::{AttachType, Errno, Insn, ProgType};
+pub(crate) use probes::{bpf_cookie, uprobe_multi};
 
 use crate::btf::encode::Builder;
 use crate::btf::sanitize::BtfFeatures;
@@ -60,49 +57,6 @@ impl Features {
             },
         }
     }
-}
-
-/// Whether the running kernel has `bpf_get_attach_cookie` for probes (Linux 5.15), by loading two instructions.
-pub(crate) fn bpf_cookie() -> bool {
-    /// `BPF_FUNC_get_attach_cookie`.
-    const GET_ATTACH_COOKIE: i32 = 174;
-    let insns = [Insn::new(insn::CALL, 0, 0, 0, GET_ATTACH_COOKIE), Insn::new(insn::EXIT, 0, 0, 0, 0)];
-    let program =
-        ProgLoad { prog_type: ProgType::KPROBE, insns: &insns, license: c"GPL", ..ProgLoad::default() };
-    bpf_sys::prog::load(&program, None).is_ok()
-}
-
-/// Whether the running kernel has links of many uprobes, and takes the process that they are told for one. Kernels before
-/// 6.10 took it for a thread; they also let an impossible one pass, until they found that `/` is no file to probe.
-pub(crate) fn uprobe_multi() -> bool {
-    let insns = [Insn::new(insn::MOV64_IMM, 0, 0, 0, 0), Insn::new(insn::EXIT, 0, 0, 0, 0)];
-    let program = ProgLoad {
-        prog_type: ProgType::KPROBE,
-        expected_attach_type: AttachType::TRACE_UPROBE_MULTI,
-        insns: &insns,
-        license: c"GPL",
-        ..ProgLoad::default()
-    };
-    let Ok(program) = bpf_sys::prog::load(&program, None) else { return false };
-    let errno = |pid| {
-        let options = LinkOptions::UprobeMulti {
-            path: c"/",
-            offsets: &[0],
-            ref_ctr_offsets: &[],
-            cookies: &[],
-            flags: 0,
-            pid,
-        };
-        let create = LinkCreate {
-            object: program.as_fd(),
-            target: link::Target::None,
-            attach_type: AttachType::TRACE_UPROBE_MULTI,
-            flags: 0,
-            options,
-        };
-        link::create(&create).err().and_then(|e| e.errno())
-    };
-    errno(0) == Some(Errno::EBADF) && errno(u32::MAX) == Some(Errno::EINVAL)
 }
 
 /// The `int` that each probe begins with.
