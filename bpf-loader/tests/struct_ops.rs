@@ -16,6 +16,9 @@ use bpf_loader::{Error, Result};
 /// Offsets of the members: name 0, ssthresh 16, undo_cwnd 24, cong_avoid 32, flags 40, not_in_any_kernel 48.
 const OBJECT: &[u8] = include_bytes!("bpf/prebuilt/tcp_congestion.bpf.o");
 
+/// How many broken objects are tried.
+const MUTATIONS: usize = 2_000;
+
 struct Kernel {
     vmlinux: Arc<Btf<'static>>,
     modules: Vec<ModuleBtf<'static>>,
@@ -283,4 +286,36 @@ fn members_are_set_as_what_they_are() {
     assert!(matches!(data, Err(Error::StructOps { .. })));
     let missing = spec.set_struct_ops_program("plain", "ssthresh", Some("none"));
     assert!(matches!(missing, Err(Error::NoSuchProgram { .. })));
+}
+
+#[test]
+fn broken_objects_are_planned_or_refused() {
+    let kernel = kernel(usual);
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let (mut planned, mut misfits) = (0, 0);
+    for _ in 0..MUTATIONS {
+        let mut object = OBJECT.to_vec();
+        for _ in 0..1 + random(8) {
+            object[random(OBJECT.len())] = random(256) as u8;
+        }
+        let Ok(spec) = ObjectSpec::parse(&object) else { continue };
+        let Ok(plan) = spec.plan_programs(&kernel, |_| true) else { continue };
+        planned += 1;
+        let ops = plan.maps.iter().filter_map(|(idx, _)| plan.struct_ops.map(*idx));
+        for ops in ops {
+            match ops {
+                Ok(ops) => {
+                    assert!(ops.functions.iter().all(|slot| slot.offset as usize + 8 <= ops.value.len()))
+                }
+                Err(_) => misfits += 1,
+            }
+        }
+    }
+    assert!(planned > MUTATIONS / 10 && misfits > 0, "{planned} planned, {misfits} maps that do not fit");
 }
