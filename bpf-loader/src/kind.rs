@@ -78,6 +78,13 @@ impl ProgramKind {
     }
 }
 
+impl ProgramKind {
+    /// Is it for the probes that programs bring with them?
+    pub(crate) fn is_usdt(&self) -> bool {
+        matches!(self.section, "usdt" | "usdt.s")
+    }
+}
+
 /// `BPF_CGROUP_INET_INGRESS` is 0, which is also "no attach type".
 const NONE: A = A(0);
 

@@ -106,7 +106,11 @@ fn declared(names: &[String]) -> Vec<u8> {
     let inner = btf.structure("", 8, &[Field::at("type", number, 0), Field::at("max_entries", number, 64)]);
     let inner = btf.ptr(inner);
     let values = btf.array(inner, int, 0);
-    let fields = [Field::at("type", number, 0), Field::at("max_entries", number, 64), Field::at("values", values, 128)];
+    let fields = [
+        Field::at("type", number, 0),
+        Field::at("max_entries", number, 64),
+        Field::at("values", values, 128),
+    ];
     let map = btf.structure("", 16, &fields);
     let variables: Vec<_> = names
         .iter()

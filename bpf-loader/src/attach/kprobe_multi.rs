@@ -99,7 +99,9 @@ impl Program {
         if !matches!(error.errno(), Some(Errno::EINVAL | Errno::EOPNOTSUPP)) {
             return None;
         }
-        let feature = if self.kind.attach_type == AttachType::TRACE_KPROBE_SESSION {
+        let feature = if error.errno() == Some(Errno::EOPNOTSUPP) {
+            "links of many kprobes (CONFIG_FPROBE)"
+        } else if self.kind.attach_type == AttachType::TRACE_KPROBE_SESSION {
             "sessions of kprobes"
         } else {
             "links of many kprobes"

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 
+use bpf_sys::link::{self, LinkCreate, LinkOptions};
 use bpf_sys::map::MapCreate;
 use bpf_sys::prog::ProgLoad;
 use bpf_sys::uapi::flags::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_F_SLEEPABLE};
@@ -233,6 +234,39 @@ pub(crate) fn bpf_cookie() -> bool {
     const GET_ATTACH_COOKIE: u32 = 174;
     let kernel = RunningKernel::default();
     Probes::new(&kernel).has(Feature::Helper(ProgType::KPROBE, GET_ATTACH_COOKIE)).unwrap_or(false)
+}
+
+/// Whether the running kernel has links of many uprobes, and takes the process that they are told for one. Kernels before
+/// 6.10 took it for a thread; they also let an impossible one pass, until they found that `/` is no file to probe.
+pub(crate) fn uprobe_multi() -> bool {
+    let insns = [Insn::new(insn::MOV64_IMM, 0, 0, 0, 0), Insn::new(insn::EXIT, 0, 0, 0, 0)];
+    let program = ProgLoad {
+        prog_type: ProgType::KPROBE,
+        expected_attach_type: AttachType::TRACE_UPROBE_MULTI,
+        insns: &insns,
+        license: c"GPL",
+        ..ProgLoad::default()
+    };
+    let Ok(program) = bpf_sys::prog::load(&program, None) else { return false };
+    let errno = |pid| {
+        let options = LinkOptions::UprobeMulti {
+            path: c"/",
+            offsets: &[0],
+            ref_ctr_offsets: &[],
+            cookies: &[],
+            flags: 0,
+            pid,
+        };
+        let create = LinkCreate {
+            object: program.as_fd(),
+            target: link::Target::None,
+            attach_type: AttachType::TRACE_UPROBE_MULTI,
+            flags: 0,
+            options,
+        };
+        link::create(&create).err().and_then(|e| e.errno())
+    };
+    errno(0) == Some(Errno::EBADF) && errno(u32::MAX) == Some(Errno::EINVAL)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use bpf_loader::Error;
 use bpf_loader::attach::usdt::{Usdt, UsdtOptions};
 
 use crate::subject::{fires, load};
-use crate::{kernel_has, permitted};
+use crate::{kernel_has, permitted, skip};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/usdt.bpf.o");
 
@@ -97,6 +97,54 @@ fn a_probe_fires_in_any_process() {
     }
     let Some(link) = permitted(link) else { return };
     fires(&subject, link, call);
+}
+
+/// As our own program, with the header of libbpf.
+const WITH_LIBBPFS_HEADER: &str = r#"
+#define __TARGET_ARCH_x86
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <linux/ptrace.h>
+#include <bpf/usdt.bpf.h>
+char LICENSE[] SEC("license") = "GPL";
+__u32 wanted;
+__u64 hits, second;
+SEC("usdt")
+int BPF_USDT(on_usdt, int first, __u64 value)
+{
+    if ((__u32)bpf_get_current_pid_tgid() == wanted) {
+        __sync_fetch_and_add(&hits, 1);
+        second = value;
+    }
+    return 0;
+}
+"#;
+
+#[test]
+fn a_program_with_libbpfs_header_fires() {
+    if !Path::new("/usr/include/bpf/usdt.bpf.h").exists() {
+        skip::<()>("no usdt.bpf.h of libbpf's");
+        return;
+    }
+    let directory = std::env::temp_dir().join(format!("bpf-loader-usdt-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join("usdt.bpf.c"), WITH_LIBBPFS_HEADER).unwrap();
+    let arguments = "-target bpfel -mcpu=v3 -O2 -g -I /usr/include/x86_64-linux-gnu -c usdt.bpf.c";
+    let made =
+        std::process::Command::new("clang-19").args(arguments.split(' ')).current_dir(&directory).status();
+    let object = std::fs::read(directory.join("usdt.bpf.o"));
+    std::fs::remove_dir_all(&directory).unwrap();
+    if made.is_err() {
+        skip::<()>("no clang-19");
+        return;
+    }
+    let Some(subject) = load(object.unwrap().leak(), "on_usdt") else { return };
+    let usdt = Usdt::new(&subject.object).unwrap();
+    let options = UsdtOptions { pid: Some(std::process::id()), cookie: 0 };
+    let link = usdt.attach(subject.program(), this(), "ebpf_otlp_test", "counted", &options);
+    let Some(link) = permitted(link) else { return };
+    fires(&subject, link, call);
+    assert_eq!(subject.number("second"), 0x1234_5678_9abc_def0);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bpf_sys::uapi::flags::{BPF_ANY, BPF_NOEXIST};
-use bpf_sys::{AttachType, Errno, MapFd, map};
+use bpf_sys::{Errno, MapFd, map};
 
 use self::args::Arg;
 use self::note::{Note, Notes};
@@ -115,7 +115,8 @@ impl Usdt {
             target: path.display().to_string(),
             reason: "a file for another architecture, or one whose registers are not known",
         })?;
-        let by_cookie = program.has_perf_links();
+        let multi = program.has_uprobe_multi();
+        let by_cookie = multi || program.has_perf_links();
         let mut probes = find(&binary, arch, &path, provider, name)?;
         if !by_cookie && binary.elf.dynamic {
             let pid = options.pid.ok_or(Error::Unsupported {
@@ -153,16 +154,16 @@ impl Usdt {
             }
             cookies.push(u64::from(id));
         }
-        if program.kind.attach_type == AttachType::TRACE_UPROBE_MULTI {
+        if multi {
             let offsets: Vec<u64> = probes.iter().map(|p| p.offset).collect();
             let counters: Vec<u64> = probes.iter().map(|p| p.semaphore).collect();
-            let multi = UprobeMultiOptions {
+            let options = UprobeMultiOptions {
                 ret: false,
                 pid: options.pid,
                 cookies: &cookies,
                 ref_ctr_offsets: &counters,
             };
-            attached.links.push(Link::from_fd(program.create_uprobe_multi(&path, &offsets, &multi)?));
+            attached.links.push(Link::from_fd(program.create_uprobe_multi(&path, &offsets, &options)?));
         } else {
             for (probe, id) in probes.iter().zip(cookies) {
                 let one = UprobeOptions {
