@@ -15,6 +15,9 @@ impl fmt::Display for Error {
             }
             Self::BtfStrings => f.write_str("BTF string section does not start and end with NUL"),
             Self::BtfBase => f.write_str("BTF does not fit the base BTF it was given"),
+            Self::BtfRelocation { name, kind, candidates } => {
+                write!(f, "the module needs {kind} {name} of the kernel, which has {candidates} that fit")
+            }
             Self::BtfKind { type_id, kind } => write!(f, "BTF type {type_id} is of unknown kind {kind}"),
             Self::BtfTypeTruncated { type_id } => {
                 write!(f, "BTF type {type_id} does not fit the type section")
