@@ -367,7 +367,10 @@ mod tests {
         let (distilled, split) = module(Endian::Little);
         let kernel = kernel(Endian::Little, 16);
         let base = Btf::parse(&kernel[..]).unwrap();
-        assert_eq!(relocate(&split[..], &distilled[..], &base, &mut Fuel::new(30)), Err(Error::CoreFuel));
+        assert_eq!(
+            relocate(&split[..], &distilled[..], &base, &mut Fuel::new(30)),
+            Err(Error::TooComplex { what: "comparisons of types and names", limit: 30 })
+        );
         for at in 0..split.len() {
             for flip in [1, 0x80] {
                 let mut broken = split.clone();
