@@ -47,7 +47,7 @@ impl fmt::Display for Error {
                 write!(f, "CO-RE relocation against type {type_id}, which has no name")
             }
             Self::CoreDepth { type_id } => write!(f, "type {type_id} is nested too deeply to be compared"),
-            Self::CoreFuel => f.write_str("CO-RE relocations need too many type comparisons"),
+            Self::TooComplex { what, limit } => write!(f, "too complex: more than {limit} {what}"),
             Self::CoreAmbiguous { what, first, candidate, second } => {
                 let show = |v: &Option<u64>| v.map_or_else(|| "none".to_owned(), |v| v.to_string());
                 write!(f, "ambiguous {what}: {}, but {} by type {candidate}", show(first), show(second))
@@ -103,10 +103,6 @@ impl fmt::Display for Error {
                 write!(f, "function {function}, relocation of {what}: {error}")
             }
             Self::Extern { name, kind, reason } => write!(f, "{kind} {name}: {reason}"),
-            Self::ProgramTooLarge { limit } => write!(f, "more than {limit} instructions"),
-            Self::PlanTooLarge { limit } => {
-                write!(f, "it and the programs before it have more than {limit} instructions together")
-            }
             Self::UnknownKind { section } => write!(f, "section {section} names no known kind of program"),
             Self::MissingTarget { section } => {
                 write!(f, "section {section} must name what to attach to, as {section}/NAME")

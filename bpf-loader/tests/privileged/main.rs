@@ -1,6 +1,7 @@
 //! Objects into the running kernel, attached, and made to run. Needs root, and says so when it skips.
 
 mod cgroups;
+mod compilers;
 mod devices;
 mod externs;
 mod features;
