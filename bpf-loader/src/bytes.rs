@@ -1,5 +1,9 @@
 //! The endian cursor: every offset that comes out of a file is added and compared here, and nowhere else.
 
+/// Bytes of the longest string that is read. Names may overlap in a file, so that many of them, each nearly as long as
+/// the file, would take time that grows with its square. The longest that compilers write are lines of source code.
+pub const MAX_STRING: usize = 16 << 10;
+
 /// Byte order of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Endian {
@@ -106,9 +110,10 @@ impl<'a> Bytes<'a> {
         Some(Self { data: self.data.get(at..)?, ..self })
     }
 
-    /// The bytes of the string at `at`, without the NUL that must end it.
+    /// The bytes of the string at `at`, without the NUL that must end it; `None` if it has more than [`MAX_STRING`].
     pub fn cstr(self, at: usize) -> Option<&'a [u8]> {
-        let text = core::ffi::CStr::from_bytes_until_nul(self.data.get(at..)?).ok()?;
+        let tail = self.data.get(at..)?;
+        let text = core::ffi::CStr::from_bytes_until_nul(tail.get(..=MAX_STRING).unwrap_or(tail)).ok()?;
         Some(text.to_bytes())
     }
 }

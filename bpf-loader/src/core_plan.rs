@@ -60,15 +60,19 @@ impl CoreRelocations {
             let Some(function) = spec.function(part.function) else { continue };
             sections.entry(function.section).or_default().push(function.insns.clone());
         }
+        // The first of several sections of a name.
+        let mut named: HashMap<&str, SectionIdx> = HashMap::new();
+        for section in spec.code.iter().filter(|section| sections.contains_key(&section.idx)) {
+            named.entry(section.name).or_insert(section.idx);
+        }
+        for ranges in sections.values_mut() {
+            ranges.sort_unstable_by_key(|r| (r.start, r.end));
+        }
         let mut places = Vec::new();
         for records in spec.ext.iter().flat_map(|ext| ext.core_relos()) {
             let name = records.name(btf)?;
-            let Some((section, ranges)) =
-                sections.iter_mut().find(|(s, _)| spec.code_section(**s).is_some_and(|c| c.name == name))
-            else {
-                continue;
-            };
-            ranges.sort_unstable_by_key(|r| (r.start, r.end));
+            let Some(section) = named.get(name) else { continue };
+            let Some(ranges) = sections.get(section) else { continue };
             for relo in records.records {
                 let insn = relo.insn_offset / SLOT;
                 // Functions do not overlap, so the last that begins before is the only one that can hold it.

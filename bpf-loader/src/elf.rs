@@ -6,7 +6,7 @@ use object::elf::{self, FileHeader64};
 use object::read::SectionIndex as RawIndex;
 use object::read::elf::{FileHeader, Rel as _, SectionHeader, SectionTable, Sym as _, SymbolTable};
 
-use crate::bytes::Endian;
+use crate::bytes::{Bytes, Endian};
 use crate::error::{Error, Result};
 
 type Header = FileHeader64<Endianness>;
@@ -25,6 +25,10 @@ pub(crate) struct Elf<'a> {
     raw_endian: Endianness,
     sections: SectionTable<'a, Header>,
     symbols: SymbolTable<'a, Header>,
+    /// Names of sections.
+    section_names: &'a [u8],
+    /// Names of symbols.
+    symbol_names: &'a [u8],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +127,14 @@ impl<'a> Elf<'a> {
         if contents.map(<[u8]>::len).sum::<usize>() > data.len() {
             return Err(Error::Elf { what: "section headers", reason: "sections overlap".into() });
         }
-        Ok(Self { data, raw_endian, sections, symbols })
+        let strings = |index| {
+            let section = sections.section(index).ok();
+            section.and_then(|section| section.data(raw_endian, data).ok()).unwrap_or_default()
+        };
+        let section_names = header.shstrndx(raw_endian, data).map(|index| RawIndex(index as usize));
+        let section_names = strings(section_names.map_err(fail("section names"))?);
+        let symbol_names = strings(symbols.string_section());
+        Ok(Self { data, raw_endian, sections, symbols, section_names, symbol_names })
     }
 
     pub fn endian(&self) -> Endian {
@@ -143,9 +154,8 @@ impl<'a> Elf<'a> {
         let fail = |e: object::read::Error| Error::Section { section: idx, reason: e.to_string() };
         let endian = self.raw_endian;
         let header = self.sections.section(RawIndex(idx.0 as usize)).map_err(fail)?;
-        let name = self.sections.section_name(endian, header).map_err(fail)?;
-        let name = core::str::from_utf8(name)
-            .map_err(|_| Error::Section { section: idx, reason: "its name is not UTF-8".into() })?;
+        let name = name(self.section_names, header.sh_name(endian))
+            .map_err(|reason| Error::Section { section: idx, reason: reason.into() })?;
         let kind = match header.sh_type(endian) {
             elf::SHT_NOBITS => SectionKind::NoBits,
             elf::SHT_PROGBITS => SectionKind::Data,
@@ -177,7 +187,6 @@ impl<'a> Elf<'a> {
         let endian = self.raw_endian;
         let index = object::read::SymbolIndex(idx.0 as usize);
         let raw = self.symbols.symbol(index).map_err(|e| fail(e.to_string()))?;
-        let name = raw.name(endian, self.symbols.strings()).map_err(|e| fail(e.to_string()))?;
         let section = match raw.st_shndx(endian) {
             elf::SHN_UNDEF => SymbolSection::Undefined,
             _ => match self.symbols.symbol_section(endian, raw, index).map_err(|e| fail(e.to_string()))? {
@@ -187,7 +196,7 @@ impl<'a> Elf<'a> {
             },
         };
         Ok(Symbol {
-            name: core::str::from_utf8(name).map_err(|_| fail("its name is not UTF-8".into()))?,
+            name: name(self.symbol_names, raw.st_name(endian)).map_err(|reason| fail(reason.into()))?,
             section,
             kind: match raw.st_type() {
                 elf::STT_NOTYPE => SymbolKind::None,
@@ -225,4 +234,12 @@ impl<'a> Elf<'a> {
             Some((SectionIdx(header.sh_info(endian)), relocations))
         })
     }
+}
+
+/// The name at a place among strings.
+fn name(strings: &[u8], at: u32) -> core::result::Result<&str, &'static str> {
+    // Of no name is the byte order of account.
+    let name = Bytes::new(strings, Endian::HOST).cstr(at as usize);
+    let name = name.ok_or("its name is not among the strings, or too long")?;
+    core::str::from_utf8(name).map_err(|_| "its name is not UTF-8")
 }

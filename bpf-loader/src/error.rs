@@ -51,6 +51,15 @@ pub enum Error {
     BtfStrings,
     /// Module BTF whose byte order is not that of its base, or with more types or strings than can be numbered.
     BtfBase,
+    /// A type that a module's BTF needs of the kernel's is not there, or there are several.
+    BtfRelocation {
+        /// Its name.
+        name: String,
+        /// Its kind.
+        kind: Kind,
+        /// How many would do.
+        candidates: usize,
+    },
     /// A kind that this library does not know and the file's layout section does not describe.
     BtfKind {
         /// Type of that kind.
@@ -142,8 +151,13 @@ pub enum Error {
         /// The local type where comparison gave up.
         type_id: BtfId,
     },
-    /// Resolving the object's CO-RE relocations took more comparisons than any real object needs.
-    CoreFuel,
+    /// The object asks for more than any real one needs, which would take too much time or memory.
+    TooComplex {
+        /// What there is too much of.
+        what: &'static str,
+        /// The most.
+        limit: u64,
+    },
     /// Candidate types in the kernel disagree about the relocation's result.
     CoreAmbiguous {
         /// What disagrees: a bit offset or a value.
@@ -301,16 +315,6 @@ pub enum Error {
         kind: ExternKind,
         /// Why not.
         reason: ExternFault,
-    },
-    /// More instructions than any kernel takes.
-    ProgramTooLarge {
-        /// The most.
-        limit: usize,
-    },
-    /// The programs of a plan, each with all the functions that it can reach, have too many instructions together.
-    PlanTooLarge {
-        /// The most.
-        limit: usize,
     },
     /// The section's name is in no table of program kinds, so nobody knows how to load what is in it.
     UnknownKind {

@@ -5,24 +5,28 @@ use crate::btf::{Btf, BtfId, MAX_CHAIN, Type};
 
 /// Steps left. A step is the comparison of two types or names, or one hop along a chain of types: tens of nanoseconds.
 #[derive(Debug, Clone)]
-pub struct Fuel(u64);
+pub struct Fuel {
+    left: u64,
+    all: u64,
+}
 
 impl Fuel {
     /// Enough for thousands of relocations against a kernel, and gone within a second or so.
-    pub const OBJECT: Self = Self(20_000_000);
+    pub const OBJECT: Self = Self::new(20_000_000);
 
     /// `steps` steps.
     pub const fn new(steps: u64) -> Self {
-        Self(steps)
+        Self { left: steps, all: steps }
     }
 
     /// Takes `steps` steps.
     ///
     /// # Errors
     ///
-    /// `CoreFuel` if there are not that many left.
+    /// `TooComplex` if there are not that many left.
     pub fn spend(&mut self, steps: u64) -> Result<(), Error> {
-        self.0 = self.0.checked_sub(steps).ok_or(Error::CoreFuel)?;
+        let spent = Error::TooComplex { what: "comparisons of types and names", limit: self.all };
+        self.left = self.left.checked_sub(steps).ok_or(spent)?;
         Ok(())
     }
 

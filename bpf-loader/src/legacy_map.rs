@@ -11,7 +11,7 @@ use crate::map_def::{Declared, MapSpec};
 use crate::object::ObjectSpec;
 
 /// The section's name.
-const SECTION: &str = "maps";
+pub(crate) const SECTION: &str = "maps";
 /// Type, key size, value size, number of entries and flags, of 32 bits each.
 const DEFINITION: usize = 20;
 

@@ -1,7 +1,7 @@
 //! Map declarations: the `.maps` section's BTF, and one map for each data section.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bpf_sys::MapType;
 
@@ -155,8 +155,28 @@ pub(crate) fn is_data_section(section: &Section<'_>) -> bool {
         }
 }
 
+/// A program cannot use more than 64. A map takes many times the memory of its symbol, so that without a bound a small
+/// file could take a lot.
+const MAX_MAPS: usize = 1024;
+
+/// Sections whose variables are maps.
+fn map_sections(spec: &ObjectSpec<'_>) -> HashSet<SectionIdx> {
+    let named =
+        |name: &str| matches!(name, ".maps" | legacy_map::SECTION) || struct_ops::spec::is_section(name);
+    spec.elf.sections().filter_map(|s| s.ok()).filter(|s| named(s.name)).map(|s| s.idx).collect()
+}
+
 /// Fills in the object's maps: the declared ones, then the data sections.
 pub(crate) fn find_maps<'a>(spec: &mut ObjectSpec<'a>, data_sections: &[Section<'a>]) -> Result<()> {
+    let symbols = spec.elf.symbols().filter_map(|s| s.ok()).map(|(_, symbol)| symbol);
+    let declarations = map_sections(spec);
+    let declared = symbols.filter(|symbol| {
+        matches!(symbol.kind, SymbolKind::Object | SymbolKind::None)
+            && matches!(symbol.section, SymbolSection::Section(idx) if declarations.contains(&idx))
+    });
+    if declared.count() + data_sections.len() > MAX_MAPS {
+        return Err(Error::TooComplex { what: "maps", limit: MAX_MAPS as u64 });
+    }
     let typed_sections = spec.btf.as_ref().map(TypedSections::new).unwrap_or_default();
     let declared = match &spec.btf {
         Some(btf) => declared_maps(spec, btf, typed_sections.find(".maps"))?,

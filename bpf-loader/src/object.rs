@@ -150,7 +150,9 @@ impl<'a> ObjectSpec<'a> {
             }
         }
         for (target, relocations) in elf.relocation_sections() {
-            let Some(code) = code.iter_mut().find(|c| c.idx == target) else { continue };
+            // In the order of the section table.
+            let code = code.binary_search_by_key(&target, |c| c.idx).ok().and_then(|i| code.get_mut(i));
+            let Some(code) = code else { continue };
             match relocations {
                 Ok(relocations) => code.relocations.extend(relocations),
                 Err(e) => code.broken_relocations = Some(e),
@@ -159,7 +161,7 @@ impl<'a> ObjectSpec<'a> {
         for code in &mut code {
             code.relocations.sort_by_key(|r| r.offset);
         }
-        let (functions, broken_functions) = find_functions(&elf, &code);
+        let (functions, broken_functions) = find_functions(&elf, &code)?;
         let programs = find_programs(&functions, &code);
         let btf = btf_bytes.map(|b| Btf::parse(b).map(|b| b.with_pointer_size(8))).transpose()?;
         let ext = match (&btf, ext_bytes) {
@@ -294,8 +296,14 @@ fn parse_version(section: Section<'_>, endian: Endian) -> Result<u32> {
 
 type Broken<'a> = Vec<(&'a str, Error)>;
 
+/// What is wrong with a function takes many times the memory of its symbol.
+const MAX_BROKEN: usize = 1000;
+
 /// All function symbols of code sections, sorted by section and place.
-fn find_functions<'a>(elf: &Elf<'a>, sections: &[CodeSection<'a>]) -> (Vec<Function<'a>>, Broken<'a>) {
+fn find_functions<'a>(
+    elf: &Elf<'a>,
+    sections: &[CodeSection<'a>],
+) -> Result<(Vec<Function<'a>>, Broken<'a>)> {
     let mut functions = Vec::new();
     let mut broken = Vec::new();
     for symbol in elf.symbols() {
@@ -325,19 +333,32 @@ fn find_functions<'a>(elf: &Elf<'a>, sections: &[CodeSection<'a>]) -> (Vec<Funct
                     value: symbol.value,
                     size: symbol.size,
                 };
-                broken.push((symbol.name, error));
+                push_broken(&mut broken, symbol.name, error)?;
             }
         }
     }
+    functions.shrink_to_fit();
     functions.sort_by_key(|f| (f.section, f.insns.start, f.insns.end));
-    broken.extend(remove_overlapping(&mut functions, sections));
-    (functions, broken)
+    remove_overlapping(&mut functions, sections, &mut broken)?;
+    Ok((functions, broken))
+}
+
+fn push_broken<'a>(broken: &mut Broken<'a>, name: &'a str, error: Error) -> Result<()> {
+    if broken.len() == MAX_BROKEN {
+        return Err(Error::TooComplex { what: "broken functions", limit: MAX_BROKEN as u64 });
+    }
+    broken.push((name, error));
+    Ok(())
 }
 
 /// Takes out the functions that begin inside another. Without it, a program that calls all of them would be as long as the
 /// square of its code.
-fn remove_overlapping<'a>(functions: &mut Vec<Function<'a>>, sections: &[CodeSection<'a>]) -> Broken<'a> {
-    let mut broken = Broken::new();
+fn remove_overlapping<'a>(
+    functions: &mut Vec<Function<'a>>,
+    sections: &[CodeSection<'a>],
+    broken: &mut Broken<'a>,
+) -> Result<()> {
+    let mut result = Ok(());
     let mut last: Option<(SectionIdx, Range<u32>)> = None;
     functions.retain(|f| {
         let overlaps = last.as_ref().is_some_and(|(section, insns)| {
@@ -345,15 +366,18 @@ fn remove_overlapping<'a>(functions: &mut Vec<Function<'a>>, sections: &[CodeSec
             *section == f.section && f.insns.start < insns.end && f.insns != *insns
         });
         if overlaps {
-            let section = sections.iter().find(|c| c.idx == f.section).map_or("", |c| c.name);
+            let section = section_of(sections, f).map_or("", |c| c.name);
             let (name, section) = (excerpt(f.name), excerpt(section));
-            broken.push((f.name, Error::FunctionOverlap { name, section, start: InsnIdx(f.insns.start) }));
+            let error = Error::FunctionOverlap { name, section, start: InsnIdx(f.insns.start) };
+            if result.is_ok() {
+                result = push_broken(broken, f.name, error);
+            }
         } else {
             last = Some((f.section, f.insns.clone()));
         }
         !overlaps
     });
-    broken
+    result
 }
 
 /// Hidden functions are static for the verifier (libbpf marks them so in BTF).
@@ -361,31 +385,34 @@ fn is_global_function(symbol: &Symbol<'_>) -> bool {
     symbol.binding != Binding::Local && !symbol.hidden
 }
 
+/// The section that a function lies in; they are in the order of the section table.
+fn section_of<'c, 'a>(code: &'c [CodeSection<'a>], f: &Function<'_>) -> Option<&'c CodeSection<'a>> {
+    code.get(code.binary_search_by_key(&f.section, |c| c.idx).ok()?)
+}
+
 /// Whether a function is a subprogram: only programs have other sections.
 fn in_text(code: &[CodeSection<'_>], f: &Function<'_>) -> bool {
-    let found = code.binary_search_by_key(&f.section, |c| c.idx);
-    found.ok().and_then(|i| code.get(i)).is_some_and(|c| c.name == ".text")
+    section_of(code, f).is_some_and(|c| c.name == ".text")
 }
 
 fn find_programs<'a>(functions: &[Function<'a>], code: &[CodeSection<'a>]) -> Vec<ProgramSpec<'a>> {
-    functions
-        .iter()
-        .enumerate()
-        .filter(|(_, f)| f.global && !in_text(code, f))
-        .filter_map(|(i, f)| {
-            let section = code.iter().find(|c| c.idx == f.section)?.name;
-            let kind = SectionName::parse(section);
-            Some(ProgramSpec {
-                name: f.name,
-                section,
-                kind,
-                autoload: !kind.optional,
-                attach_to: None,
-                attach_function: None,
-                function: FunctionIdx(i as u32),
-            })
+    let entries = || functions.iter().enumerate().filter(|(_, f)| f.global && !in_text(code, f));
+    // Counted first: they are large, and a vector that grows has twice the room.
+    let mut programs = Vec::with_capacity(entries().count());
+    programs.extend(entries().filter_map(|(i, f)| {
+        let section = section_of(code, f)?.name;
+        let kind = SectionName::parse(section);
+        Some(ProgramSpec {
+            name: f.name,
+            section,
+            kind,
+            autoload: !kind.optional,
+            attach_to: None,
+            attach_function: None,
+            function: FunctionIdx(i as u32),
         })
-        .collect()
+    }));
+    programs
 }
 
 #[cfg(test)]
@@ -405,7 +432,8 @@ mod tests {
             function("longer", 1, 4..7),
             function("elsewhere", 2, 5..6),
         ];
-        let broken = remove_overlapping(&mut functions, &[]);
+        let mut broken = Broken::new();
+        remove_overlapping(&mut functions, &[], &mut broken).unwrap();
         let names: Vec<&str> = functions.iter().map(|f| f.name).collect();
         assert_eq!(names, ["first", "alias", "next", "elsewhere"]);
         let names: Vec<&str> = broken.iter().map(|(name, _)| *name).collect();

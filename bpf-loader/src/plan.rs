@@ -223,6 +223,8 @@ impl<'a> ObjectSpec<'a> {
         let name = |symbol| subprog::extern_name(self, symbol).map(excerpt);
         let Applied { modules, poisoned: calls } = answers.externs.apply(&mut insns, &mut operands, name)?;
         let mut poisoned = answers.relocations.patch(self, &parts, &mut insns)?;
+        // What was poisoned refers to nothing any more.
+        operands.retain(|(at, _)| insns.get(at.0 as usize).is_some_and(|insn| insn.is_ld_imm64()));
         poisoned.extend(calls);
         poisoned.extend(self.poison_uncreated(&mut insns, &mut operands));
         let attach = attach?;

@@ -30,7 +30,9 @@ impl Budget {
     }
 
     fn spend(&mut self, insns: usize) -> Result<()> {
-        self.0 = self.0.checked_sub(insns).ok_or(Error::PlanTooLarge { limit: MAX_PLAN_INSNS })?;
+        const TOO_MANY: Error =
+            Error::TooComplex { what: "instructions of programs together", limit: MAX_PLAN_INSNS as u64 };
+        self.0 = self.0.checked_sub(insns).ok_or(TOO_MANY)?;
         Ok(())
     }
 }
@@ -111,7 +113,7 @@ impl<'a> Linker<'_, 'a> {
         }
         let start = self.out.insns.len();
         if start + function.insns.len() > MAX_INSNS {
-            return Err(Error::ProgramTooLarge { limit: MAX_INSNS });
+            return Err(Error::TooComplex { what: "instructions of a program", limit: MAX_INSNS as u64 });
         }
         self.budget.spend(function.insns.len())?;
         let start_idx = InsnIdx(start as u32);

@@ -70,7 +70,11 @@ fn the_programs_of_a_plan_have_a_limit_together() {
     let sizes: Vec<_> = plan.programs.iter().map(|p| p.code.as_ref().map(|code| code.insns.len())).collect();
     let (within, past) = sizes.split_at(8);
     assert!(within.iter().all(|size| *size == Ok(500_000)), "{within:?}");
-    assert!(past.iter().all(|size| *size == Err(&Error::PlanTooLarge { limit: 4_000_000 })), "{past:?}");
+    assert!(
+        past.iter().all(|size| *size
+            == Err(&Error::TooComplex { what: "instructions of programs together", limit: 4_000_000 })),
+        "{past:?}"
+    );
 }
 
 #[test]

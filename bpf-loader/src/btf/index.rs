@@ -181,7 +181,7 @@ impl<'w> Search<'w> {
     ///
     /// # Errors
     ///
-    /// `CoreFuel`.
+    /// `TooComplex`.
     pub fn look(&mut self, btf: &Btf<'_>, fuel: &mut Fuel) -> Result<(), Error> {
         let strings = btf.section(btf.strings).data;
         let waiting = self.waiting.get(..self.len).unwrap_or_default();
@@ -255,7 +255,7 @@ impl Btf<'_> {
     ///
     /// # Errors
     ///
-    /// `CoreFuel`.
+    /// `TooComplex`.
     pub fn find_roots(&self, roots: &[Root<'_>], fuel: &mut Fuel) -> Result<Vec<Vec<BtfId>>, Error> {
         fuel.spend(roots.len() as u64)?;
         let known: Vec<_> = roots.iter().map(|&root| self.known.get(root)).collect();
@@ -300,7 +300,7 @@ impl Btf<'_> {
 ///
 /// # Errors
 ///
-/// `CoreFuel` if names of the BTF are too long to be a kernel's.
+/// `TooComplex` if names of the BTF are too long to be a kernel's.
 pub fn find_all(btf: &Btf<'_>, wanted: &[(&str, Kind)]) -> Result<Vec<Option<BtfId>>, Error> {
     let roots: Vec<Root<'_>> = wanted.iter().map(|&(name, kind)| root(name, kind)).collect();
     let found = btf.find_roots(&roots, &mut Fuel::OBJECT.clone())?;
@@ -396,7 +396,10 @@ mod tests {
         // Found while parsing is known, too.
         let primed = Btf::parse_finding(&data[..], &roots).unwrap();
         assert_eq!(primed.find_roots(&roots, &mut Fuel::new(5)).unwrap(), expected);
-        assert_eq!(primed.find_roots(&[(b"other", Kind::Int)], &mut Fuel::new(5)), Err(Error::CoreFuel));
+        assert_eq!(
+            primed.find_roots(&[(b"other", Kind::Int)], &mut Fuel::new(5)),
+            Err(Error::TooComplex { what: "comparisons of types and names", limit: 5 })
+        );
     }
 
     #[test]

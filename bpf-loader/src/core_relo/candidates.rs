@@ -41,7 +41,7 @@ impl<'l, 't> Candidates<'l, 't> {
                 Ok(root) if !root.0.is_empty() => {
                     found.insert(root, Vec::new());
                 }
-                Err(Error::CoreFuel) => return Err(Error::CoreFuel),
+                Err(error @ Error::TooComplex { .. }) => return Err(error),
                 // A name that is missing or cannot be read is an error of its relocation alone.
                 _ => {}
             }

@@ -35,7 +35,7 @@ pub fn resolve<'l>(
 ///
 /// # Errors
 ///
-/// As [`resolve`], and `CoreFuel`.
+/// As [`resolve`], and `TooComplex`.
 pub fn resolve_within<'l>(
     local: &'l Btf<'l>,
     relos: impl IntoIterator<Item = CoreRelo>,

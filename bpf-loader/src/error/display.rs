@@ -15,6 +15,9 @@ impl fmt::Display for Error {
             }
             Self::BtfStrings => f.write_str("BTF string section does not start and end with NUL"),
             Self::BtfBase => f.write_str("BTF does not fit the base BTF it was given"),
+            Self::BtfRelocation { name, kind, candidates } => {
+                write!(f, "the module needs {kind} {name} of the kernel, which has {candidates} that fit")
+            }
             Self::BtfKind { type_id, kind } => write!(f, "BTF type {type_id} is of unknown kind {kind}"),
             Self::BtfTypeTruncated { type_id } => {
                 write!(f, "BTF type {type_id} does not fit the type section")
@@ -44,7 +47,7 @@ impl fmt::Display for Error {
                 write!(f, "CO-RE relocation against type {type_id}, which has no name")
             }
             Self::CoreDepth { type_id } => write!(f, "type {type_id} is nested too deeply to be compared"),
-            Self::CoreFuel => f.write_str("CO-RE relocations need too many type comparisons"),
+            Self::TooComplex { what, limit } => write!(f, "too complex: more than {limit} {what}"),
             Self::CoreAmbiguous { what, first, candidate, second } => {
                 let show = |v: &Option<u64>| v.map_or_else(|| "none".to_owned(), |v| v.to_string());
                 write!(f, "ambiguous {what}: {}, but {} by type {candidate}", show(first), show(second))
@@ -100,10 +103,6 @@ impl fmt::Display for Error {
                 write!(f, "function {function}, relocation of {what}: {error}")
             }
             Self::Extern { name, kind, reason } => write!(f, "{kind} {name}: {reason}"),
-            Self::ProgramTooLarge { limit } => write!(f, "more than {limit} instructions"),
-            Self::PlanTooLarge { limit } => {
-                write!(f, "it and the programs before it have more than {limit} instructions together")
-            }
             Self::UnknownKind { section } => write!(f, "section {section} names no known kind of program"),
             Self::MissingTarget { section } => {
                 write!(f, "section {section} must name what to attach to, as {section}/NAME")
@@ -112,7 +111,7 @@ impl fmt::Display for Error {
             Self::NoKernelBtf { needed_by } => {
                 write!(f, "{needed_by} needs the kernel's BTF, and there is none")
             }
-            Self::ReadBtf { reason } => write!(f, "/sys/kernel/btf: {reason}"),
+            Self::ReadBtf { reason } => write!(f, "the kernel's types: {reason}"),
             Self::ReadTarget { what, reason } => write!(f, "{what}: {reason}"),
             Self::ModuleBtf { module, error } => write!(f, "BTF of module {module}: {error}"),
             Self::NotAMap { section, offset } => {

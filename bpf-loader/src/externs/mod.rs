@@ -276,7 +276,7 @@ fn declarations<'b>(btf: &'b Btf<'_>, fuel: &mut Fuel) -> HashMap<&'b [u8], (Sec
                 Ok(name) => {
                     found.entry(name).or_insert((section, ty.id()));
                 }
-                Err(Error::CoreFuel) => return found,
+                Err(Error::TooComplex { .. }) => return found,
                 Err(_) => {}
             }
         }

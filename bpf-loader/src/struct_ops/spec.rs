@@ -15,6 +15,11 @@ use crate::object::{FunctionIdx, ObjectSpec};
 /// Sections whose variables are maps of operations; a question mark makes them optional.
 const SECTIONS: [&str; 4] = [".struct_ops", ".struct_ops.link", "?.struct_ops", "?.struct_ops.link"];
 
+/// Is that the name of one?
+pub(crate) fn is_section(name: &str) -> bool {
+    SECTIONS.contains(&name)
+}
+
 /// What a variable holds at first, in the object's layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StructOps<'a> {
@@ -57,7 +62,7 @@ pub(crate) fn declared<'a>(
         .elf
         .sections()
         .filter_map(|s| s.ok())
-        .filter(|s| SECTIONS.contains(&s.name))
+        .filter(|s| is_section(s.name))
         .map(|s| (s.idx, s))
         .collect();
     if sections.is_empty() {

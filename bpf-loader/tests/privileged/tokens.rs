@@ -59,11 +59,10 @@ fn receive_fd(socket: BorrowedFd<'_>) -> Option<OwnedFd> {
     let mut message = RecvAncillaryBuffer::new(&mut space);
     let mut text = [0; 2];
     recvmsg(socket, &mut [IoSliceMut::new(&mut text)], &mut message, RecvFlags::empty()).unwrap();
-    let fds = message.drain().find_map(|part| match part {
+    message.drain().find_map(|part| match part {
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
         _ => None,
-    });
-    fds
+    })
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bpf_loader::kernel::RunningKernel;
 use bpf_loader::load::{LoadOptions, Loaded, Pinning};
 use bpf_loader::object::ObjectSpec;
+use bpf_loader::object_file::read_btf;
 use bpf_loader::target::RunningTarget;
 use collector::output::json;
 use mio::{Events, Interest, Poll, Token};
@@ -28,7 +29,10 @@ const UNPINNED: LoadOptions<'static> = LoadOptions { pinning: Pinning::Ignored, 
 pub fn run(options: &Load) -> CliResult {
     // Before anything is attached: what is no BPF link must be undone.
     let mut signals = Signals::new(if options.attach { &SIGNALS_THAT_END } else { &[][..] })?;
-    let target = RunningTarget::new();
+    let mut target = RunningTarget::new();
+    if let Some(path) = &options.btf {
+        target = target.with_btf(read_btf(path).map_err(|e| format!("--btf {}: {e}", path.display()))?);
+    }
     let mut out = io::stdout().lock();
     let mut all = true;
     let mut links = Links::new();
