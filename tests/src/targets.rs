@@ -8,33 +8,44 @@ mod encode;
 mod export;
 mod input;
 mod kernel;
+mod maps;
 pub mod memory;
 mod object;
 mod profile;
 mod records;
 mod symbolize;
+mod text;
 
-pub use btf::{loader_btf, loader_core_relo};
+pub use btf::{loader_btf, loader_btf_ext, loader_core_relo, loader_split_btf};
 pub use encode::encode_json;
 pub use export::{export_config, export_reply};
+pub use maps::loader_maps;
 pub use object::{Kernel, loader_object, plan_object};
 pub use profile::convert_profile;
 pub use records::{loader_rings, programs_records};
 pub use symbolize::{symbolize_debugdata, symbolize_elf, symbolize_sideband, symbolize_text};
+pub use text::{loader_kallsyms, loader_kconfig, loader_usdt, loader_verifier_log};
 
 /// A fuzz target.
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 20] = [
     ("convert_profile", convert_profile),
     ("encode_json", encode_json),
     ("export_config", export_config),
     ("export_reply", export_reply),
     ("loader_btf", loader_btf),
+    ("loader_btf_ext", loader_btf_ext),
     ("loader_core_relo", loader_core_relo),
+    ("loader_kallsyms", loader_kallsyms),
+    ("loader_kconfig", loader_kconfig),
+    ("loader_maps", loader_maps),
     ("loader_object", loader_object),
     ("loader_rings", loader_rings),
+    ("loader_split_btf", loader_split_btf),
+    ("loader_usdt", loader_usdt),
+    ("loader_verifier_log", loader_verifier_log),
     ("programs_records", programs_records),
     ("symbolize_debugdata", symbolize_debugdata),
     ("symbolize_elf", symbolize_elf),

@@ -99,4 +99,4 @@ fn objects_with_changed_bytes_are_planned_or_refused() {
 }
 
 /// A few seconds in all without optimisation.
-const RUNS_OF_EACH: usize = 1000;
+const RUNS_OF_EACH: usize = 150;

@@ -111,7 +111,7 @@ impl fmt::Display for Error {
             Self::NoKernelBtf { needed_by } => {
                 write!(f, "{needed_by} needs the kernel's BTF, and there is none")
             }
-            Self::ReadBtf { reason } => write!(f, "/sys/kernel/btf: {reason}"),
+            Self::ReadBtf { reason } => write!(f, "the kernel's types: {reason}"),
             Self::ReadTarget { what, reason } => write!(f, "{what}: {reason}"),
             Self::ModuleBtf { module, error } => write!(f, "BTF of module {module}: {error}"),
             Self::NotAMap { section, offset } => {

@@ -12,9 +12,8 @@ use bpf_loader::insn::InsnIdx;
 use bpf_sys::uapi::insn::{self, Insn};
 use std::sync::Arc;
 
-/// BTF, alone and as a module's, and `.BTF.ext`: read, followed, filled in, and made fit for older kernels.
+/// BTF: read, followed, filled in, and made fit for older kernels.
 pub fn loader_btf(data: &[u8]) {
-    extension(data);
     let Ok(btf) = Btf::parse(data) else { return };
     // Without validation, too, every type can be followed.
     let _ = btf.validate();
@@ -94,7 +93,32 @@ fn fit(btf: &Btf<'_>, missing: u16) {
     }
 }
 
-fn extension(data: &[u8]) {
+/// A kernel's BTF and a module's on it. The first two bytes say how long the first is.
+pub fn loader_split_btf(data: &[u8]) {
+    let mut input = Input::new(data);
+    let len = input.u16().into();
+    let Ok(base) = Btf::parse(input.bytes(len)) else { return };
+    let first = base.count();
+    let Ok(module) = Btf::parse_split(input.rest(), Arc::new(base)) else { return };
+    let _ = module.validate();
+    assert_eq!(module.first_id(), BtfId(first));
+    for ty in module.types() {
+        assert!(ty.id() >= module.first_id());
+        visit(&module, &ty);
+    }
+    // Types of the base are the module's, too.
+    for id in 1..first.min(64) {
+        visit(&module, &module.type_by_id(BtfId(id)).expect("a type of the base"));
+    }
+    index::find_all(&module, &[("int", Kind::Int), ("task_struct", Kind::Struct)]).ok();
+    let relo = CoreRelo { insn_offset: 0, type_id: module.first_id(), access: 0, kind: 8 };
+    core_relo::describe(&module, &relo);
+    let target = kernel::MadeUp(&module);
+    core_relo::resolve_within(kernel::types(), [relo], &target, &mut Fuel::new(STEPS)).ok();
+}
+
+/// `.BTF.ext` by itself.
+pub fn loader_btf_ext(data: &[u8]) {
     let Ok(ext) = BtfExt::parse(data) else { return };
     // Tables may overlap, so each is bounded by the file alone.
     let functions = ext.func_info().flat_map(|section| section.records).count();

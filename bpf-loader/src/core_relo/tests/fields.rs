@@ -110,7 +110,7 @@ fn broken_accesses_are_refused() {
         offsets(&[&long], structure, structure)[..],
         [Err(Error::CoreDepth { .. } | Error::CoreAccess { .. })]
     ));
-    let endless = "0".repeat(1_000_000);
+    let endless = "0".repeat(10_000);
     let values = offsets(&[&endless], structure, structure);
     assert!(matches!(&values[..], [Err(Error::CoreAccess { access, .. })] if access.len() < 300));
     let values = offsets(&["2147483647"], structure, structure);
