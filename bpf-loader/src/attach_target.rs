@@ -104,7 +104,9 @@ mod tests {
         let vmlinux = Arc::new(Btf::parse(b.build()).unwrap());
         let module = |name: &str, functions: &[&str]| {
             let mut b = Builder::split(&vmlinux);
-            functions.iter().for_each(|f| drop(b.function(f, proto, Linkage::Static)));
+            for function in functions {
+                b.function(function, proto, Linkage::Static);
+            }
             ModuleBtf { name: name.into(), btf: Btf::parse_split(b.build(), Arc::clone(&vmlinux)).unwrap() }
         };
         let modules = vec![module("a", &["f"]), module("b", &["f", "g"])];

@@ -51,6 +51,15 @@ pub enum Error {
     BtfStrings,
     /// Module BTF whose byte order is not that of its base, or with more types or strings than can be numbered.
     BtfBase,
+    /// A type that a module's BTF needs of the kernel's is not there, or there are several.
+    BtfRelocation {
+        /// Its name.
+        name: String,
+        /// Its kind.
+        kind: Kind,
+        /// How many would do.
+        candidates: usize,
+    },
     /// A kind that this library does not know and the file's layout section does not describe.
     BtfKind {
         /// Type of that kind.

@@ -1,22 +1,20 @@
 //! Exception callbacks: functions that nothing calls, which a program names by a tag in BTF to be run when it throws.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
-use crate::btf::{Btf, Kind, Linkage};
+use crate::btf::{Btf, Kind, Linkage, Type};
 use crate::error::{Error, Result, excerpt};
+use crate::fuel::Fuel;
 use crate::object::{Function, FunctionIdx};
 
 /// What the tag begins with; the callback's name follows.
-const TAG: &str = "exception_callback:";
+const TAG: &[u8] = b"exception_callback:";
 
 /// The callbacks of an object's programs.
 #[derive(Default)]
 pub(crate) struct ExceptionCallbacks<'a> {
     /// By the program's name; `None` where there are several, which the verifier will refuse with a word on it.
-    named: HashMap<String, Option<String>>,
-    /// Functions that may be callbacks, where any is named at all.
-    functions: HashMap<&'a str, FunctionIdx>,
+    named: HashMap<&'a str, Option<Result<FunctionIdx>>>,
 }
 
 impl<'a> ExceptionCallbacks<'a> {
@@ -27,21 +25,28 @@ impl<'a> ExceptionCallbacks<'a> {
         may_be: impl Fn(&Function<'a>) -> bool,
     ) -> Self {
         let mut all = Self::default();
-        for tag in btf.types_of(Kind::DeclTag) {
-            if tag.component() != Some(-1) {
-                continue;
-            }
-            let Some(callback) = tag.name().ok().and_then(|name| name.strip_prefix(TAG)) else { continue };
-            let Some(Ok(of)) = tag.type_id().map(|id| btf.type_by_id(id)) else { continue };
-            let (Some(Linkage::Global), Ok(program)) = (of.func_linkage(), of.name()) else { continue };
-            match all.named.entry(program.to_owned()) {
-                Entry::Vacant(entry) => drop(entry.insert(Some(callback.to_owned()))),
-                Entry::Occupied(mut entry) => drop(entry.insert(None)),
-            }
+        let is_callback = |tag: &Type<'_>| tag.component() == Some(-1) && tag.name_tail().starts_with(TAG);
+        let mut tags = btf.types_of(Kind::DeclTag).filter(is_callback).peekable();
+        if tags.peek().is_none() {
+            return all;
         }
-        if !all.named.is_empty() {
-            let candidates = functions.iter().enumerate().filter(|(_, f)| f.global && may_be(f));
-            all.functions = candidates.map(|(i, f)| (f.name, FunctionIdx(i as u32))).collect();
+        let programs: HashMap<&[u8], &'a str> =
+            functions.iter().map(|f| (f.name.as_bytes(), f.name)).collect();
+        let callbacks = functions.iter().zip(0..).filter(|(f, _)| f.global && may_be(f));
+        let callbacks: HashMap<&[u8], FunctionIdx> =
+            callbacks.map(|(f, i)| (f.name.as_bytes(), FunctionIdx(i))).collect();
+        // Names may be as long as the file, and shared by all tags.
+        let mut fuel = Fuel::OBJECT.clone();
+        for tag in tags {
+            let Ok(of) = btf.type_by_id(tag.referred()) else { continue };
+            let mut name = |ty: &Type<'_>| fuel.name(btf, ty.name_offset()).ok();
+            let (Some(Linkage::Global), Some(program)) = (of.func_linkage(), name(&of)) else { continue };
+            let (Some(&program), Some(callback)) = (programs.get(program), name(&tag)) else { continue };
+            let callback = callback.get(TAG.len()..).unwrap_or_default();
+            let found = callbacks.get(callback).copied().ok_or_else(|| Error::ExceptionCallback {
+                callback: excerpt(&String::from_utf8_lossy(callback)),
+            });
+            all.named.entry(program).and_modify(|first| *first = None).or_insert(Some(found));
         }
         all
     }
@@ -52,11 +57,7 @@ impl<'a> ExceptionCallbacks<'a> {
     ///
     /// It is no global function outside the sections of programs.
     pub fn of(&self, program: &str) -> Result<Option<FunctionIdx>> {
-        let Some(Some(callback)) = self.named.get(program) else { return Ok(None) };
-        match self.functions.get(callback.as_str()) {
-            Some(function) => Ok(Some(*function)),
-            None => Err(Error::ExceptionCallback { callback: excerpt(callback) }),
-        }
+        self.named.get(program).cloned().flatten().transpose()
     }
 }
 
@@ -86,8 +87,9 @@ mod tests {
         let btf = Btf::parse(b.build()).unwrap();
         let function =
             |name, section, global| Function { name, section: SectionIdx(section), insns: 0..1, global };
-        let functions =
-            [function("hidden", 1, false), function("handler", 1, true), function("one", 2, true)];
+        let subprograms = [function("hidden", 1, false), function("handler", 1, true)];
+        let programs = ["one", "two", "none", "private", "lost"].map(|name| function(name, 2, true));
+        let functions: Vec<_> = subprograms.into_iter().chain(programs).collect();
         let callbacks = ExceptionCallbacks::collect(&btf, &functions, |f| f.section == SectionIdx(1));
 
         assert_eq!(callbacks.of("one"), Ok(Some(FunctionIdx(1))));

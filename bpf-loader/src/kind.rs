@@ -78,6 +78,13 @@ impl ProgramKind {
     }
 }
 
+impl ProgramKind {
+    /// Is it for the probes that programs bring with them?
+    pub(crate) fn is_usdt(&self) -> bool {
+        matches!(self.section, "usdt" | "usdt.s")
+    }
+}
+
 /// `BPF_CGROUP_INET_INGRESS` is 0, which is also "no attach type".
 const NONE: A = A(0);
 
@@ -127,6 +134,8 @@ const KINDS: &[ProgramKind] = &[
     kind("fentry.s", P::TRACING, A::TRACE_FENTRY, (5, 10)).function("").sleepable(),
     kind("fmod_ret.s", P::TRACING, A::MODIFY_RETURN, (5, 10)).function("").sleepable(),
     kind("fexit.s", P::TRACING, A::TRACE_FEXIT, (5, 10)).function("").sleepable(),
+    kind("fsession", P::TRACING, A::TRACE_FSESSION, (7, 0)).function(""),
+    kind("fsession.s", P::TRACING, A::TRACE_FSESSION, (7, 0)).function("").sleepable(),
     kind("freplace", P::EXT, NONE, (5, 6)).program(),
     kind("lsm", P::LSM, A::LSM_MAC, (5, 7)).function("bpf_lsm_"),
     kind("lsm.s", P::LSM, A::LSM_MAC, (5, 10)).function("bpf_lsm_").sleepable(),

@@ -1,14 +1,18 @@
 //! Object files, read without what loading does not need.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::btf::Btf;
+use crate::btf::relocate::relocate;
 use crate::bytes::{Bytes, Endian};
 use crate::error::{Error, Result};
+use crate::fuel::Fuel;
 
 /// Files up to this many bytes are not worth more than one read.
 const SMALL: u64 = 32 << 10;
@@ -122,23 +126,53 @@ fn read_sections(file: &File, bytes: &mut [u8]) -> io::Result<bool> {
 ///
 /// `ReadBtf` if it cannot be read or has no BTF; those of [`Btf::parse`].
 pub fn read_btf(path: &Path) -> Result<Btf<'static>> {
-    let failed = |reason: String| Error::ReadBtf { reason: format!("{}: {reason}", path.display()) };
-    let bytes = read_btf_bytes(path).map_err(|e| failed(e.to_string()))?;
-    Btf::parse(bytes.ok_or_else(|| failed("it has no section .BTF".into()))?)
+    let [btf] = read_btf_sections(path, [".BTF"])?;
+    Btf::parse(btf.ok_or_else(|| unreadable(path, "it has no section .BTF"))?)
 }
 
-fn read_btf_bytes(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let file = File::open(path)?;
-    let mut magic = [0; 4];
-    if file.read_at(&mut magic, 0)? < magic.len() || magic != *b"\x7fELF" {
-        return std::fs::read(path).map(Some);
+/// Reads a kernel module's types, from BTF alone or from the module's own file, for a kernel with the types `base`. A module that
+/// was built apart from the kernel (`.BTF.base`) is put onto it: see [`relocate`].
+///
+/// # Errors
+///
+/// As [`read_btf`]; those of [`Btf::parse_split`] and [`relocate`].
+pub fn read_module_btf(path: &Path, base: Arc<Btf<'static>>) -> Result<Btf<'static>> {
+    let [btf, distilled] = read_btf_sections(path, [".BTF", ".BTF.base"])?;
+    let mut btf = btf.ok_or_else(|| unreadable(path, "it has no section .BTF"))?;
+    if let Some(distilled) = distilled {
+        btf = relocate(btf, distilled, &base, &mut Fuel::OBJECT.clone())?;
     }
-    let sections = read_section_table(&file)?.map(|(_, sections)| sections).unwrap_or_default();
-    let btf = sections.iter().find(|section| section.present && section.name == b".BTF");
-    let Some(btf) = btf.filter(|section| section.len <= LARGE as usize) else { return Ok(None) };
-    let mut bytes = vec![0; btf.len];
-    file.read_exact_at(&mut bytes, btf.at as u64)?;
-    Ok(Some(bytes))
+    Btf::parse_split(btf, base)
+}
+
+fn unreadable(path: &Path, reason: impl Display) -> Error {
+    Error::ReadBtf { reason: format!("{}: {reason}", path.display()) }
+}
+
+/// Sections of an ELF file by name; of any other file, all of it for the first.
+fn read_btf_sections<const N: usize>(path: &Path, names: [&str; N]) -> Result<[Option<Vec<u8>>; N]> {
+    let read = || -> io::Result<[Option<Vec<u8>>; N]> {
+        let mut found = [const { None }; N];
+        let file = File::open(path)?;
+        let mut magic = [0; 4];
+        if file.read_at(&mut magic, 0)? < magic.len() || magic != *b"\x7fELF" {
+            if let Some(first) = found.first_mut() {
+                *first = Some(std::fs::read(path)?);
+            }
+            return Ok(found);
+        }
+        let sections = read_section_table(&file)?.map(|(_, sections)| sections).unwrap_or_default();
+        for (name, found) in names.iter().zip(&mut found) {
+            let section = sections.iter().find(|section| section.present && section.name == name.as_bytes());
+            if let Some(section) = section.filter(|section| section.len <= LARGE as usize) {
+                let mut bytes = vec![0; section.len];
+                file.read_exact_at(&mut bytes, section.at as u64)?;
+                *found = Some(bytes);
+            }
+        }
+        Ok(found)
+    };
+    read().map_err(|e| unreadable(path, e))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use bpf_sys::uapi::insn;
-use bpf_sys::{Insn, MapType};
+use bpf_sys::{AttachType, Insn, MapType};
 
 use crate::attach_target::Hook;
 use crate::attach_to::{AttachPoint, AttachTo};
@@ -150,7 +150,12 @@ impl<'a> ObjectSpec<'a> {
             function: program.function,
             code: linked.and_then(|linked| {
                 let hook = hook.as_ref().map_err(Error::clone)?.as_ref();
-                let attach = self.attach_point(program, hook, &names, &struct_ops);
+                let mut attach = self.attach_point(program, hook, &names, &struct_ops);
+                // All places of a probe are then one link.
+                if program.kind.kind.is_some_and(ProgramKind::is_usdt) && target.has_uprobe_multi() {
+                    attach =
+                        attach.map(|at| AttachPoint { attach_type: AttachType::TRACE_UPROBE_MULTI, ..at });
+                }
                 self.program_code(program, linked, &answers, attach)
             }),
         });

@@ -100,6 +100,12 @@ pub trait Target {
     fn has_bpf_cookie(&self) -> bool {
         false
     }
+
+    /// Whether programs go to many functions of a file at once, and to one process's alone if asked (Linux 6.6, but 6.10
+    /// for the latter). USDT programs are then loaded for it.
+    fn has_uprobe_multi(&self) -> bool {
+        false
+    }
 }
 
 /// Where the running kernel has its BTF (Linux 5.4) and its modules' (5.11).
@@ -114,6 +120,7 @@ pub struct RunningTarget {
     features: OnceCell<Features>,
     kconfig: OnceCell<Option<Vec<u8>>>,
     bpf_cookie: OnceCell<bool>,
+    uprobe_multi: OnceCell<bool>,
     external: Option<ExternalBtf>,
 }
 
@@ -244,6 +251,10 @@ impl Target for RunningTarget {
 
     fn has_bpf_cookie(&self) -> bool {
         *self.bpf_cookie.get_or_init(features::bpf_cookie)
+    }
+
+    fn has_uprobe_multi(&self) -> bool {
+        *self.uprobe_multi.get_or_init(features::uprobe_multi)
     }
 }
 

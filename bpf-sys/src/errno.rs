@@ -81,14 +81,14 @@ impl fmt::Debug for Errno {
     }
 }
 
-/// A short text of the kernel's, cut to 63 bytes.
+/// A short text of the kernel's, cut to 55 bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Message([u8; 63]);
+pub struct Message([u8; 55]);
 
 impl Message {
     /// Up to the first zero byte.
     pub(crate) fn new(text: &[u8]) -> Self {
-        let mut out = [0; 63];
+        let mut out = [0; 55];
         for (to, from) in out.iter_mut().zip(text.iter().take_while(|b| **b != 0)) {
             *to = *from;
         }
@@ -103,7 +103,7 @@ impl Message {
 
 impl Default for Message {
     fn default() -> Self {
-        Self([0; 63])
+        Self([0; 55])
     }
 }
 
@@ -247,7 +247,7 @@ mod tests {
         };
         assert_eq!(error(b"").to_string(), "RTM_SETLINK: EINVAL (Invalid argument)");
         assert_eq!(error(b"No \xff\0x").to_string(), "RTM_SETLINK: EINVAL (Invalid argument): No \\xff");
-        assert_eq!(Message::new(&[b'a'; 80]).to_string().len(), 63);
+        assert_eq!(Message::new(&[b'a'; 80]).to_string().len(), 55);
         assert_eq!(error(b"").errno(), Some(Errno::EINVAL));
     }
 

@@ -45,7 +45,7 @@ pub enum Error {
         /// The CPU.
         cpu: u32,
         /// Why not.
-        error: bpf_loader::Error,
+        error: Box<bpf_loader::Error>,
     },
     /// A call to the kernel failed.
     Kernel(bpf_loader::Error),
@@ -64,6 +64,13 @@ pub enum Error {
     Stopped,
     /// The profiler's thread ended by a panic.
     ThreadPanicked,
+}
+
+impl Error {
+    /// Sampling cannot be started on a CPU.
+    pub(crate) fn sampling(cpu: u32, error: impl Into<bpf_loader::Error>) -> Self {
+        Self::Sampling { cpu, error: Box::new(error.into()) }
+    }
 }
 
 impl Error {

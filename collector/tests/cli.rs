@@ -352,11 +352,9 @@ fn an_object_is_inspected_without_a_kernel() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&report["ok"], &report["endian"]), (&true.into(), &"little".into()));
     let named = |list: &str, name: &str| {
-        let all = report[list].as_array().unwrap().iter();
-        all.filter(|entry| entry["name"] == name)
-            .cloned()
-            .next()
-            .unwrap_or_else(|| panic!("no {name} in {list}"))
+        let mut all = report[list].as_array().unwrap().iter();
+        let found = all.find(|entry| entry["name"] == name).cloned();
+        found.unwrap_or_else(|| panic!("no {name} in {list}"))
     };
     // What the source says.
     let fork = named("programs", "follow_fork");
@@ -414,20 +412,17 @@ impl Drop for Pins {
 fn programs_are_attached_and_pinned() {
     const TEST: &str = "programs_are_attached_and_pinned";
     let (true, Some(pins)) = (privileged(TEST), Pins::new(TEST)) else { return };
-    let object = concat!(env!("CARGO_MANIFEST_DIR"), "/../bpf-loader/tests/bpf/prebuilt/tracepoint.bpf.o");
+    let object = concat!(env!("CARGO_MANIFEST_DIR"), "/../bpf-loader/examples/bpf/prebuilt/tracepoint.bpf.o");
     let directory = pins.0.display().to_string();
     let output = run(&["load", object, "--attach", "--pin", &directory, "--json"]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(report["programs"].as_array().unwrap().iter().all(|p| p["attached"] == true), "{report}");
     let names = pins.names();
-    assert!(
-        names.contains(&"maps/_bss".into()) && names.contains(&"links/raw_tracepoint".into()),
-        "{names:?}"
-    );
+    assert!(names.contains(&"maps/_bss".into()) && names.contains(&"links/count_start".into()), "{names:?}");
 
-    // The command is gone; the program still runs: for nobody, as no process was named.
-    let link = bpf_loader::link::Link::from_pin(&pins.0.join("links/raw_tracepoint")).unwrap();
+    // The command is gone; the attachment is not.
+    let link = bpf_loader::link::Link::from_pin(&pins.0.join("links/count_start")).unwrap();
     assert!(link.fd().is_some());
 
     // The names are taken: nothing of the second is left, nothing of the first is gone.

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+pub(super) use elf::Segment;
 use elf::{Elf, Read, ReadAt, Symbol};
 
 use super::{glob, tracefs};

@@ -5,11 +5,11 @@ use std::os::fd::AsFd;
 use bpf_sys::link::{self, LinkCreate, Target};
 use bpf_sys::netlink::RouteSocket;
 use bpf_sys::netlink::tc::{Direction, FilterId, NewFilter};
-use bpf_sys::{AttachType, Errno};
+use bpf_sys::{AttachType, Errno, ProgType};
 
 use super::feature::Feature;
 use super::place::Place;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::link::{Link, OlderAttachment};
 use crate::program::Program;
 
@@ -26,12 +26,13 @@ pub enum NetkitEnd {
 }
 
 impl Program {
-    /// Attaches a `tc` program as a filter of traffic control, its result being the packet's fate (`TC_ACT_*`); `device`
+    /// Attaches a `tc` program as a filter of traffic control, or an `action` program as the action of a filter that takes
+    /// every packet, its result being the packet's fate (`TC_ACT_*`); `device`
     /// is an index in the calling thread's network namespace. The clsact queueing discipline is made if the device has
     /// none, and stays, as others may use it; dropping the link removes the filter alone.
     ///
     /// A priority or handle of 0 is chosen by the kernel. With `replace`, the program takes the place of the filter with
-    /// that priority and handle, if there is one.
+    /// that priority and handle, if there is one; of an `action`, the kernel cannot do that.
     ///
     /// # Errors
     ///
@@ -43,8 +44,12 @@ impl Program {
             _ => {}
         }
         let new = NewFilter { id, program: self.fd.as_fd(), name: &self.name, direct_action: true, replace };
-        let id = socket.add_filter(device, direction, &new)?;
-        Ok(Link::from_older(TcAttachment { socket, device, direction, id }))
+        let action = self.kind.prog_type == ProgType::SCHED_ACT;
+        let id = match action {
+            true => socket.add_action(device, direction, &new)?,
+            false => socket.add_filter(device, direction, &new)?,
+        };
+        Ok(Link::from_older(TcAttachment { socket, device, direction, id, action }))
     }
 
     /// Attaches a `tc` or `tcx` program to a device by a BPF link, at a place among the others; `device` is an index in the
@@ -53,7 +58,7 @@ impl Program {
     /// # Errors
     ///
     /// `ENODEV`: no such device. `ESTALE`: another revision. `ENOENT`: there is no such neighbour.
-    /// [`Error::Unsupported`](crate::Error::Unsupported): before Linux 6.6.
+    /// [`Error::Unsupported`]: before Linux 6.6.
     pub fn attach_tcx(&self, device: u32, direction: Direction, place: Place<'_>) -> Result<Link> {
         let attach_type = match direction {
             Direction::Ingress => AttachType::TCX_INGRESS,
@@ -67,7 +72,7 @@ impl Program {
     /// # Errors
     ///
     /// `EACCES`, `EINVAL`: `device` is no primary end of such a pair. As [`attach_tcx`](Self::attach_tcx) else.
-    /// [`Error::Unsupported`](crate::Error::Unsupported): before Linux 6.7.
+    /// [`Error::Unsupported`]: before Linux 6.7.
     pub fn attach_netkit(&self, device: u32, end: NetkitEnd, place: Place<'_>) -> Result<Link> {
         let attach_type = match end {
             NetkitEnd::Primary => AttachType::NETKIT_PRIMARY,
@@ -98,14 +103,23 @@ struct TcAttachment {
     device: u32,
     direction: Direction,
     id: FilterId,
+    /// It is a filter that takes every packet, and the program is its action.
+    action: bool,
 }
 
 impl OlderAttachment for TcAttachment {
     fn detach(&mut self) -> Result<()> {
-        Ok(self.socket.delete_filter(self.device, self.direction, self.id)?)
+        match self.action {
+            true => self.socket.delete_action(self.device, self.direction, self.id)?,
+            false => self.socket.delete_filter(self.device, self.direction, self.id)?,
+        }
+        Ok(())
     }
 
     fn update(&mut self, program: &Program) -> Result<()> {
+        if self.action {
+            return Err(Error::NotABpfLink { operation: "replace its action" });
+        }
         let new = NewFilter {
             id: self.id,
             program: program.fd.as_fd(),

@@ -73,30 +73,32 @@ impl ProbeEvent {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("p{}_{number}", std::process::id());
         let kind = if ret { 'r' } else { 'p' };
-        append(&file.path(), &format!("{kind}:{GROUP}/{name} {place}\n"))?;
-        Ok(Self { file, name })
+        let path = file.path();
+        match append(&path, &format!("{kind}:{GROUP}/{name} {place}\n")) {
+            Ok(()) => Ok(Self { file, name }),
+            // The file itself is there.
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) && path.exists() => {
+                Err(Error::NoSuchTarget { name: format!("place {place} that can be probed") })
+            }
+            Err(e) => Err(file_error(&path, &e)),
+        }
     }
 
     /// `perf_event_attr.config` of it, of kind tracepoint.
     pub(super) fn id(&self) -> Result<u64> {
         event_id(GROUP, &self.name)
     }
-
-    fn remove(&self) -> Result<()> {
-        append(&self.file.path(), &format!("-:{GROUP}/{}\n", self.name))
-    }
 }
 
 impl Drop for ProbeEvent {
     fn drop(&mut self) {
         // A failure leaves a definition that traces nothing.
-        let _ = self.remove();
+        let _ = append(&self.file.path(), &format!("-:{GROUP}/{}\n", self.name));
     }
 }
 
-fn append(path: &Path, line: &str) -> Result<()> {
-    let file = OpenOptions::new().append(true).open(path);
-    file.and_then(|mut file| file.write_all(line.as_bytes())).map_err(|e| file_error(path, &e))
+fn append(path: &Path, line: &str) -> std::io::Result<()> {
+    OpenOptions::new().append(true).open(path)?.write_all(line.as_bytes())
 }
 
 #[cfg(test)]

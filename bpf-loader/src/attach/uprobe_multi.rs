@@ -102,11 +102,15 @@ impl Program {
             flags: if options.ret { BPF_F_UPROBE_MULTI_RETURN } else { 0 },
             pid: options.pid.unwrap_or(0),
         };
-        create(self, Target::None, self.kind.attach_type, options)
+        let attach_type = match self.kind.attach_type {
+            AttachType::TRACE_UPROBE_SESSION => AttachType::TRACE_UPROBE_SESSION,
+            _ => AttachType::TRACE_UPROBE_MULTI,
+        };
+        create(self, Target::None, attach_type, options)
     }
 
-    /// A kernel that has such links finds that a directory is no file to probe.
-    fn has_uprobe_multi(&self) -> bool {
+    /// Is the program loaded for such links, by a kernel that has them? That finds that a directory is no file to probe.
+    pub(super) fn has_uprobe_multi(&self) -> bool {
         let made = self.create_uprobe_multi(Path::new("/"), &[0], &UprobeMultiOptions::default());
         made.is_err_and(|e| e.errno() == Some(Errno::EBADF))
     }

@@ -10,6 +10,7 @@ pub mod ext;
 mod header;
 pub mod index;
 mod members;
+pub mod relocate;
 pub mod sanitize;
 mod types;
 mod walk;

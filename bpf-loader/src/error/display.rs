@@ -15,6 +15,9 @@ impl fmt::Display for Error {
             }
             Self::BtfStrings => f.write_str("BTF string section does not start and end with NUL"),
             Self::BtfBase => f.write_str("BTF does not fit the base BTF it was given"),
+            Self::BtfRelocation { name, kind, candidates } => {
+                write!(f, "the module needs {kind} {name} of the kernel, which has {candidates} that fit")
+            }
             Self::BtfKind { type_id, kind } => write!(f, "BTF type {type_id} is of unknown kind {kind}"),
             Self::BtfTypeTruncated { type_id } => {
                 write!(f, "BTF type {type_id} does not fit the type section")
@@ -108,7 +111,7 @@ impl fmt::Display for Error {
             Self::NoKernelBtf { needed_by } => {
                 write!(f, "{needed_by} needs the kernel's BTF, and there is none")
             }
-            Self::ReadBtf { reason } => write!(f, "/sys/kernel/btf: {reason}"),
+            Self::ReadBtf { reason } => write!(f, "the kernel's types: {reason}"),
             Self::ReadTarget { what, reason } => write!(f, "{what}: {reason}"),
             Self::ModuleBtf { module, error } => write!(f, "BTF of module {module}: {error}"),
             Self::NotAMap { section, offset } => {

@@ -27,6 +27,11 @@ struct bpf_iter__bpf_map_elem {
 	void *value;
 };
 
+struct bpf_iter__cgroup {
+	struct bpf_iter_meta *meta;
+	void *cgroup;
+};
+
 #pragma clang attribute pop
 
 /* The thread's id, 4 bytes for each. */
@@ -61,5 +66,14 @@ int iter_map(struct bpf_iter__bpf_map_elem *ctx)
 
 		bpf_seq_write(ctx->meta->seq, &copy, sizeof(copy));
 	}
+	return 0;
+}
+
+/* A byte for each group. */
+SEC("iter/cgroup")
+int iter_cgroup(struct bpf_iter__cgroup *ctx)
+{
+	if (ctx->cgroup)
+		bpf_seq_write(ctx->meta->seq, "g", 1);
 	return 0;
 }

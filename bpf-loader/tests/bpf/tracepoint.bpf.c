@@ -39,3 +39,14 @@ int on_tracepoint_btf(__u64 *ctx)
 		count();
 	return 0;
 }
+
+/* Writes what the test run of a program returns: 42 is ENOMSG. */
+SEC("raw_tp.w/bpf_test_finish")
+int on_writable_tracepoint(__u64 *ctx)
+{
+	int *error = (int *)ctx[0];
+
+	if (count())
+		*error = -42;
+	return 0;
+}

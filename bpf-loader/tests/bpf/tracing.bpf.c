@@ -43,6 +43,13 @@ int on_lsm(__u64 *ctx)
 	return 0;
 }
 
+SEC("lsm.s/file_open")
+int on_lsm_sleepable(__u64 *ctx)
+{
+	count();
+	return 0;
+}
+
 SEC("lsm_cgroup/socket_bind")
 int on_lsm_cgroup(__u64 *ctx)
 {

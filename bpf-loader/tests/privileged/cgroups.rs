@@ -172,9 +172,8 @@ fn every_hook_runs_its_program_as_often_as_it_is_passed() {
         for (name, counters) in EXPECTED {
             // `load_possible` has seen that what is missing is of a later kernel.
             let Ok(program) = object.program(name) else { continue };
-            let options = CgroupOptions { attach_type: *attach_type, ..CgroupOptions::default() };
-            let link =
-                program.attach_cgroup(cgroup.open(), &options).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let link = program.attach_cgroup(cgroup.open(), &CgroupOptions::default());
+            let link = link.unwrap_or_else(|e| panic!("{name}: {e}"));
             assert!(matches!(link.info().unwrap().detail(), LinkDetail::Cgroup(_)));
             attached.push((name, counters));
             links.push(link);

@@ -189,6 +189,35 @@ fn filters_of_traffic_control_run_and_go() {
 }
 
 #[test]
+fn actions_of_traffic_control_run_and_go() {
+    let Some(object) = load_possible(OBJECT) else { return };
+    in_namespace(move || {
+        let [ok, shot] = ["action_ok", "action_shot"].map(|name| object.program(name).unwrap());
+        let last = FilterId { priority: 9, handle: 1 };
+        let mut link = match ok.attach_tc(LOOPBACK, Direction::Ingress, last, false) {
+            Err(e) if e.errno() == Some(Errno::ENOENT) => {
+                crate::skip::<()>("the kernel has no CONFIG_NET_CLS_MATCHALL or CONFIG_NET_ACT_BPF");
+                return;
+            }
+            link => link.unwrap(),
+        };
+        assert_eq!(datagrams(SENT), SENT);
+        assert_eq!(runs(&object, "action_ok"), SENT as u64);
+        assert!(matches!(link.update(shot), Err(Error::NotABpfLink { .. })));
+        let taken = shot.attach_tc(LOOPBACK, Direction::Ingress, last, false).unwrap_err();
+        assert_eq!(taken.errno(), Some(Errno::EEXIST));
+        let first = FilterId { priority: 1, handle: 1 };
+        let refusing = shot.attach_tc(LOOPBACK, Direction::Ingress, first, false).unwrap();
+        assert_eq!(datagrams(SENT), 0);
+        assert_eq!((runs(&object, "action_ok"), runs(&object, "action_shot")), (SENT as u64, SENT as u64));
+        drop(refusing);
+        link.detach().unwrap();
+        assert_eq!(datagrams(SENT), SENT);
+        assert_eq!((runs(&object, "action_ok"), runs(&object, "action_shot")), (SENT as u64, SENT as u64));
+    });
+}
+
+#[test]
 fn tcx_keeps_an_order() {
     let Some(object) = load_possible(OBJECT) else { return };
     in_namespace(move || {

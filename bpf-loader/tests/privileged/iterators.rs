@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use bpf_sys::link::IterTarget;
 
 use crate::subject::{attached, load};
-use crate::{permitted, thread_id};
+use crate::{kernel_has, permitted, skip, thread_id};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/iter.bpf.o");
 
@@ -53,4 +53,25 @@ fn an_iterator_goes_over_a_map() {
     link.iter().unwrap().read_to_end(&mut bytes).unwrap();
     let values: Vec<u64> = bytes.chunks_exact(8).map(|v| u64::from_ne_bytes(v.try_into().unwrap())).collect();
     assert_eq!(values, [10, 11, 12]);
+}
+
+#[test]
+fn an_iterator_goes_over_one_control_group() {
+    /// `BPF_CGROUP_ITER_SELF_ONLY`
+    const SELF_ONLY: u32 = 1;
+    if !kernel_has((6, 1)) {
+        return;
+    }
+    let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+    let root = roots.iter().find(|root| fs::metadata(format!("{root}/cgroup.controllers")).is_ok());
+    let Some(root) = root.and_then(|root| File::open(root).ok()) else {
+        skip::<()>("no control groups of version 2");
+        return;
+    };
+    let Some(subject) = load(OBJECT, "iter_cgroup") else { return };
+    let target = IterTarget::Cgroup { order: SELF_ONLY, cgroup: Some(root.as_fd()) };
+    let Some(link) = permitted(subject.program().attach_iter(Some(target))) else { return };
+    let mut bytes = Vec::new();
+    link.iter().unwrap().read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes, b"g");
 }

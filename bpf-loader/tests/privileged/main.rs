@@ -1,8 +1,10 @@
 //! Objects into the running kernel, attached, and made to run. Needs root, and says so when it skips.
 
 mod cgroups;
+mod compilers;
 mod devices;
 mod externs;
+mod features;
 mod freplace;
 mod iterators;
 mod kprobes;
@@ -16,6 +18,7 @@ mod sockets;
 mod struct_ops;
 mod subject;
 mod test_runs;
+mod tokens;
 mod tracepoints;
 mod tracing;
 mod uprobes;

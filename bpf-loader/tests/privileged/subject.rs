@@ -59,6 +59,13 @@ impl Subject {
     }
 }
 
+/// The address of a function of the kernel.
+pub fn kernel_symbol(name: &str) -> Option<u64> {
+    let symbols = std::fs::read_to_string("/proc/kallsyms").unwrap();
+    let line = symbols.lines().find(|line| line.split(' ').nth(2) == Some(name))?;
+    u64::from_str_radix(line.split(' ').next()?, 16).ok()
+}
+
 /// Is the kernel built with kprobes? Without them, it has no programs at functions and security hooks either.
 pub fn traces_functions() -> bool {
     let found = std::path::Path::new("/sys/bus/event_source/devices/kprobe").exists();
@@ -73,7 +80,7 @@ pub fn attached(result: Result<Link>, min_kernel: (u8, u8)) -> Option<Link> {
     if kernel_has(min_kernel) {
         return permitted(result);
     }
-    let error = result.err().expect("attached, though the kernel is too old");
+    let error = result.expect_err("attached, though the kernel is too old");
     assert!(
         matches!(error, Error::Unsupported { min_kernel: stated, .. } if stated == min_kernel),
         "not {min_kernel:?}: {error:?}"

@@ -1,6 +1,9 @@
 //! Tracepoints of all kinds.
 
 use bpf_loader::Error;
+use bpf_sys::prog::{self, ProgLoad, TestRun};
+use bpf_sys::uapi::insn;
+use bpf_sys::{Errno, Insn, ProgType};
 
 use crate::subject::{attached, call_getppid, fires, load, load_with};
 use crate::{kernel_has, permitted, skip};
@@ -52,6 +55,21 @@ fn a_raw_tracepoint_has_a_cookie() {
     let Some(link) = permitted(subject.program().attach_raw_tracepoint_with("sys_enter", 78)) else { return };
     fires(&subject, link, call_getppid);
     assert_eq!(subject.number("cookie"), 78);
+}
+
+#[test]
+fn a_writable_tracepoint_fires_and_writes() {
+    let Some(subject) = load(OBJECT, "on_writable_tracepoint") else { return };
+    let Some(link) = permitted(subject.program().attach()) else { return };
+    let insns = [Insn::new(insn::MOV64_IMM, 0, 0, 0, 0), Insn::new(insn::EXIT, 0, 0, 0, 0)];
+    let filter =
+        ProgLoad { prog_type: ProgType::SOCKET_FILTER, insns: &insns, license: c"GPL", ..Default::default() };
+    let filter = prog::load(&filter, None).unwrap();
+    let run = || prog::test_run(&filter, &mut TestRun { data_in: &[0; 64], ..TestRun::default() });
+    assert_eq!(run().unwrap_err().errno(), Some(Errno::ENOMSG));
+    drop(link);
+    run().unwrap();
+    assert_eq!(subject.hits(), 1);
 }
 
 #[test]

@@ -1,53 +1,20 @@
 //! Probes that this program brings with it.
 
-use std::arch::asm;
 use std::path::Path;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::Ordering;
 
 use bpf_loader::Error;
 use bpf_loader::attach::usdt::{Usdt, UsdtOptions};
 
 use crate::subject::{fires, load};
-use crate::{kernel_has, permitted};
+use crate::{kernel_has, permitted, skip};
+
+#[path = "../support/probe.rs"]
+mod probe;
+
+use probe::{EBPF_OTLP_TEST_SEMAPHORE, probe};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/usdt.bpf.o");
-
-/// Above zero while somebody watches the probe.
-// SAFETY: no library has a variable of that name.
-#[unsafe(no_mangle)]
-static EBPF_OTLP_TEST_SEMAPHORE: AtomicU16 = AtomicU16::new(0);
-
-/// A probe with four arguments: two registers, a constant and memory.
-#[inline(never)]
-fn probe(first: i32, second: u64, in_memory: &i16) {
-    // SAFETY: executes nothing but `nop`; the rest describes it in a section that is not loaded.
-    unsafe {
-        asm!(
-            "990: nop",
-            ".pushsection .note.stapsdt, \"\", @note",
-            ".balign 4",
-            ".4byte 992f - 991f, 994f - 993f, 3",
-            "991: .asciz \"stapsdt\"",
-            "992: .balign 4",
-            "993: .8byte 990b",
-            ".8byte 0",
-            ".8byte {semaphore}",
-            ".asciz \"ebpf_otlp_test\"",
-            ".asciz \"counted\"",
-            // A dollar sign means something to the compiler.
-            ".ascii \"-4@%edi 8@%rsi 4@\"",
-            ".byte 36",
-            ".asciz \"71 -2@0(%rdx)\"",
-            "994: .balign 4",
-            ".popsection",
-            semaphore = sym EBPF_OTLP_TEST_SEMAPHORE,
-            in("edi") first,
-            in("rsi") second,
-            in("rdx") in_memory,
-            options(nostack, preserves_flags),
-        );
-    }
-}
 
 fn call(times: u64) {
     for _ in 0..times {
@@ -97,6 +64,54 @@ fn a_probe_fires_in_any_process() {
     }
     let Some(link) = permitted(link) else { return };
     fires(&subject, link, call);
+}
+
+/// As our own program, with the header of libbpf.
+const WITH_LIBBPFS_HEADER: &str = r#"
+#define __TARGET_ARCH_x86
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <linux/ptrace.h>
+#include <bpf/usdt.bpf.h>
+char LICENSE[] SEC("license") = "GPL";
+__u32 wanted;
+__u64 hits, second;
+SEC("usdt")
+int BPF_USDT(on_usdt, int first, __u64 value)
+{
+    if ((__u32)bpf_get_current_pid_tgid() == wanted) {
+        __sync_fetch_and_add(&hits, 1);
+        second = value;
+    }
+    return 0;
+}
+"#;
+
+#[test]
+fn a_program_with_libbpfs_header_fires() {
+    if !Path::new("/usr/include/bpf/usdt.bpf.h").exists() {
+        skip::<()>("no usdt.bpf.h of libbpf's");
+        return;
+    }
+    let directory = std::env::temp_dir().join(format!("bpf-loader-usdt-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join("usdt.bpf.c"), WITH_LIBBPFS_HEADER).unwrap();
+    let arguments = "-target bpfel -mcpu=v3 -O2 -g -I /usr/include/x86_64-linux-gnu -c usdt.bpf.c";
+    let made =
+        std::process::Command::new("clang-19").args(arguments.split(' ')).current_dir(&directory).status();
+    let object = std::fs::read(directory.join("usdt.bpf.o"));
+    std::fs::remove_dir_all(&directory).unwrap();
+    if made.is_err() {
+        skip::<()>("no clang-19");
+        return;
+    }
+    let Some(subject) = load(object.unwrap().leak(), "on_usdt") else { return };
+    let usdt = Usdt::new(&subject.object).unwrap();
+    let options = UsdtOptions { pid: Some(std::process::id()), cookie: 0 };
+    let link = usdt.attach(subject.program(), this(), "ebpf_otlp_test", "counted", &options);
+    let Some(link) = permitted(link) else { return };
+    fires(&subject, link, call);
+    assert_eq!(subject.number("second"), 0x1234_5678_9abc_def0);
 }
 
 #[test]

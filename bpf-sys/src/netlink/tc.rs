@@ -1,4 +1,5 @@
-//! BPF filters of the clsact queueing discipline (include/uapi/linux/{rtnetlink,pkt_sched,pkt_cls}.h).
+//! BPF filters and actions of the clsact queueing discipline (include/uapi/linux/{rtnetlink,pkt_sched,pkt_cls}.h and
+//! tc_act/tc_bpf.h).
 
 use std::os::fd::BorrowedFd;
 
@@ -19,6 +20,14 @@ const TCA_BPF_NAME: u16 = 7;
 const TCA_BPF_FLAGS: u16 = 8;
 const TCA_BPF_ID: u16 = 11;
 const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1 << 0;
+const TCA_MATCHALL_ACT: u16 = 2;
+const TCA_ACT_KIND: u16 = 1;
+const TCA_ACT_OPTIONS: u16 = 2;
+const TCA_ACT_BPF_PARMS: u16 = 2;
+const TCA_ACT_BPF_FD: u16 = 5;
+const TCA_ACT_BPF_NAME: u16 = 6;
+/// `struct tc_act_bpf`, of which all is for the kernel to choose.
+const TC_ACT_BPF: [u8; 20] = [0; 20];
 const CLSACT_HANDLE: u32 = 0xffff_0000;
 const CLSACT_PARENT: u32 = 0xffff_fff1;
 
@@ -99,16 +108,22 @@ fn filter_header(device: u32, direction: Direction, id: FilterId) -> [u8; 20] {
     header(device, id.handle, direction.parent(), u32::from(id.priority) << 16 | every_protocol)
 }
 
+/// The id in a `RTM_NEWTFILTER`.
+fn filter_id(payload: &[u8]) -> Option<FilterId> {
+    let (handle, info) = (u32_at(payload, 8)?, u32_at(payload, 16)?);
+    Some(FilterId { priority: (info >> 16) as u16, handle })
+}
+
 /// A filter from a `RTM_NEWTFILTER`, unless it is of another kind.
-fn parse(tcm: Option<(u32, u32)>, attrs: &[u8]) -> Option<Filter> {
-    let (handle, info) = tcm?;
+fn parse(id: Option<FilterId>, attrs: &[u8]) -> Option<Filter> {
+    let id = id?;
     if find(attrs, TCA_KIND)? != b"bpf\0" {
         return None;
     }
     let options = find(attrs, TCA_OPTIONS)?;
     let name = find(options, TCA_BPF_NAME).unwrap_or_default();
     Some(Filter {
-        id: FilterId { priority: (info >> 16) as u16, handle },
+        id,
         prog_id: find_u32(options, TCA_BPF_ID)?,
         name: String::from_utf8_lossy(name.strip_suffix(&[0]).unwrap_or(name)).into_owned(),
         direct_action: find_u32(options, TCA_BPF_FLAGS).unwrap_or(0) & TCA_BPF_FLAG_ACT_DIRECT != 0,
@@ -159,6 +174,49 @@ impl RouteSocket {
         Ok(made.map_or(new.id, |filter| filter.id))
     }
 
+    /// `RTM_NEWTFILTER`: a filter that takes every packet and has a program of type SCHED_ACT as its action. `new`'s
+    /// program decides by its result (`TC_ACT_*`) whatever [`direct_action`](NewFilter::direct_action) says.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST`: there is a filter with this id, which is never replaced. `EINVAL`: there is no discipline, or the program
+    /// is of another type. `ENOENT`: the kernel is without such filters (`matchall`) or BPF actions. Linux 4.8.
+    pub fn add_action(&mut self, device: u32, direction: Direction, new: &NewFilter<'_>) -> Result<FilterId> {
+        let flags = CREATE | ECHO | EXCL;
+        let request = Request::new(RTM_NEWTFILTER, flags, &filter_header(device, direction, new.id))
+            .attr_str(TCA_KIND, "matchall")
+            .nest(TCA_OPTIONS, |options| {
+                // A list of actions, of which this is the first.
+                options.nest(TCA_MATCHALL_ACT, |list| {
+                    list.nest(1, |action| {
+                        action.attr_str(TCA_ACT_KIND, "bpf").nest(TCA_ACT_OPTIONS, |options| {
+                            options
+                                .attr(TCA_ACT_BPF_PARMS, &TC_ACT_BPF)
+                                .attr_u32(TCA_ACT_BPF_FD, fd_u32(new.program))
+                                .attr_str(TCA_ACT_BPF_NAME, new.name)
+                        })
+                    })
+                })
+            });
+        let mut made = new.id;
+        self.ask("RTM_NEWTFILTER (matchall)", request, |reply| {
+            if let (RTM_NEWTFILTER, Some(id)) = (reply.kind, filter_id(reply.payload)) {
+                made = id;
+            }
+        })?;
+        Ok(made)
+    }
+
+    /// `RTM_DELTFILTER`: removes a filter that [`add_action`](Self::add_action) made.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT`: there is no such filter.
+    pub fn delete_action(&mut self, device: u32, direction: Direction, id: FilterId) -> Result<()> {
+        let request = Request::new(RTM_DELTFILTER, 0, &filter_header(device, direction, id));
+        self.request("RTM_DELTFILTER (matchall)", request.attr_str(TCA_KIND, "matchall"))
+    }
+
     /// `RTM_DELTFILTER`: detaches a program.
     ///
     /// # Errors
@@ -184,8 +242,7 @@ impl RouteSocket {
         let mut found = None;
         self.ask(call, request, |reply| {
             if reply.kind == RTM_NEWTFILTER {
-                let tcm = u32_at(reply.payload, 8).zip(u32_at(reply.payload, 16));
-                found = parse(tcm, reply.attributes(20));
+                found = parse(filter_id(reply.payload), reply.attributes(20));
             }
         })?;
         Ok(found)
@@ -209,9 +266,8 @@ mod tests {
                 });
             let bytes = request.finish("x", 1).unwrap();
             let reply = replies(bytes).next().unwrap().unwrap();
-            let tcm = u32_at(reply.payload, 8).zip(u32_at(reply.payload, 16));
             assert_eq!(u32_at(reply.payload, 12), Some(0xffff_fff3));
-            parse(tcm, reply.attributes(20))
+            parse(filter_id(reply.payload), reply.attributes(20))
         };
         let filter = Filter { id, prog_id: 42, name: "prog".into(), direct_action: true };
         assert_eq!(message("bpf", true), Some(filter));

@@ -42,6 +42,7 @@ pub struct Load {
     /// With `attach`: `None` until interrupted.
     pub duration: Option<Duration>,
     pub pin: Option<PathBuf>,
+    pub btf: Option<PathBuf>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -100,6 +101,7 @@ Loads every program and map of each object into the kernel, and lets go of them 
   --duration D      with --attach: how long, as 10s, 500ms, 2m
   --pin DIR         pin maps, programs and links in a BPF file system, as DIR/maps/NAME, DIR/programs/NAME,
                     DIR/links/NAME, where they stay; maps declared as pinned are reused if they are there
+  --btf FILE        the kernel's types, for kernels that carry none: BTF, or an ELF file with it
   --json            one line of JSON an object
 ";
 
@@ -156,6 +158,7 @@ fn load(parser: &mut lexopt::Parser) -> Result<Command, String> {
         attach: false,
         duration: None,
         pin: None,
+        btf: None,
     };
     while let Some(arg) = parser.next().map_err(text)? {
         match arg {
@@ -163,6 +166,7 @@ fn load(parser: &mut lexopt::Parser) -> Result<Command, String> {
             Long("per-program") => load.per_program = true,
             Long("attach") => load.attach = true,
             Long("duration") => load.duration = Some(duration("--duration", parser)?),
+            Long("btf") => load.btf = Some(parser.value().map_err(text)?.into()),
             Long("pin") => load.pin = Some(parser.value().map_err(text)?.into()),
             Short('h') | Long("help") => return Ok(Command::Help(HELP_LOAD)),
             Value(path) => load.objects.push(path.into()),

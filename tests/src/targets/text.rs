@@ -5,9 +5,9 @@ use bpf_loader::attach::usdt::args::{self, MAX_ARGS};
 use bpf_loader::attach::usdt::note::Notes;
 use bpf_loader::attach::usdt::regs::Arch;
 use bpf_loader::bytes::{Bytes, Endian};
-use bpf_loader::externs::kallsyms;
 use bpf_loader::externs::kconfig::{self, ValueType, Variable};
 use bpf_loader::insn::InsnIdx;
+use bpf_loader::kallsyms;
 use bpf_loader::verifier_log::{Context, VerifierLog};
 use std::io::BufReader;
 

@@ -13,13 +13,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bpf_sys::uapi::flags::{BPF_ANY, BPF_NOEXIST};
-use bpf_sys::{AttachType, Errno, MapFd, map};
+use bpf_sys::{Errno, MapFd, map};
 
 use self::args::Arg;
 use self::note::{Note, Notes};
 use self::regs::Arch;
 use self::spec::Layout;
-use super::binary::{self, Binary};
+use super::binary::{self, Binary, Segment};
 use super::{UprobeMultiOptions, UprobeOptions, section};
 use crate::error::{Error, Result};
 use crate::link::{Link, OlderAttachment};
@@ -115,7 +115,8 @@ impl Usdt {
             target: path.display().to_string(),
             reason: "a file for another architecture, or one whose registers are not known",
         })?;
-        let by_cookie = program.has_perf_links();
+        let multi = program.has_uprobe_multi();
+        let by_cookie = multi || program.has_perf_links();
         let mut probes = find(&binary, arch, &path, provider, name)?;
         if !by_cookie && binary.elf.dynamic {
             let pid = options.pid.ok_or(Error::Unsupported {
@@ -153,16 +154,16 @@ impl Usdt {
             }
             cookies.push(u64::from(id));
         }
-        if program.kind.attach_type == AttachType::TRACE_UPROBE_MULTI {
+        if multi {
             let offsets: Vec<u64> = probes.iter().map(|p| p.offset).collect();
             let counters: Vec<u64> = probes.iter().map(|p| p.semaphore).collect();
-            let multi = UprobeMultiOptions {
+            let options = UprobeMultiOptions {
                 ret: false,
                 pid: options.pid,
                 cookies: &cookies,
                 ref_ctr_offsets: &counters,
             };
-            attached.links.push(Link::from_fd(program.create_uprobe_multi(&path, &offsets, &multi)?));
+            attached.links.push(Link::from_fd(program.create_uprobe_multi(&path, &offsets, &options)?));
         } else {
             for (probe, id) in probes.iter().zip(cookies) {
                 let one = UprobeOptions {
@@ -207,20 +208,8 @@ fn find(binary: &Binary, arch: Arch, path: &Path, provider: &str, name: &str) ->
 }
 
 fn place(binary: &Binary, arch: Arch, note: &Note<'_>, base: u64) -> Result<Probe> {
-    // Prelink moves the section, not what notes say.
-    let moved = if base != 0 && note.base != 0 { base.wrapping_sub(note.base) } else { 0 };
-    let address = note.location.wrapping_add(moved);
-    let loaded = |address, executable| {
-        let segments = binary.elf.segments.iter().filter(|s| s.executable == executable);
-        segments.filter_map(|s| s.file_offset(address)).next()
-    };
-    let offset =
-        loaded(address, true).ok_or_else(|| binary.broken("a probe outside the executable segments"))?;
-    let semaphore = match note.semaphore {
-        0 => 0,
-        address => loaded(address.wrapping_add(moved), false)
-            .ok_or_else(|| binary.broken("a probe's counter outside the data segments"))?,
-    };
+    let Located { offset, address, semaphore } =
+        locate(&binary.elf.segments, note, base).map_err(|e| binary.broken(e))?;
     let text =
         core::str::from_utf8(note.arguments).map_err(|_| binary.broken("arguments that are no text"))?;
     let args = args::parse(arch, text).map_err(|bad| {
@@ -231,6 +220,32 @@ fn place(binary: &Binary, arch: Arch, note: &Note<'_>, base: u64) -> Result<Prob
         }
     })?;
     Ok(Probe { offset, address, semaphore, args })
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Located {
+    offset: u64,
+    address: u64,
+    semaphore: u64,
+}
+
+/// Finds a probe and its counter in the file. `base` is where `.stapsdt.base` is now, or 0: prelink moves sections, but does not
+/// change what notes say.
+fn locate(segments: &[Segment], note: &Note<'_>, base: u64) -> core::result::Result<Located, &'static str> {
+    let moved = if base != 0 && note.base != 0 { base.wrapping_sub(note.base) } else { 0 };
+    let loaded = |address, executable| {
+        let segments = segments.iter().filter(|s| s.executable == executable);
+        segments.filter_map(|s| s.file_offset(address)).next()
+    };
+    let address = note.location.wrapping_add(moved);
+    let offset = loaded(address, true).ok_or("a probe outside the executable segments")?;
+    let semaphore = match note.semaphore {
+        0 => 0,
+        counter => {
+            loaded(counter.wrapping_add(moved), false).ok_or("a probe's counter outside the data segments")?
+        }
+    };
+    Ok(Located { offset, address, semaphore })
 }
 
 /// Where a process has a file's code in memory.
@@ -348,6 +363,33 @@ impl OlderAttachment for Attached {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn probes_are_found_in_the_file_also_after_it_was_moved() {
+        let segments = [
+            Segment { address: 0x1000, size: 0x500, offset: 0x800, executable: true },
+            Segment { address: 0x3000, size: 0x100, offset: 0x2000, executable: false },
+        ];
+        let note = |location, base, semaphore| Note {
+            location,
+            base,
+            semaphore,
+            provider: b"p",
+            name: b"n",
+            arguments: b"",
+        };
+        let located = |offset, address, semaphore| Ok(Located { offset, address, semaphore });
+        assert_eq!(locate(&segments, &note(0x1010, 0, 0), 0), located(0x810, 0x1010, 0));
+        assert_eq!(locate(&segments, &note(0x1010, 0x1400, 0x3004), 0x1400), located(0x810, 0x1010, 0x2004));
+        // By 0x100, with all sections.
+        assert_eq!(locate(&segments, &note(0xf10, 0x1300, 0x2f04), 0x1400), located(0x810, 0x1010, 0x2004));
+        // The section, or what the note says of it, may be missing.
+        assert_eq!(locate(&segments, &note(0x1010, 0x1300, 0), 0), located(0x810, 0x1010, 0));
+        assert!(locate(&segments, &note(0x1500, 0, 0), 0).is_err());
+        assert!(locate(&segments, &note(0x3000, 0, 0), 0).is_err(), "no code");
+        assert!(locate(&segments, &note(0x1010, 0, 0x1010), 0).is_err(), "no data");
+        assert!(locate(&segments, &note(u64::MAX, 1, 0), u64::MAX).is_err());
+    }
 
     #[test]
     fn mappings_of_a_process() {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bpf_loader::kernel::RunningKernel;
 use bpf_loader::load::{LoadOptions, Loaded, Pinning};
 use bpf_loader::object::ObjectSpec;
+use bpf_loader::object_file::read_btf;
 use bpf_loader::target::RunningTarget;
 use collector::output::json;
 use mio::{Events, Interest, Poll, Token};
@@ -28,7 +29,10 @@ const UNPINNED: LoadOptions<'static> = LoadOptions { pinning: Pinning::Ignored, 
 pub fn run(options: &Load) -> CliResult {
     // Before anything is attached: what is no BPF link must be undone.
     let mut signals = Signals::new(if options.attach { &SIGNALS_THAT_END } else { &[][..] })?;
-    let target = RunningTarget::new();
+    let mut target = RunningTarget::new();
+    if let Some(path) = &options.btf {
+        target = target.with_btf(read_btf(path).map_err(|e| format!("--btf {}: {e}", path.display()))?);
+    }
     let mut out = io::stdout().lock();
     let mut all = true;
     let mut links = Links::new();
@@ -95,14 +99,15 @@ fn load_parts(
     report.parse_us = start.elapsed().as_micros() as u64;
     report.describe_broken(&spec);
     let start = Instant::now();
-    let loaded =
-        if options.per_program { load_each(&spec, target) } else { load_all(&spec, target, options) };
+    if options.per_program {
+        let result = load_each(&spec, target, report);
+        report.load_us = start.elapsed().as_micros() as u64;
+        return Ok(result?);
+    }
+    let loaded = load_all(&spec, target, options);
     report.load_us = start.elapsed().as_micros() as u64;
     let loaded = loaded?;
     report.describe(&spec, &loaded);
-    if options.per_program {
-        return Ok(());
-    }
     let object = loaded.into_partial_object();
     if options.attach {
         *links = keep::attach(&object, report);
@@ -120,19 +125,17 @@ fn load_all(spec: &ObjectSpec<'_>, target: &RunningTarget, options: &Load) -> bp
     spec.plan(target)?.load_with(&RunningKernel::default(), &options)
 }
 
-/// Each program with maps of its own, let go before the next: the kernel-side maps of one failure do not help another.
-fn load_each(spec: &ObjectSpec<'_>, target: &RunningTarget) -> bpf_loader::Result<Loaded> {
+/// Each program with maps of its own, let go before the next: the maps of one must not help another, nor be in its way, as
+/// arenas at a fixed address would.
+fn load_each(
+    spec: &ObjectSpec<'_>,
+    target: &RunningTarget,
+    report: &mut ObjectReport,
+) -> bpf_loader::Result<()> {
     let kernel = RunningKernel::default();
-    let mut all = Loaded { maps: Vec::new(), programs: Vec::new(), struct_ops: Vec::new(), btf_error: None };
     for program in &spec.programs {
-        let loaded = spec.plan_programs(target, |p| p.name == program.name)?.load_with(&kernel, &UNPINNED)?;
-        all.programs.extend(loaded.programs);
-        all.btf_error = all.btf_error.or(loaded.btf_error);
-        for map in loaded.maps {
-            if !all.maps.iter().any(|(name, _)| *name == map.0) {
-                all.maps.push(map);
-            }
-        }
+        let plan = spec.plan_programs(target, |p| p.name == program.name)?;
+        report.describe(spec, &plan.load_with(&kernel, &UNPINNED)?);
     }
-    Ok(all)
+    Ok(())
 }

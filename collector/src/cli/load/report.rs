@@ -64,6 +64,10 @@ impl ObjectReport {
             });
         }
         for (name, result) in &loaded.maps {
+            // Loaded for another program already.
+            if self.maps.iter().any(|m| m.name == *name) {
+                continue;
+            }
             let map_type = spec.map(name).map_or(String::new(), |m| m.map_type.to_string());
             self.maps.push(MapReport::new(name, map_type, result.as_ref().err()));
         }

@@ -87,11 +87,11 @@ impl CpuEvents {
         let fd = match perf::open(&self.attr, Scope::AllProcesses, Some(cpu), None) {
             Ok(fd) => fd,
             Err(e) if e.errno() == Some(Errno::ENODEV) => return Ok(None),
-            Err(error) => return Err(Error::Sampling { cpu, error: error.into() }),
+            Err(error) => return Err(Error::sampling(cpu, error)),
         };
-        let link = program.attach_perf_event(&fd).map_err(|error| Error::Sampling { cpu, error })?;
+        let link = program.attach_perf_event(&fd).map_err(|error| Error::sampling(cpu, error))?;
         if !self.paused {
-            fd.enable(false).map_err(|e| Error::Sampling { cpu, error: e.into() })?;
+            fd.enable(false).map_err(|e| Error::sampling(cpu, e))?;
         }
         // Nothing can have been counted that equals this, so that the first look finds it alive.
         Ok(Some(CpuEvent { fd, seen_nanos: u64::MAX, _link: link }))
@@ -118,9 +118,7 @@ impl CpuEvents {
     }
 
     fn each(&self, call: impl Fn(&PerfFd) -> bpf_sys::Result<()>) -> Result<()> {
-        self.events.iter().try_for_each(|(&cpu, event)| {
-            call(&event.fd).map_err(|e| Error::Sampling { cpu, error: e.into() })
-        })
+        self.events.iter().try_for_each(|(&cpu, event)| call(&event.fd).map_err(|e| Error::sampling(cpu, e)))
     }
 
     /// Periods that the program should have seen on each CPU, since the first event was opened.

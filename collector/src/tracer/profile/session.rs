@@ -413,7 +413,8 @@ impl IdleClock {
 /// Turns refusals that have a known reason into errors that say what to do.
 fn explain(error: Error) -> Error {
     let errno = match &error {
-        Error::Load(e) | Error::Kernel(e) | Error::Sampling { error: e, .. } => e.errno(),
+        Error::Load(e) | Error::Kernel(e) => e.errno(),
+        Error::Sampling { error, .. } => error.errno(),
         _ => None,
     };
     match (errno, &error) {

@@ -104,7 +104,7 @@ impl Sideband {
 
     /// `None` if the CPU went offline meanwhile.
     fn open(&mut self, cpu: u32) -> Result<Option<Buffer>> {
-        let refused = |error: bpf_sys::Error| Error::Sampling { cpu, error: error.into() };
+        let refused = |error: bpf_sys::Error| Error::sampling(cpu, error);
         let mut opened = perf::open(&self.attr, Scope::AllProcesses, Some(cpu), None);
         let with_build_ids = self.attr.flags & attr_flags::BUILD_ID != 0;
         if with_build_ids

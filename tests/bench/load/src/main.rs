@@ -38,7 +38,8 @@ fn child(peer: &str, object: &Path, hooks: &[&str]) -> Result<()> {
     let hooks: Vec<_> = hooks.map(|(name, hook)| (name.to_owned(), hook.to_owned())).collect();
     let (result, cost) = meter::measure(|| peer.load(object, &hooks))?;
     result?;
-    println!("{} {} {} {}", cost.own.as_nanos(), cost.kernel.as_nanos(), cost.calls, cost.peak_kib);
+    let Cost { own, kernel, calls, peak_kib, anonymous_kib } = cost;
+    println!("{} {} {calls} {peak_kib} {anonymous_kib}", own.as_nanos(), kernel.as_nanos());
     Ok(())
 }
 
@@ -62,7 +63,7 @@ fn load_cold(peer: Peer, object: &Path) -> Result<Cost> {
         .split_whitespace()
         .map(str::parse)
         .collect::<std::result::Result<_, _>>()?;
-    let &[own, kernel, calls, peak_kib] = numbers.as_slice() else {
+    let &[own, kernel, calls, peak_kib, anonymous_kib] = numbers.as_slice() else {
         return Err("the child said nothing".into());
     };
     Ok(Cost {
@@ -70,6 +71,7 @@ fn load_cold(peer: Peer, object: &Path) -> Result<Cost> {
         kernel: Duration::from_nanos(kernel),
         calls: calls as u32,
         peak_kib,
+        anonymous_kib,
     })
 }
 
@@ -111,7 +113,7 @@ fn compare(rounds: usize, objects: &[&str]) -> Result<()> {
     }
     println!(
         "{rounds} rounds; medians: ms of CPU time outside bpf(2) (least to most), MiB resident at most beyond an idle \
-         process, calls of bpf(2), ms of CPU time in them"
+         process, KiB anonymous in the end, calls of bpf(2), ms of CPU time in them"
     );
     let mut all = [[0.0; 2]; 3];
     for (object, costs) in objects.iter().zip(&mut costs) {
@@ -125,8 +127,9 @@ fn compare(rounds: usize, objects: &[&str]) -> Result<()> {
                 median(&mut costs.iter().map(|cost| cost.kernel.as_secs_f64() * 1e3).collect::<Vec<_>>());
             let peak = median(&mut costs.iter().map(|cost| cost.peak_kib).collect::<Vec<_>>());
             let peak = (peak as f64 - baseline as f64) / 1024.0;
+            let anonymous = median(&mut costs.iter().map(|cost| cost.anonymous_kib).collect::<Vec<_>>());
             println!(
-                "  {:8}{own_median:8.3} ms ({:.3} to {:.3}) {peak:7.2} MiB {:5} calls {kernel:8.3} ms",
+                "  {:8}{own_median:8.3} ms ({:.3} to {:.3}) {peak:7.2} MiB {anonymous:6} KiB {:5} calls {kernel:8.3} ms",
                 peer.name(),
                 own[0],
                 own[own.len() - 1],

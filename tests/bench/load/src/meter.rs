@@ -75,6 +75,8 @@ pub struct Cost {
     pub calls: u32,
     /// The most that was resident since the process began, in KiB.
     pub peak_kib: u64,
+    /// What of it is not pages of files, such as the program's own, at the end.
+    pub anonymous_kib: u64,
 }
 
 /// Runs `load` and says what it cost this thread.
@@ -86,8 +88,11 @@ pub fn measure<T>(load: impl FnOnce() -> T) -> std::io::Result<(T, Cost)> {
     let (kernel, calls) = (KERNEL.get().0 - kernel, KERNEL.get().1 - calls);
     // Of this program image alone, whereas getrusage counts the process before exec in.
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let peak = peak.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
-    let peak_kib = peak.ok_or_else(|| std::io::Error::other("no VmHWM in /proc/self/status"))?;
-    Ok((result, Cost { own: all - kernel, kernel, calls, peak_kib }))
+    let kib = |what: &str| -> std::io::Result<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(what));
+        let number = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        number.ok_or_else(|| std::io::Error::other(format!("no {what} in /proc/self/status")))
+    };
+    let (peak_kib, anonymous_kib) = (kib("VmHWM:")?, kib("RssAnon:")?);
+    Ok((result, Cost { own: all - kernel, kernel, calls, peak_kib, anonymous_kib }))
 }

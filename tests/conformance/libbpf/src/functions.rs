@@ -4,15 +4,12 @@ use bpf_sys::Insn;
 use bpf_sys::uapi::insn;
 
 /// Instructions of a function. Where another is called, its number in the order of first use stands instead of the distance;
-/// where a descriptor or a type's id in the kernel is, zero.
+/// where a descriptor is, zero.
 pub type Function = Vec<[u8; 8]>;
 
-/// libbpf's numbers for a call of a function that the kernel has not, which must not be reached.
-const POISONED_CALLS: std::ops::Range<i32> = 2_002_000_000..2_003_000_000;
-
 /// The functions in the order of first use, the program's own first; what nothing refers to (an exception callback) is at the
-/// end of the one before it. With `any_kernel`, calls of kernel functions are alike whether the kernel has them or not.
-pub fn split(program: &[[u8; 8]], any_kernel: bool) -> Vec<Function> {
+/// end of the one before it.
+pub fn split(program: &[[u8; 8]]) -> Vec<Function> {
     let insns: Vec<Insn> =
         program.iter().map(|bytes| Insn::from_bytes(*bytes, cfg!(target_endian = "big"))).collect();
     let mut starts = vec![0];
@@ -26,20 +23,16 @@ pub fn split(program: &[[u8; 8]], any_kernel: bool) -> Vec<Function> {
         next += 1;
         let end = starts.iter().copied().find(|&s| s > start).unwrap_or(insns.len());
         let mut function = Function::new();
-        let (mut high, mut kernel_type) = (false, false);
+        let (mut high, mut module) = (false, false);
         for at in start..end {
             let mut insn = insns[at];
             if high {
                 high = false;
-                if kernel_type {
+                if module {
                     insn.imm = 0;
                 }
             } else {
-                if any_kernel && insn.is_call() && insn.src() == 0 && POISONED_CALLS.contains(&insn.imm) {
-                    insn = insn.with_src(insn::PSEUDO_KFUNC_CALL);
-                }
-                kernel_type = insn.is_ld_imm64() && insn.src() == insn::PSEUDO_BTF_ID
-                    || insn.is_call() && insn.src() == insn::PSEUDO_KFUNC_CALL;
+                module = insn.is_ld_imm64() && insn.src() == insn::PSEUDO_BTF_ID;
                 high = insn.is_ld_imm64();
                 if let Some(to) = callee(&insns, at) {
                     let number = order.iter().position(|&s| s == to).unwrap_or_else(|| {
@@ -47,9 +40,7 @@ pub fn split(program: &[[u8; 8]], any_kernel: bool) -> Vec<Function> {
                         order.len() - 1
                     });
                     insn.imm = number as i32;
-                } else if kernel_type
-                    || high && matches!(insn.src(), insn::PSEUDO_MAP_FD | insn::PSEUDO_MAP_VALUE)
-                {
+                } else if high && matches!(insn.src(), insn::PSEUDO_MAP_FD | insn::PSEUDO_MAP_VALUE) {
                     insn.imm = 0;
                 }
             }

@@ -1,74 +1,20 @@
 //! `relocate`: the instructions that libbpf and bpf-loader make of the same program for the same kernel types.
 //!
-//! Neither loads a program: libbpf is stopped after its preparation, bpf-loader only plans.
+//! Both take externs from the running kernel, and only CO-RE uses the given types. Neither loads a program: libbpf is stopped after its preparation, bpf-loader only plans.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::BufRead;
 use std::path::Path;
 
 use bpf_loader::btf::Btf;
-use bpf_loader::features::Features;
 use bpf_loader::insn::{InsnIdx, Operand};
 use bpf_loader::kind::SectionName;
 use bpf_loader::object::ObjectSpec;
 use bpf_loader::plan::ProgramCode;
-use bpf_loader::target::{ModuleBtf, RunningTarget, Target, TargetBtf};
+use bpf_loader::target::RunningTarget;
 use bpf_sys::uapi::insn;
 
 use crate::functions::{Function, split, to_bytes};
 use crate::libbpf::{self, Object};
-
-/// The running kernel, but with these types.
-struct Types {
-    btf: Btf<'static>,
-    running: RunningTarget,
-    /// The types are another kernel's: libbpf uses them for CO-RE, and looks externs up in the running one.
-    replaced: bool,
-}
-
-impl TargetBtf for Types {
-    fn vmlinux(&self) -> bpf_loader::Result<Option<&Btf<'_>>> {
-        Ok(Some(&self.btf))
-    }
-
-    fn modules(&self) -> bpf_loader::Result<&[ModuleBtf<'_>]> {
-        Ok(&[])
-    }
-}
-
-impl Target for Types {
-    fn types(&self) -> &dyn TargetBtf {
-        self
-    }
-
-    fn features(&self) -> &Features {
-        &Features::ALL
-    }
-
-    fn page_size(&self) -> u32 {
-        4096
-    }
-
-    fn possible_cpus(&self) -> u32 {
-        1
-    }
-
-    fn kallsyms(&self) -> bpf_loader::Result<Option<Box<dyn BufRead + '_>>> {
-        self.running.kallsyms()
-    }
-
-    fn kconfig(&self) -> bpf_loader::Result<Option<&[u8]>> {
-        self.running.kconfig()
-    }
-
-    fn kernel_version(&self) -> Option<u32> {
-        self.running.kernel_version()
-    }
-
-    fn has_bpf_cookie(&self) -> bool {
-        self.running.has_bpf_cookie()
-    }
-}
 
 /// Where the running kernel has its types.
 const RUNNING: &str = "/sys/kernel/btf/vmlinux";
@@ -91,13 +37,13 @@ struct Counts {
 /// Compares all programs of all objects; true if no instruction differs. Prints what does, and at last how many were
 /// compared and how many were not, by cause.
 pub fn run(btf: &Path, objects: &[&Path]) -> bool {
-    let types = match std::fs::read(btf) {
-        Ok(bytes) => Btf::parse(bytes),
+    let target = match std::fs::read(btf).map_err(|e| e.to_string()) {
         Err(e) => return fail(&format!("{}: {e}", btf.display())),
-    };
-    let target = match types {
-        Ok(types) => Types { btf: types, running: RunningTarget::new(), replaced: btf != Path::new(RUNNING) },
-        Err(e) => return fail(&format!("{}: {e}", btf.display())),
+        Ok(_) if btf == Path::new(RUNNING) => RunningTarget::new(),
+        Ok(bytes) => match Btf::parse(bytes) {
+            Ok(btf) => RunningTarget::new().with_btf(btf),
+            Err(e) => return fail(&format!("{}: {e}", btf.display())),
+        },
     };
     let mut counts = Counts::default();
     for path in objects {
@@ -129,7 +75,12 @@ fn fail(message: &str) -> bool {
     false
 }
 
-fn compare_object(path: &Path, btf: &Path, target: &Types, counts: &mut Counts) -> Result<(), String> {
+fn compare_object(
+    path: &Path,
+    btf: &Path,
+    target: &RunningTarget,
+    counts: &mut Counts,
+) -> Result<(), String> {
     let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
     let object = Object::open(path, Some(btf)).map_err(|_| libbpf::messages());
     let Ok(object) = object else { return Ok(()) };
@@ -159,9 +110,7 @@ fn compare_object(path: &Path, btf: &Path, target: &Types, counts: &mut Counts) 
                 compared.extend(
                     code.func_info.chunks_exact(8).map(|record| [record[4], record[5], record[6], record[7]]),
                 );
-                if let Some(difference) =
-                    difference(&split(&bound(code), target.replaced), &split(&theirs, target.replaced))
-                {
+                if let Some(difference) = difference(&split(&bound(code)), &split(&theirs)) {
                     counts.differ += 1;
                     println!("{}: {name}: {difference}", path.display());
                 }

@@ -1,8 +1,8 @@
 //! What a kernel takes, found by trying.
 
-use bpf_sys::prog::ProgLoad;
-use bpf_sys::uapi::insn;
-use bpf_sys::{Insn, ProgType};
+pub mod probes;
+
+pub(crate) use probes::{bpf_cookie, uprobe_multi};
 
 use crate::btf::encode::Builder;
 use crate::btf::sanitize::BtfFeatures;
@@ -57,16 +57,6 @@ impl Features {
             },
         }
     }
-}
-
-/// Whether the running kernel has `bpf_get_attach_cookie` for probes (Linux 5.15), by loading two instructions.
-pub(crate) fn bpf_cookie() -> bool {
-    /// `BPF_FUNC_get_attach_cookie`.
-    const GET_ATTACH_COOKIE: i32 = 174;
-    let insns = [Insn::new(insn::CALL, 0, 0, 0, GET_ATTACH_COOKIE), Insn::new(insn::EXIT, 0, 0, 0, 0)];
-    let program =
-        ProgLoad { prog_type: ProgType::KPROBE, insns: &insns, license: c"GPL", ..ProgLoad::default() };
-    bpf_sys::prog::load(&program, None).is_ok()
 }
 
 /// The `int` that each probe begins with.
