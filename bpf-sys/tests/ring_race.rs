@@ -69,7 +69,7 @@ impl Writer {
         while end - ring.consumer.load(Ordering::Acquire) as usize > BYTES {
             thread::yield_now();
         }
-        self.header(position).store(8 * words as u32 | BPF_RINGBUF_BUSY_BIT, Ordering::Relaxed);
+        self.header(position).store((8 * words as u32) | BPF_RINGBUF_BUSY_BIT, Ordering::Relaxed);
         ring.producer.store(end, Ordering::Release);
         position
     }
@@ -85,7 +85,7 @@ impl Writer {
 
     fn commit(&self, position: usize, words: usize, discard: bool) {
         let ring = &*self.0.0;
-        let len = 8 * words as u32 | if discard { BPF_RINGBUF_DISCARD_BIT } else { 0 };
+        let len = (8 * words as u32) | if discard { BPF_RINGBUF_DISCARD_BIT } else { 0 };
         self.header(position).swap(len, Ordering::SeqCst);
         if ring.consumer.load(Ordering::Acquire) as usize == position {
             ring.woken.store(true, Ordering::Release);
