@@ -69,7 +69,7 @@ impl Writer {
         while end - ring.consumer.load(Ordering::Acquire) as usize > BYTES {
             thread::yield_now();
         }
-        self.header(position).store(8 * words as u32 | BPF_RINGBUF_BUSY_BIT, Ordering::Relaxed);
+        self.header(position).store((8 * words as u32) | BPF_RINGBUF_BUSY_BIT, Ordering::Relaxed);
         ring.producer.store(end, Ordering::Release);
         position
     }
@@ -85,7 +85,7 @@ impl Writer {
 
     fn commit(&self, position: usize, words: usize, discard: bool) {
         let ring = &*self.0.0;
-        let len = 8 * words as u32 | if discard { BPF_RINGBUF_DISCARD_BIT } else { 0 };
+        let len = (8 * words as u32) | if discard { BPF_RINGBUF_DISCARD_BIT } else { 0 };
         self.header(position).swap(len, Ordering::SeqCst);
         if ring.consumer.load(Ordering::Acquire) as usize == position {
             ring.woken.store(true, Ordering::Release);
@@ -138,29 +138,28 @@ fn main() {
     let writer = Writer(ring.clone());
     let mut cursor = RingCursor::new(ring.clone());
     let (mut number, mut sleeps) = (0, 0u64);
-    thread::scope(|scope| {
-        scope.spawn(move || writer.run());
-        while number < RECORDS {
-            match cursor.next_slot() {
-                Slot::Record => {
-                    let words = cursor.record().chunks_exact(8);
-                    assert!(words.remainder().is_empty());
-                    for word in words {
-                        assert_eq!(word, number.to_ne_bytes(), "record {number}");
-                    }
-                    number += 1;
+    let writing = thread::spawn(move || writer.run());
+    while number < RECORDS {
+        match cursor.next_slot() {
+            Slot::Record => {
+                let words = cursor.record().chunks_exact(8);
+                assert!(words.remainder().is_empty());
+                for word in words {
+                    assert_eq!(word, number.to_ne_bytes(), "record {number}");
                 }
-                Slot::Discarded => {}
-                Slot::Empty | Slot::Busy => {
-                    if cursor.may_sleep() {
-                        sleeps += 1;
-                        sleep(&ring.0);
-                    }
-                }
-                Slot::Fault(fault) => panic!("record {number}: {fault}"),
+                number += 1;
             }
+            Slot::Discarded => {}
+            Slot::Empty | Slot::Busy => {
+                if cursor.may_sleep() {
+                    sleeps += 1;
+                    sleep(&ring.0);
+                }
+            }
+            Slot::Fault(fault) => panic!("record {number}: {fault}"),
         }
-    });
+    }
+    writing.join().expect("the writer does not panic");
     assert!(sleeps > 0, "the reader never slept");
     println!("ring_race: {number} records, {sleeps} sleeps, none torn, lost or overslept");
 }
