@@ -70,9 +70,11 @@ pub fn loader_usdt(data: &[u8]) {
     arguments(data);
     for endian in [Endian::Little, Endian::Big] {
         for address_size in [4, 8] {
-            // Each takes the 12 bytes of its header at least.
-            let notes = Notes::new(Bytes::new(data, endian), address_size);
-            let count = notes.inspect(|note| note.iter().for_each(|note| arguments(note.arguments))).count();
+            let notes: Vec<_> = Notes::new(Bytes::new(data, endian), address_size).collect();
+            notes.iter().flatten().for_each(|note| arguments(note.arguments));
+            // Each has a header of 12 bytes; what comes after the last may be an error.
+            let count = notes.iter().flatten().count();
+            assert!(notes.len() <= count + 1);
             assert!(count * 12 <= data.len());
         }
     }
