@@ -46,7 +46,7 @@ pub trait Kernel {
         pin::get_map(path, 0, None)
     }
 
-    /// `BPF_OBJ_PIN` of a map, in a directory that is made if it isn't there.
+    /// `BPF_OBJ_PIN` of a map, in a directory that is made, with those above it, if it isn't there.
     ///
     /// # Errors
     ///
@@ -54,7 +54,7 @@ pub trait Kernel {
     fn pin_map(&self, map: &MapFd, path: &Path) -> Result<()> {
         if let Some(directory) = path.parent() {
             // If it cannot be made, pinning says so.
-            let _ = std::fs::create_dir(directory);
+            let _ = std::fs::create_dir_all(directory);
         }
         pin::pin(map.as_fd(), path, None)
     }

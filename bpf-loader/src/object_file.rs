@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -28,22 +28,37 @@ const GAP: usize = 4096;
 ///
 /// # Errors
 ///
-/// Those of opening and reading.
+/// Those of opening and reading; `FileTooLarge` for more than 256 MiB.
 pub fn read_object(path: &Path) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
     let len = file.metadata()?.len();
-    if !(SMALL..LARGE).contains(&len) {
-        return std::fs::read(path);
+    // A pipe or a device says nothing of its length.
+    if len < SMALL {
+        return read_all(&file);
+    }
+    if len > LARGE {
+        return Err(too_large());
     }
     // Zeroed memory is not there until it is written to.
     let mut bytes = vec![0; len as usize];
     match read_sections(&file, &mut bytes) {
         Ok(true) => Ok(bytes),
         // What is wrong with the file is the parser's to say.
-        Ok(false) => std::fs::read(path),
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => std::fs::read(path),
+        Ok(false) => read_all(&file),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => read_all(&file),
         Err(e) => Err(e),
     }
+}
+
+/// All bytes of a file that is not larger than any object; nothing of it has been read before.
+fn read_all(file: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(LARGE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGE { Err(too_large()) } else { Ok(bytes) }
+}
+
+fn too_large() -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, format!("no object: it has more than {} MiB", LARGE >> 20))
 }
 
 /// A section of a file: its name, its place, and whether its bytes are in the file.

@@ -70,8 +70,9 @@ impl<K: Kernel> Loader<'_, '_, K> {
             None if spec.map_type == MapType::ARENA => SharedMapping::arena(&fd).ok().map(Arc::new),
             reused => reused,
         };
+        let new_pin = self.options.pin_path(spec).filter(|_| new);
         let variables = spec.variables.iter().map(|variable| variable.to_owned()).collect();
-        Ok(Map { name: spec.name.to_string(), fd, variables, arena })
+        Ok(Map { name: spec.name.to_string(), fd, variables, arena, new_pin })
     }
 
     /// The descriptor, and whether the map is new, so that an arena has no contents yet.

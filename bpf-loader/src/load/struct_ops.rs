@@ -33,7 +33,7 @@ impl<K: Kernel> Loader<'_, '_, K> {
             ..MapCreate::default()
         };
         match self.kernel.create_map(&create) {
-            Ok(fd) => Ok(Map { name: spec.name.to_string(), fd, variables: Vec::new(), arena: None }),
+            Ok(fd) => Ok(Map::new(spec.name.to_string(), fd)),
             Err(error) => {
                 let without_link = MapCreate { flags: spec.flags & !BPF_F_LINK, ..create };
                 let unsupported = spec.flags & BPF_F_LINK != 0

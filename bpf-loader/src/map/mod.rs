@@ -38,7 +38,7 @@ mod storage;
 mod typed;
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bpf_sys::shared::SharedMapping;
@@ -75,12 +75,20 @@ pub struct Map {
     pub(crate) variables: Vec<Variable>,
     /// For an arena: its memory. The kernel loads no program that uses it before it knows the address.
     pub(crate) arena: Option<Arc<SharedMapping>>,
+    /// Where it was pinned when it was created.
+    pub(crate) new_pin: Option<PathBuf>,
 }
 
 impl Map {
     /// A map under a name.
     pub fn new(name: String, fd: MapFd) -> Self {
-        Self { name, fd, variables: Vec::new(), arena: None }
+        Self { name, fd, variables: Vec::new(), arena: None, new_pin: None }
+    }
+
+    /// Where loading has pinned it, if it is declared as pinned and was not there yet: who gives up what was loaded may want to
+    /// unpin it again.
+    pub fn new_pin(&self) -> Option<&Path> {
+        self.new_pin.as_deref()
     }
 
     /// The map behind a descriptor from elsewhere, under the name that the kernel knows.
@@ -126,6 +134,7 @@ impl Map {
             fd: self.try_clone_fd()?,
             variables: self.variables.clone(),
             arena: self.arena.clone(),
+            new_pin: None,
         })
     }
 

@@ -87,6 +87,15 @@ struct BtfReport {
     kinds: BTreeMap<String, u32>,
 }
 
+impl ObjectReport {
+    /// The first thing that makes no sense.
+    fn failure(&self) -> Option<&str> {
+        let broken = self.broken.iter().map(|b| &b.error);
+        let programs = self.programs.iter().filter_map(|p| p.error.as_ref());
+        self.error.iter().chain(broken).chain(programs).next().map(String::as_str)
+    }
+}
+
 /// Describes each object; true if all of all of them makes sense.
 pub fn run(options: &Inspect) -> CliResult {
     let mut out = io::stdout().lock();
@@ -94,6 +103,9 @@ pub fn run(options: &Inspect) -> CliResult {
     for path in &options.objects {
         let report = inspect(path);
         all &= report.ok;
+        if let Some(failure) = report.failure() {
+            eprintln!("ebpf-otlp: {}: {failure}", report.object);
+        }
         if options.json {
             json::write_line(&mut out, &report)?;
         } else {
@@ -225,7 +237,10 @@ fn write_text(report: &ObjectReport, out: &mut impl Write) -> io::Result<()> {
         write_program(program, out)?;
     }
     for map in &report.maps {
-        write_map(map, "map", out)?;
+        writeln!(out, "  map {} {}", map.name, declaration(map))?;
+        if let Some(inner) = &map.inner {
+            writeln!(out, "     with inner maps {}", declaration(inner))?;
+        }
     }
     for broken in &report.broken {
         writeln!(out, "  BROKEN {}: {}", broken.name, broken.error)?;
@@ -269,21 +284,24 @@ fn times(count: u32) -> String {
     if count == 1 { String::new() } else { format!(", {count} times") }
 }
 
-fn write_map(map: &MapReport, word: &str, out: &mut impl Write) -> io::Result<()> {
-    write!(
-        out,
-        "  {word} {} ({}): key {}, value {} bytes, {} entries",
-        map.name, map.map_type, map.key_size, map.value_size, map.max_entries
-    )?;
+/// A map's type and shape.
+fn declaration(map: &MapReport) -> String {
+    let entries = if map.max_entries == 1 { "entry" } else { "entries" };
+    let mut text = format!(
+        "({}): key {}, value {} bytes, {} {entries}",
+        map.map_type, map.key_size, map.value_size, map.max_entries
+    );
     if map.flags != 0 {
-        write!(out, ", flags {:#x}", map.flags)?;
+        text += &format!(", flags {:#x}", map.flags);
     }
     if map.map_extra != 0 {
-        write!(out, ", extra {:#x}", map.map_extra)?;
+        text += &format!(", extra {:#x}", map.map_extra);
     }
     if let Some(node) = map.numa_node {
-        write!(out, ", memory node {node}")?;
+        text += &format!(", memory node {node}");
     }
-    writeln!(out, "{}", if map.pin_by_name { ", pinned by name" } else { "" })?;
-    map.inner.as_ref().map_or(Ok(()), |inner| write_map(inner, "   with inner maps like", out))
+    if map.pin_by_name {
+        text += ", pinned by name";
+    }
+    text
 }

@@ -1,5 +1,6 @@
 //! What outlasts loading: attachments and pins.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -18,8 +19,10 @@ pub type Links = Vec<(String, Link)>;
 /// Attaches every program where its section says, and registers every map of operations.
 pub fn attach(object: &Object, report: &mut ObjectReport) -> Links {
     let mut links = Links::new();
+    // Programs for USDT share the maps that say where arguments are.
+    let usdt = OnceCell::new();
     for program in object.programs.iter().filter(|p| !p.kind.section.starts_with("struct_ops")) {
-        let link = attach_program(object, program);
+        let link = attach_program(object, &usdt, program);
         report.program_attached(&program.name, link.as_ref().map(|_| ()));
         links.extend(link.ok().map(|link| (program.name.clone(), link)));
     }
@@ -31,9 +34,14 @@ pub fn attach(object: &Object, report: &mut ObjectReport) -> Links {
     links
 }
 
-fn attach_program(object: &Object, program: &Program) -> bpf_loader::Result<Link> {
+fn attach_program(
+    object: &Object,
+    usdt: &OnceCell<bpf_loader::Result<Usdt>>,
+    program: &Program,
+) -> bpf_loader::Result<Link> {
     if program.kind.section.starts_with("usdt") {
-        return Usdt::new(object)?.attach_by_section(program);
+        let usdt = usdt.get_or_init(|| Usdt::new(object));
+        return usdt.as_ref().map_err(Clone::clone)?.attach_by_section(program);
     }
     program.attach()
 }
@@ -43,21 +51,27 @@ pub fn maps_directory(directory: &Path) -> PathBuf {
     directory.join("maps")
 }
 
-/// Pins everything that there is, each kind in a folder of its own. If anything cannot be pinned, what this call has pinned
-/// is unpinned again.
+/// Pins everything that there is, each kind in a folder of its own. If anything cannot be pinned, or is not there, everything
+/// that this run has pinned of the object is unpinned again.
 pub fn pin(object: &Object, links: &mut Links, directory: &Path, report: &mut ObjectReport) {
-    let mut done = Vec::new();
-    let folders = ["maps", "programs", "links"].map(|folder| directory.join(folder));
-    let new: Vec<&PathBuf> = folders.iter().filter(|folder| !folder.exists()).collect();
-    if let Err(error) = pin_all(object, links, directory, &mut done) {
+    // Maps that are declared as pinned were pinned when they were created.
+    let mut done: Vec<PathBuf> = object.maps.iter().filter_map(|m| m.new_pin().map(Path::to_owned)).collect();
+    report.judge();
+    let result = match report.ok {
+        true => pin_all(object, links, directory, &mut done),
+        false => Err("nothing is pinned, since something failed".into()),
+    };
+    if let Err(error) = result {
         report.pin_errors.push(error);
         for path in done {
             if let Err(e) = fs::remove_file(&path) {
                 report.pin_errors.push(format!("{}: {e}", path.display()));
             }
         }
-        // Not those that hold what others have pinned meanwhile.
-        new.into_iter().for_each(|folder| drop(fs::remove_dir(folder)));
+        // Those that are empty: others may have pinned something there.
+        for folder in ["maps", "programs", "links", ""] {
+            let _ = fs::remove_dir(directory.join(folder));
+        }
     }
 }
 
@@ -79,7 +93,7 @@ fn pin_all(
     };
     for map in &object.maps {
         let folder = maps_directory(directory);
-        // Those that are declared as pinned were pinned when they were created.
+        // Those that are declared as pinned are there already, new or from before.
         if !is_pinned(map, &folder.join(pin_name(&map.name))) {
             pin_in(folder, &map.name, &mut |path| map.pin(path))?;
         }

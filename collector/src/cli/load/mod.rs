@@ -43,6 +43,9 @@ pub fn run(options: &Load) -> CliResult {
         links.extend(loader.load(path, &mut report));
         report.judge();
         all &= report.ok;
+        if let Some(failure) = report.failure() {
+            eprintln!("ebpf-otlp: {failure}");
+        }
         if options.json {
             json::write_line(&mut out, &report)?;
         } else {
@@ -117,6 +120,7 @@ impl Loader<'_> {
         report.load_us = start.elapsed().as_micros() as u64;
         let loaded = loaded?;
         report.describe(&spec, &loaded);
+        report.describe_left_out(&spec);
         let object = loaded.into_partial_object();
         if self.options.attach {
             *links = keep::attach(&object, report);
@@ -136,6 +140,10 @@ impl Loader<'_> {
     /// Each program with maps of its own, let go before the next: the maps of one must not help another, nor be in its way,
     /// as arenas at a fixed address would.
     fn load_each(&self, spec: &ObjectSpec<'_>, report: &mut ObjectReport) -> bpf_loader::Result<()> {
+        // Maps first, since not every map has a program that is loaded.
+        let maps = spec.plan_programs(&self.target, |_| false)?;
+        report.describe(spec, &maps.load_with(&self.kernel, &UNPINNED)?);
+        drop(maps);
         for program in &spec.programs {
             let plan = spec.plan_programs(&self.target, |p| p.name == program.name)?;
             report.describe(spec, &plan.load_with(&self.kernel, &UNPINNED)?);

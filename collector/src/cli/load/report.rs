@@ -17,6 +17,10 @@ pub struct ObjectReport {
     pub load_us: u64,
     pub programs: Vec<ProgramReport>,
     pub maps: Vec<MapReport>,
+    /// Programs that are only loaded when they are asked for by name.
+    pub not_asked_for: Vec<String>,
+    /// Why the kernel refuses the object's BTF; everything was loaded without it.
+    pub btf_error: Option<String>,
     /// Problems with pins.
     pub pin_errors: Vec<String>,
 }
@@ -48,6 +52,9 @@ pub struct MapReport {
 
 impl ObjectReport {
     pub fn describe(&mut self, spec: &ObjectSpec<'_>, loaded: &Loaded) {
+        if let Some(error) = &loaded.btf_error {
+            self.btf_error = Some(error.to_string());
+        }
         for (name, result) in &loaded.programs {
             let program = spec.programs.iter().find(|p| p.name == name);
             let kind = program.and_then(|p| p.kind.kind);
@@ -71,6 +78,26 @@ impl ObjectReport {
             let map_type = spec.map(name).map_or(String::new(), |m| m.map_type.to_string());
             self.maps.push(MapReport::new(name, map_type, result.as_ref().err()));
         }
+    }
+
+    /// What was left out, once everything else is described.
+    pub fn describe_left_out(&mut self, spec: &ObjectSpec<'_>) {
+        let asked = |name: &str| self.programs.iter().any(|p| p.name == name);
+        let left_out = spec.programs.iter().filter(|p| !asked(p.name)).map(|p| p.name.to_owned());
+        self.not_asked_for = left_out.collect();
+    }
+
+    /// One line for what failed: the first error, and how many there are.
+    pub fn failure(&self) -> Option<String> {
+        let programs = self.programs.iter().flat_map(|p| p.error.iter().chain(&p.attach_error));
+        let maps = self.maps.iter().flat_map(|m| m.error.iter().chain(&m.attach_error));
+        let errors: Vec<&String> =
+            self.error.iter().chain(programs).chain(maps).chain(&self.pin_errors).collect();
+        let first = errors.first()?.lines().next().unwrap_or_default();
+        Some(match errors.len() {
+            1 => format!("{}: {first}", self.object),
+            count => format!("{}: {first} (and {} more)", self.object, count - 1),
+        })
     }
 
     /// Maps whose declaration makes no sense.
@@ -127,6 +154,9 @@ pub fn write_text(report: &ObjectReport, out: &mut impl Write) -> io::Result<()>
     for error in report.error.iter().chain(&report.pin_errors) {
         writeln!(out, "  {error}")?;
     }
+    if let Some(error) = &report.btf_error {
+        writeln!(out, "  loaded without BTF, which the kernel refuses: {error}")?;
+    }
     for program in &report.programs {
         let kind = program.kind.as_deref().unwrap_or("unknown kind");
         let attached = attached(program.attached);
@@ -142,6 +172,9 @@ pub fn write_text(report: &ObjectReport, out: &mut impl Write) -> io::Result<()>
         for error in map.error.iter().chain(&map.attach_error) {
             writeln!(out, "     {error}")?;
         }
+    }
+    if !report.not_asked_for.is_empty() {
+        writeln!(out, "  not asked for (--per-program does): {}", report.not_asked_for.join(", "))?;
     }
     Ok(())
 }
