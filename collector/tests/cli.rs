@@ -433,14 +433,14 @@ fn programs_are_attached_and_pinned() {
     assert_eq!(pins.names(), names);
 
     // A map that is declared as pinned is there from the first run on, and nothing else of one that fails.
-    let object = concat!(env!("CARGO_MANIFEST_DIR"), "/../bpf-loader/tests/bpf/prebuilt/pinned.bpf.o");
+    let declared = concat!(env!("CARGO_MANIFEST_DIR"), "/../bpf-loader/tests/bpf/prebuilt/pinned.bpf.o");
     let other = Pins::new("declared").unwrap();
     let directory = other.0.display().to_string();
-    let output = run(&["load", object, "--pin", &directory]);
+    let output = run(&["load", declared, "--pin", &directory]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(other.names().contains(&"maps/declared".into()), "{:?}", other.names());
     std::fs::remove_dir_all(&other.0).unwrap();
-    let output = run(&["load", object, "--attach", "--pin", &directory]);
+    let output = run(&["load", declared, "--attach", "--pin", &directory]);
     assert_eq!(output.status.code(), Some(1), "its programs cannot be attached by their sections");
     assert!(!other.0.exists(), "{:?}", other.names());
 
