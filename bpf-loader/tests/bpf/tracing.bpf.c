@@ -56,3 +56,31 @@ int on_lsm_cgroup(__u64 *ctx)
 	count();
 	return 1;
 }
+
+SEC("fexit.s/__x64_sys_dup")
+int on_fexit_sleepable(void *ctx)
+{
+	count();
+	return 0;
+}
+
+SEC("fmod_ret.s/__x64_sys_dup")
+int on_fmod_ret_sleepable(void *ctx)
+{
+	return count() ? -1 : 0;
+}
+
+/* Once when the function is called, and once when it returns. */
+SEC("fsession/__x64_sys_dup")
+int on_fsession(void *ctx)
+{
+	count();
+	return 0;
+}
+
+SEC("fsession.s/__x64_sys_dup")
+int on_fsession_sleepable(void *ctx)
+{
+	count();
+	return 0;
+}
