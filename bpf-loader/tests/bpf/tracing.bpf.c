@@ -65,7 +65,7 @@ int on_fexit_sleepable(void *ctx)
 }
 
 SEC("fmod_ret.s/__x64_sys_dup")
-int on_fmod_ret_sleepable(void *ctx)
+long on_fmod_ret_sleepable(void *ctx)
 {
 	return count() ? -1 : 0;
 }
@@ -80,6 +80,34 @@ int on_fsession(void *ctx)
 
 SEC("fsession.s/__x64_sys_dup")
 int on_fsession_sleepable(void *ctx)
+{
+	count();
+	return 0;
+}
+
+/* What test runs of programs of this kind call: it may sleep where no system call may. */
+SEC("fentry/bpf_fentry_test1")
+int on_test(void *ctx)
+{
+	return 0;
+}
+
+SEC("fentry.s/bpf_fentry_test1")
+int on_test_fentry_sleepable(void *ctx)
+{
+	count();
+	return 0;
+}
+
+SEC("fexit.s/bpf_fentry_test1")
+int on_test_fexit_sleepable(void *ctx)
+{
+	count();
+	return 0;
+}
+
+SEC("fmod_ret.s/bpf_fentry_test1")
+int on_test_fmod_ret_sleepable(void *ctx)
 {
 	count();
 	return 0;

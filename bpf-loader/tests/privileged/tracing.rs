@@ -2,9 +2,11 @@
 
 use std::os::fd::AsFd;
 
+use bpf_loader::test_run::TestRun;
+
 use crate::record::{cannot, fired};
 use crate::subject::{
-    attached, call_dup, fires, fires_times, kernel_symbol, load, load_since, traces_functions,
+    attached, call_dup, fires, fires_times, kernel_symbol, load, load_since, traces_functions, try_load,
 };
 use crate::{kernel_has, kind_of, permitted, skip};
 
@@ -38,9 +40,33 @@ fn without_sleepable(name: &str) -> bool {
     let kind = kind_of(OBJECT, name);
     let missing = kind.sleepable && few && !kernel_has((7, 2)) && kernel_has(kind.min_kernel);
     if missing {
-        cannot(&[kind.section], "the kernel is built without CONFIG_FUNCTION_ERROR_INJECTION");
+        skip::<()>("system calls: the kernel is built without CONFIG_FUNCTION_ERROR_INJECTION");
     }
     missing
+}
+
+#[test]
+fn programs_that_may_sleep_fire_in_test_runs() {
+    if !traces_functions() {
+        return;
+    }
+    let Some(runner) = load(OBJECT, "on_test") else { return };
+    let run = |times| {
+        for _ in 0..times {
+            runner.program().test_run(&TestRun::default()).unwrap();
+        }
+    };
+    for name in ["on_test_fentry_sleepable", "on_test_fexit_sleepable", "on_test_fmod_ret_sleepable"] {
+        let subject = try_load(OBJECT, name, &[]);
+        if subject.is_err() && !kernel_has((6, 4)) {
+            let kind = kind_of(OBJECT, name);
+            cannot(&[kind.section], "the kernel is built without CONFIG_FUNCTION_ERROR_INJECTION");
+            continue;
+        }
+        let Some(subject) = permitted(subject) else { return };
+        let Some(link) = permitted(subject.program().attach()) else { return };
+        fires(&subject, link, run);
+    }
 }
 
 #[test]
