@@ -11,6 +11,9 @@ use bpf_sys::prog::{self, ProgLoad};
 use bpf_sys::token;
 use bpf_sys::{BtfFd, Errno, Log, MapFd, ProgFd, Result, TokenFd};
 
+use crate::features::Features;
+use crate::target::RunningTarget;
+
 /// What [`LoadPlan::load`](crate::plan::LoadPlan::load) asks of a kernel.
 pub trait Kernel {
     /// `BPF_MAP_CREATE`.
@@ -123,6 +126,15 @@ impl RunningKernel {
                 Err(error) => Err(crate::Error::Token { bpffs: path.display().to_string(), error }),
             },
             None => Ok(create_token(Path::new(BPF_FS)).map(Self::with_token).unwrap_or_default()),
+        }
+    }
+
+    /// The same kernel to plan for. With a token, features are tried with its rights, at once; else when they are asked for.
+    pub fn target(&self) -> RunningTarget {
+        let target = RunningTarget::new();
+        match self.token {
+            Some(_) => target.with_features(Features::probe_through(self)),
+            None => target,
         }
     }
 

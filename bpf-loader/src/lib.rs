@@ -24,6 +24,7 @@ pub mod features;
 pub mod fuel;
 pub mod insn;
 pub mod inspect;
+pub mod kallsyms;
 pub mod kernel;
 mod kernel_names;
 pub mod kind;

@@ -52,6 +52,24 @@ fn seeds_pass() {
     }
 }
 
+/// What fuzzing on this machine has found so far, if anything; it is not committed.
+#[test]
+fn the_corpus_passes() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for (name, target) in TARGETS {
+        let corpus = seeds().join("../corpus").join(name);
+        if !corpus.exists() {
+            continue;
+        }
+        let inputs = entries(&corpus);
+        println!("{name}: {} inputs", inputs.len());
+        for input in inputs {
+            println!("{name}/{input}");
+            target(&fs::read(corpus.join(input)).unwrap());
+        }
+    }
+}
+
 /// Numbers that are the same in every run (xorshift64).
 struct Numbers(u64);
 

@@ -6,7 +6,7 @@ use bpf_sys::link::{LinkOptions, Probes, Target};
 use bpf_sys::uapi::flags::BPF_F_KPROBE_MULTI_RETURN;
 use bpf_sys::{AttachType, Errno};
 
-use super::{create, glob, kallsyms};
+use super::{create, functions, glob};
 use crate::error::{Error, Result};
 use crate::link::Link;
 use crate::program::Program;
@@ -64,7 +64,7 @@ impl Program {
                     let reason = "a pattern says nothing of the order of cookies";
                     return Err(Error::AttachTarget { target: pattern.into(), reason });
                 }
-                let found = kallsyms::traceable(pattern);
+                let found = functions::traceable(pattern);
                 // A kernel without such links may well be without the list.
                 match found {
                     Ok(addresses) => create(Probes::Addresses(&addresses), &[]),

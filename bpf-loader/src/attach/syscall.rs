@@ -30,7 +30,7 @@ fn wrapper(arch: &str, name: &str) -> Option<String> {
 pub(super) fn function(name: &str) -> String {
     let plain = format!("__se_sys_{name}");
     let Some(wrapped) = wrapper(std::env::consts::ARCH, name) else { return plain };
-    let present = match super::kallsyms::contains(&wrapped) {
+    let present = match super::functions::contains(&wrapped) {
         Some(present) => present,
         None => wrapper(std::env::consts::ARCH, "bpf").is_some_and(|bpf| kprobe::can_probe(&bpf)),
     };

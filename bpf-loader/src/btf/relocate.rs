@@ -21,7 +21,7 @@ use crate::fuel::Fuel;
 ///
 /// Those of parsing; `BtfBase` if byte orders differ or `base` has a base; `BtfUnexpectedKind` for a distilled type of a kind that
 /// none has; `BtfRelocation` if the kernel has no such type, or several; `BtfKind` for a kind that is newer than this library;
-/// `CoreFuel`.
+/// `TooComplex`.
 pub fn relocate<'a>(
     split: impl Into<BtfBytes<'a>>,
     distilled: impl Into<BtfBytes<'a>>,

@@ -5,7 +5,6 @@
 //! are resolved for the programs that a plan contains: what no program of it refers to is never missed. The rules are
 //! those of libbpf (`bpf_object__collect_externs` and `bpf_object__resolve_externs`).
 
-pub mod kallsyms;
 pub mod kconfig;
 mod resolve;
 

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use bpf_sys::uapi::insn::{self, Insn};
 
-use super::{Declared, Extern, ExternFault, ExternKind, Externs, kallsyms, kconfig};
+use super::{Declared, Extern, ExternFault, ExternKind, Externs, kconfig};
 use crate::btf::index::essential_name;
 use crate::btf::{Btf, BtfId, Kind};
 use crate::bytes::Endian;
@@ -14,6 +14,7 @@ use crate::elf::SymbolIdx;
 use crate::error::{Error, Result};
 use crate::fuel::Fuel;
 use crate::insn::{InsnIdx, Operand};
+use crate::kallsyms;
 use crate::kernel_names::{Found, KernelNames, Request, Scope};
 use crate::object::MapIdx;
 use crate::target::Target;

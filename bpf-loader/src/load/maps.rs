@@ -57,40 +57,44 @@ impl<K: Kernel> Loader<'_, '_, K> {
         if let Some(error) = &spec.broken {
             return Err(error.clone());
         }
-        let fd = self.map_fd(spec)?;
+        let (fd, new) = self.map_fd(spec)?;
         let reused = self.options.reused(&spec.name).and_then(|existing| existing.arena.clone());
         let arena = match reused {
-            None if spec.map_type == MapType::ARENA => {
+            None if spec.map_type == MapType::ARENA && new => {
                 let memory = SharedMapping::arena(&fd).map_err(|error| map_error(spec, error))?;
                 fill_arena(spec, &memory)?;
                 Some(Arc::new(memory))
             }
+            // One without an address of its own is where its first user mapped it, which may not be free or known here.
+            // Programs do without a mapping.
+            None if spec.map_type == MapType::ARENA => SharedMapping::arena(&fd).ok().map(Arc::new),
             reused => reused,
         };
         let variables = spec.variables.iter().map(|variable| variable.to_owned()).collect();
         Ok(Map { name: spec.name.to_string(), fd, variables, arena })
     }
 
-    fn map_fd(&self, spec: &MapSpec<'_>) -> Result<MapFd> {
+    /// The descriptor, and whether the map is new, so that an arena has no contents yet.
+    fn map_fd(&self, spec: &MapSpec<'_>) -> Result<(MapFd, bool)> {
         if let Some(existing) = self.options.reused(&spec.name) {
             let difference = reuse::shape_differs(spec, &*bpf_sys::map::info(&existing.fd)?);
             return match difference {
-                None => existing.try_clone_fd(),
+                None => Ok((existing.try_clone_fd()?, false)),
                 Some(difference) => Err(reuse_error(spec, None, difference)),
             };
         }
-        let Some(path) = self.options.pin_path(spec) else { return self.new_map(spec) };
+        let Some(path) = self.options.pin_path(spec) else { return Ok((self.new_map(spec)?, true)) };
         if let Some(pinned) = self.pinned_map(spec, &path)? {
-            return Ok(pinned);
+            return Ok((pinned, false));
         }
         let fd = self.new_map(spec)?;
         match self.kernel.pin_map(&fd, &path) {
-            Ok(()) => Ok(fd),
+            Ok(()) => Ok((fd, true)),
             Err(error) => {
                 // Somebody else may have been faster.
                 let other =
                     if error.errno() == Some(Errno::EEXIST) { self.pinned_map(spec, &path)? } else { None };
-                other.ok_or(Error::MapPin { path, error })
+                other.map(|other| (other, false)).ok_or(Error::MapPin { path, error })
             }
         }
     }

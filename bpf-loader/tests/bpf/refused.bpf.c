@@ -93,7 +93,7 @@ SEC("socket")
 __attribute__((naked)) int endless_loop(void *ctx)
 {
 	asm volatile("r0 = 0\n"
-		     "again: goto again\n"
+		     "again: if r0 != 1 goto again\n"
 		     "exit");
 }
 

@@ -1,7 +1,7 @@
 //! `ebpf-otlp inspect`: what is in a BPF object, without privileges and without a kernel.
 
+use bpf_loader::object_file::read_object;
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -105,7 +105,7 @@ pub fn run(options: &Inspect) -> CliResult {
 
 fn inspect(path: &Path) -> ObjectReport {
     let report = ObjectReport { object: path.display().to_string(), ..ObjectReport::default() };
-    let bytes = match fs::read(path) {
+    let bytes = match read_object(path) {
         Ok(bytes) => bytes,
         Err(e) => return ObjectReport { error: Some(e.to_string()), ..report },
     };

@@ -1,5 +1,6 @@
 //! Maps: each type created, what is put in found again, by system calls and by programs.
 
+mod arena_variables;
 mod elements;
 mod owners;
 mod pins;

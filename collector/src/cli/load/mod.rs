@@ -3,7 +3,6 @@
 mod keep;
 mod report;
 
-use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use std::time::{Duration, Instant};
 use bpf_loader::kernel::RunningKernel;
 use bpf_loader::load::{LoadOptions, Loaded, Pinning};
 use bpf_loader::object::ObjectSpec;
-use bpf_loader::object_file::read_btf;
+use bpf_loader::object_file::{read_btf, read_object};
 use bpf_loader::target::RunningTarget;
 use collector::output::json;
 use mio::{Events, Interest, Poll, Token};
@@ -29,16 +28,19 @@ const UNPINNED: LoadOptions<'static> = LoadOptions { pinning: Pinning::Ignored, 
 pub fn run(options: &Load) -> CliResult {
     // Before anything is attached: what is no BPF link must be undone.
     let mut signals = Signals::new(if options.attach { &SIGNALS_THAT_END } else { &[][..] })?;
-    let mut target = RunningTarget::new();
+    // As root of a container, perhaps with a token.
+    let kernel = RunningKernel::delegated(None)?;
+    let mut loader = Loader { target: kernel.target(), kernel, options };
     if let Some(path) = &options.btf {
-        target = target.with_btf(read_btf(path).map_err(|e| format!("--btf {}: {e}", path.display()))?);
+        loader.target =
+            loader.target.with_btf(read_btf(path).map_err(|e| format!("--btf {}: {e}", path.display()))?);
     }
     let mut out = io::stdout().lock();
     let mut all = true;
     let mut links = Links::new();
     for path in &options.objects {
         let mut report = ObjectReport { object: path.display().to_string(), ..ObjectReport::default() };
-        links.extend(load(path, &target, options, &mut report));
+        links.extend(loader.load(path, &mut report));
         report.judge();
         all &= report.ok;
         if options.json {
@@ -77,65 +79,67 @@ fn wait(signals: &mut Signals, duration: Option<Duration>) -> io::Result<()> {
     }
 }
 
-/// The attachments that must be kept.
-fn load(path: &Path, target: &RunningTarget, options: &Load, report: &mut ObjectReport) -> Links {
-    let mut links = Links::new();
-    if let Err(error) = load_parts(path, target, options, report, &mut links) {
-        report.error = Some(error.to_string());
-    }
-    links
+/// What serves all objects.
+struct Loader<'o> {
+    kernel: RunningKernel,
+    target: RunningTarget,
+    options: &'o Load,
 }
 
-fn load_parts(
-    path: &Path,
-    target: &RunningTarget,
-    options: &Load,
-    report: &mut ObjectReport,
-    links: &mut Links,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let bytes = fs::read(path)?;
-    let start = Instant::now();
-    let spec = ObjectSpec::parse(&bytes)?;
-    report.parse_us = start.elapsed().as_micros() as u64;
-    report.describe_broken(&spec);
-    let start = Instant::now();
-    if options.per_program {
-        let result = load_each(&spec, target, report);
+impl Loader<'_> {
+    /// The attachments that must be kept.
+    fn load(&self, path: &Path, report: &mut ObjectReport) -> Links {
+        let mut links = Links::new();
+        if let Err(error) = self.load_parts(path, report, &mut links) {
+            report.error = Some(error.to_string());
+        }
+        links
+    }
+
+    fn load_parts(
+        &self,
+        path: &Path,
+        report: &mut ObjectReport,
+        links: &mut Links,
+    ) -> Result<(), Box<dyn std::error::Error>> {
+        let bytes = read_object(path)?;
+        let start = Instant::now();
+        let spec = ObjectSpec::parse(&bytes)?;
+        report.parse_us = start.elapsed().as_micros() as u64;
+        report.describe_broken(&spec);
+        let start = Instant::now();
+        if self.options.per_program {
+            let result = self.load_each(&spec, report);
+            report.load_us = start.elapsed().as_micros() as u64;
+            return Ok(result?);
+        }
+        let loaded = self.load_all(&spec);
         report.load_us = start.elapsed().as_micros() as u64;
-        return Ok(result?);
+        let loaded = loaded?;
+        report.describe(&spec, &loaded);
+        let object = loaded.into_partial_object();
+        if self.options.attach {
+            *links = keep::attach(&object, report);
+        }
+        if let Some(directory) = &self.options.pin {
+            keep::pin(&object, links, directory, report);
+        }
+        Ok(())
     }
-    let loaded = load_all(&spec, target, options);
-    report.load_us = start.elapsed().as_micros() as u64;
-    let loaded = loaded?;
-    report.describe(&spec, &loaded);
-    let object = loaded.into_partial_object();
-    if options.attach {
-        *links = keep::attach(&object, report);
-    }
-    if let Some(directory) = &options.pin {
-        keep::pin(&object, links, directory, report);
-    }
-    Ok(())
-}
 
-fn load_all(spec: &ObjectSpec<'_>, target: &RunningTarget, options: &Load) -> bpf_loader::Result<Loaded> {
-    let maps = options.pin.as_deref().map(keep::maps_directory);
-    let pinning = maps.as_deref().map_or(UNPINNED.pinning, Pinning::Directory);
-    let options = LoadOptions { pinning, ..UNPINNED };
-    spec.plan(target)?.load_with(&RunningKernel::default(), &options)
-}
-
-/// Each program with maps of its own, let go before the next: the maps of one must not help another, nor be in its way, as
-/// arenas at a fixed address would.
-fn load_each(
-    spec: &ObjectSpec<'_>,
-    target: &RunningTarget,
-    report: &mut ObjectReport,
-) -> bpf_loader::Result<()> {
-    let kernel = RunningKernel::default();
-    for program in &spec.programs {
-        let plan = spec.plan_programs(target, |p| p.name == program.name)?;
-        report.describe(spec, &plan.load_with(&kernel, &UNPINNED)?);
+    fn load_all(&self, spec: &ObjectSpec<'_>) -> bpf_loader::Result<Loaded> {
+        let maps = self.options.pin.as_deref().map(keep::maps_directory);
+        let pinning = maps.as_deref().map_or(UNPINNED.pinning, Pinning::Directory);
+        spec.plan(&self.target)?.load_with(&self.kernel, &LoadOptions { pinning, ..UNPINNED })
     }
-    Ok(())
+
+    /// Each program with maps of its own, let go before the next: the maps of one must not help another, nor be in its way,
+    /// as arenas at a fixed address would.
+    fn load_each(&self, spec: &ObjectSpec<'_>, report: &mut ObjectReport) -> bpf_loader::Result<()> {
+        for program in &spec.programs {
+            let plan = spec.plan_programs(&self.target, |p| p.name == program.name)?;
+            report.describe(spec, &plan.load_with(&self.kernel, &UNPINNED)?);
+        }
+        Ok(())
+    }
 }

@@ -2,10 +2,31 @@
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_long, c_void};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
+
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// Names of programs, and what their sections say that they attach to.
+pub type Hooks = [(String, String)];
+
+/// A program that does one load, of the object that it is called with, and prints the cost as [`Cost::parse`] reads it.
+#[allow(dead_code, reason = "the parent does not call it")]
+pub fn child(load: impl FnOnce(&Path, &Hooks) -> Result<()>) -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let object = arguments.next().ok_or("name an object")?;
+    let hooks: Vec<(String, String)> = arguments
+        .filter_map(|hook| hook.split_once('=').map(|(name, hook)| (name.to_owned(), hook.to_owned())))
+        .collect();
+    let (result, cost) = measure(|| load(Path::new(&object), &hooks))?;
+    result?;
+    let Cost { own, kernel, calls, peak_kib, anonymous_kib } = cost;
+    println!("{} {} {calls} {peak_kib} {anonymous_kib}", own.as_nanos(), kernel.as_nanos());
+    Ok(())
+}
 
 thread_local! {
     /// Time in bpf(2), and calls of it.
@@ -77,6 +98,16 @@ pub struct Cost {
     pub peak_kib: u64,
     /// What of it is not pages of files, such as the program's own, at the end.
     pub anonymous_kib: u64,
+}
+
+impl Cost {
+    #[allow(dead_code, reason = "the children do not call it")]
+    pub fn parse(text: &str) -> Option<Self> {
+        let numbers: Vec<u64> = text.split_whitespace().map_while(|word| word.parse().ok()).collect();
+        let &[own, kernel, calls, peak_kib, anonymous_kib] = numbers.as_slice() else { return None };
+        let [own, kernel] = [own, kernel].map(Duration::from_nanos);
+        Some(Self { own, kernel, calls: calls as u32, peak_kib, anonymous_kib })
+    }
 }
 
 /// Runs `load` and says what it cost this thread.

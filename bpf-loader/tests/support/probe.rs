@@ -1,0 +1,41 @@
+//! A USDT probe of the program that includes this.
+
+use std::arch::asm;
+use std::sync::atomic::AtomicU16;
+
+/// Above zero while somebody watches the probe.
+// SAFETY: no library has a variable of that name.
+#[unsafe(no_mangle)]
+pub static EBPF_OTLP_TEST_SEMAPHORE: AtomicU16 = AtomicU16::new(0);
+
+/// A probe with four arguments: two registers, a constant and memory.
+#[inline(never)]
+pub fn probe(first: i32, second: u64, in_memory: &i16) {
+    // SAFETY: executes nothing but `nop`; the rest describes it in a section that is not loaded.
+    unsafe {
+        asm!(
+            "990: nop",
+            ".pushsection .note.stapsdt, \"\", @note",
+            ".balign 4",
+            ".4byte 992f - 991f, 994f - 993f, 3",
+            "991: .asciz \"stapsdt\"",
+            "992: .balign 4",
+            "993: .8byte 990b",
+            ".8byte 0",
+            ".8byte {semaphore}",
+            ".asciz \"ebpf_otlp_test\"",
+            ".asciz \"counted\"",
+            // A dollar sign means something to the compiler.
+            ".ascii \"-4@%edi 8@%rsi 4@\"",
+            ".byte 36",
+            ".asciz \"71 -2@0(%rdx)\"",
+            "994: .balign 4",
+            ".popsection",
+            semaphore = sym EBPF_OTLP_TEST_SEMAPHORE,
+            in("edi") first,
+            in("rsi") second,
+            in("rdx") in_memory,
+            options(nostack, preserves_flags),
+        );
+    }
+}
