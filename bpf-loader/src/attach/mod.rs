@@ -96,7 +96,7 @@ impl Program {
                 self.attach_raw_tracepoint(target()?)
             }
             "tp_btf" | "fentry" | "fentry.s" | "fexit" | "fexit.s" | "fmod_ret" | "fmod_ret.s" | "lsm"
-            | "lsm.s" => self.attach_tracing(),
+            | "lsm.s" | "fsession" | "fsession.s" => self.attach_tracing(),
             "iter" | "iter.s" => self.attach_iter(None),
             "freplace" => self.attach_freplace(),
             _ => Err(Error::NoAutoAttach { section: self.section.clone() }),

@@ -150,7 +150,7 @@ impl fmt::Display for Error {
             Self::MapCreate { map, map_type, error } => write!(f, "map {map} ({map_type}): {error}"),
             Self::ProgramLoad { error, min_kernel: (major, minor), log } => {
                 write!(f, "{error}")?;
-                if log.text().is_empty() {
+                if log.is_about_the_kind() {
                     write!(f, "; such programs need Linux {major}.{minor} and the right to load them")?;
                 }
                 fmt::Display::fmt(log, f)

@@ -73,6 +73,13 @@ impl VerifierLog {
         &self.text
     }
 
+    /// Was the program refused for what it is, rather than for what it does? The verifier then says nothing, or that such
+    /// programs may not sleep.
+    pub(crate) fn is_about_the_kind(&self) -> bool {
+        self.summary.insn.is_none()
+            && self.summary.reason.as_ref().is_none_or(|reason| reason.contains("programs can be sleepable"))
+    }
+
     /// Why, in the verifier's words: what it says after the last instruction, or from Linux 7.3 its reason.
     pub fn reason(&self) -> Option<&str> {
         self.summary.reason.as_deref()

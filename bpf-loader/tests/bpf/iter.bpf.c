@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Iterators: what they write is read from a file. */
-#include "helpers.h"
+#include "count.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -34,9 +34,7 @@ struct bpf_iter__cgroup {
 
 #pragma clang attribute pop
 
-/* The thread's id, 4 bytes for each. */
-SEC("iter/task")
-int iter_task(struct bpf_iter__task *ctx)
+static __always_inline int write_thread(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
 
@@ -46,6 +44,19 @@ int iter_task(struct bpf_iter__task *ctx)
 		bpf_seq_write(ctx->meta->seq, &copy, sizeof(copy));
 	}
 	return 0;
+}
+
+/* The thread's id, 4 bytes for each. */
+SEC("iter/task")
+int iter_task(struct bpf_iter__task *ctx)
+{
+	return write_thread(ctx);
+}
+
+SEC("iter.s/task")
+int iter_task_sleepable(struct bpf_iter__task *ctx)
+{
+	return write_thread(ctx);
 }
 
 struct {
@@ -77,3 +88,17 @@ int iter_cgroup(struct bpf_iter__cgroup *ctx)
 		bpf_seq_write(ctx->meta->seq, "g", 1);
 	return 0;
 }
+
+/* Whatever there is of these is passed, and then the end. */
+COUNT(iter_task_file, "iter/task_file", 0)
+COUNT(iter_task_vma, "iter/task_vma", 0)
+COUNT(iter_bpf_map, "iter/bpf_map", 0)
+COUNT(iter_bpf_prog, "iter/bpf_prog", 0)
+COUNT(iter_bpf_link, "iter/bpf_link", 0)
+COUNT(iter_netlink, "iter/netlink", 0)
+COUNT(iter_ipv6_route, "iter/ipv6_route", 0)
+COUNT(iter_tcp, "iter/tcp", 0)
+COUNT(iter_udp, "iter/udp", 0)
+COUNT(iter_unix, "iter/unix", 0)
+COUNT(iter_ksym, "iter/ksym", 0)
+COUNT(iter_kmem_cache, "iter/kmem_cache", 0)

@@ -50,3 +50,29 @@ int on_writable_tracepoint(__u64 *ctx)
 		*error = -42;
 	return 0;
 }
+
+/* The same kinds by their other names. */
+SEC("tp/syscalls/sys_enter_getppid")
+int on_tracepoint_by_short_name(void *ctx)
+{
+	count();
+	return 0;
+}
+
+SEC("raw_tracepoint/sys_enter")
+int on_raw_tracepoint_by_long_name(__u64 *ctx)
+{
+	if (ctx[1] == number)
+		count();
+	return 0;
+}
+
+SEC("raw_tracepoint.w/bpf_test_finish")
+int on_writable_tracepoint_by_long_name(__u64 *ctx)
+{
+	int *error = (int *)ctx[0];
+
+	if (count())
+		*error = -42;
+	return 0;
+}

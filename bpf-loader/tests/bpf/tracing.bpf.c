@@ -56,3 +56,59 @@ int on_lsm_cgroup(__u64 *ctx)
 	count();
 	return 1;
 }
+
+SEC("fexit.s/__x64_sys_dup")
+int on_fexit_sleepable(void *ctx)
+{
+	count();
+	return 0;
+}
+
+SEC("fmod_ret.s/__x64_sys_dup")
+long on_fmod_ret_sleepable(void *ctx)
+{
+	return count() ? -1 : 0;
+}
+
+/* Once when the function is called, and once when it returns. */
+SEC("fsession/__x64_sys_dup")
+int on_fsession(void *ctx)
+{
+	count();
+	return 0;
+}
+
+SEC("fsession.s/__x64_sys_dup")
+int on_fsession_sleepable(void *ctx)
+{
+	count();
+	return 0;
+}
+
+/* What test runs of programs of this kind call: it may sleep where no system call may. */
+SEC("fentry/bpf_fentry_test1")
+int on_test(void *ctx)
+{
+	return 0;
+}
+
+SEC("fentry.s/bpf_fentry_test1")
+int on_test_fentry_sleepable(void *ctx)
+{
+	count();
+	return 0;
+}
+
+SEC("fexit.s/bpf_fentry_test1")
+int on_test_fexit_sleepable(void *ctx)
+{
+	count();
+	return 0;
+}
+
+SEC("fmod_ret.s/bpf_fentry_test1")
+int on_test_fmod_ret_sleepable(void *ctx)
+{
+	count();
+	return 0;
+}

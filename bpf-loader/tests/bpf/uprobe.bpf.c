@@ -55,3 +55,31 @@ int on_uprobe_session(void *ctx)
 	count();
 	return 0;
 }
+
+SEC("uretprobe.s//proc/self/exe:probed_function")
+int on_uretprobe_sleepable(void *ctx)
+{
+	count();
+	return 0;
+}
+
+SEC("uprobe.multi.s//proc/self/exe:probed_*")
+int on_uprobe_multi_sleepable(void *ctx)
+{
+	count();
+	return 0;
+}
+
+SEC("uretprobe.multi.s//proc/self/exe:probed_function")
+int on_uretprobe_multi_sleepable(void *ctx)
+{
+	count();
+	return 0;
+}
+
+SEC("uprobe.session.s//proc/self/exe:probed_function")
+int on_uprobe_session_sleepable(void *ctx)
+{
+	count();
+	return 0;
+}

@@ -30,3 +30,9 @@ int on_usdt_by_section(void *ctx)
 {
 	return record(ctx);
 }
+
+SEC("usdt.s//proc/self/exe:ebpf_otlp_test:counted")
+int on_usdt_sleepable(void *ctx)
+{
+	return record(ctx);
+}

@@ -18,6 +18,7 @@ use bpf_sys::{AttachType, Errno, LinkDetail};
 use std::os::fd::AsFd;
 
 use crate::namespace::in_namespace;
+use crate::record::fired;
 use crate::{kernel_has, load_possible, read_global, skip, thread_id};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/cgroup.bpf.o");
@@ -198,6 +199,7 @@ fn every_hook_runs_its_program_as_often_as_it_is_passed() {
         links.iter_mut().for_each(|link| link.detach().unwrap());
         cgroup.inside(everything);
         counts(2);
+        attached.iter().for_each(|(name, _)| fired(object.program(name).unwrap()));
     });
 }
 
@@ -217,6 +219,7 @@ fn packets_of_a_group_are_seen() {
         cgroup.inside(|| assert_eq!(crate::namespace::datagrams(5), 5));
         for name in ["skb_ingress", "skb_egress", "skb"] {
             assert_eq!(runs(&object, name), 5, "{name}");
+            fired(object.program(name).unwrap());
         }
     });
 }

@@ -14,6 +14,7 @@ use bpf_sys::netlink::RouteSocket;
 use bpf_sys::{AttachType, Errno, LinkDetail};
 
 use crate::namespace::{LOOPBACK, address, datagrams, in_namespace, pair, settle, without_ipv6};
+use crate::record::{cannot, fired};
 use crate::{kernel_has, load_possible, read_global};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/packets.bpf.o");
@@ -51,6 +52,7 @@ fn an_xdp_link_sees_every_packet_until_it_is_dropped() {
         drop(link);
         assert_eq!(socket.xdp(LOOPBACK).unwrap().prog_id, 0);
         assert_eq!(datagrams(SENT), SENT);
+        fired(pass);
     });
 }
 
@@ -109,6 +111,7 @@ fn drivers_run_xdp_with_and_without_frags() {
             assert_eq!(socket.xdp(two).unwrap().driver_prog_id, id(program));
             broadcasts(Ipv4Addr::new(10, 0, 1, 1), SENT);
             settle(name, || runs(&object, name), SENT as u64);
+            fired(program);
             drop(link);
             assert_eq!(socket.xdp(two).unwrap().prog_id, 0);
         }
@@ -143,6 +146,7 @@ fn programs_of_maps_run_for_what_is_redirected() {
             let link = object.program(redirect).unwrap().attach_xdp(two, XdpMode::Driver).unwrap();
             broadcasts(Ipv4Addr::new(10, 0, 1, 1), SENT);
             settle(target, || runs(&object, target), SENT as u64);
+            fired(program);
             drop(link);
         }
     });
@@ -182,6 +186,7 @@ fn filters_of_traffic_control_run_and_go() {
         drop((on_egress, on_ingress));
         assert_eq!(datagrams(SENT), SENT);
         assert_eq!(runs(&object, "tc_ingress"), 2 * SENT as u64);
+        [ok, ingress, egress, shot].into_iter().for_each(fired);
         assert!(socket.get_filter(LOOPBACK, Direction::Ingress, in_5).is_err());
         socket.delete_clsact(LOOPBACK).unwrap();
         assert!(socket.delete_clsact(LOOPBACK).is_err());
@@ -196,7 +201,7 @@ fn actions_of_traffic_control_run_and_go() {
         let last = FilterId { priority: 9, handle: 1 };
         let mut link = match ok.attach_tc(LOOPBACK, Direction::Ingress, last, false) {
             Err(e) if e.errno() == Some(Errno::ENOENT) => {
-                crate::skip::<()>("the kernel has no CONFIG_NET_CLS_MATCHALL or CONFIG_NET_ACT_BPF");
+                cannot(&["action"], "the kernel has no CONFIG_NET_CLS_MATCHALL or CONFIG_NET_ACT_BPF");
                 return;
             }
             link => link.unwrap(),
@@ -214,6 +219,7 @@ fn actions_of_traffic_control_run_and_go() {
         link.detach().unwrap();
         assert_eq!(datagrams(SENT), SENT);
         assert_eq!((runs(&object, "action_ok"), runs(&object, "action_shot")), (SENT as u64, SENT as u64));
+        fired(ok);
     });
 }
 
@@ -252,10 +258,11 @@ fn tcx_keeps_an_order() {
         three.detach().unwrap();
         drop(one);
         assert_eq!(list().program_ids, [id(second)]);
-        let link = object.program("tcx_egress").unwrap();
-        let link = link.attach_tcx(LOOPBACK, Direction::Egress, Place::default()).unwrap();
+        let egress = object.program("tcx_egress").unwrap();
+        let link = egress.attach_tcx(LOOPBACK, Direction::Egress, Place::default()).unwrap();
         assert_eq!(datagrams(SENT), SENT);
         assert_eq!(runs(&object, "tcx_egress"), SENT as u64);
+        [fourth, egress].into_iter().for_each(fired);
         drop(link);
     });
 }
@@ -271,7 +278,9 @@ fn netkit_runs_for_what_its_ends_send() {
             return;
         }
         without_ipv6();
-        let Some((one, two)) = pair("netkit") else { return };
+        let Some((one, two)) = pair("netkit") else {
+            return cannot(&["netkit/primary", "netkit/peer"], "the kernel has no netkit devices");
+        };
         address(one, Ipv4Addr::new(10, 0, 1, 1).into(), 24);
         address(two, Ipv4Addr::new(10, 0, 2, 1).into(), 24);
         let [primary, peer] = ["netkit_primary", "netkit_peer"].map(|name| object.program(name).unwrap());
@@ -292,6 +301,7 @@ fn netkit_runs_for_what_its_ends_send() {
             assert_ne!(before, 0, "{name}");
             (0..SENT).for_each(|_| send());
             assert_eq!(runs(&object, name), before + SENT as u64, "{name}");
+            fired(object.program(name).unwrap());
         }
         drop((on_primary, on_peer));
         let target = Target::Device(one);

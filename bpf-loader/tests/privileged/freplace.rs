@@ -7,6 +7,7 @@ use bpf_loader::load::{Loaded, Object};
 use bpf_loader::target::RunningTarget;
 use bpf_sys::prog::{TestRun, test_run};
 
+use crate::record::fired;
 use crate::{kernel_has, parse, permitted, read_global};
 
 const TARGET: &[u8] = include_bytes!("../bpf/prebuilt/freplace_target.bpf.o");
@@ -43,6 +44,7 @@ fn a_function_is_replaced_until_the_link_is_dropped() {
     assert_eq!(run(&target), 71);
     drop(link);
     assert_eq!(run(&target), 11);
+    fired(object.program("replacement").unwrap());
 }
 
 #[test]

@@ -3,10 +3,12 @@
 use bpf_loader::Error;
 use bpf_loader::attach::{AttachMode, KernelFunctions, KernelPlace, KprobeMultiOptions, KprobeOptions};
 
+use crate::record::cannot;
 use crate::subject::{
-    attached, call_dup, call_getppid, fires, fires_times, kernel_symbol, load, traces_functions,
+    attached, attached_since, call_dup, call_getppid, fires, fires_times, kernel_symbol, load, load_since,
+    traces_functions,
 };
-use crate::{kernel_has, permitted, skip};
+use crate::{kernel_has, permitted};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/kprobe.bpf.o");
 const FUNCTION: &str = "__x64_sys_getppid";
@@ -88,7 +90,11 @@ fn functions_that_are_not_there_are_named() {
 fn has_fprobe() -> bool {
     let found = !kernel_has((5, 18)) || kernel_symbol("register_fprobe_ips").is_some();
     if !found {
-        skip::<()>("the kernel is built without CONFIG_FPROBE");
+        let kinds: &[&str] = match kernel_has((6, 10)) {
+            true => &["kprobe.multi", "kretprobe.multi", "kprobe.session"],
+            false => &["kprobe.multi", "kretprobe.multi"],
+        };
+        cannot(kinds, "the kernel is built without CONFIG_FPROBE");
     }
     found
 }
@@ -98,13 +104,10 @@ fn many_kprobes_fire() {
     if !traces_functions() || !has_fprobe() {
         return;
     }
-    for (name, min_kernel, each) in [
-        ("on_kprobe_multi", (5, 18), 1),
-        ("on_kretprobe_multi", (5, 18), 1),
-        ("on_kprobe_session", (6, 10), 2),
-    ] {
-        let Some(subject) = load(OBJECT, name) else { return };
-        let Some(link) = attached(subject.program().attach(), min_kernel) else { continue };
+    for (name, each) in [("on_kprobe_multi", 1), ("on_kretprobe_multi", 1), ("on_kprobe_session", 2)] {
+        let Some(subject) = load_since(OBJECT, name) else { continue };
+        let link = subject.program().attach();
+        let Some(link) = attached_since(subject.program(), link) else { continue };
         fires_times(&subject, link, call_dup, each);
     }
 }

@@ -13,6 +13,8 @@ mod maps;
 mod module_functions;
 mod namespace;
 mod namespaces;
+mod perf_events;
+mod record;
 mod routes;
 mod sockets;
 mod struct_ops;
@@ -26,6 +28,7 @@ mod uprobes;
 mod usdt;
 
 use bpf_loader::kernel::RunningKernel;
+use bpf_loader::kind::ProgramKind;
 use bpf_loader::load::Object;
 use bpf_loader::object::ObjectSpec;
 use bpf_loader::target::RunningTarget;
@@ -66,10 +69,19 @@ fn load_possible(bytes: &[u8]) -> Option<Object> {
                 let Error::InProgram { error, .. } = &e else { panic!("{e}") };
                 let Error::ProgramLoad { min_kernel, .. } = **error else { panic!("{e}") };
                 assert!(!kernel_has(min_kernel) || is_optional(&name), "{e:#}");
+                if !kernel_has(min_kernel) {
+                    record::refused(kind_of(bytes, &name), &e);
+                }
             }
         }
     }
     Some(Object { maps, programs, struct_ops: Vec::new() })
+}
+
+/// What a program of an object is.
+fn kind_of(bytes: &[u8], program: &str) -> &'static ProgramKind {
+    let spec = parse(bytes);
+    spec.programs.iter().find(|p| p.name == program).and_then(|p| p.kind.kind).unwrap()
 }
 
 /// Programs that need a part of the kernel which not every build has.

@@ -10,6 +10,7 @@ use bpf_loader::attach::{Direction, FilterId, NetfilterHook};
 use bpf_sys::{Errno, LinkDetail};
 
 use crate::namespace::{LOOPBACK, datagrams, in_namespace};
+use crate::record::fired;
 use crate::{kernel_has, load_possible, read_global};
 
 const PACKETS: &[u8] = include_bytes!("../bpf/prebuilt/packets.bpf.o");
@@ -41,6 +42,7 @@ fn socket_lookup_steers_a_port_to_a_socket() {
         assert_eq!(read_global(SOCKETS, &object, "lookup_runs"), 1);
         link.detach().unwrap();
         assert!(TcpStream::connect("127.0.0.1:7777").is_err());
+        fired(object.program("lookup").unwrap());
     });
 }
 
@@ -62,6 +64,7 @@ fn the_flow_dissector_sees_what_is_dissected() {
         assert_eq!(datagrams(5), 5);
         assert_eq!(runs(), before + 5);
         drop(filter);
+        fired(dissector);
     });
 }
 
@@ -96,6 +99,7 @@ fn netfilter_counts_and_drops() {
         drop(accepting);
         datagrams(5);
         assert_eq!(read_global(PACKETS, &object, "nf_accept_runs"), 15);
+        fired(accept);
 
         let late = accept.attach_netfilter(NetfilterHook { defragment: true, ..hook });
         match late {

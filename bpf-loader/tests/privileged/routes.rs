@@ -8,7 +8,8 @@ use bpf_sys::Errno;
 use bpf_sys::netlink::{Request, RouteSocket};
 
 use crate::namespace::{LOOPBACK, address, in_namespace, pair, settle};
-use crate::{load_possible, read_global, skip};
+use crate::record::{cannot, fired};
+use crate::{load_possible, read_global};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/packets.bpf.o");
 
@@ -27,6 +28,7 @@ fn programs_of_routes_see_what_takes_the_route() {
                 socket.send_to(b"datagram", (destination, 9)).unwrap();
             }
             assert_eq!(read_global(OBJECT, &object, &format!("{name}_runs")), 5, "{name}");
+            fired(program);
             drop(link);
             let mut routes = RouteSocket::open().unwrap();
             assert_eq!(routes.delete_route(&route).unwrap_err().errno(), Some(Errno::ESRCH));
@@ -53,7 +55,7 @@ fn segments(device: u32, network: Ipv6Addr, first: Ipv6Addr, second: Ipv6Addr) -
         .attr(21, &5u16.to_ne_bytes())
         .nest(22, |r| r.attr(1, &encap));
     match RouteSocket::open().unwrap().request("RTM_NEWROUTE", request) {
-        Err(e) if e.errno() == Some(Errno::EOPNOTSUPP) => skip("the kernel has no CONFIG_IPV6_SEG6_LWTUNNEL"),
+        Err(e) if e.errno() == Some(Errno::EOPNOTSUPP) => None,
         result => {
             result.unwrap();
             Some(())
@@ -78,7 +80,9 @@ fn a_program_ends_a_segment() {
         let [network, first, second] = [1, 2, 3].map(|n| Ipv6Addr::new(0xfd00, n, 0, 0, 0, 0, 0, 1));
         let Some((device, _)) = pair("veth") else { return };
         address(device, Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 1).into(), 64);
-        let Some(()) = segments(device, network, first, second) else { return };
+        let Some(()) = segments(device, network, first, second) else {
+            return cannot(&["lwt_seg6local"], "the kernel has no CONFIG_IPV6_SEG6_LWTUNNEL");
+        };
         let route = Route { destination: IpAddr::V6(first), prefix_len: 128, device };
         let link = object.program("route_seg6local").unwrap().attach_route(route).unwrap();
         everyone_is(device, first);
@@ -87,6 +91,7 @@ fn a_program_ends_a_segment() {
             socket.send_to(b"datagram", (network, 9)).unwrap();
         }
         settle("route_seg6local", || read_global(OBJECT, &object, "route_seg6local_runs"), 5);
+        fired(object.program("route_seg6local").unwrap());
         drop(link);
         let mut routes = RouteSocket::open().unwrap();
         assert_eq!(routes.delete_route(&route).unwrap_err().errno(), Some(Errno::ESRCH));

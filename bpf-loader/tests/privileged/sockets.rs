@@ -12,7 +12,8 @@ use bpf_sys::{AttachType, Errno, LinkType, MapFd};
 use rustix::net::{AddressFamily, SocketType};
 
 use crate::namespace::{in_namespace, received};
-use crate::{kernel_has, load_possible, read_global, skip};
+use crate::record::{cannot, fired};
+use crate::{kernel_has, load_possible, read_global};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/sockets.bpf.o");
 
@@ -39,6 +40,7 @@ fn a_filter_decides_what_its_socket_gets() {
         object.program("filter_none").unwrap().attach_socket_filter(&receiver).unwrap();
         assert_eq!(arrive(), 0);
         assert_eq!((runs(&object, "filter_all"), runs(&object, "filter_none")), (5, 5));
+        fired(object.program("filter_all").unwrap());
         bpf_sys::socket::detach_filter(receiver.as_fd()).unwrap();
         assert_eq!(
             bpf_sys::socket::detach_filter(receiver.as_fd()).unwrap_err().errno(),
@@ -77,6 +79,7 @@ fn a_program_chooses_among_sockets_that_share_a_port() {
             }
             assert_eq!((received(&sockets[0]), received(&sockets[1])), (0, 20));
             assert_eq!(runs(&object, name), 20);
+            fired(object.program(name).unwrap());
             bpf_sys::socket::detach_reuseport(sockets[0].as_fd()).unwrap();
             assert!(bpf_sys::socket::detach_reuseport(sockets[0].as_fd()).is_err());
         }
@@ -134,6 +137,10 @@ fn received_streams_are_redirected() {
             assert_eq!(read(&other_client), b"redirected", "{verdict}");
             assert_eq!(runs(&object, "parser"), before.0 + u64::from(parsed), "{verdict}");
             assert_eq!(runs(&object, verdict), before.1 + 1, "{verdict}");
+            fired(object.program(verdict).unwrap());
+            if parsed {
+                fired(object.program("parser").unwrap());
+            }
             for key in 0..2u32 {
                 bpf_sys::map::delete(sockets, &key.to_ne_bytes()).unwrap();
             }
@@ -171,6 +178,7 @@ fn sent_messages_are_redirected() {
         client.write_all(b"direct").unwrap();
         assert_eq!(read(&server), b"direct");
         assert_eq!(runs(&object, "message"), 1);
+        fired(object.program("message").unwrap());
     });
 }
 
@@ -178,10 +186,11 @@ fn sent_messages_are_redirected() {
 fn infrared_programs_go_to_infrared_devices_only() {
     let Some(object) = load_possible(OBJECT) else { return };
     let Ok(program) = object.program("lirc") else {
-        skip::<()>("the kernel has no CONFIG_BPF_LIRC_MODE2");
+        cannot(&["lirc_mode2"], "the kernel has no CONFIG_BPF_LIRC_MODE2");
         return;
     };
     // There is no such device to run it on.
     let e = program.attach_lirc(File::open("/dev/null").unwrap()).unwrap_err();
     assert_eq!(e.errno(), Some(Errno::EINVAL), "{e}");
+    cannot(&["lirc_mode2"], "there is no infrared device");
 }

@@ -9,7 +9,8 @@ use bpf_loader::load::{Loaded, Object};
 use bpf_loader::object::ObjectSpec;
 use bpf_loader::target::RunningTarget;
 
-use crate::{kernel_has, parse, permitted, read_global, skip};
+use crate::record::{cannot, fired};
+use crate::{kernel_has, parse, permitted, read_global};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/tcp_congestion.bpf.o");
 
@@ -57,6 +58,7 @@ fn operations_are_registered_until_their_link_is_dropped() {
     send("bpf_plain");
     assert!(read_global(OBJECT, &object, "plain_runs") > 0);
     assert_eq!(read_global(OBJECT, &object, "first_runs"), 0);
+    fired(object.program("plain_avoid").unwrap());
     drop(link);
     assert!(!is_available("bpf_plain"));
 }
@@ -132,12 +134,16 @@ fn a_scheduler_is_there_until_its_link_is_dropped() {
     // Since Linux 6.12, where it is configured.
     let state = || std::fs::read_to_string("/sys/kernel/sched_ext/state");
     if state().is_err() {
-        skip::<()>("sched_ext: this kernel is built without it");
+        cannot(
+            &["struct_ops.s"],
+            "no structure of this kernel's has operations that may sleep: it is built without sched_ext",
+        );
         return;
     }
     let Some(object) = permitted(load(&parse(SCHEDULER)).into_object()) else { return };
     let mut link = object.struct_ops("scheduler").unwrap().attach().unwrap();
     assert_eq!(read_global(SCHEDULER, &object, "initialized"), 1);
+    fired(object.program("init").unwrap());
     assert_eq!(state().unwrap().trim(), "enabled");
     assert_eq!(std::fs::read_to_string("/sys/kernel/sched_ext/root/ops").unwrap().trim(), "bpf_loader");
     link.detach().unwrap();

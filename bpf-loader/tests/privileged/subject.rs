@@ -10,7 +10,8 @@ use bpf_loader::program::Program;
 use bpf_loader::target::RunningTarget;
 use bpf_loader::{Error, Result};
 
-use crate::{kernel_has, permitted, read_global, skip, thread_id};
+use crate::record::{cannot, fired, refused};
+use crate::{kernel_has, kind_of, permitted, read_global, thread_id};
 
 /// An object with one of its programs in the kernel.
 pub struct Subject {
@@ -28,6 +29,19 @@ pub fn load(bytes: &'static [u8], program: &str) -> Option<Subject> {
 /// As [`load`], with values of variables.
 pub fn load_with(bytes: &'static [u8], program: &str, values: &[(&str, u64)]) -> Option<Subject> {
     permitted(try_load(bytes, program, values))
+}
+
+/// As [`load`]; or `None`, after a look at how a kernel before the kind refuses it.
+pub fn load_since(bytes: &'static [u8], program: &str) -> Option<Subject> {
+    let kind = kind_of(bytes, program);
+    let subject = try_load(bytes, program, &[]);
+    match subject {
+        Err(e) if !kernel_has(kind.min_kernel) => {
+            refused(kind, &e);
+            None
+        }
+        subject => permitted(subject),
+    }
 }
 
 pub fn try_load(bytes: &'static [u8], program: &str, values: &[(&str, u64)]) -> Result<Subject> {
@@ -70,9 +84,19 @@ pub fn kernel_symbol(name: &str) -> Option<u64> {
 pub fn traces_functions() -> bool {
     let found = std::path::Path::new("/sys/bus/event_source/devices/kprobe").exists();
     if !found {
-        skip::<()>("the kernel is built without kprobes");
+        cannot(&[], "the kernel is built without kprobes");
     }
     found
+}
+
+/// As [`attached`], since the kernel that has programs of this kind.
+pub fn attached_since(program: &Program, result: Result<Link>) -> Option<Link> {
+    if let Err(e) = &result {
+        if !kernel_has(program.kind.min_kernel) {
+            refused(program.kind, e);
+        }
+    }
+    attached(result, program.kind.min_kernel)
 }
 
 /// The link; or `None`, after a look whether a kernel before `min_kernel` says so.
@@ -104,11 +128,13 @@ pub fn call_dup(times: u64) {
 }
 
 /// Runs `trigger` while attached, and again after that: the program must have run once for each of 10 times, and no more.
+#[track_caller]
 pub fn fires(subject: &Subject, link: Link, trigger: impl Fn(u64)) {
     fires_times(subject, link, trigger, 1);
 }
 
 /// As [`fires`], `each` runs for each time.
+#[track_caller]
 pub fn fires_times(subject: &Subject, link: Link, trigger: impl Fn(u64), each: u64) {
     let before = subject.hits();
     trigger(10);
@@ -116,4 +142,7 @@ pub fn fires_times(subject: &Subject, link: Link, trigger: impl Fn(u64), each: u
     drop(link);
     trigger(10);
     assert_eq!(subject.hits() - before, 10 * each, "{} after its link is dropped", subject.program().name);
+    if each != 0 {
+        fired(subject.program());
+    }
 }

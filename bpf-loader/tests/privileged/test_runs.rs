@@ -6,6 +6,7 @@ use bpf_loader::Error;
 use bpf_loader::test_run::TestRun;
 use bpf_sys::Errno;
 
+use crate::record::fired;
 use crate::{kernel_has, load_possible, read_global};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/test_run.bpf.o");
@@ -77,6 +78,7 @@ fn a_syscall_program_answers_in_its_context() {
     let result = result.unwrap();
     assert_eq!(result.return_value, 7);
     assert_eq!(result.context, [30u64, 12, 42].map(u64::to_ne_bytes).concat());
+    fired(object.program("add").unwrap());
 }
 
 #[test]

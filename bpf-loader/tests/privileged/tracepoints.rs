@@ -5,6 +5,7 @@ use bpf_sys::prog::{self, ProgLoad, TestRun};
 use bpf_sys::uapi::insn;
 use bpf_sys::{Errno, Insn, ProgType};
 
+use crate::record::fired;
 use crate::subject::{attached, call_getppid, fires, load, load_with};
 use crate::{kernel_has, permitted, skip};
 
@@ -17,10 +18,12 @@ const GETPPID: u64 = 173;
 
 #[test]
 fn a_tracepoint_fires() {
-    let Some(subject) = load(OBJECT, "on_tracepoint") else { return };
-    let Some(link) = permitted(subject.program().attach()) else { return };
-    assert_eq!(link.fd().is_some(), kernel_has((5, 15)), "a BPF link where the kernel has them");
-    fires(&subject, link, call_getppid);
+    for name in ["on_tracepoint", "on_tracepoint_by_short_name"] {
+        let Some(subject) = load(OBJECT, name) else { return };
+        let Some(link) = permitted(subject.program().attach()) else { return };
+        assert_eq!(link.fd().is_some(), kernel_has((5, 15)), "a BPF link where the kernel has them");
+        fires(&subject, link, call_getppid);
+    }
 }
 
 #[test]
@@ -39,9 +42,11 @@ fn a_tracepoint_has_a_cookie() {
 
 #[test]
 fn a_raw_tracepoint_fires() {
-    let Some(subject) = load_with(OBJECT, "on_raw_tracepoint", &[("number", GETPPID)]) else { return };
-    let Some(link) = permitted(subject.program().attach()) else { return };
-    fires(&subject, link, call_getppid);
+    for name in ["on_raw_tracepoint", "on_raw_tracepoint_by_long_name"] {
+        let Some(subject) = load_with(OBJECT, name, &[("number", GETPPID)]) else { return };
+        let Some(link) = permitted(subject.program().attach()) else { return };
+        fires(&subject, link, call_getppid);
+    }
 }
 
 #[test]
@@ -59,17 +64,20 @@ fn a_raw_tracepoint_has_a_cookie() {
 
 #[test]
 fn a_writable_tracepoint_fires_and_writes() {
-    let Some(subject) = load(OBJECT, "on_writable_tracepoint") else { return };
-    let Some(link) = permitted(subject.program().attach()) else { return };
     let insns = [Insn::new(insn::MOV64_IMM, 0, 0, 0, 0), Insn::new(insn::EXIT, 0, 0, 0, 0)];
     let filter =
         ProgLoad { prog_type: ProgType::SOCKET_FILTER, insns: &insns, license: c"GPL", ..Default::default() };
-    let filter = prog::load(&filter, None).unwrap();
+    let Some(filter) = permitted(prog::load(&filter, None).map_err(Error::from)) else { return };
     let run = || prog::test_run(&filter, &mut TestRun { data_in: &[0; 64], ..TestRun::default() });
-    assert_eq!(run().unwrap_err().errno(), Some(Errno::ENOMSG));
-    drop(link);
-    run().unwrap();
-    assert_eq!(subject.hits(), 1);
+    for name in ["on_writable_tracepoint", "on_writable_tracepoint_by_long_name"] {
+        let Some(subject) = load(OBJECT, name) else { return };
+        let Some(link) = permitted(subject.program().attach()) else { return };
+        assert_eq!(run().unwrap_err().errno(), Some(Errno::ENOMSG));
+        drop(link);
+        run().unwrap();
+        assert_eq!(subject.hits(), 1);
+        fired(subject.program());
+    }
 }
 
 #[test]

@@ -2,10 +2,13 @@
 
 use std::os::fd::AsFd;
 
-use bpf_loader::Error;
+use bpf_loader::test_run::TestRun;
 
-use crate::subject::{attached, call_dup, fires, kernel_symbol, load, traces_functions, try_load};
-use crate::{kernel_has, permitted, skip};
+use crate::record::{cannot, fired};
+use crate::subject::{
+    attached, call_dup, fires, fires_times, kernel_symbol, load, load_since, traces_functions, try_load,
+};
+use crate::{kernel_has, kind_of, permitted, skip};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/tracing.bpf.o");
 
@@ -14,17 +17,55 @@ fn programs_at_functions_fire() {
     if !traces_functions() {
         return;
     }
-    for name in ["on_fentry", "on_fexit", "on_fentry_sleepable"] {
+    for (name, each) in [
+        ("on_fentry", 1),
+        ("on_fexit", 1),
+        ("on_fsession", 2),
+        ("on_fentry_sleepable", 1),
+        ("on_fexit_sleepable", 1),
+        ("on_fsession_sleepable", 2),
+    ] {
+        if without_sleepable(name) {
+            continue;
+        }
+        let Some(subject) = load_since(OBJECT, name) else { continue };
+        let Some(link) = permitted(subject.program().attach()) else { return };
+        fires_times(&subject, link, call_dup, each);
+    }
+}
+
+/// Only functions that may fail on purpose may sleep and have what they return replaced; of late, system calls as well.
+fn without_sleepable(name: &str) -> bool {
+    let few = kernel_symbol("within_error_injection_list").is_none();
+    let kind = kind_of(OBJECT, name);
+    let missing = kind.sleepable && few && !kernel_has((7, 2)) && kernel_has(kind.min_kernel);
+    if missing {
+        skip::<()>("system calls: the kernel is built without CONFIG_FUNCTION_ERROR_INJECTION");
+    }
+    missing
+}
+
+#[test]
+fn programs_that_may_sleep_fire_in_test_runs() {
+    if !traces_functions() {
+        return;
+    }
+    let Some(runner) = load(OBJECT, "on_test") else { return };
+    let run = |times| {
+        for _ in 0..times {
+            runner.program().test_run(&TestRun::default()).unwrap();
+        }
+    };
+    for name in ["on_test_fentry_sleepable", "on_test_fexit_sleepable", "on_test_fmod_ret_sleepable"] {
         let subject = try_load(OBJECT, name, &[]);
-        // Only functions that may fail on purpose may sleep; of late, system calls as well.
-        let few = kernel_symbol("within_error_injection_list").is_none();
-        if name == "on_fentry_sleepable" && subject.is_err() && few && !kernel_has((7, 2)) {
-            skip::<()>("the kernel is built without CONFIG_FUNCTION_ERROR_INJECTION");
+        if subject.is_err() && !kernel_has((6, 4)) {
+            let kind = kind_of(OBJECT, name);
+            cannot(&[kind.section], "the kernel is built without CONFIG_FUNCTION_ERROR_INJECTION");
             continue;
         }
         let Some(subject) = permitted(subject) else { return };
         let Some(link) = permitted(subject.program().attach()) else { return };
-        fires(&subject, link, call_dup);
+        fires(&subject, link, run);
     }
 }
 
@@ -49,12 +90,22 @@ fn a_program_replaces_what_a_function_returns() {
     if !traces_functions() {
         return;
     }
+    let dup = || rustix::io::dup(std::io::stderr()).map(drop);
+    if !without_sleepable("on_fmod_ret_sleepable") {
+        let Some(subject) = load_since(OBJECT, "on_fmod_ret_sleepable") else { return };
+        let Some(link) = permitted(subject.program().attach()) else { return };
+        assert_eq!(dup(), Err(rustix::io::Errno::PERM));
+        drop(link);
+        assert_eq!((dup(), subject.hits()), (Ok(()), 1));
+        fired(subject.program());
+    }
     let Some(subject) = load(OBJECT, "on_fmod_ret") else { return };
     let open = || std::fs::File::open("/proc/self/exe").map(drop).map_err(|e| e.kind());
     let Some(link) = permitted(subject.program().attach()) else { return };
     assert_eq!(open(), Err(std::io::ErrorKind::PermissionDenied));
     drop(link);
     assert_eq!((open(), subject.hits()), (Ok(()), 1));
+    fired(subject.program());
 }
 
 /// Programs at security hooks load and attach anyway, but run only where the kernel has them active.
@@ -84,8 +135,8 @@ fn a_security_hook_fires() {
         let Some(subject) = load(OBJECT, name) else { return };
         let Some(link) = permitted(subject.program().attach()) else { return };
         if !bpf_lsm() {
-            skip::<()>("the BPF security module is not active");
-            return;
+            cannot(&[subject.program().kind.section], "the BPF security module is not active");
+            continue;
         }
         fires(&subject, link, |times| {
             for _ in 0..times {
@@ -100,14 +151,7 @@ fn a_security_hook_of_a_control_group_fires() {
     if !traces_functions() {
         return;
     }
-    let subject = try_load(OBJECT, "on_lsm_cgroup", &[]);
-    if !kernel_has((6, 0)) {
-        let e = subject.map(drop).expect_err("loaded, though the kernel is too old");
-        let Error::InProgram { error, .. } = e else { panic!("{e:?}") };
-        assert!(matches!(*error, Error::ProgramLoad { min_kernel: (6, 0), .. }), "{error:?}");
-        return;
-    }
-    let Some(subject) = permitted(subject) else { return };
+    let Some(subject) = load_since(OBJECT, "on_lsm_cgroup") else { return };
     let Ok(cgroup) = std::fs::File::open("/sys/fs/cgroup/") else { return };
     if !std::path::Path::new("/sys/fs/cgroup/cgroup.procs").exists() {
         skip::<()>("no control groups of version 2");
@@ -115,7 +159,7 @@ fn a_security_hook_of_a_control_group_fires() {
     }
     let Some(link) = permitted(subject.program().attach_lsm_cgroup(cgroup.as_fd())) else { return };
     if !bpf_lsm() {
-        skip::<()>("the BPF security module is not active");
+        cannot(&["lsm_cgroup"], "the BPF security module is not active");
         return;
     }
     fires(&subject, link, |times| {

@@ -6,7 +6,7 @@ use std::path::Path;
 use bpf_loader::Error;
 use bpf_loader::attach::{AttachMode, BinaryFunctions, BinaryPlace, UprobeMultiOptions, UprobeOptions};
 
-use crate::subject::{attached, fires, fires_times, load};
+use crate::subject::{attached, attached_since, fires, fires_times, load, load_since};
 use crate::{kernel_has, permitted};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/uprobe.bpf.o");
@@ -40,11 +40,8 @@ fn this() -> &'static Path {
 
 #[test]
 fn uprobes_fire() {
-    for name in ["on_uprobe", "on_uretprobe", "on_uprobe_sleepable"] {
-        if name == "on_uprobe_sleepable" && !kernel_has((6, 0)) {
-            continue;
-        }
-        let Some(subject) = load(OBJECT, name) else { return };
+    for name in ["on_uprobe", "on_uretprobe", "on_uprobe_sleepable", "on_uretprobe_sleepable"] {
+        let Some(subject) = load_since(OBJECT, name) else { continue };
         let Some(link) = permitted(subject.program().attach()) else { return };
         fires(&subject, link, call);
     }
@@ -112,11 +109,17 @@ fn a_uprobe_goes_to_an_offset_and_into_a_library() {
 
 #[test]
 fn many_uprobes_fire() {
-    for (name, min_kernel, each) in
-        [("on_uprobe_multi", (6, 6), 1), ("on_uretprobe_multi", (6, 6), 1), ("on_uprobe_session", (6, 13), 2)]
-    {
-        let Some(subject) = load(OBJECT, name) else { return };
-        let Some(link) = attached(subject.program().attach(), min_kernel) else { continue };
+    for (name, each) in [
+        ("on_uprobe_multi", 1),
+        ("on_uretprobe_multi", 1),
+        ("on_uprobe_session", 2),
+        ("on_uprobe_multi_sleepable", 1),
+        ("on_uretprobe_multi_sleepable", 1),
+        ("on_uprobe_session_sleepable", 2),
+    ] {
+        let Some(subject) = load_since(OBJECT, name) else { continue };
+        let link = subject.program().attach();
+        let Some(link) = attached_since(subject.program(), link) else { continue };
         fires_times(&subject, link, call, each);
     }
 }

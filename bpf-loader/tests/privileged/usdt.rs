@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use bpf_loader::Error;
 use bpf_loader::attach::usdt::{Usdt, UsdtOptions};
 
-use crate::subject::{fires, load};
+use crate::subject::{fires, load, load_since};
 use crate::{kernel_has, permitted, skip};
 
 #[path = "../support/probe.rs"]
@@ -54,16 +54,18 @@ fn a_probe_fires_with_its_arguments() {
 
 #[test]
 fn a_probe_fires_in_any_process() {
-    let Some(subject) = load(OBJECT, "on_usdt_by_section") else { return };
-    let usdt = Usdt::new(&subject.object).unwrap();
-    let link = usdt.attach_by_section(subject.program());
-    if !kernel_has((5, 15)) {
-        // This program is loaded anywhere in memory.
-        assert!(matches!(link, Err(Error::Unsupported { min_kernel: (5, 15), .. })), "{link:?}");
-        return;
+    for name in ["on_usdt_by_section", "on_usdt_sleepable"] {
+        let Some(subject) = load_since(OBJECT, name) else { continue };
+        let usdt = Usdt::new(&subject.object).unwrap();
+        let link = usdt.attach_by_section(subject.program());
+        if !kernel_has((5, 15)) {
+            // This program is loaded anywhere in memory.
+            assert!(matches!(link, Err(Error::Unsupported { min_kernel: (5, 15), .. })), "{link:?}");
+            continue;
+        }
+        let Some(link) = permitted(link) else { return };
+        fires(&subject, link, call);
     }
-    let Some(link) = permitted(link) else { return };
-    fires(&subject, link, call);
 }
 
 /// As our own program, with the header of libbpf.
