@@ -280,6 +280,11 @@ impl<'a> ObjectSpec<'a> {
             (None, Some((function, target))) => {
                 (target.function(function)?, AttachTo::Program(target.clone()))
             }
+            // The functions are named when it is attached, but whose they are when it is loaded.
+            (None, None) if kind.is_tracing_multi() => {
+                let module = program.kind.target.and_then(|target| target.split_once(':'));
+                (BtfId::VOID, module.map_or(AttachTo::Kernel, |(module, _)| AttachTo::Module(module.into())))
+            }
             (None, None) => (BtfId::VOID, AttachTo::Kernel),
         };
         Ok(AttachPoint { btf_id, attach_type: kind.attach_type, to })

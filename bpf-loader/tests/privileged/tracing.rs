@@ -29,6 +29,16 @@ fn programs_at_functions_fire() {
 }
 
 #[test]
+fn a_program_for_many_functions_loads() {
+    if !traces_functions() || !kernel_has((7, 2)) {
+        return;
+    }
+    let Some(subject) = load(OBJECT, "on_many_functions") else { return };
+    let error = subject.program().attach().unwrap_err();
+    assert_eq!(error, Error::AttachKind { kind: "fentry.multi" });
+}
+
+#[test]
 fn a_program_at_a_function_has_a_cookie() {
     if !traces_functions() {
         return;
