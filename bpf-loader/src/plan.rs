@@ -32,8 +32,10 @@ pub struct LoadPlan<'a> {
     pub license: &'a str,
     /// `kern_version` of the programs.
     pub kernel_version: u32,
-    /// The object's BTF, changed into what the target takes; `None` if it has none.
+    /// The object's BTF, changed into what the target takes; `None` if it has none, or none that makes sense.
     pub btf: Option<Vec<u8>>,
+    /// Why there is none though the object has some. What needs none is loaded without.
+    pub btf_error: Option<Error>,
     /// Maps, with their index in the object.
     pub maps: Vec<(MapIdx, MapSpec<'a>)>,
     /// Those of the maps that are maps of operations, as the kernel has them.
@@ -100,7 +102,7 @@ impl<'a> ObjectSpec<'a> {
     ///
     /// # Errors
     ///
-    /// The object's own BTF is broken. What concerns one program stands in its [`ProgramPlan`].
+    /// None as yet. What concerns one program stands in its [`ProgramPlan`].
     pub fn plan(&self, target: &dyn Target) -> Result<LoadPlan<'a>> {
         let operations = self.struct_ops_programs();
         self.plan_programs(target, |p| {
@@ -173,10 +175,18 @@ impl<'a> ObjectSpec<'a> {
             })
             .collect();
         self.fill_variables(&mut maps);
+        let broken_btf = self.broken_section(".BTF").map(|e| Err(e.clone()));
+        let btf = self.btf.as_ref().map(|btf| self.kernel_btf(btf, target)).or(broken_btf);
+        let (btf, btf_error) = match btf {
+            None => (None, None),
+            Some(Ok(btf)) => (Some(btf), None),
+            Some(Err(e)) => (None, Some(e)),
+        };
         Ok(LoadPlan {
             license: self.license,
             kernel_version: self.kernel_version,
-            btf: self.btf.as_ref().map(|btf| self.kernel_btf(btf, target)).transpose()?,
+            btf,
+            btf_error,
             maps,
             struct_ops,
             host_endian: self.endian() == Endian::HOST,
@@ -219,6 +229,9 @@ impl<'a> ObjectSpec<'a> {
         attach: Result<AttachPoint>,
     ) -> Result<ProgramCode> {
         let kind = program.kind.kind.ok_or_else(|| Error::UnknownKind { section: program.section.into() })?;
+        if let Some(error) = ["license", ".BTF.ext"].iter().find_map(|name| self.broken_section(name)) {
+            return Err(error.clone());
+        }
         let Linked { mut insns, mut operands, parts } = linked;
         let name = |symbol| subprog::extern_name(self, symbol).map(excerpt);
         let Applied { modules, poisoned: calls } = answers.externs.apply(&mut insns, &mut operands, name)?;
