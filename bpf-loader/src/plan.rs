@@ -11,6 +11,7 @@ use crate::attach_to::{AttachPoint, AttachTo};
 use crate::btf::index::{Root, root};
 use crate::btf::{Btf, BtfId, Kind, datasec, sanitize};
 use crate::bytes::Endian;
+use crate::context_arguments;
 use crate::core_plan::CoreRelocations;
 use crate::elf::{Binding, SymbolKind, SymbolSection};
 use crate::error::{Error, Result, excerpt};
@@ -161,7 +162,11 @@ impl<'a> ObjectSpec<'a> {
                 self.program_code(program, linked, &answers, attach)
             }),
         });
-        let programs: Vec<ProgramPlan<'a>> = plans.collect();
+        let mut programs: Vec<ProgramPlan<'a>> = plans.collect();
+        let copies = self
+            .btf
+            .as_ref()
+            .map(|btf| context_arguments::replace(btf, &mut programs, || target.knows_context_tag()));
         let used = self.used_maps(&programs);
         let maps = self.maps.iter().enumerate().filter(|(i, _)| used.get(*i).copied().unwrap_or(false));
         let mut maps: Vec<_> = maps
@@ -176,7 +181,11 @@ impl<'a> ObjectSpec<'a> {
             .collect();
         self.fill_variables(&mut maps);
         let broken_btf = self.broken_section(".BTF").map(|e| Err(e.clone()));
-        let btf = self.btf.as_ref().map(|btf| self.kernel_btf(btf, target)).or(broken_btf);
+        let btf = self.btf.as_ref().map(|btf| match copies.transpose()?.flatten() {
+            Some(with_copies) => self.kernel_btf(&Btf::parse(with_copies)?, target),
+            None => self.kernel_btf(btf, target),
+        });
+        let btf = btf.or(broken_btf);
         let (btf, btf_error) = match btf {
             None => (None, None),
             Some(Ok(btf)) => (Some(btf), None),
