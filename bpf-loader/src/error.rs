@@ -547,6 +547,11 @@ pub enum Error {
         /// Id of the map that is there.
         found: u32,
     },
+    /// This library loads programs of this kind, and cannot attach them.
+    AttachKind {
+        /// The kind: the first part of the section's name.
+        kind: &'static str,
+    },
     /// The name of the program's section does not say what to attach it to, or not all of it.
     NoAutoAttach {
         /// The section.

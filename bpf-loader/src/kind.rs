@@ -13,8 +13,6 @@ pub struct ProgramKind {
     pub prog_type: P,
     /// `expected_attach_type` of `BPF_PROG_LOAD`.
     pub attach_type: A,
-    /// Whether `expected_attach_type` may be left 0 for kernels that do not know it (attaching then says it).
-    pub attach_type_optional: bool,
     /// `BPF_F_SLEEPABLE` is set.
     pub sleepable: bool,
     /// `BPF_F_XDP_HAS_FRAGS` is set.
@@ -45,7 +43,6 @@ const fn kind(section: &'static str, prog_type: P, attach_type: A, min_kernel: (
         section,
         prog_type,
         attach_type,
-        attach_type_optional: false,
         sleepable: false,
         xdp_frags: false,
         btf_target: BtfTarget::None,
@@ -73,15 +70,17 @@ impl ProgramKind {
     const fn frags(self) -> Self {
         Self { xdp_frags: true, ..self }
     }
-    const fn optional(self) -> Self {
-        Self { attach_type_optional: true, ..self }
-    }
 }
 
 impl ProgramKind {
     /// Is it for the probes that programs bring with them?
     pub(crate) fn is_usdt(&self) -> bool {
         matches!(self.section, "usdt" | "usdt.s")
+    }
+
+    /// Does one program go to many functions, by their places in BTF?
+    pub(crate) fn is_tracing_multi(&self) -> bool {
+        matches!(self.attach_type, A::TRACE_FENTRY_MULTI | A::TRACE_FEXIT_MULTI | A::TRACE_FSESSION_MULTI)
     }
 }
 
@@ -112,8 +111,8 @@ const KINDS: &[ProgramKind] = &[
     kind("kretsyscall", P::KPROBE, NONE, (4, 1)).target(),
     kind("usdt", P::KPROBE, NONE, (4, 3)).target(),
     kind("usdt.s", P::KPROBE, NONE, (6, 0)).target().sleepable(),
-    kind("tc/ingress", P::SCHED_CLS, A::TCX_INGRESS, (4, 1)).optional(),
-    kind("tc/egress", P::SCHED_CLS, A::TCX_EGRESS, (4, 1)).optional(),
+    kind("tc/ingress", P::SCHED_CLS, A::TCX_INGRESS, (4, 1)),
+    kind("tc/egress", P::SCHED_CLS, A::TCX_EGRESS, (4, 1)),
     kind("tcx/ingress", P::SCHED_CLS, A::TCX_INGRESS, (6, 6)),
     kind("tcx/egress", P::SCHED_CLS, A::TCX_EGRESS, (6, 6)),
     kind("tc", P::SCHED_CLS, NONE, (4, 1)),
@@ -123,11 +122,16 @@ const KINDS: &[ProgramKind] = &[
     kind("netkit/peer", P::SCHED_CLS, A::NETKIT_PEER, (6, 7)),
     kind("tracepoint", P::TRACEPOINT, NONE, (4, 7)).target(),
     kind("tp", P::TRACEPOINT, NONE, (4, 7)).target(),
+    kind("tracepoint.s", P::TRACEPOINT, NONE, (7, 2)).target().sleepable(),
+    kind("tp.s", P::TRACEPOINT, NONE, (7, 2)).target().sleepable(),
     kind("raw_tracepoint", P::RAW_TRACEPOINT, NONE, (4, 17)).target(),
     kind("raw_tp", P::RAW_TRACEPOINT, NONE, (4, 17)).target(),
+    kind("raw_tracepoint.s", P::RAW_TRACEPOINT, NONE, (7, 2)).target().sleepable(),
+    kind("raw_tp.s", P::RAW_TRACEPOINT, NONE, (7, 2)).target().sleepable(),
     kind("raw_tracepoint.w", P::RAW_TRACEPOINT_WRITABLE, NONE, (5, 2)).target(),
     kind("raw_tp.w", P::RAW_TRACEPOINT_WRITABLE, NONE, (5, 2)).target(),
     kind("tp_btf", P::TRACING, A::TRACE_RAW_TP, (5, 5)).typedef("btf_trace_"),
+    kind("tp_btf.s", P::TRACING, A::TRACE_RAW_TP, (7, 2)).typedef("btf_trace_").sleepable(),
     kind("fentry", P::TRACING, A::TRACE_FENTRY, (5, 5)).function(""),
     kind("fmod_ret", P::TRACING, A::MODIFY_RETURN, (5, 7)).function(""),
     kind("fexit", P::TRACING, A::TRACE_FEXIT, (5, 5)).function(""),
@@ -136,6 +140,12 @@ const KINDS: &[ProgramKind] = &[
     kind("fexit.s", P::TRACING, A::TRACE_FEXIT, (5, 10)).function("").sleepable(),
     kind("fsession", P::TRACING, A::TRACE_FSESSION, (7, 0)).function(""),
     kind("fsession.s", P::TRACING, A::TRACE_FSESSION, (7, 0)).function("").sleepable(),
+    kind("fentry.multi", P::TRACING, A::TRACE_FENTRY_MULTI, (7, 2)).target(),
+    kind("fentry.multi.s", P::TRACING, A::TRACE_FENTRY_MULTI, (7, 2)).target().sleepable(),
+    kind("fexit.multi", P::TRACING, A::TRACE_FEXIT_MULTI, (7, 2)).target(),
+    kind("fexit.multi.s", P::TRACING, A::TRACE_FEXIT_MULTI, (7, 2)).target().sleepable(),
+    kind("fsession.multi", P::TRACING, A::TRACE_FSESSION_MULTI, (7, 2)).target(),
+    kind("fsession.multi.s", P::TRACING, A::TRACE_FSESSION_MULTI, (7, 2)).target().sleepable(),
     kind("freplace", P::EXT, NONE, (5, 6)).program(),
     kind("lsm", P::LSM, A::LSM_MAC, (5, 7)).function("bpf_lsm_"),
     kind("lsm.s", P::LSM, A::LSM_MAC, (5, 10)).function("bpf_lsm_").sleepable(),
@@ -147,27 +157,27 @@ const KINDS: &[ProgramKind] = &[
     kind("xdp/devmap", P::XDP, A::XDP_DEVMAP, (5, 8)),
     kind("xdp.frags/cpumap", P::XDP, A::XDP_CPUMAP, (5, 18)).frags(),
     kind("xdp/cpumap", P::XDP, A::XDP_CPUMAP, (5, 9)),
-    kind("xdp.frags", P::XDP, A::XDP, (5, 18)).frags().optional(),
-    kind("xdp", P::XDP, A::XDP, (4, 8)).optional(),
+    kind("xdp.frags", P::XDP, A::XDP, (5, 18)).frags(),
+    kind("xdp", P::XDP, A::XDP, (4, 8)),
     kind("perf_event", P::PERF_EVENT, NONE, (4, 9)),
     kind("lwt_in", P::LWT_IN, NONE, (4, 10)),
     kind("lwt_out", P::LWT_OUT, NONE, (4, 10)),
     kind("lwt_xmit", P::LWT_XMIT, NONE, (4, 10)),
     kind("lwt_seg6local", P::LWT_SEG6LOCAL, NONE, (4, 18)),
-    kind("sockops", P::SOCK_OPS, A::CGROUP_SOCK_OPS, (4, 13)).optional(),
-    kind("sk_skb/stream_parser", P::SK_SKB, A::SK_SKB_STREAM_PARSER, (4, 14)).optional(),
-    kind("sk_skb/stream_verdict", P::SK_SKB, A::SK_SKB_STREAM_VERDICT, (4, 14)).optional(),
-    kind("sk_skb/verdict", P::SK_SKB, A::SK_SKB_VERDICT, (5, 13)).optional(),
+    kind("sockops", P::SOCK_OPS, A::CGROUP_SOCK_OPS, (4, 13)),
+    kind("sk_skb/stream_parser", P::SK_SKB, A::SK_SKB_STREAM_PARSER, (4, 14)),
+    kind("sk_skb/stream_verdict", P::SK_SKB, A::SK_SKB_STREAM_VERDICT, (4, 14)),
+    kind("sk_skb/verdict", P::SK_SKB, A::SK_SKB_VERDICT, (5, 13)),
     kind("sk_skb", P::SK_SKB, NONE, (4, 14)),
-    kind("sk_msg", P::SK_MSG, A::SK_MSG_VERDICT, (4, 17)).optional(),
-    kind("lirc_mode2", P::LIRC_MODE2, A::LIRC_MODE2, (4, 18)).optional(),
-    kind("flow_dissector", P::FLOW_DISSECTOR, A::FLOW_DISSECTOR, (4, 20)).optional(),
-    kind("cgroup_skb/ingress", P::CGROUP_SKB, A::CGROUP_INET_INGRESS, (4, 10)).optional(),
-    kind("cgroup_skb/egress", P::CGROUP_SKB, A::CGROUP_INET_EGRESS, (4, 10)).optional(),
+    kind("sk_msg", P::SK_MSG, A::SK_MSG_VERDICT, (4, 17)),
+    kind("lirc_mode2", P::LIRC_MODE2, A::LIRC_MODE2, (4, 18)),
+    kind("flow_dissector", P::FLOW_DISSECTOR, A::FLOW_DISSECTOR, (4, 20)),
+    kind("cgroup_skb/ingress", P::CGROUP_SKB, A::CGROUP_INET_INGRESS, (4, 10)),
+    kind("cgroup_skb/egress", P::CGROUP_SKB, A::CGROUP_INET_EGRESS, (4, 10)),
     kind("cgroup/skb", P::CGROUP_SKB, NONE, (4, 10)),
     kind("cgroup/sock_create", P::CGROUP_SOCK, A::CGROUP_INET_SOCK_CREATE, (4, 10)),
     kind("cgroup/sock_release", P::CGROUP_SOCK, A::CGROUP_INET_SOCK_RELEASE, (5, 9)),
-    kind("cgroup/sock", P::CGROUP_SOCK, A::CGROUP_INET_SOCK_CREATE, (4, 10)).optional(),
+    kind("cgroup/sock", P::CGROUP_SOCK, A::CGROUP_INET_SOCK_CREATE, (4, 10)),
     kind("cgroup/post_bind4", P::CGROUP_SOCK, A::CGROUP_INET4_POST_BIND, (4, 17)),
     kind("cgroup/post_bind6", P::CGROUP_SOCK, A::CGROUP_INET6_POST_BIND, (4, 17)),
     kind("cgroup/bind4", P::CGROUP_SOCK_ADDR, A::CGROUP_INET4_BIND, (4, 17)),
@@ -190,7 +200,7 @@ const KINDS: &[ProgramKind] = &[
     kind("cgroup/sysctl", P::CGROUP_SYSCTL, A::CGROUP_SYSCTL, (5, 2)),
     kind("cgroup/getsockopt", P::CGROUP_SOCKOPT, A::CGROUP_GETSOCKOPT, (5, 3)),
     kind("cgroup/setsockopt", P::CGROUP_SOCKOPT, A::CGROUP_SETSOCKOPT, (5, 3)),
-    kind("cgroup/dev", P::CGROUP_DEVICE, A::CGROUP_DEVICE, (4, 15)).optional(),
+    kind("cgroup/dev", P::CGROUP_DEVICE, A::CGROUP_DEVICE, (4, 15)),
     kind("struct_ops", P::STRUCT_OPS, NONE, (5, 6)).target(),
     kind("struct_ops.s", P::STRUCT_OPS, NONE, (6, 0)).target().sleepable(),
     kind("sk_lookup", P::SK_LOOKUP, A::SK_LOOKUP, (5, 9)),

@@ -13,6 +13,7 @@ mod attach_target;
 pub mod attach_to;
 pub mod btf;
 pub mod bytes;
+mod context_arguments;
 mod core_plan;
 pub mod core_relo;
 mod elf;

@@ -178,10 +178,7 @@ pub(crate) fn find_maps<'a>(spec: &mut ObjectSpec<'a>, data_sections: &[Section<
         return Err(Error::TooComplex { what: "maps", limit: MAX_MAPS as u64 });
     }
     let typed_sections = spec.btf.as_ref().map(TypedSections::new).unwrap_or_default();
-    let declared = match &spec.btf {
-        Some(btf) => declared_maps(spec, btf, typed_sections.find(".maps"))?,
-        None => Vec::new(),
-    };
+    let declared = declared_maps(spec, typed_sections.find(".maps"));
     let legacy = legacy_map::declared(spec);
     let data_maps: Vec<_> =
         data_sections.iter().map(|s| (s.name, data_map(s, typed_sections.find(s.name)))).collect();
@@ -276,14 +273,14 @@ pub(crate) type Declared<'a> = Vec<(&'a str, Result<MapSpec<'a>>)>;
 
 /// Each variable of the `.maps` section. Its place comes from the symbol table, since compilers leave the offsets in
 /// BTF to the linker.
-fn declared_maps<'a>(spec: &ObjectSpec<'a>, btf: &Btf<'a>, types_of: Option<BtfId>) -> Result<Declared<'a>> {
-    let mut types: HashMap<&str, BtfId> = HashMap::new();
-    if let Some(section) = types_of {
-        for variable in btf.type_by_id(section)?.section_vars() {
+fn declared_maps<'a>(spec: &ObjectSpec<'a>, types_of: Option<BtfId>) -> Declared<'a> {
+    let mut types: HashMap<&str, (&Btf<'a>, BtfId)> = HashMap::new();
+    if let (Some(btf), Some(section)) = (&spec.btf, types_of) {
+        for variable in btf.type_by_id(section).iter().flat_map(|section| section.section_vars()) {
             // A broken one is missing only if its map is asked for.
             let Ok(variable) = btf.type_by_id(variable.type_id) else { continue };
             let Ok(name) = variable.name() else { continue };
-            types.insert(name, variable.type_id().unwrap_or(BtfId::VOID));
+            types.insert(name, (btf, variable.type_id().unwrap_or(BtfId::VOID)));
         }
     }
     let sections: Vec<SectionIdx> =
@@ -296,13 +293,16 @@ fn declared_maps<'a>(spec: &ObjectSpec<'a>, btf: &Btf<'a>, types_of: Option<BtfI
             continue;
         }
         let map = match types.get(symbol.name) {
-            Some(&type_id) => declared_map(btf, symbol.name, type_id, 0),
-            None => Err(Error::MapWithoutBtf { map: excerpt(symbol.name) }),
+            Some(&(btf, type_id)) => declared_map(btf, symbol.name, type_id, 0),
+            None => Err(match spec.broken_section(".BTF") {
+                Some(error) => error.clone(),
+                None => Error::MapWithoutBtf { map: excerpt(symbol.name) },
+            }),
         };
         found.push((symbol.name, map.map(|map| MapSpec { place: Some((idx, symbol.value)), ..map })));
     }
     found.sort_by_key(|(_, map)| map.as_ref().ok().and_then(|m| m.place));
-    Ok(found)
+    found
 }
 
 /// Maps of maps nest once.

@@ -10,7 +10,7 @@ use bpf_sys::uapi::insn::Insn;
 use crate::attach_to::TargetProgram;
 use crate::btf::Btf;
 use crate::btf::ext::BtfExt;
-use crate::bytes::Endian;
+use crate::bytes::{Bytes, Endian};
 use crate::elf::{
     Binding, Elf, Relocation, Section, SectionIdx, SectionKind, Symbol, SymbolKind, SymbolSection,
 };
@@ -34,12 +34,15 @@ pub struct ObjectSpec<'a> {
     pub(crate) elf: Elf<'a>,
     /// The `license` section, without its terminating zero. Missing means empty, which is not GPL.
     pub license: &'a str,
-    /// The `version` section: a kernel version, which only kernels before 5.0 check.
+    /// The `version` section: a kernel version, which only kernels before 5.0 check. 0 if there is none of 4 bytes.
     pub kernel_version: u32,
     /// Maps that are declared, then one for each data section, in file order.
     pub maps: Vec<MapSpec<'a>>,
     /// Maps whose declaration makes no sense; an error for a program that refers to one.
     pub broken_maps: Vec<(&'a str, Error)>,
+    /// Sections that programs need (`license`, `.BTF`, `.BTF.ext`) and that make no sense. With a broken `license` or `.BTF.ext`, no
+    /// program can be loaded; without `.BTF`, none that has `.BTF.ext` as well, nor what that section declares.
+    pub broken_sections: Vec<(&'a str, Error)>,
     /// Entry points: global functions in sections other than `.text`.
     pub programs: Vec<ProgramSpec<'a>>,
     pub(crate) functions: Vec<Function<'a>>,
@@ -118,11 +121,12 @@ impl<'a> ObjectSpec<'a> {
     ///
     /// # Errors
     ///
-    /// The file is not a BPF ELF object, or its headers, symbol table, BTF or function symbols are broken. What only
-    /// one program or map suffers from is reported when that is planned.
+    /// The file is not a BPF ELF object, its headers or symbol table are broken, or it has too many maps or broken functions.
+    /// What programs or maps suffer from is reported when they are planned.
     pub fn parse(bytes: &'a [u8]) -> Result<Self> {
         let elf = Elf::parse(bytes)?;
         let mut license = "";
+        let mut broken_sections = Vec::new();
         let mut kernel_version = 0;
         let mut code = Vec::new();
         let mut btf_bytes = None;
@@ -132,8 +136,13 @@ impl<'a> ObjectSpec<'a> {
             // A section whose header is broken matters only to what refers to it.
             let Ok(section) = section else { continue };
             match section.name {
-                "license" => license = parse_license(section)?,
-                "version" => kernel_version = parse_version(section, elf.endian())?,
+                "license" => match parse_license(section) {
+                    Ok(text) => license = text,
+                    Err(e) => broken_sections.push(("license", e)),
+                },
+                "version" => {
+                    kernel_version = Bytes::new(section.data, elf.endian()).u32(0).unwrap_or_default();
+                }
                 ".BTF" => btf_bytes = Some(section.data),
                 ".BTF.ext" => ext_bytes = Some(section.data),
                 _ if section.executable && section.kind == SectionKind::Data => {
@@ -163,11 +172,16 @@ impl<'a> ObjectSpec<'a> {
         }
         let (functions, broken_functions) = find_functions(&elf, &code)?;
         let programs = find_programs(&functions, &code);
-        let btf = btf_bytes.map(|b| Btf::parse(b).map(|b| b.with_pointer_size(8))).transpose()?;
+        let btf = btf_bytes.map(|b| Btf::parse(b).map(|b| b.with_pointer_size(8)));
         let ext = match (&btf, ext_bytes) {
-            (Some(_), Some(bytes)) => Some(BtfExt::parse(bytes)?),
+            (Some(Ok(_)), Some(bytes)) => Some(BtfExt::parse(bytes)),
+            // Which programs it says something of is told in there.
+            (Some(Err(e)), Some(_)) => Some(Err(e.clone())),
             _ => None,
         };
+        let mut note = |name, e| broken_sections.push((name, e));
+        let btf = btf.and_then(|btf| btf.map_err(|e| note(".BTF", e)).ok());
+        let ext = ext.and_then(|ext| ext.map_err(|e| note(".BTF.ext", e)).ok());
         let exception_callbacks = btf.as_ref().map_or_else(ExceptionCallbacks::default, |btf| {
             ExceptionCallbacks::collect(btf, &functions, |f| in_text(&code, f))
         });
@@ -177,6 +191,7 @@ impl<'a> ObjectSpec<'a> {
             kernel_version,
             maps: Vec::new(),
             broken_maps: Vec::new(),
+            broken_sections,
             programs,
             functions,
             broken_functions,
@@ -262,6 +277,16 @@ impl<'a> ObjectSpec<'a> {
         Ok((index, symbol.value as usize, (end - symbol.value) as usize))
     }
 
+    /// Why a section that programs need cannot be read, if so.
+    pub(crate) fn broken_section(&self, name: &str) -> Option<&Error> {
+        self.broken_sections.iter().find(|(broken, _)| *broken == name).map(|(_, error)| error)
+    }
+
+    /// Why a declared map makes no sense, if so.
+    pub(crate) fn broken_map(&self, name: &str) -> Option<&Error> {
+        self.broken_maps.iter().find(|(broken, _)| *broken == name).map(|(_, error)| error)
+    }
+
     pub(crate) fn code_section(&self, idx: SectionIdx) -> Option<&CodeSection<'a>> {
         // In the order of the section table.
         let found = self.code.binary_search_by_key(&idx, |c| c.idx).ok()?;
@@ -285,13 +310,6 @@ fn parse_license(section: Section<'_>) -> Result<&str> {
     let text = section.data.split(|&b| b == 0).next().unwrap_or_default();
     core::str::from_utf8(text)
         .map_err(|_| Error::Section { section: section.idx, reason: "the license is not UTF-8".into() })
-}
-
-fn parse_version(section: Section<'_>, endian: Endian) -> Result<u32> {
-    crate::bytes::Bytes::new(section.data, endian).u32(0).ok_or_else(|| Error::Section {
-        section: section.idx,
-        reason: "the version is shorter than 4 bytes".into(),
-    })
 }
 
 type Broken<'a> = Vec<(&'a str, Error)>;

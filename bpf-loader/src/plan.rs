@@ -11,6 +11,7 @@ use crate::attach_to::{AttachPoint, AttachTo};
 use crate::btf::index::{Root, root};
 use crate::btf::{Btf, BtfId, Kind, datasec, sanitize};
 use crate::bytes::Endian;
+use crate::context_arguments;
 use crate::core_plan::CoreRelocations;
 use crate::elf::{Binding, SymbolKind, SymbolSection};
 use crate::error::{Error, Result, excerpt};
@@ -32,8 +33,10 @@ pub struct LoadPlan<'a> {
     pub license: &'a str,
     /// `kern_version` of the programs.
     pub kernel_version: u32,
-    /// The object's BTF, changed into what the target takes; `None` if it has none.
+    /// The object's BTF, changed into what the target takes; `None` if it has none, or none that makes sense.
     pub btf: Option<Vec<u8>>,
+    /// Why there is none though the object has some. What needs none is loaded without.
+    pub btf_error: Option<Error>,
     /// Maps, with their index in the object.
     pub maps: Vec<(MapIdx, MapSpec<'a>)>,
     /// Those of the maps that are maps of operations, as the kernel has them.
@@ -100,7 +103,7 @@ impl<'a> ObjectSpec<'a> {
     ///
     /// # Errors
     ///
-    /// The object's own BTF is broken. What concerns one program stands in its [`ProgramPlan`].
+    /// None as yet. What concerns one program stands in its [`ProgramPlan`].
     pub fn plan(&self, target: &dyn Target) -> Result<LoadPlan<'a>> {
         let operations = self.struct_ops_programs();
         self.plan_programs(target, |p| {
@@ -159,7 +162,11 @@ impl<'a> ObjectSpec<'a> {
                 self.program_code(program, linked, &answers, attach)
             }),
         });
-        let programs: Vec<ProgramPlan<'a>> = plans.collect();
+        let mut programs: Vec<ProgramPlan<'a>> = plans.collect();
+        let copies = self
+            .btf
+            .as_ref()
+            .map(|btf| context_arguments::replace(btf, &mut programs, || target.knows_context_tag()));
         let used = self.used_maps(&programs);
         let maps = self.maps.iter().enumerate().filter(|(i, _)| used.get(*i).copied().unwrap_or(false));
         let mut maps: Vec<_> = maps
@@ -173,10 +180,22 @@ impl<'a> ObjectSpec<'a> {
             })
             .collect();
         self.fill_variables(&mut maps);
+        let broken_btf = self.broken_section(".BTF").map(|e| Err(e.clone()));
+        let btf = self.btf.as_ref().map(|btf| match copies.transpose()?.flatten() {
+            Some(with_copies) => self.kernel_btf(&Btf::parse(with_copies)?, target),
+            None => self.kernel_btf(btf, target),
+        });
+        let btf = btf.or(broken_btf);
+        let (btf, btf_error) = match btf {
+            None => (None, None),
+            Some(Ok(btf)) => (Some(btf), None),
+            Some(Err(e)) => (None, Some(e)),
+        };
         Ok(LoadPlan {
             license: self.license,
             kernel_version: self.kernel_version,
-            btf: self.btf.as_ref().map(|btf| self.kernel_btf(btf, target)).transpose()?,
+            btf,
+            btf_error,
             maps,
             struct_ops,
             host_endian: self.endian() == Endian::HOST,
@@ -219,6 +238,9 @@ impl<'a> ObjectSpec<'a> {
         attach: Result<AttachPoint>,
     ) -> Result<ProgramCode> {
         let kind = program.kind.kind.ok_or_else(|| Error::UnknownKind { section: program.section.into() })?;
+        if let Some(error) = ["license", ".BTF.ext"].iter().find_map(|name| self.broken_section(name)) {
+            return Err(error.clone());
+        }
         let Linked { mut insns, mut operands, parts } = linked;
         let name = |symbol| subprog::extern_name(self, symbol).map(excerpt);
         let Applied { modules, poisoned: calls } = answers.externs.apply(&mut insns, &mut operands, name)?;
@@ -279,6 +301,11 @@ impl<'a> ObjectSpec<'a> {
             (Some(hook), _) => hook.resolve(names, program.section)?,
             (None, Some((function, target))) => {
                 (target.function(function)?, AttachTo::Program(target.clone()))
+            }
+            // The functions are named when it is attached, but whose they are when it is loaded.
+            (None, None) if kind.is_tracing_multi() => {
+                let module = program.kind.target.and_then(|target| target.split_once(':'));
+                (BtfId::VOID, module.map_or(AttachTo::Kernel, |(module, _)| AttachTo::Module(module.into())))
             }
             (None, None) => (BtfId::VOID, AttachTo::Kernel),
         };

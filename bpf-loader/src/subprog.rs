@@ -191,7 +191,9 @@ impl<'a> Linker<'_, 'a> {
             let [low, high] = [insn.with_src(insn::PSEUDO_FUNC), Insn::default()];
             return self.set_load(at, low, high);
         }
-        let operand = self.spec.map_operand(section, offset).map_err(|e| place.wrap(r, e))?;
+        let broken = || self.spec.broken_map(symbol.name).cloned();
+        let operand = self.spec.map_operand(section, offset);
+        let operand = operand.map_err(|e| broken().unwrap_or_else(|| place.wrap(r, e)))?;
         self.out.operands.push((at, operand));
         Ok(())
     }

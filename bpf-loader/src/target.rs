@@ -106,6 +106,12 @@ pub trait Target {
     fn has_uprobe_multi(&self) -> bool {
         false
     }
+
+    /// Whether the verifier knows the tag `arg:ctx` of functions' parameters (Linux 6.8). If not, functions with such
+    /// parameters are given the types that older ones know contexts by. Only asked if there are any.
+    fn knows_context_tag(&self) -> bool {
+        false
+    }
 }
 
 /// Where the running kernel has its BTF (Linux 5.4) and its modules' (5.11).
@@ -121,6 +127,7 @@ pub struct RunningTarget {
     kconfig: OnceCell<Option<Vec<u8>>>,
     bpf_cookie: OnceCell<bool>,
     uprobe_multi: OnceCell<bool>,
+    context_tag: OnceCell<bool>,
     external: Option<ExternalBtf>,
 }
 
@@ -255,6 +262,10 @@ impl Target for RunningTarget {
 
     fn has_uprobe_multi(&self) -> bool {
         *self.uprobe_multi.get_or_init(features::uprobe_multi)
+    }
+
+    fn knows_context_tag(&self) -> bool {
+        *self.context_tag.get_or_init(features::context_tag)
     }
 }
 

@@ -62,7 +62,8 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// [`Error::NoAutoAttach`]: the name does not say it. [`Error::AttachTarget`]: it says it wrongly. Whatever attaching meets.
+    /// [`Error::NoAutoAttach`]: the name does not say it. [`Error::AttachTarget`]: it says it wrongly.
+    /// [`Error::AttachKind`]: `fentry.multi` and its relatives. Whatever attaching meets.
     pub fn attach(&self) -> Result<Link> {
         let target = || section::target(self);
         let ret = self.kind.section.starts_with("kret") || self.kind.section.starts_with("uret");
@@ -88,17 +89,17 @@ impl Program {
                 let options = UprobeMultiOptions { ret, ..UprobeMultiOptions::default() };
                 self.attach_uprobe_multi(Path::new(path), BinaryFunctions::Pattern(pattern), &options)
             }
-            "tracepoint" | "tp" => {
+            "tracepoint" | "tp" | "tracepoint.s" | "tp.s" => {
                 let (category, name) = section::tracepoint(target()?)?;
                 self.attach_tracepoint(category, name, 0)
             }
-            "raw_tracepoint" | "raw_tp" | "raw_tracepoint.w" | "raw_tp.w" => {
-                self.attach_raw_tracepoint(target()?)
-            }
-            "tp_btf" | "fentry" | "fentry.s" | "fexit" | "fexit.s" | "fmod_ret" | "fmod_ret.s" | "lsm"
-            | "lsm.s" | "fsession" | "fsession.s" => self.attach_tracing(),
+            "raw_tracepoint" | "raw_tp" | "raw_tracepoint.s" | "raw_tp.s" | "raw_tracepoint.w"
+            | "raw_tp.w" => self.attach_raw_tracepoint(target()?),
+            "tp_btf" | "tp_btf.s" | "fentry" | "fentry.s" | "fexit" | "fexit.s" | "fmod_ret"
+            | "fmod_ret.s" | "fsession" | "fsession.s" | "lsm" | "lsm.s" => self.attach_tracing(),
             "iter" | "iter.s" => self.attach_iter(None),
             "freplace" => self.attach_freplace(),
+            kind if self.kind.is_tracing_multi() => Err(Error::AttachKind { kind }),
             _ => Err(Error::NoAutoAttach { section: self.section.clone() }),
         }
     }

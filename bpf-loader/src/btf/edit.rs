@@ -9,7 +9,7 @@ use crate::bytes::{Bytes, Endian};
 const MAX_STRINGS: usize = 16 << 20;
 
 /// Sections of a file, copied. Types keep their ids and sizes; types and strings may be added at the end.
-pub(super) struct Edit {
+pub(crate) struct Edit {
     endian: Endian,
     types: Vec<u8>,
     layout: Vec<u8>,

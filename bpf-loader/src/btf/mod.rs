@@ -4,7 +4,7 @@
 //! bits and 24-bit member counts; older files mean the same by both masks.
 
 pub mod datasec;
-mod edit;
+pub(crate) mod edit;
 pub mod encode;
 pub mod ext;
 mod header;

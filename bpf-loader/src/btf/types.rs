@@ -342,7 +342,7 @@ impl<'b> Type<'b> {
         self.btf.string_tail(self.name)
     }
 
-    pub(super) fn name_is(&self, name: &[u8]) -> bool {
+    pub(crate) fn name_is(&self, name: &[u8]) -> bool {
         self.name_tail().strip_prefix(name).is_some_and(|rest| rest.first() == Some(&0))
     }
 

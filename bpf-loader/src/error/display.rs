@@ -161,6 +161,7 @@ impl fmt::Display for Error {
             Self::Token { bpffs, error } => {
                 write!(f, "{bpffs} gives no BPF token, which needs Linux 6.9 and rights delegated to this user namespace ({error})")
             }
+            Self::AttachKind { kind } => write!(f, "programs of kind {kind} are loaded, but cannot be attached"),
             Self::NoAutoAttach { section } => {
                 write!(f, "section {section} does not say all about what to attach the program to")
             }

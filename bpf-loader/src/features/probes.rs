@@ -6,12 +6,13 @@ use std::os::fd::AsFd;
 
 use bpf_sys::link::{self, LinkCreate, LinkOptions};
 use bpf_sys::map::MapCreate;
-use bpf_sys::prog::ProgLoad;
+use bpf_sys::prog::{ExtRecords, ProgLoad};
 use bpf_sys::uapi::flags::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_F_SLEEPABLE};
 use bpf_sys::uapi::insn;
 use bpf_sys::{AttachType, BtfFd, Errno, Insn, Log, MapType, ProgType, Result};
 
 use crate::btf::encode::{Builder, Field, SIGNED};
+use crate::btf::{BtfId, Linkage};
 use crate::bytes::Endian;
 use crate::kernel::{Kernel, RunningKernel};
 
@@ -234,6 +235,38 @@ pub(crate) fn bpf_cookie() -> bool {
     const GET_ATTACH_COOKIE: u32 = 174;
     let kernel = RunningKernel::default();
     Probes::new(&kernel).has(Feature::Helper(ProgType::KPROBE, GET_ATTACH_COOKIE)).unwrap_or(false)
+}
+
+/// Whether the running kernel's verifier knows a parameter for the context by the tag `arg:ctx` (Linux 6.8).
+pub(crate) fn context_tag() -> bool {
+    takes_tagged_context(&RunningKernel::default())
+}
+
+/// Loads a program whose function passes a tagged `void *` to a helper that takes the context alone.
+fn takes_tagged_context(kernel: &dyn Kernel) -> bool {
+    /// `BPF_FUNC_get_func_ip`.
+    const GET_FUNC_IP: i32 = 173;
+    let mut b = Builder::new(Endian::HOST);
+    let int = b.int("int", 4, SIGNED);
+    let pointer = b.ptr(BtfId::VOID);
+    let prototype = b.prototype(int, &[("context", pointer)]);
+    let main = b.function("main", prototype, Linkage::Global);
+    let function = b.function("function", prototype, Linkage::Global);
+    b.decl_tag("arg:ctx", function, 0);
+    let Ok(btf) = kernel.load_btf(&b.build(), None) else { return false };
+    let exit = Insn::new(insn::EXIT, 0, 0, 0, 0);
+    let call = |imm| Insn::new(insn::CALL, 0, 0, 0, imm);
+    let insns = [call(1).with_src(insn::PSEUDO_CALL), exit, call(GET_FUNC_IP), exit];
+    let func_info: Vec<u8> = [0, main.0, 2, function.0].iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let program = ProgLoad {
+        prog_type: ProgType::KPROBE,
+        insns: &insns,
+        license: c"GPL",
+        btf: Some(btf.as_fd()),
+        func_info: ExtRecords { bytes: &func_info, record_size: 8 },
+        ..ProgLoad::default()
+    };
+    kernel.load_program(&program, None).is_ok()
 }
 
 /// Whether the running kernel has links of many uprobes, and takes the process that they are told for one. Kernels before

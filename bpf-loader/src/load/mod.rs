@@ -31,7 +31,7 @@ pub struct Loaded {
     pub programs: Vec<(String, Result<Program>)>,
     /// What the maps of operations among `maps` are to hold.
     pub struct_ops: Vec<Operations>,
-    /// Why the kernel refuses the object's BTF, if it does. What needs none is loaded without: maps have no types then,
+    /// What is wrong with the object's BTF, or why the kernel refuses it. What needs none is loaded without: maps have no types then,
     /// and programs no line numbers.
     pub btf_error: Option<Error>,
 }
@@ -139,7 +139,7 @@ impl LoadPlan<'_> {
         }
         let license = CString::new(self.license).map_err(|_| Error::Internal("license with a zero byte"))?;
         let (btf, btf_error) = match self.btf.as_deref().map(|data| load_btf(kernel, data)) {
-            None => (None, None),
+            None => (None, self.btf_error.clone()),
             Some(Ok(fd)) => (Some(fd), None),
             Some(Err(error)) => (None, Some(error)),
         };

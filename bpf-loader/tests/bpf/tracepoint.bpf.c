@@ -40,6 +40,30 @@ int on_tracepoint_btf(__u64 *ctx)
 	return 0;
 }
 
+/* Those of system calls may sleep. */
+SEC("tp.s/syscalls/sys_enter_getppid")
+int on_sleepable_tracepoint(void *ctx)
+{
+	count();
+	return 0;
+}
+
+SEC("raw_tp.s/sys_enter")
+int on_sleepable_raw_tracepoint(__u64 *ctx)
+{
+	if (ctx[1] == number)
+		count();
+	return 0;
+}
+
+SEC("tp_btf.s/sys_enter")
+int on_sleepable_tracepoint_btf(__u64 *ctx)
+{
+	if (ctx[1] == number)
+		count();
+	return 0;
+}
+
 /* Writes what the test run of a program returns: 42 is ENOMSG. */
 SEC("raw_tp.w/bpf_test_finish")
 int on_writable_tracepoint(__u64 *ctx)

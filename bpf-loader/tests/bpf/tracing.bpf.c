@@ -23,6 +23,14 @@ int on_fentry_sleepable(void *ctx)
 	return 0;
 }
 
+/* Every function of that name, or none: which is said when attaching. */
+SEC("fentry.multi/__x64_sys_dup")
+int on_many_functions(void *ctx)
+{
+	count();
+	return 0;
+}
+
 SEC("fentry/__x64_sys_dup")
 int on_fentry_cookie(void *ctx)
 {

@@ -2,6 +2,7 @@
 
 mod cgroups;
 mod compilers;
+mod context_arguments;
 mod devices;
 mod externs;
 mod features;

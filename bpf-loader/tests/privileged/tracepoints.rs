@@ -6,7 +6,7 @@ use bpf_sys::uapi::insn;
 use bpf_sys::{Errno, Insn, ProgType};
 
 use crate::record::fired;
-use crate::subject::{attached, call_getppid, fires, load, load_with};
+use crate::subject::{attached, call_getppid, fires, load, load_with, try_load};
 use crate::{kernel_has, permitted, skip};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/tracepoint.bpf.o");
@@ -85,6 +85,21 @@ fn a_typed_tracepoint_fires() {
     let Some(subject) = load_with(OBJECT, "on_tracepoint_btf", &[("number", GETPPID)]) else { return };
     let Some(link) = permitted(subject.program().attach()) else { return };
     fires(&subject, link, call_getppid);
+}
+
+#[test]
+fn sleepable_tracepoints_fire() {
+    for name in ["on_sleepable_tracepoint", "on_sleepable_raw_tracepoint", "on_sleepable_tracepoint_btf"] {
+        let subject = try_load(OBJECT, name, &[("number", GETPPID)]);
+        if !kernel_has((7, 2)) {
+            let Err(Error::InProgram { error, .. }) = subject else { panic!("{name} is loaded") };
+            assert!(matches!(*error, Error::ProgramLoad { min_kernel: (7, 2), .. }), "{name}: {error}");
+            continue;
+        }
+        let Some(subject) = permitted(subject) else { return };
+        let Some(link) = permitted(subject.program().attach()) else { return };
+        fires(&subject, link, call_getppid);
+    }
 }
 
 #[test]

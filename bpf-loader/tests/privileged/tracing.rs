@@ -70,6 +70,16 @@ fn programs_that_may_sleep_fire_in_test_runs() {
 }
 
 #[test]
+fn a_program_for_many_functions_loads() {
+    if !traces_functions() || !kernel_has((7, 2)) {
+        return;
+    }
+    let Some(subject) = load(OBJECT, "on_many_functions") else { return };
+    let error = subject.program().attach().unwrap_err();
+    assert_eq!(error, Error::AttachKind { kind: "fentry.multi" });
+}
+
+#[test]
 fn a_program_at_a_function_has_a_cookie() {
     if !traces_functions() {
         return;

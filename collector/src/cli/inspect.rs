@@ -138,7 +138,7 @@ fn describe(spec: &ObjectSpec<'_>, report: ObjectReport) -> ObjectReport {
         }
         Err(e) => error = Some(e.to_string()),
     }
-    let broken = spec.broken_maps.iter().chain(&spec.broken_functions);
+    let broken = spec.broken_sections.iter().chain(&spec.broken_maps).chain(&spec.broken_functions);
     let broken: Vec<Broken> =
         broken.map(|(name, e)| Broken { name: (*name).into(), error: e.to_string() }).collect();
     ObjectReport {
