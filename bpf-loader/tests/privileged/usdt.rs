@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use bpf_loader::Error;
 use bpf_loader::attach::usdt::{Usdt, UsdtOptions};
+use bpf_sys::Errno;
 
 use crate::subject::{fires, load, load_since};
 use crate::{kernel_has, permitted, skip};
@@ -50,6 +51,24 @@ fn a_probe_fires_with_its_arguments() {
     assert_eq!(subject.number("third"), 71);
     assert_eq!(subject.number("fourth") as i64, -300);
     assert_eq!(subject.number("missing") as i32, -2, "there is no fifth");
+}
+
+#[test]
+fn two_accounts_of_one_object_do_not_overwrite_each_other() {
+    let Some(subject) = load(OBJECT, "on_usdt") else { return };
+    let attach = |cookie| {
+        let options = UsdtOptions { pid: Some(std::process::id()), cookie };
+        let usdt = Usdt::new(&subject.object).unwrap();
+        usdt.attach(subject.program(), this(), "ebpf_otlp_test", "counted", &options)
+    };
+    let Some(link) = permitted(attach(1)) else { return };
+    let second = attach(2);
+    // Before, programs know where they are by the address alone, of which there is one.
+    let refused = second.as_ref().is_err_and(|e| e.errno() == Some(Errno::EEXIST));
+    assert!(second.is_ok() || refused && !kernel_has((5, 15)), "{second:?}");
+    drop(second);
+    fires(&subject, link, call);
+    assert_eq!(subject.number("cookie"), 1);
 }
 
 #[test]

@@ -8,9 +8,9 @@ pub mod note;
 pub mod regs;
 mod spec;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bpf_sys::uapi::flags::{BPF_ANY, BPF_NOEXIST};
 use bpf_sys::{Errno, MapFd, map};
@@ -38,12 +38,15 @@ pub struct UsdtOptions {
     pub cookie: u64,
 }
 
-/// Attaches the programs of an object to USDT probes, and keeps account of what its maps say about them. One object needs
-/// one of it for all its programs.
+/// Attaches the programs of an object to USDT probes, and keeps account of what its maps say about them. All that are made
+/// in one process for the same maps share the account.
 #[derive(Debug)]
 pub struct Usdt {
     shared: Arc<Shared>,
 }
+
+/// The accounts of this process by the id of the map of specs: two of one map would give out the same keys.
+static ACCOUNTS: Mutex<BTreeMap<u32, Weak<Shared>>> = Mutex::new(BTreeMap::new());
 
 #[derive(Debug)]
 struct Shared {
@@ -77,7 +80,17 @@ impl Usdt {
             member: "value".into(),
             reason: format!("{} bytes are no `struct __bpf_usdt_spec` that is known", specs.value_size()),
         })?;
-        Ok(Self { shared: Arc::new(Shared { specs, ips, layout, ids: Mutex::default() }) })
+        let id = map::info(&specs)?.id;
+        let mut accounts = ACCOUNTS.lock().unwrap_or_else(PoisonError::into_inner);
+        // An account holds its map, whose id is no other's as long.
+        accounts.retain(|_, account| account.strong_count() > 0);
+        let known = accounts.get(&id).and_then(Weak::upgrade);
+        let shared = known.unwrap_or_else(|| {
+            let new = Arc::new(Shared { specs, ips, layout, ids: Mutex::default() });
+            accounts.insert(id, Arc::downgrade(&new));
+            new
+        });
+        Ok(Self { shared })
     }
 
     /// Attaches a program whose section's name says to which probe: `usdt/PATH:PROVIDER:NAME`.
