@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 
+use bpf_loader::Error;
 use bpf_loader::test_run::TestRun;
 
 use crate::record::{cannot, fired};
