@@ -14,7 +14,7 @@ use bpf_sys::netlink::RouteSocket;
 use bpf_sys::{AttachType, Errno, LinkDetail};
 
 use crate::namespace::{LOOPBACK, address, datagrams, in_namespace, pair, settle, without_ipv6};
-use crate::record::{cannot, fired};
+use crate::record::{cannot, fired, refused_sections};
 use crate::{kernel_has, load_possible, read_global};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/packets.bpf.o");
@@ -231,6 +231,7 @@ fn tcx_keeps_an_order() {
             let e = object.program("tc_ok").unwrap();
             let e = e.attach_tcx(LOOPBACK, Direction::Ingress, Place::default()).unwrap_err();
             assert!(matches!(e, Error::Unsupported { feature: "tcx", min_kernel: (6, 6), .. }), "{e}");
+            refused_sections(&["tcx/ingress", "tcx/egress"], &e);
             return;
         }
         let [first, second, third] = ["first", "second", "third"].map(|name| object.program(name).unwrap());
@@ -275,6 +276,7 @@ fn netkit_runs_for_what_its_ends_send() {
             let e = object.program("tc_ok").unwrap();
             let e = e.attach_netkit(LOOPBACK, NetkitEnd::Primary, attach::Place::default()).unwrap_err();
             assert!(matches!(e, Error::Unsupported { feature: "netkit", min_kernel: (6, 7), .. }), "{e}");
+            refused_sections(&["netkit/primary", "netkit/peer"], &e);
             return;
         }
         without_ipv6();

@@ -20,14 +20,8 @@ fn row(section: &str) -> &str {
 /// Says that a program of this kind was attached and ran as often as the test expects.
 #[track_caller]
 pub fn fired(program: &Program) {
-    fired_section(&program.section);
-}
-
-/// As [`fired`], where there is no program at hand.
-#[track_caller]
-pub fn fired_section(section: &str) {
     let file = Location::caller().file().rsplit('/').next().unwrap_or_default();
-    println!("FIRED {} {file}", row(section));
+    println!("FIRED {} {file}", row(&program.section));
 }
 
 /// Says how this kernel, which is too old for the kind, refuses it; the error must state the version.
@@ -37,6 +31,13 @@ pub fn refused(kind: &ProgramKind, error: &Error) {
     assert!(!kernel_has(kind.min_kernel), "{text}");
     assert!(text.contains(&format!("Linux {major}.{minor}")), "{}: {text}", kind.section);
     println!("REFUSED {} {}", kind.section, text.lines().next().unwrap_or_default());
+}
+
+/// As [`refused`], of several kinds by their names.
+pub fn refused_sections(sections: &[&str], error: &Error) {
+    for section in sections {
+        refused(SectionName::parse(section).kind.unwrap(), error);
+    }
 }
 
 /// Says why no program of these kinds can run here, although the kernel's version has them.
