@@ -8,6 +8,7 @@
 //! [`target::Target`] that it is given, and gives the same result on any host.
 #![forbid(unsafe_code)]
 
+mod arena_data;
 pub mod attach;
 mod attach_target;
 pub mod attach_to;

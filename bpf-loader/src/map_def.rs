@@ -58,6 +58,8 @@ pub struct MapSpec<'a> {
     pub(crate) place: Option<(SectionIdx, u64)>,
     /// Offset of the `values` member, for initialisers.
     pub(crate) values_offset: Option<u64>,
+    /// Of an arena, where its variables begin in it, in bytes.
+    pub(crate) data_offset: u32,
     /// Why its initial contents make no sense; then it cannot be created.
     pub(crate) broken: Option<Error>,
 }
@@ -137,6 +139,7 @@ impl MapSpec<'_> {
             variables: Vec::new(),
             place: None,
             values_offset: None,
+            data_offset: 0,
             broken: None,
         }
     }

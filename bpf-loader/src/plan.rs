@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use bpf_sys::uapi::insn;
 use bpf_sys::{AttachType, Insn, MapType};
 
+use crate::arena_data;
 use crate::attach_target::Hook;
 use crate::attach_to::{AttachPoint, AttachTo};
 use crate::btf::index::{Root, root};
@@ -179,6 +180,7 @@ impl<'a> ObjectSpec<'a> {
                 (idx, struct_ops.fit_map(idx, map))
             })
             .collect();
+        arena_data::place(&mut maps, &mut programs, target);
         self.fill_variables(&mut maps);
         let broken_btf = self.broken_section(".BTF").map(|e| Err(e.clone()));
         let btf = self.btf.as_ref().map(|btf| match copies.transpose()?.flatten() {

@@ -112,6 +112,12 @@ pub trait Target {
     fn knows_context_tag(&self) -> bool {
         false
     }
+
+    /// Whether programs may refer to places in a map's value beyond 512 MiB. Variables of an arena are then at its end, as
+    /// libbpf has them, so that what programs allocate begins at its start. Only asked if there are any.
+    fn takes_far_places(&self) -> bool {
+        false
+    }
 }
 
 /// Where the running kernel has its BTF (Linux 5.4) and its modules' (5.11).
@@ -128,6 +134,7 @@ pub struct RunningTarget {
     bpf_cookie: OnceCell<bool>,
     uprobe_multi: OnceCell<bool>,
     context_tag: OnceCell<bool>,
+    far_places: OnceCell<bool>,
     external: Option<ExternalBtf>,
 }
 
@@ -266,6 +273,10 @@ impl Target for RunningTarget {
 
     fn knows_context_tag(&self) -> bool {
         *self.context_tag.get_or_init(features::context_tag)
+    }
+
+    fn takes_far_places(&self) -> bool {
+        *self.far_places.get_or_init(features::far_places)
     }
 }
 

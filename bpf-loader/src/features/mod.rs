@@ -2,7 +2,7 @@
 
 pub mod probes;
 
-pub(crate) use probes::{bpf_cookie, context_tag, uprobe_multi};
+pub(crate) use probes::{bpf_cookie, context_tag, far_places, uprobe_multi};
 
 use crate::btf::encode::Builder;
 use crate::btf::sanitize::BtfFeatures;

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use bpf_sys::link::{self, LinkCreate, LinkOptions};
 use bpf_sys::map::MapCreate;
@@ -267,6 +267,35 @@ fn takes_tagged_context(kernel: &dyn Kernel) -> bool {
         ..ProgLoad::default()
     };
     kernel.load_program(&program, None).is_ok()
+}
+
+/// Whether the running kernel takes places in a map's value beyond 512 MiB.
+pub(crate) fn far_places() -> bool {
+    takes_far_places(&RunningKernel::default())
+}
+
+/// Loads a program with a place far outside a small map: what the kernel says tells which of the two it minds.
+fn takes_far_places(kernel: &dyn Kernel) -> bool {
+    let map = MapCreate {
+        map_type: MapType::ARRAY,
+        key_size: 4,
+        value_size: 4,
+        max_entries: 1,
+        ..MapCreate::default()
+    };
+    let Ok(map) = kernel.create_map(&map) else { return false };
+    let low = Insn::new(insn::LD_IMM64, 1, insn::PSEUDO_MAP_VALUE, 0, map.as_fd().as_raw_fd());
+    let insns = [low, Insn::new(0, 0, 0, 0, 1 << 30), Insn::new(insn::EXIT, 0, 0, 0, 0)];
+    let program = ProgLoad {
+        prog_type: ProgType::SOCKET_FILTER,
+        insns: &insns,
+        license: c"GPL",
+        ..ProgLoad::default()
+    };
+    let mut buffer = vec![0; 4096];
+    let mut log = Log::new(1, &mut buffer);
+    let refused = kernel.load_program(&program, Some(&mut log)).is_err();
+    refused && String::from_utf8_lossy(log.text()).contains("invalid access to map value pointer")
 }
 
 /// Whether the running kernel has links of many uprobes, and takes the process that they are told for one. Kernels before

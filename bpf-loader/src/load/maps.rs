@@ -169,7 +169,7 @@ impl<K: Kernel> Loader<'_, '_, K> {
 /// Writes the initial values of the variables that live in an arena.
 fn fill_arena(spec: &MapSpec<'_>, memory: &SharedMapping) -> Result<()> {
     let Contents::Data(data) = &spec.contents else { return Ok(()) };
-    memory.copy_in(0, data).ok_or_else(|| Error::MapMember {
+    memory.copy_in(spec.data_offset as usize, data).ok_or_else(|| Error::MapMember {
         map: spec.name.to_string(),
         member: "max_entries".into(),
         reason: "the arena is smaller than the variables that live in it".into(),

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
+use bpf_sys::MapType;
 use bpf_sys::shared::SharedMapping;
 
 use super::{Map, Pod};
@@ -40,14 +42,14 @@ impl<'a> ObjectSpec<'a> {
         for (_, symbol) in self.elf.symbols().filter_map(|s| s.ok()) {
             let SymbolSection::Section(section) = symbol.section else { continue };
             let Some(map) = by_section.get_mut(&section) else { continue };
-            let end = symbol.value.checked_add(symbol.size).filter(|&end| end <= u64::from(map.value_size));
+            let end = symbol.value.checked_add(symbol.size).filter(|&end| end <= map.data_size());
             if symbol.kind == SymbolKind::Object
                 && symbol.binding != Binding::Local
                 && symbol.name.len() <= MAX_NAME
                 && end.is_some()
             {
                 // Both fit, as their sum does.
-                let (offset, size) = (symbol.value as u32, symbol.size as u32);
+                let (offset, size) = (map.data_offset + symbol.value as u32, symbol.size as u32);
                 map.variables.push(Variable { name: symbol.name, offset, size });
             }
         }
@@ -60,7 +62,7 @@ impl<'a> ObjectSpec<'a> {
 /// part.
 #[derive(Debug)]
 pub struct Global<V> {
-    section: SharedMapping,
+    section: Arc<SharedMapping>,
     offset: usize,
     name: String,
     types: PhantomData<fn() -> V>,
@@ -73,8 +75,14 @@ impl<V: Pod> Global<V> {
             return Err(Error::VariableSize { name: variable.name.clone(), size, given: size_of::<V>() });
         }
         // A frozen section cannot be mapped writable.
-        let section =
-            SharedMapping::array(&map.fd, true).or_else(|_| SharedMapping::array(&map.fd, false))?;
+        let section = match &map.arena {
+            Some(arena) => Arc::clone(arena),
+            None if map.map_type() == MapType::ARENA => Arc::new(SharedMapping::arena(&map.fd)?),
+            None => {
+                let mapped = SharedMapping::array(&map.fd, true);
+                Arc::new(mapped.or_else(|_| SharedMapping::array(&map.fd, false))?)
+            }
+        };
         let (offset, name) = (variable.offset as usize, variable.name.clone());
         Ok(Self { section, offset, name, types: PhantomData })
     }
@@ -99,7 +107,7 @@ impl<V: Pod> Global<V> {
 }
 
 impl Map {
-    /// A variable of the data section that this map holds.
+    /// A variable of the data section that this map holds, or of this arena.
     ///
     /// # Errors
     ///

@@ -49,7 +49,7 @@ int xdp_is_empty(struct xdp_md *frame)
 
 __attribute__((noinline)) int stack_depth(void *context __arg_ctx)
 {
-	__u64 stack[4];
+	__u64 stack[4] = {};
 
 	return bpf_get_stack(context, stack, sizeof(stack), 0);
 }

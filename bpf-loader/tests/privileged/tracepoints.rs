@@ -92,7 +92,11 @@ fn sleepable_tracepoints_fire() {
     for name in ["on_sleepable_tracepoint", "on_sleepable_raw_tracepoint", "on_sleepable_tracepoint_btf"] {
         let subject = try_load(OBJECT, name, &[("number", GETPPID)]);
         if !kernel_has((7, 2)) {
-            let Err(Error::InProgram { error, .. }) = subject else { panic!("{name} is loaded") };
+            let Err(Error::InProgram { error, .. }) = subject else {
+                // Of typed ones, kernels did not look.
+                assert!(name.ends_with("btf"), "{name} is loaded");
+                continue;
+            };
             assert!(matches!(*error, Error::ProgramLoad { min_kernel: (7, 2), .. }), "{name}: {error}");
             continue;
         }
