@@ -4,7 +4,7 @@
 //! Below ThreadSanitizer (`tests/run rings`) an order of loads and stores that is too weak is an error even where this
 //! machine's is stronger.
 
-use bpf_sys::shared::{RingCursor, RingMemory, RingParts, Slot};
+use bpf_sys::shared::{RingCursor, RingMemory, RingParts, Slot, full_fence};
 use bpf_sys::uapi::flags::{BPF_RINGBUF_BUSY_BIT, BPF_RINGBUF_DISCARD_BIT};
 use std::cell::UnsafeCell;
 use std::ptr::NonNull;
@@ -87,6 +87,8 @@ impl Writer {
         let ring = &*self.0.0;
         let len = (8 * words as u32) | if discard { BPF_RINGBUF_DISCARD_BIT } else { 0 };
         self.header(position).swap(len, Ordering::SeqCst);
+        // The kernel's exchange is a full barrier.
+        full_fence();
         if ring.consumer.load(Ordering::Acquire) as usize == position {
             ring.woken.store(true, Ordering::Release);
         }

@@ -40,7 +40,12 @@ fn takes_btf(map_type: MapType) -> bool {
 }
 
 impl<K: Kernel> Loader<'_, '_, K> {
-    pub(super) fn any_map(&self, idx: MapIdx, spec: &MapSpec<'_>, btf_error: Option<&Error>) -> Result<Map> {
+    pub(super) fn any_map(
+        &mut self,
+        idx: MapIdx,
+        spec: &MapSpec<'_>,
+        btf_error: Option<&Error>,
+    ) -> Result<Map> {
         match self.plan.struct_ops.map(idx) {
             Some(ops) => {
                 let ops = ops.as_ref().map_err(Error::clone)?;
@@ -48,12 +53,18 @@ impl<K: Kernel> Loader<'_, '_, K> {
                 btf_error.map_or(Ok(()), |e| Err(e.clone()))?;
                 self.struct_ops_map(spec, ops)
             }
-            None => self.map(spec),
+            None => {
+                let (map, new) = self.map(spec)?;
+                if !new {
+                    self.reused.insert(idx);
+                }
+                Ok(map)
+            }
         }
     }
 
-    /// The map of a plan: an existing one that the options name or that is pinned, or a new one.
-    fn map(&self, spec: &MapSpec<'_>) -> Result<Map> {
+    /// The map of a plan: an existing one that the options name or that is pinned, or a new one. And whether it is new.
+    fn map(&self, spec: &MapSpec<'_>) -> Result<(Map, bool)> {
         if let Some(error) = &spec.broken {
             return Err(error.clone());
         }
@@ -72,10 +83,10 @@ impl<K: Kernel> Loader<'_, '_, K> {
         };
         let new_pin = self.options.pin_path(spec).filter(|_| new);
         let variables = spec.variables.iter().map(|variable| variable.to_owned()).collect();
-        Ok(Map { name: spec.name.to_string(), fd, variables, arena, new_pin })
+        Ok((Map { name: spec.name.to_string(), fd, variables, arena, new_pin }, new))
     }
 
-    /// The descriptor, and whether the map is new, so that an arena has no contents yet.
+    /// The descriptor, and whether the map is new, so that it has no contents yet.
     fn map_fd(&self, spec: &MapSpec<'_>) -> Result<(MapFd, bool)> {
         if let Some(existing) = self.options.reused(&spec.name) {
             let difference = reuse::shape_differs(spec, &*bpf_sys::map::info(&existing.fd)?);
@@ -130,9 +141,12 @@ impl<K: Kernel> Loader<'_, '_, K> {
         Ok(fd)
     }
 
-    /// Initial entries that are other maps.
-    pub(super) fn map_slots(&self, spec: &MapSpec<'_>, map: &Result<Map>) -> Result<()> {
+    /// Initial entries of a new map that are other maps.
+    pub(super) fn map_slots(&self, idx: MapIdx, spec: &MapSpec<'_>, map: &Result<Map>) -> Result<()> {
         let (Contents::Slots(slots), Ok(map)) = (&spec.contents, map) else { return Ok(()) };
+        if self.reused.contains(&idx) {
+            return Ok(());
+        }
         for (index, slot) in slots {
             let Slot::Map(inner) = slot else { continue };
             let missing = || Error::MapNotLoaded { map: self.map_name(*inner) };
@@ -144,7 +158,8 @@ impl<K: Kernel> Loader<'_, '_, K> {
         Ok(())
     }
 
-    /// Initial entries that are programs of the plan; those of others stay empty.
+    /// Initial entries that are programs of the plan; those of others stay empty. An existing map gets them, too, as from
+    /// libbpf: this object's programs are to call each other, not those of an earlier load.
     pub(super) fn program_slots(
         &self,
         spec: &MapSpec<'_>,

@@ -6,7 +6,7 @@ mod programs;
 mod reuse;
 mod struct_ops;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 
 use bpf_sys::{BtfFd, Log, MapFd};
@@ -150,6 +150,7 @@ impl LoadPlan<'_> {
             btf,
             license,
             maps: HashMap::new(),
+            reused: HashSet::new(),
             modules: self.open_modules(kernel),
         };
         let maps = self
@@ -163,8 +164,8 @@ impl LoadPlan<'_> {
             }
         }
         let mut maps = maps;
-        for ((_, spec), (_, map)) in self.maps.iter().zip(&mut maps) {
-            if let Err(e) = loader.map_slots(spec, map) {
+        for ((idx, spec), (_, map)) in self.maps.iter().zip(&mut maps) {
+            if let Err(e) = loader.map_slots(*idx, spec, map) {
                 *map = Err(e);
             }
         }
@@ -208,6 +209,8 @@ struct Loader<'p, 'a, K> {
     btf: Option<BtfFd>,
     license: CString,
     maps: HashMap<MapIdx, MapFd>,
+    /// Maps that were there before, and keep what they hold.
+    reused: HashSet<MapIdx>,
     /// BTF of the modules that programs refer to.
     modules: HashMap<&'p str, bpf_sys::Result<BtfFd>>,
 }

@@ -10,8 +10,8 @@ use crate::map_def::MapSpec;
 pub struct LoadOptions<'o> {
     /// Where maps are pinned that are declared with `pinning = LIBBPF_PIN_BY_NAME`.
     pub pinning: Pinning<'o>,
-    /// Existing maps that take the places of maps of the object, by name. They keep what they hold. Type and sizes of keys
-    /// and values must be the same.
+    /// Existing maps that take the places of maps of the object, by name. They keep what they hold, but for the entries of a
+    /// program array that the object initialises with its own programs. Type and sizes of keys and values must be the same.
     pub reuse: Vec<(&'o str, &'o Map)>,
 }
 

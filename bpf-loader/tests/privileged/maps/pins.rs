@@ -3,7 +3,9 @@
 use bpf_loader::Error;
 use bpf_loader::kernel::RunningKernel;
 use bpf_loader::load::{LoadOptions, Loaded, Pinning};
-use bpf_loader::map::{Array, Hash, Map};
+use bpf_loader::map::{Array, Hash, Map, MapOfMaps};
+use bpf_loader::map_def::{Contents, Slot};
+use bpf_loader::object::MapIdx;
 use bpf_loader::target::RunningTarget;
 use bpf_sys::MapType;
 use bpf_sys::uapi::flags::BPF_ANY;
@@ -72,6 +74,30 @@ fn a_map_takes_the_place_of_a_declared_one() {
         "{error}"
     );
     assert!(Array::<u64>::new(&array).is_ok());
+}
+
+#[test]
+fn a_map_of_maps_that_is_reused_keeps_its_entries() {
+    if map_of(MapType::ARRAY_OF_MAPS).is_none() {
+        return;
+    }
+    let load = |reuse| {
+        let mut spec = parse(TYPES);
+        spec.maps.retain(|map| map.name == "type_12");
+        let mut inner = *spec.maps[0].inner.clone().unwrap();
+        inner.name = "first".into();
+        spec.maps.push(inner);
+        spec.maps[0].contents = Contents::Slots(vec![(1, Slot::Map(MapIdx(1)))]);
+        let plan = spec.plan(&RunningTarget::new()).unwrap();
+        plan.load_with(&RunningKernel::default(), &unpinned(reuse)).unwrap().into_object().unwrap()
+    };
+    let entry = |outer: &Map| MapOfMaps::<u32>::new(outer).unwrap().id(&1).unwrap();
+    let first = load(Vec::new());
+    let held = entry(first.map("type_12").unwrap());
+    assert_eq!(held, Some(first.map("first").unwrap().info().unwrap().id));
+    let second = load(vec![("type_12", first.map("type_12").unwrap())]);
+    assert_ne!(Some(second.map("first").unwrap().info().unwrap().id), held);
+    assert_eq!(entry(second.map("type_12").unwrap()), held);
 }
 
 fn unpinned<'o>(reuse: Vec<(&'o str, &'o Map)>) -> LoadOptions<'o> {

@@ -236,6 +236,10 @@ unsafe impl RingMemory for Arc<ThreadRing> {
 }
 
 #[test]
+#[cfg_attr(
+    miri,
+    ignore = "Miri cannot follow atomics of two sizes in one place; tests/ring_race.rs has none"
+)]
 fn two_writers_and_a_sleeping_reader_lose_nothing() {
     const EACH: u64 = 40_000;
     let shared = ThreadRing::new();
