@@ -81,23 +81,19 @@ fn a_map_of_maps_that_is_reused_keeps_its_entries() {
     if map_of(MapType::ARRAY_OF_MAPS).is_none() {
         return;
     }
+    // Its map `outer` has `first` in it from the start.
+    let bytes = include_bytes!("../../../../fuzz/seeds/loader_object/maps.bpf.o");
     let load = |reuse| {
-        let mut spec = parse(TYPES);
-        spec.maps.retain(|map| map.name == "type_12");
-        let mut inner = *spec.maps[0].inner.clone().unwrap();
-        inner.name = "first".into();
-        spec.maps.push(inner);
-        spec.maps[0].contents = Contents::Slots(vec![(1, Slot::Map(MapIdx(1)))]);
-        let plan = spec.plan(&RunningTarget::new()).unwrap();
+        let plan = parse(bytes).plan_programs(&RunningTarget::new(), |_| false).unwrap();
         plan.load_with(&RunningKernel::default(), &unpinned(reuse)).unwrap().into_object().unwrap()
     };
     let entry = |outer: &Map| MapOfMaps::<u32>::new(outer).unwrap().id(&1).unwrap();
     let first = load(Vec::new());
-    let held = entry(first.map("type_12").unwrap());
+    let held = entry(first.map("outer").unwrap());
     assert_eq!(held, Some(first.map("first").unwrap().info().unwrap().id));
-    let second = load(vec![("type_12", first.map("type_12").unwrap())]);
+    let second = load(vec![("outer", first.map("outer").unwrap())]);
     assert_ne!(Some(second.map("first").unwrap().info().unwrap().id), held);
-    assert_eq!(entry(second.map("type_12").unwrap()), held);
+    assert_eq!(entry(second.map("outer").unwrap()), held);
 }
 
 fn unpinned<'o>(reuse: Vec<(&'o str, &'o Map)>) -> LoadOptions<'o> {
