@@ -98,6 +98,9 @@ pub struct RunningKernel {
     token: Option<TokenFd>,
 }
 
+/// From this version on, BPF memory is not limited by `RLIMIT_MEMLOCK`.
+pub(crate) const ACCOUNTED_ELSEWHERE: (u8, u8) = (5, 11);
+
 /// Where a BPF file system is mounted by convention.
 const BPF_FS: &str = "/sys/fs/bpf";
 /// The variable that says which BPF file system has rights to delegate, as for libbpf.
@@ -143,7 +146,6 @@ impl RunningKernel {
     }
 
     fn raise_memlock(&self) {
-        const ACCOUNTED_ELSEWHERE: (u8, u8) = (5, 11);
         if !self.memlock_raised.replace(true) && self.version().is_none_or(|v| v < ACCOUNTED_ELSEWHERE) {
             // If it cannot be raised, it may still do.
             bpf_sys::memlock::raise();

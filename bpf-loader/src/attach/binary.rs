@@ -166,7 +166,7 @@ fn find<R: ReadAt>(elf: &Elf<R>, table: u32, wanted: &str) -> Read<Found> {
         let weak = symbol.is_weak();
         match found {
             Found::None => found = Found::One(offset),
-            Found::One(other) if other == offset => {}
+            Found::One(other) if other == offset => return,
             // A strong symbol counts before a weak one.
             Found::One(_) if found_weak && !weak => found = Found::One(offset),
             Found::One(_) if weak => return,

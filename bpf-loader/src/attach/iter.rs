@@ -32,6 +32,11 @@ impl Program {
             }
             // A kernel that does not know the target's fields finds bytes there that should be zero.
             Err(e) if e.errno() == Some(Errno::E2BIG) && target.is_some() => Err(unsupported(e)),
+            Err(e) if target.is_none() && matches!(e.errno(), Some(Errno::EBADF | Errno::EINVAL)) => {
+                let reason =
+                    "the iterator goes over one map, control group or other target, which it is to be given";
+                Err(Error::AttachTarget { target: self.section.clone(), reason })
+            }
             Err(e) => Err(e.into()),
         }
     }

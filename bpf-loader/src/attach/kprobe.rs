@@ -62,8 +62,8 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchTarget`]: there is no such function, or it must not be probed. [`Error::Unsupported`]: a cookie or a
-    /// mode that the kernel does not have. Other refusals of the kernel's, as for want of rights or in lockdown.
+    /// [`Error::NoSuchTarget`]: there is no such function. [`Error::AttachTarget`]: the kernel lets nobody probe it, or not
+    /// there. [`Error::Unsupported`]: a cookie or a mode that the kernel does not have. [`Error::NotConfigured`]: no probes. Other refusals of the kernel's, as for want of rights or in lockdown.
     pub fn attach_kprobe<'a>(&self, at: impl Into<KernelPlace<'a>>, options: &KprobeOptions) -> Result<Link> {
         let at = at.into();
         let pmu = Pmu::find("kprobe").filter(|_| options.mode != AttachMode::TraceFs);
@@ -73,6 +73,10 @@ impl Program {
         };
         let event = made.map_err(|e| match e.errno() {
             Some(Errno::ENOENT | Errno::EADDRNOTAVAIL) => Error::NoSuchTarget { name: describe(at) },
+            Some(Errno::EINVAL) => Error::AttachTarget {
+                target: describe(at),
+                reason: "the kernel lets nobody probe it (returns only from a function's start)",
+            },
             _ => e,
         })?;
         self.attach_probe(event, options)

@@ -7,7 +7,7 @@ use bpf_sys::uapi::flags::BPF_F_KPROBE_MULTI_RETURN;
 use bpf_sys::{AttachType, Errno};
 
 use super::{create, functions, glob};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, excerpt};
 use crate::link::Link;
 use crate::program::Program;
 
@@ -74,13 +74,14 @@ impl Program {
             KernelFunctions::Names(names) => {
                 let names = names.iter().map(|name| c_name(name)).collect::<Result<Vec<CString>>>()?;
                 let names: Vec<&CStr> = names.iter().map(CString::as_c_str).collect();
+                no_name_twice(&names)?;
                 create(Probes::Symbols(&names), options.cookies)
             }
             KernelFunctions::Addresses(addresses) => create(Probes::Addresses(addresses), options.cookies),
         };
         made.map(Link::from_fd).map_err(|error| match error.errno() {
             Some(Errno::ESRCH | Errno::ENOENT) => {
-                Error::NoSuchTarget { name: "function of that name that can be traced".into() }
+                Error::NoSuchTarget { name: format!("function that can be traced {}", describe(&functions)) }
             }
             Some(Errno::EINVAL | Errno::EOPNOTSUPP) => {
                 self.unsupported_multi(create).unwrap_or_else(|| error.into())
@@ -99,14 +100,44 @@ impl Program {
         if !matches!(error.errno(), Some(Errno::EINVAL | Errno::EOPNOTSUPP)) {
             return None;
         }
-        let feature = if error.errno() == Some(Errno::EOPNOTSUPP) {
-            "links of many kprobes (CONFIG_FPROBE)"
-        } else if self.kind.attach_type == AttachType::TRACE_KPROBE_SESSION {
+        if error.errno() == Some(Errno::EOPNOTSUPP) {
+            return Some(Error::NotConfigured {
+                feature: "links of many kprobes",
+                option: "CONFIG_FPROBE",
+                error,
+            });
+        }
+        let feature = if self.kind.attach_type == AttachType::TRACE_KPROBE_SESSION {
             "sessions of kprobes"
         } else {
             "links of many kprobes"
         };
         Some(Error::Unsupported { feature, min_kernel: self.kind.min_kernel, error })
+    }
+}
+
+/// What was asked for, for errors.
+fn describe(functions: &KernelFunctions<'_>) -> String {
+    match functions {
+        KernelFunctions::Pattern(pattern) => format!("and matches {pattern}"),
+        KernelFunctions::Names(names) => format!("of the names {}", excerpt(&names.join(", "))),
+        KernelFunctions::Addresses(addresses) => {
+            let all: Vec<String> = addresses.iter().take(16).map(|address| format!("{address:#x}")).collect();
+            format!("at the addresses {}", all.join(", "))
+        }
+    }
+}
+
+/// The kernel takes a name that is there twice for one that is not there.
+fn no_name_twice(names: &[&CStr]) -> Result<()> {
+    let mut sorted = names.to_vec();
+    sorted.sort_unstable();
+    match sorted.windows(2).find(|pair| pair.first() == pair.last()).and_then(|pair| pair.first()) {
+        None => Ok(()),
+        Some(name) => Err(Error::AttachTarget {
+            target: name.to_string_lossy().into_owned(),
+            reason: "a function can be named only once",
+        }),
     }
 }
 

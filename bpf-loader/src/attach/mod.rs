@@ -45,6 +45,7 @@ pub use self::tc::NetkitEnd;
 pub use self::uprobe::{BinaryPlace, UprobeOptions};
 pub use self::uprobe_multi::{BinaryFunctions, UprobeMultiOptions};
 use crate::error::{Error, Result};
+use crate::kernel::ACCOUNTED_ELSEWHERE;
 use crate::link::Link;
 use crate::program::Program;
 pub use bpf_sys::netlink::{
@@ -99,6 +100,10 @@ impl Program {
             | "fmod_ret.s" | "fsession" | "fsession.s" | "lsm" | "lsm.s" => self.attach_tracing(),
             "iter" | "iter.s" => self.attach_iter(None),
             "freplace" => self.attach_freplace(),
+            "usdt" | "usdt.s" => {
+                let reason = "programs for USDT share maps: they are attached through attach::usdt::Usdt";
+                Err(Error::AttachTarget { target: self.section.clone(), reason })
+            }
             kind if self.kind.is_tracing_multi() => Err(Error::AttachKind { kind }),
             _ => Err(Error::NoAutoAttach { section: self.section.clone() }),
         }
@@ -119,7 +124,11 @@ pub(crate) fn create(
 /// Before Linux 5.11, attaching can meet the limit of locked memory. Where it can be raised, it was not infinite.
 pub(crate) fn with_memlock<T>(mut call: impl FnMut() -> bpf_sys::Result<T>) -> bpf_sys::Result<T> {
     match call() {
-        Err(e) if matches!(e.errno(), Some(Errno::ENOMEM | Errno::EPERM)) && bpf_sys::memlock::raise() => {
+        Err(e)
+            if matches!(e.errno(), Some(Errno::ENOMEM | Errno::EPERM))
+                && bpf_sys::kernel_version() < ACCOUNTED_ELSEWHERE
+                && bpf_sys::memlock::raise() =>
+        {
             call()
         }
         other => other,

@@ -5,6 +5,8 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use bpf_sys::Errno;
+
 use crate::error::{Error, Result};
 
 /// Where the file system is mounted: at its own place (Linux 4.1) or in debugfs.
@@ -47,6 +49,16 @@ pub(super) enum ProbeFile {
 }
 
 impl ProbeFile {
+    /// A kernel with a tracing file system, and without such probes.
+    fn not_configured(self) -> Error {
+        let (feature, option) = match self {
+            Self::Kprobe => ("probes of the kernel", "CONFIG_KPROBE_EVENTS"),
+            Self::Uprobe => ("probes of programs", "CONFIG_UPROBE_EVENTS"),
+        };
+        let error = bpf_sys::Error::Call { call: "open", errno: Errno::ENOENT };
+        Error::NotConfigured { feature, option, error }
+    }
+
     fn path(self) -> PathBuf {
         directory().join(match self {
             Self::Kprobe => "kprobe_events",
@@ -79,6 +91,9 @@ impl ProbeEvent {
             // The file itself is there.
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) && path.exists() => {
                 Err(Error::NoSuchTarget { name: format!("place {place} that can be probed") })
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound && directory().join("events").exists() => {
+                Err(file.not_configured())
             }
             Err(e) => Err(file_error(&path, &e)),
         }

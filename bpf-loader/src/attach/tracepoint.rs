@@ -5,10 +5,13 @@ use std::ffi::CString;
 use bpf_sys::perf::{self, Scope};
 use bpf_sys::{Errno, PerfEventAttr, PerfType, prog};
 
+use super::feature::Feature;
 use super::{PerfEventOptions, first_cpu, tracefs, with_memlock};
 use crate::error::{Error, Result};
 use crate::link::Link;
 use crate::program::Program;
+
+const RAW_COOKIES: Feature = Feature::new("cookies of raw tracepoints", (6, 10));
 
 impl Program {
     /// Attaches a tracepoint program, whose argument is the tracepoint's record (Linux 4.7). `cookie` is what
@@ -54,9 +57,7 @@ impl Program {
             Err(e) if e.errno() == Some(Errno::ENOENT) => {
                 Err(Error::NoSuchTarget { name: format!("tracepoint {name}") })
             }
-            Err(error) if cookie != 0 && matches!(error.errno(), Some(Errno::EINVAL | Errno::E2BIG)) => {
-                Err(Error::Unsupported { feature: "cookies of raw tracepoints", min_kernel: (6, 10), error })
-            }
+            Err(e) if cookie != 0 => Err(RAW_COOKIES.refused(e)),
             Err(e) => Err(e.into()),
         }
     }

@@ -1,10 +1,9 @@
 //! Programs to the function, tracepoint or LSM hook that they were loaded for.
 
-use std::os::fd::BorrowedFd;
-
 use bpf_sys::link::{LinkOptions, Target};
 use bpf_sys::{AttachType, Errno, prog};
 
+use super::feature::Feature;
 use super::{create, with_memlock};
 use crate::error::{Error, Result};
 use crate::link::Link;
@@ -12,6 +11,9 @@ use crate::program::Program;
 
 /// First Linux version that calls programs from functions, on this architecture.
 const TRAMPOLINES: (u8, u8) = if cfg!(target_arch = "aarch64") { (6, 4) } else { (5, 5) };
+
+const COOKIES: Feature = Feature::new("cookies of tracing programs", (5, 19));
+const TRACEPOINT_COOKIES: Feature = Feature::new("cookies of tp_btf programs", (6, 10));
 
 impl Program {
     /// Attaches a program of kind `fentry`, `fexit`, `fmod_ret` or `tp_btf` (Linux 5.5) or `lsm` (5.7) to what it was
@@ -33,9 +35,11 @@ impl Program {
     ///
     /// As there. [`Error::Unsupported`]: a cookie.
     pub fn attach_tracing_with(&self, cookie: u64) -> Result<Link> {
-        let made = if cookie == 0 {
-            // Also before 5.19, where BPF_LINK_CREATE does not do it.
-            with_memlock(|| prog::raw_tracepoint_open(&self.fd, None, 0))
+        let raw_tracepoint = self.kind.attach_type == AttachType::TRACE_RAW_TP;
+        let made = if cookie == 0 || raw_tracepoint {
+            // Without a cookie, also before 5.19, where BPF_LINK_CREATE does not do it. With one, BPF_LINK_CREATE passes over it
+            // before 6.10 for tracepoints; this call refuses it.
+            with_memlock(|| prog::raw_tracepoint_open(&self.fd, None, cookie))
         } else {
             create(self, Target::None, self.kind.attach_type, LinkOptions::Tracing { btf_id: 0, cookie })
         };
@@ -45,27 +49,9 @@ impl Program {
                 min_kernel: TRAMPOLINES,
                 error,
             },
-            Some(Errno::EINVAL | Errno::E2BIG) if cookie != 0 => {
-                Error::Unsupported { feature: "cookies of tracing programs", min_kernel: (5, 19), error }
-            }
+            _ if cookie != 0 && raw_tracepoint => TRACEPOINT_COOKIES.refused(error),
+            _ if cookie != 0 => COOKIES.refused(error),
             _ => error.into(),
         })
-    }
-
-    /// Attaches a program of kind `lsm_cgroup` to a control group, given by its directory (Linux 6.0).
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Unsupported`]; the descriptor is of no group of the second version.
-    pub fn attach_lsm_cgroup(&self, cgroup: BorrowedFd<'_>) -> Result<Link> {
-        match create(self, Target::Fd(cgroup), AttachType::LSM_CGROUP, LinkOptions::None) {
-            Ok(link) => Ok(Link::from_fd(link)),
-            Err(error) if error.errno() == Some(Errno::EINVAL) => Err(Error::Unsupported {
-                feature: "LSM programs of a control group",
-                min_kernel: (6, 0),
-                error,
-            }),
-            Err(e) => Err(e.into()),
-        }
     }
 }

@@ -139,3 +139,15 @@ fn many_kprobes_have_a_cookie_each() {
         .attach_kprobe_multi(KernelFunctions::Pattern("no_such_function_*"), &KprobeMultiOptions::default());
     assert!(matches!(e, Err(Error::NoSuchTarget { .. })), "{e:?}");
 }
+
+#[test]
+fn a_kernel_without_kprobes_says_so() {
+    let there = |path: &str| std::path::Path::new(path).exists();
+    if there("/sys/bus/event_source/devices/kprobe") || there("/sys/kernel/tracing/kprobe_events") {
+        return;
+    }
+    let Some(subject) = load(OBJECT, "on_kprobe") else { return };
+    let error = subject.program().attach_kprobe(FUNCTION, &KprobeOptions::default()).unwrap_err();
+    let named = matches!(error, Error::NotConfigured { option: "CONFIG_KPROBE_EVENTS", .. });
+    assert!(named || !there("/sys/kernel/tracing/events"), "{error}");
+}

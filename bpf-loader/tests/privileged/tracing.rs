@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 
 use bpf_loader::Error;
+use bpf_loader::attach::CgroupOptions;
 use bpf_loader::test_run::TestRun;
 
 use crate::record::{cannot, fired};
@@ -163,12 +164,15 @@ fn a_security_hook_of_a_control_group_fires() {
         return;
     }
     let Some(subject) = load_since(OBJECT, "on_lsm_cgroup") else { return };
-    let Ok(cgroup) = std::fs::File::open("/sys/fs/cgroup/") else { return };
+    let cgroup = std::fs::File::open("/sys/fs/cgroup/").unwrap();
     if !std::path::Path::new("/sys/fs/cgroup/cgroup.procs").exists() {
         skip::<()>("no control groups of version 2");
         return;
     }
-    let Some(link) = permitted(subject.program().attach_lsm_cgroup(cgroup.as_fd())) else { return };
+    let Some(link) = permitted(subject.program().attach_cgroup(cgroup.as_fd(), &CgroupOptions::default()))
+    else {
+        return;
+    };
     if !bpf_lsm() {
         cannot(&["lsm_cgroup"], "the BPF security module is not active");
         return;
@@ -178,4 +182,17 @@ fn a_security_hook_of_a_control_group_fires() {
             std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         }
     });
+}
+
+#[test]
+fn a_tracepoint_by_types_has_a_cookie_or_says_since_when() {
+    const TRACEPOINTS: &[u8] = include_bytes!("../bpf/prebuilt/tracepoint.bpf.o");
+    let Some(subject) = load(TRACEPOINTS, "on_tracepoint_btf") else { return };
+    let link = subject.program().attach_tracing_with(7);
+    if kernel_has((6, 10)) {
+        permitted(link);
+        return;
+    }
+    let error = link.unwrap_err();
+    assert!(matches!(error, Error::Unsupported { min_kernel: (6, 10), .. }), "{error}");
 }

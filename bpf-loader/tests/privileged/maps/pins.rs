@@ -4,8 +4,6 @@ use bpf_loader::Error;
 use bpf_loader::kernel::RunningKernel;
 use bpf_loader::load::{LoadOptions, Loaded, Pinning};
 use bpf_loader::map::{Array, Hash, Map, MapOfMaps};
-use bpf_loader::map_def::{Contents, Slot};
-use bpf_loader::object::MapIdx;
 use bpf_loader::target::RunningTarget;
 use bpf_sys::MapType;
 use bpf_sys::uapi::flags::BPF_ANY;
