@@ -483,8 +483,6 @@ pub enum Error {
         feature: &'static str,
         /// The option of the kernel's configuration.
         option: &'static str,
-        /// What the kernel says.
-        error: bpf_sys::Error,
     },
     /// A BPF file system delegates no rights to the caller's user namespace (Linux 6.9).
     Token {
@@ -666,10 +664,9 @@ impl Error {
             | Self::BtfLoad { error, .. }
             | Self::MapCreate { error, .. }
             | Self::ProgramLoad { error, .. } => error.errno(),
-            Self::Unsupported { error, .. }
-            | Self::NotConfigured { error, .. }
-            | Self::Token { error, .. }
-            | Self::Kernel(error) => error.errno(),
+            Self::Unsupported { error, .. } | Self::Token { error, .. } | Self::Kernel(error) => {
+                error.errno()
+            }
             Self::InMap { error, .. } | Self::InProgram { error, .. } => error.errno(),
             _ => None,
         }

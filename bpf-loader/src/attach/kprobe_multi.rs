@@ -101,11 +101,7 @@ impl Program {
             return None;
         }
         if error.errno() == Some(Errno::EOPNOTSUPP) {
-            return Some(Error::NotConfigured {
-                feature: "links of many kprobes",
-                option: "CONFIG_FPROBE",
-                error,
-            });
+            return Some(Error::NotConfigured { feature: "links of many kprobes", option: "CONFIG_FPROBE" });
         }
         let feature = if self.kind.attach_type == AttachType::TRACE_KPROBE_SESSION {
             "sessions of kprobes"

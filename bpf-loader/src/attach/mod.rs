@@ -100,7 +100,7 @@ impl Program {
             | "fmod_ret.s" | "fsession" | "fsession.s" | "lsm" | "lsm.s" => self.attach_tracing(),
             "iter" | "iter.s" => self.attach_iter(None),
             "freplace" => self.attach_freplace(),
-            "usdt" | "usdt.s" => {
+            "usdt" | "usdt.s" if target().is_ok() => {
                 let reason = "programs for USDT share maps: they are attached through attach::usdt::Usdt";
                 Err(Error::AttachTarget { target: self.section.clone(), reason })
             }

@@ -5,8 +5,6 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use bpf_sys::Errno;
-
 use crate::error::{Error, Result};
 
 /// Where the file system is mounted: at its own place (Linux 4.1) or in debugfs.
@@ -55,8 +53,7 @@ impl ProbeFile {
             Self::Kprobe => ("probes of the kernel", "CONFIG_KPROBE_EVENTS"),
             Self::Uprobe => ("probes of programs", "CONFIG_UPROBE_EVENTS"),
         };
-        let error = bpf_sys::Error::Call { call: "open", errno: Errno::ENOENT };
-        Error::NotConfigured { feature, option, error }
+        Error::NotConfigured { feature, option }
     }
 
     fn path(self) -> PathBuf {

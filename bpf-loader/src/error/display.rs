@@ -158,8 +158,8 @@ impl fmt::Display for Error {
             Self::Unsupported { feature, min_kernel: (major, minor), error } => {
                 write!(f, "{feature}: needs Linux {major}.{minor} ({error})")
             }
-            Self::NotConfigured { feature, option, error } => {
-                write!(f, "{feature}: the kernel is built without {option} ({error})")
+            Self::NotConfigured { feature, option } => {
+                write!(f, "{feature}: the kernel is built without {option}")
             }
             Self::Token { bpffs, error } => {
                 write!(f, "{bpffs} gives no BPF token, which needs Linux 6.9 and rights delegated to this user namespace ({error})")
