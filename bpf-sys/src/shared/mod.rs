@@ -17,7 +17,7 @@ pub use user_ring::UserRingMapping;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -47,7 +47,9 @@ pub struct SharedMapping {
 
 // SAFETY: the mapping belongs to the process, not to a thread, and is unmapped once, on drop.
 unsafe impl Send for SharedMapping {}
-// SAFETY: all access is atomic.
+// SAFETY: all access is atomic, and by aligned words of one size, the pointer's: two threads never touch a place by atomics of
+// different sizes, which would be undefined. On 32-bit machines, the `u64` operations are the exception: the rings, which
+// alone use them, do so at places that nothing else touches.
 unsafe impl Sync for SharedMapping {}
 
 impl SharedMapping {
@@ -151,7 +153,9 @@ impl SharedMapping {
     /// Loads a `u32`, before all that follows.
     #[inline]
     pub fn load_acquire_u32(&self, offset: usize) -> Option<u32> {
-        Some(self.atomic::<AtomicU32>(offset)?.load(Ordering::Acquire))
+        let mut bytes = [0; 4];
+        self.load_part(Self::aligned_u32(offset)?, &mut bytes, Ordering::Acquire)?;
+        Some(u32::from_ne_bytes(bytes))
     }
 
     /// Loads a `usize`, before all that follows.
@@ -170,8 +174,7 @@ impl SharedMapping {
     /// Stores a `u32`, after all that precedes.
     #[inline]
     pub fn store_release_u32(&self, offset: usize, value: u32) -> Option<()> {
-        self.atomic_mut::<AtomicU32>(offset)?.store(value, Ordering::Release);
-        Some(())
+        self.store_part(Self::aligned_u32(offset)?, &value.to_ne_bytes(), Ordering::Release).map(drop)
     }
 
     /// Stores a `u64`, after all that precedes.
@@ -184,7 +187,13 @@ impl SharedMapping {
     /// Exchanges a `u32`, with a full fence; returns what was there.
     #[inline]
     pub fn exchange_u32(&self, offset: usize, value: u32) -> Option<u32> {
-        Some(self.atomic_mut::<AtomicU32>(offset)?.swap(value, Ordering::SeqCst))
+        let before = self.store_part(Self::aligned_u32(offset)?, &value.to_ne_bytes(), Ordering::SeqCst)?;
+        let at = offset % WORD;
+        Some(u32::from_ne_bytes(before.get(at..at + 4)?.try_into().ok()?))
+    }
+
+    fn aligned_u32(offset: usize) -> Option<usize> {
+        (offset % align_of::<AtomicU32>() == 0).then_some(offset)
     }
 
     /// Copies bytes out. What is written meanwhile may be seen in part, but each aligned word of a pointer's width whole.
@@ -193,27 +202,13 @@ impl SharedMapping {
             return None;
         }
         let (first, rest) = to.split_at_mut(Self::head(offset, to.len()));
-        let mut at = offset;
-        for byte in first {
-            *byte = self.atomic::<AtomicU8>(at)?.load(Ordering::Relaxed);
-            at += 1;
+        if !first.is_empty() {
+            self.load_part(offset, first, Ordering::Relaxed)?;
         }
-        let mut words = rest.chunks_exact_mut(WORD);
-        for chunk in &mut words {
-            chunk.copy_from_slice(&self.atomic::<AtomicUsize>(at)?.load(Ordering::Relaxed).to_ne_bytes());
-            at += WORD;
-        }
-        // A rest of four bytes may be a variable of its own.
-        let rest = words.into_remainder();
-        let half = if rest.len() >= HALF { HALF } else { 0 };
-        let (word, rest) = rest.split_at_mut(half);
-        if !word.is_empty() {
-            word.copy_from_slice(&self.atomic::<AtomicU32>(at)?.load(Ordering::Relaxed).to_ne_bytes());
-            at += HALF;
-        }
-        for byte in rest {
-            *byte = self.atomic::<AtomicU8>(at)?.load(Ordering::Relaxed);
-            at += 1;
+        let mut at = offset + first.len();
+        for part in rest.chunks_mut(WORD) {
+            self.load_part(at, part, Ordering::Relaxed)?;
+            at += part.len();
         }
         Some(())
     }
@@ -224,43 +219,54 @@ impl SharedMapping {
             return None;
         }
         let (first, rest) = from.split_at(Self::head(offset, from.len()));
-        let mut at = offset;
-        for byte in first {
-            self.atomic_mut::<AtomicU8>(at)?.store(*byte, Ordering::Relaxed);
-            at += 1;
+        if !first.is_empty() {
+            self.store_part(offset, first, Ordering::Relaxed)?;
         }
-        let words = rest.chunks_exact(WORD);
-        let rest = words.remainder();
-        for chunk in words {
-            let word = usize::from_ne_bytes(chunk.try_into().ok()?);
-            self.atomic_mut::<AtomicUsize>(at)?.store(word, Ordering::Relaxed);
-            at += WORD;
-        }
-        let (word, rest) = rest.split_at(if rest.len() >= HALF { HALF } else { 0 });
-        if let Ok(word) = word.try_into() {
-            self.atomic_mut::<AtomicU32>(at)?.store(u32::from_ne_bytes(word), Ordering::Relaxed);
-            at += HALF;
-        }
-        for byte in rest {
-            self.atomic_mut::<AtomicU8>(at)?.store(*byte, Ordering::Relaxed);
-            at += 1;
+        let mut at = offset + first.len();
+        for part in rest.chunks(WORD) {
+            self.store_part(at, part, Ordering::Relaxed)?;
+            at += part.len();
         }
         Some(())
     }
 
-    /// How many of `len` bytes lie before the first aligned word. A `u32` that stands alone is a word too.
+    /// How many of `len` bytes lie before the first aligned word.
     fn head(offset: usize, len: usize) -> usize {
-        if len == HALF && offset % HALF == 0 { 0 } else { (offset.next_multiple_of(WORD) - offset).min(len) }
+        (offset.next_multiple_of(WORD) - offset).min(len)
+    }
+
+    /// Loads the word that has these bytes in it. They may be all of it.
+    #[inline]
+    fn load_part(&self, at: usize, to: &mut [u8], order: Ordering) -> Option<()> {
+        let in_word = at % WORD;
+        let word = self.atomic::<AtomicUsize>(at - in_word)?.load(order).to_ne_bytes();
+        to.copy_from_slice(word.get(in_word..in_word + to.len())?);
+        Some(())
+    }
+
+    /// Stores these bytes in their word, whose others stay as they are, whoever writes them. What was in the word.
+    #[inline]
+    fn store_part(&self, at: usize, from: &[u8], order: Ordering) -> Option<[u8; WORD]> {
+        let in_word = at % WORD;
+        let word = self.atomic_mut::<AtomicUsize>(at - in_word)?;
+        if let (Ok(whole), Ordering::Relaxed) = (from.try_into(), order) {
+            // Nobody asks what was there.
+            word.store(usize::from_ne_bytes(whole), order);
+            return Some(whole);
+        }
+        let with = |before: usize| {
+            let mut bytes = before.to_ne_bytes();
+            bytes.get_mut(in_word..in_word + from.len())?.copy_from_slice(from);
+            Some(usize::from_ne_bytes(bytes))
+        };
+        word.fetch_update(order, Ordering::Relaxed, with).ok().map(usize::to_ne_bytes)
     }
 }
 
 const WORD: usize = size_of::<usize>();
-const HALF: usize = size_of::<u32>();
 
 /// The atomics that a mapping is reached through.
 trait Atomic {}
-impl Atomic for AtomicU8 {}
-impl Atomic for AtomicU32 {}
 impl Atomic for AtomicU64 {}
 impl Atomic for AtomicUsize {}
 
