@@ -186,7 +186,7 @@ fn filters_of_traffic_control_run_and_go() {
         drop((on_egress, on_ingress));
         assert_eq!(datagrams(SENT), SENT);
         assert_eq!(runs(&object, "tc_ingress"), 2 * SENT as u64);
-        [ok, ingress, egress, shot].into_iter().for_each(fired);
+        [ok, ingress, egress, shot].into_iter().for_each(|program| fired(program));
         assert!(socket.get_filter(LOOPBACK, Direction::Ingress, in_5).is_err());
         socket.delete_clsact(LOOPBACK).unwrap();
         assert!(socket.delete_clsact(LOOPBACK).is_err());
@@ -263,7 +263,7 @@ fn tcx_keeps_an_order() {
         let link = egress.attach_tcx(LOOPBACK, Direction::Egress, Place::default()).unwrap();
         assert_eq!(datagrams(SENT), SENT);
         assert_eq!(runs(&object, "tcx_egress"), SENT as u64);
-        [fourth, egress].into_iter().for_each(fired);
+        [fourth, egress].into_iter().for_each(|program| fired(program));
         drop(link);
     });
 }
