@@ -2,7 +2,7 @@
 //!
 //! [`message!`](crate::message!) derives it from the same declaration as the methods that write the message.
 
-/// A message's fields, in ascending order of their numbers.
+/// A message's fields, in ascending order of their positions.
 #[derive(Debug)]
 pub struct Descriptor {
     /// The fields.
@@ -14,6 +14,8 @@ pub struct Descriptor {
 pub struct Field {
     /// The number in the proto file.
     pub number: u32,
+    /// Where it stands among the others: its number, or the lowest of the `oneof` that it is a member of.
+    pub position: u32,
     /// The name in the proto file, in snake case.
     pub name: &'static str,
     /// How often it may occur.
@@ -45,6 +47,12 @@ pub enum Kind {
     Uint32,
     /// `uint64`.
     Uint64,
+    /// `sint32`.
+    Sint32,
+    /// `fixed32`.
+    Fixed32,
+    /// `sfixed64`.
+    Sfixed64,
     /// `fixed64`.
     Fixed64,
     /// `bool`.

@@ -77,6 +77,12 @@ impl<'a> Reader<'a> {
         Err(Error::Varint { offset })
     }
 
+    fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Error> {
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(self.take(N)?);
+        Ok(bytes)
+    }
+
     /// The content of a length-delimited field, as a reader of its own.
     fn delimited(&mut self) -> Result<Reader<'a>, Error> {
         let len = self.varint()?;
@@ -114,7 +120,7 @@ fn message(
         }
         match last {
             Some(last) if last.number == field.number && field.label == Label::Repeated => out.push(','),
-            Some(last) if last.number >= field.number => {
+            Some(last) if last.position >= field.position => {
                 return Err(Error::FieldOrder { offset, field: field.number });
             }
             _ => {
@@ -149,8 +155,11 @@ fn end_field(field: Option<&Field>, out: &mut String) {
 fn wire_type(field: &Field) -> WireType {
     match (field.label, field.kind) {
         (Label::Packed, _) => WireType::Delimited,
-        (_, Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Uint64 | Kind::Bool) => WireType::Varint,
-        (_, Kind::Fixed64 | Kind::Double) => WireType::Fixed64,
+        (_, Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Uint64 | Kind::Sint32 | Kind::Bool) => {
+            WireType::Varint
+        }
+        (_, Kind::Fixed32) => WireType::Fixed32,
+        (_, Kind::Fixed64 | Kind::Sfixed64 | Kind::Double) => WireType::Fixed64,
         (_, Kind::String | Kind::Bytes | Kind::Id | Kind::Message(_)) => WireType::Delimited,
     }
 }
@@ -197,26 +206,28 @@ fn value(kind: Kind, reader: &mut Reader<'_>, out: &mut String, depth: usize) ->
 
 /// A number or truth value. The kinds of other content do not get here.
 fn scalar(kind: Kind, reader: &mut Reader<'_>, out: &mut String) -> Result<(), Error> {
-    if let Kind::Fixed64 | Kind::Double = kind {
-        let mut le = [0; 8];
-        le.copy_from_slice(reader.take(8)?);
-        let bits = u64::from_le_bytes(le);
-        if let Kind::Double = kind {
-            double(f64::from_bits(bits), out);
-        } else {
-            append(out, format_args!("\"{bits}\""));
-        }
-        return Ok(());
+    match kind {
+        Kind::Fixed64 => append(out, format_args!("\"{}\"", u64::from_le_bytes(reader.fixed()?))),
+        Kind::Sfixed64 => append(out, format_args!("\"{}\"", i64::from_le_bytes(reader.fixed()?))),
+        Kind::Double => double(f64::from_le_bytes(reader.fixed()?), out),
+        Kind::Fixed32 => append(out, format_args!("{}", u32::from_le_bytes(reader.fixed()?))),
+        _ => varint(kind, reader.varint()?, out),
     }
-    let value = reader.varint()?;
+    Ok(())
+}
+
+fn varint(kind: Kind, value: u64, out: &mut String) {
     match kind {
         Kind::Bool => append(out, format_args!("{}", value != 0)),
         Kind::Int32 => append(out, format_args!("{}", value as i32)),
         Kind::Uint32 => append(out, format_args!("{}", value as u32)),
+        Kind::Sint32 => {
+            let zigzag = value as u32;
+            append(out, format_args!("{}", (zigzag >> 1) as i32 ^ -((zigzag & 1) as i32)));
+        }
         Kind::Int64 => append(out, format_args!("\"{}\"", value as i64)),
         _ => append(out, format_args!("\"{value}\"")),
     }
-    Ok(())
 }
 
 fn append(out: &mut String, text: fmt::Arguments<'_>) {

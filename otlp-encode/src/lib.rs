@@ -49,9 +49,12 @@ pub mod common;
 pub mod descriptor;
 pub mod dictionary;
 pub mod json;
+pub mod logs;
+pub mod metrics;
 pub mod profiles;
 mod request;
 pub mod resource;
+pub mod trace;
 pub mod wire;
 
 pub use dictionary::{

@@ -24,17 +24,20 @@
 /// ```
 ///
 /// Fields are declared in ascending order and written in descending order. Kinds:
-/// - `int32` (enums too), `int64`, `uint32`, `uint64`, `fixed64`, `bool`, `double`, `string`, `bytes`, `id` (`bytes` that
-///   JSON shows as hexadecimal): the default value is left out, as in proto3;
-/// - `explicit_` in front of one of them: always written (members of a `oneof`, `optional` fields);
-/// - `packed_int32`, `packed_int64`, `packed_uint64` take anything that iterates backwards, `packed_fixed64` a slice;
+/// - `int32` (enums too), `int64`, `uint32`, `uint64`, `sint32`, `fixed32`, `fixed64`, `bool`, `double`, `string`, `bytes`,
+///   `id` (`bytes` that JSON shows as hexadecimal): the default value is left out, as in proto3;
+/// - `explicit_` in front of `int32`, `int64`, `bool`, `double`, `string`, `bytes`: always written (members of a `oneof`,
+///   `optional` fields);
+/// - `oneof_sfixed64<P>`: always written, in the place of field `P`, the first of its `oneof`: other encoders keep the members
+///   of a `oneof` together;
+/// - `packed_int32`, `packed_int64`, `packed_uint64` take anything that iterates backwards, `packed_fixed64` and `packed_double` a slice;
 /// - `repeated_string` takes anything that iterates backwards; elements stay in order;
 /// - `message<M>` takes a closure that fills the nested message;
 /// - `repeated<M>` takes what to iterate over and a closure that fills one nested message from one element.
 #[macro_export]
 macro_rules! message {
     ($(#[$doc:meta])* $vis:vis struct $name:ident {
-        $($(#[$field_doc:meta])* $field:ident: $kind:ident $(<$nested:ident>)? = $number:literal,)*
+        $($(#[$field_doc:meta])* $field:ident: $kind:ident $(<$nested:tt>)? = $number:literal,)*
     }) => {
         $(#[$doc])*
         #[derive(Debug)]
@@ -54,6 +57,7 @@ macro_rules! message {
                 const DESCRIPTOR: $crate::descriptor::Descriptor = $crate::descriptor::Descriptor {
                     fields: &[$($crate::descriptor::Field {
                         number: $number,
+                        position: $crate::message!(@position $number, $kind $($nested)?),
                         name: stringify!($field),
                         label: $crate::message!(@label $kind),
                         kind: $crate::message!(@kind $kind $($nested)?),
@@ -77,6 +81,9 @@ macro_rules! message {
         }
     };
 
+    (@position $number:literal, oneof_sfixed64 $position:literal) => { $position };
+    (@position $number:literal, $kind:ident $($nested:ident)?) => { $number };
+
     (@label message) => { $crate::descriptor::Label::Single };
     (@label repeated) => { $crate::descriptor::Label::Repeated };
     (@label repeated_string) => { $crate::descriptor::Label::Repeated };
@@ -84,6 +91,7 @@ macro_rules! message {
     (@label packed_int64) => { $crate::descriptor::Label::Packed };
     (@label packed_uint64) => { $crate::descriptor::Label::Packed };
     (@label packed_fixed64) => { $crate::descriptor::Label::Packed };
+    (@label packed_double) => { $crate::descriptor::Label::Packed };
     (@label $scalar:ident) => { $crate::descriptor::Label::Single };
 
     (@kind message $nested:ident) => { $crate::descriptor::Kind::Message($nested::descriptor) };
@@ -97,11 +105,15 @@ macro_rules! message {
     (@kind uint32) => { $crate::descriptor::Kind::Uint32 };
     (@kind uint64) => { $crate::descriptor::Kind::Uint64 };
     (@kind packed_uint64) => { $crate::descriptor::Kind::Uint64 };
+    (@kind sint32) => { $crate::descriptor::Kind::Sint32 };
+    (@kind fixed32) => { $crate::descriptor::Kind::Fixed32 };
+    (@kind oneof_sfixed64 $position:literal) => { $crate::descriptor::Kind::Sfixed64 };
     (@kind fixed64) => { $crate::descriptor::Kind::Fixed64 };
     (@kind packed_fixed64) => { $crate::descriptor::Kind::Fixed64 };
     (@kind bool) => { $crate::descriptor::Kind::Bool };
     (@kind explicit_bool) => { $crate::descriptor::Kind::Bool };
     (@kind double) => { $crate::descriptor::Kind::Double };
+    (@kind packed_double) => { $crate::descriptor::Kind::Double };
     (@kind explicit_double) => { $crate::descriptor::Kind::Double };
     (@kind string) => { $crate::descriptor::Kind::String };
     (@kind explicit_string) => { $crate::descriptor::Kind::String };
@@ -124,6 +136,12 @@ macro_rules! message {
     };
     (@method $vis:vis, $field:ident, $number:literal, fixed64, $(#[$doc:meta])*) => {
         $crate::message!(@implicit $vis, $field, $number, fixed64, u64, 0, $(#[$doc])*);
+    };
+    (@method $vis:vis, $field:ident, $number:literal, sint32, $(#[$doc:meta])*) => {
+        $crate::message!(@implicit $vis, $field, $number, sint32, i32, 0, $(#[$doc])*);
+    };
+    (@method $vis:vis, $field:ident, $number:literal, fixed32, $(#[$doc:meta])*) => {
+        $crate::message!(@implicit $vis, $field, $number, fixed32, u32, 0, $(#[$doc])*);
     };
     (@method $vis:vis, $field:ident, $number:literal, bool, $(#[$doc:meta])*) => {
         $crate::message!(@implicit $vis, $field, $number, bool, bool, false, $(#[$doc])*);
@@ -168,6 +186,13 @@ macro_rules! message {
     (@method $vis:vis, $field:ident, $number:literal, explicit_bytes, $(#[$doc:meta])*) => {
         $crate::message!(@explicit $vis, $field, $number, bytes, &[u8], $(#[$doc])*);
     };
+    (@method $vis:vis, $field:ident, $number:literal, oneof_sfixed64 $position:literal, $(#[$doc:meta])*) => {
+        $(#[$doc])*
+        #[inline]
+        $vis fn $field(&mut self, value: i64) {
+            self.0.sfixed64_at($position, $number, value);
+        }
+    };
     (@explicit $vis:vis, $field:ident, $number:literal, $write:ident, $type:ty, $(#[$doc:meta])*) => {
         $(#[$doc])*
         #[inline]
@@ -202,6 +227,13 @@ macro_rules! message {
         #[inline]
         $vis fn $field(&mut self, values: &[u64]) {
             self.0.packed_fixed64($number, values);
+        }
+    };
+    (@method $vis:vis, $field:ident, $number:literal, packed_double, $(#[$doc:meta])*) => {
+        $(#[$doc])*
+        #[inline]
+        $vis fn $field(&mut self, values: &[f64]) {
+            self.0.packed_double($number, values);
         }
     };
 

@@ -17,6 +17,7 @@ pub(crate) enum WireType {
     Varint = 0,
     Fixed64 = 1,
     Delimited = 2,
+    Fixed32 = 5,
 }
 
 /// A buffer that is filled from its end, and reused.
@@ -186,6 +187,29 @@ impl<'w> Fields<'w> {
         self.varint(field, value.into());
     }
 
+    /// A `sint32` field: small numbers are short, negative ones too.
+    #[inline]
+    pub fn sint32(&mut self, field: u32, value: i32) {
+        self.varint(field, (value << 1 ^ value >> 31) as u32 as u64);
+    }
+
+    /// A `fixed32` field.
+    #[inline]
+    pub fn fixed32(&mut self, field: u32, value: u32) {
+        self.in_order(field);
+        self.writer.prepend(&value.to_le_bytes());
+        self.writer.tag(field, WireType::Fixed32);
+    }
+
+    /// A `sfixed64` field that stands where field `position` would: the members of a `oneof` stand together, where
+    /// the first of them has its place.
+    #[inline]
+    pub fn sfixed64_at(&mut self, position: u32, field: u32, value: i64) {
+        self.in_order(position);
+        self.writer.prepend(&value.to_le_bytes());
+        self.writer.tag(field, WireType::Fixed64);
+    }
+
     /// A `fixed64` field.
     #[inline]
     pub fn fixed64(&mut self, field: u32, value: u64) {
@@ -245,6 +269,21 @@ impl<'w> Fields<'w> {
     /// A packed field of `fixed64` numbers, written as one slice. Nothing is written for no elements.
     #[inline]
     pub fn packed_fixed64(&mut self, field: u32, values: &[u64]) {
+        self.in_order(field);
+        if values.is_empty() {
+            return;
+        }
+        let len = values.len() * 8;
+        for (slot, value) in self.writer.claim(len).chunks_exact_mut(8).zip(values) {
+            slot.copy_from_slice(&value.to_le_bytes());
+        }
+        self.writer.varint(len as u64);
+        self.writer.tag(field, WireType::Delimited);
+    }
+
+    /// A packed field of `double` numbers, written as one slice. Nothing is written for no elements.
+    #[inline]
+    pub fn packed_double(&mut self, field: u32, values: &[f64]) {
         self.in_order(field);
         if values.is_empty() {
             return;
