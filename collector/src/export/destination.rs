@@ -1,0 +1,58 @@
+//! A receiver, and how to reach it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::config::{Compression, Header};
+use super::{Endpoint, Signal};
+
+/// The protocol of OTLP.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// `http/protobuf`
+    #[default]
+    HttpProtobuf,
+    /// `http/json`
+    HttpJson,
+    /// `grpc`
+    Grpc,
+}
+
+/// Files that TLS uses, all PEM.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificates of the authorities to trust in place of the system's.
+    pub roots: Option<PathBuf>,
+    /// The client's certificate, with its chain.
+    pub client_certificate: Option<PathBuf>,
+    /// The client's private key.
+    pub client_key: Option<PathBuf>,
+}
+
+/// A receiver, how to reach it, and what is sent there. One connection serves all of its signals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// Scheme, host and port, or a unix socket. Its own path does not count here, `targets` do.
+    pub endpoint: Endpoint,
+    /// How to talk.
+    pub protocol: Protocol,
+    /// Headers (metadata of gRPC) added to every request, often with credentials.
+    pub headers: Vec<Header>,
+    /// Compression of request bodies.
+    pub compression: Compression,
+    /// How long one attempt may take; `None` for as long as it takes.
+    pub timeout: Option<Duration>,
+    /// Files for TLS.
+    pub tls: TlsFiles,
+    /// The proxy to go through: an `http://` URL, maybe with credentials in it.
+    pub proxy: Option<Endpoint>,
+    /// The signals that are sent there, each with its request target (path and query; the method's path for gRPC).
+    pub targets: Vec<(Signal, String)>,
+}
+
+impl Destination {
+    /// The request target of a signal; `None` where the signal is not sent there.
+    pub fn target(&self, signal: Signal) -> Option<&str> {
+        self.targets.iter().find(|(own, _)| *own == signal).map(|(_, target)| target.as_str())
+    }
+}

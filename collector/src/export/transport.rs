@@ -1,0 +1,33 @@
+//! One attempt to deliver one request, whatever the protocol.
+
+use std::time::{Duration, SystemTime};
+
+use super::reply::Accepted;
+use super::{Failure, Request};
+
+/// How an attempt ended without acceptance.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Why.
+    pub failure: Failure,
+    /// How long the receiver asks to wait before the next attempt, by `Retry-After` or `RetryInfo`.
+    pub asked_to_wait: Option<Duration>,
+    /// Whether the receiver may have taken the request even so: all of it was sent, and no answer came.
+    pub ambiguous: bool,
+}
+
+/// A client of one destination, over a connection that is kept between requests.
+pub trait Transport {
+    /// Sends `request` once and waits for the answer, at most `timeout`. `wall` is what time it is, for dates in
+    /// the answer.
+    ///
+    /// # Errors
+    ///
+    /// Everything but an acceptance, partial ones included. [`Failure::is_retryable`] says what may be tried again.
+    fn attempt(
+        &mut self,
+        request: &Request,
+        timeout: Option<Duration>,
+        wall: SystemTime,
+    ) -> Result<Accepted, Refusal>;
+}
