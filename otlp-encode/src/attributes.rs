@@ -40,43 +40,31 @@ pub trait Attributes {
 }
 
 impl Attributes for () {
-    #[inline]
     fn write(&self, _: &mut AttributeWriter<'_>) {}
 }
 
 /// Attributes stay in order.
-impl<'a, V: Into<Value<'a>> + Copy> Attributes for [(&str, V)] {
-    #[inline]
+impl<'a, V: Into<Value<'a>> + Copy> Attributes for &[(&str, V)] {
     fn write(&self, to: &mut AttributeWriter<'_>) {
         for &(key, value) in self.iter().rev() {
-            to.add(key, value);
+            to.push(key, value.into());
         }
     }
 }
 
-impl<'a, V: Into<Value<'a>> + Copy> Attributes for &[(&str, V)] {
-    #[inline]
-    fn write(&self, to: &mut AttributeWriter<'_>) {
-        (**self).write(to);
-    }
-}
-
 impl<'a, V: Into<Value<'a>> + Copy, const N: usize> Attributes for [(&str, V); N] {
-    #[inline]
     fn write(&self, to: &mut AttributeWriter<'_>) {
         self.as_slice().write(to);
     }
 }
 
 impl Attributes for AttributesBlob {
-    #[inline]
     fn write(&self, to: &mut AttributeWriter<'_>) {
         to.blob(self);
     }
 }
 
 impl<F: Fn(&mut AttributeWriter<'_>)> Attributes for F {
-    #[inline]
     fn write(&self, to: &mut AttributeWriter<'_>) {
         self(to);
     }
@@ -99,20 +87,24 @@ impl AttributeWriter<'_> {
     /// [`Error::ValueDepth`]. A long list (from 64 attributes on) takes a time that grows with its square.
     #[inline]
     pub fn add<'v>(&mut self, key: &str, value: impl Into<Value<'v>>) {
+        self.push(key, value.into());
+    }
+
+    // Not generic, so that it is compiled with this crate and its optimization, and not with each caller.
+    fn push(&mut self, key: &str, value: Value<'_>) {
         if key.is_empty() {
             self.fail(Error::Empty { field: "key" });
         }
         if !self.keys.insert(self.writer, key) {
             self.fail(Error::DuplicateAttribute);
         }
-        if let Err(error) = key_value(self.writer, self.tag, key, value.into(), 0) {
+        if let Err(error) = key_value(self.writer, self.tag, key, value, 0) {
             self.fail(error);
         }
     }
 
     /// Adds all of `attributes`.
-    #[inline]
-    pub fn extend(&mut self, attributes: &(impl Attributes + ?Sized)) {
+    pub fn extend(&mut self, attributes: &dyn Attributes) {
         attributes.write(self);
     }
 
@@ -132,11 +124,7 @@ impl AttributeWriter<'_> {
 
 /// Writes `attributes` as the repeated field `field`, whose number is below 16.
 #[inline]
-pub(crate) fn write(
-    fields: &mut Fields<'_>,
-    field: u32,
-    attributes: &(impl Attributes + ?Sized),
-) -> Result<(), Error> {
+pub(crate) fn write(fields: &mut Fields<'_>, field: u32, attributes: &dyn Attributes) -> Result<(), Error> {
     let writer = fields.writer(field);
     let keys = Keys::new(writer);
     let mut to = AttributeWriter { writer, tag: (field << 3 | 2) as u8, keys, error: None };

@@ -24,7 +24,7 @@ impl AttributesBlob {
     ///
     /// Errors: [`Error::Empty`] for an empty key; [`Error::DuplicateAttribute`]; [`Error::ValueDepth`];
     /// [`Error::TooLarge`].
-    pub fn new(attributes: &(impl Attributes + ?Sized)) -> Result<Self, Error> {
+    pub fn new(attributes: &dyn Attributes) -> Result<Self, Error> {
         let mut writer = Writer::new();
         write(&mut writer.fields(), Self::FIELD, attributes)?;
         let bytes = writer.as_bytes().to_vec();

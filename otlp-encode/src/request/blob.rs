@@ -75,7 +75,7 @@ impl ResourceBlob {
     ///
     /// Errors: those of [`AttributesBlob::new`](crate::AttributesBlob::new); [`Error::Empty`] for an entity without type
     /// or identifying keys.
-    pub fn new(attributes: &(impl Attributes + ?Sized), info: &ResourceInfo<'_>) -> Result<Self, Error> {
+    pub fn new(attributes: &dyn Attributes, info: &ResourceInfo<'_>) -> Result<Self, Error> {
         for entity in info.entity_refs {
             non_empty(entity.kind, "entity_refs.type")?;
             if entity.id_keys.is_empty() {
@@ -131,11 +131,7 @@ impl ScopeBlob {
     /// Encodes a scope; an unknown name is empty.
     ///
     /// Errors: those of [`AttributesBlob::new`](crate::AttributesBlob::new).
-    pub fn new(
-        name: &str,
-        attributes: &(impl Attributes + ?Sized),
-        info: &ScopeInfo<'_>,
-    ) -> Result<Self, Error> {
+    pub fn new(name: &str, attributes: &dyn Attributes, info: &ScopeInfo<'_>) -> Result<Self, Error> {
         Around::new(|writer| {
             schema_url(writer, info.schema_url);
             let tail = writer.len();
@@ -172,7 +168,7 @@ impl MetricBlob {
         name: &str,
         unit: &str,
         description: &str,
-        metadata: &(impl Attributes + ?Sized),
+        metadata: &dyn Attributes,
     ) -> Result<Self, Error> {
         non_empty(name, "name")?;
         Around::new(|writer| {

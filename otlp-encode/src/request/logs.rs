@@ -114,7 +114,7 @@ impl LogRecord<'_> {
     }
 
     #[inline]
-    fn write(&self, fields: Fields<'_>, attributes: &(impl Attributes + ?Sized)) -> Result<(), Error> {
+    fn write(&self, fields: Fields<'_>, attributes: &dyn Attributes) -> Result<(), Error> {
         let mut to = proto::LogRecord::from(fields);
         to.event_name(self.event_name);
         to.observed_time_unix_nano(self.observed_time_unix_nano);
@@ -149,12 +149,7 @@ impl LogRecords<'_> {
     /// [`AttributeWriter::add`], and [`Error::TooLarge`].
     ///
     /// [`AttributeWriter::add`]: crate::AttributeWriter::add
-    #[inline]
-    pub fn add(
-        &mut self,
-        record: &LogRecord<'_>,
-        attributes: &(impl Attributes + ?Sized),
-    ) -> Result<(), Error> {
+    pub fn add(&mut self, record: &LogRecord<'_>, attributes: &dyn Attributes) -> Result<(), Error> {
         record.check()?;
         self.out.item(2, |fields| record.write(fields, attributes))
     }

@@ -133,12 +133,7 @@ impl NumberPoints<'_> {
     /// [`Error::TooLarge`].
     ///
     /// [`AttributeWriter::add`]: crate::AttributeWriter::add
-    #[inline]
-    pub fn add(
-        &mut self,
-        point: &NumberPoint<'_>,
-        attributes: &(impl Attributes + ?Sized),
-    ) -> Result<(), Error> {
+    pub fn add(&mut self, point: &NumberPoint<'_>, attributes: &dyn Attributes) -> Result<(), Error> {
         point.check(self.monotonic)?;
         self.out.item(DATA_POINTS, |fields| point.write(fields, attributes))
     }
@@ -156,12 +151,7 @@ impl HistogramPoints<'_> {
     /// [`Error::TooLarge`].
     ///
     /// [`AttributeWriter::add`]: crate::AttributeWriter::add
-    #[inline]
-    pub fn add(
-        &mut self,
-        point: &HistogramPoint<'_>,
-        attributes: &(impl Attributes + ?Sized),
-    ) -> Result<(), Error> {
+    pub fn add(&mut self, point: &HistogramPoint<'_>, attributes: &dyn Attributes) -> Result<(), Error> {
         let count = point.check()?;
         self.out.item(DATA_POINTS, |fields| point.write(count, fields, attributes))
     }
@@ -179,11 +169,10 @@ impl ExponentialHistogramPoints<'_> {
     /// and [`Error::TooLarge`].
     ///
     /// [`AttributeWriter::add`]: crate::AttributeWriter::add
-    #[inline]
     pub fn add(
         &mut self,
         point: &ExponentialHistogramPoint<'_>,
-        attributes: &(impl Attributes + ?Sized),
+        attributes: &dyn Attributes,
     ) -> Result<(), Error> {
         let count = point.check()?;
         self.out.item(DATA_POINTS, |fields| point.write(count, fields, attributes))
@@ -202,12 +191,7 @@ impl SummaryPoints<'_> {
     /// [`Error::TooLarge`].
     ///
     /// [`AttributeWriter::add`]: crate::AttributeWriter::add
-    #[inline]
-    pub fn add(
-        &mut self,
-        point: &SummaryPoint<'_>,
-        attributes: &(impl Attributes + ?Sized),
-    ) -> Result<(), Error> {
+    pub fn add(&mut self, point: &SummaryPoint<'_>, attributes: &dyn Attributes) -> Result<(), Error> {
         point.check()?;
         self.out.item(DATA_POINTS, |fields| point.write(fields, attributes))
     }

@@ -159,11 +159,7 @@ impl NumberPoint<'_> {
     }
 
     #[inline]
-    pub(super) fn write(
-        &self,
-        fields: Fields<'_>,
-        attributes: &(impl Attributes + ?Sized),
-    ) -> Result<(), Error> {
+    pub(super) fn write(&self, fields: Fields<'_>, attributes: &dyn Attributes) -> Result<(), Error> {
         let mut to = proto::NumberDataPoint::from(fields);
         to.flags(if self.value.is_none() { NO_RECORDED_VALUE } else { 0 });
         attributes::write(to.fields(), 7, attributes)?;
@@ -251,7 +247,7 @@ impl<'a> HistogramPoint<'a> {
         &self,
         count: u64,
         fields: Fields<'_>,
-        attributes: &(impl Attributes + ?Sized),
+        attributes: &dyn Attributes,
     ) -> Result<(), Error> {
         let mut to = proto::HistogramDataPoint::from(fields);
         self.max.into_iter().for_each(|max| to.max(max));
@@ -376,7 +372,7 @@ impl<'a> ExponentialHistogramPoint<'a> {
         &self,
         count: u64,
         fields: Fields<'_>,
-        attributes: &(impl Attributes + ?Sized),
+        attributes: &dyn Attributes,
     ) -> Result<(), Error> {
         let mut to = proto::ExponentialHistogramDataPoint::from(fields);
         to.zero_threshold(self.zero_threshold);
@@ -462,11 +458,7 @@ impl<'a> SummaryPoint<'a> {
     }
 
     #[inline]
-    pub(super) fn write(
-        &self,
-        fields: Fields<'_>,
-        attributes: &(impl Attributes + ?Sized),
-    ) -> Result<(), Error> {
+    pub(super) fn write(&self, fields: Fields<'_>, attributes: &dyn Attributes) -> Result<(), Error> {
         let mut to = proto::SummaryDataPoint::from(fields);
         to.flags(if self.no_recorded_value { NO_RECORDED_VALUE } else { 0 });
         attributes::write(to.fields(), 7, attributes)?;

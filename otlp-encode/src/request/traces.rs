@@ -147,7 +147,7 @@ impl<'a> Span<'a> {
     }
 
     #[inline]
-    fn write(&self, fields: Fields<'_>, attributes: &(impl Attributes + ?Sized)) -> Result<(), Error> {
+    fn write(&self, fields: Fields<'_>, attributes: &dyn Attributes) -> Result<(), Error> {
         let mut to = proto::Span::from(fields);
         to.flags(flags(self.trace_flags, self.parent_is_remote));
         match self.status {
@@ -292,8 +292,7 @@ impl Spans<'_> {
     /// [`AttributeWriter::add`], and [`Error::TooLarge`].
     ///
     /// [`AttributeWriter::add`]: crate::AttributeWriter::add
-    #[inline]
-    pub fn add(&mut self, span: &Span<'_>, attributes: &(impl Attributes + ?Sized)) -> Result<(), Error> {
+    pub fn add(&mut self, span: &Span<'_>, attributes: &dyn Attributes) -> Result<(), Error> {
         span.check()?;
         self.out.item(2, |fields| span.write(fields, attributes))
     }
