@@ -147,8 +147,8 @@ fn copy(to: &mut [u8], from: &[u8]) {
     }
     match from.len() {
         16..=32 => ends::<16>(to, from),
-        8..=16 => ends::<8>(to, from),
-        4..=8 => ends::<4>(to, from),
+        8..=15 => ends::<8>(to, from),
+        4..=7 => ends::<4>(to, from),
         _ => to.copy_from_slice(from),
     }
 }
@@ -276,7 +276,7 @@ pub(super) fn seen(list: &[u8]) -> u64 {
 }
 
 /// The keys of an encoded list, whose header is one byte.
-fn keys(mut list: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn keys(mut list: &[u8]) -> impl Iterator<Item = &[u8]> {
     core::iter::from_fn(move || {
         let (len, rest) = length(list.get(1..)?)?;
         let (element, rest) = rest.split_at_checked(len)?;
