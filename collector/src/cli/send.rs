@@ -1,7 +1,7 @@
 //! Exporting beside sampling: one thread sends, so that a slow receiver holds nothing up.
 
+use std::error::Error;
 use std::hash::{BuildHasher, RandomState};
-use std::io;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::thread::{self, JoinHandle};
 
@@ -57,11 +57,12 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// The system has no thread left.
-    pub fn start(config: ExportConfig) -> io::Result<Self> {
+    /// Certificate files that cannot be used, or the system has no thread left.
+    pub fn start(config: ExportConfig) -> Result<Self, Box<dyn Error>> {
         let (queue, requests) = mpsc::sync_channel(MAX_WAITING);
+        let exporter = Exporter::new(config, RetryPolicy::ONE_SHOT, SystemTiming)?;
         let thread =
-            thread::Builder::new().name("ebpf-export".into()).spawn(move || deliver(config, &requests))?;
+            thread::Builder::new().name("ebpf-export".into()).spawn(move || deliver(exporter, &requests))?;
         let encoder = ProfilesEncoder::new(random_id() as u64, DEFAULT_MAX_REQUEST);
         Ok(Self { queue, thread, encoder, sent: Sent::default() })
     }
@@ -106,8 +107,7 @@ impl Sender {
     }
 }
 
-fn deliver(config: ExportConfig, requests: &Receiver<Vec<u8>>) -> Sent {
-    let mut exporter = Exporter::new(config, RetryPolicy::ONE_SHOT, SystemTiming);
+fn deliver(mut exporter: Exporter, requests: &Receiver<Vec<u8>>) -> Sent {
     let mut sent = Sent::default();
     for request in requests {
         match exporter.send(&request, |_, _| {}) {

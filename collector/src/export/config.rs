@@ -214,7 +214,7 @@ fn parse_header(pair: &str) -> Option<Header> {
 }
 
 /// `text` with `%XX` replaced; a `%` that begins no such thing stays. `None` where the result is not UTF-8.
-fn percent_decode(text: &str) -> Option<String> {
+pub(super) fn percent_decode(text: &str) -> Option<String> {
     let mut bytes = Vec::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('%') {
@@ -274,10 +274,10 @@ mod tests {
         let error = resolve(Some("localhost:4318"), &[]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "cannot use the URL in --endpoint: it must begin with http://, as in http://localhost:4318"
+            "cannot use the URL in --endpoint: it must begin with http://, https:// or unix://, as in http://localhost:4318"
         );
         let error = resolve(None, &[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://k:s3cret@h")]).unwrap_err();
-        assert!(matches!(error, ExportError::Endpoint { problem: EndpointProblem::Tls, .. }));
+        assert!(matches!(error, ExportError::Endpoint { problem: EndpointProblem::Credentials, .. }));
         assert!(!format!("{error} {error:?}").contains("s3cret"));
     }
 

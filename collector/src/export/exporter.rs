@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use flate2::write::GzEncoder;
 
+use super::destination::{Destination, Protocol, TlsFiles};
 use super::http::{Client, Response};
 use super::reply::{Accepted, parse_accepted, parse_error};
 use super::retry::{RetryPolicy, SystemTiming, Timing, parse_retry_after};
@@ -35,9 +36,22 @@ pub struct Exporter<T = SystemTiming> {
 
 impl<T: Timing> Exporter<T> {
     /// An exporter; nothing is connected before the first request.
-    pub fn new(config: ExportConfig, policy: RetryPolicy, timing: T) -> Self {
-        let client = Client::new(config.endpoint.clone(), &config.headers, config.compression);
-        Self { config, policy, client, timing }
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::new`].
+    pub fn new(config: ExportConfig, policy: RetryPolicy, timing: T) -> Result<Self, ExportError> {
+        let client = Client::new(&Destination {
+            endpoint: config.endpoint.clone(),
+            protocol: Protocol::HttpProtobuf,
+            headers: config.headers.clone(),
+            compression: config.compression,
+            timeout: config.timeout,
+            tls: TlsFiles::default(),
+            proxy: None,
+            targets: vec![(config.signal, config.endpoint.target())],
+        })?;
+        Ok(Self { config, policy, client, timing })
     }
 
     /// Sends an encoded export request. `on_retry` hears of every failure that is tried again, with the delay.
@@ -63,7 +77,7 @@ impl<T: Timing> Exporter<T> {
             let left = self.left(started);
             // Some time for every attempt: what was waited for is also tried.
             let timeout = self.config.timeout.map(|timeout| timeout.min(left.max(Duration::from_secs(1))));
-            let (failure, asked) = match self.client.post(body, timeout) {
+            let (failure, asked) = match self.client.post(&self.config.endpoint.target(), body, timeout) {
                 Ok(Response { status: 200..=299, body, is_protobuf, .. }) => {
                     let accepted = if is_protobuf { parse_accepted(&body) } else { Accepted::default() };
                     return Ok(Delivery { accepted, attempts });

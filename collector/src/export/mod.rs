@@ -12,12 +12,13 @@ pub mod endpoint;
 mod error;
 mod exporter;
 pub mod http;
+pub mod net;
 pub mod reply;
 pub mod retry;
 pub mod transport;
 
 pub use config::{Compression, ExportConfig};
-pub use endpoint::Endpoint;
+pub use endpoint::{Endpoint, Scheme};
 pub use error::{EndpointProblem, ExportError, Failure};
 pub use exporter::{Delivery, Exporter};
 

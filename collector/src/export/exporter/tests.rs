@@ -143,7 +143,7 @@ fn exporter(url: &str, vars: &[(&str, &str)]) -> (Exporter<FakeTiming>, FakeTimi
     .unwrap();
     assert!(resolved.warnings.is_empty());
     let timing = FakeTiming::new();
-    (Exporter::new(resolved.config.unwrap(), RetryPolicy::ONE_SHOT, timing.clone()), timing)
+    (Exporter::new(resolved.config.unwrap(), RetryPolicy::ONE_SHOT, timing.clone()).unwrap(), timing)
 }
 
 /// Sends "request" to a server with these answers; the result and what was slept.
