@@ -1,6 +1,8 @@
 //! What crosses crates.
 
 pub mod elf;
+pub mod faults;
+pub mod generate;
 pub mod mutate;
 pub mod profcheck;
 pub mod targets;
