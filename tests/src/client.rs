@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use collector::export::reply::Accepted;
 use collector::export::retry::{RetryPolicy, SystemTiming};
-use collector::export::{Delivery, ExportConfig, ExportError, Exporter, Request, Signal};
+use collector::export::transport::Refusal;
+use collector::export::{ExportConfig, ExportError, Exporter, Request, Signal};
 
 /// A credential that every request of these tests carries, and no text of ours may show.
 pub const SECRET: &str = "s3cret";
@@ -38,9 +40,19 @@ impl Client {
     /// # Errors
     ///
     /// It was not accepted.
-    pub fn send(&mut self, request: &Request) -> Result<Delivery, ExportError> {
+    pub fn send(&mut self, request: &Request) -> Result<Accepted, Refusal> {
         let (_, exporter) =
             self.exporters.iter_mut().find(|(signal, _)| *signal == request.signal).expect("all signals");
-        exporter.send(&request.body, |_, _| {})
+        let error = match exporter.send(&request.body, |_, _| {}) {
+            Ok(delivery) => return Ok(delivery.accepted),
+            Err(error) => error,
+        };
+        assert!(!format!("{error} {error:?}").contains(SECRET), "{error:?}");
+        match error {
+            ExportError::Delivery { failure, asked_to_wait, .. } => {
+                Err(Refusal { failure, asked_to_wait, ambiguous: false })
+            }
+            other => panic!("{other}"),
+        }
     }
 }

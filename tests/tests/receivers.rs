@@ -24,8 +24,8 @@ fn googles_protobuf_and_grpc_take_every_signal() {
         for compression in ["none", "gzip"] {
             let mut client = Client::new(&endpoint, &[("PROTOCOL", protocol), ("COMPRESSION", compression)]);
             for signal in Signal::ALL {
-                let delivery = client.send(&generator.request(signal, 0..ITEMS)).unwrap();
-                assert_eq!((delivery.accepted.rejected, delivery.attempts), (0, 1));
+                let accepted = client.send(&generator.request(signal, 0..ITEMS)).unwrap();
+                assert_eq!(accepted.rejected, 0);
             }
         }
     }
