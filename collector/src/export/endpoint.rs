@@ -1,11 +1,12 @@
 //! Where a signal is sent: an `http://`, `https://` or `unix://` URL, taken apart.
 
+use std::ffi::OsString;
 use std::fmt;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use super::Signal;
-use super::config::percent_decode;
 use super::error::EndpointProblem;
+use crate::percent;
 
 /// Longest path of a unix socket: `sun_path` less the NUL at its end.
 const MAX_SOCKET_PATH: usize = 107;
@@ -74,8 +75,8 @@ impl Endpoint {
     }
 
     fn parse_unix(path: &str) -> Result<Self, EndpointProblem> {
-        let decoded = percent_decode(path).ok_or(EndpointProblem::Socket)?;
-        let control = decoded.chars().any(char::is_control);
+        let decoded = percent::decode(path.as_bytes());
+        let control = decoded.iter().any(u8::is_ascii_control);
         if !path.starts_with('/') || path.contains('?') || decoded.len() > MAX_SOCKET_PATH || control {
             return Err(EndpointProblem::Socket);
         }
@@ -140,13 +141,16 @@ impl Endpoint {
         self
     }
 
-    /// The request target of `signal` where this is the signal's own endpoint: the URL's path and query as they
-    /// are, and the usual path for a unix socket.
-    pub fn own_target(&self, signal: Signal) -> String {
-        match self.scheme {
-            Scheme::Unix => signal.path().to_owned(),
-            Scheme::Http | Scheme::Https => self.target(),
-        }
+    /// The server alone: path `/` and no query.
+    pub fn origin(&self) -> Self {
+        Self { path: "/".to_owned(), query: None, ..self.clone() }
+    }
+
+    /// The same server with what a request line says, as [`Self::target`] gives it.
+    pub fn with_target(self, target: &str) -> Self {
+        let (path, query) =
+            target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        Self { path: path.to_owned(), query: query.map(str::to_owned), ..self }
     }
 
     /// How it is reached.
@@ -156,7 +160,8 @@ impl Endpoint {
 
     /// The path of the unix socket, if it is one.
     pub fn socket_path(&self) -> Option<PathBuf> {
-        (self.scheme == Scheme::Unix).then(|| percent_decode(&self.socket).map(PathBuf::from))?
+        (self.scheme == Scheme::Unix)
+            .then(|| PathBuf::from(OsString::from_vec(percent::decode(self.socket.as_bytes()))))
     }
 
     /// Host name or address, without brackets; `localhost` for a unix socket.
@@ -230,7 +235,7 @@ mod tests {
             ("unix://a/b", Socket),
             ("unix:///a?b", Socket),
             ("unix:///a%00b", Socket),
-            ("unix:///a%ff", Socket),
+            ("unix:///a%0ab", Socket),
             ("http://", NoHost),
             ("http:///v1", NoHost),
             ("http://:4318", NoHost),
@@ -270,10 +275,8 @@ mod tests {
         let endpoint = Endpoint::parse("unix:///run/a%20b.sock").unwrap();
         assert_eq!(endpoint.socket_path().unwrap().to_str(), Some("/run/a b.sock"));
         assert_eq!((endpoint.scheme(), endpoint.authority()), (Scheme::Unix, "localhost"));
-        assert_eq!(endpoint.own_target(Signal::Logs), "/v1/logs");
         assert_eq!(endpoint.to_string(), "unix:///run/a%20b.sock");
-        assert_eq!(endpoint.join("/v1/logs").target(), "/v1/logs");
-        assert_eq!(Endpoint::parse("http://a/b").unwrap().own_target(Signal::Logs), "/b");
+        assert_eq!(endpoint.origin().join("/v1/logs").target(), "/v1/logs");
         let long = |length| Endpoint::parse(&format!("unix:///{}", "a".repeat(length - 1)));
         assert!(long(MAX_SOCKET_PATH).is_ok());
         assert_eq!(long(MAX_SOCKET_PATH + 1).unwrap_err(), EndpointProblem::Socket);
