@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use collector::convert::profiles::{DEFAULT_MAX_REQUEST, ProfilesEncoder};
+use collector::export::config::SharedAttributes;
 use collector::export::file::{ConsoleExporter, FileExporter};
 use collector::export::reply::Accepted;
 use collector::export::retry::{RetryPolicy, SystemTiming};
@@ -63,12 +64,13 @@ impl Sender {
     /// # Errors
     ///
     /// The system has no thread left.
-    pub fn start(sinks: &[Sink]) -> io::Result<Self> {
+    pub fn start(sinks: &[Sink], attributes: SharedAttributes) -> io::Result<Self> {
         let (queue, requests) = mpsc::sync_channel(MAX_WAITING);
         let exporters = sinks.iter().filter_map(Out::new).collect();
         let thread =
             thread::Builder::new().name("ebpf-export".into()).spawn(move || deliver(exporters, &requests))?;
-        let encoder = ProfilesEncoder::new(random_id() as u64, DEFAULT_MAX_REQUEST);
+        let encoder =
+            ProfilesEncoder::new(random_id() as u64, DEFAULT_MAX_REQUEST).with_attributes(attributes);
         Ok(Self { queue, thread, encoder, sent: Sent::default() })
     }
 
