@@ -1,6 +1,6 @@
 use super::*;
-use crate::export::config::AgentResource;
 use crate::convert::fixture;
+use crate::export::config::AgentResource;
 use crate::model::{ProcessIdx, StackIdx, ThreadIdx};
 use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
