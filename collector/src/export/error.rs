@@ -126,6 +126,10 @@ pub enum Failure {
     NotHttp,
     /// The answer is larger than OTLP allows.
     ResponseTooLarge,
+    /// The file or standard output did not take it.
+    Write(io::Error),
+    /// The request cannot be written as JSON: it is none.
+    Json(otlp_encode::Error),
     /// The receiver answered with an error.
     Status {
         /// HTTP status code.
@@ -141,7 +145,9 @@ impl Failure {
         match self {
             Self::Resolve(_) | Self::Connect(_) | Self::Disconnected(_) => true,
             Self::Status { code, .. } => matches!(code, 429 | 502 | 503 | 504),
-            Self::Timeout(_) | Self::NotHttp | Self::ResponseTooLarge => false,
+            // Whoever read our output and ends does not come back; a full disk may be emptied.
+            Self::Write(error) => error.kind() != io::ErrorKind::BrokenPipe,
+            Self::Timeout(_) | Self::NotHttp | Self::ResponseTooLarge | Self::Json(_) => false,
         }
     }
 }
@@ -159,6 +165,8 @@ impl fmt::Display for Failure {
             Self::Timeout(after) => write!(f, "no answer within {:.1} s", after.as_secs_f64()),
             Self::NotHttp => f.write_str("the answer is not HTTP/1.1"),
             Self::ResponseTooLarge => write!(f, "the answer is larger than {} MiB", MAX_RESPONSE >> 20),
+            Self::Write(error) => write!(f, "it cannot be written ({error})"),
+            Self::Json(error) => write!(f, "the request cannot be written as JSON ({error})"),
             Self::Status { code, message } => {
                 write!(f, "the receiver answered {code}")?;
                 if let Some(reason) = reason(*code) {
