@@ -109,9 +109,9 @@ impl Failure {
     /// Whether OTLP/HTTP allows another attempt.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Resolve(_) | Self::Connect(_) | Self::Disconnected(_) => true,
+            Self::Resolve(_) | Self::Connect(_) | Self::Disconnected(_) | Self::Timeout(_) => true,
             Self::Status { code, .. } => matches!(code, 429 | 502 | 503 | 504),
-            Self::Timeout(_) | Self::NotHttp | Self::ResponseTooLarge => false,
+            Self::NotHttp | Self::ResponseTooLarge => false,
         }
     }
 }
