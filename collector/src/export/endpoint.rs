@@ -81,6 +81,18 @@ impl Endpoint {
         self
     }
 
+    /// The server alone: path `/` and no query.
+    pub fn origin(&self) -> Self {
+        Self { path: "/".to_owned(), query: None, ..self.clone() }
+    }
+
+    /// The same server with what a request line says, as [`Self::target`] gives it.
+    pub fn with_target(self, target: &str) -> Self {
+        let (path, query) =
+            target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        Self { path: path.to_owned(), query: query.map(str::to_owned), ..self }
+    }
+
     /// Host name or address, without brackets.
     pub fn host(&self) -> &str {
         &self.host

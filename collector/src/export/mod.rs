@@ -12,6 +12,7 @@ pub mod destination;
 pub mod endpoint;
 mod error;
 mod exporter;
+pub mod file;
 pub mod http;
 mod queue;
 pub mod reply;
@@ -20,7 +21,8 @@ pub mod stats;
 pub mod store;
 pub mod transport;
 
-pub use config::{Compression, ExportConfig};
+pub use config::{Compression, ExportConfig, Sink};
+pub use destination::{Destination, Protocol};
 pub use endpoint::Endpoint;
 pub use error::{EndpointProblem, ExportError, Failure};
 pub use exporter::{Delivery, Exporter};
