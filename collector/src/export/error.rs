@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use super::Signal;
+use super::grpc::Code;
 use super::http::MAX_RESPONSE;
 
 /// What went wrong between a configuration and a receiver's answer. No variant holds a header's value.
@@ -24,6 +25,13 @@ pub enum ExportError {
         variable: String,
         /// The protocol.
         protocol: String,
+    },
+    /// A header that gRPC cannot send as metadata. Wrong usage.
+    Metadata {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        problem: MetadataProblem,
     },
     /// The request is larger than OTLP allows, and was not sent.
     RequestTooLarge {
@@ -80,6 +88,30 @@ impl fmt::Display for EndpointProblem {
     }
 }
 
+/// What is wrong with a header for gRPC. Its value is not kept: it may be a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MetadataProblem {
+    /// The name belongs to gRPC or HTTP/2.
+    Reserved,
+    /// The name holds other characters than letters, digits, `-`, `_` and `.`.
+    Name,
+    /// The value is not printable ASCII.
+    Value,
+}
+
+impl fmt::Display for MetadataProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reserved => "its name is reserved",
+            Self::Name => "its name may hold letters, digits, '-', '_' and '.'",
+            Self::Value => {
+                "its value must be printable ASCII; others go, in base64, into one whose name ends in -bin"
+            }
+        })
+    }
+}
+
 /// How one attempt ended without acceptance.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -96,6 +128,23 @@ pub enum Failure {
     NotHttp,
     /// The answer is larger than OTLP allows.
     ResponseTooLarge,
+    /// The answer is not HTTP/2.
+    NotHttp2 {
+        /// Whether it is HTTP/1.
+        http1: bool,
+    },
+    /// The time for one call of gRPC passed; the receiver may have taken the request. Unlike [`Self::Timeout`], it
+    /// counts as gRPC's `DEADLINE_EXCEEDED`, which is tried again.
+    DeadlineExceeded(Duration),
+    /// A call of gRPC ended with an error.
+    Grpc {
+        /// Its status.
+        code: Code,
+        /// The receiver's own words, cut and clean, or what the status comes from.
+        message: Option<String>,
+        /// Whether the receiver allows another attempt by a `RetryInfo`.
+        retry_info: bool,
+    },
     /// The receiver answered with an error.
     Status {
         /// HTTP status code.
@@ -106,12 +155,13 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Whether OTLP/HTTP allows another attempt.
+    /// Whether OTLP allows another attempt.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Resolve(_) | Self::Connect(_) | Self::Disconnected(_) => true,
+            Self::Resolve(_) | Self::Connect(_) | Self::Disconnected(_) | Self::DeadlineExceeded(_) => true,
+            Self::Grpc { code, retry_info, .. } => code.is_retryable(*retry_info),
             Self::Status { code, .. } => matches!(code, 429 | 502 | 503 | 504),
-            Self::Timeout(_) | Self::NotHttp | Self::ResponseTooLarge => false,
+            Self::Timeout(_) | Self::NotHttp | Self::NotHttp2 { .. } | Self::ResponseTooLarge => false,
         }
     }
 }
@@ -126,9 +176,17 @@ impl fmt::Display for Failure {
                 _ => write!(f, "no connection ({error})"),
             },
             Self::Disconnected(error) => write!(f, "the connection ended before an answer ({error})"),
-            Self::Timeout(after) => write!(f, "no answer within {:.1} s", after.as_secs_f64()),
+            Self::Timeout(after) | Self::DeadlineExceeded(after) => {
+                write!(f, "no answer within {:.1} s", after.as_secs_f64())
+            }
             Self::NotHttp => f.write_str("the answer is not HTTP/1.1"),
+            Self::NotHttp2 { http1: true } => f.write_str("the answer is HTTP/1, not HTTP/2"),
+            Self::NotHttp2 { http1: false } => f.write_str("the answer is not HTTP/2"),
             Self::ResponseTooLarge => write!(f, "the answer is larger than {} MiB", MAX_RESPONSE >> 20),
+            Self::Grpc { code, message, .. } => {
+                write!(f, "the call ended with {code}")?;
+                message.as_ref().map_or(Ok(()), |message| write!(f, ": {message}"))
+            }
             Self::Status { code, message } => {
                 write!(f, "the receiver answered {code}")?;
                 if let Some(reason) = reason(*code) {
@@ -151,6 +209,21 @@ impl Failure {
             Self::Status { code: 404 | 405, .. } => Some(format!("does this receiver take {signal}?")),
             Self::Status { code: 401 | 403, .. } => {
                 Some("credentials belong into OTEL_EXPORTER_OTLP_HEADERS".to_owned())
+            }
+            Self::NotHttp2 { http1: true } => {
+                Some("this looks like OTLP/HTTP, usually on port 4318; OTLP/gRPC is usually on 4317".to_owned())
+            }
+            Self::NotHttp2 { http1: false } => Some("OTLP/gRPC is usually on port 4317".to_owned()),
+            Self::Grpc { code: Code::Unimplemented, .. } => {
+                Some(format!("does this receiver take {signal} over gRPC?"))
+            }
+            Self::Grpc { code: Code::Unauthenticated | Code::PermissionDenied, .. } => {
+                Some("credentials belong into OTEL_EXPORTER_OTLP_HEADERS".to_owned())
+            }
+            Self::Grpc { code: Code::ResourceExhausted | Code::OutOfRange, message: Some(message), .. }
+                if message.contains("larger than max") || message.contains("too large") =>
+            {
+                Some("many receivers take messages of up to 4 MiB: raise the receiver's limit, or send less at once".to_owned())
             }
             Self::NotHttp => Some("OTLP/HTTP is usually on port 4318; 4317 is OTLP/gRPC".to_owned()),
             _ => None,
@@ -189,6 +262,9 @@ impl fmt::Display for ExportError {
                 f,
                 "{variable} asks for {protocol}, which this build does not speak; use http/protobuf (usually port 4318)"
             ),
+            Self::Metadata { name, problem } => {
+                write!(f, "cannot send the header {} over gRPC: {problem}", name.escape_debug())
+            }
             Self::RequestTooLarge { signal, bytes, limit } => write!(
                 f,
                 "cannot send {}: a request of {bytes} bytes is larger than the {limit} that OTLP allows",

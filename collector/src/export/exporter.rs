@@ -1,10 +1,8 @@
 //! Sends encoded requests, as often as OTLP allows and time permits.
 
-use std::io::Write;
 use std::time::Duration;
 
-use flate2::write::GzEncoder;
-
+use super::gzip::compress;
 use super::http::{Client, Response};
 use super::reply::{Accepted, parse_accepted, parse_error};
 use super::retry::{RetryPolicy, SystemTiming, Timing, parse_retry_after};
@@ -12,8 +10,6 @@ use super::{Compression, ExportConfig, ExportError, Failure};
 
 /// Largest request that OTLP allows, before compression.
 pub const MAX_REQUEST: usize = 64 << 20;
-/// Level 6, the usual one, takes 5 to 13 times as long for OTLP.
-const GZIP_LEVEL: u32 = 1;
 
 /// What became of a request that a receiver took.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +50,7 @@ impl<T: Timing> Exporter<T> {
         if request.len() > MAX_REQUEST {
             return Err(ExportError::RequestTooLarge { signal, bytes: request.len(), limit: MAX_REQUEST });
         }
-        let compressed = (self.config.compression == Compression::Gzip).then(|| gzip(request));
+        let compressed = (self.config.compression == Compression::Gzip).then(|| compress(request));
         let body = compressed.as_deref().unwrap_or(request);
         let started = self.timing.now();
         let mut attempts = 0;
@@ -95,11 +91,6 @@ impl<T: Timing> Exporter<T> {
     fn left(&self, started: std::time::Instant) -> Duration {
         self.policy.total.saturating_sub(self.timing.now().saturating_duration_since(started))
     }
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::new(GZIP_LEVEL));
-    encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("writing to a Vec does not fail")
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ pub mod destination;
 pub mod endpoint;
 mod error;
 mod exporter;
+pub mod grpc;
+mod gzip;
 pub mod http;
 pub mod reply;
 pub mod retry;
@@ -18,7 +20,7 @@ pub mod transport;
 
 pub use config::{Compression, ExportConfig};
 pub use endpoint::Endpoint;
-pub use error::{EndpointProblem, ExportError, Failure};
+pub use error::{EndpointProblem, ExportError, Failure, MetadataProblem};
 pub use exporter::{Delivery, Exporter};
 
 /// What is sent.
