@@ -105,6 +105,7 @@ impl Server {
             while !answers.is_empty() {
                 let stream = listener.accept().unwrap().0;
                 stream.set_nonblocking(true).unwrap();
+                stream.set_nodelay(true).unwrap();
                 connection += 1;
                 let socket = Socket::new(stream);
                 let served = serve(socket.clone(), window, connection, &mut answers, &sender);
