@@ -13,6 +13,8 @@ pub mod endpoint;
 mod error;
 mod exporter;
 pub mod file;
+pub mod grpc;
+mod gzip;
 pub mod http;
 pub mod net;
 mod queue;
@@ -25,7 +27,7 @@ pub mod transport;
 pub use config::{Compression, ExportConfig, Sink};
 pub use destination::{Destination, Protocol};
 pub use endpoint::{Endpoint, Scheme};
-pub use error::{EndpointProblem, ExportError, Failure};
+pub use error::{EndpointProblem, ExportError, Failure, MetadataProblem};
 pub use exporter::{Delivery, Exporter};
 
 /// Largest request that OTLP allows, before compression.
