@@ -11,12 +11,6 @@ use alloc::vec::Vec;
 /// The smallest buffer that is allocated.
 const MIN_CAPACITY: usize = 1024;
 
-/// The longest varint.
-const MAX_VARINT: usize = 10;
-
-/// How many varints are written at once.
-const VARINTS: usize = 16;
-
 /// How a field's content is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WireType {
