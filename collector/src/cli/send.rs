@@ -66,7 +66,8 @@ impl Sender {
     /// The system has no thread left.
     pub fn start(sinks: &[Sink], attributes: SharedAttributes) -> io::Result<Self> {
         let (queue, requests) = mpsc::sync_channel(MAX_WAITING);
-        let exporters = sinks.iter().filter_map(Out::new).collect();
+        let exporters =
+            sinks.iter().filter_map(|sink| Out::new(sink).transpose()).collect::<io::Result<Vec<_>>>()?;
         let thread =
             thread::Builder::new().name("ebpf-export".into()).spawn(move || deliver(exporters, &requests))?;
         let encoder =
@@ -122,14 +123,15 @@ enum Out {
 
 impl Out {
     /// `None` where profiles do not go there.
-    fn new(sink: &Sink) -> Option<Self> {
-        Some(match sink {
+    fn new(sink: &Sink) -> io::Result<Option<Self>> {
+        Ok(match sink {
             Sink::Otlp(destination) => {
-                let policy = RetryPolicy::ONE_SHOT;
-                Self::Otlp(Box::new(Exporter::new(destination, Signal::Profiles, policy, SystemTiming)?))
+                Exporter::new(destination, Signal::Profiles, RetryPolicy::ONE_SHOT, SystemTiming)
+                    .map_err(io::Error::other)?
+                    .map(|exporter| Self::Otlp(Box::new(exporter)))
             }
-            Sink::File(settings) => Self::Lines(Box::new(FileExporter::new(settings))),
-            Sink::Console(_) => Self::Lines(Box::new(ConsoleExporter::stdout())),
+            Sink::File(settings) => Some(Self::Lines(Box::new(FileExporter::new(settings)))),
+            Sink::Console(_) => Some(Self::Lines(Box::new(ConsoleExporter::stdout()))),
         })
     }
 

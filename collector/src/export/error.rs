@@ -61,10 +61,12 @@ pub enum ExportError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EndpointProblem {
-    /// It begins with neither `http://` nor `https://`.
+    /// It begins with neither `http://` nor `https://` nor `unix://`.
     NoScheme,
-    /// It begins with `https://`.
+    /// It begins with `https://`, and TLS is not built in.
     Tls,
+    /// What follows `unix://` is no path of a socket.
+    Socket,
     /// There is nothing between `://` and the path.
     NoHost,
     /// What follows the host's `:` is no port.
@@ -84,8 +86,15 @@ pub enum EndpointProblem {
 impl fmt::Display for EndpointProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NoScheme => "it must begin with http://, as in http://localhost:4318",
-            Self::Tls => "this build has no TLS yet; use http:// to a receiver or proxy on this host",
+            Self::NoScheme => {
+                "it must begin with http://, https:// or unix://, as in http://localhost:4318"
+            },
+            Self::Tls => {
+                "this build has no TLS (feature `tls`); use http:// to a receiver or proxy on this host"
+            }
+            Self::Socket => {
+                "the path of a unix socket is absolute and at most 107 bytes long, as in unix:///run/otlp.sock"
+            }
             Self::NoHost => "it names no host",
             Self::BadPort => "its port is not a number from 1 to 65535",
             Self::Credentials => "it holds a user name; put credentials into OTEL_EXPORTER_OTLP_HEADERS",

@@ -38,11 +38,29 @@ pub struct Exporter<T = SystemTiming> {
 
 impl<T: Timing> Exporter<T> {
     /// An exporter; nothing is connected before the first request. `None` where the signal is not sent there.
-    pub fn new(destination: &Destination, signal: Signal, policy: RetryPolicy, timing: T) -> Option<Self> {
-        let Destination { endpoint, headers, compression, timeout, .. } = destination;
-        let endpoint = endpoint.clone().with_target(destination.target(signal)?);
-        let client = Client::new(endpoint.clone(), headers, *compression);
-        Some(Self { signal, endpoint, compression: *compression, timeout: *timeout, policy, client, timing })
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::new`].
+    pub fn new(
+        destination: &Destination,
+        signal: Signal,
+        policy: RetryPolicy,
+        timing: T,
+    ) -> Result<Option<Self>, ExportError> {
+        let Destination { endpoint, compression, timeout, .. } = destination;
+        let Some(target) = destination.target(signal) else { return Ok(None) };
+        let endpoint = endpoint.clone().with_target(target);
+        let client = Client::new(destination)?;
+        Ok(Some(Self {
+            signal,
+            endpoint,
+            compression: *compression,
+            timeout: *timeout,
+            policy,
+            client,
+            timing,
+        }))
     }
 
     /// Sends an encoded export request. `on_retry` hears of every failure that is tried again, with the delay.
@@ -68,7 +86,7 @@ impl<T: Timing> Exporter<T> {
             let left = self.left(started);
             // Some time for every attempt: what was waited for is also tried.
             let timeout = self.timeout.map(|timeout| timeout.min(left.max(Duration::from_secs(1))));
-            let (failure, asked) = match self.client.post(body, timeout) {
+            let (failure, asked) = match self.client.post(&self.endpoint.target(), body, timeout) {
                 Ok(Response { status: 200..=299, body, is_protobuf, .. }) => {
                     let accepted = if is_protobuf { parse_accepted(&body) } else { Accepted::default() };
                     return Ok(Delivery { accepted, attempts });

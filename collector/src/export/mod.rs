@@ -13,13 +13,14 @@ mod error;
 mod exporter;
 pub mod file;
 pub mod http;
+pub mod net;
 pub mod reply;
 pub mod retry;
 pub mod transport;
 
 pub use config::{Compression, ExportConfig, Sink};
 pub use destination::{Destination, Protocol};
-pub use endpoint::Endpoint;
+pub use endpoint::{Endpoint, Scheme};
 pub use error::{EndpointProblem, ExportError, Failure};
 pub use exporter::{Delivery, Exporter};
 

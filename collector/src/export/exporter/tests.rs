@@ -145,7 +145,7 @@ fn exporter(url: &str, vars: &[(&str, &str)]) -> (Exporter<FakeTiming>, FakeTimi
     let [Sink::Otlp(destination)] = &config.sinks[..] else { panic!("{config:?}") };
     let timing = FakeTiming::new();
     let exporter = Exporter::new(destination, Signal::Profiles, RetryPolicy::ONE_SHOT, timing.clone());
-    (exporter.unwrap(), timing)
+    (exporter.unwrap().unwrap(), timing)
 }
 
 /// Sends "request" to a server with these answers; the result and what was slept.
