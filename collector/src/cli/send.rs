@@ -66,8 +66,8 @@ impl Sender {
     /// The system has no thread left.
     pub fn start(sinks: &[Sink], attributes: SharedAttributes) -> io::Result<Self> {
         let (queue, requests) = mpsc::sync_channel(MAX_WAITING);
-        let exporters =
-            sinks.iter().filter_map(|sink| Out::new(sink).transpose()).collect::<io::Result<Vec<_>>>()?;
+        let exporters = sinks.iter().filter_map(|sink| Out::new(sink).transpose()).collect::<Result<_, _>>();
+        let exporters = exporters.map_err(io::Error::other)?;
         let thread =
             thread::Builder::new().name("ebpf-export".into()).spawn(move || deliver(exporters, &requests))?;
         let encoder =
@@ -123,16 +123,18 @@ enum Out {
 
 impl Out {
     /// `None` where profiles do not go there.
-    fn new(sink: &Sink) -> io::Result<Option<Self>> {
-        Ok(match sink {
+    fn new(sink: &Sink) -> Result<Option<Self>, collector::export::ExportError> {
+        Ok(Some(match sink {
             Sink::Otlp(destination) => {
-                Exporter::new(destination, Signal::Profiles, RetryPolicy::ONE_SHOT, SystemTiming)
-                    .map_err(io::Error::other)?
-                    .map(|exporter| Self::Otlp(Box::new(exporter)))
+                let policy = RetryPolicy::ONE_SHOT;
+                match Exporter::new(destination, Signal::Profiles, policy, SystemTiming)? {
+                    Some(exporter) => Self::Otlp(Box::new(exporter)),
+                    None => return Ok(None),
+                }
             }
-            Sink::File(settings) => Some(Self::Lines(Box::new(FileExporter::new(settings)))),
-            Sink::Console(_) => Some(Self::Lines(Box::new(ConsoleExporter::stdout()))),
-        })
+            Sink::File(settings) => Self::Lines(Box::new(FileExporter::new(settings))),
+            Sink::Console(_) => Self::Lines(Box::new(ConsoleExporter::stdout())),
+        }))
     }
 
     fn send(&mut self, body: &Bytes) -> Result<Accepted, String> {

@@ -143,11 +143,11 @@ impl Failure {
     /// Whether OTLP/HTTP allows another attempt.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Resolve(_) | Self::Connect(_) | Self::Disconnected(_) => true,
+            Self::Resolve(_) | Self::Connect(_) | Self::Disconnected(_) | Self::Timeout(_) => true,
             Self::Status { code, .. } => matches!(code, 429 | 502 | 503 | 504),
             // Whoever read our output and ends does not come back; a full disk may be emptied.
             Self::Write(error) => error.kind() != io::ErrorKind::BrokenPipe,
-            Self::Timeout(_) | Self::NotHttp | Self::ResponseTooLarge | Self::Json(_) => false,
+            Self::NotHttp | Self::ResponseTooLarge | Self::Json(_) => false,
         }
     }
 }

@@ -8,10 +8,8 @@ use flate2::write::GzEncoder;
 use super::http::{Client, Response};
 use super::reply::{Accepted, parse_accepted, parse_error};
 use super::retry::{RetryPolicy, SystemTiming, Timing, parse_retry_after};
-use super::{Compression, Destination, Endpoint, ExportError, Failure, Signal};
+use super::{Compression, Destination, Endpoint, ExportError, Failure, MAX_REQUEST, Signal};
 
-/// Largest request that OTLP allows, before compression.
-pub const MAX_REQUEST: usize = 64 << 20;
 /// Level 6, the usual one, takes 5 to 13 times as long for OTLP.
 const GZIP_LEVEL: u32 = 1;
 
