@@ -12,7 +12,7 @@ const ID: [u8; 16] = [9; 16];
 
 fn parts(profile: &Profile, max_request: usize) -> Vec<Vec<u8>> {
     let mut parts = Vec::new();
-    ProfilesEncoder::new(1, max_request).encode(profile, ID, |part| parts.push(part.to_vec())).unwrap();
+    ProfilesEncoder::new(1, max_request).encode(profile, ID, |part, _| parts.push(part.to_vec())).unwrap();
     parts
 }
 
@@ -269,7 +269,7 @@ fn ids_step_over_zero() {
     let mut ids = Vec::new();
     let mut encoder = ProfilesEncoder::new(1, DEFAULT_MAX_REQUEST);
     encoder
-        .encode(&fixture::profile(), [0xff; 16], |part| {
+        .encode(&fixture::profile(), [0xff; 16], |part, _| {
             ids.extend(Decoded(decode(part)).profiles().map(|profile| profile.profile_id.clone()));
         })
         .unwrap();
@@ -289,7 +289,7 @@ fn indices_out_of_range_are_errors() {
     let check = |change: fn(&mut Profile), table: &str| {
         let mut profile = fixture::profile();
         change(&mut profile);
-        let result = ProfilesEncoder::new(1, 1 << 20).encode(&profile, ID, |_| panic!("nothing is sent"));
+        let result = ProfilesEncoder::new(1, 1 << 20).encode(&profile, ID, |_, _| panic!("nothing is sent"));
         match result {
             Err(Error::Index { table: got, .. }) => assert_eq!(got, table),
             other => panic!("{other:?}"),
