@@ -30,8 +30,8 @@ pub use metrics::{
     SummaryPoints, Temporality,
 };
 pub use points::{
-    Exemplar, ExponentialBuckets, ExponentialHistogramPoint, HistogramPoint, Number, NumberPoint, Quantile,
-    SummaryPoint,
+    Bounds, Exemplar, ExponentialBuckets, ExponentialHistogramPoint, HistogramPoint, Number, NumberPoint,
+    Quantile, SummaryPoint,
 };
 pub use profiles::{ProfileInfo, Profiles, ProfilesRequest, ProfilesScopes, Samples};
 pub use traces::{Event, Link, Span, SpanKind, Spans, Status, TracesRequest, TracesSignal};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use collector::convert::profiles::{DEFAULT_MAX_REQUEST, ProfilesEncoder};
+use collector::export::config::SharedAttributes;
 use collector::export::delivery::Limits;
 use collector::export::stats::{Amount, DropReason, Stats};
 use collector::export::{Exporter, Outlet, Request, Signal, Sink};
@@ -46,9 +47,11 @@ impl Sender {
     /// # Errors
     ///
     /// A sink that cannot be used, or the system has no thread left.
-    pub fn start(sinks: &[Sink]) -> Result<Self, Box<dyn Error>> {
-        let outlets = sinks.iter().map(outlet).collect::<Result<Vec<_>, _>>()?;
-        let encoder = ProfilesEncoder::new(random_id() as u64, DEFAULT_MAX_REQUEST);
+    pub fn start(sinks: &[Sink], attributes: SharedAttributes) -> Result<Self, Box<dyn Error>> {
+        let outlets = sinks.iter().map(|sink| Outlet::to(sink, Limits::default()));
+        let outlets = outlets.collect::<Result<Vec<_>, _>>()?;
+        let encoder =
+            ProfilesEncoder::new(random_id() as u64, DEFAULT_MAX_REQUEST).with_attributes(attributes);
         Ok(Self { exporter: Exporter::start(outlets)?, encoder, errors: Vec::new() })
     }
 
@@ -65,13 +68,6 @@ impl Sender {
     /// Sends what is left, for a bounded time.
     pub fn finish(self) -> Sent {
         Sent { destinations: self.exporter.shut_down(FLUSH), errors: self.errors }
-    }
-}
-
-fn outlet(sink: &Sink) -> Result<Outlet, Box<dyn Error>> {
-    match sink {
-        Sink::Otlp(destination) => Ok(Outlet::to(destination, Limits::default())?),
-        Sink::File(_) | Sink::Console(_) => Err("only receivers can be sent to yet".into()),
     }
 }
 

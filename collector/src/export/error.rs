@@ -39,10 +39,12 @@ pub enum ExportError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EndpointProblem {
-    /// It begins with neither `http://` nor `https://`.
+    /// It begins with neither `http://` nor `https://` nor `unix://`.
     NoScheme,
-    /// It begins with `https://`.
+    /// It begins with `https://`, and TLS is not built in.
     Tls,
+    /// What follows `unix://` is no path of a socket.
+    Socket,
     /// There is nothing between `://` and the path.
     NoHost,
     /// What follows the host's `:` is no port.
@@ -62,8 +64,15 @@ pub enum EndpointProblem {
 impl fmt::Display for EndpointProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NoScheme => "it must begin with http://, as in http://localhost:4318",
-            Self::Tls => "this build has no TLS yet; use http:// to a receiver or proxy on this host",
+            Self::NoScheme => {
+                "it must begin with http://, https:// or unix://, as in http://localhost:4318"
+            },
+            Self::Tls => {
+                "this build has no TLS (feature `tls`); use http:// to a receiver or proxy on this host"
+            }
+            Self::Socket => {
+                "the path of a unix socket is absolute and at most 107 bytes long, as in unix:///run/otlp.sock"
+            }
             Self::NoHost => "it names no host",
             Self::BadPort => "its port is not a number from 1 to 65535",
             Self::Credentials => "it holds a user name; put credentials into OTEL_EXPORTER_OTLP_HEADERS",
@@ -95,6 +104,10 @@ pub enum Failure {
     NotHttp,
     /// The answer is larger than OTLP allows.
     ResponseTooLarge,
+    /// The file or standard output did not take it.
+    Write(io::Error),
+    /// The request cannot be written as JSON: it is none.
+    Json(otlp_encode::Error),
     /// The receiver answered with an error.
     Status {
         /// HTTP status code.
@@ -110,7 +123,9 @@ impl Failure {
         match self {
             Self::Resolve(_) | Self::Connect(_) | Self::Disconnected(_) | Self::Timeout(_) => true,
             Self::Status { code, .. } => matches!(code, 429 | 502 | 503 | 504),
-            Self::NotHttp | Self::ResponseTooLarge => false,
+            // Whoever read our output and ends does not come back; a full disk may be emptied.
+            Self::Write(error) => error.kind() != io::ErrorKind::BrokenPipe,
+            Self::NotHttp | Self::ResponseTooLarge | Self::Json(_) => false,
         }
     }
 }
@@ -128,6 +143,8 @@ impl fmt::Display for Failure {
             Self::Timeout(after) => write!(f, "no answer within {:.1} s", after.as_secs_f64()),
             Self::NotHttp => f.write_str("the answer is not HTTP/1.1"),
             Self::ResponseTooLarge => write!(f, "the answer is larger than {} MiB", MAX_RESPONSE >> 20),
+            Self::Write(error) => write!(f, "it cannot be written ({error})"),
+            Self::Json(error) => write!(f, "the request cannot be written as JSON ({error})"),
             Self::Status { code, message } => {
                 write!(f, "the receiver answered {code}")?;
                 if let Some(reason) = reason(*code) {

@@ -9,25 +9,28 @@ use super::http::{Client, Response};
 use super::reply::{Accepted, parse_accepted, parse_error};
 use super::retry::parse_retry_after;
 use super::transport::{Refusal, Transport};
-use super::{Compression, Destination, Failure, Request, Signal};
+use super::{Compression, Destination, ExportError, Failure, Request, Signal};
 
 /// Level 6, the usual one, takes 5 to 13 times as long for OTLP.
 const GZIP_LEVEL: u32 = 1;
 
-/// A client for each signal of a destination.
+/// A client of a destination.
 #[derive(Debug)]
 pub struct HttpTransport {
-    clients: Vec<(Signal, Client)>,
+    client: Client,
+    targets: Vec<(Signal, String)>,
     compression: Compression,
 }
 
 impl HttpTransport {
     /// Nothing is connected before the first request.
-    pub fn new(destination: &Destination) -> Self {
-        let Destination { endpoint, headers, compression, targets, .. } = destination;
-        let client = |target: &str| Client::new(endpoint.clone().with_target(target), headers, *compression);
-        let clients = targets.iter().map(|(signal, target)| (*signal, client(target)));
-        Self { clients: clients.collect(), compression: *compression }
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::new`].
+    pub fn new(destination: &Destination) -> Result<Self, ExportError> {
+        let client = Client::new(destination)?;
+        Ok(Self { client, targets: destination.targets.clone(), compression: destination.compression })
     }
 }
 
@@ -39,12 +42,12 @@ impl Transport for HttpTransport {
         wall: SystemTime,
     ) -> Result<Accepted, Refusal> {
         let refusal = |failure, asked_to_wait, ambiguous| Refusal { failure, asked_to_wait, ambiguous };
-        let client = self.clients.iter_mut().find(|(signal, _)| *signal == request.signal);
-        let Some((_, client)) = client else {
+        let target = self.targets.iter().find(|(signal, _)| *signal == request.signal);
+        let Some((_, target)) = target else {
             return Err(refusal(Failure::Status { code: 404, message: None }, None, false));
         };
         let compressed = (self.compression == Compression::Gzip).then(|| gzip(&request.body));
-        match client.post(compressed.as_deref().unwrap_or(&request.body), timeout) {
+        match self.client.post(target, compressed.as_deref().unwrap_or(&request.body), timeout) {
             Ok(Response { status: 200..=299, body, is_protobuf, .. }) => {
                 Ok(if is_protobuf { parse_accepted(&body) } else { Accepted::default() })
             }

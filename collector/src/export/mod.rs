@@ -14,6 +14,7 @@ mod error;
 pub mod file;
 pub mod http;
 mod http_transport;
+pub mod net;
 pub mod pipeline;
 mod queue;
 pub mod reply;
@@ -24,7 +25,7 @@ pub mod transport;
 
 pub use config::{Compression, ExportConfig, Sink};
 pub use destination::{Destination, Protocol};
-pub use endpoint::Endpoint;
+pub use endpoint::{Endpoint, Scheme};
 pub use error::{EndpointProblem, ExportError, Failure};
 pub use pipeline::{Exporter, Outlet};
 

@@ -8,11 +8,12 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::delivery::{Delivery, Limits, SaveStep, Step};
+use super::file::{ConsoleExporter, FileExporter};
 use super::retry::jitter;
 use super::stats::Stats;
 use super::store::{Held, RecordId, Store, StoreError};
 use super::transport::{self, Transport};
-use super::{Destination, ExportError, Request, Signal};
+use super::{ExportError, Request, Signal, Sink};
 
 /// How long to send at the end, where nothing says otherwise.
 pub const DEFAULT_FLUSH: Duration = Duration::from_secs(5);
@@ -38,20 +39,22 @@ pub struct Outlet {
 }
 
 impl Outlet {
-    /// A receiver, without a spool.
+    /// A receiver, files or standard output, without a spool.
     ///
     /// # Errors
     ///
     /// As [`transport::new`].
-    pub fn to(destination: &Destination, limits: Limits) -> Result<Self, ExportError> {
-        Ok(Self {
-            name: destination.endpoint.to_string(),
-            signals: destination.targets.iter().map(|(signal, _)| *signal).collect(),
-            timeout: destination.timeout,
-            limits,
-            transport: transport::new(destination)?,
-            spool: None,
-        })
+    pub fn to(sink: &Sink, limits: Limits) -> Result<Self, ExportError> {
+        let (name, timeout, transport): (_, _, Box<dyn Transport + Send>) = match sink {
+            Sink::Otlp(destination) => {
+                let transport = transport::new(destination)?;
+                (destination.endpoint.to_string(), destination.timeout, transport)
+            }
+            Sink::File(settings) => ("files".to_owned(), None, Box::new(FileExporter::new(settings))),
+            Sink::Console(_) => ("standard output".to_owned(), None, Box::new(ConsoleExporter::stdout())),
+        };
+        let signals = Signal::ALL.into_iter().filter(|signal| sink.takes(*signal)).collect();
+        Ok(Self { name, signals, timeout, limits, transport, spool: None })
     }
 }
 

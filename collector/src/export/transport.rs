@@ -40,7 +40,7 @@ pub trait Transport {
 /// The destination cannot be used: wrong usage.
 pub fn new(destination: &Destination) -> Result<Box<dyn Transport + Send>, ExportError> {
     match destination.protocol {
-        Protocol::HttpProtobuf => Ok(Box::new(HttpTransport::new(destination))),
+        Protocol::HttpProtobuf => Ok(Box::new(HttpTransport::new(destination)?)),
         protocol @ (Protocol::HttpJson | Protocol::Grpc) => {
             Err(ExportError::Protocol { variable: "OTEL_EXPORTER_OTLP_PROTOCOL".to_owned(), protocol })
         }

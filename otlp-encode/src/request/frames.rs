@@ -135,6 +135,7 @@ impl Frames {
         self.rewind(0, 0);
         self.set = 0;
         self.items = 0;
+        self.trim();
     }
 
     fn rewind(&mut self, len: usize, open: usize) {
@@ -188,8 +189,11 @@ impl Frames {
             sink(Batch { bytes: self.writer.as_bytes(), items, descriptor: self.descriptor });
         }
         self.writer.clear();
-        // An item beyond the limit is rare, and its memory not to be kept.
-        let usual = self.limits.max_bytes.saturating_mul(4);
+    }
+
+    /// Gives memory back that an item beyond the limit took: such items are rare. Nothing must be written.
+    fn trim(&mut self) {
+        let usual = self.limits.max_bytes.saturating_mul(4).max(1 << 16);
         if self.writer.capacity().max(self.carry.capacity()) > usual {
             self.writer = Writer::new();
             self.carry = Vec::new();
@@ -222,6 +226,7 @@ impl Frames {
         }
         if self.writer.len() > self.budget || self.items >= self.limits.max_items {
             self.flush(sink);
+            self.trim();
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use super::env::Env;
 use super::headers;
 use crate::export::destination::{Destination, Protocol, TlsFiles};
 use crate::export::file::FileSettings;
-use crate::export::{Endpoint, EndpointProblem, ExportError, Signal};
+use crate::export::{Endpoint, EndpointProblem, ExportError, Scheme, Signal};
 
 /// How long one attempt may take where nothing says otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,7 +73,9 @@ impl Place {
         let parse = |url: &str| Endpoint::parse(url).map_err(|problem| self.error(problem));
         if protocol != Protocol::Grpc {
             let endpoint = parse(&self.url)?;
-            let endpoint = if self.is_base { endpoint.join(signal.path()) } else { endpoint };
+            // The URL of a unix socket has no room for a path.
+            let joined = self.is_base || endpoint.scheme() == Scheme::Unix;
+            let endpoint = if joined { endpoint.join(signal.path()) } else { endpoint };
             return Ok((endpoint.origin(), endpoint.target()));
         }
         let endpoint = match self.url.contains("://") {

@@ -107,7 +107,7 @@ fn transport(url: &str, vars: &[(&str, &str)]) -> HttpTransport {
     .unwrap();
     assert!(config.warnings.is_empty());
     let [Sink::Otlp(destination)] = &config.sinks[..] else { panic!("{config:?}") };
-    HttpTransport::new(destination)
+    HttpTransport::new(destination).unwrap()
 }
 
 /// Sends `body` once, for at most 300 ms.
