@@ -48,7 +48,7 @@ impl Sender {
     ///
     /// A sink that cannot be used, or the system has no thread left.
     pub fn start(sinks: &[Sink], attributes: SharedAttributes) -> Result<Self, Box<dyn Error>> {
-        let outlets = sinks.iter().map(|sink| Outlet::to(sink, Limits::default()));
+        let outlets = sinks.iter().map(|sink| Outlet::to_sink(sink, Limits::default()));
         let outlets = outlets.collect::<Result<Vec<_>, _>>()?;
         let encoder =
             ProfilesEncoder::new(random_id() as u64, DEFAULT_MAX_REQUEST).with_attributes(attributes);

@@ -183,8 +183,12 @@ impl Delivery {
                 Some(spooled::Load::At(at)) => wake = Some(wake.map_or(at, |wake| wake.min(at))),
                 Some(spooled::Load::Nothing) | None => {}
             }
-            let oldest = self.queue.pop_front();
-            self.flight = oldest.map(|entry| Flight { entry, place: Place::Memory, sending: false });
+            // While the spool cannot be read, what is younger need not wait. But its records are acknowledged in order.
+            let skips_older = self.spooled.as_ref().is_some_and(|spooled| !spooled.is_empty());
+            if !(skips_older && self.queue.iter().next().is_some_and(|oldest| oldest.saving)) {
+                let oldest = self.queue.pop_front();
+                self.flight = oldest.map(|entry| Flight { entry, place: Place::Memory, sending: false });
+            }
         }
         match &mut self.flight {
             Some(flight) if !flight.sending => {

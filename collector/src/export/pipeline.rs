@@ -13,7 +13,7 @@ use super::retry::jitter;
 use super::stats::Stats;
 use super::store::{Held, RecordId, Store, StoreError};
 use super::transport::{self, Transport};
-use super::{ExportError, Request, Signal, Sink};
+use super::{Destination, ExportError, Request, Signal, Sink};
 
 /// How long to send at the end, where nothing says otherwise.
 pub const DEFAULT_FLUSH: Duration = Duration::from_secs(5);
@@ -39,22 +39,35 @@ pub struct Outlet {
 }
 
 impl Outlet {
-    /// A receiver, files or standard output, without a spool.
+    /// A receiver, without a spool.
     ///
     /// # Errors
     ///
     /// As [`transport::new`].
-    pub fn to(sink: &Sink, limits: Limits) -> Result<Self, ExportError> {
-        let (name, timeout, transport): (_, _, Box<dyn Transport + Send>) = match sink {
-            Sink::Otlp(destination) => {
-                let transport = transport::new(destination)?;
-                (destination.endpoint.to_string(), destination.timeout, transport)
-            }
-            Sink::File(settings) => ("files".to_owned(), None, Box::new(FileExporter::new(settings))),
-            Sink::Console(_) => ("standard output".to_owned(), None, Box::new(ConsoleExporter::stdout())),
+    pub fn to(destination: &Destination, limits: Limits) -> Result<Self, ExportError> {
+        Ok(Self {
+            name: destination.endpoint.to_string(),
+            signals: destination.targets.iter().map(|(signal, _)| *signal).collect(),
+            timeout: destination.timeout,
+            limits,
+            transport: transport::new(destination)?,
+            spool: None,
+        })
+    }
+
+    /// Any sink, without a spool. Files and standard output may be slow, too.
+    ///
+    /// # Errors
+    ///
+    /// As [`transport::new`].
+    pub fn to_sink(sink: &Sink, limits: Limits) -> Result<Self, ExportError> {
+        let (name, transport): (&str, Box<dyn Transport + Send>) = match sink {
+            Sink::Otlp(destination) => return Self::to(destination, limits),
+            Sink::File(settings) => ("files", Box::new(FileExporter::new(settings))),
+            Sink::Console(_) => ("standard output", Box::new(ConsoleExporter::stdout())),
         };
         let signals = Signal::ALL.into_iter().filter(|signal| sink.takes(*signal)).collect();
-        Ok(Self { name, signals, timeout, limits, transport, spool: None })
+        Ok(Self { name: name.to_owned(), signals, timeout: None, limits, transport, spool: None })
     }
 }
 
