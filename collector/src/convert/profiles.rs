@@ -70,7 +70,8 @@ impl ProfilesEncoder {
         Self { shared, ..self }
     }
 
-    /// Hands the profile to `each` as encoded `ExportProfilesServiceRequest`s, every one complete in itself.
+    /// Hands the profile to `each` as encoded `ExportProfilesServiceRequest`s, every one complete in itself, with the
+    /// number of samples in it.
     ///
     /// A request is closed before the sample that might not fit, so that its tables hold what its own samples need
     /// and nothing else. A process whose samples are spread over several requests is a resource in each of them. A
@@ -83,7 +84,7 @@ impl ProfilesEncoder {
         &mut self,
         profile: &Profile,
         id: [u8; 16],
-        mut each: impl FnMut(&[u8]),
+        mut each: impl FnMut(&[u8], u64),
     ) -> Result<(), Error> {
         check_indices(profile)?;
         let sizes = Sizes::new(profile);
@@ -98,7 +99,8 @@ impl ProfilesEncoder {
                 // An id of zeros would mean none.
                 id = id.checked_add(1).unwrap_or(1);
             }
-            each(self.request.finish().map_err(Error::Encode)?);
+            let samples = self.made.samples as u64;
+            each(self.request.finish().map_err(Error::Encode)?, samples);
         }
         Ok(())
     }

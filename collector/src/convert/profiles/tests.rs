@@ -13,7 +13,7 @@ const ID: [u8; 16] = [9; 16];
 
 fn parts(profile: &Profile, max_request: usize) -> Vec<Vec<u8>> {
     let mut parts = Vec::new();
-    ProfilesEncoder::new(1, max_request).encode(profile, ID, |part| parts.push(part.to_vec())).unwrap();
+    ProfilesEncoder::new(1, max_request).encode(profile, ID, |part, _| parts.push(part.to_vec())).unwrap();
     parts
 }
 
@@ -270,7 +270,7 @@ fn ids_step_over_zero() {
     let mut ids = Vec::new();
     let mut encoder = ProfilesEncoder::new(1, DEFAULT_MAX_REQUEST);
     encoder
-        .encode(&fixture::profile(), [0xff; 16], |part| {
+        .encode(&fixture::profile(), [0xff; 16], |part, _| {
             ids.extend(Decoded(decode(part)).profiles().map(|profile| profile.profile_id.clone()));
         })
         .unwrap();
@@ -290,7 +290,7 @@ fn indices_out_of_range_are_errors() {
     let check = |change: fn(&mut Profile), table: &str| {
         let mut profile = fixture::profile();
         change(&mut profile);
-        let result = ProfilesEncoder::new(1, 1 << 20).encode(&profile, ID, |_| panic!("nothing is sent"));
+        let result = ProfilesEncoder::new(1, 1 << 20).encode(&profile, ID, |_, _| panic!("nothing is sent"));
         match result {
             Err(Error::Index { table: got, .. }) => assert_eq!(got, table),
             other => panic!("{other:?}"),
@@ -313,7 +313,7 @@ fn the_agents_attributes_mark_every_resource() {
     assert!(warnings.is_empty());
     let mut encoder = ProfilesEncoder::new(0, 4 << 20).with_attributes(agent.shared().clone());
     let mut resources = 0;
-    let each = |bytes: &[u8]| {
+    let each = |bytes: &[u8], _| {
         for resource in &decode(bytes).resource_profiles {
             let attributes = resource_attributes(resource);
             assert_eq!(attributes["deployment.environment.name"], "prod");
@@ -330,7 +330,7 @@ fn the_agents_attributes_mark_every_resource() {
     let variable = |name: &str| (name == "OTEL_RESOURCE_ATTRIBUTES").then(|| list.clone());
     let (agent, _) = AgentResource::from_env(&variable, "agent", 0);
     let mut encoder = ProfilesEncoder::new(0, 100_000).with_attributes(agent.shared().clone());
-    let each = |bytes: &[u8]| {
+    let each = |bytes: &[u8], _| {
         assert!(bytes.len() <= 100_000);
         resources += decode(bytes).resource_profiles.len();
     };
