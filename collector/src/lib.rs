@@ -16,6 +16,7 @@ pub mod export;
 mod merge;
 pub mod model;
 pub mod output;
+mod percent;
 mod poll;
 pub mod profiler;
 pub mod symbolize;

@@ -35,7 +35,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// Why a profiles request is not valid, or why bytes could not be read back as JSON.
+/// Why an item or a request is not valid, or why bytes could not be read back as JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
@@ -90,10 +90,50 @@ pub enum Error {
         /// The table.
         table: Table,
     },
-    /// A repeated field that must not be empty.
+    /// A field that must not be empty, or an id or a time that must not be zero.
     Empty {
         /// The field.
         field: &'static str,
+    },
+    /// A list of attributes, or a map, has a key twice.
+    DuplicateAttribute,
+    /// An entity refers to an attribute that its resource does not have.
+    UnknownKey,
+    /// Lists and maps within a value, nested deeper than [`MAX_VALUE_DEPTH`](crate::MAX_VALUE_DEPTH).
+    ValueDepth,
+    /// A number that its field does not allow.
+    OutOfRange {
+        /// The field.
+        field: &'static str,
+    },
+    /// Numbers that must ascend and do not: a list, or an end before its start.
+    NotAscending {
+        /// The list, or the end.
+        field: &'static str,
+    },
+    /// A histogram has one bucket more than bounds, or none of both.
+    BucketCount {
+        /// How many bounds.
+        bounds: usize,
+        /// How many buckets.
+        buckets: usize,
+    },
+    /// A histogram's count is not the sum of its buckets.
+    Count {
+        /// The count.
+        count: u64,
+        /// The sum.
+        buckets: u64,
+    },
+    /// Counts of buckets that add up to more than 64 bits hold, or a bucket's index beyond 32 bits.
+    Overflow {
+        /// The field.
+        field: &'static str,
+    },
+    /// An item that takes more than [`Limits::MAX_BYTES`](crate::Limits::MAX_BYTES), with its resource and so on.
+    TooLarge {
+        /// How many bytes it takes.
+        bytes: usize,
     },
     /// Encoded bytes end in the middle of a field.
     Truncated {
@@ -162,6 +202,21 @@ impl fmt::Display for Error {
             Self::Unreferenced { table, index } => write!(f, "nothing refers to entry {index} of {table}"),
             Self::TableFull { table } => write!(f, "{table} is full"),
             Self::Empty { field } => write!(f, "{field} is empty"),
+            Self::DuplicateAttribute => f.write_str("attributes have a key twice"),
+            Self::UnknownKey => {
+                f.write_str("an entity refers to an attribute that its resource does not have")
+            }
+            Self::ValueDepth => f.write_str("lists and maps of an attribute are nested too deeply"),
+            Self::OutOfRange { field } => write!(f, "{field} is out of range"),
+            Self::NotAscending { field } => write!(f, "{field} does not ascend"),
+            Self::BucketCount { bounds, buckets } => {
+                write!(f, "{buckets} buckets for {bounds} bounds: one more than bounds, or none of both")
+            }
+            Self::Count { count, buckets } => {
+                write!(f, "count is {count}, but the buckets add up to {buckets}")
+            }
+            Self::Overflow { field } => write!(f, "{field} overflows"),
+            Self::TooLarge { bytes } => write!(f, "an item takes {bytes} bytes, more than a request may"),
             Self::Truncated { offset } => write!(f, "message ends in the middle of a field at byte {offset}"),
             Self::Varint { offset } => write!(f, "varint longer than 64 bits at byte {offset}"),
             Self::UnknownField { offset, field } => write!(f, "unknown field {field} at byte {offset}"),

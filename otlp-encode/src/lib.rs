@@ -42,6 +42,7 @@
 
 extern crate alloc;
 
+mod attributes;
 mod error;
 mod message;
 
@@ -57,8 +58,9 @@ pub mod resource;
 pub mod trace;
 pub mod wire;
 
+pub use attributes::{AttributeWriter, Attributes, AttributesBlob, MAX_VALUE_DEPTH, Value};
 pub use dictionary::{
     AttributeIdx, Dictionary, FunctionIdx, Line, LinkIdx, LocationIdx, MappingIdx, StackIdx, StringIdx,
 };
 pub use error::{Error, Table};
-pub use request::{ProfileInfo, Profiles, ProfilesRequest, Samples, Scopes};
+pub use request::*;

@@ -44,7 +44,7 @@ macro_rules! message {
         $vis struct $name<'w>($crate::wire::Fields<'w>);
 
         #[allow(dead_code, reason = "few messages are outermost, or read back")]
-        impl $name<'_> {
+        impl<'w> $name<'w> {
             /// Clears `writer` and writes this message as the outermost one.
             $vis fn encode(writer: &mut $crate::wire::Writer, fill: impl FnOnce(&mut $name<'_>)) -> &[u8] {
                 writer.clear();
@@ -64,6 +64,11 @@ macro_rules! message {
                     }),*],
                 };
                 &DESCRIPTOR
+            }
+
+            /// The fields by their numbers.
+            $vis fn fields(&mut self) -> &mut $crate::wire::Fields<'w> {
+                &mut self.0
             }
 
             /// How many bytes were written so far, of the outermost message.

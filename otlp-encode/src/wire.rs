@@ -54,7 +54,6 @@ impl Writer {
         self.len() == 0
     }
 
-    #[cfg(test)]
     pub(crate) fn capacity(&self) -> usize {
         self.buf.capacity()
     }
@@ -69,9 +68,14 @@ impl Writer {
         self.claim(bytes.len()).copy_from_slice(bytes);
     }
 
+    /// Takes back what was written since [`len`](Self::len) was `len`.
+    pub(crate) fn rewind(&mut self, len: usize) {
+        self.start = self.start.max(self.buf.len().saturating_sub(len));
+    }
+
     /// `n` bytes to fill, in front of what was written already.
     #[inline]
-    fn claim(&mut self, n: usize) -> &mut [u8] {
+    pub(crate) fn claim(&mut self, n: usize) -> &mut [u8] {
         if n > self.start {
             self.grow(n);
         }
@@ -300,6 +304,13 @@ impl<'w> Fields<'w> {
     pub(crate) fn encoded(&mut self, field: u32, elements: &[u8]) {
         self.in_order(field);
         self.writer.prepend(elements);
+    }
+
+    /// Where to write `field` by other means, elements last to first.
+    #[inline]
+    pub(crate) fn writer(&mut self, field: u32) -> &mut Writer {
+        self.in_order(field);
+        self.writer
     }
 
     /// How many bytes were written so far, of the outermost message.

@@ -2,21 +2,25 @@
 
 mod support;
 
+use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
+use otlp_encode::descriptor::Descriptor;
 use otlp_encode::wire::Writer;
-use otlp_encode::{Error, common, json, profiles, resource};
+use otlp_encode::{Error, common, json, logs, metrics, profiles, resource, trace};
 use proptest::prelude::*;
+use proptest::test_runner::TestCaseResult;
 use serde_json::{Value, json};
-use support::*;
 
-/// The bindings print 64-bit integers of profiles as numbers and every default value. What remains when such
-/// choices are levelled out: numbers become text, and what is empty goes.
+/// The bindings print 64-bit integers of profiles as numbers, every default value, and most infinities and NaNs as
+/// null, against the mapping's rules. What remains when such choices are levelled out: numbers become text, and what
+/// is empty or no number goes.
 fn level(value: Value) -> Option<Value> {
     match value {
         Value::Null => None,
         Value::Bool(b) => b.then_some(Value::Bool(true)),
         Value::Number(n) if n.as_f64() == Some(0.0) => None,
         Value::Number(n) => Some(Value::String(n.to_string())),
-        Value::String(s) => (!s.is_empty() && s != "0").then_some(Value::String(s)),
+        Value::String(s) if ["", "0", "NaN", "Infinity", "-Infinity"].contains(&s.as_str()) => None,
+        Value::String(s) => Some(Value::String(s)),
         // An empty element keeps its place in a list.
         Value::Array(items) if items.is_empty() => None,
         Value::Array(items) => {
@@ -31,7 +35,7 @@ fn level(value: Value) -> Option<Value> {
 }
 
 /// Takes out what the bindings print against the mapping's rules: links and payloads as lists of numbers.
-fn without_their_bytes(mut request: ProstRequest) -> ProstRequest {
+fn without_their_bytes(mut request: ExportProfilesServiceRequest) -> ExportProfilesServiceRequest {
     if let Some(dictionary) = &mut request.dictionary {
         dictionary.link_table.clear();
     }
@@ -46,60 +50,89 @@ fn without_their_bytes(mut request: ProstRequest) -> ProstRequest {
     request
 }
 
-type ProstRequest =
-    opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
-
-fn request_line(request: &ProstRequest) -> String {
-    let mut writer = Writer::new();
-    let bytes = profiles::ExportProfilesServiceRequest::encode(&mut writer, |to| write_request(to, request));
+fn line(descriptor: &Descriptor, bytes: &[u8]) -> String {
     let mut line = String::new();
-    json::transcode(profiles::ExportProfilesServiceRequest::descriptor(), bytes, &mut line).unwrap();
+    json::transcode(descriptor, bytes, &mut line).unwrap();
+    assert!(!line.contains('\n'));
     line
 }
 
+fn check(descriptor: &Descriptor, bytes: &[u8], theirs: serde_json::Result<Value>) -> TestCaseResult {
+    let ours: Value = serde_json::from_str(&line(descriptor, bytes)).unwrap();
+    prop_assert_eq!(level(ours), level(theirs.unwrap()));
+    Ok(())
+}
+
 proptest! {
+    // Requests are large.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
-    fn requests_equal_the_bindings_json(request in request().prop_map(without_their_bytes)) {
-        let line = request_line(&request);
-        prop_assert!(!line.contains('\n'));
-        let ours: Value = serde_json::from_str(&line).unwrap();
-        prop_assert_eq!(level(ours), level(serde_json::to_value(&request).unwrap()));
+    fn profiles_equal_the_bindings_json(request in support::profiles::request().prop_map(without_their_bytes)) {
+        let mut writer = Writer::new();
+        let bytes = support::profiles::encode(&mut writer, &request);
+        check(profiles::ExportProfilesServiceRequest::descriptor(), bytes, serde_json::to_value(&request))?;
     }
 
     #[test]
-    fn resources_equal_the_bindings_json(message in resource()) {
+    fn metrics_equal_the_bindings_json(request in support::metrics::request()) {
         let mut writer = Writer::new();
-        let bytes = resource::Resource::encode(&mut writer, |to| write_resource(to, &message));
-        let mut line = String::new();
-        json::transcode(resource::Resource::descriptor(), bytes, &mut line).unwrap();
-        let ours: Value = serde_json::from_str(&line).unwrap();
-        prop_assert_eq!(level(ours), level(serde_json::to_value(&message).unwrap()));
+        let bytes = support::metrics::encode(&mut writer, &request);
+        check(metrics::ExportMetricsServiceRequest::descriptor(), bytes, serde_json::to_value(&request))?;
+    }
+
+    #[test]
+    fn traces_equal_the_bindings_json(request in support::trace::request()) {
+        let mut writer = Writer::new();
+        let bytes = support::trace::encode(&mut writer, &request);
+        check(trace::ExportTraceServiceRequest::descriptor(), bytes, serde_json::to_value(&request))?;
+    }
+
+    #[test]
+    fn logs_equal_the_bindings_json(request in support::logs::request()) {
+        let mut writer = Writer::new();
+        let bytes = support::logs::encode(&mut writer, &request);
+        check(logs::ExportLogsServiceRequest::descriptor(), bytes, serde_json::to_value(&request))?;
     }
 
     #[test]
     fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let mut line = String::from("kept");
-        let descriptor = profiles::ExportProfilesServiceRequest::descriptor();
-        if json::transcode(descriptor, &bytes, &mut line).is_err() {
-            prop_assert_eq!(line, "kept");
+        for descriptor in DESCRIPTORS {
+            let mut line = String::from("kept");
+            if json::transcode(descriptor(), &bytes, &mut line).is_err() {
+                prop_assert_eq!(line, "kept");
+            }
         }
     }
 
     #[test]
-    fn a_damaged_request_never_panics(request in request(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+    fn a_damaged_request_never_panics(
+        request in support::metrics::request(),
+        at in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+    ) {
         let mut writer = Writer::new();
-        let encoded = profiles::ExportProfilesServiceRequest::encode(&mut writer, |to| write_request(to, &request));
-        let mut bytes = encoded.to_vec();
+        let mut bytes = support::metrics::encode(&mut writer, &request).to_vec();
         if !bytes.is_empty() {
             let at = at.index(bytes.len());
             bytes[at] = byte;
         }
-        let mut line = String::new();
-        if json::transcode(profiles::ExportProfilesServiceRequest::descriptor(), &bytes, &mut line).is_ok() {
-            serde_json::from_str::<Value>(&line).unwrap();
+        for descriptor in DESCRIPTORS {
+            let mut line = String::new();
+            if json::transcode(descriptor(), &bytes, &mut line).is_ok() {
+                serde_json::from_str::<Value>(&line).unwrap();
+            }
         }
     }
 }
+
+/// Of the requests.
+const DESCRIPTORS: [fn() -> &'static Descriptor; 4] = [
+    metrics::ExportMetricsServiceRequest::descriptor,
+    trace::ExportTraceServiceRequest::descriptor,
+    logs::ExportLogsServiceRequest::descriptor,
+    profiles::ExportProfilesServiceRequest::descriptor,
+];
 
 fn value_line(fill: impl FnOnce(&mut common::AnyValue<'_>)) -> String {
     let mut writer = Writer::new();

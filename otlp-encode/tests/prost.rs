@@ -2,14 +2,14 @@
 
 mod support;
 
-use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest as Request;
-use opentelemetry_proto::tonic::common::v1 as common;
+use opentelemetry_proto::tonic::common::v1::AnyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use otlp_encode::wire::Writer;
-use otlp_encode::{common as ours, profiles, resource};
+use otlp_encode::{common as ours, resource as ours_resource};
 use proptest::prelude::*;
 use prost::Message;
-use support::*;
+use support::common::{any_value, resource, scope, write_any_value, write_resource, write_scope};
+use support::{logs, metrics, profiles, trace};
 
 proptest! {
     #[test]
@@ -29,26 +29,49 @@ proptest! {
     #[test]
     fn resource_equals_prost(message in resource()) {
         let mut writer = Writer::new();
-        let bytes = resource::Resource::encode(&mut writer, |to| write_resource(to, &message));
+        let bytes = ours_resource::Resource::encode(&mut writer, |to| write_resource(to, &message));
         prop_assert_eq!(bytes, message.encode_to_vec());
     }
 
+}
+
+proptest! {
+    // Requests are large.
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
     #[test]
-    fn requests_equal_prost_in_a_reused_buffer(messages in proptest::collection::vec(request(), 1..3)) {
+    fn profiles_equal_prost(message in profiles::request()) {
+        let mut writer = Writer::new();
+        prop_assert_eq!(profiles::encode(&mut writer, &message), message.encode_to_vec());
+    }
+
+    #[test]
+    fn metrics_equal_prost(message in metrics::request()) {
+        let mut writer = Writer::new();
+        prop_assert_eq!(metrics::encode(&mut writer, &message), message.encode_to_vec());
+    }
+
+    #[test]
+    fn traces_equal_prost(message in trace::request()) {
+        let mut writer = Writer::new();
+        prop_assert_eq!(trace::encode(&mut writer, &message), message.encode_to_vec());
+    }
+
+    #[test]
+    fn logs_equal_prost_in_a_reused_buffer(messages in proptest::collection::vec(logs::request(), 1..3)) {
         let mut writer = Writer::new();
         for message in messages {
-            let bytes = profiles::ExportProfilesServiceRequest::encode(&mut writer, |to| write_request(to, &message));
-            prop_assert_eq!(bytes, message.encode_to_vec());
+            prop_assert_eq!(logs::encode(&mut writer, &message), message.encode_to_vec());
         }
     }
 }
 
-fn value(value: Value) -> common::AnyValue {
-    common::AnyValue { value: Some(value) }
+fn value(value: Value) -> AnyValue {
+    AnyValue { value: Some(value) }
 }
 
 #[track_caller]
-fn check(message: &common::AnyValue) -> Vec<u8> {
+fn check(message: &AnyValue) -> Vec<u8> {
     let mut writer = Writer::new();
     let bytes = ours::AnyValue::encode(&mut writer, |to| write_any_value(to, message)).to_vec();
     assert_eq!(bytes, message.encode_to_vec());
@@ -63,7 +86,7 @@ fn explicit_defaults_are_written() {
     assert_eq!(check(&value(Value::DoubleValue(-0.0))), [0x21, 0, 0, 0, 0, 0, 0, 0, 0x80]);
     assert_eq!(check(&value(Value::BytesValue(Vec::new()))), [0x3a, 0]);
     assert_eq!(check(&value(Value::StringValueStrindex(0))), [0x40, 0]);
-    assert_eq!(check(&common::AnyValue { value: None }), []);
+    assert_eq!(check(&AnyValue { value: None }), []);
 }
 
 #[test]
@@ -87,8 +110,8 @@ fn strings_of_every_length_of_length() {
 #[test]
 fn an_empty_request_is_no_bytes() {
     let mut writer = Writer::new();
-    let bytes = profiles::ExportProfilesServiceRequest::encode(&mut writer, |to| {
-        write_request(to, &Request::default());
-    });
-    assert_eq!(bytes, []);
+    assert_eq!(metrics::encode(&mut writer, &Default::default()), []);
+    assert_eq!(trace::encode(&mut writer, &Default::default()), []);
+    assert_eq!(logs::encode(&mut writer, &Default::default()), []);
+    assert_eq!(profiles::encode(&mut writer, &Default::default()), []);
 }

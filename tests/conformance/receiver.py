@@ -2,8 +2,8 @@
 """An OTLP receiver over the official bindings and Google's protobuf.
 
 Listens on 127.0.0.1, over HTTP and, where grpcio is installed, gRPC. Prints `http PORT` (and `grpc PORT`) when it
-is ready, and at the end one line of JSON: how many requests of each path, bytes, samples of profiles, unknown
-fields, requests that Google's encoder would write with the same bytes, and requests that were refused.
+is ready, and at the end one line of JSON: how many requests of each path, bytes, items of each path, requests that came
+gzipped over HTTP, unknown fields, requests that Google's encoder would write with the same bytes, and requests that were refused.
 
 Exit status: 0 when as many requests as asked for arrived and each was decoded without an unknown field, else 1.
 """
@@ -30,11 +30,9 @@ try:
 except ImportError:
     grpc = None
 
-PROFILES = "/v1development/profiles"
-
 # HTTP path: gRPC service, request, response.
 SERVICES = {
-    PROFILES: (
+    "/v1development/profiles": (
         "opentelemetry.proto.collector.profiles.v1development.ProfilesService",
         profiles_service_pb2.ExportProfilesServiceRequest,
         profiles_service_pb2.ExportProfilesServiceResponse,
@@ -68,6 +66,20 @@ def count_unknown_fields(message):
     return count
 
 
+def count_items(path, request):
+    """Data points, spans, log records or samples."""
+    kinds = ("gauge", "sum", "histogram", "exponential_histogram", "summary")
+    if path == "/v1/metrics":
+        metrics = (m for r in request.resource_metrics for s in r.scope_metrics for m in s.metrics)
+        return sum(len(getattr(metric, kind).data_points) for metric in metrics for kind in kinds)
+    if path == "/v1/traces":
+        return sum(len(scope.spans) for resource in request.resource_spans for scope in resource.scope_spans)
+    if path == "/v1/logs":
+        return sum(len(scope.log_records) for resource in request.resource_logs for scope in resource.scope_logs)
+    profiles = (p for r in request.resource_profiles for s in r.scope_profiles for p in s.profiles)
+    return sum(len(profile.samples) for profile in profiles)
+
+
 class Received:
     """What arrived so far."""
 
@@ -81,14 +93,15 @@ class Received:
             "requests": 0,
             "paths": {},
             "bytes": 0,
-            "samples": 0,
+            "items": {},
+            "gzipped": 0,
             "unknown_fields": 0,
             "canonical": 0,
             "refused": 0,
         }
 
-    def take(self, path, body):
-        """Decodes a request; its response, or None if it can't be decoded."""
+    def take(self, path, body, gzipped):
+        """Decodes a request, which came `gzipped` or not; its response, or None if it can't be decoded."""
         _, request_type, response_type = SERVICES[path]
         with self.lock:
             try:
@@ -103,13 +116,8 @@ class Received:
             summary["bytes"] += len(body)
             summary["unknown_fields"] += count_unknown_fields(request)
             summary["canonical"] += request.SerializeToString(deterministic=True) == body
-            if path == PROFILES:
-                summary["samples"] += sum(
-                    len(profile.samples)
-                    for resource in request.resource_profiles
-                    for scope in resource.scope_profiles
-                    for profile in scope.profiles
-                )
+            summary["items"][path] = summary["items"].get(path, 0) + count_items(path, request)
+            summary["gzipped"] += gzipped
             if self.output:
                 line = json_format.MessageToJson(request, indent=None)
                 self.output.write(line + "\n")
@@ -141,7 +149,8 @@ def http_server(received):
                 self.refuse(415, f"unknown encoding: {encoding}")
             else:
                 try:
-                    response = received.take(self.path, gzip.decompress(body) if encoding == "gzip" else body)
+                    gzipped = encoding == "gzip"
+                    response = received.take(self.path, gzip.decompress(body) if gzipped else body, gzipped)
                 except (OSError, EOFError, zlib.error) as error:
                     self.refuse(400, str(error))
                     return
@@ -177,7 +186,8 @@ def grpc_server(received):
 
     def handler(path):
         def export(body, context):
-            response = received.take(path, body)
+            # grpcio decompresses, and does not say so.
+            response = received.take(path, body, False)
             if response is None:
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a request")
             return response.SerializeToString()

@@ -12,12 +12,12 @@ use flate2::write::GzEncoder;
 use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
 use otlp_encode::{json, profiles};
 use prost::Message;
-use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use tests::profcheck;
+use tests::receivers::{Bindings, TempDir, python};
 
 /// A window of `samples` samples of four processes and the kernel, with shared callers.
 fn window(samples: u32) -> Profile {
@@ -101,93 +101,35 @@ fn requests_keep_the_rules_of_profcheck_split_or_not() {
     }
 }
 
-fn python() -> OsString {
-    std::env::var_os("CONFORMANCE_PYTHON").unwrap_or_else(|| "python3".into())
-}
-
-/// `conformance/receiver.py`, waiting for `requests` requests.
-struct Receiver {
-    child: Child,
-    stdout: BufReader<ChildStdout>,
-    http_port: u16,
-}
-
-impl Receiver {
-    /// `None`, with the reason printed, where its Python modules are missing.
-    fn start(requests: usize, output: &Path) -> Option<Self> {
-        let python = python();
-        let imports = "import opentelemetry.proto.collector.profiles.v1development.profiles_service_pb2";
-        let installed = Command::new(&python).args(["-c", imports]).stderr(Stdio::null()).status();
-        if !installed.is_ok_and(|status| status.success()) {
-            println!("skipped: {python:?} has not what conformance/requirements.txt lists");
-            return None;
-        }
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/receiver.py");
-        let mut child = Command::new(python)
-            .arg(script)
-            .args(["--requests", &requests.to_string(), "--timeout", "60", "--output"])
-            .arg(output)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        let http_port = line.trim().strip_prefix("http ").unwrap().parse().unwrap();
-        Some(Self { child, stdout, http_port })
-    }
-
-    /// The status of a POST.
-    fn post(&self, path: &str, encoding: &str, body: &[u8]) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.http_port)).unwrap();
-        let header = format!(
-            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-protobuf\r\n\
-             Content-Encoding: {encoding}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-            body.len()
-        );
-        stream.write_all(header.as_bytes()).unwrap();
-        stream.write_all(body).unwrap();
-        let mut response = String::new();
-        stream.read_to_string(&mut response).unwrap();
-        response.split(' ').nth(1).unwrap().to_owned()
-    }
-
-    /// The summary, and whether it was content.
-    fn finish(mut self) -> (String, bool) {
-        let mut rest = String::new();
-        self.stdout.read_to_string(&mut rest).unwrap();
-        (rest.lines().last().unwrap().to_owned(), self.child.wait().unwrap().success())
-    }
-}
-
-/// A file that goes when the test ends.
-struct TempFile(PathBuf);
-
-impl TempFile {
-    fn new(name: &str) -> Self {
-        Self(std::env::temp_dir().join(format!("ebpf-otlp-{}-{name}", std::process::id())))
-    }
-}
-
-impl Drop for TempFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
+/// The status of a POST.
+fn post(receiver: &Bindings, path: &str, encoding: &str, body: &[u8]) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", receiver.http_port)).unwrap();
+    let header = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-protobuf\r\n\
+         Content-Encoding: {encoding}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(header.as_bytes()).unwrap();
+    stream.write_all(body).unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    response.split(' ').nth(1).unwrap().to_owned()
 }
 
 #[test]
 fn googles_protobuf_decodes_every_field() {
     let profile = window(2_000);
     let requests = requests(&profile, 100_000);
-    let output = TempFile::new("received.jsonl");
-    let Some(receiver) = Receiver::start(requests.len(), &output.0) else { return };
+    let directory = TempDir::new("decoded");
+    let output = directory.join("received.jsonl");
+    let Some(receiver) = Bindings::start(requests.len(), Some(&output)) else { return };
     for (n, request) in requests.iter().enumerate() {
         let status = if n % 2 == 0 {
-            receiver.post("/v1development/profiles", "identity", request)
+            post(&receiver, "/v1development/profiles", "identity", request)
         } else {
             let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
             gzip.write_all(request).unwrap();
-            receiver.post("/v1development/profiles", "gzip", &gzip.finish().unwrap())
+            post(&receiver, "/v1development/profiles", "gzip", &gzip.finish().unwrap())
         };
         assert_eq!(status, "200");
     }
@@ -195,25 +137,24 @@ fn googles_protobuf_decodes_every_field() {
     assert!(content, "{summary}");
     for expected in [
         r#""protobuf": "upb""#.to_owned(),
-        r#""samples": 2000"#.to_owned(),
+        r#""items": {"/v1development/profiles": 2000}"#.to_owned(),
         r#""unknown_fields": 0"#.to_owned(),
         // Google's encoder writes the same bytes.
         format!(r#""canonical": {}"#, requests.len()),
     ] {
         assert!(summary.contains(&expected), "{expected} in {summary}");
     }
-    equal_json(&requests, &output.0);
+    equal_json(&requests, &output, &directory.join("ours.jsonl"));
 }
 
 /// Our JSON says the same as what Google's mapping made of the requests, which has ids in base64.
-fn equal_json(requests: &[Vec<u8>], googles: &Path) {
+fn equal_json(requests: &[Vec<u8>], googles: &Path, ours: &Path) {
     let mut lines = String::new();
     for request in requests {
         json::transcode(profiles::ExportProfilesServiceRequest::descriptor(), request, &mut lines).unwrap();
         lines.push('\n');
     }
-    let ours = TempFile::new("ours.jsonl");
-    std::fs::write(&ours.0, &lines).unwrap();
+    std::fs::write(ours, &lines).unwrap();
     let script = "
 import base64, json, sys
 ours, googles = ([json.loads(line) for line in open(path)] for path in sys.argv[1:])
@@ -223,19 +164,18 @@ for request in googles:
             profile['profileId'] = base64.b64decode(profile['profileId']).hex()
 assert len(ours) > 1 and ours == googles
 ";
-    let status = Command::new(python()).args(["-c", script]).arg(&ours.0).arg(googles).status().unwrap();
+    let status = Command::new(python()).args(["-c", script]).arg(ours).arg(googles).status().unwrap();
     assert!(status.success());
 }
 
 #[test]
 fn the_receiver_refuses_what_is_no_request() {
-    let output = TempFile::new("refused.jsonl");
-    let Some(receiver) = Receiver::start(1, &output.0) else { return };
-    assert_eq!(receiver.post("/v1development/profiles", "identity", b"\x0a\xff"), "400");
-    assert_eq!(receiver.post("/v1development/profiles", "gzip", b"not gzip"), "400");
-    assert_eq!(receiver.post("/v1/profiles", "identity", b""), "404");
+    let Some(receiver) = Bindings::start(1, None) else { return };
+    assert_eq!(post(&receiver, "/v1development/profiles", "identity", b"\x0a\xff"), "400");
+    assert_eq!(post(&receiver, "/v1development/profiles", "gzip", b"not gzip"), "400");
+    assert_eq!(post(&receiver, "/v1/profiles", "identity", b""), "404");
     // Field 99 is unknown: decoded, counted, and not content with it.
-    assert_eq!(receiver.post("/v1development/profiles", "identity", b"\x98\x06\x01"), "200");
+    assert_eq!(post(&receiver, "/v1development/profiles", "identity", b"\x98\x06\x01"), "200");
     let (summary, content) = receiver.finish();
     assert!(summary.contains(r#""refused": 3"#) && summary.contains(r#""unknown_fields": 1"#), "{summary}");
     assert!(!content);
@@ -244,10 +184,11 @@ fn the_receiver_refuses_what_is_no_request() {
 #[test]
 fn googles_pprof_reads_the_file() {
     let profile = window(500);
-    let file = TempFile::new("profile.pb.gz");
-    pprof::write(&profile, std::fs::File::create(&file.0).unwrap()).unwrap();
+    let directory = TempDir::new("pprof");
+    let file = directory.join("profile.pb.gz");
+    pprof::write(&profile, std::fs::File::create(&file).unwrap()).unwrap();
     let pprof = |arguments: &[&str]| {
-        let output = Command::new("go").args(["tool", "pprof"]).args(arguments).arg(&file.0).output().ok()?;
+        let output = Command::new("go").args(["tool", "pprof"]).args(arguments).arg(&file).output().ok()?;
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Some(String::from_utf8(output.stdout).unwrap())
     };

@@ -29,7 +29,7 @@ pub struct Profile {
     /// `None`: until interrupted.
     pub duration: Option<Duration>,
     pub outputs: Vec<(PathBuf, Format)>,
-    pub endpoint: Option<String>,
+    pub endpoints: Vec<String>,
     pub json: bool,
 }
 
@@ -207,8 +207,13 @@ fn inspect(parser: &mut lexopt::Parser) -> Result<Command, String> {
 fn profile(parser: &mut lexopt::Parser) -> Result<Command, String> {
     let mut config = Config::default();
     let mut filter = Filter::default();
-    let mut profile =
-        Profile { config: config.clone(), duration: None, outputs: Vec::new(), endpoint: None, json: false };
+    let mut profile = Profile {
+        config: config.clone(),
+        duration: None,
+        outputs: Vec::new(),
+        endpoints: Vec::new(),
+        json: false,
+    };
     while let Some(arg) = parser.next().map_err(text)? {
         match arg {
             Long("duration") => profile.duration = Some(duration("--duration", parser)?),
@@ -223,7 +228,7 @@ fn profile(parser: &mut lexopt::Parser) -> Result<Command, String> {
                 let format = Format::from_path(&path).map_err(|e| e.to_string())?;
                 profile.outputs.push((path, format));
             }
-            Long("endpoint") => profile.endpoint = Some(string("--endpoint", parser)?),
+            Long("endpoint") => profile.endpoints.push(string("--endpoint", parser)?),
             Long("json") => profile.json = true,
             Short('h') | Long("help") => return Ok(Command::Help(HELP_PROFILE)),
             other => return Err(text(other.unexpected())),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use collector::convert::pprof;
 use collector::convert::profiles::{DEFAULT_MAX_REQUEST, ProfilesEncoder};
+use collector::export::config::process_env;
 use collector::export::{ExportConfig, Signal};
 use collector::model::Profile;
 use collector::output::file::OutputFile;
@@ -31,8 +32,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Samples until the end of the duration or a signal; true if every output was made.
 pub fn run(options: &Options) -> CliResult {
-    let env = |name: &str| std::env::var(name).ok();
-    let export = ExportConfig::resolve(Signal::Profiles, options.endpoint.as_deref(), env)?;
+    let export = ExportConfig::resolve(&[Signal::Profiles], &options.endpoints, &process_env)?;
     for warning in &export.warnings {
         eprintln!("ebpf-otlp: {warning}");
     }
@@ -46,7 +46,8 @@ pub fn run(options: &Options) -> CliResult {
     let mut session = Session::start(options.config.clone())?;
     session.registry().register(&mut signals, SIGNAL_TOKEN, Interest::READABLE)?;
 
-    let sender = export.config.map(Sender::start).transpose()?;
+    let exports = !export.sinks.is_empty();
+    let sender = exports.then(|| Sender::start(&export.sinks)).transpose()?;
     let keep = !files.is_empty() || sender.is_none() || options.json;
     let mut collected = Collected { whole: Profile::default(), keep, sender };
     let mut problems = Problems::default();
@@ -85,7 +86,7 @@ pub fn run(options: &Options) -> CliResult {
     if options.json {
         problems.note(summary_json::write(&whole, &counters, &overhead, &mut out).map_err(Into::into));
     } else if show_table {
-        let style = Style::detect(&io::stdout(), env);
+        let style = Style::detect(&io::stdout(), process_env);
         problems
             .note(table::write(&whole, &host, table::Limits::default(), style, &mut out).map_err(Into::into));
     }

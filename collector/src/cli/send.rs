@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use collector::convert::profiles::{DEFAULT_MAX_REQUEST, ProfilesEncoder};
 use collector::export::retry::{RetryPolicy, SystemTiming};
-use collector::export::{ExportConfig, Exporter};
+use collector::export::{Exporter, Signal, Sink};
 use collector::model::Profile;
 
 use super::one_line;
@@ -58,10 +58,11 @@ impl Sender {
     /// # Errors
     ///
     /// The system has no thread left.
-    pub fn start(config: ExportConfig) -> io::Result<Self> {
+    pub fn start(sinks: &[Sink]) -> io::Result<Self> {
         let (queue, requests) = mpsc::sync_channel(MAX_WAITING);
+        let exporters = sinks.iter().map(exporter).collect::<io::Result<Vec<_>>>()?;
         let thread =
-            thread::Builder::new().name("ebpf-export".into()).spawn(move || deliver(config, &requests))?;
+            thread::Builder::new().name("ebpf-export".into()).spawn(move || deliver(exporters, &requests))?;
         let encoder = ProfilesEncoder::new(random_id() as u64, DEFAULT_MAX_REQUEST);
         Ok(Self { queue, thread, encoder, sent: Sent::default() })
     }
@@ -106,21 +107,33 @@ impl Sender {
     }
 }
 
-fn deliver(config: ExportConfig, requests: &Receiver<Vec<u8>>) -> Sent {
-    let mut exporter = Exporter::new(config, RetryPolicy::ONE_SHOT, SystemTiming);
+fn exporter(sink: &Sink) -> io::Result<Exporter> {
+    let exporter = match sink {
+        Sink::Otlp(destination) => {
+            Exporter::new(destination, Signal::Profiles, RetryPolicy::ONE_SHOT, SystemTiming)
+                .map_err(io::Error::other)?
+        }
+        Sink::File(_) | Sink::Console(_) => None,
+    };
+    exporter.ok_or_else(|| io::Error::other("only receivers can be sent to yet"))
+}
+
+fn deliver(mut exporters: Vec<Exporter>, requests: &Receiver<Vec<u8>>) -> Sent {
     let mut sent = Sent::default();
     for request in requests {
-        match exporter.send(&request, |_, _| {}) {
-            Ok(delivery) => {
-                sent.delivered += 1;
-                sent.rejected += delivery.accepted.rejected;
-                if let Some(message) = delivery.accepted.message {
-                    sent.error(format!("the receiver says: {message}"));
+        for exporter in &mut exporters {
+            match exporter.send(&request, |_, _| {}) {
+                Ok(delivery) => {
+                    sent.delivered += 1;
+                    sent.rejected += delivery.accepted.rejected;
+                    if let Some(message) = delivery.accepted.message {
+                        sent.error(format!("the receiver says: {message}"));
+                    }
                 }
-            }
-            Err(e) => {
-                sent.failed += 1;
-                sent.error(one_line(&e));
+                Err(e) => {
+                    sent.failed += 1;
+                    sent.error(one_line(&e));
+                }
             }
         }
     }

@@ -2,6 +2,8 @@
 
 use std::io::BufRead;
 
+use crate::percent;
+
 /// Bytes of an environment that are read.
 const MAX_ENVIRONMENT: u64 = 1 << 20;
 /// Bytes of a name that are kept.
@@ -37,30 +39,8 @@ fn name_in_attributes(attributes: &[u8]) -> Option<String> {
         let equals = attribute.iter().position(|&byte| byte == b'=')?;
         let (key, value) = attribute.split_at_checked(equals)?;
         (key.trim_ascii() == b"service.name")
-            .then(|| clean(&percent_decoded(value.get(1..)?.trim_ascii())))?
+            .then(|| clean(&percent::decode(value.get(1..)?.trim_ascii())))?
     })
-}
-
-/// What is no escape stays as it is.
-fn percent_decoded(value: &[u8]) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(value.len());
-    let mut rest = value;
-    while let Some((&first, tail)) = rest.split_first() {
-        let digits = tail.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-        let escaped =
-            digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
-        match escaped.filter(|_| first == b'%') {
-            Some(byte) => {
-                decoded.push(byte);
-                rest = tail.get(2..).unwrap_or_default();
-            }
-            None => {
-                decoded.push(first);
-                rest = tail;
-            }
-        }
-    }
-    decoded
 }
 
 /// Text that can stand in telemetry, if any is left.

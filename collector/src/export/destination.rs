@@ -18,6 +18,22 @@ pub enum Protocol {
     Grpc,
 }
 
+impl Protocol {
+    /// Its name in `OTEL_EXPORTER_OTLP_PROTOCOL`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HttpProtobuf => "http/protobuf",
+            Self::HttpJson => "http/json",
+            Self::Grpc => "grpc",
+        }
+    }
+
+    /// Whether this build speaks it.
+    pub fn is_built_in(self) -> bool {
+        self == Self::HttpProtobuf
+    }
+}
+
 /// Files that TLS uses, all PEM.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TlsFiles {
@@ -54,5 +70,15 @@ impl Destination {
     /// The request target of a signal; `None` where the signal is not sent there.
     pub fn target(&self, signal: Signal) -> Option<&str> {
         self.targets.iter().find(|(own, _)| *own == signal).map(|(_, target)| target.as_str())
+    }
+
+    /// Takes `other`'s targets over if nothing else differs.
+    pub(crate) fn absorb(&mut self, other: &Self) -> bool {
+        let others = |destination: &Self| Self { targets: Vec::new(), ..destination.clone() };
+        let alike = others(self) == others(other);
+        if alike {
+            self.targets.extend(other.targets.iter().cloned());
+        }
+        alike
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use super::Signal;
+use super::destination::Protocol;
 use super::grpc::Code;
 use super::http::MAX_RESPONSE;
 
@@ -24,7 +25,14 @@ pub enum ExportError {
         /// The variable that asks for it.
         variable: String,
         /// The protocol.
-        protocol: String,
+        protocol: Protocol,
+    },
+    /// A client's certificate without its key, or the other way round. Wrong usage.
+    ClientCertificate {
+        /// The variable that is set.
+        variable: String,
+        /// The variable that is not.
+        missing: String,
     },
     /// A header that gRPC cannot send as metadata. Wrong usage.
     Metadata {
@@ -61,10 +69,12 @@ pub enum ExportError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EndpointProblem {
-    /// It begins with neither `http://` nor `https://`.
+    /// It begins with neither `http://` nor `https://` nor `unix://`.
     NoScheme,
-    /// It begins with `https://`.
+    /// It begins with `https://`, and TLS is not built in.
     Tls,
+    /// What follows `unix://` is no path of a socket.
+    Socket,
     /// There is nothing between `://` and the path.
     NoHost,
     /// What follows the host's `:` is no port.
@@ -73,17 +83,37 @@ pub enum EndpointProblem {
     Credentials,
     /// It holds white space, control or non-ASCII characters.
     BadCharacter,
+    /// A `file:` URL with a host, without a path, or with a path that is not percent-encoded as URLs are.
+    NoFile,
+    /// One file for several signals, or for one signal twice.
+    SharedFile,
+    /// Something after a `file:` URL's `?` that is no option, or out of range.
+    FileOption,
 }
 
 impl fmt::Display for EndpointProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NoScheme => "it must begin with http://, as in http://localhost:4318",
-            Self::Tls => "this build has no TLS yet; use http:// to a receiver or proxy on this host",
+            Self::NoScheme => {
+                "it must begin with http://, https:// or unix://, as in http://localhost:4318"
+            },
+            Self::Tls => {
+                "this build has no TLS (feature `tls`); use http:// to a receiver or proxy on this host"
+            }
+            Self::Socket => {
+                "the path of a unix socket is absolute and at most 107 bytes long, as in unix:///run/otlp.sock"
+            }
             Self::NoHost => "it names no host",
             Self::BadPort => "its port is not a number from 1 to 65535",
             Self::Credentials => "it holds a user name; put credentials into OTEL_EXPORTER_OTLP_HEADERS",
             Self::BadCharacter => "it holds a character that a URL must percent-encode",
+            Self::NoFile => {
+                "it names no file; write file:///folder, or file:///folder/name.jsonl for one signal"
+            }
+            Self::SharedFile => "a file holds one signal of one sink; name a folder, or another file",
+            Self::FileOption => {
+                "options of files are max_megabytes=100, max_backups=5 (at most 1000), sync=true"
+            }
         })
     }
 }
@@ -258,12 +288,21 @@ impl fmt::Display for ExportError {
             Self::Endpoint { source_name, problem } => {
                 write!(f, "cannot use the URL in {source_name}: {problem}")
             }
-            Self::Protocol { variable, protocol } => write!(
-                f,
-                "{variable} asks for {protocol}, which this build does not speak; use http/protobuf (usually port 4318)"
-            ),
             Self::Metadata { name, problem } => {
                 write!(f, "cannot send the header {} over gRPC: {problem}", name.escape_debug())
+            }
+            Self::Protocol { variable, protocol } => {
+                write!(f, "{variable} asks for {}, which this build does not speak", protocol.name())?;
+                if *protocol == Protocol::Grpc {
+                    f.write_str(" (it lacks the cargo feature `grpc`)")?;
+                }
+                f.write_str("; use http/protobuf (usually port 4318)")
+            }
+            Self::ClientCertificate { variable, missing } => {
+                write!(
+                    f,
+                    "{variable} is set and {missing} is not: a client's certificate and its key go together"
+                )
             }
             Self::RequestTooLarge { signal, bytes, limit } => write!(
                 f,

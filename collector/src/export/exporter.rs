@@ -6,7 +6,7 @@ use super::gzip::compress;
 use super::http::{Client, Response};
 use super::reply::{Accepted, parse_accepted, parse_error};
 use super::retry::{RetryPolicy, SystemTiming, Timing, parse_retry_after};
-use super::{Compression, ExportConfig, ExportError, Failure};
+use super::{Compression, Destination, Endpoint, ExportError, Failure, Signal};
 
 /// Largest request that OTLP allows, before compression.
 pub const MAX_REQUEST: usize = 64 << 20;
@@ -23,17 +23,40 @@ pub struct Delivery {
 /// Sends requests of one signal to one endpoint.
 #[derive(Debug)]
 pub struct Exporter<T = SystemTiming> {
-    config: ExportConfig,
+    signal: Signal,
+    endpoint: Endpoint,
+    compression: Compression,
+    timeout: Option<Duration>,
     policy: RetryPolicy,
     client: Client,
     timing: T,
 }
 
 impl<T: Timing> Exporter<T> {
-    /// An exporter; nothing is connected before the first request.
-    pub fn new(config: ExportConfig, policy: RetryPolicy, timing: T) -> Self {
-        let client = Client::new(config.endpoint.clone(), &config.headers, config.compression);
-        Self { config, policy, client, timing }
+    /// An exporter; nothing is connected before the first request. `None` where the signal is not sent there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::new`].
+    pub fn new(
+        destination: &Destination,
+        signal: Signal,
+        policy: RetryPolicy,
+        timing: T,
+    ) -> Result<Option<Self>, ExportError> {
+        let Destination { endpoint, compression, timeout, .. } = destination;
+        let Some(target) = destination.target(signal) else { return Ok(None) };
+        let endpoint = endpoint.clone().with_target(target);
+        let client = Client::new(destination)?;
+        Ok(Some(Self {
+            signal,
+            endpoint,
+            compression: *compression,
+            timeout: *timeout,
+            policy,
+            client,
+            timing,
+        }))
     }
 
     /// Sends an encoded export request. `on_retry` hears of every failure that is tried again, with the delay.
@@ -46,11 +69,11 @@ impl<T: Timing> Exporter<T> {
         request: &[u8],
         mut on_retry: impl FnMut(&Failure, Duration),
     ) -> Result<Delivery, ExportError> {
-        let signal = self.config.signal;
+        let signal = self.signal;
         if request.len() > MAX_REQUEST {
             return Err(ExportError::RequestTooLarge { signal, bytes: request.len(), limit: MAX_REQUEST });
         }
-        let compressed = (self.config.compression == Compression::Gzip).then(|| compress(request));
+        let compressed = (self.compression == Compression::Gzip).then(|| compress(request));
         let body = compressed.as_deref().unwrap_or(request);
         let started = self.timing.now();
         let mut attempts = 0;
@@ -58,8 +81,8 @@ impl<T: Timing> Exporter<T> {
             attempts += 1;
             let left = self.left(started);
             // Some time for every attempt: what was waited for is also tried.
-            let timeout = self.config.timeout.map(|timeout| timeout.min(left.max(Duration::from_secs(1))));
-            let (failure, asked) = match self.client.post(body, timeout) {
+            let timeout = self.timeout.map(|timeout| timeout.min(left.max(Duration::from_secs(1))));
+            let (failure, asked) = match self.client.post(&self.endpoint.target(), body, timeout) {
                 Ok(Response { status: 200..=299, body, is_protobuf, .. }) => {
                     let accepted = if is_protobuf { parse_accepted(&body) } else { Accepted::default() };
                     return Ok(Delivery { accepted, attempts });
@@ -76,7 +99,7 @@ impl<T: Timing> Exporter<T> {
             if !retryable || delay > self.left(started) {
                 return Err(ExportError::Delivery {
                     signal,
-                    endpoint: self.config.endpoint.to_string(),
+                    endpoint: self.endpoint.to_string(),
                     attempts,
                     failure,
                     asked_to_wait: asked.filter(|_| retryable),

@@ -11,15 +11,18 @@ pub mod destination;
 pub mod endpoint;
 mod error;
 mod exporter;
+pub mod file;
 pub mod grpc;
 mod gzip;
 pub mod http;
+pub mod net;
 pub mod reply;
 pub mod retry;
 pub mod transport;
 
-pub use config::{Compression, ExportConfig};
-pub use endpoint::Endpoint;
+pub use config::{Compression, ExportConfig, Sink};
+pub use destination::{Destination, Protocol};
+pub use endpoint::{Endpoint, Scheme};
 pub use error::{EndpointProblem, ExportError, Failure, MetadataProblem};
 pub use exporter::{Delivery, Exporter};
 

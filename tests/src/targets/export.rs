@@ -1,7 +1,7 @@
 //! What comes from a receiver, and from the environment.
 
 use collector::export::http::read_response;
-use collector::export::{Endpoint, ExportConfig, Signal, reply, retry};
+use collector::export::{Endpoint, ExportConfig, Signal, Sink, reply, retry};
 use std::time::SystemTime;
 
 /// An HTTP answer, and any part of one by itself.
@@ -35,26 +35,34 @@ const VARIABLES: [&str; 6] =
 pub fn export_config(text: &[u8]) {
     let text = String::from_utf8_lossy(text);
     let mut lines = text.split('\n');
-    let flag = lines.next().filter(|flag| !flag.is_empty());
+    let flags: Vec<String> =
+        lines.next().filter(|flag| !flag.is_empty()).map(str::to_owned).into_iter().collect();
     let values: Vec<&str> = lines.collect();
     let env = |name: &str| {
         let name = name.strip_prefix("OTEL_EXPORTER_OTLP_")?;
         let at = VARIABLES.iter().position(|variable| *variable == name)?;
         values.get(at).map(|value| (*value).to_owned())
     };
-    let Ok(resolved) = ExportConfig::resolve(Signal::Profiles, flag, env) else { return };
-    assert!(resolved.warnings.iter().all(|warning| !warning.contains('\n')));
-    let Some(config) = resolved.config else { return };
+    let Ok(config) = ExportConfig::resolve(&[Signal::Profiles], &flags, &env) else { return };
+    assert!(config.warnings.iter().all(|warning| !warning.contains('\n')));
+    config.sinks.iter().for_each(sink);
+}
+
+fn sink(sink: &Sink) {
+    let Sink::Otlp(destination) = sink else { return };
     // Nothing can end the request line or a header early.
     let printable = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
-    assert!(printable(&config.endpoint.target()) && config.endpoint.target().starts_with('/'));
-    assert!(printable(config.endpoint.authority()) && !config.endpoint.host().is_empty());
-    for header in &config.headers {
+    for (_, target) in &destination.targets {
+        assert!(printable(target) && target.starts_with('/'));
+    }
+    let endpoint = &destination.endpoint;
+    assert!(printable(endpoint.authority()) && !endpoint.host().is_empty());
+    for header in &destination.headers {
         assert!(printable(header.name()));
         assert!(!header.value().contains(['\r', '\n', '\0']));
     }
-    let shown = config.endpoint.to_string();
+    let shown = endpoint.to_string();
     let again = Endpoint::parse(&shown).expect("an endpoint reads back");
-    assert_eq!((again.host(), again.port()), (config.endpoint.host(), config.endpoint.port()));
+    assert_eq!(again, *endpoint);
     assert_eq!(again.to_string(), shown);
 }

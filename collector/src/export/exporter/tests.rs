@@ -6,8 +6,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Instant, SystemTime};
 
 use super::*;
-use crate::export::Signal;
 use crate::export::http::MAX_RESPONSE;
+use crate::export::{ExportConfig, Sink};
 
 /// What the server does with one request.
 enum Answer {
@@ -137,13 +137,15 @@ impl Timing for FakeTiming {
 
 /// Sends `body` to `url` with the variables `vars`.
 fn exporter(url: &str, vars: &[(&str, &str)]) -> (Exporter<FakeTiming>, FakeTiming) {
-    let resolved = ExportConfig::resolve(Signal::Profiles, Some(url), |name| {
+    let config = ExportConfig::resolve(&[Signal::Profiles], &[url.to_owned()], &|name| {
         vars.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
     })
     .unwrap();
-    assert!(resolved.warnings.is_empty());
+    assert!(config.warnings.is_empty());
+    let [Sink::Otlp(destination)] = &config.sinks[..] else { panic!("{config:?}") };
     let timing = FakeTiming::new();
-    (Exporter::new(resolved.config.unwrap(), RetryPolicy::ONE_SHOT, timing.clone()), timing)
+    let exporter = Exporter::new(destination, Signal::Profiles, RetryPolicy::ONE_SHOT, timing.clone());
+    (exporter.unwrap().unwrap(), timing)
 }
 
 /// Sends "request" to a server with these answers; the result and what was slept.
@@ -396,7 +398,7 @@ fn nobody_listening_is_one_clear_line() {
         )
     );
     assert_eq!(timing.millis(), [1000, 2000, 4000, 8000]);
-    assert!(!format!("{error:?} {:?}", exporter.config).contains("s3cret"));
+    assert!(!format!("{error:?} {:?}", exporter.client).contains("s3cret"));
     assert!(!format!("{:?}", exporter.client).contains("s3cret"));
 }
 

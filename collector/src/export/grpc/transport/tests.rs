@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
+use std::time::Instant;
 
 use h2::Reason;
 
@@ -33,7 +34,7 @@ fn destination(url: &str) -> Destination {
 }
 
 fn transport(url: &str) -> GrpcTransport {
-    GrpcTransport::new(destination(url)).unwrap()
+    GrpcTransport::new(&destination(url)).unwrap()
 }
 
 fn request(signal: Signal, body: impl Into<Bytes>) -> Request {
@@ -110,7 +111,7 @@ fn requests_are_what_grpc_asks_for() {
     let server = Server::new([Reply::accepted()]);
     let mut destination = destination(&server.url);
     destination.headers = vec![Header::new("Api-Key", "s3cret").unwrap()];
-    let mut transport = GrpcTransport::new(destination).unwrap();
+    let mut transport = GrpcTransport::new(&destination).unwrap();
     assert!(!format!("{transport:?}").contains("s3cret"));
     assert_eq!(attempt(&mut transport).unwrap(), Accepted::default());
     let Seen { head, body, .. } = server.seen();
@@ -134,7 +135,7 @@ fn no_table_keeps_credentials() {
     let (url, received) = raw(b"request", &[settings(), answer].concat());
     let mut destination = destination(&url);
     destination.headers = vec![Header::new("Authorization", "s3cret").unwrap()];
-    attempt(&mut GrpcTransport::new(destination).unwrap()).unwrap();
+    attempt(&mut GrpcTransport::new(&destination).unwrap()).unwrap();
     // A literal that is never indexed, whose name is entry 23 of HPACK's static table.
     assert!(received.recv().unwrap().windows(2).any(|bytes| bytes == [0x1f, 23 - 15]));
 }
@@ -145,7 +146,7 @@ fn gzip_decodes_to_the_same() {
     let server = Server::new([Reply::message(1, &compressed_answer).header("grpc-encoding", "gzip")]);
     let mut destination = destination(&server.url);
     destination.compression = Compression::Gzip;
-    let mut transport = GrpcTransport::new(destination).unwrap();
+    let mut transport = GrpcTransport::new(&destination).unwrap();
     let body = vec![7; 100_000];
     let accepted = transport.attempt(&request(Signal::Traces, body.clone()), None, SystemTime::UNIX_EPOCH);
     assert_eq!(accepted.unwrap().rejected, 150);

@@ -1,0 +1,5 @@
+//! Files of OTLP JSON lines.
+
+mod settings;
+
+pub use settings::FileSettings;

@@ -1,0 +1,313 @@
+//! A value, and how a key and a value are encoded.
+
+use crate::error::Error;
+use crate::wire::{Writer, varint_len};
+
+use super::AttributesBlob;
+
+/// How deep lists and maps may be nested within a value. Decoders allow 100 nested messages, and a map is three.
+pub const MAX_VALUE_DEPTH: usize = 30;
+
+/// A value of an attribute or the body of a log record.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[non_exhaustive]
+pub enum Value<'a> {
+    /// No value.
+    #[default]
+    Empty,
+    /// Text.
+    Str(&'a str),
+    /// A truth value.
+    Bool(bool),
+    /// An integer.
+    Int(i64),
+    /// A floating-point number.
+    Double(f64),
+    /// Bytes.
+    Bytes(&'a [u8]),
+    /// A list.
+    Array(&'a [Value<'a>]),
+    /// A map; keys are unique.
+    Map(&'a [(&'a str, Value<'a>)]),
+}
+
+macro_rules! from {
+    ($($type:ty => $variant:ident,)*) => {$(
+        impl<'a> From<$type> for Value<'a> {
+            #[inline]
+            fn from(value: $type) -> Self {
+                Self::$variant(value.into())
+            }
+        }
+    )*};
+}
+
+from! {
+    &'a str => Str,
+    bool => Bool,
+    i64 => Int,
+    i32 => Int,
+    u32 => Int,
+    u16 => Int,
+    f64 => Double,
+    &'a [u8] => Bytes,
+    &'a [Value<'a>] => Array,
+    &'a [(&'a str, Value<'a>)] => Map,
+}
+
+const DELIMITED: u8 = 2;
+/// `KeyValue.key`.
+const KEY: u8 = 1 << 3 | DELIMITED;
+/// `KeyValue.value`.
+const VALUE: u8 = 2 << 3 | DELIMITED;
+/// `ArrayValue.values` and `KeyValueList.values`.
+const ELEMENT: u8 = 1 << 3 | DELIMITED;
+
+/// The fields of `AnyValue`.
+mod any {
+    use super::DELIMITED;
+
+    pub(super) const STRING: u8 = 1 << 3 | DELIMITED;
+    pub(super) const BOOL: u8 = 2 << 3;
+    pub(super) const INT: u8 = 3 << 3;
+    pub(super) const DOUBLE: u8 = 4 << 3 | 1;
+    pub(super) const ARRAY: u8 = 5 << 3 | DELIMITED;
+    pub(super) const MAP: u8 = 6 << 3 | DELIMITED;
+    pub(super) const BYTES: u8 = 7 << 3 | DELIMITED;
+}
+
+/// Writes a `KeyValue` with the header `tag`.
+#[inline(always)]
+pub(super) fn key_value(
+    writer: &mut Writer,
+    tag: u8,
+    key: &str,
+    value: Value<'_>,
+    depth: usize,
+) -> Result<(), Error> {
+    let key = key.as_bytes();
+    // Most are short: all lengths are one byte, and known.
+    if (1..64).contains(&key.len()) {
+        match value {
+            Value::Str(text) if text.len() < 0x80 - 64 - 6 => {
+                short(writer, tag, key, [any::STRING, text.len() as u8], text.as_bytes());
+                return Ok(());
+            }
+            Value::Int(value @ 0..0x80) => {
+                short(writer, tag, key, [any::INT], &[value as u8]);
+                return Ok(());
+            }
+            Value::Int(value @ 0x80..0x4000) => {
+                short(writer, tag, key, [any::INT], &[value as u8 | 0x80, (value >> 7) as u8]);
+                return Ok(());
+            }
+            Value::Bool(value) => {
+                short(writer, tag, key, [any::BOOL], &[value.into()]);
+                return Ok(());
+            }
+            Value::Double(value) => {
+                short(writer, tag, key, [any::DOUBLE], &value.to_le_bytes());
+                return Ok(());
+            }
+            _ => {}
+        }
+    }
+    long(writer, tag, key, value, depth)
+}
+
+/// A `KeyValue` of less than 128 bytes, whose value is `header` and `content`.
+#[inline(always)]
+fn short<const N: usize>(writer: &mut Writer, tag: u8, key: &[u8], header: [u8; N], content: &[u8]) {
+    let value = N + content.len();
+    let slot = writer.claim(key.len() + value + 6);
+    let Some((start, rest)) = slot.split_first_chunk_mut() else { return };
+    *start = [tag, (key.len() + value + 4) as u8, KEY, key.len() as u8];
+    let Some((to_key, rest)) = rest.split_at_mut_checked(key.len()) else { return };
+    copy(to_key, key);
+    let Some((start, rest)) = rest.split_first_chunk_mut() else { return };
+    *start = [VALUE, value as u8];
+    let Some((start, to_content)) = rest.split_first_chunk_mut() else { return };
+    *start = header;
+    copy(to_content, content);
+}
+
+/// Copies between slices of the same length. Few bytes are two words that overlap, which is faster than a call.
+#[inline(always)]
+fn copy(to: &mut [u8], from: &[u8]) {
+    #[inline(always)]
+    fn ends<const N: usize>(to: &mut [u8], from: &[u8]) {
+        if let (Some(first), Some(last)) = (from.first_chunk::<N>(), from.last_chunk::<N>()) {
+            if let Some(to) = to.first_chunk_mut() {
+                *to = *first;
+            }
+            if let Some(to) = to.last_chunk_mut() {
+                *to = *last;
+            }
+        }
+    }
+    match from.len() {
+        16..=32 => ends::<16>(to, from),
+        8..=15 => ends::<8>(to, from),
+        4..=7 => ends::<4>(to, from),
+        _ => to.copy_from_slice(from),
+    }
+}
+
+fn long(writer: &mut Writer, tag: u8, key: &[u8], value: Value<'_>, depth: usize) -> Result<(), Error> {
+    let end = writer.len();
+    any_value(writer, VALUE, value, depth)?;
+    if !key.is_empty() {
+        writer.prepend(key);
+        header(writer, KEY, key.len());
+    }
+    let len = writer.len() - end;
+    header(writer, tag, len);
+    Ok(())
+}
+
+/// Writes an `AnyValue` with the header `tag`.
+pub(crate) fn any_value(writer: &mut Writer, tag: u8, value: Value<'_>, depth: usize) -> Result<(), Error> {
+    let end = writer.len();
+    match value {
+        Value::Empty => {}
+        Value::Str(text) => {
+            writer.prepend(text.as_bytes());
+            header(writer, any::STRING, text.len());
+        }
+        Value::Bool(value) => writer.prepend(&[any::BOOL, value.into()]),
+        Value::Int(value) => {
+            writer.varint(value as u64);
+            writer.prepend(&[any::INT]);
+        }
+        Value::Double(value) => {
+            writer.prepend(&value.to_le_bytes());
+            writer.prepend(&[any::DOUBLE]);
+        }
+        Value::Bytes(bytes) => {
+            writer.prepend(bytes);
+            header(writer, any::BYTES, bytes.len());
+        }
+        Value::Array(values) => {
+            let depth = deeper(depth)?;
+            for &value in values.iter().rev() {
+                any_value(writer, ELEMENT, value, depth)?;
+            }
+            let len = writer.len() - end;
+            header(writer, any::ARRAY, len);
+        }
+        Value::Map(entries) => {
+            let depth = deeper(depth)?;
+            let mut keys = Keys::new(writer);
+            for &(key, value) in entries.iter().rev() {
+                if !keys.insert(writer, key) {
+                    return Err(Error::DuplicateAttribute);
+                }
+                key_value(writer, ELEMENT, key, value, depth)?;
+            }
+            let len = writer.len() - end;
+            header(writer, any::MAP, len);
+        }
+    }
+    let len = writer.len() - end;
+    header(writer, tag, len);
+    Ok(())
+}
+
+fn deeper(depth: usize) -> Result<usize, Error> {
+    if depth >= MAX_VALUE_DEPTH { Err(Error::ValueDepth) } else { Ok(depth + 1) }
+}
+
+#[inline]
+fn header(writer: &mut Writer, tag: u8, len: usize) {
+    writer.varint(len as u64);
+    writer.prepend(&[tag]);
+}
+
+/// Which keys a list has so far: one bit each, and where two share a bit, the encoded list itself is searched.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Keys {
+    seen: u64,
+    /// [`Writer::len`] where the list ends.
+    end: usize,
+}
+
+impl Keys {
+    pub(super) fn new(writer: &Writer) -> Self {
+        Self { seen: 0, end: writer.len() }
+    }
+
+    /// Notes a key that is about to be written. Whether it is new.
+    #[inline]
+    pub(super) fn insert(&mut self, writer: &Writer, key: &str) -> bool {
+        let bit = bit(key.as_bytes());
+        let new = self.seen & bit == 0 || !self.has(writer, key.as_bytes());
+        self.seen |= bit;
+        new
+    }
+
+    /// Notes all keys of a blob that is about to be written. Whether all are new.
+    #[inline]
+    pub(super) fn insert_all(&mut self, writer: &Writer, blob: &AttributesBlob) -> bool {
+        let new = self.seen & blob.seen() == 0 || !keys(blob.bytes()).any(|key| self.has(writer, key));
+        self.seen |= blob.seen();
+        new
+    }
+
+    #[cold]
+    fn has(&self, writer: &Writer, key: &[u8]) -> bool {
+        let len = writer.len().saturating_sub(self.end);
+        keys(writer.as_bytes().get(..len).unwrap_or_default()).any(|known| known == key)
+    }
+}
+
+/// One of 64 bits, from both ends of the key and its length.
+#[inline]
+fn bit(key: &[u8]) -> u64 {
+    let ends = match (key.first_chunk::<8>(), key.last_chunk::<8>()) {
+        (Some(first), Some(last)) => u64::from_le_bytes(*first) ^ u64::from_le_bytes(*last).rotate_left(27),
+        _ => key.iter().fold(0, |ends, &byte| ends << 8 | u64::from(byte)),
+    };
+    1 << ((ends ^ key.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
+}
+
+/// The bits of all keys of an encoded list.
+pub(super) fn seen(list: &[u8]) -> u64 {
+    keys(list).fold(0, |seen, key| seen | bit(key))
+}
+
+/// The keys of an encoded list, whose header is one byte.
+pub(super) fn keys(mut list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    core::iter::from_fn(move || {
+        let (len, rest) = length(list.get(1..)?)?;
+        let (element, rest) = rest.split_at_checked(len)?;
+        list = rest;
+        // Without a key, the value comes first.
+        let (KEY, content) = element.split_first().map(|(&tag, content)| (tag, content))? else {
+            return Some(&[][..]);
+        };
+        let (len, content) = length(content)?;
+        content.get(..len)
+    })
+}
+
+/// Where the elements of an encoded list start.
+pub(super) fn starts(list: &[u8]) -> impl Iterator<Item = usize> {
+    let mut rest = list;
+    core::iter::from_fn(move || {
+        let start = list.len() - rest.len();
+        let (len, content) = length(rest.get(1..)?)?;
+        rest = content.get(len..)?;
+        Some(start)
+    })
+}
+
+fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let mut len = 0;
+    for (at, &byte) in bytes.iter().take(varint_len(u64::MAX)).enumerate() {
+        len |= usize::from(byte & 0x7f) << (7 * at);
+        if byte < 0x80 {
+            return Some((len, bytes.get(at + 1..)?));
+        }
+    }
+    None
+}
