@@ -36,10 +36,8 @@ pub enum ExportError {
     },
     /// A header that gRPC cannot send as metadata. Wrong usage.
     Metadata {
-        /// Its name.
+        /// Its name. Its value is not kept: it may be a secret.
         name: String,
-        /// What is wrong with it.
-        problem: MetadataProblem,
     },
     /// The request is larger than OTLP allows, and was not sent.
     RequestTooLarge {
@@ -118,30 +116,6 @@ impl fmt::Display for EndpointProblem {
     }
 }
 
-/// What is wrong with a header for gRPC. Its value is not kept: it may be a secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum MetadataProblem {
-    /// The name belongs to gRPC or HTTP/2.
-    Reserved,
-    /// The name holds other characters than letters, digits, `-`, `_` and `.`.
-    Name,
-    /// The value is not printable ASCII.
-    Value,
-}
-
-impl fmt::Display for MetadataProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Reserved => "its name is reserved",
-            Self::Name => "its name may hold letters, digits, '-', '_' and '.'",
-            Self::Value => {
-                "its value must be printable ASCII; others go, in base64, into one whose name ends in -bin"
-            }
-        })
-    }
-}
-
 /// How one attempt ended without acceptance.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -163,9 +137,6 @@ pub enum Failure {
         /// Whether it is HTTP/1.
         http1: bool,
     },
-    /// The time for one call of gRPC passed; the receiver may have taken the request. Unlike [`Self::Timeout`], it
-    /// counts as gRPC's `DEADLINE_EXCEEDED`, which is tried again.
-    DeadlineExceeded(Duration),
     /// A call of gRPC ended with an error.
     Grpc {
         /// Its status.
@@ -188,7 +159,7 @@ impl Failure {
     /// Whether OTLP allows another attempt.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Resolve(_) | Self::Connect(_) | Self::Disconnected(_) | Self::DeadlineExceeded(_) => true,
+            Self::Resolve(_) | Self::Connect(_) | Self::Disconnected(_) => true,
             Self::Grpc { code, retry_info, .. } => code.is_retryable(*retry_info),
             Self::Status { code, .. } => matches!(code, 429 | 502 | 503 | 504),
             Self::Timeout(_) | Self::NotHttp | Self::NotHttp2 { .. } | Self::ResponseTooLarge => false,
@@ -206,7 +177,7 @@ impl fmt::Display for Failure {
                 _ => write!(f, "no connection ({error})"),
             },
             Self::Disconnected(error) => write!(f, "the connection ended before an answer ({error})"),
-            Self::Timeout(after) | Self::DeadlineExceeded(after) => {
+            Self::Timeout(after) => {
                 write!(f, "no answer within {:.1} s", after.as_secs_f64())
             }
             Self::NotHttp => f.write_str("the answer is not HTTP/1.1"),
@@ -288,9 +259,12 @@ impl fmt::Display for ExportError {
             Self::Endpoint { source_name, problem } => {
                 write!(f, "cannot use the URL in {source_name}: {problem}")
             }
-            Self::Metadata { name, problem } => {
-                write!(f, "cannot send the header {} over gRPC: {problem}", name.escape_debug())
-            }
+            Self::Metadata { name } => write!(
+                f,
+                "cannot send the header {} over gRPC: names hold letters, digits, '-', '_' and '.', and values \
+                 printable ASCII",
+                name.escape_debug()
+            ),
             Self::Protocol { variable, protocol } => {
                 write!(f, "{variable} asks for {}, which this build does not speak", protocol.name())?;
                 if *protocol == Protocol::Grpc {

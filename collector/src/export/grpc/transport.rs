@@ -130,7 +130,7 @@ impl Call<'_> {
     fn refusal(&self, broken: Broken) -> Refusal {
         let ambiguous = broken.is_ambiguous();
         let failure = match (broken.heard, broken.end) {
-            (_, end) if self.is_over(&end) => Failure::DeadlineExceeded(self.timeout.unwrap_or_default()),
+            (_, end) if self.is_over(&end) => Failure::Timeout(self.timeout.unwrap_or_default()),
             (Heard::Http1, _) => Failure::NotHttp2 { http1: true },
             (Heard::Other, _) => Failure::NotHttp2 { http1: false },
             (_, End::TooLarge) => Failure::ResponseTooLarge,
