@@ -83,7 +83,8 @@ impl<S: Read + Write + AsFd> Socket<S> {
         match &*inner.first {
             [] => Heard::Nothing,
             [_, _, _, 4, _, 0, 0, 0, 0] => Heard::Http2,
-            first if first.starts_with(b"HTTP/1") => Heard::Http1,
+            // Some answer what they do not understand with a page alone, as before HTTP/1.
+            first if first.starts_with(b"HTTP/1") || first.starts_with(b"<") => Heard::Http1,
             _ => Heard::Other,
         }
     }

@@ -129,13 +129,13 @@ impl Call<'_> {
 
     fn refusal(&self, broken: Broken) -> Refusal {
         let ambiguous = broken.is_ambiguous();
-        let failure = match (broken.heard, broken.end) {
-            (_, end) if self.is_over(&end) => Failure::Timeout(self.timeout.unwrap_or_default()),
-            (Heard::Http1, _) => Failure::NotHttp2 { http1: true },
-            (Heard::Other, _) => Failure::NotHttp2 { http1: false },
-            (_, End::TooLarge) => Failure::ResponseTooLarge,
-            (_, End::Io(error)) => Failure::Disconnected(error),
-            (_, End::Http2(error)) => failure(error),
+        let failure = match broken.end {
+            end if self.is_over(&end) => Failure::Timeout(self.timeout.unwrap_or_default()),
+            _ if broken.heard == Heard::Http1 => return refused(Failure::NotHttp2 { http1: true }),
+            _ if broken.heard == Heard::Other => return refused(Failure::NotHttp2 { http1: false }),
+            End::TooLarge => Failure::ResponseTooLarge,
+            End::Io(error) => Failure::Disconnected(error),
+            End::Http2(error) => failure(error),
         };
         Refusal { failure, asked_to_wait: None, ambiguous }
     }

@@ -415,12 +415,13 @@ fn a_receiver_that_never_stops_talking_ends_at_the_deadline() {
 #[test]
 fn other_protocols_are_told() {
     let answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-    let (url, _received) = raw(b"", answer);
-    for body in [&b"request"[..], &vec![0; 8 << 20]] {
-        let wanted = request(Signal::Logs, body.to_vec());
+    let page = b"<!DOCTYPE HTML>";
+    for (answer, length) in [(&answer[..], 10), (answer, 8 << 20), (page, 10)] {
+        let (url, _received) = raw(b"", answer);
+        let wanted = request(Signal::Logs, vec![0; length]);
         let refusal = transport(&url).attempt(&wanted, None, SystemTime::UNIX_EPOCH).unwrap_err();
         assert!(matches!(refusal.failure, Failure::NotHttp2 { http1: true }), "{}", refusal.failure);
-        assert!(!refusal.failure.is_retryable());
+        assert!(!refusal.failure.is_retryable() && !refusal.ambiguous);
     }
     for bytes in [b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n".as_slice(), &[0xff; 100]] {
         let (url, _received) = raw(b"", bytes);
