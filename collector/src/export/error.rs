@@ -36,10 +36,8 @@ pub enum ExportError {
     },
     /// A header that gRPC cannot send as metadata. Wrong usage.
     Metadata {
-        /// Its name.
+        /// Its name. Its value is not kept: it may be a secret.
         name: String,
-        /// What is wrong with it.
-        problem: MetadataProblem,
     },
 }
 
@@ -91,30 +89,6 @@ impl fmt::Display for EndpointProblem {
             Self::SharedFile => "a file holds one signal of one sink; name a folder, or another file",
             Self::FileOption => {
                 "options of files are max_megabytes=100, max_backups=5 (at most 1000), sync=true"
-            }
-        })
-    }
-}
-
-/// What is wrong with a header for gRPC. Its value is not kept: it may be a secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum MetadataProblem {
-    /// The name belongs to gRPC or HTTP/2.
-    Reserved,
-    /// The name holds other characters than letters, digits, `-`, `_` and `.`.
-    Name,
-    /// The value is not printable ASCII.
-    Value,
-}
-
-impl fmt::Display for MetadataProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Reserved => "its name is reserved",
-            Self::Name => "its name may hold letters, digits, '-', '_' and '.'",
-            Self::Value => {
-                "its value must be printable ASCII; others go, in base64, into one whose name ends in -bin"
             }
         })
     }
@@ -276,6 +250,12 @@ impl fmt::Display for ExportError {
             Self::Endpoint { source_name, problem } => {
                 write!(f, "cannot use the URL in {source_name}: {problem}")
             }
+            Self::Metadata { name } => write!(
+                f,
+                "cannot send the header {} over gRPC: names hold letters, digits, '-', '_' and '.', and values \
+                 printable ASCII",
+                name.escape_debug()
+            ),
             Self::Protocol { variable, protocol } => {
                 write!(f, "{variable} asks for {}, which this build does not speak", protocol.name())?;
                 if *protocol == Protocol::Grpc {
@@ -288,9 +268,6 @@ impl fmt::Display for ExportError {
                     f,
                     "{variable} is set and {missing} is not: a client's certificate and its key go together"
                 )
-            }
-            Self::Metadata { name, problem } => {
-                write!(f, "cannot send the header {} over gRPC: {problem}", name.escape_debug())
             }
         }
     }

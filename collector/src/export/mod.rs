@@ -28,7 +28,7 @@ pub mod transport;
 pub use config::{Compression, ExportConfig, Sink};
 pub use destination::{Destination, Protocol};
 pub use endpoint::{Endpoint, Scheme};
-pub use error::{EndpointProblem, ExportError, Failure, MetadataProblem};
+pub use error::{EndpointProblem, ExportError, Failure};
 pub use pipeline::{Exporter, Outlet};
 
 /// Largest request that OTLP allows, before compression.
