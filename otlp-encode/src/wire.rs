@@ -84,7 +84,16 @@ impl Writer {
         &mut self.buf[self.start..end]
     }
 
+    /// `N` bytes, in front of what was written already.
+    #[inline]
+    fn put<const N: usize>(&mut self, bytes: [u8; N]) {
+        if let Some(slot) = self.claim(N).first_chunk_mut() {
+            *slot = bytes;
+        }
+    }
+
     #[cold]
+    #[inline(never)]
     fn grow(&mut self, n: usize) {
         let (len, old) = (self.len(), self.buf.len());
         let new = (len + n).max(old * 2).max(MIN_CAPACITY);
@@ -93,8 +102,18 @@ impl Writer {
         self.start = new - len;
     }
 
-    #[inline]
     pub(crate) fn varint(&mut self, value: u64) {
+        if value < 0x80 {
+            self.put([value as u8]);
+        } else if value < 0x4000 {
+            self.put([value as u8 | 0x80, (value >> 7) as u8]);
+        } else {
+            self.long_varint(value);
+        }
+    }
+
+    #[inline(never)]
+    fn long_varint(&mut self, value: u64) {
         let n = varint_len(value);
         let slot = self.claim(n);
         let mut rest = value;
@@ -107,9 +126,95 @@ impl Writer {
         }
     }
 
+    /// A varint among many, most of which take one or two bytes.
+    #[inline]
+    fn packed(&mut self, value: u64) {
+        if value >= 0x4000 || self.start < 2 {
+            return self.long_varint(value);
+        }
+        // Without a branch: the first of two bytes is written over where there is but one.
+        let is_long = value >= 0x80;
+        let one = (value as u16) << 8;
+        let two = (value as u16 & 0x7f | 0x80) | (value as u16 >> 7) << 8;
+        if let Some(slot) = self.buf.get_mut(..self.start).and_then(|rest| rest.last_chunk_mut()) {
+            *slot = if is_long { two } else { one }.to_le_bytes();
+        }
+        self.start -= 1 + usize::from(is_long);
+    }
+
     #[inline]
     fn tag(&mut self, field: u32, wire_type: WireType) {
         self.varint(u64::from(field) << 3 | wire_type as u64);
+    }
+
+    /// Header and length of a delimited field.
+    fn header(&mut self, field: u32, len: usize) {
+        let tag = field << 3 | WireType::Delimited as u32;
+        if tag < 0x80 && len < 0x80 {
+            self.put([tag as u8, len as u8]);
+        } else if tag < 0x80 && len < 0x4000 {
+            self.put([tag as u8, len as u8 | 0x80, (len >> 7) as u8]);
+        } else {
+            self.varint(len as u64);
+            self.tag(field, WireType::Delimited);
+        }
+    }
+
+    fn bytes(&mut self, field: u32, value: &[u8]) {
+        let tag = field << 3 | WireType::Delimited as u32;
+        if tag < 0x80 && value.len() < 0x80 {
+            if let [to_tag, to_len, content @ ..] = self.claim(value.len() + 2) {
+                *to_tag = tag as u8;
+                *to_len = value.len() as u8;
+                copy(content, value);
+            }
+        } else {
+            self.prepend(value);
+            self.header(field, value.len());
+        }
+    }
+
+    fn fixed64(&mut self, field: u32, value: [u8; 8]) {
+        let tag = field << 3 | WireType::Fixed64 as u32;
+        if tag < 0x80 {
+            let [a, b, c, d, e, f, g, h] = value;
+            self.put([tag as u8, a, b, c, d, e, f, g, h]);
+        } else {
+            self.put(value);
+            self.tag(field, WireType::Fixed64);
+        }
+    }
+}
+
+/// Copies short texts without a call.
+#[inline]
+fn copy(to: &mut [u8], from: &[u8]) {
+    let len = from.len();
+    if len > 32 || to.len() != len {
+        to.copy_from_slice(from);
+    } else if len > 16 {
+        ends::<16>(to, from);
+    } else if len >= 8 {
+        ends::<8>(to, from);
+    } else if len >= 4 {
+        ends::<4>(to, from);
+    } else {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = *from;
+        }
+    }
+}
+
+/// Copies the first and the last `N` bytes, which overlap or touch.
+#[inline]
+fn ends<const N: usize>(to: &mut [u8], from: &[u8]) {
+    if let (Some(first), Some(last)) = (from.first_chunk::<N>(), from.last_chunk::<N>()) {
+        if let Some(to) = to.first_chunk_mut() {
+            *to = *first;
+        }
+        if let Some(to) = to.last_chunk_mut() {
+            *to = *last;
+        }
     }
 }
 
@@ -201,7 +306,7 @@ impl<'w> Fields<'w> {
     #[inline]
     pub fn fixed32(&mut self, field: u32, value: u32) {
         self.in_order(field);
-        self.writer.prepend(&value.to_le_bytes());
+        self.writer.put(value.to_le_bytes());
         self.writer.tag(field, WireType::Fixed32);
     }
 
@@ -210,16 +315,14 @@ impl<'w> Fields<'w> {
     #[inline]
     pub fn sfixed64_at(&mut self, position: u32, field: u32, value: i64) {
         self.in_order(position);
-        self.writer.prepend(&value.to_le_bytes());
-        self.writer.tag(field, WireType::Fixed64);
+        self.writer.fixed64(field, value.to_le_bytes());
     }
 
     /// A `fixed64` field.
     #[inline]
     pub fn fixed64(&mut self, field: u32, value: u64) {
         self.in_order(field);
-        self.writer.prepend(&value.to_le_bytes());
-        self.writer.tag(field, WireType::Fixed64);
+        self.writer.fixed64(field, value.to_le_bytes());
     }
 
     /// A `double` field.
@@ -232,9 +335,7 @@ impl<'w> Fields<'w> {
     #[inline]
     pub fn bytes(&mut self, field: u32, value: &[u8]) {
         self.in_order(field);
-        self.writer.prepend(value);
-        self.writer.varint(value.len() as u64);
-        self.writer.tag(field, WireType::Delimited);
+        self.writer.bytes(field, value);
     }
 
     /// A `string` field.
@@ -250,8 +351,7 @@ impl<'w> Fields<'w> {
         let end = self.writer.len();
         fill(Fields::new(self.writer));
         let len = self.writer.len() - end;
-        self.writer.varint(len as u64);
-        self.writer.tag(field, WireType::Delimited);
+        self.writer.header(field, len);
     }
 
     /// A packed field of varints (`int32`, `int64` and `uint64` alike, sign-extended to 64 bits). Nothing is
@@ -261,12 +361,11 @@ impl<'w> Fields<'w> {
         self.in_order(field);
         let end = self.writer.len();
         for value in values.rev() {
-            self.writer.varint(value);
+            self.writer.packed(value);
         }
         let len = self.writer.len() - end;
         if len > 0 {
-            self.writer.varint(len as u64);
-            self.writer.tag(field, WireType::Delimited);
+            self.writer.header(field, len);
         }
     }
 
@@ -281,8 +380,7 @@ impl<'w> Fields<'w> {
         for (slot, value) in self.writer.claim(len).chunks_exact_mut(8).zip(values) {
             slot.copy_from_slice(&value.to_le_bytes());
         }
-        self.writer.varint(len as u64);
-        self.writer.tag(field, WireType::Delimited);
+        self.writer.header(field, len);
     }
 
     /// A packed field of `double` numbers, written as one slice. Nothing is written for no elements.
@@ -296,8 +394,7 @@ impl<'w> Fields<'w> {
         for (slot, value) in self.writer.claim(len).chunks_exact_mut(8).zip(values) {
             slot.copy_from_slice(&value.to_le_bytes());
         }
-        self.writer.varint(len as u64);
-        self.writer.tag(field, WireType::Delimited);
+        self.writer.header(field, len);
     }
 
     /// All elements of a repeated field, encoded already with their headers.

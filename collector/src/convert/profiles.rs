@@ -1,7 +1,8 @@
 //! A profile to OTLP requests, as the OpenTelemetry eBPF profiler sends them.
 //!
 //! - One resource a process, with `service.name`, `process.pid`, `process.executable.name` and `.path`,
-//!   `container.id` as far as known, and `telemetry.sdk.*`. Resource attributes are plain strings, which every
+//!   `container.id` as far as known, `telemetry.sdk.*`, and what of the agent's `OTEL_RESOURCE_ATTRIBUTES` is true of
+//!   them too ([`SharedAttributes`]). Resource attributes are plain strings, which every
 //!   receiver reads, not indices into the string table.
 //! - Without a known service, `service.name` is `unknown_service:` and the executable's name, as the specification
 //!   of resources wants. Pid 0 is not a service that someone forgot to name: it stands for all that cannot be
@@ -21,6 +22,7 @@
 //! | `ebpf.profile.lost_sideband_records` | records of process starts and mappings that were lost: names may be missing |
 
 use super::{Error, build_id_hex, check_indices, executable_name, memory};
+use crate::export::config::{SharedAttributes, TELEMETRY_SDK};
 use crate::model::{Frame, Process, Profile, Sample, Thread};
 use otlp_encode::{
     AttributeIdx, AttributeWriter, Dictionary, Epoch, Limits, Line, LinkIdx, LocationIdx, MappingIdx,
@@ -33,7 +35,7 @@ pub const DEFAULT_MAX_REQUEST: usize = 4 << 20;
 /// The version of the semantic conventions that the attributes follow.
 pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
 
-/// The instrumentation scope, and `telemetry.sdk.name`.
+/// The instrumentation scope.
 pub const SCOPE_NAME: &str = "ebpf-otlp";
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -43,6 +45,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub struct ProfilesEncoder {
     request: ProfilesRequest,
     made: Made,
+    shared: SharedAttributes,
 }
 
 impl ProfilesEncoder {
@@ -50,10 +53,17 @@ impl ProfilesEncoder {
     /// others' choice; the output does not depend on it.
     pub fn new(hash_seed: u64, max_request: usize) -> Self {
         let limits = Limits { max_bytes: max_request, max_items: u64::MAX };
-        Self { request: ProfilesRequest::new(limits, hash_seed), made: Made::default() }
+        let request = ProfilesRequest::new(limits, hash_seed);
+        Self { request, made: Made::default(), shared: SharedAttributes::default() }
     }
 
-    /// Hands the profile to `each` as encoded `ExportProfilesServiceRequest`s, every one complete in itself.
+    /// Adds these attributes to every resource.
+    pub fn with_attributes(self, shared: SharedAttributes) -> Self {
+        Self { shared, ..self }
+    }
+
+    /// Hands the profile to `each` as encoded `ExportProfilesServiceRequest`s, every one complete in itself, with the
+    /// number of samples in it.
     ///
     /// A request is closed before the sample that does not fit, and its tables hold what its own samples need and nothing
     /// else. A process whose samples are spread over several requests is a resource in each of them. A sample that
@@ -67,7 +77,7 @@ impl ProfilesEncoder {
         &mut self,
         profile: &Profile,
         id: [u8; 16],
-        mut each: impl FnMut(&[u8]),
+        mut each: impl FnMut(&[u8], u64),
     ) -> Result<(), Error> {
         check_indices(profile)?;
         let made = &mut self.made;
@@ -86,11 +96,12 @@ impl ProfilesEncoder {
         let mut samples: Vec<&Sample> = profile.samples.iter().collect();
         samples.sort_by_key(|sample| sample.process);
         let mut result = Ok(());
-        let mut out = self.request.start(Some(id), |batch| each(batch.bytes));
+        let mut out = self.request.start(Some(id), |batch| each(batch.bytes, batch.items));
         // From the end, as messages are written from their end: the profile's order is kept.
         for of_process in samples.chunk_by(|a, b| a.process == b.process).rev() {
             let Some(first) = of_process.first() else { continue };
-            let resource = resource(&profile.processes[first.process.0 as usize]).map_err(Error::Encode)?;
+            let resource = resource(&profile.processes[first.process.0 as usize], &self.shared)
+                .map_err(Error::Encode)?;
             let mut scopes = out.resource(&resource);
             let mut profiles = scopes.scope(&scope);
             let mut to = profiles.profile(&info);
@@ -110,7 +121,7 @@ impl ProfilesEncoder {
     }
 }
 
-fn resource(process: &Process) -> Result<ResourceBlob, otlp_encode::Error> {
+fn resource(process: &Process, shared: &SharedAttributes) -> Result<ResourceBlob, otlp_encode::Error> {
     let name = executable_name(process);
     let service = match (process.service_name.as_deref(), process.pid, name) {
         (Some(service), _, _) => service.to_owned(),
@@ -123,17 +134,12 @@ fn resource(process: &Process) -> Result<ResourceBlob, otlp_encode::Error> {
         ("process.executable.name", name),
         ("process.executable.path", process.executable_path.as_deref()),
         ("container.id", process.container_id.as_deref()),
-        ("telemetry.sdk.language", Some("rust")),
-        ("telemetry.sdk.name", Some(SCOPE_NAME)),
-        ("telemetry.sdk.version", Some(VERSION)),
     ];
     let attributes = |to: &mut AttributeWriter<'_>| {
+        shared.iter().rev().for_each(|(key, text)| to.add(key, text));
         to.add("process.pid", process.pid);
-        for (key, text) in texts.iter().rev() {
-            if let Some(text) = *text {
-                to.add(key, text);
-            }
-        }
+        let known = texts.iter().filter_map(|&(key, text)| Some((key, text?))).chain(TELEMETRY_SDK);
+        known.rev().for_each(|(key, text)| to.add(key, text));
     };
     ResourceBlob::new(&attributes, &ResourceInfo { schema_url: SCHEMA_URL, ..ResourceInfo::default() })
 }
