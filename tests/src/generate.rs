@@ -3,13 +3,11 @@
 use std::ops::Range;
 
 use collector::export::{Request, Signal};
-use otlp_encode::common::InstrumentationScope;
-use otlp_encode::resource::Resource;
 use otlp_encode::{
-    AttributeWriter, Batch, Event, ExponentialBuckets, ExponentialHistogramPoint, HistogramPoint, Limits,
-    Line, LinkIdx, LogRecord, LogsRequest, MappingIdx, MetricBlob, MetricsRequest, NumberPoint, ProfileInfo,
-    ProfilesRequest, Quantile, ResourceBlob, ScopeBlob, ScopeInfo, Severity, Span, SpanKind, Status,
-    SummaryPoint, Temporality, TracesRequest, Value,
+    AttributeWriter, Batch, Dictionary, Event, ExponentialBuckets, ExponentialHistogramPoint, HistogramPoint,
+    Limits, Line, LinkIdx, LogRecord, LogsRequest, MappingIdx, MetricBlob, MetricsRequest, NumberPoint,
+    ProfileInfo, ProfilesRequest, Quantile, ResourceBlob, ScopeBlob, ScopeInfo, Severity, Span, SpanKind,
+    Status, SummaryPoint, Temporality, TracesRequest, Value,
 };
 
 use crate::faults::NUMBER;
@@ -18,15 +16,8 @@ use crate::faults::NUMBER;
 const TIME: u64 = 1_790_000_000_000_000_000;
 /// Length of what has a length.
 const SECOND: u64 = 1_000_000_000;
-/// Each call makes one request, however large.
-const LIMITS: Limits = Limits { max_bytes: Limits::MAX_BYTES, max_items: u64::MAX };
-/// The resource of all items.
-const RESOURCE: [(&str, &str); 3] =
-    [("service.name", "checkout"), ("host.name", "node-7"), ("container.id", "0123456789abcdef")];
 /// The scope of all items.
 const SCOPE: &str = "otlp-generate";
-/// Each call makes one request, however large.
-const LIMITS: Limits = Limits { max_bytes: Limits::MAX_BYTES, max_items: u64::MAX };
 /// The resource of all items.
 const RESOURCE: [(&str, &str); 3] =
     [("service.name", "checkout"), ("host.name", "node-7"), ("container.id", "0123456789abcdef")];
@@ -53,7 +44,7 @@ impl Default for Generator {
             metrics: MetricsRequest::new(limits),
             traces: TracesRequest::new(limits),
             logs: LogsRequest::new(limits),
-            profiles: ProfilesRequest::new(LIMITS, 1),
+            profiles: ProfilesRequest::new(limits, 1),
         }
     }
 }
@@ -71,7 +62,7 @@ impl Generator {
             Signal::Metrics => self.metrics(numbers, &mut take),
             Signal::Traces => self.traces(numbers, &mut take),
             Signal::Logs => self.logs(numbers, &mut take),
-            Signal::Profiles => body = profiles(&mut self.profiles, numbers).to_vec(),
+            Signal::Profiles => self.profiles(numbers, &mut take),
         }
         Request { signal, items, body: body.into() }
     }
@@ -175,39 +166,34 @@ impl Generator {
             records.add(&record, &numbered(number)).expect("a record");
         }
     }
+
+    /// One profile, each sample with a stack of its own.
+    fn profiles(&mut self, numbers: Range<u64>, take: &mut dyn FnMut(Batch<'_>)) {
+        let info = ProfileInfo {
+            sample_type: ("samples", "count"),
+            time_unix_nano: TIME,
+            duration_nano: SECOND,
+            ..ProfileInfo::default()
+        };
+        let first_id = u128::from(numbers.start + 1).to_be_bytes();
+        let mut request = self.profiles.start(Some(first_id), take);
+        let mut scopes = request.resource(&self.resource);
+        let mut profiles = scopes.scope(&self.scope);
+        let mut samples = profiles.profile(&info);
+        for number in numbers {
+            let name = format!("handler_{}", number % 100);
+            let identify = |dictionary: &mut Dictionary| {
+                let function = dictionary.function(&name, "", "server.rs", 0);
+                let line = Line { function, line: 12, column: 0 };
+                let leaf = dictionary.location(MappingIdx::default(), 0x1000 + number, &[line], &[]);
+                let number = dictionary.attribute(NUMBER, "", number as i64);
+                (dictionary.stack(&[leaf]), [number], LinkIdx::default())
+            };
+            samples.add(&[1], &[], identify).expect("a sample");
+        }
+    }
 }
 
 fn numbered(number: u64) -> impl Fn(&mut AttributeWriter<'_>) {
     move |to| to.add(NUMBER, number as i64)
-}
-
-/// One profile, each sample with a stack of its own.
-fn profiles(request: &mut ProfilesRequest, numbers: Range<u64>) -> Vec<u8> {
-    let resource = ResourceBlob::new(&RESOURCE, &ResourceInfo::default()).expect("valid");
-    let scope_info = ScopeInfo { version: "1", ..ScopeInfo::default() };
-    let scope = ScopeBlob::new(SCOPE, &(), &scope_info).expect("valid");
-    let info = ProfileInfo {
-        sample_type: ("samples", "count"),
-        time_unix_nano: TIME,
-        duration_nano: SECOND,
-        ..ProfileInfo::default()
-    };
-    let first_id = u128::from(numbers.start + 1).to_be_bytes();
-    let mut body = Vec::new();
-    let mut out = request.start(Some(first_id), |batch| body.extend_from_slice(batch.bytes));
-    let mut scopes = out.resource(&resource);
-    let mut profiles = scopes.scope(&scope);
-    let mut samples = profiles.profile(&info);
-    for number in numbers {
-        let identify = |dictionary: &mut Dictionary| {
-            let function = dictionary.function(&format!("handler_{}", number % 100), "", "server.rs", 0);
-            let line = Line { function, line: 12, column: 0 };
-            let leaf = dictionary.location(MappingIdx::default(), 0x1000 + number, &[line], &[]);
-            let attribute = dictionary.attribute(NUMBER, "", number as i64);
-            (dictionary.stack(&[leaf]), [attribute], LinkIdx::default())
-        };
-        samples.add(&[1], &[], identify).expect("valid");
-    }
-    out.finish();
-    body
 }
