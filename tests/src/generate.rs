@@ -3,11 +3,13 @@
 use std::ops::Range;
 
 use collector::export::{Request, Signal};
+use otlp_encode::common::InstrumentationScope;
+use otlp_encode::resource::Resource;
 use otlp_encode::{
-    AttributeWriter, Batch, Dictionary, Event, ExponentialBuckets, ExponentialHistogramPoint, HistogramPoint,
-    Limits, Line, LinkIdx, LogRecord, LogsRequest, MappingIdx, MetricBlob, MetricsRequest, NumberPoint,
-    ProfileInfo, ProfilesRequest, Quantile, ResourceBlob, ScopeBlob, ScopeInfo, Severity, Span, SpanKind,
-    Status, SummaryPoint, Temporality, TracesRequest, Value,
+    AttributeWriter, Batch, Event, ExponentialBuckets, ExponentialHistogramPoint, HistogramPoint, Limits,
+    Line, LinkIdx, LogRecord, LogsRequest, MappingIdx, MetricBlob, MetricsRequest, NumberPoint, ProfileInfo,
+    ProfilesRequest, Quantile, ResourceBlob, ScopeBlob, ScopeInfo, Severity, Span, SpanKind, Status,
+    SummaryPoint, Temporality, TracesRequest, Value,
 };
 
 use crate::faults::NUMBER;
@@ -44,7 +46,7 @@ impl Default for Generator {
             metrics: MetricsRequest::new(limits),
             traces: TracesRequest::new(limits),
             logs: LogsRequest::new(limits),
-            profiles: ProfilesRequest::new(limits, 1),
+            profiles: ProfilesRequest::new(1),
         }
     }
 }
@@ -62,7 +64,7 @@ impl Generator {
             Signal::Metrics => self.metrics(numbers, &mut take),
             Signal::Traces => self.traces(numbers, &mut take),
             Signal::Logs => self.logs(numbers, &mut take),
-            Signal::Profiles => self.profiles(numbers, &mut take),
+            Signal::Profiles => body = profiles(&mut self.profiles, numbers).to_vec(),
         }
         Request { signal, items, body: body.into() }
     }
@@ -166,34 +168,44 @@ impl Generator {
             records.add(&record, &numbered(number)).expect("a record");
         }
     }
-
-    /// One profile, each sample with a stack of its own.
-    fn profiles(&mut self, numbers: Range<u64>, take: &mut dyn FnMut(Batch<'_>)) {
-        let info = ProfileInfo {
-            sample_type: ("samples", "count"),
-            time_unix_nano: TIME,
-            duration_nano: SECOND,
-            ..ProfileInfo::default()
-        };
-        let first_id = u128::from(numbers.start + 1).to_be_bytes();
-        let mut request = self.profiles.start(Some(first_id), take);
-        let mut scopes = request.resource(&self.resource);
-        let mut profiles = scopes.scope(&self.scope);
-        let mut samples = profiles.profile(&info);
-        for number in numbers {
-            let name = format!("handler_{}", number % 100);
-            let identify = |dictionary: &mut Dictionary| {
-                let function = dictionary.function(&name, "", "server.rs", 0);
-                let line = Line { function, line: 12, column: 0 };
-                let leaf = dictionary.location(MappingIdx::default(), 0x1000 + number, &[line], &[]);
-                let number = dictionary.attribute(NUMBER, "", number as i64);
-                (dictionary.stack(&[leaf]), [number], LinkIdx::default())
-            };
-            samples.add(&[1], &[], identify).expect("a sample");
-        }
-    }
 }
 
 fn numbered(number: u64) -> impl Fn(&mut AttributeWriter<'_>) {
     move |to| to.add(NUMBER, number as i64)
+}
+
+/// One profile, each sample with a stack of its own.
+fn profiles(request: &mut ProfilesRequest, numbers: Range<u64>) -> &[u8] {
+    request.clear();
+    let resource = |resource: &mut Resource<'_>| {
+        resource.attributes(RESOURCE, |attribute, (key, value)| attribute.string(key, value));
+    };
+    request.resource_profiles("", resource, |scopes| {
+        let scope = |scope: &mut InstrumentationScope<'_>| {
+            scope.version("1");
+            scope.name(SCOPE);
+        };
+        scopes.scope_profiles("", scope, |profiles| {
+            let info = ProfileInfo {
+                sample_type: ("samples", "count"),
+                time_unix_nano: TIME,
+                duration_nano: SECOND,
+                profile_id: Some(u128::from(numbers.start + 1).to_be_bytes()),
+                ..ProfileInfo::default()
+            };
+            profiles.profile(&info, |samples| {
+                for number in numbers {
+                    let dictionary = samples.dictionary();
+                    let attribute = dictionary.attribute(NUMBER, "", |value| value.int_value(number as i64));
+                    let function =
+                        dictionary.function(&format!("handler_{}", number % 100), "", "server.rs", 0);
+                    let line = Line { function, line: 12, column: 0 };
+                    let leaf = dictionary.location(MappingIdx::default(), 0x1000 + number, &[line], &[]);
+                    let stack = dictionary.stack(&[leaf]);
+                    samples.sample(stack, &[attribute], LinkIdx::default(), &[1], &[]);
+                }
+            });
+        });
+    });
+    request.finish().expect("a valid request")
 }
