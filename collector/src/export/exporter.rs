@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use super::gzip::compress;
-use super::http::{Client, Response};
-use super::reply::{Accepted, parse_accepted, parse_error};
-use super::retry::{RetryPolicy, SystemTiming, Timing, parse_retry_after};
-use super::{Compression, Destination, Endpoint, ExportError, Failure, MAX_REQUEST, Signal};
+use bytes::Bytes;
+
+use super::http::Client;
+use super::reply::Accepted;
+use super::retry::{RetryPolicy, SystemTiming, Timing};
+use super::transport::Transport;
+use super::{Destination, Endpoint, ExportError, Failure, MAX_REQUEST, Request, Signal};
 
 /// What became of a request that a receiver took.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +24,6 @@ pub struct Delivery {
 pub struct Exporter<T = SystemTiming> {
     signal: Signal,
     endpoint: Endpoint,
-    compression: Compression,
     timeout: Option<Duration>,
     policy: RetryPolicy,
     client: Client,
@@ -41,19 +42,11 @@ impl<T: Timing> Exporter<T> {
         policy: RetryPolicy,
         timing: T,
     ) -> Result<Option<Self>, ExportError> {
-        let Destination { endpoint, compression, timeout, .. } = destination;
+        let Destination { endpoint, timeout, .. } = destination;
         let Some(target) = destination.target(signal) else { return Ok(None) };
         let endpoint = endpoint.clone().with_target(target);
         let client = Client::new(destination)?;
-        Ok(Some(Self {
-            signal,
-            endpoint,
-            compression: *compression,
-            timeout: *timeout,
-            policy,
-            client,
-            timing,
-        }))
+        Ok(Some(Self { signal, endpoint, timeout: *timeout, policy, client, timing }))
     }
 
     /// Sends an encoded export request. `on_retry` hears of every failure that is tried again, with the delay.
@@ -70,8 +63,7 @@ impl<T: Timing> Exporter<T> {
         if request.len() > MAX_REQUEST {
             return Err(ExportError::RequestTooLarge { signal, bytes: request.len(), limit: MAX_REQUEST });
         }
-        let compressed = (self.compression == Compression::Gzip).then(|| compress(request));
-        let body = compressed.as_deref().unwrap_or(request);
+        let request = Request { signal, items: 0, body: Bytes::copy_from_slice(request) };
         let started = self.timing.now();
         let mut attempts = 0;
         loop {
@@ -79,16 +71,9 @@ impl<T: Timing> Exporter<T> {
             let left = self.left(started);
             // Some time for every attempt: what was waited for is also tried.
             let timeout = self.timeout.map(|timeout| timeout.min(left.max(Duration::from_secs(1))));
-            let (failure, asked) = match self.client.post(&self.endpoint.target(), body, timeout) {
-                Ok(Response { status: 200..=299, body, is_protobuf, .. }) => {
-                    let accepted = if is_protobuf { parse_accepted(&body) } else { Accepted::default() };
-                    return Ok(Delivery { accepted, attempts });
-                }
-                Ok(Response { status, retry_after, body, is_protobuf }) => {
-                    let asked = retry_after.and_then(|value| parse_retry_after(&value, self.timing.wall()));
-                    (Failure::Status { code: status, message: parse_error(&body, is_protobuf) }, asked)
-                }
-                Err(failure) => (failure, None),
+            let (failure, asked) = match self.client.attempt(&request, timeout, self.timing.wall()) {
+                Ok(accepted) => return Ok(Delivery { accepted, attempts }),
+                Err(refusal) => (refusal.failure, refusal.asked_to_wait),
             };
             let jitter = self.timing.jitter();
             let delay = asked.unwrap_or_else(|| self.policy.backoff(attempts, jitter));

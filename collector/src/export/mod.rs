@@ -27,7 +27,7 @@ pub mod transport;
 pub use config::{Compression, ExportConfig, Sink};
 pub use destination::{Destination, Protocol};
 pub use endpoint::{Endpoint, Scheme};
-pub use error::{EndpointProblem, ExportError, Failure, MetadataProblem};
+pub use error::{EndpointProblem, ExportError, Failure, MetadataProblem, TlsFileProblem, TlsProblem};
 pub use exporter::{Delivery, Exporter};
 
 /// Largest request that OTLP allows, before compression.
