@@ -32,7 +32,7 @@ impl Protocol {
 
     /// Whether this build speaks it.
     pub fn is_built_in(self) -> bool {
-        self == Self::HttpProtobuf
+        matches!(self, Self::HttpProtobuf | Self::HttpJson)
     }
 }
 

@@ -40,10 +40,8 @@ pub enum ExportError {
     },
     /// A header that gRPC cannot send as metadata. Wrong usage.
     Metadata {
-        /// Its name.
+        /// Its name. Its value is not kept: it may be a secret.
         name: String,
-        /// What is wrong with it.
-        problem: MetadataProblem,
     },
     /// A file for TLS that cannot be used.
     TlsFile {
@@ -51,28 +49,6 @@ pub enum ExportError {
         path: Option<PathBuf>,
         /// What is wrong with it.
         problem: TlsFileProblem,
-    },
-    /// The request is larger than OTLP allows, and was not sent.
-    RequestTooLarge {
-        /// What is in it.
-        signal: Signal,
-        /// Its size before compression.
-        bytes: usize,
-        /// The largest allowed.
-        limit: usize,
-    },
-    /// It was sent, or tried to be, and not accepted.
-    Delivery {
-        /// What was sent.
-        signal: Signal,
-        /// Where to, without secrets.
-        endpoint: String,
-        /// How often it was tried.
-        attempts: u32,
-        /// How the last attempt ended.
-        failure: Failure,
-        /// How long the receiver asked to wait, where that was longer than allowed.
-        asked_to_wait: Option<Duration>,
     },
 }
 
@@ -127,30 +103,6 @@ impl fmt::Display for EndpointProblem {
             Self::SharedFile => "a file holds one signal of one sink; name a folder, or another file",
             Self::FileOption => {
                 "options of files are max_megabytes=100, max_backups=5 (at most 1000), sync=true"
-            }
-        })
-    }
-}
-
-/// What is wrong with a header for gRPC. Its value is not kept: it may be a secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum MetadataProblem {
-    /// The name belongs to gRPC or HTTP/2.
-    Reserved,
-    /// The name holds other characters than letters, digits, `-`, `_` and `.`.
-    Name,
-    /// The value is not printable ASCII.
-    Value,
-}
-
-impl fmt::Display for MetadataProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Reserved => "its name is reserved",
-            Self::Name => "its name may hold letters, digits, '-', '_' and '.'",
-            Self::Value => {
-                "its value must be printable ASCII; others go, in base64, into one whose name ends in -bin"
             }
         })
     }
@@ -281,7 +233,14 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
-    /// What to do about it, where there is a likely cause.
+    /// What happened to a request of `signal`, and what to do about it where there is a likely cause.
+    pub fn describe(&self, signal: Signal) -> String {
+        match self.hint(signal) {
+            Some(hint) => format!("{self}; {hint}"),
+            None => self.to_string(),
+        }
+    }
+
     fn hint(&self, signal: Signal) -> Option<String> {
         let signal = signal.noun();
         match self {
@@ -350,6 +309,12 @@ impl fmt::Display for ExportError {
             Self::Endpoint { source_name, problem } => {
                 write!(f, "cannot use the URL in {source_name}: {problem}")
             }
+            Self::Metadata { name } => write!(
+                f,
+                "cannot send the header {} over gRPC: names hold letters, digits, '-', '_' and '.', and values \
+                 printable ASCII",
+                name.escape_debug()
+            ),
             Self::Protocol { variable, protocol } => {
                 write!(f, "{variable} asks for {}, which this build does not speak", protocol.name())?;
                 if *protocol == Protocol::Grpc {
@@ -363,28 +328,10 @@ impl fmt::Display for ExportError {
                     "{variable} is set and {missing} is not: a client's certificate and its key go together"
                 )
             }
-            Self::Metadata { name, problem } => {
-                write!(f, "cannot send the header {} over gRPC: {problem}", name.escape_debug())
-            }
             Self::TlsFile { path: Some(path), problem } => {
                 write!(f, "cannot use {} for TLS: {problem}", path.display())
             }
             Self::TlsFile { path: None, problem } => write!(f, "cannot use TLS: {problem}"),
-            Self::RequestTooLarge { signal, bytes, limit } => write!(
-                f,
-                "cannot send {}: a request of {bytes} bytes is larger than the {limit} that OTLP allows",
-                signal.noun()
-            ),
-            Self::Delivery { signal, endpoint, attempts, failure, asked_to_wait } => {
-                write!(f, "cannot send {} to {endpoint}: {failure}", signal.noun())?;
-                if *attempts > 1 {
-                    write!(f, " ({attempts} attempts)")?;
-                }
-                if let Some(wait) = asked_to_wait {
-                    write!(f, "; it asks to wait {} s, longer than allowed", wait.as_secs())?;
-                }
-                failure.hint(*signal).map_or(Ok(()), |hint| write!(f, "; {hint}"))
-            }
         }
     }
 }

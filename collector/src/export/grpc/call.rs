@@ -5,7 +5,6 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use bytes::Bytes;
 use h2::client::{self, ResponseFuture, SendRequest};
@@ -16,15 +15,16 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use super::frame::PREFIX;
 use super::socket::{Heard, Socket};
 use crate::export::http::MAX_RESPONSE;
+use crate::export::net::{Deadline, Stream};
 
 /// Largest header list of an answer: a status with long details.
 const MAX_HEADERS: u32 = 64 << 10;
 
 /// A connection that carries one call after the other.
 pub(super) struct Connection {
-    socket: Socket,
+    socket: Socket<Stream>,
     send: SendRequest<Bytes>,
-    connection: client::Connection<Socket, Bytes>,
+    connection: client::Connection<Socket<Stream>, Bytes>,
 }
 
 /// An answer, as far as gRPC looks at it.
@@ -66,7 +66,7 @@ pub(super) struct Broken {
 
 impl Connection {
     /// Begins HTTP/2 over a stream.
-    pub(super) fn open(socket: Socket, deadline: Option<Instant>) -> Result<Self, Broken> {
+    pub(super) fn open(socket: Socket<Stream>, deadline: Deadline) -> Result<Self, Broken> {
         let mut builder = client::Builder::new();
         builder.enable_push(false).max_header_list_size(MAX_HEADERS);
         let mut handshake = pin!(builder.handshake(socket.clone()));
@@ -81,7 +81,7 @@ impl Connection {
 
     /// Takes in what came meanwhile and sends what is due. Whether another call can be made; it cannot when the
     /// receiver is going away or gone.
-    pub(super) fn is_usable(&mut self, deadline: Option<Instant>) -> bool {
+    pub(super) fn is_usable(&mut self, deadline: Deadline) -> bool {
         let Self { socket, send, connection } = self;
         let usable = socket.block_on(deadline, |context| {
             let open = Pin::new(&mut *connection).poll(context).is_pending();
@@ -95,7 +95,7 @@ impl Connection {
         &mut self,
         request: Request<()>,
         parts: [Bytes; 2],
-        deadline: Option<Instant>,
+        deadline: Deadline,
     ) -> Result<Answer, Broken> {
         let Self { socket, send, connection } = self;
         let least = socket.written() + parts.iter().map(|part| part.len() as u64).sum::<u64>();

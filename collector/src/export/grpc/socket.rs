@@ -1,29 +1,34 @@
 //! A non-blocking stream under HTTP/2, and the loop that waits for it.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::export::net::Deadline;
 
 /// Length and type of the first frame and its stream: what tells HTTP/2 from other protocols.
 const FRAME_HEAD: usize = 9;
 
 /// A stream, shared by the connection that reads and writes it and the loop that waits for it. No task is woken by it:
 /// it remembers what could not be done yet, and the loop waits for that.
-#[derive(Clone)]
-pub(super) struct Socket(Arc<Mutex<Inner>>);
+pub(super) struct Socket<S>(Arc<Mutex<Inner<S>>>);
 
-struct Inner {
-    stream: TcpStream,
+impl<S> Clone for Socket<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+struct Inner<S> {
+    stream: S,
     /// After it, nothing is read or written, so that a receiver which never stops sending cannot hold the loop.
-    deadline: Option<Instant>,
+    deadline: Deadline,
     wants_read: bool,
     wants_write: bool,
     written: u64,
@@ -43,12 +48,12 @@ pub(super) enum Heard {
     Other,
 }
 
-impl Socket {
+impl<S: Read + Write + AsFd> Socket<S> {
     /// `stream` must be non-blocking.
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: S) -> Self {
         Self(Arc::new(Mutex::new(Inner {
             stream,
-            deadline: None,
+            deadline: Deadline::NEVER,
             wants_read: false,
             wants_write: false,
             written: 0,
@@ -56,7 +61,7 @@ impl Socket {
         })))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, Inner<S>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -78,7 +83,8 @@ impl Socket {
         match &*inner.first {
             [] => Heard::Nothing,
             [_, _, _, 4, _, 0, 0, 0, 0] => Heard::Http2,
-            first if first.starts_with(b"HTTP/1") => Heard::Http1,
+            // Some answer what they do not understand with a page alone, as before HTTP/1.
+            first if first.starts_with(b"HTTP/1") || first.starts_with(b"<") => Heard::Http1,
             _ => Heard::Other,
         }
     }
@@ -90,7 +96,7 @@ impl Socket {
     /// `TimedOut` at the deadline, and what poll(2) says.
     pub(super) fn block_on<T>(
         &self,
-        deadline: Option<Instant>,
+        deadline: Deadline,
         mut step: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> io::Result<T> {
         let woken = Arc::new(Woken(AtomicBool::new(false)));
@@ -111,14 +117,7 @@ impl Socket {
     }
 }
 
-impl Inner {
-    fn check_deadline(&self) -> io::Result<()> {
-        match self.deadline {
-            Some(deadline) if Instant::now() >= deadline => Err(ErrorKind::TimedOut.into()),
-            _ => Ok(()),
-        }
-    }
-
+impl<S: Read + Write + AsFd> Inner<S> {
     /// Waits until something that could not be done can be tried again.
     fn wait(&self) -> io::Result<()> {
         let mut events = if self.wants_write { PollFlags::OUT } else { PollFlags::empty() };
@@ -127,10 +126,9 @@ impl Inner {
             events |= PollFlags::IN;
         }
         loop {
-            self.check_deadline()?;
-            let timeout = self.deadline.and_then(|deadline| {
-                Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok()
-            });
+            let remaining = self.deadline.remaining()?;
+            // A time too long to be said is as good as none.
+            let timeout = remaining.and_then(|remaining| Timespec::try_from(remaining).ok());
             let stream = self.stream.as_fd();
             match rustix::event::poll(&mut [PollFd::from_borrowed_fd(stream, events)], timeout.as_ref()) {
                 Ok(0) | Err(rustix::io::Errno::INTR) => {}
@@ -141,11 +139,8 @@ impl Inner {
     }
 
     /// Does `operation` as far as it goes without waiting.
-    fn attempt<T>(
-        &mut self,
-        mut operation: impl FnMut(&mut TcpStream) -> io::Result<T>,
-    ) -> Poll<io::Result<T>> {
-        self.check_deadline()?;
+    fn attempt<T>(&mut self, mut operation: impl FnMut(&mut S) -> io::Result<T>) -> Poll<io::Result<T>> {
+        self.deadline.remaining()?;
         loop {
             match operation(&mut self.stream) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Poll::Pending,
@@ -155,10 +150,7 @@ impl Inner {
         }
     }
 
-    fn write(
-        &mut self,
-        operation: impl FnMut(&mut TcpStream) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
+    fn write(&mut self, operation: impl FnMut(&mut S) -> io::Result<usize>) -> Poll<io::Result<usize>> {
         let result = self.attempt(operation);
         match &result {
             Poll::Ready(Ok(count)) => self.written += *count as u64,
@@ -169,7 +161,7 @@ impl Inner {
     }
 }
 
-impl AsyncRead for Socket {
+impl<S: Read + Write + AsFd> AsyncRead for Socket<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
@@ -193,7 +185,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl<S: Read + Write + AsFd> AsyncWrite for Socket<S> {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.lock().write(|stream| stream.write(bytes))
     }

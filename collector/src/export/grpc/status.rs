@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::export::reply::{Value, fields, message, parse_error};
+use crate::percent;
 
 /// Type of the details that say when to try again.
 const RETRY_INFO: &[u8] = b"type.googleapis.com/google.rpc.RetryInfo";
@@ -147,7 +148,7 @@ pub struct Status {
 impl Status {
     /// The status in the values of `grpc-status`, `grpc-message` and `grpc-status-details-bin`.
     pub fn parse(code: &[u8], text: Option<&[u8]>, details: Option<&[u8]>) -> Self {
-        let text = text.map(percent_decode);
+        let text = text.map(percent::decode);
         let details = details.and_then(base64_decode).unwrap_or_default();
         let own = text.and_then(|text| message(&String::from_utf8_lossy(&text)));
         Self {
@@ -190,24 +191,6 @@ fn bytes(field: (u64, Value<'_>), number: u64) -> Option<&[u8]> {
         (found, Value::Bytes(bytes)) if found == number => Some(bytes),
         _ => None,
     }
-}
-
-/// `text` with `%XX` replaced; a `%` that begins no such thing stays.
-fn percent_decode(text: &[u8]) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        let digit = |at: usize| after.get(at).and_then(|digit| char::from(*digit).to_digit(16));
-        match (byte, digit(0), digit(1)) {
-            (b'%', Some(high), Some(low)) => {
-                decoded.push((high << 4 | low) as u8);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            _ => decoded.push(byte),
-        }
-    }
-    decoded
 }
 
 /// Standard base64, with or without padding; `None` where it is none. What comes after a comma is another value.

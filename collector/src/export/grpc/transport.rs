@@ -2,8 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::TcpStream;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{AsHeaderName, CONTENT_TYPE, RETRY_AFTER};
@@ -17,21 +16,23 @@ use super::socket::{Heard, Socket};
 use super::status::{Code, Status};
 use crate::export::destination::Destination;
 use crate::export::gzip::compress;
+use crate::export::net::{Alpn, Connector, Deadline};
 use crate::export::reply::{Accepted, message, parse_accepted};
 use crate::export::retry::parse_retry_after;
 use crate::export::transport::{Refusal, Transport};
-use crate::export::{Compression, EndpointProblem, ExportError, Failure, Request};
+use crate::export::{Compression, EndpointProblem, ExportError, Failure, Request, Scheme};
 
 /// A client of one destination: one connection for all signals, made when it is needed.
 pub struct GrpcTransport {
-    destination: Destination,
+    connector: Connector,
+    compression: Compression,
     template: Template,
     connection: Option<Connection>,
 }
 
 impl fmt::Debug for GrpcTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GrpcTransport").field("endpoint", &self.destination.endpoint).finish_non_exhaustive()
+        f.debug_struct("GrpcTransport").field("connector", &self.connector).finish_non_exhaustive()
     }
 }
 
@@ -41,23 +42,17 @@ impl GrpcTransport {
     /// # Errors
     ///
     /// [`ExportError::Metadata`] for headers that gRPC cannot send, [`ExportError::Endpoint`] for a host that HTTP/2
-    /// cannot name.
-    pub fn new(destination: Destination) -> Result<Self, ExportError> {
+    /// cannot name, and what [`Connector::new`] says.
+    pub fn new(destination: &Destination) -> Result<Self, ExportError> {
         let endpoint = &destination.endpoint;
         let authority = Authority::try_from(endpoint.authority()).map_err(|_| ExportError::Endpoint {
             source_name: endpoint.to_string(),
             problem: EndpointProblem::BadCharacter,
         })?;
-        let template = Template::new(false, authority, &destination.headers, destination.compression)?;
-        Ok(Self { destination, template, connection: None })
-    }
-
-    fn connect(&self, deadline: Option<Instant>) -> Result<TcpStream, Failure> {
-        let _ = deadline;
-        let endpoint = &self.destination.endpoint;
-        let stream = TcpStream::connect((endpoint.host(), endpoint.port())).map_err(Failure::Connect)?;
-        stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true)).map_err(Failure::Connect)?;
-        Ok(stream)
+        let is_tls = endpoint.scheme() == Scheme::Https;
+        let compression = destination.compression;
+        let template = Template::new(is_tls, authority, &destination.headers, compression)?;
+        Ok(Self { connector: Connector::new(destination)?, compression, template, connection: None })
     }
 
     fn exchange(&mut self, call: &Call<'_>) -> Result<Answer, Refusal> {
@@ -72,7 +67,8 @@ impl GrpcTransport {
                 }
             }
         }
-        let stream = self.connect(call.deadline).map_err(refused)?;
+        let mut stream = self.connector.connect(call.deadline, Alpn::H2).map_err(refused)?;
+        stream.set_nonblocking(true);
         let connection = Connection::open(Socket::new(stream), call.deadline);
         connection
             .and_then(|connection| self.exchange_over(connection, call))
@@ -80,7 +76,8 @@ impl GrpcTransport {
     }
 
     fn exchange_over(&mut self, mut connection: Connection, call: &Call<'_>) -> Result<Answer, Broken> {
-        let left = call.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        // What has passed is found by the call.
+        let left = call.deadline.remaining().unwrap_or(Some(Duration::ZERO));
         let head = self.template.request(call.request.signal, left);
         let result = connection.call(head, call.parts.clone(), call.deadline);
         // A receiver that was silent until the deadline may be gone without a word.
@@ -99,8 +96,8 @@ impl Transport for GrpcTransport {
         timeout: Option<Duration>,
         wall: SystemTime,
     ) -> Result<Accepted, Refusal> {
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let is_gzip = self.destination.compression == Compression::Gzip;
+        let deadline = Deadline::after(timeout);
+        let is_gzip = self.compression == Compression::Gzip;
         let body = if is_gzip { Bytes::from(compress(&request.body)) } else { request.body.clone() };
         let Some(prefix) = prefix(body.len(), is_gzip) else {
             return Err(refused(grpc(Code::ResourceExhausted, "the request is too large".to_owned())));
@@ -116,7 +113,7 @@ struct Call<'a> {
     request: &'a Request,
     parts: [Bytes; 2],
     timeout: Option<Duration>,
-    deadline: Option<Instant>,
+    deadline: Deadline,
 }
 
 impl Call<'_> {
@@ -127,19 +124,18 @@ impl Call<'_> {
             End::Http2(error) => error.get_io().map(io::Error::kind),
             End::TooLarge => None,
         };
-        kind == Some(io::ErrorKind::TimedOut)
-            && self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        kind == Some(io::ErrorKind::TimedOut) && self.deadline.remaining().is_err()
     }
 
     fn refusal(&self, broken: Broken) -> Refusal {
         let ambiguous = broken.is_ambiguous();
-        let failure = match (broken.heard, broken.end) {
-            (_, end) if self.is_over(&end) => Failure::Timeout(self.timeout.unwrap_or_default()),
-            (Heard::Http1, _) => Failure::NotHttp2 { http1: true },
-            (Heard::Other, _) => Failure::NotHttp2 { http1: false },
-            (_, End::TooLarge) => Failure::ResponseTooLarge,
-            (_, End::Io(error)) => Failure::Disconnected(error),
-            (_, End::Http2(error)) => failure(error),
+        let failure = match broken.end {
+            end if self.is_over(&end) => Failure::Timeout(self.timeout.unwrap_or_default()),
+            _ if broken.heard == Heard::Http1 => return refused(Failure::NotHttp2 { http1: true }),
+            _ if broken.heard == Heard::Other => return refused(Failure::NotHttp2 { http1: false }),
+            End::TooLarge => Failure::ResponseTooLarge,
+            End::Io(error) => Failure::Disconnected(error),
+            End::Http2(error) => failure(error),
         };
         Refusal { failure, asked_to_wait: None, ambiguous }
     }

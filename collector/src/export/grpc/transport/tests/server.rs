@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::pin::{Pin, pin};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::Poll;
@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 
 use crate::export::grpc::frame::prefix;
 use crate::export::grpc::socket::Socket;
+use crate::export::net::Deadline;
 
 /// What the server does with one request.
 #[derive(Debug, Default)]
@@ -110,7 +111,7 @@ impl Server {
                 let socket = Socket::new(stream);
                 let served = serve(socket.clone(), window, connection, &mut answers, &sender);
                 let mut served = pin!(served);
-                socket.block_on(None, |context| served.as_mut().poll(context)).unwrap();
+                socket.block_on(Deadline::NEVER, |context| served.as_mut().poll(context)).unwrap();
                 let _ = end_sender.send(());
             }
         });
@@ -130,7 +131,7 @@ impl Server {
 
 /// Serves one connection until it ends.
 async fn serve(
-    socket: Socket,
+    socket: Socket<TcpStream>,
     window: u32,
     number: usize,
     answers: &mut VecDeque<Answer>,
