@@ -94,6 +94,8 @@ pub fn run(options: &Options) -> CliResult {
         problems
             .note(table::write(&whole, &host, table::Limits::default(), style, &mut out).map_err(Into::into));
     }
+    // The console's exporter waits for it.
+    drop(out);
     if let Some(sender) = sender {
         let sent = sender.finish();
         report_sent(&sent);
