@@ -222,6 +222,15 @@ fn lines_go_to_files_and_standard_output() {
         assert!(attributes.contains(r#""stringValue":"prod""#), "{attributes}");
         assert!(!attributes.contains(r#""stringValue":"agent""#), "{attributes}");
     }
+
+    // A limit of sizes ends no process, and leaves no part of a line.
+    let limited =
+        format!("ulimit -f 1; exec {BINARY} profile --duration 1s --pid {} --endpoint {url}", busy.pid());
+    let output = Command::new("sh").args(["-c", &limited]).output().unwrap();
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("it cannot be written (File too large"), "{text}");
+    assert_eq!(std::fs::read_to_string(folder.file("profiles.jsonl")).unwrap(), lines);
 }
 
 #[test]
