@@ -17,6 +17,7 @@ pub mod http;
 mod queue;
 pub mod reply;
 pub mod retry;
+pub mod spool;
 pub mod stats;
 pub mod store;
 pub mod transport;
