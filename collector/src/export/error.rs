@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Signal;
 use super::destination::Protocol;
+use super::grpc::Code;
 use super::http::MAX_RESPONSE;
 
 /// What went wrong between a configuration and a receiver's answer. No variant holds a header's value.
@@ -32,6 +33,11 @@ pub enum ExportError {
         variable: String,
         /// The variable that is not.
         missing: String,
+    },
+    /// A header that gRPC cannot send as metadata. Wrong usage.
+    Metadata {
+        /// Its name. Its value is not kept: it may be a secret.
+        name: String,
     },
 }
 
@@ -108,6 +114,20 @@ pub enum Failure {
     Write(io::Error),
     /// The request cannot be written as JSON: it is none.
     Json(otlp_encode::Error),
+    /// The answer is not HTTP/2.
+    NotHttp2 {
+        /// Whether it is HTTP/1.
+        http1: bool,
+    },
+    /// A call of gRPC ended with an error.
+    Grpc {
+        /// Its status.
+        code: Code,
+        /// The receiver's own words, cut and clean, or what the status comes from.
+        message: Option<String>,
+        /// Whether the receiver allows another attempt by a `RetryInfo`.
+        retry_info: bool,
+    },
     /// The receiver answered with an error.
     Status {
         /// HTTP status code.
@@ -118,14 +138,15 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Whether OTLP/HTTP allows another attempt.
+    /// Whether OTLP allows another attempt.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Resolve(_) | Self::Connect(_) | Self::Disconnected(_) | Self::Timeout(_) => true,
             Self::Status { code, .. } => matches!(code, 429 | 502 | 503 | 504),
             // Whoever read our output and ends does not come back; a full disk may be emptied.
             Self::Write(error) => error.kind() != io::ErrorKind::BrokenPipe,
-            Self::NotHttp | Self::ResponseTooLarge | Self::Json(_) => false,
+            Self::Grpc { code, retry_info, .. } => code.is_retryable(*retry_info),
+            Self::NotHttp | Self::NotHttp2 { .. } | Self::ResponseTooLarge | Self::Json(_) => false,
         }
     }
 }
@@ -142,9 +163,15 @@ impl fmt::Display for Failure {
             Self::Disconnected(error) => write!(f, "the connection ended before an answer ({error})"),
             Self::Timeout(after) => write!(f, "no answer within {:.1} s", after.as_secs_f64()),
             Self::NotHttp => f.write_str("the answer is not HTTP/1.1"),
+            Self::NotHttp2 { http1: true } => f.write_str("the answer is HTTP/1, not HTTP/2"),
+            Self::NotHttp2 { http1: false } => f.write_str("the answer is not HTTP/2"),
             Self::ResponseTooLarge => write!(f, "the answer is larger than {} MiB", MAX_RESPONSE >> 20),
             Self::Write(error) => write!(f, "it cannot be written ({error})"),
             Self::Json(error) => write!(f, "the request cannot be written as JSON ({error})"),
+            Self::Grpc { code, message, .. } => {
+                write!(f, "the call ended with {code}")?;
+                message.as_ref().map_or(Ok(()), |message| write!(f, ": {message}"))
+            }
             Self::Status { code, message } => {
                 write!(f, "the receiver answered {code}")?;
                 if let Some(reason) = reason(*code) {
@@ -174,6 +201,21 @@ impl Failure {
             Self::Status { code: 404 | 405, .. } => Some(format!("does this receiver take {signal}?")),
             Self::Status { code: 401 | 403, .. } => {
                 Some("credentials belong into OTEL_EXPORTER_OTLP_HEADERS".to_owned())
+            }
+            Self::NotHttp2 { http1: true } => {
+                Some("this looks like OTLP/HTTP, usually on port 4318; OTLP/gRPC is usually on 4317".to_owned())
+            }
+            Self::NotHttp2 { http1: false } => Some("OTLP/gRPC is usually on port 4317".to_owned()),
+            Self::Grpc { code: Code::Unimplemented, .. } => {
+                Some(format!("does this receiver take {signal} over gRPC?"))
+            }
+            Self::Grpc { code: Code::Unauthenticated | Code::PermissionDenied, .. } => {
+                Some("credentials belong into OTEL_EXPORTER_OTLP_HEADERS".to_owned())
+            }
+            Self::Grpc { code: Code::ResourceExhausted | Code::OutOfRange, message: Some(message), .. }
+                if message.contains("larger than max") || message.contains("too large") =>
+            {
+                Some("many receivers take messages of up to 4 MiB: raise the receiver's limit, or send less at once".to_owned())
             }
             Self::NotHttp => Some("OTLP/HTTP is usually on port 4318; 4317 is OTLP/gRPC".to_owned()),
             _ => None,
@@ -208,6 +250,12 @@ impl fmt::Display for ExportError {
             Self::Endpoint { source_name, problem } => {
                 write!(f, "cannot use the URL in {source_name}: {problem}")
             }
+            Self::Metadata { name } => write!(
+                f,
+                "cannot send the header {} over gRPC: names hold letters, digits, '-', '_' and '.', and values \
+                 printable ASCII",
+                name.escape_debug()
+            ),
             Self::Protocol { variable, protocol } => {
                 write!(f, "{variable} asks for {}, which this build does not speak", protocol.name())?;
                 if *protocol == Protocol::Grpc {

@@ -20,7 +20,7 @@ const MAX_HEADERS: usize = 100;
 /// Interim answers (1xx) before the final one.
 const MAX_INTERIM: u32 = 10;
 
-const USER_AGENT: &str =
+pub(super) const USER_AGENT: &str =
     concat!("ebpf-otlp/", env!("CARGO_PKG_VERSION"), " OTel-OTLP-Exporter-Rust/", env!("CARGO_PKG_VERSION"));
 
 /// An answer; its body may be incomplete if the connection ended within it.

@@ -12,6 +12,8 @@ pub mod destination;
 pub mod endpoint;
 mod error;
 pub mod file;
+pub mod grpc;
+mod gzip;
 pub mod http;
 mod http_transport;
 pub mod net;
