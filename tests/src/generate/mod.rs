@@ -14,12 +14,27 @@ use otlp_encode::{
 
 use crate::faults::NUMBER;
 
+mod child;
+mod options;
+mod run;
+
+pub use child::{Running, items};
+pub use options::{Options, USAGE};
+pub use run::{run, to_json};
+
 /// When everything happened: all that is made of the same numbers is equal.
 const TIME: u64 = 1_790_000_000_000_000_000;
 /// Length of what has a length.
 const SECOND: u64 = 1_000_000_000;
+/// Each call makes one request, however large.
+const LIMITS: Limits = Limits { max_bytes: Limits::MAX_BYTES, max_items: u64::MAX };
+/// The resource of all items.
+const RESOURCE: [(&str, &str); 3] =
+    [("service.name", "checkout"), ("host.name", "node-7"), ("container.id", "0123456789abcdef")];
 /// The scope of all items.
 const SCOPE: &str = "otlp-generate";
+/// Each call makes one request, however large.
+const LIMITS: Limits = Limits { max_bytes: Limits::MAX_BYTES, max_items: u64::MAX };
 /// The resource of all items.
 const RESOURCE: [(&str, &str); 3] =
     [("service.name", "checkout"), ("host.name", "node-7"), ("container.id", "0123456789abcdef")];
@@ -46,7 +61,7 @@ impl Default for Generator {
             metrics: MetricsRequest::new(limits),
             traces: TracesRequest::new(limits),
             logs: LogsRequest::new(limits),
-            profiles: ProfilesRequest::new(1),
+            profiles: ProfilesRequest::new(LIMITS, 1),
         }
     }
 }
@@ -175,37 +190,32 @@ fn numbered(number: u64) -> impl Fn(&mut AttributeWriter<'_>) {
 }
 
 /// One profile, each sample with a stack of its own.
-fn profiles(request: &mut ProfilesRequest, numbers: Range<u64>) -> &[u8] {
-    request.clear();
-    let resource = |resource: &mut Resource<'_>| {
-        resource.attributes(RESOURCE, |attribute, (key, value)| attribute.string(key, value));
+fn profiles(request: &mut ProfilesRequest, numbers: Range<u64>) -> Vec<u8> {
+    let resource = ResourceBlob::new(&RESOURCE, &ResourceInfo::default()).expect("valid");
+    let scope_info = ScopeInfo { version: "1", ..ScopeInfo::default() };
+    let scope = ScopeBlob::new(SCOPE, &(), &scope_info).expect("valid");
+    let info = ProfileInfo {
+        sample_type: ("samples", "count"),
+        time_unix_nano: TIME,
+        duration_nano: SECOND,
+        ..ProfileInfo::default()
     };
-    request.resource_profiles("", resource, |scopes| {
-        let scope = |scope: &mut InstrumentationScope<'_>| {
-            scope.version("1");
-            scope.name(SCOPE);
+    let first_id = u128::from(numbers.start + 1).to_be_bytes();
+    let mut body = Vec::new();
+    let mut out = request.start(Some(first_id), |batch| body.extend_from_slice(batch.bytes));
+    let mut scopes = out.resource(&resource);
+    let mut profiles = scopes.scope(&scope);
+    let mut samples = profiles.profile(&info);
+    for number in numbers {
+        let identify = |dictionary: &mut Dictionary| {
+            let function = dictionary.function(&format!("handler_{}", number % 100), "", "server.rs", 0);
+            let line = Line { function, line: 12, column: 0 };
+            let leaf = dictionary.location(MappingIdx::default(), 0x1000 + number, &[line], &[]);
+            let attribute = dictionary.attribute(NUMBER, "", number as i64);
+            (dictionary.stack(&[leaf]), [attribute], LinkIdx::default())
         };
-        scopes.scope_profiles("", scope, |profiles| {
-            let info = ProfileInfo {
-                sample_type: ("samples", "count"),
-                time_unix_nano: TIME,
-                duration_nano: SECOND,
-                profile_id: Some(u128::from(numbers.start + 1).to_be_bytes()),
-                ..ProfileInfo::default()
-            };
-            profiles.profile(&info, |samples| {
-                for number in numbers {
-                    let dictionary = samples.dictionary();
-                    let attribute = dictionary.attribute(NUMBER, "", |value| value.int_value(number as i64));
-                    let function =
-                        dictionary.function(&format!("handler_{}", number % 100), "", "server.rs", 0);
-                    let line = Line { function, line: 12, column: 0 };
-                    let leaf = dictionary.location(MappingIdx::default(), 0x1000 + number, &[line], &[]);
-                    let stack = dictionary.stack(&[leaf]);
-                    samples.sample(stack, &[attribute], LinkIdx::default(), &[1], &[]);
-                }
-            });
-        });
-    });
-    request.finish().expect("a valid request")
+        samples.add(&[1], &[], identify).expect("valid");
+    }
+    out.finish();
+    body
 }
