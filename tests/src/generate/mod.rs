@@ -3,13 +3,11 @@
 use std::ops::Range;
 
 use collector::export::{Request, Signal};
-use otlp_encode::common::InstrumentationScope;
-use otlp_encode::resource::Resource;
 use otlp_encode::{
-    AttributeWriter, Batch, Event, ExponentialBuckets, ExponentialHistogramPoint, HistogramPoint, Limits,
-    Line, LinkIdx, LogRecord, LogsRequest, MappingIdx, MetricBlob, MetricsRequest, NumberPoint, ProfileInfo,
-    ProfilesRequest, Quantile, ResourceBlob, ScopeBlob, ScopeInfo, Severity, Span, SpanKind, Status,
-    SummaryPoint, Temporality, TracesRequest, Value,
+    AttributeWriter, Batch, Bounds, Dictionary, Event, ExponentialBuckets, ExponentialHistogramPoint,
+    HistogramPoint, Limits, Line, LinkIdx, LogRecord, LogsRequest, MappingIdx, MetricBlob, MetricsRequest,
+    NumberPoint, ProfileInfo, ProfilesRequest, Quantile, ResourceBlob, ScopeBlob, ScopeInfo, Severity, Span,
+    SpanKind, Status, SummaryPoint, Temporality, TracesRequest, Value,
 };
 
 use crate::faults::NUMBER;
@@ -26,15 +24,8 @@ pub use run::{run, to_json};
 const TIME: u64 = 1_790_000_000_000_000_000;
 /// Length of what has a length.
 const SECOND: u64 = 1_000_000_000;
-/// Each call makes one request, however large.
-const LIMITS: Limits = Limits { max_bytes: Limits::MAX_BYTES, max_items: u64::MAX };
-/// The resource of all items.
-const RESOURCE: [(&str, &str); 3] =
-    [("service.name", "checkout"), ("host.name", "node-7"), ("container.id", "0123456789abcdef")];
 /// The scope of all items.
 const SCOPE: &str = "otlp-generate";
-/// Each call makes one request, however large.
-const LIMITS: Limits = Limits { max_bytes: Limits::MAX_BYTES, max_items: u64::MAX };
 /// The resource of all items.
 const RESOURCE: [(&str, &str); 3] =
     [("service.name", "checkout"), ("host.name", "node-7"), ("container.id", "0123456789abcdef")];
@@ -61,7 +52,7 @@ impl Default for Generator {
             metrics: MetricsRequest::new(limits),
             traces: TracesRequest::new(limits),
             logs: LogsRequest::new(limits),
-            profiles: ProfilesRequest::new(LIMITS, 1),
+            profiles: ProfilesRequest::new(limits, 1),
         }
     }
 }
@@ -79,7 +70,10 @@ impl Generator {
             Signal::Metrics => self.metrics(numbers, &mut take),
             Signal::Traces => self.traces(numbers, &mut take),
             Signal::Logs => self.logs(numbers, &mut take),
-            Signal::Profiles => body = profiles(&mut self.profiles, numbers).to_vec(),
+            Signal::Profiles => {
+                let around = (&self.resource, &self.scope);
+                profiles(&mut self.profiles, around, numbers, &mut take);
+            }
         }
         Request { signal, items, body: body.into() }
     }
@@ -106,6 +100,7 @@ impl Generator {
             points.add(&point, &numbered(number)).expect("a point");
         }
         let duration = metric("http.duration");
+        let bounds = Bounds::new(&[0.1, 1.0]).expect("ascending bounds");
         let mut points = metrics.histogram(&duration, Temporality::Cumulative);
         for number in of_kind(2) {
             let point = HistogramPoint {
@@ -113,7 +108,7 @@ impl Generator {
                 sum: Some(31.5),
                 min: Some(0.01),
                 max: Some(9.5),
-                ..HistogramPoint::new(TIME + SECOND, &[0.1, 1.0], &[4, 5, 6])
+                ..HistogramPoint::new(TIME + SECOND, bounds, &[4, 5, 6])
             };
             points.add(&point, &numbered(number)).expect("a point");
         }
@@ -190,10 +185,12 @@ fn numbered(number: u64) -> impl Fn(&mut AttributeWriter<'_>) {
 }
 
 /// One profile, each sample with a stack of its own.
-fn profiles(request: &mut ProfilesRequest, numbers: Range<u64>) -> Vec<u8> {
-    let resource = ResourceBlob::new(&RESOURCE, &ResourceInfo::default()).expect("valid");
-    let scope_info = ScopeInfo { version: "1", ..ScopeInfo::default() };
-    let scope = ScopeBlob::new(SCOPE, &(), &scope_info).expect("valid");
+fn profiles(
+    request: &mut ProfilesRequest,
+    around: (&ResourceBlob, &ScopeBlob),
+    numbers: Range<u64>,
+    take: &mut dyn FnMut(Batch<'_>),
+) {
     let info = ProfileInfo {
         sample_type: ("samples", "count"),
         time_unix_nano: TIME,
@@ -201,21 +198,18 @@ fn profiles(request: &mut ProfilesRequest, numbers: Range<u64>) -> Vec<u8> {
         ..ProfileInfo::default()
     };
     let first_id = u128::from(numbers.start + 1).to_be_bytes();
-    let mut body = Vec::new();
-    let mut out = request.start(Some(first_id), |batch| body.extend_from_slice(batch.bytes));
-    let mut scopes = out.resource(&resource);
-    let mut profiles = scopes.scope(&scope);
+    let mut request = request.start(Some(first_id), take);
+    let mut scopes = request.resource(around.0);
+    let mut profiles = scopes.scope(around.1);
     let mut samples = profiles.profile(&info);
     for number in numbers {
-        let identify = |dictionary: &mut Dictionary| {
+        let identity = |dictionary: &mut Dictionary| {
+            let attribute = dictionary.attribute(NUMBER, "", number as i64);
             let function = dictionary.function(&format!("handler_{}", number % 100), "", "server.rs", 0);
             let line = Line { function, line: 12, column: 0 };
             let leaf = dictionary.location(MappingIdx::default(), 0x1000 + number, &[line], &[]);
-            let attribute = dictionary.attribute(NUMBER, "", number as i64);
             (dictionary.stack(&[leaf]), [attribute], LinkIdx::default())
         };
-        samples.add(&[1], &[], identify).expect("valid");
+        samples.add(&[1], &[], identity).expect("a sample");
     }
-    out.finish();
-    body
 }
