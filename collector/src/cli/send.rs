@@ -4,10 +4,16 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::thread::{self, JoinHandle};
+use std::time::SystemTime;
 
+use bytes::Bytes;
 use collector::convert::profiles::{DEFAULT_MAX_REQUEST, ProfilesEncoder};
+use collector::export::config::SharedAttributes;
+use collector::export::file::{ConsoleExporter, FileExporter};
+use collector::export::reply::Accepted;
 use collector::export::retry::{RetryPolicy, SystemTiming};
-use collector::export::{Exporter, Signal, Sink};
+use collector::export::transport::Transport;
+use collector::export::{Exporter, Request, Signal, Sink};
 use collector::model::Profile;
 
 use super::one_line;
@@ -58,12 +64,14 @@ impl Sender {
     /// # Errors
     ///
     /// The system has no thread left.
-    pub fn start(sinks: &[Sink]) -> io::Result<Self> {
+    pub fn start(sinks: &[Sink], attributes: SharedAttributes) -> io::Result<Self> {
         let (queue, requests) = mpsc::sync_channel(MAX_WAITING);
-        let exporters = sinks.iter().map(exporter).collect::<io::Result<Vec<_>>>()?;
+        let exporters = sinks.iter().filter_map(|sink| Out::new(sink).transpose()).collect::<Result<_, _>>();
+        let exporters = exporters.map_err(io::Error::other)?;
         let thread =
             thread::Builder::new().name("ebpf-export".into()).spawn(move || deliver(exporters, &requests))?;
-        let encoder = ProfilesEncoder::new(random_id() as u64, DEFAULT_MAX_REQUEST);
+        let encoder =
+            ProfilesEncoder::new(random_id() as u64, DEFAULT_MAX_REQUEST).with_attributes(attributes);
         Ok(Self { queue, thread, encoder, sent: Sent::default() })
     }
 
@@ -107,32 +115,60 @@ impl Sender {
     }
 }
 
-fn exporter(sink: &Sink) -> io::Result<Exporter> {
-    let exporter = match sink {
-        Sink::Otlp(destination) => {
-            Exporter::new(destination, Signal::Profiles, RetryPolicy::ONE_SHOT, SystemTiming)
-                .map_err(io::Error::other)?
-        }
-        Sink::File(_) | Sink::Console(_) => None,
-    };
-    exporter.ok_or_else(|| io::Error::other("only receivers can be sent to yet"))
+/// Where requests go.
+enum Out {
+    Otlp(Box<Exporter>),
+    Lines(Box<dyn Transport + Send>),
 }
 
-fn deliver(mut exporters: Vec<Exporter>, requests: &Receiver<Vec<u8>>) -> Sent {
+impl Out {
+    /// `None` where profiles do not go there.
+    fn new(sink: &Sink) -> Result<Option<Self>, collector::export::ExportError> {
+        Ok(Some(match sink {
+            Sink::Otlp(destination) => {
+                let policy = RetryPolicy::ONE_SHOT;
+                match Exporter::new(destination, Signal::Profiles, policy, SystemTiming)? {
+                    Some(exporter) => Self::Otlp(Box::new(exporter)),
+                    None => return Ok(None),
+                }
+            }
+            Sink::File(settings) => Self::Lines(Box::new(FileExporter::new(settings))),
+            Sink::Console(_) => Self::Lines(Box::new(ConsoleExporter::stdout())),
+        }))
+    }
+
+    fn send(&mut self, body: &Bytes) -> Result<Accepted, String> {
+        match self {
+            Self::Otlp(exporter) => match exporter.send(body, |_, _| {}) {
+                Ok(delivery) => Ok(delivery.accepted),
+                Err(e) => Err(one_line(&e)),
+            },
+            Self::Lines(lines) => {
+                let request = Request { signal: Signal::Profiles, items: 0, body: body.clone() };
+                lines
+                    .attempt(&request, None, SystemTime::now())
+                    .map_err(|refusal| format!("cannot write profiles: {}", refusal.failure))
+            }
+        }
+    }
+}
+
+fn deliver(mut outs: Vec<Out>, requests: &Receiver<Vec<u8>>) -> Sent {
     let mut sent = Sent::default();
     for request in requests {
-        for exporter in &mut exporters {
-            match exporter.send(&request, |_, _| {}) {
-                Ok(delivery) => {
+        let request = Bytes::from(request);
+        for out in &mut outs {
+            match out.send(&request) {
+                Ok(accepted) => {
                     sent.delivered += 1;
-                    sent.rejected += delivery.accepted.rejected;
-                    if let Some(message) = delivery.accepted.message {
+                    sent.rejected += accepted.rejected;
+                    if let Some(message) = accepted.message {
                         sent.error(format!("the receiver says: {message}"));
                     }
                 }
-                Err(e) => {
+                Err(error) => {
                     sent.failed += 1;
-                    sent.error(one_line(&e));
+                    sent.error(error);
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! A profile to OTLP requests, as the OpenTelemetry eBPF profiler sends them.
 //!
 //! - One resource a process, with `service.name`, `process.pid`, `process.executable.name` and `.path`,
-//!   `container.id` as far as known, and `telemetry.sdk.*`. Resource attributes are plain strings, which every
+//!   `container.id` as far as known, `telemetry.sdk.*`, and what of the agent's `OTEL_RESOURCE_ATTRIBUTES` is true of
+//!   them too ([`SharedAttributes`]). Resource attributes are plain strings, which every
 //!   receiver reads, not indices into the string table.
 //! - Without a known service, `service.name` is `unknown_service:` and the executable's name, as the specification
 //!   of resources wants. Pid 0 is not a service that someone forgot to name: it stands for all that cannot be
@@ -21,6 +22,7 @@
 //! | `ebpf.profile.lost_sideband_records` | records of process starts and mappings that were lost: names may be missing |
 
 use super::{Error, build_id_hex, check_indices, executable_name, memory};
+use crate::export::config::{SharedAttributes, TELEMETRY_SDK};
 use crate::model::{Frame, FrameIdx, Mapping, Process, Profile, Sample, Thread};
 use otlp_encode::common::InstrumentationScope;
 use otlp_encode::resource::Resource;
@@ -35,7 +37,7 @@ pub const DEFAULT_MAX_REQUEST: usize = 4 << 20;
 /// The version of the semantic conventions that the attributes follow.
 pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
 
-/// The instrumentation scope, and `telemetry.sdk.name`.
+/// The instrumentation scope.
 pub const SCOPE_NAME: &str = "ebpf-otlp";
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -52,13 +54,20 @@ pub struct ProfilesEncoder {
     request: ProfilesRequest,
     made: Made,
     max_request: usize,
+    shared: SharedAttributes,
 }
 
 impl ProfilesEncoder {
     /// Requests stay within `max_request` bytes. `hash_seed` should be random, because the names in a profile are
     /// others' choice; the output does not depend on it.
     pub fn new(hash_seed: u64, max_request: usize) -> Self {
-        Self { request: ProfilesRequest::new(hash_seed), made: Made::default(), max_request }
+        let request = ProfilesRequest::new(hash_seed);
+        Self { request, made: Made::default(), max_request, shared: SharedAttributes::default() }
+    }
+
+    /// Adds these attributes to every resource.
+    pub fn with_attributes(self, shared: SharedAttributes) -> Self {
+        Self { shared, ..self }
     }
 
     /// Hands the profile to `each` as encoded `ExportProfilesServiceRequest`s, every one complete in itself.
@@ -103,11 +112,12 @@ impl ProfilesEncoder {
         id: [u8; 16],
         samples: &mut Vec<&Sample>,
     ) -> bool {
-        let Self { request, made, max_request } = self;
+        let Self { request, made, max_request, shared } = self;
         let Some(first) = samples.last() else { return false };
         let index = first.process;
         let process = &profile.processes[index.0 as usize];
-        let envelope = RESOURCE + process_text(process);
+        let shared_text = shared.iter().map(|(key, value)| MESSAGE + key.len() + value.len());
+        let envelope = RESOURCE + process_text(process) + shared_text.sum::<usize>();
         let room = |made: &Made, len: usize, sample: &Sample| {
             made.samples == 0
                 || len.saturating_add(envelope).saturating_add(sizes.sample(sample)) <= *max_request
@@ -130,7 +140,7 @@ impl ProfilesEncoder {
         };
         request.resource_profiles(
             SCHEMA_URL,
-            |resource| write_resource(resource, process),
+            |resource| write_resource(resource, process, shared),
             |scopes| {
                 let profiles = |to: &mut Profiles<'_, '_>| write_profile(to, profile, id, add_samples);
                 scopes.scope_profiles(SCHEMA_URL, write_scope, profiles);
@@ -140,7 +150,7 @@ impl ProfilesEncoder {
     }
 }
 
-fn write_resource(resource: &mut Resource<'_>, process: &Process) {
+fn write_resource(resource: &mut Resource<'_>, process: &Process, shared: &SharedAttributes) {
     let name = executable_name(process);
     let service = match (process.service_name.as_deref(), process.pid, name) {
         (Some(service), _, _) => service.to_owned(),
@@ -153,12 +163,10 @@ fn write_resource(resource: &mut Resource<'_>, process: &Process) {
         ("process.executable.name", name),
         ("process.executable.path", process.executable_path.as_deref()),
         ("container.id", process.container_id.as_deref()),
-        ("telemetry.sdk.language", Some("rust")),
-        ("telemetry.sdk.name", Some(SCOPE_NAME)),
-        ("telemetry.sdk.version", Some(VERSION)),
     ];
+    resource.attributes(shared.iter(), |kv, (key, text)| kv.string(key, text));
     resource.attributes([()], |kv, ()| kv.int("process.pid", process.pid.into()));
-    let known = texts.iter().filter_map(|&(key, text)| Some((key, text?)));
+    let known = texts.iter().filter_map(|&(key, text)| Some((key, text?))).chain(TELEMETRY_SDK);
     resource.attributes(known, |kv, (key, text)| kv.string(key, text));
 }
 

@@ -1,5 +1,6 @@
 //! A receiver, and how to reach it.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -45,8 +46,9 @@ pub struct TlsFiles {
     pub client_key: Option<PathBuf>,
 }
 
-/// A receiver, how to reach it, and what is sent there. One connection serves all of its signals.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A receiver, how to reach it, and what is sent there. One connection serves all of its signals. `Debug` leaves
+/// queries and the values of headers out, which may be keys.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Destination {
     /// Scheme, host and port, or a unix socket. Its own path does not count here, `targets` do.
     pub endpoint: Endpoint,
@@ -64,6 +66,24 @@ pub struct Destination {
     pub proxy: Option<Endpoint>,
     /// The signals that are sent there, each with its request target (path and query; the method's path for gRPC).
     pub targets: Vec<(Signal, String)>,
+}
+
+impl fmt::Debug for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { endpoint, protocol, headers, compression, timeout, tls, proxy, targets } = self;
+        let path =
+            |(signal, target): &(Signal, String)| (*signal, target.split('?').next().map(str::to_owned));
+        f.debug_struct("Destination")
+            .field("endpoint", endpoint)
+            .field("protocol", protocol)
+            .field("headers", headers)
+            .field("compression", compression)
+            .field("timeout", timeout)
+            .field("tls", tls)
+            .field("proxy", proxy)
+            .field("targets", &targets.iter().map(path).collect::<Vec<_>>())
+            .finish()
+    }
 }
 
 impl Destination {

@@ -132,6 +132,10 @@ pub enum Failure {
     NotHttp,
     /// The answer is larger than OTLP allows.
     ResponseTooLarge,
+    /// The file or standard output did not take it.
+    Write(io::Error),
+    /// The request cannot be written as JSON: it is none.
+    Json(otlp_encode::Error),
     /// The answer is not HTTP/2.
     NotHttp2 {
         /// Whether it is HTTP/1.
@@ -159,10 +163,12 @@ impl Failure {
     /// Whether OTLP allows another attempt.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Resolve(_) | Self::Connect(_) | Self::Disconnected(_) => true,
-            Self::Grpc { code, retry_info, .. } => code.is_retryable(*retry_info),
+            Self::Resolve(_) | Self::Connect(_) | Self::Disconnected(_) | Self::Timeout(_) => true,
             Self::Status { code, .. } => matches!(code, 429 | 502 | 503 | 504),
-            Self::Timeout(_) | Self::NotHttp | Self::NotHttp2 { .. } | Self::ResponseTooLarge => false,
+            // Whoever read our output and ends does not come back; a full disk may be emptied.
+            Self::Write(error) => error.kind() != io::ErrorKind::BrokenPipe,
+            Self::Grpc { code, retry_info, .. } => code.is_retryable(*retry_info),
+            Self::NotHttp | Self::NotHttp2 { .. } | Self::ResponseTooLarge | Self::Json(_) => false,
         }
     }
 }
@@ -177,13 +183,13 @@ impl fmt::Display for Failure {
                 _ => write!(f, "no connection ({error})"),
             },
             Self::Disconnected(error) => write!(f, "the connection ended before an answer ({error})"),
-            Self::Timeout(after) => {
-                write!(f, "no answer within {:.1} s", after.as_secs_f64())
-            }
+            Self::Timeout(after) => write!(f, "no answer within {:.1} s", after.as_secs_f64()),
             Self::NotHttp => f.write_str("the answer is not HTTP/1.1"),
             Self::NotHttp2 { http1: true } => f.write_str("the answer is HTTP/1, not HTTP/2"),
             Self::NotHttp2 { http1: false } => f.write_str("the answer is not HTTP/2"),
             Self::ResponseTooLarge => write!(f, "the answer is larger than {} MiB", MAX_RESPONSE >> 20),
+            Self::Write(error) => write!(f, "it cannot be written ({error})"),
+            Self::Json(error) => write!(f, "the request cannot be written as JSON ({error})"),
             Self::Grpc { code, message, .. } => {
                 write!(f, "the call ended with {code}")?;
                 message.as_ref().map_or(Ok(()), |message| write!(f, ": {message}"))

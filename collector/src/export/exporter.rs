@@ -6,10 +6,7 @@ use super::gzip::compress;
 use super::http::{Client, Response};
 use super::reply::{Accepted, parse_accepted, parse_error};
 use super::retry::{RetryPolicy, SystemTiming, Timing, parse_retry_after};
-use super::{Compression, Destination, Endpoint, ExportError, Failure, Signal};
-
-/// Largest request that OTLP allows, before compression.
-pub const MAX_REQUEST: usize = 64 << 20;
+use super::{Compression, Destination, Endpoint, ExportError, Failure, MAX_REQUEST, Signal};
 
 /// What became of a request that a receiver took.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 pub mod config;
+pub mod delivery;
 pub mod destination;
 pub mod endpoint;
 mod error;
@@ -16,8 +17,11 @@ pub mod grpc;
 mod gzip;
 pub mod http;
 pub mod net;
+mod queue;
 pub mod reply;
 pub mod retry;
+pub mod stats;
+pub mod store;
 pub mod transport;
 
 pub use config::{Compression, ExportConfig, Sink};
@@ -25,6 +29,9 @@ pub use destination::{Destination, Protocol};
 pub use endpoint::{Endpoint, Scheme};
 pub use error::{EndpointProblem, ExportError, Failure};
 pub use exporter::{Delivery, Exporter};
+
+/// Largest request that OTLP allows, before compression.
+pub const MAX_REQUEST: usize = 64 << 20;
 
 /// What is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -6,6 +6,11 @@ use std::time::{Duration, Instant, SystemTime};
 /// Longest delay between two attempts that is not asked for by the receiver.
 const MAX_DELAY: Duration = Duration::from_secs(30);
 
+/// Longest delay between two attempts that a receiver can ask for: who asks for more is asked again by then.
+const MAX_ASKED: Duration = Duration::from_secs(3600);
+/// A receiver that asks for less has not asked: it would be busy with our attempts alone.
+const MIN_ASKED: Duration = Duration::from_millis(100);
+
 /// How long to keep trying.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
@@ -15,9 +20,23 @@ pub struct RetryPolicy {
     pub total: Duration,
 }
 
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { first_delay: Duration::from_secs(1), total: Duration::MAX }
+    }
+}
+
 impl RetryPolicy {
     /// For commands that send once and end: a person waits.
     pub const ONE_SHOT: Self = Self { first_delay: Duration::from_secs(1), total: Duration::from_secs(15) };
+
+    /// The delay after `failures` failures (1 or more): what the receiver asked for, at most an hour, or the backoff.
+    pub fn delay(&self, failures: u32, asked: Option<Duration>, jitter: f64) -> Duration {
+        match asked.filter(|asked| *asked >= MIN_ASKED) {
+            Some(asked) => asked.min(MAX_ASKED),
+            None => self.backoff(failures, jitter),
+        }
+    }
 
     /// The delay after `failures` failures (1 or more). `jitter`, in 0..1, takes away up to half, so that senders
     /// that failed together do not come back together.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::convert::fixture;
+use crate::export::config::AgentResource;
 use crate::model::{ProcessIdx, StackIdx, ThreadIdx};
 use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -300,4 +301,39 @@ fn indices_out_of_range_are_errors() {
     check(|profile| profile.samples[0].stack = StackIdx(u32::MAX), "stacks");
     check(|profile| profile.stacks[0][1] = FrameIdx(5), "frames");
     check(|profile| profile.mappings.truncate(1), "mappings");
+}
+
+#[test]
+fn the_agents_attributes_mark_every_resource() {
+    let variable = |name: &str| {
+        let list = "deployment.environment.name=prod,service.name=agent,process.pid=1";
+        (name == "OTEL_RESOURCE_ATTRIBUTES").then(|| list.to_owned())
+    };
+    let (agent, warnings) = AgentResource::from_env(&variable, "agent", 0);
+    assert!(warnings.is_empty());
+    let mut encoder = ProfilesEncoder::new(0, 4 << 20).with_attributes(agent.shared().clone());
+    let mut resources = 0;
+    let each = |bytes: &[u8]| {
+        for resource in &decode(bytes).resource_profiles {
+            let attributes = resource_attributes(resource);
+            assert_eq!(attributes["deployment.environment.name"], "prod");
+            assert_ne!(attributes["service.name"], "agent");
+            assert_ne!(attributes["process.pid"], "1");
+            resources += 1;
+        }
+    };
+    encoder.encode(&fixture::profile(), [1; 16], each).unwrap();
+    assert_eq!(resources, 3);
+
+    // They count towards the limit of a request.
+    let list = format!("x={}", "x".repeat(8000));
+    let variable = |name: &str| (name == "OTEL_RESOURCE_ATTRIBUTES").then(|| list.clone());
+    let (agent, _) = AgentResource::from_env(&variable, "agent", 0);
+    let mut encoder = ProfilesEncoder::new(0, 100_000).with_attributes(agent.shared().clone());
+    let each = |bytes: &[u8]| {
+        assert!(bytes.len() <= 100_000);
+        resources += decode(bytes).resource_profiles.len();
+    };
+    encoder.encode(&fixture::large(30_000), [1; 16], each).unwrap();
+    assert!(resources > 33);
 }

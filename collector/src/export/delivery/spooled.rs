@@ -1,0 +1,293 @@
+//! The part of a queue that is in the spool, and the ways there and back.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::{Delivery, Flight, Phase, Place, SaveStep};
+use crate::export::queue::Entry;
+use crate::export::retry::RetryPolicy;
+use crate::export::stats::{Amount, DropReason, PerSignal, Stats};
+use crate::export::store::{Appended, DroppedRecord, Held, RecordId, StoreError};
+use crate::export::{Request, Signal};
+
+/// Tries of the spool after it failed.
+#[derive(Debug, Default)]
+struct Backoff {
+    failures: u32,
+    not_before: Duration,
+}
+
+impl Backoff {
+    fn failed(&mut self, now: Duration) {
+        self.failures = self.failures.saturating_add(1);
+        // One process uses the spool: nothing to spread.
+        self.not_before = now.saturating_add(RetryPolicy::default().backoff(self.failures, 0.0));
+    }
+
+    fn succeeded(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// A request of the group that is on its way to the disk.
+#[derive(Debug)]
+struct Member {
+    id: u64,
+    signal: Signal,
+    amount: Amount,
+    /// Whether it was delivered or given up meanwhile.
+    finished: bool,
+}
+
+/// When to read the spool.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Load {
+    Now,
+    At(Duration),
+    Nothing,
+}
+
+/// What is known of the spool.
+#[derive(Debug, Default)]
+pub(super) struct Spooled {
+    waiting: PerSignal<Amount>,
+    saving: Option<Vec<Member>>,
+    /// Records that were finished when the group left for the disk or since. What it pushes out of the spool may be among them.
+    finished_meanwhile: Vec<RecordId>,
+    loading: bool,
+    /// Records that were dropped since reading began, and groups that were saved: what is read may be of before.
+    dropped_meanwhile: Vec<RecordId>,
+    saved_meanwhile: bool,
+    to_acknowledge: Vec<RecordId>,
+    acknowledging: Vec<RecordId>,
+    reading: Backoff,
+    writing: Backoff,
+}
+
+impl Spooled {
+    pub fn new(held: &Held, counts: &mut Stats) -> Self {
+        let mut spooled = Self::default();
+        for (signal, waiting) in held.waiting.iter() {
+            let counts = counts.signals.get_mut(signal);
+            let unreadable = *held.unreadable.get(signal);
+            counts.recovered = *waiting;
+            counts.recovered += unreadable;
+            counts.dropped.add(DropReason::UnreadableSpool, unreadable);
+            *spooled.waiting.get_mut(signal) = *waiting;
+        }
+        spooled
+    }
+
+    /// What is in the spool and not delivered.
+    pub fn waiting(&self) -> &PerSignal<Amount> {
+        &self.waiting
+    }
+
+    fn is_empty(&self) -> bool {
+        self.waiting.iter().all(|(_, waiting)| waiting.requests == 0)
+    }
+
+    /// Whether there is nothing to send and nothing on its way.
+    pub fn is_idle(&self) -> bool {
+        self.is_empty() && self.is_settled()
+    }
+
+    /// Whether nothing is on its way to the disk.
+    pub fn is_settled(&self) -> bool {
+        self.saving.is_none() && self.to_acknowledge.is_empty() && self.acknowledging.is_empty()
+    }
+
+    /// Records to acknowledge now.
+    pub fn start_acknowledging(&mut self, now: Duration) -> Option<Vec<RecordId>> {
+        let due = !self.to_acknowledge.is_empty()
+            && self.acknowledging.is_empty()
+            && now >= self.reading.not_before;
+        due.then(|| {
+            self.acknowledging = std::mem::take(&mut self.to_acknowledge);
+            self.acknowledging.clone()
+        })
+    }
+
+    /// Whether to read the oldest record now. Not before all that are finished are acknowledged: it would be one of these.
+    pub fn start_loading(&mut self, now: Duration) -> Load {
+        if now < self.reading.not_before {
+            return Load::At(self.reading.not_before);
+        }
+        let acknowledged = self.to_acknowledge.is_empty() && self.acknowledging.is_empty();
+        if self.is_empty() || !acknowledged {
+            return Load::Nothing;
+        }
+        self.loading = true;
+        self.dropped_meanwhile.clear();
+        self.saved_meanwhile = false;
+        Load::Now
+    }
+
+    /// A request is delivered or given up: its record is done, the one that it has or the one that it will get.
+    pub fn finish(&mut self, flight: &Flight) {
+        let request = &flight.entry.request;
+        if let Place::Spool(record) = flight.place {
+            self.waiting.get_mut(request.signal).subtract(Amount::of(request));
+            self.to_acknowledge.push(record);
+            if self.saving.is_some() {
+                self.finished_meanwhile.push(record);
+            }
+        } else if let Some(member) =
+            self.saving.iter_mut().flatten().find(|member| member.id == flight.entry.id)
+        {
+            member.finished = true;
+        }
+    }
+}
+
+impl Delivery {
+    /// What the spool's oldest record is. `None`: there is none that can be read.
+    pub fn loaded(&mut self, now: Duration, oldest: Result<Option<(RecordId, Request)>, StoreError>) {
+        let id = self.new_id();
+        let Some(spooled) = &mut self.spooled else { return };
+        spooled.loading = false;
+        match oldest {
+            Ok(Some((record, request))) => {
+                spooled.reading.succeeded();
+                // What made room meanwhile is counted as dropped, and not sent any more.
+                if !spooled.dropped_meanwhile.contains(&record) && self.phase != Phase::Closed {
+                    let entry = Entry { id, request, since: now, saving: false };
+                    self.flight = Some(Flight { entry, place: Place::Spool(record), sending: false });
+                }
+            }
+            // It may have been read before what is there now was.
+            Ok(None) if spooled.saved_meanwhile || spooled.saving.is_some() => {}
+            Ok(None) => {
+                for (signal, lost) in std::mem::take(&mut spooled.waiting).iter() {
+                    self.counts.signals.get_mut(signal).dropped.add(DropReason::UnreadableSpool, *lost);
+                }
+            }
+            Err(error) => {
+                spooled.reading.failed(now);
+                self.counts.spool_error = Some(format!("cannot read the spool: {error}"));
+            }
+        }
+    }
+
+    /// How acknowledging ended. After an error all are acknowledged again.
+    pub fn acknowledged(&mut self, now: Duration, result: Result<(), StoreError>) {
+        let Some(spooled) = &mut self.spooled else { return };
+        let records = std::mem::take(&mut spooled.acknowledging);
+        let Err(error) = result else {
+            spooled.reading.succeeded();
+            return;
+        };
+        spooled.reading.failed(now);
+        self.counts.spool_error = Some(format!("cannot acknowledge in the spool: {error}"));
+        // At the end there is no later: these come again in the next run.
+        if self.phase != Phase::Closing {
+            spooled.to_acknowledge.splice(0..0, records);
+        }
+    }
+
+    /// What to do next, for the thread that writes the spool. It reports what came of it before it asks again.
+    pub fn save_step(&mut self, now: Duration) -> SaveStep {
+        self.advance(now);
+        let Some(spooled) = &mut self.spooled else { return SaveStep::Done };
+        if self.phase == Phase::Closed {
+            return SaveStep::Done;
+        }
+        if spooled.saving.is_some() {
+            return SaveStep::Wait(None);
+        }
+        let closing = self.phase == Phase::Closing;
+        if closing {
+            // The sending thread may hang in its last attempt.
+            spooled.reading.not_before = now;
+            if let Some(records) = spooled.start_acknowledging(now) {
+                return SaveStep::Acknowledge(records);
+            }
+        }
+        let flying = self.flight.as_mut().filter(|flight| flight.place == Place::Memory);
+        let oldest = flying.iter().map(|flight| flight.entry.since).chain(self.queue.iter().map(|e| e.since));
+        let Some(oldest) = oldest.min() else { return SaveStep::Wait(None) };
+        let crowded = self.queue.cost() > self.limits.queue_bytes / 2;
+        let due = if crowded { now } else { oldest.saturating_add(self.limits.max_time_at_risk) };
+        let due = due.max(spooled.writing.not_before);
+        if now < due && !closing {
+            return SaveStep::Wait(Some(due));
+        }
+        let mut group = Vec::new();
+        if let Some(flight) = flying {
+            flight.entry.saving = true;
+            group.push(flight.entry.clone());
+        }
+        group.extend(self.queue.start_saving(self.limits.queue_bytes / 2));
+        let member = |entry: &Entry| Member {
+            id: entry.id,
+            signal: entry.request.signal,
+            amount: Amount::of(&entry.request),
+            finished: false,
+        };
+        spooled.saving = Some(group.iter().map(member).collect());
+        spooled.finished_meanwhile.clone_from(&spooled.acknowledging);
+        spooled.finished_meanwhile.extend(&spooled.to_acknowledge);
+        SaveStep::Save(group.into_iter().map(|entry| entry.request).collect())
+    }
+
+    /// How saving the group ended.
+    pub fn saved(&mut self, now: Duration, result: Result<Appended, StoreError>) {
+        let Some(spooled) = &mut self.spooled else { return };
+        let group = spooled.saving.take().unwrap_or_default();
+        // Too late: all of it is counted already.
+        if self.phase == Phase::Closed {
+            return;
+        }
+        let mut saved = HashSet::new();
+        match result {
+            Ok(Appended { records, dropped }) => {
+                spooled.writing.succeeded();
+                spooled.saved_meanwhile = true;
+                for (member, record) in group.into_iter().zip(records) {
+                    saved.insert(member.id);
+                    if member.finished {
+                        spooled.to_acknowledge.push(record);
+                        continue;
+                    }
+                    *spooled.waiting.get_mut(member.signal) += member.amount;
+                    if let Some(flight) = self.flight.as_mut().filter(|flight| flight.entry.id == member.id) {
+                        flight.place = Place::Spool(record);
+                    }
+                }
+                self.queue.end_saving(&saved);
+                dropped.into_iter().for_each(|dropped| self.dropped_from_spool(dropped));
+            }
+            Err(error) => {
+                spooled.writing.failed(now);
+                self.counts.spool_error = Some(format!("cannot write the spool: {error}"));
+                self.queue.end_saving(&saved);
+                // There is no later.
+                if self.phase == Phase::Closing {
+                    self.abandon();
+                }
+            }
+        }
+        if let Some(flight) = &mut self.flight {
+            flight.entry.saving = false;
+        }
+    }
+
+    fn dropped_from_spool(&mut self, dropped: DroppedRecord) {
+        let DroppedRecord { record, signal, amount } = dropped;
+        let Some(spooled) = &mut self.spooled else { return };
+        let before = spooled.to_acknowledge.len();
+        spooled.to_acknowledge.retain(|finished| *finished != record);
+        if spooled.to_acknowledge.len() < before || spooled.finished_meanwhile.contains(&record) {
+            return;
+        }
+        spooled.waiting.get_mut(signal).subtract(amount);
+        if let Some(flight) = self.flight.as_mut().filter(|flight| flight.place == Place::Spool(record)) {
+            flight.place = Place::PushedOut;
+            return;
+        }
+        if spooled.loading {
+            spooled.dropped_meanwhile.push(record);
+        }
+        self.counts.signals.get_mut(signal).dropped.add(DropReason::SpoolFull, amount);
+    }
+}

@@ -1,0 +1,72 @@
+//! What delivery needs of a spool.
+
+use super::stats::{Amount, PerSignal};
+use super::{Request, Signal};
+
+/// A record of a spool. Later records have larger numbers, in all runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RecordId(pub u64);
+
+/// Requests that are on disk now, and what is not any more.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// The record of each request, in order.
+    pub records: Vec<RecordId>,
+    /// Records that were not acknowledged and made room, oldest first; new ones too if they found none.
+    pub dropped: Vec<DroppedRecord>,
+}
+
+/// A record that was dropped to make room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DroppedRecord {
+    /// Its number.
+    pub record: RecordId,
+    /// What was in it.
+    pub signal: Signal,
+    /// How much was in it.
+    pub amount: Amount,
+}
+
+/// What a spool held when it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Records to deliver.
+    pub waiting: PerSignal<Amount>,
+    /// What cannot be read any more, as far as it is known what that was.
+    pub unreadable: PerSignal<Amount>,
+}
+
+/// Why a spool failed.
+pub type StoreError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A queue on disk. One thread appends while another reads and acknowledges.
+pub trait Store: Send + Sync {
+    /// Appends `requests` as one group, which is on disk when this returns, whatever happens to the machine.
+    ///
+    /// # Errors
+    ///
+    /// Nothing of the group was kept, as far as can be known.
+    fn append(&self, requests: &[Request]) -> Result<Appended, StoreError>;
+
+    /// The oldest record that is not acknowledged. What cannot be read is passed over.
+    ///
+    /// # Errors
+    ///
+    /// The disk cannot be read now; it may be later.
+    fn oldest(&self) -> Result<Option<(RecordId, Request)>, StoreError>;
+
+    /// Marks a record as done; nothing happens if it is already, or is gone. It need not be on disk at once: what
+    /// a power cut undoes is sent again.
+    ///
+    /// # Errors
+    ///
+    /// The record may come again.
+    fn acknowledge(&self, record: RecordId) -> Result<(), StoreError>;
+
+    /// Puts acknowledgements on disk.
+    ///
+    /// # Errors
+    ///
+    /// What was acknowledged may come again.
+    fn sync(&self) -> Result<(), StoreError>;
+}
