@@ -126,20 +126,27 @@ impl Writer {
         }
     }
 
-    /// A varint among many, most of which take one or two bytes.
+    /// Varints, last to first, most of which take one or two bytes.
     #[inline]
-    fn packed(&mut self, value: u64) {
-        if value >= 0x4000 || self.start < 2 {
-            return self.long_varint(value);
+    fn varints(&mut self, values: impl Iterator<Item = u64>) {
+        let mut start = self.start;
+        for value in values {
+            if value >= 0x4000 || start < 2 {
+                self.start = start;
+                self.long_varint(value);
+                start = self.start;
+                continue;
+            }
+            // Without a branch: the first of two bytes is written over where there is but one.
+            let is_long = value >= 0x80;
+            let one = (value as u16) << 8;
+            let two = (value as u16 & 0x7f | 0x80) | (value as u16 >> 7) << 8;
+            if let Some(slot) = self.buf.get_mut(..start).and_then(|rest| rest.last_chunk_mut()) {
+                *slot = if is_long { two } else { one }.to_le_bytes();
+            }
+            start -= 1 + usize::from(is_long);
         }
-        // Without a branch: the first of two bytes is written over where there is but one.
-        let is_long = value >= 0x80;
-        let one = (value as u16) << 8;
-        let two = (value as u16 & 0x7f | 0x80) | (value as u16 >> 7) << 8;
-        if let Some(slot) = self.buf.get_mut(..self.start).and_then(|rest| rest.last_chunk_mut()) {
-            *slot = if is_long { two } else { one }.to_le_bytes();
-        }
-        self.start -= 1 + usize::from(is_long);
+        self.start = start;
     }
 
     #[inline]
@@ -186,27 +193,19 @@ impl Writer {
     }
 }
 
-/// Copies short texts without a call.
-#[inline]
-fn copy(to: &mut [u8], from: &[u8]) {
-    let len = from.len();
-    if len > 32 || to.len() != len {
-        to.copy_from_slice(from);
-    } else if len > 16 {
-        ends::<16>(to, from);
-    } else if len >= 8 {
-        ends::<8>(to, from);
-    } else if len >= 4 {
-        ends::<4>(to, from);
-    } else {
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = *from;
-        }
+/// Copies between slices of the same length. Few bytes are two words that overlap, which is faster than a call.
+#[inline(always)]
+pub(crate) fn copy(to: &mut [u8], from: &[u8]) {
+    match from.len() {
+        16..=32 => ends::<16>(to, from),
+        8..=15 => ends::<8>(to, from),
+        4..=7 => ends::<4>(to, from),
+        _ => to.copy_from_slice(from),
     }
 }
 
-/// Copies the first and the last `N` bytes, which overlap or touch.
-#[inline]
+/// Copies the first and the last `N` bytes.
+#[inline(always)]
 fn ends<const N: usize>(to: &mut [u8], from: &[u8]) {
     if let (Some(first), Some(last)) = (from.first_chunk::<N>(), from.last_chunk::<N>()) {
         if let Some(to) = to.first_chunk_mut() {
@@ -360,9 +359,7 @@ impl<'w> Fields<'w> {
     pub fn packed_varint(&mut self, field: u32, values: impl DoubleEndedIterator<Item = u64>) {
         self.in_order(field);
         let end = self.writer.len();
-        for value in values.rev() {
-            self.writer.packed(value);
-        }
+        self.writer.varints(values.rev());
         let len = self.writer.len() - end;
         if len > 0 {
             self.writer.header(field, len);
@@ -417,87 +414,4 @@ impl<'w> Fields<'w> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use alloc::vec;
-
-    fn bytes(fill: impl FnOnce(&mut Fields<'_>)) -> Vec<u8> {
-        let mut writer = Writer::new();
-        fill(&mut writer.fields());
-        writer.as_bytes().to_vec()
-    }
-
-    #[test]
-    fn varints_at_their_edges() {
-        assert_eq!(bytes(|f| f.uint64(1, 0)), [0x08, 0]);
-        assert_eq!(bytes(|f| f.uint64(1, 127)), [0x08, 0x7f]);
-        assert_eq!(bytes(|f| f.uint64(1, 128)), [0x08, 0x80, 0x01]);
-        assert_eq!(bytes(|f| f.uint64(1, 16_383)), [0x08, 0xff, 0x7f]);
-        assert_eq!(bytes(|f| f.uint64(1, 16_384)), [0x08, 0x80, 0x80, 0x01]);
-        let max = [0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
-        assert_eq!(bytes(|f| f.uint64(1, u64::MAX)), max);
-        assert_eq!(bytes(|f| f.int64(1, -1)), max);
-        assert_eq!(bytes(|f| f.int32(1, -1)), max);
-        for shift in 0..64 {
-            for value in [1u64 << shift, (1 << shift) - 1] {
-                let mut writer = Writer::new();
-                writer.varint(value);
-                assert_eq!(writer.len(), varint_len(value), "{value:#x}");
-            }
-        }
-    }
-
-    #[test]
-    fn fields_with_large_numbers() {
-        assert_eq!(bytes(|f| f.bool(15, true)), [0x78, 1]);
-        assert_eq!(bytes(|f| f.bool(16, true)), [0x80, 0x01, 1]);
-        assert_eq!(bytes(|f| f.bool((1 << 29) - 1, true)), [0xf8, 0xff, 0xff, 0xff, 0x0f, 1]);
-    }
-
-    #[test]
-    fn packed_fields_keep_their_order_and_vanish_when_empty() {
-        assert_eq!(bytes(|f| f.packed_varint(1, [1u64, 300].into_iter())), [0x0a, 3, 1, 0xac, 0x02]);
-        assert_eq!(
-            bytes(|f| f.packed_fixed64(1, &[1, 2])),
-            [0x0a, 16, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]
-        );
-        assert_eq!(bytes(|f| f.packed_varint(1, core::iter::empty())), []);
-        assert_eq!(bytes(|f| f.packed_fixed64(1, &[])), []);
-    }
-
-    #[test]
-    fn nested_messages_get_their_length() {
-        let long = vec![7; 200];
-        let got = bytes(|f| {
-            f.message(2, |mut inner| inner.bytes(1, &long));
-            f.message(1, |_| {});
-        });
-        let mut want = vec![0x0a, 0, 0x12, 0xcb, 0x01, 0x0a, 0xc8, 0x01];
-        want.extend(&long);
-        assert_eq!(got, want);
-    }
-
-    #[test]
-    fn memory_grows_at_the_front_and_is_reused() {
-        let mut writer = Writer::new();
-        writer.prepend(b"end");
-        writer.prepend(&[1; 5000]);
-        assert!(writer.as_bytes().ends_with(b"\x01end"));
-        let capacity = writer.capacity();
-        writer.clear();
-        assert!(writer.is_empty());
-        writer.prepend(&[2; 5003]);
-        assert_eq!(writer.as_bytes(), [2; 5003]);
-        assert_eq!(writer.capacity(), capacity);
-    }
-
-    #[test]
-    #[cfg(debug_assertions)]
-    #[should_panic(expected = "field 2 written after field 1")]
-    fn ascending_order_is_caught() {
-        bytes(|f| {
-            f.bool(1, true);
-            f.bool(2, true);
-        });
-    }
-}
+mod tests;

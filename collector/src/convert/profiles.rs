@@ -1,8 +1,7 @@
 //! A profile to OTLP requests, as the OpenTelemetry eBPF profiler sends them.
 //!
 //! - One resource a process, with `service.name`, `process.pid`, `process.executable.name` and `.path`,
-//!   `container.id` as far as known, `telemetry.sdk.*`, and what of the agent's `OTEL_RESOURCE_ATTRIBUTES` is true of
-//!   them too ([`SharedAttributes`]). Resource attributes are plain strings, which every
+//!   `container.id` as far as known, and `telemetry.sdk.*`. Resource attributes are plain strings, which every
 //!   receiver reads, not indices into the string table.
 //! - Without a known service, `service.name` is `unknown_service:` and the executable's name, as the specification
 //!   of resources wants. Pid 0 is not a service that someone forgot to name: it stands for all that cannot be
@@ -35,7 +34,7 @@ pub const DEFAULT_MAX_REQUEST: usize = 4 << 20;
 /// The version of the semantic conventions that the attributes follow.
 pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
 
-/// The instrumentation scope.
+/// The instrumentation scope, and `telemetry.sdk.name`.
 pub const SCOPE_NAME: &str = "ebpf-otlp";
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -100,8 +99,8 @@ impl ProfilesEncoder {
         // From the end, as messages are written from their end: the profile's order is kept.
         for of_process in samples.chunk_by(|a, b| a.process == b.process).rev() {
             let Some(first) = of_process.first() else { continue };
-            let resource = resource(&profile.processes[first.process.0 as usize], &self.shared)
-                .map_err(Error::Encode)?;
+            let process = &profile.processes[first.process.0 as usize];
+            let resource = resource(process, &self.shared).map_err(Error::Encode)?;
             let mut scopes = out.resource(&resource);
             let mut profiles = scopes.scope(&scope);
             let mut to = profiles.profile(&info);
@@ -136,10 +135,18 @@ fn resource(process: &Process, shared: &SharedAttributes) -> Result<ResourceBlob
         ("container.id", process.container_id.as_deref()),
     ];
     let attributes = |to: &mut AttributeWriter<'_>| {
-        shared.iter().rev().for_each(|(key, text)| to.add(key, text));
+        for (key, text) in shared.iter() {
+            to.add(key, text);
+        }
         to.add("process.pid", process.pid);
-        let known = texts.iter().filter_map(|&(key, text)| Some((key, text?))).chain(TELEMETRY_SDK);
-        known.rev().for_each(|(key, text)| to.add(key, text));
+        for (key, text) in TELEMETRY_SDK.iter().rev() {
+            to.add(key, *text);
+        }
+        for (key, text) in texts.iter().rev() {
+            if let Some(text) = *text {
+                to.add(key, text);
+            }
+        }
     };
     ResourceBlob::new(&attributes, &ResourceInfo { schema_url: SCHEMA_URL, ..ResourceInfo::default() })
 }

@@ -228,25 +228,35 @@ impl Entries {
     }
 }
 
-/// Multiply and fold, eight bytes at a time. Without the seed, names that collide cannot be made up.
+/// Multiply and fold, sixteen bytes at a time. Without the seed, names that collide cannot be made up.
 fn hash(seed: u64, bytes: &[u8]) -> u32 {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-    fn mix(state: u64, word: u64) -> u64 {
-        let product = u128::from(state ^ word) * u128::from(FACTOR);
+    fn fold(a: u64, b: u64) -> u64 {
+        let product = u128::from(a) * u128::from(b);
         (product >> 64) as u64 ^ product as u64
     }
-    let mut state = mix(seed ^ FACTOR.rotate_left(32), bytes.len() as u64);
-    let mut words = bytes.chunks_exact(8);
-    for word in &mut words {
-        let mut le = [0; 8];
-        le.copy_from_slice(word);
-        state = mix(state, u64::from_le_bytes(le));
+    fn mix(state: u64, [a, b]: [u64; 2], seed: u64) -> u64 {
+        fold(state ^ a, seed ^ b)
     }
-    let mut last = [0; 8];
-    for (to, from) in last.iter_mut().zip(words.remainder()) {
-        *to = *from;
+    fn words(chunk: &[u8; 16]) -> [u64; 2] {
+        let chunk = u128::from_le_bytes(*chunk);
+        [chunk as u64, (chunk >> 64) as u64]
     }
-    let hash = mix(mix(state, u64::from_le_bytes(last)), seed);
+    // A factor that is odd, and none that is 0 by chance.
+    let seed = fold(seed ^ FACTOR, FACTOR) | 1;
+    let mut state = fold(bytes.len() as u64 ^ FACTOR, seed);
+    let mut rest = bytes;
+    while let Some((chunk, after)) = rest.split_first_chunk() {
+        state = mix(state, words(chunk), seed);
+        rest = after;
+    }
+    // The last bytes, or all of a short text, some of them twice.
+    let last = match (bytes.last_chunk(), bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        (Some(last), ..) => words(last),
+        (None, Some(first), Some(last)) => [u64::from_le_bytes(*first), u64::from_le_bytes(*last)],
+        _ => [bytes.iter().fold(0, |word, &byte| word << 8 | u64::from(byte)), 0],
+    };
+    let hash = fold(mix(state, last, seed), FACTOR);
     (hash >> 32) as u32 ^ hash as u32
 }
 

@@ -34,7 +34,7 @@ struct Window {
 }
 
 struct Sample {
-    stack: Vec<usize>,
+    stack: Vec<u32>,
     thread: usize,
     times: [u64; TIMES],
 }
@@ -45,7 +45,7 @@ fn window() -> Window {
         .map(|number| Sample {
             // Callers near the root are shared.
             stack: (0..DEPTH)
-                .map(|depth| random.below((FRAMES * (DEPTH - depth) / DEPTH) as u64) as usize)
+                .map(|depth| random.below((FRAMES * (DEPTH - depth) / DEPTH) as u64) as u32)
                 .collect(),
             thread: number % THREADS,
             times: [(); TIMES].map(|()| START + random.below(SECOND)),
@@ -54,7 +54,7 @@ fn window() -> Window {
     // Only frames that occur, by first occurrence.
     let mut renumbered = HashMap::new();
     for frame in samples.iter_mut().flat_map(|sample| &mut sample.stack) {
-        let next = renumbered.len();
+        let next = renumbered.len() as u32;
         *frame = *renumbered.entry(*frame).or_insert(next);
     }
     let name = |n| format!("core::module_{}::Type{}::function_{n}", n % 97, n % 331);
@@ -84,11 +84,11 @@ fn with_builder(window: &Window, request: &mut ProfilesRequest, bytes: &mut Vec<
     let mut locations = vec![None; window.frames.len()];
     let mut threads = [None; THREADS];
     let mut frames = Vec::with_capacity(DEPTH);
-    for sample in window.samples.iter().rev() {
+    for sample in &window.samples {
         let identify = |dictionary: &mut Dictionary| {
-            let mut location = |frame: &usize| {
-                *locations[*frame].get_or_insert_with(|| {
-                    let (name, address) = &window.frames[*frame];
+            let mut location = |frame: &u32| {
+                *locations[*frame as usize].get_or_insert_with(|| {
+                    let (name, address) = &window.frames[*frame as usize];
                     let native = dictionary.attribute("profile.frame.type", "", "native");
                     let mapping = dictionary.mapping(0x40_0000..0x80_0000, 0, FILE, &[]);
                     let function = dictionary.function(name, "", SOURCE, 0);
@@ -297,7 +297,7 @@ fn with_prost_and_maps(window: &Window) -> ExportProfilesServiceRequest {
     prost_request(window, table, stacks, |number| indices[number])
 }
 
-/// What a message is, whatever the order of its tables: samples with their stacks' names, threads and times.
+/// What a message says, whatever the order of its samples and tables: samples with their stacks' names, threads and times.
 fn meaning(bytes: &[u8]) -> Vec<(Vec<String>, i64, Vec<u64>)> {
     let request = ExportProfilesServiceRequest::decode(bytes).expect("it is a request");
     let dictionary = request.dictionary.expect("it has tables");
@@ -316,7 +316,10 @@ fn meaning(bytes: &[u8]) -> Vec<(Vec<String>, i64, Vec<u64>)> {
         let names = stack.location_indices.iter().map(name).collect();
         (names, thread, sample.timestamps_unix_nano.clone())
     };
-    request.resource_profiles[0].scope_profiles[0].profiles[0].samples.iter().map(sample).collect()
+    let mut samples: Vec<_> =
+        request.resource_profiles[0].scope_profiles[0].profiles[0].samples.iter().map(sample).collect();
+    samples.sort_unstable();
+    samples
 }
 
 pub fn run() {
