@@ -32,8 +32,10 @@ impl Client {
         assert_eq!(config.warnings, [""; 0]);
         let [Sink::Otlp(destination)] = config.sinks.as_slice() else { panic!("{:?}", config.sinks) };
         let once = RetryPolicy { first_delay: Duration::from_secs(60), total: Duration::ZERO };
-        let exporter =
-            |signal| (signal, Exporter::new(destination, signal, once, SystemTiming).expect("a target"));
+        let exporter = |signal| {
+            let exporter = Exporter::new(destination, signal, once, SystemTiming);
+            (signal, exporter.expect("a usable destination").expect("a target"))
+        };
         Self { exporters: Signal::ALL.into_iter().map(exporter).collect() }
     }
 

@@ -82,7 +82,7 @@ fn window(samples: u32) -> Profile {
 fn requests(profile: &Profile, max_request: usize) -> Vec<Vec<u8>> {
     let mut requests = Vec::new();
     let mut encoder = ProfilesEncoder::new(1, max_request);
-    encoder.encode(profile, [3; 16], |request| requests.push(request.to_vec())).unwrap();
+    encoder.encode(profile, [3; 16], |request, _| requests.push(request.to_vec())).unwrap();
     requests
 }
 

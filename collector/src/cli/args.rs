@@ -79,7 +79,8 @@ Samples the stacks of all CPUs. Without --output or --endpoint, prints the hotte
   --output FILE     write a file (repeatable); its ending picks the format:
                     .svg flame graph, .folded stacks, .pb.gz pprof,
                     .otlp OTLP request, .jsonl OTLP JSON
-  --endpoint URL    send to an OTLP/HTTP receiver, as http://localhost:4318
+  --endpoint URL    send to an OTLP receiver, as http://localhost:4318, or write
+                    JSON lines, as file:///folder; repeatable
                     (or OTEL_EXPORTER_OTLP_ENDPOINT)
   --json            print a summary as JSON instead of the table
 ";

@@ -20,7 +20,7 @@ use mio::{Interest, Token};
 use signal_hook_mio::v1_0::Signals;
 
 use super::args::Profile as Options;
-use super::send::{Sender, Sent, random_id};
+use super::send::{Sender, random_id};
 use super::summary_json;
 use super::{CliResult, SIGNALS_THAT_END, is_broken_pipe, one_line};
 
@@ -86,18 +86,20 @@ pub fn run(options: &Options) -> CliResult {
             counters.children_lost
         );
     }
+    let sent = sender.map(Sender::finish);
+    if let Some(sent) = &sent {
+        sent.errors().iter().for_each(|error| eprintln!("ebpf-otlp: {error}"));
+        sent.summaries().iter().for_each(|line| eprintln!("{line}"));
+        problems.any |= !sent.is_complete();
+    }
     let mut out = io::stdout().lock();
     if options.json {
-        problems.note(summary_json::write(&whole, &counters, &overhead, &mut out).map_err(Into::into));
+        let sent = sent.as_ref().map(|sent| &*sent.destinations).unwrap_or_default();
+        problems.note(summary_json::write(&whole, &counters, &overhead, sent, &mut out).map_err(Into::into));
     } else if show_table {
         let style = Style::detect(&io::stdout(), process_env);
         problems
             .note(table::write(&whole, &host, table::Limits::default(), style, &mut out).map_err(Into::into));
-    }
-    if let Some(sender) = sender {
-        let sent = sender.finish();
-        report_sent(&sent);
-        problems.any |= sent.failed > 0;
     }
     Ok(!problems.any)
 }
@@ -260,25 +262,13 @@ fn write_requests(
     let id = random_id();
     let mut result = Ok(());
     let mut encoder = ProfilesEncoder::new(id as u64, limit).with_attributes(attributes.clone());
-    let encoded = encoder.encode(profile, id.to_be_bytes(), |request| {
+    let encoded = encoder.encode(profile, id.to_be_bytes(), |request, _| {
         if result.is_ok() {
             result = each(request);
         }
     });
     encoded.map_err(io::Error::other)?;
     result
-}
-
-fn report_sent(sent: &Sent) {
-    for error in &sent.errors {
-        eprintln!("ebpf-otlp: {error}");
-    }
-    eprintln!(
-        "sent {} of {} requests, {} samples rejected by the receiver",
-        sent.delivered,
-        sent.delivered + sent.failed,
-        sent.rejected
-    );
 }
 
 fn host_name() -> String {

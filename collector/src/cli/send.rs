@@ -1,55 +1,38 @@
-//! Exporting beside sampling: one thread sends, so that a slow receiver holds nothing up.
+//! Exporting beside sampling.
 
+use std::error::Error;
+use std::fmt::Write;
 use std::hash::{BuildHasher, RandomState};
-use std::io;
-use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
-use std::thread::{self, JoinHandle};
-use std::time::SystemTime;
+use std::time::Duration;
 
 use bytes::Bytes;
 use collector::convert::profiles::{DEFAULT_MAX_REQUEST, ProfilesEncoder};
 use collector::export::config::SharedAttributes;
-use collector::export::file::{ConsoleExporter, FileExporter};
-use collector::export::reply::Accepted;
-use collector::export::retry::{RetryPolicy, SystemTiming};
-use collector::export::transport::Transport;
-use collector::export::{Exporter, Request, Signal, Sink};
+use collector::export::delivery::Limits;
+use collector::export::stats::{Amount, DropReason, Stats};
+use collector::export::{Exporter, Outlet, Request, Signal, Sink};
 use collector::model::Profile;
 
 use super::one_line;
 
-/// Requests that wait for a slow receiver; each is at most 4 MiB. Past this they are dropped and counted.
-const MAX_WAITING: usize = 8;
-/// Errors that are reported one by one.
-const MAX_ERRORS: usize = 4;
+/// How long to send at the end, retries included: a person waits.
+const FLUSH: Duration = Duration::from_secs(15);
 
-/// Sends what is handed to it, in order.
+/// Sends what is handed to it to all sinks.
 pub struct Sender {
-    queue: SyncSender<Vec<u8>>,
-    thread: JoinHandle<Sent>,
+    exporter: Exporter,
     encoder: ProfilesEncoder,
-    sent: Sent,
+    /// Profiles that could not be encoded.
+    errors: Vec<String>,
 }
 
-/// What became of the requests.
-#[derive(Debug, Default)]
+/// What became of everything.
+#[derive(Debug)]
 pub struct Sent {
-    /// Requests that a receiver took.
-    pub delivered: u64,
-    /// Requests that are lost.
-    pub failed: u64,
-    /// Samples that the receiver refused.
-    pub rejected: u64,
-    /// The first few errors and messages, a line each.
+    /// By destination.
+    pub destinations: Vec<Stats>,
+    /// What never became a request.
     pub errors: Vec<String>,
-}
-
-impl Sent {
-    fn error(&mut self, text: String) {
-        if self.errors.len() < MAX_ERRORS && !self.errors.contains(&text) {
-            self.errors.push(text);
-        }
-    }
 }
 
 /// A number that nobody can guess and no other run has.
@@ -59,119 +42,93 @@ pub fn random_id() -> u128 {
 }
 
 impl Sender {
-    /// Starts the thread.
+    /// Starts the threads that send.
     ///
     /// # Errors
     ///
-    /// The system has no thread left.
-    pub fn start(sinks: &[Sink], attributes: SharedAttributes) -> io::Result<Self> {
-        let (queue, requests) = mpsc::sync_channel(MAX_WAITING);
-        let exporters = sinks.iter().filter_map(|sink| Out::new(sink).transpose()).collect::<Result<_, _>>();
-        let exporters = exporters.map_err(io::Error::other)?;
-        let thread =
-            thread::Builder::new().name("ebpf-export".into()).spawn(move || deliver(exporters, &requests))?;
+    /// A sink that cannot be used, or the system has no thread left.
+    pub fn start(sinks: &[Sink], attributes: SharedAttributes) -> Result<Self, Box<dyn Error>> {
+        let outlets = sinks.iter().map(|sink| Outlet::to_sink(sink, Limits::default()));
+        let outlets = outlets.collect::<Result<Vec<_>, _>>()?;
         let encoder =
             ProfilesEncoder::new(random_id() as u64, DEFAULT_MAX_REQUEST).with_attributes(attributes);
-        Ok(Self { queue, thread, encoder, sent: Sent::default() })
+        Ok(Self { exporter: Exporter::start(outlets)?, encoder, errors: Vec::new() })
     }
 
-    /// Queues a profile; what finds no room is counted as failed.
+    /// Queues a profile.
     pub fn send(&mut self, profile: &Profile) {
-        let Self { queue, encoder, sent, .. } = self;
-        let encoded = encoder.encode(profile, random_id().to_be_bytes(), |request| {
-            match queue.try_send(request.to_vec()) {
-                Ok(()) => {}
-                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                    sent.failed += 1;
-                    sent.error(format!(
-                        "a profile was dropped: {MAX_WAITING} requests already wait for the receiver"
-                    ));
-                }
-            }
+        let Self { exporter, encoder, errors } = self;
+        let encoded = encoder.encode(profile, random_id().to_be_bytes(), |request, items| {
+            let body = Bytes::copy_from_slice(request);
+            exporter.push(&Request { signal: Signal::Profiles, items, body });
         });
-        if let Err(e) = encoded {
-            sent.failed += 1;
-            sent.error(one_line(&e));
-        }
+        errors.extend(encoded.err().map(|error| one_line(&error)));
     }
 
-    /// Waits until everything is sent or has failed.
+    /// Sends what is left, for a bounded time.
     pub fn finish(self) -> Sent {
-        drop(self.queue);
-        let mut sent = self.sent;
-        match self.thread.join() {
-            Ok(delivered) => {
-                sent.delivered += delivered.delivered;
-                sent.failed += delivered.failed;
-                sent.rejected += delivered.rejected;
-                delivered.errors.into_iter().for_each(|e| sent.error(e));
-            }
-            Err(_) => {
-                sent.failed += 1;
-                sent.error("the exporting thread panicked".into());
-            }
-        }
-        sent
+        Sent { destinations: self.exporter.shut_down(FLUSH), errors: self.errors }
     }
 }
 
-/// Where requests go.
-enum Out {
-    Otlp(Box<Exporter>),
-    Lines(Box<dyn Transport + Send>),
-}
-
-impl Out {
-    /// `None` where profiles do not go there.
-    fn new(sink: &Sink) -> Result<Option<Self>, collector::export::ExportError> {
-        Ok(Some(match sink {
-            Sink::Otlp(destination) => {
-                let policy = RetryPolicy::ONE_SHOT;
-                match Exporter::new(destination, Signal::Profiles, policy, SystemTiming)? {
-                    Some(exporter) => Self::Otlp(Box::new(exporter)),
-                    None => return Ok(None),
-                }
-            }
-            Sink::File(settings) => Self::Lines(Box::new(FileExporter::new(settings))),
-            Sink::Console(_) => Self::Lines(Box::new(ConsoleExporter::stdout())),
-        }))
+impl Sent {
+    /// Whether everything was delivered, or is kept in a spool.
+    pub fn is_complete(&self) -> bool {
+        let lost = |stats: &Stats| {
+            stats.total(|signal| signal.dropped.total()).requests > 0
+                || stats.total(|signal| signal.rejected).items > 0
+        };
+        self.errors.is_empty() && !self.destinations.iter().any(lost)
     }
 
-    fn send(&mut self, body: &Bytes) -> Result<Accepted, String> {
-        match self {
-            Self::Otlp(exporter) => match exporter.send(body, |_, _| {}) {
-                Ok(delivery) => Ok(delivery.accepted),
-                Err(e) => Err(one_line(&e)),
-            },
-            Self::Lines(lines) => {
-                let request = Request { signal: Signal::Profiles, items: 0, body: body.clone() };
-                lines
-                    .attempt(&request, None, SystemTime::now())
-                    .map_err(|refusal| format!("cannot write profiles: {}", refusal.failure))
+    /// A line for each error.
+    pub fn errors(&self) -> Vec<String> {
+        let mut lines = self.errors.clone();
+        for stats in &self.destinations {
+            let name = &stats.name;
+            let undelivered = stats.total(|signal| signal.dropped.total()).requests
+                + stats.total(|signal| signal.in_spool).requests;
+            let error = stats.last_error.as_ref().filter(|_| undelivered > 0);
+            lines.extend(error.map(|error| format!("cannot send to {name}: {error}")));
+            lines.extend(stats.spool_error.iter().map(|error| format!("{name}: {error}")));
+            lines.extend(stats.last_message.iter().map(|message| format!("{name} says: {message}")));
+            if stats.panics > 0 {
+                lines.push(format!("{name}: the exporter panicked {} times: this is a bug", stats.panics));
             }
         }
+        lines
+    }
+
+    /// A line for each destination.
+    pub fn summaries(&self) -> Vec<String> {
+        self.destinations.iter().map(summary).collect()
     }
 }
 
-fn deliver(mut outs: Vec<Out>, requests: &Receiver<Vec<u8>>) -> Sent {
-    let mut sent = Sent::default();
-    for request in requests {
-        let request = Bytes::from(request);
-        for out in &mut outs {
-            match out.send(&request) {
-                Ok(accepted) => {
-                    sent.delivered += 1;
-                    sent.rejected += accepted.rejected;
-                    if let Some(message) = accepted.message {
-                        sent.error(format!("the receiver says: {message}"));
-                    }
-                }
-                Err(error) => {
-                    sent.failed += 1;
-                    sent.error(error);
-                }
-            }
+/// What became of everything at one destination.
+fn summary(stats: &Stats) -> String {
+    let samples = |amount: Amount| {
+        let noun = Signal::Profiles.item_noun();
+        format!("{} {noun} in {} requests", amount.items, amount.requests)
+    };
+    let mut line = format!("sent {} to {}", samples(stats.total(|signal| signal.delivered)), stats.name);
+    let rejected = stats.total(|signal| signal.rejected);
+    if rejected.items > 0 {
+        let _ = write!(line, "; it rejected {} more", rejected.items);
+    }
+    for reason in DropReason::ALL {
+        let dropped = stats.total(|signal| signal.dropped.get(reason));
+        if dropped.requests > 0 {
+            let _ = write!(line, "; dropped {}: {reason}", samples(dropped));
         }
     }
-    sent
+    let ambiguous = stats.total(|signal| signal.ambiguous);
+    if ambiguous.requests > 0 {
+        let _ = write!(line, "; {} requests were sent and got no answer", ambiguous.requests);
+    }
+    let in_spool = stats.total(|signal| signal.in_spool);
+    if in_spool.requests > 0 {
+        let _ = write!(line, "; {} are kept in the spool for the next run", samples(in_spool));
+    }
+    line
 }

@@ -39,28 +39,6 @@ pub enum ExportError {
         /// Its name. Its value is not kept: it may be a secret.
         name: String,
     },
-    /// The request is larger than OTLP allows, and was not sent.
-    RequestTooLarge {
-        /// What is in it.
-        signal: Signal,
-        /// Its size before compression.
-        bytes: usize,
-        /// The largest allowed.
-        limit: usize,
-    },
-    /// It was sent, or tried to be, and not accepted.
-    Delivery {
-        /// What was sent.
-        signal: Signal,
-        /// Where to, without secrets.
-        endpoint: String,
-        /// How often it was tried.
-        attempts: u32,
-        /// How the last attempt ended.
-        failure: Failure,
-        /// How long the receiver asked to wait, where that was longer than allowed.
-        asked_to_wait: Option<Duration>,
-    },
 }
 
 /// What is wrong with an endpoint's URL. The URL itself is not kept: it may hold a password.
@@ -206,7 +184,14 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
-    /// What to do about it, where there is a likely cause.
+    /// What happened to a request of `signal`, and what to do about it where there is a likely cause.
+    pub fn describe(&self, signal: Signal) -> String {
+        match self.hint(signal) {
+            Some(hint) => format!("{self}; {hint}"),
+            None => self.to_string(),
+        }
+    }
+
     fn hint(&self, signal: Signal) -> Option<String> {
         let signal = signal.noun();
         match self {
@@ -283,21 +268,6 @@ impl fmt::Display for ExportError {
                     f,
                     "{variable} is set and {missing} is not: a client's certificate and its key go together"
                 )
-            }
-            Self::RequestTooLarge { signal, bytes, limit } => write!(
-                f,
-                "cannot send {}: a request of {bytes} bytes is larger than the {limit} that OTLP allows",
-                signal.noun()
-            ),
-            Self::Delivery { signal, endpoint, attempts, failure, asked_to_wait } => {
-                write!(f, "cannot send {} to {endpoint}: {failure}", signal.noun())?;
-                if *attempts > 1 {
-                    write!(f, " ({attempts} attempts)")?;
-                }
-                if let Some(wait) = asked_to_wait {
-                    write!(f, "; it asks to wait {} s, longer than allowed", wait.as_secs())?;
-                }
-                failure.hint(*signal).map_or(Ok(()), |hint| write!(f, "; {hint}"))
             }
         }
     }

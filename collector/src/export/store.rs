@@ -55,8 +55,8 @@ pub trait Store: Send + Sync {
     /// The disk cannot be read now; it may be later.
     fn oldest(&self) -> Result<Option<(RecordId, Request)>, StoreError>;
 
-    /// Marks a record as done; nothing happens if it is already, or is gone. It need not be on disk at once: what
-    /// a power cut undoes is sent again.
+    /// Marks the oldest record as done; nothing happens if it is already, or is gone. It need not be on disk at once:
+    /// what a power cut undoes is sent again.
     ///
     /// # Errors
     ///

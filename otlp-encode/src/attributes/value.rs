@@ -1,7 +1,7 @@
 //! A value, and how a key and a value are encoded.
 
 use crate::error::Error;
-use crate::wire::{Writer, varint_len};
+use crate::wire::{Writer, copy, varint_len};
 
 use super::AttributesBlob;
 
@@ -129,28 +129,6 @@ fn short<const N: usize>(writer: &mut Writer, tag: u8, key: &[u8], header: [u8; 
     let Some((start, to_content)) = rest.split_first_chunk_mut() else { return };
     *start = header;
     copy(to_content, content);
-}
-
-/// Copies between slices of the same length. Few bytes are two words that overlap, which is faster than a call.
-#[inline(always)]
-fn copy(to: &mut [u8], from: &[u8]) {
-    #[inline(always)]
-    fn ends<const N: usize>(to: &mut [u8], from: &[u8]) {
-        if let (Some(first), Some(last)) = (from.first_chunk::<N>(), from.last_chunk::<N>()) {
-            if let Some(to) = to.first_chunk_mut() {
-                *to = *first;
-            }
-            if let Some(to) = to.last_chunk_mut() {
-                *to = *last;
-            }
-        }
-    }
-    match from.len() {
-        16..=32 => ends::<16>(to, from),
-        8..=15 => ends::<8>(to, from),
-        4..=7 => ends::<4>(to, from),
-        _ => to.copy_from_slice(from),
-    }
 }
 
 fn long(writer: &mut Writer, tag: u8, key: &[u8], value: Value<'_>, depth: usize) -> Result<(), Error> {

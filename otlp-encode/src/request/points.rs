@@ -57,7 +57,12 @@ impl Exemplar<'_> {
     }
 }
 
+#[inline]
 fn exemplars(fields: &mut Fields<'_>, field: u32, exemplars: &[Exemplar<'_>]) -> Result<(), Error> {
+    if exemplars.is_empty() { Ok(()) } else { some_exemplars(fields, field, exemplars) }
+}
+
+fn some_exemplars(fields: &mut Fields<'_>, field: u32, exemplars: &[Exemplar<'_>]) -> Result<(), Error> {
     let mut result = Ok(());
     for exemplar in exemplars.iter().rev() {
         if exemplar.span.is_some_and(|(trace_id, span_id)| trace_id == [0; 16] || span_id == [0; 8]) {

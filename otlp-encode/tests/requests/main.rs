@@ -4,5 +4,6 @@
 mod logs;
 mod metrics;
 mod model;
+mod profiles;
 mod rules;
 mod traces;

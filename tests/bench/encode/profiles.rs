@@ -31,7 +31,7 @@ struct Window {
 }
 
 struct Sample {
-    stack: Vec<usize>,
+    stack: Vec<u32>,
     thread: usize,
     times: [u64; TIMES],
 }
@@ -42,7 +42,7 @@ fn window() -> Window {
         .map(|number| Sample {
             // Callers near the root are shared.
             stack: (0..DEPTH)
-                .map(|depth| random.below((FRAMES * (DEPTH - depth) / DEPTH) as u64) as usize)
+                .map(|depth| random.below((FRAMES * (DEPTH - depth) / DEPTH) as u64) as u32)
                 .collect(),
             thread: number % THREADS,
             times: [(); TIMES].map(|()| START + random.below(SECOND)),
@@ -51,7 +51,7 @@ fn window() -> Window {
     // Only frames that occur, by first occurrence.
     let mut renumbered = HashMap::new();
     for frame in samples.iter_mut().flat_map(|sample| &mut sample.stack) {
-        let next = renumbered.len();
+        let next = renumbered.len() as u32;
         *frame = *renumbered.entry(*frame).or_insert(next);
     }
     let name = |n| format!("core::module_{}::Type{}::function_{n}", n % 97, n % 331);
@@ -89,9 +89,9 @@ fn with_builder<'r>(window: &Window, request: &'r mut ProfilesRequest) -> &'r [u
                     .map(|n| dictionary.attribute("thread.id", "", |v| v.int_value(n as i64 + 1000)))
                     .collect();
                 let mut frames = Vec::with_capacity(DEPTH);
-                for sample in window.samples.iter().rev() {
+                for sample in &window.samples {
                     frames.clear();
-                    frames.extend(sample.stack.iter().map(|&frame| locations[frame]));
+                    frames.extend(sample.stack.iter().map(|&frame| locations[frame as usize]));
                     let stack = samples.dictionary().stack(&frames);
                     samples.sample(stack, &[threads[sample.thread]], LinkIdx::default(), &[], &sample.times);
                 }
@@ -291,7 +291,7 @@ fn with_prost_and_maps(window: &Window) -> ExportProfilesServiceRequest {
     prost_request(window, table, stacks, |number| indices[number])
 }
 
-/// What a message is, whatever the order of its tables: samples with their stacks' names, threads and times.
+/// What a message says, whatever the order of its samples and tables: samples with their stacks' names, threads and times.
 fn meaning(bytes: &[u8]) -> Vec<(Vec<String>, i64, Vec<u64>)> {
     let request = ExportProfilesServiceRequest::decode(bytes).expect("it is a request");
     let dictionary = request.dictionary.expect("it has tables");
@@ -310,7 +310,10 @@ fn meaning(bytes: &[u8]) -> Vec<(Vec<String>, i64, Vec<u64>)> {
         let names = stack.location_indices.iter().map(name).collect();
         (names, thread, sample.timestamps_unix_nano.clone())
     };
-    request.resource_profiles[0].scope_profiles[0].profiles[0].samples.iter().map(sample).collect()
+    let mut samples: Vec<_> =
+        request.resource_profiles[0].scope_profiles[0].profiles[0].samples.iter().map(sample).collect();
+    samples.sort_unstable();
+    samples
 }
 
 pub fn run() {

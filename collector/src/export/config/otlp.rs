@@ -119,6 +119,19 @@ pub(super) fn destination(
 ) -> Result<Destination, ExportError> {
     let (_, protocol) = protocol(env, signal);
     let (endpoint, target) = place.address(env, signal, protocol)?;
+    let tls = match endpoint.scheme() {
+        Scheme::Https => tls_files(env, signal)?,
+        Scheme::Http | Scheme::Unix => {
+            // Who sets these expects that nobody can listen.
+            for suffix in ["CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"] {
+                if let Some((name, _)) = env.first(names(signal, suffix)) {
+                    let scheme = endpoint.scheme().name();
+                    env.warn(format!("ignoring {name}: {} is a {scheme}:// URL, without TLS", place.source));
+                }
+            }
+            TlsFiles::default()
+        }
+    };
     let compression = env.pick(names(signal, "COMPRESSION"), "use gzip or none", parse_compression);
     Ok(Destination {
         endpoint,
@@ -126,7 +139,7 @@ pub(super) fn destination(
         headers: headers::read(env, signal),
         compression: compression.map(|(_, compression)| compression).unwrap_or_default(),
         timeout: env.timeout(names(signal, "TIMEOUT"), DEFAULT_TIMEOUT),
-        tls: tls_files(env, signal)?,
+        tls,
         proxy: None,
         targets: vec![(signal, target)],
     })

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::export::destination::Protocol;
+use crate::export::destination::{Protocol, TlsFiles};
 
 const BASE: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://base:4318/otlp/");
 
@@ -69,6 +69,11 @@ fn endpoints_by_precedence() {
                 "http://flag/ profiles=/v1development/profiles",
                 "http://other/ profiles=/a/v1development/profiles?k=v",
             ],
+        ),
+        (
+            &[],
+            &[("OTEL_EXPORTER_OTLP_PROFILES_ENDPOINT", "unix:///run/s")],
+            &["unix:///run/s profiles=/v1development/profiles"],
         ),
         (&["http://flag", "http://flag/"], &[], &["http://flag/ profiles=/v1development/profiles"]),
     ] {
@@ -198,7 +203,15 @@ fn grpc_endpoints_are_servers() {
         ("c:4317", &[insecure], "http://c:4317/", 0),
         ("[::1]:4317", &[("OTEL_EXPORTER_OTLP_INSECURE", "True")], "http://[::1]:4317/", 0),
         ("c:4317/a", &[own("TRUE")], "http://c:4317/", 1),
+        ("c:4317", &[], "https://c:4317/", 0),
+        ("c", &[insecure, own("yes")], "https://c/", 1),
+        ("https://c:4317", &[insecure], "https://c:4317/", 0),
+        ("unix:///run/s", &[], "unix:///run/s", 0),
+        ("unix:/run/s", &[], "unix:///run/s", 0),
     ] {
+        if server.starts_with("https") && cfg!(not(feature = "tls")) {
+            continue;
+        }
         for name in ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_PROFILES_ENDPOINT"] {
             let vars = [&[(name, url), ("OTEL_EXPORTER_OTLP_PROTOCOL", "GRPC")], vars].concat();
             let config = resolve(&[Signal::Profiles], &[], &vars).unwrap();
@@ -294,16 +307,26 @@ fn files_are_sinks_too() {
 fn certificates_and_keys_go_together() {
     let certificate = ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/c");
     let key = ("OTEL_EXPORTER_OTLP_PROFILES_CLIENT_KEY", "/k");
-    let vars = [BASE, certificate];
-    let error = resolve(&[Signal::Profiles], &[], &vars).unwrap_err().to_string();
+    let roots = ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/r");
+    let (destination, warnings) = with(&[certificate, roots]);
+    assert_eq!((destination.tls, warnings.len()), (TlsFiles::default(), 2));
+    let told =
+        "ignoring OTEL_EXPORTER_OTLP_CERTIFICATE: OTEL_EXPORTER_OTLP_ENDPOINT is a http:// URL, without TLS";
+    assert_eq!(warnings[0], told);
+    if cfg!(not(feature = "tls")) {
+        return;
+    }
+    let base = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c");
+    let error = resolve(&[Signal::Profiles], &[], &[base, certificate]).unwrap_err().to_string();
     assert!(error.starts_with(
         "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE is set and OTEL_EXPORTER_OTLP_CLIENT_KEY is not"
     ));
-    assert!(resolve(&[Signal::Profiles], &[], &[BASE, key]).is_err());
-    let roots = ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/r");
-    let tls = with(&[certificate, key, roots]).0.tls;
-    assert_eq!(tls.client_certificate, Some("/c".into()));
-    assert_eq!((tls.client_key, tls.roots), (Some("/k".into()), Some("/r".into())));
+    assert!(resolve(&[Signal::Profiles], &[], &[base, key]).is_err());
+    let config = resolve(&[Signal::Profiles], &[], &[base, certificate, key, roots]).unwrap();
+    let [Sink::Otlp(Destination { tls, .. })] = &config.sinks[..] else { panic!("{:?}", config.sinks) };
+    let path = |path: &str| Some(path.into());
+    let files = TlsFiles { roots: path("/r"), client_certificate: path("/c"), client_key: path("/k") };
+    assert_eq!((tls, config.warnings.len()), (&files, 0));
 }
 
 #[test]

@@ -83,7 +83,8 @@ impl Spooled {
         &self.waiting
     }
 
-    fn is_empty(&self) -> bool {
+    /// Whether it holds nothing to send.
+    pub fn is_empty(&self) -> bool {
         self.waiting.iter().all(|(_, waiting)| waiting.requests == 0)
     }
 
@@ -203,7 +204,9 @@ impl Delivery {
                 return SaveStep::Acknowledge(records);
             }
         }
-        let flying = self.flight.as_mut().filter(|flight| flight.place == Place::Memory);
+        // What skips older records cannot be acknowledged before them: it is not spooled while it is in flight.
+        let in_order = spooled.is_empty() || closing;
+        let flying = self.flight.as_mut().filter(|flight| flight.place == Place::Memory && in_order);
         let oldest = flying.iter().map(|flight| flight.entry.since).chain(self.queue.iter().map(|e| e.since));
         let Some(oldest) = oldest.min() else { return SaveStep::Wait(None) };
         let crowded = self.queue.cost() > self.limits.queue_bytes / 2;

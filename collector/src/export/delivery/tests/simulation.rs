@@ -116,9 +116,14 @@ impl Disk {
         if self.broken {
             return Err("I/O error".into());
         }
-        records.iter().for_each(|record| {
+        for record in records {
+            if self.records.keys().next().is_some_and(|oldest| oldest < record)
+                && self.records.contains_key(record)
+            {
+                return Err(OUT_OF_ORDER.into());
+            }
             self.bytes -= self.records.remove(record).map_or(0, |request| request.body.len());
-        });
+        }
         Ok(())
     }
 
@@ -128,6 +133,8 @@ impl Disk {
         Held { waiting, ..Held::default() }
     }
 }
+
+const OUT_OF_ORDER: &str = "it is not the oldest";
 
 pub type Outcome = Result<Accepted, Refusal>;
 
@@ -244,7 +251,10 @@ impl<'a> Machine<'a> {
                 }
                 Step::Acknowledge(records) => {
                     let mut disk = self.disk.unwrap().borrow_mut();
-                    (disk.latency, Sending::Acknowledged(disk.acknowledge(&records)))
+                    let result = disk.acknowledge(&records);
+                    let in_order = result.as_ref().err().is_none_or(|e| e.to_string() != OUT_OF_ORDER);
+                    assert!(in_order, "{records:?}");
+                    (disk.latency, Sending::Acknowledged(result))
                 }
                 Step::Wait(Some(until)) => {
                     assert!(until > self.now, "the sender would spin");
