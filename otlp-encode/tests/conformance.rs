@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Of each signal.
-const REQUESTS: u64 = 100;
+const REQUESTS: u64 = 75;
 
 /// Appends requests in the form that `upb.py` reads. They are the same in every run.
 fn cases<M: std::fmt::Debug>(

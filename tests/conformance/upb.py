@@ -10,7 +10,7 @@ each, little-endian), the request, the JSON. Prints one line of JSON:
     unknown_fields  what the official bindings have no field for, in all of them
     same            requests that upb's own encoder writes with the same bytes
     oneof           those that it writes with the same fields in another order, because members of a oneof have numbers on
-                    both sides of another field's: upb orders by number, prost and Google's C++ keep the oneof together
+                    both sides of another field's: upb goes by number, prost keeps the oneof together
     different       all others
     same_json       cases whose JSON says the same as the request
 
