@@ -365,8 +365,7 @@ fn examples_come_out_as_they_were() {
     let mut writer = Writer::new();
     let request: t::ExportTraceServiceRequest = serde_json::from_str(example).unwrap();
     let bytes = support::trace::encode(&mut writer, &request);
-    let got = line(trace::ExportTraceServiceRequest::descriptor(), bytes);
-    assert_eq!(serde_json::from_str::<Value>(&got).unwrap(), serde_json::from_str::<Value>(example).unwrap());
+    same(&line(trace::ExportTraceServiceRequest::descriptor(), bytes), example);
 
     let example = r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"my.histogram","unit":"1",
         "description":"I am a Histogram","histogram":{"aggregationTemporality":1,"dataPoints":[{
@@ -375,8 +374,7 @@ fn examples_come_out_as_they_were() {
         "value":{"stringValue":"some value"}}]}]}}]}]}]}"#;
     let request: m::ExportMetricsServiceRequest = serde_json::from_str(example).unwrap();
     let bytes = support::metrics::encode(&mut writer, &request);
-    let got = line(metrics::ExportMetricsServiceRequest::descriptor(), bytes);
-    assert_eq!(serde_json::from_str::<Value>(&got).unwrap(), serde_json::from_str::<Value>(example).unwrap());
+    same(&line(metrics::ExportMetricsServiceRequest::descriptor(), bytes), example);
 
     let example = r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":"1544712660300000000",
         "observedTimeUnixNano":"1544712660300000000","severityNumber":10,"severityText":"Information",
@@ -386,6 +384,5 @@ fn examples_come_out_as_they_were() {
         {"key":"array.attribute","value":{"arrayValue":{"values":[{"stringValue":"many"},{"stringValue":"values"}]}}}]}]}]}]}"#;
     let request: l::ExportLogsServiceRequest = serde_json::from_str(example).unwrap();
     let bytes = support::logs::encode(&mut writer, &request);
-    let got = line(logs::ExportLogsServiceRequest::descriptor(), bytes);
-    assert_eq!(serde_json::from_str::<Value>(&got).unwrap(), serde_json::from_str::<Value>(example).unwrap());
+    same(&line(logs::ExportLogsServiceRequest::descriptor(), bytes), example);
 }
