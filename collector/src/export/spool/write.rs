@@ -64,6 +64,8 @@ impl Spool {
                 Err(error) => return Err(error),
             }
         }
+        // What is told to be dropped does not come back.
+        self.sync_names()?;
         self.sync_newest()
     }
 

@@ -8,6 +8,9 @@ use crate::export::Request;
 use crate::export::spool::{MAX_IDLE, Recovered, Spool};
 use crate::export::store::RecordId;
 
+/// A second or two in all without optimisation.
+const RUNS: u64 = 1_500;
+
 /// What the spool must hold, by what it said.
 struct Model {
     disk: Disk,
@@ -177,7 +180,7 @@ impl Model {
             }
             Ok(None) => {
                 assert!(self.queue.is_empty() || self.may_lack, "{:?} are missing", self.queue);
-                self.queue.clear();
+                self.maybe.extend(self.queue.drain(..));
             }
             Err(_) => {
                 assert!(self.disk.is_off(), "reading failed without a reason");
@@ -190,7 +193,9 @@ impl Model {
     fn arrived(&mut self, id: u64) {
         if let Some(position) = self.queue.iter().position(|waiting| *waiting == id) {
             assert!(position == 0 || self.may_lack, "{id} came before {:?}", self.queue);
-            self.queue.drain(..=position);
+            // A file that is deleted for an append that fails may still come back.
+            self.maybe.extend(self.queue.drain(..=position));
+            self.maybe.remove(&id);
         } else if !self.maybe.remove(&id) {
             assert!(self.acknowledged.contains(&id), "{id} was never appended, or was dropped");
             assert!(self.may_repeat > 0, "{id} came again");
@@ -248,8 +253,7 @@ impl Model {
             assert!(steps < 10_000, "it never ends");
         }
         self.take();
-        let stats = self.spool.as_ref().unwrap().stats();
-        assert_eq!((stats.waiting, stats.unreadable * u64::from(!self.faulty)), (0, 0));
+        assert_eq!(self.spool.as_ref().unwrap().stats().waiting, 0);
         assert!(self.disk.names().len() <= 1 && self.disk.used() <= MAX_IDLE, "{:?}", self.disk.names());
         drop(self.spool.take());
         assert_eq!(self.disk.names(), Vec::<String>::new());
@@ -273,7 +277,7 @@ fn run(seed: u64, with_faults: bool) {
 
 #[test]
 fn accepted_requests_survive_crashes_in_order() {
-    for seed in std::env::var("SEED").map_or(0, |s| s.parse().unwrap())..1_500 {
+    for seed in 0..RUNS {
         println!("seed {seed}");
         run(seed, false);
     }
@@ -281,7 +285,7 @@ fn accepted_requests_survive_crashes_in_order() {
 
 #[test]
 fn accepted_requests_survive_crashes_of_disks_that_fail() {
-    for seed in std::env::var("SEED").map_or(0, |s| s.parse().unwrap())..1_500 {
+    for seed in 0..RUNS {
         println!("seed {seed}");
         run(seed, true);
     }

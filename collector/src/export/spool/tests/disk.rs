@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::export::spool::{Volume, VolumeFile};
 
+const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
+
 /// Numbers that are the same in every run (xorshift64).
 #[derive(Debug, Clone)]
 pub struct Numbers(pub u64);
@@ -78,12 +80,11 @@ struct Inner {
     calls_left: Option<u64>,
     room: Option<u64>,
     failing_syncs: u32,
-    calls: u64,
+    failing_reads: u32,
 }
 
 impl Inner {
     fn call(&mut self, life: u32) -> io::Result<()> {
-        self.calls += 1;
         if life != self.life || self.calls_left == Some(0) {
             return Err(io::Error::other("the machine is off"));
         }
@@ -115,7 +116,7 @@ impl Disk {
                 calls_left: None,
                 room: None,
                 failing_syncs: 0,
-                calls: 0,
+                failing_reads: 0,
             })),
         }
     }
@@ -152,8 +153,8 @@ impl Disk {
         self.inner().used()
     }
 
-    pub fn calls(&self) -> u64 {
-        self.inner().calls
+    pub fn fail_reads(&self, reads: u32) {
+        self.inner().failing_reads = reads;
     }
 
     pub fn names(&self) -> Vec<String> {
@@ -292,6 +293,10 @@ impl VolumeFile for SimulatedFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut inner = self.disk.inner();
         inner.call(self.life)?;
+        if inner.failing_reads > 0 {
+            inner.failing_reads -= 1;
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
         let from = inner.nodes[self.node].current.get(offset as usize..).unwrap_or_default();
         let read = from.len().min(buffer.len());
         buffer[..read].copy_from_slice(&from[..read]);
@@ -343,7 +348,7 @@ impl VolumeFile for SimulatedFile {
             inner.failing_syncs -= 1;
             // The kernel takes what it could not write for written.
             inner.nodes[self.node].changes.clear();
-            return Err(io::Error::from_raw_os_error(5));
+            return Err(io::Error::from_raw_os_error(EIO));
         }
         let node = &mut inner.nodes[self.node];
         let mut durable = std::mem::take(&mut node.durable);
