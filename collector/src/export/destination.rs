@@ -31,7 +31,11 @@ impl Protocol {
 
     /// Whether this build speaks it.
     pub fn is_built_in(self) -> bool {
-        self == Self::HttpProtobuf
+        match self {
+            Self::HttpProtobuf => true,
+            Self::HttpJson => false,
+            Self::Grpc => cfg!(feature = "grpc"),
+        }
     }
 }
 

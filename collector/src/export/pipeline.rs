@@ -11,7 +11,7 @@ use super::delivery::{Delivery, Limits, SaveStep, Step};
 use super::file::{ConsoleExporter, FileExporter};
 use super::retry::jitter;
 use super::stats::Stats;
-use super::store::{Held, RecordId, Store, StoreError};
+use super::store::{AppendError, Held, RecordId, Store, StoreError};
 use super::transport::{self, Transport};
 use super::{Destination, ExportError, Request, Signal, Sink};
 
@@ -238,10 +238,12 @@ impl Shared {
 
     /// What a store says. Its panic is an error like others, but counted.
     fn ask_store<T>(&self, ask: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-        catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|_| {
-            self.lock().delivery.count_panic();
-            Err("it panicked".into())
-        })
+        catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|_| Err(self.store_panicked()))
+    }
+
+    fn store_panicked(&self) -> StoreError {
+        self.lock().delivery.count_panic();
+        "it panicked".into()
     }
 }
 
@@ -310,7 +312,10 @@ fn save_all(shared: &Shared, store: &dyn Store) {
         });
         match step {
             SaveStep::Save(group) => {
-                let appended = shared.ask_store(|| store.append(&group));
+                let append = AssertUnwindSafe(|| store.append(&group));
+                let appended = catch_unwind(append).unwrap_or_else(|_| {
+                    Err(AppendError { error: shared.store_panicked(), dropped: Vec::new() })
+                });
                 drop(group);
                 shared.change(|state, now| state.delivery.saved(now, appended));
             }

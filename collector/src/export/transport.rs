@@ -41,7 +41,9 @@ pub trait Transport {
 pub fn new(destination: &Destination) -> Result<Box<dyn Transport + Send>, ExportError> {
     match destination.protocol {
         Protocol::HttpProtobuf => Ok(Box::new(HttpTransport::new(destination)?)),
-        protocol @ (Protocol::HttpJson | Protocol::Grpc) => {
+        #[cfg(feature = "grpc")]
+        Protocol::Grpc => Ok(Box::new(super::grpc::GrpcTransport::new(destination)?)),
+        protocol => {
             Err(ExportError::Protocol { variable: "OTEL_EXPORTER_OTLP_PROTOCOL".to_owned(), protocol })
         }
     }
