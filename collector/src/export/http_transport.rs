@@ -1,18 +1,13 @@
 //! OTLP/HTTP with protobuf messages.
 
-use std::io::Write;
 use std::time::{Duration, SystemTime};
 
-use flate2::write::GzEncoder;
-
+use super::gzip;
 use super::http::{Client, Response};
 use super::reply::{Accepted, parse_accepted, parse_error};
 use super::retry::parse_retry_after;
 use super::transport::{Refusal, Transport};
 use super::{Compression, Destination, ExportError, Failure, Request, Signal};
-
-/// Level 6, the usual one, takes 5 to 13 times as long for OTLP.
-const GZIP_LEVEL: u32 = 1;
 
 /// A client of a destination.
 #[derive(Debug)]
@@ -46,7 +41,7 @@ impl Transport for HttpTransport {
         let Some((_, target)) = target else {
             return Err(refusal(Failure::Status { code: 404, message: None }, None, false));
         };
-        let compressed = (self.compression == Compression::Gzip).then(|| gzip(&request.body));
+        let compressed = (self.compression == Compression::Gzip).then(|| gzip::compress(&request.body));
         match self.client.post(target, compressed.as_deref().unwrap_or(&request.body), timeout) {
             Ok(Response { status: 200..=299, body, is_protobuf, .. }) => {
                 Ok(if is_protobuf { parse_accepted(&body) } else { Accepted::default() })
@@ -62,11 +57,6 @@ impl Transport for HttpTransport {
             }
         }
     }
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::new(GZIP_LEVEL));
-    encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("writing to a Vec does not fail")
 }
 
 #[cfg(test)]

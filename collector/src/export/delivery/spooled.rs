@@ -10,6 +10,9 @@ use crate::export::stats::{Amount, DropReason, PerSignal, Stats};
 use crate::export::store::{AppendError, Appended, DroppedRecord, Held, RecordId, StoreError};
 use crate::export::{Request, Signal};
 
+/// When to look again after what was read may be of before.
+const READ_AGAIN: Duration = Duration::from_millis(100);
+
 /// Tries of the spool after it failed.
 #[derive(Debug, Default)]
 struct Backoff {
@@ -169,7 +172,9 @@ impl Delivery {
                 }
             }
             // It may have been read before what is there now was.
-            Ok(None) if spooled.saved_meanwhile || spooled.saving.is_some() => {}
+            Ok(None) if spooled.saved_meanwhile || spooled.saving.is_some() => {
+                spooled.reading.not_before = now.saturating_add(READ_AGAIN);
+            }
             Ok(None) => {
                 spooled.is_all_counted = true;
                 for (signal, lost) in std::mem::take(&mut spooled.waiting).iter() {
