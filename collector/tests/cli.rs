@@ -304,7 +304,13 @@ fn one_output_that_fails_leaves_the_others() {
     let output = run(&args);
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
-    assert!(text.contains("full.svg") && text.contains("sent 0 of 1 requests"), "{text}");
+    assert!(
+        text.contains("full.svg")
+            && text.contains(
+                "sent 0 samples in 0 requests to http://127.0.0.1:9/v1development/profiles; dropped"
+            ),
+        "{text}"
+    );
     assert!(std::fs::read_to_string(&good).unwrap().lines().count() > 0);
 }
 

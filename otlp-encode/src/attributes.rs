@@ -129,7 +129,13 @@ pub(crate) fn write(fields: &mut Fields<'_>, field: u32, attributes: &dyn Attrib
     let keys = Keys::new(writer);
     let mut to = AttributeWriter { writer, tag: (field << 3 | 2) as u8, keys, error: None };
     attributes.write(&mut to);
-    to.error.map_or(Ok(()), Err)
+    // Looked at before it is moved: reading all of it right after one byte was written would stall.
+    if to.error.is_some() { failed(to.error) } else { Ok(()) }
+}
+
+#[cold]
+fn failed(error: Option<Error>) -> Result<(), Error> {
+    error.map_or(Ok(()), Err)
 }
 
 /// Writes a value as the field `field`, whose number is below 16.

@@ -2,16 +2,16 @@
 //!
 //! - Entry 0 of every table is the zero value, from the start.
 //! - Equal entries are one entry.
-//! - Indices are typed and come from here; one that is not in its table is an error.
+//! - Indices are typed and come from here; one of another dictionary, or of an earlier [`Epoch`], is an error.
 //! - Strings enter only as part of what uses them, and every entry counts who refers to it: an entry that nothing
-//!   refers to is an error when the request is finished. Make an entry where it is used, and there is none.
+//!   refers to refuses the sample that it was made for.
 //!
-//! Errors stick: the first one is what [`ProfilesRequest::finish`](crate::ProfilesRequest::finish) returns, so that
-//! the calls in between need no handling each.
+//! Entries are made for a sample, within [`Samples::add`](crate::Samples::add). The first error there is what it returns,
+//! so that the calls in between need no handling each, and what was made for the sample is gone again.
 
 mod table;
 
-use crate::common::AnyValue;
+use crate::attributes::{self, Value};
 use crate::error::{Error, Table};
 use crate::profiles::{Function, KeyValueAndUnit, Link, Location, Mapping, Stack};
 use crate::wire::{Fields, Writer};
@@ -19,19 +19,32 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use table::Entries;
 
+/// How long indices stay valid: until the dictionary starts again with a new request, or takes entries back with a
+/// sample that is refused. Whoever keeps indices compares it with [`Dictionary::epoch`] before using them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Epoch(u32);
+
 macro_rules! index {
     ($($(#[$doc:meta])* $name:ident,)*) => {$(
         $(#[$doc])*
         ///
         /// The default is entry 0, the zero value.
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        #[must_use = "an entry that nothing refers to makes the request invalid"]
-        pub struct $name(u32);
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+        #[must_use = "an entry that nothing refers to makes the sample invalid"]
+        pub struct $name {
+            index: u32,
+            epoch: Epoch,
+        }
 
         impl $name {
             /// The index as the message has it.
             pub fn get(self) -> i32 {
-                self.0 as i32
+                self.index as i32
+            }
+
+            /// Whether it may be used now.
+            fn is_current(self, epoch: Epoch) -> bool {
+                self.index == 0 || self.epoch == epoch
             }
         }
     )*};
@@ -46,8 +59,6 @@ index! {
     FunctionIdx,
     /// An entry of `link_table`.
     LinkIdx,
-    /// An entry of `string_table`.
-    StringIdx,
     /// An entry of `attribute_table`.
     AttributeIdx,
     /// An entry of `stack_table`.
@@ -80,6 +91,7 @@ pub struct Dictionary {
     scratch: Writer,
     /// The attribute list that was checked last.
     list: Vec<u32>,
+    epoch: Epoch,
     error: Option<Error>,
 }
 
@@ -96,23 +108,38 @@ impl Dictionary {
             attribute_keys: Vec::from([0]),
             scratch: Writer::new(),
             list: Vec::new(),
+            epoch: Epoch::default(),
             error: None,
         }
     }
 
     pub(crate) fn clear(&mut self) {
-        let Self { mappings, locations, functions, links, strings, attributes, stacks, .. } = self;
-        for table in [mappings, locations, functions, links, strings, attributes, stacks] {
-            table.clear();
-        }
+        self.tables_mut().into_iter().for_each(Entries::clear);
         self.attribute_keys.truncate(1);
         self.error = None;
+        self.next_epoch();
     }
 
-    /// A string for a `..._strindex` field outside the tables, such as `KeyValue.key_strindex` of a resource
-    /// attribute. It counts as referred to.
-    pub fn string(&mut self, string: &str) -> StringIdx {
-        StringIdx(self.referenced_string(string))
+    /// Indices of this epoch may be used, others not.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn next_epoch(&mut self) {
+        self.epoch = Epoch(self.epoch.0.wrapping_add(1));
+    }
+
+    /// What follows can be taken back.
+    pub(crate) fn mark(&mut self) {
+        self.tables_mut().into_iter().for_each(Entries::mark);
+    }
+
+    /// Takes back what happened since [`mark`](Self::mark), and with it the error.
+    pub(crate) fn rollback(&mut self) {
+        self.tables_mut().into_iter().for_each(Entries::rollback);
+        self.attribute_keys.truncate(self.attributes.len());
+        self.error = None;
+        self.next_epoch();
     }
 
     /// A file mapped at `memory`, whose first byte is at `file_offset` in the file.
@@ -139,7 +166,8 @@ impl Dictionary {
             mapping.memory_start(memory.start);
         });
         let index = self.mappings.intern(content);
-        MappingIdx(self.or_full(Table::Mapping, index))
+        let index = self.or_full(Table::Mapping, index);
+        MappingIdx { index, epoch: self.epoch }
     }
 
     /// A function; unknown names are empty, an unknown line is 0.
@@ -160,7 +188,8 @@ impl Dictionary {
             function.name_strindex(name as i32);
         });
         let index = self.functions.intern(content);
-        FunctionIdx(self.or_full(Table::Function, index))
+        let index = self.or_full(Table::Function, index);
+        FunctionIdx { index, epoch: self.epoch }
     }
 
     /// A place in code. `lines` has the innermost inlined function first.
@@ -171,12 +200,12 @@ impl Dictionary {
         lines: &[Line],
         attributes: &[AttributeIdx],
     ) -> LocationIdx {
-        if !self.mappings.reference(mapping.0) {
-            self.fail(Error::UnknownIndex { table: Table::Mapping, index: mapping.0 });
+        if !mapping.is_current(self.epoch) || !self.mappings.reference(mapping.index) {
+            self.fail(Error::UnknownIndex { table: Table::Mapping, index: mapping.index });
         }
-        for line in lines {
-            if !self.functions.reference(line.function.0) {
-                self.fail(Error::UnknownIndex { table: Table::Function, index: line.function.0 });
+        for &Line { function, .. } in lines {
+            if !function.is_current(self.epoch) || !self.functions.reference(function.index) {
+                self.fail(Error::UnknownIndex { table: Table::Function, index: function.index });
             }
         }
         self.check_attributes(attributes);
@@ -191,11 +220,15 @@ impl Dictionary {
             location.mapping_index(mapping.get());
         });
         let index = self.locations.intern(content);
-        LocationIdx(self.or_full(Table::Location, index))
+        let index = self.or_full(Table::Location, index);
+        LocationIdx { index, epoch: self.epoch }
     }
 
     /// A call stack, leaf first.
     pub fn stack(&mut self, locations: &[LocationIdx]) -> StackIdx {
+        if let Some(stale) = locations.iter().find(|location| !location.is_current(self.epoch)) {
+            self.fail(Error::UnknownIndex { table: Table::Location, index: stale.index });
+        }
         let known = self.stacks.len();
         let content = Stack::encode(&mut self.scratch, |stack| {
             stack.location_indices(locations.iter().map(|location| location.get()));
@@ -204,12 +237,13 @@ impl Dictionary {
         // A stack that was there has its references counted already.
         if self.stacks.len() > known {
             for location in locations {
-                if !self.locations.reference(location.0) {
-                    self.fail(Error::UnknownIndex { table: Table::Location, index: location.0 });
+                if !self.locations.reference(location.index) {
+                    self.fail(Error::UnknownIndex { table: Table::Location, index: location.index });
                 }
             }
         }
-        StackIdx(self.or_full(Table::Stack, index))
+        let index = self.or_full(Table::Stack, index);
+        StackIdx { index, epoch: self.epoch }
     }
 
     /// A span that samples were taken in; ids of nothing but zeros are no span.
@@ -222,33 +256,42 @@ impl Dictionary {
             link.trace_id(&trace_id);
         });
         let index = self.links.intern(content);
-        LinkIdx(self.or_full(Table::Link, index))
+        let index = self.or_full(Table::Link, index);
+        LinkIdx { index, epoch: self.epoch }
     }
 
     /// An attribute; `unit` is empty where the key's definition implies it.
-    pub fn attribute(
-        &mut self,
-        key: &str,
-        unit: &str,
-        value: impl FnOnce(&mut AnyValue<'_>),
-    ) -> AttributeIdx {
+    ///
+    /// Errors: [`Error::Empty`] for an empty key; [`Error::ValueDepth`], [`Error::DuplicateAttribute`] for the value.
+    pub fn attribute<'v>(&mut self, key: &str, unit: &str, value: impl Into<Value<'v>>) -> AttributeIdx {
+        self.attribute_value(key, unit, value.into())
+    }
+
+    fn attribute_value(&mut self, key: &str, unit: &str, value: Value<'_>) -> AttributeIdx {
+        if key.is_empty() {
+            self.fail(Error::Empty { field: "key" });
+        }
         let key = self.referenced_string(key);
         let unit = self.referenced_string(unit);
+        let mut result = Ok(());
         let content = KeyValueAndUnit::encode(&mut self.scratch, |attribute| {
             attribute.unit_strindex(unit as i32);
-            attribute.value(value);
+            result = attributes::write_value(attribute.fields(), 2, value);
             attribute.key_strindex(key as i32);
         });
         let index = self.attributes.intern(content);
+        if let Err(error) = result {
+            self.fail(error);
+        }
         let index = self.or_full(Table::Attribute, index);
         if self.attribute_keys.len() == index as usize {
             self.attribute_keys.push(key);
         }
-        AttributeIdx(index)
+        AttributeIdx { index, epoch: self.epoch }
     }
 
     /// How many bytes the tables take in the message.
-    pub fn encoded_len(&self) -> usize {
+    pub(crate) fn encoded_len(&self) -> usize {
         self.tables().iter().map(|entries| entries.bytes().len()).sum()
     }
 
@@ -284,11 +327,11 @@ impl Dictionary {
         link: LinkIdx,
         attributes: &[AttributeIdx],
     ) -> &[u32] {
-        if !self.stacks.reference(stack.0) {
-            self.fail(Error::UnknownIndex { table: Table::Stack, index: stack.0 });
+        if !stack.is_current(self.epoch) || !self.stacks.reference(stack.index) {
+            self.fail(Error::UnknownIndex { table: Table::Stack, index: stack.index });
         }
-        if !self.links.reference(link.0) {
-            self.fail(Error::UnknownIndex { table: Table::Link, index: link.0 });
+        if !link.is_current(self.epoch) || !self.links.reference(link.index) {
+            self.fail(Error::UnknownIndex { table: Table::Link, index: link.index });
         }
         self.check_attributes(attributes)
     }
@@ -296,7 +339,10 @@ impl Dictionary {
     /// Notes references to attributes, and returns their indices: a set, so sorted, and without entry 0.
     pub(crate) fn check_attributes(&mut self, attributes: &[AttributeIdx]) -> &[u32] {
         self.list.clear();
-        self.list.extend(attributes.iter().map(|attribute| attribute.0).filter(|&index| index != 0));
+        self.list.extend(attributes.iter().map(|attribute| attribute.index).filter(|&index| index != 0));
+        if let Some(stale) = attributes.iter().find(|attribute| !attribute.is_current(self.epoch)) {
+            self.fail(Error::UnknownIndex { table: Table::Attribute, index: stale.index });
+        }
         self.list.sort_unstable();
         for (at, &second) in self.list.iter().enumerate() {
             let Some(&key) = self.attribute_keys.get(second as usize) else {
@@ -313,9 +359,14 @@ impl Dictionary {
     }
 
     #[cfg(test)]
-    pub(crate) fn capacities(&self) -> ([[usize; 3]; 7], [usize; 3]) {
+    pub(crate) fn capacities(&self) -> ([[usize; 4]; 7], [usize; 3]) {
         let rest = [self.attribute_keys.capacity(), self.scratch.capacity(), self.list.capacity()];
         (self.tables().map(Entries::capacities), rest)
+    }
+
+    fn tables_mut(&mut self) -> [&mut Entries; 7] {
+        let Self { mappings, locations, functions, links, strings, attributes, stacks, .. } = self;
+        [mappings, locations, functions, links, strings, attributes, stacks]
     }
 
     fn tables(&self) -> [&Entries; 7] {
@@ -323,7 +374,8 @@ impl Dictionary {
         [mappings, locations, functions, links, strings, attributes, stacks]
     }
 
-    fn referenced_string(&mut self, string: &str) -> u32 {
+    /// The index of a string, which counts as referred to.
+    pub(crate) fn referenced_string(&mut self, string: &str) -> u32 {
         let index = self.strings.intern(string.as_bytes());
         let index = self.or_full(Table::String, index);
         self.strings.reference(index);

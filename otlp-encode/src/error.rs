@@ -97,6 +97,8 @@ pub enum Error {
     },
     /// A list of attributes, or a map, has a key twice.
     DuplicateAttribute,
+    /// An entity refers to an attribute that its resource does not have.
+    UnknownKey,
     /// Lists and maps within a value, nested deeper than [`MAX_VALUE_DEPTH`](crate::MAX_VALUE_DEPTH).
     ValueDepth,
     /// A number that its field does not allow.
@@ -201,6 +203,9 @@ impl fmt::Display for Error {
             Self::TableFull { table } => write!(f, "{table} is full"),
             Self::Empty { field } => write!(f, "{field} is empty"),
             Self::DuplicateAttribute => f.write_str("attributes have a key twice"),
+            Self::UnknownKey => {
+                f.write_str("an entity refers to an attribute that its resource does not have")
+            }
             Self::ValueDepth => f.write_str("lists and maps of an attribute are nested too deeply"),
             Self::OutOfRange { field } => write!(f, "{field} is out of range"),
             Self::NotAscending { field } => write!(f, "{field} does not ascend"),

@@ -7,34 +7,33 @@
 //!
 //! | layer | for whom |
 //! |---|---|
-//! | [`ProfilesRequest`] and [`Dictionary`] | whoever exports profiles: what they write is valid, or an error |
-//! | [`common`], [`resource`], [`profiles`] | whoever needs a message as the proto files define it, field by field |
+//! | [`MetricsRequest`], [`TracesRequest`], [`LogsRequest`], [`ProfilesRequest`] | whoever exports telemetry: what they hand out is valid and within limits, and what is not valid is an error |
+//! | [`common`], [`resource`], [`metrics`], [`trace`], [`logs`], [`profiles`] | whoever needs a message as the proto files define it, field by field |
 //! | [`wire`] and [`message!`] | whoever has protobuf messages of their own |
 //! | [`json`] | OTLP JSON, from the encoded bytes of any of these messages |
 //!
 //! ```
-//! use otlp_encode::{ProfileInfo, ProfilesRequest};
+//! use otlp_encode::{AttributesBlob, Limits, MetricBlob, MetricsRequest, NumberPoint, ResourceBlob, ScopeBlob};
 //!
-//! let mut request = ProfilesRequest::new(0);
-//! request.resource_profiles(
-//!     "",
-//!     |resource| resource.attributes([("service.name", "shop")], |kv, (key, value)| kv.string(key, value)),
-//!     |scopes| {
-//!         scopes.scope_profiles("", |scope| scope.name("my-profiler"), |profiles| {
-//!             let info = ProfileInfo { sample_type: ("samples", "count"), ..ProfileInfo::default() };
-//!             profiles.profile(&info, |samples| {
-//!                 let dictionary = samples.dictionary();
-//!                 let main = dictionary.function("main", "", "main.rs", 0);
-//!                 let line = otlp_encode::Line { function: main, line: 3, column: 0 };
-//!                 let leaf = dictionary.location(Default::default(), 0x1040, &[line], &[]);
-//!                 let stack = dictionary.stack(&[leaf]);
-//!                 samples.sample(stack, &[], Default::default(), &[1], &[]);
-//!             });
-//!         });
-//!     },
-//! );
-//! let bytes = request.finish()?;
-//! assert!(!bytes.is_empty());
+//! // Encoded once, used in any number of requests.
+//! let resource = ResourceBlob::new(&[("service.name", "shop")], &Default::default())?;
+//! let scope = ScopeBlob::new("shop-metrics", &(), &Default::default())?;
+//! let queue_length = MetricBlob::new("shop.queue.length", "{order}", "Orders that wait.")?;
+//! let europe = AttributesBlob::new(&[("region", "eu")])?;
+//!
+//! let mut request = MetricsRequest::new(Limits::default());
+//! let mut out = request.start(|batch| {
+//!     // Send `batch.bytes` to /v1/metrics, or write it as a line:
+//!     let mut line = String::new();
+//!     batch.json_line(&mut line).expect("what is handed out is canonical");
+//!     assert!(line.starts_with(r#"{"resourceMetrics":[{"resource":{"attributes":[{"key":"service.name","#));
+//! });
+//! let mut scopes = out.resource(&resource);
+//! let mut metrics = scopes.scope(&scope);
+//! let mut points = metrics.gauge(&queue_length);
+//! points.add(&NumberPoint::new(1_790_000_000_000_000_000, 17), &europe)?;
+//! points.add(&NumberPoint::new(1_790_000_000_000_000_000, 4), &[("region", "us")])?;
+//! out.finish();
 //! # Ok::<(), otlp_encode::Error>(())
 //! ```
 #![no_std]
@@ -60,7 +59,7 @@ pub mod wire;
 
 pub use attributes::{AttributeWriter, Attributes, AttributesBlob, MAX_VALUE_DEPTH, Value};
 pub use dictionary::{
-    AttributeIdx, Dictionary, FunctionIdx, Line, LinkIdx, LocationIdx, MappingIdx, StackIdx, StringIdx,
+    AttributeIdx, Dictionary, Epoch, FunctionIdx, Line, LinkIdx, LocationIdx, MappingIdx, StackIdx,
 };
 pub use error::{Error, Table};
 pub use request::*;

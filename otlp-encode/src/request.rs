@@ -30,10 +30,10 @@ pub use metrics::{
     SummaryPoints, Temporality,
 };
 pub use points::{
-    Exemplar, ExponentialBuckets, ExponentialHistogramPoint, HistogramPoint, Number, NumberPoint, Quantile,
-    SummaryPoint,
+    Bounds, Exemplar, ExponentialBuckets, ExponentialHistogramPoint, HistogramPoint, Number, NumberPoint,
+    Quantile, SummaryPoint,
 };
-pub use profiles::{ProfileInfo, Profiles, ProfilesRequest, ProfilesScopes, Samples};
+pub use profiles::{ProfileInfo, Profiles, ProfilesRequest, ProfilesScopes, ProfilesSession, Samples};
 pub use traces::{Event, Link, Span, SpanKind, Spans, Status, TracesRequest, TracesSignal};
 
 use crate::descriptor::Descriptor;
@@ -115,3 +115,6 @@ impl<S: Signal> Scopes<'_, S> {
         S::items(out)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,7 +84,16 @@ impl Writer {
         &mut self.buf[self.start..end]
     }
 
+    /// `N` bytes, in front of what was written already.
+    #[inline]
+    fn put<const N: usize>(&mut self, bytes: [u8; N]) {
+        if let Some(slot) = self.claim(N).first_chunk_mut() {
+            *slot = bytes;
+        }
+    }
+
     #[cold]
+    #[inline(never)]
     fn grow(&mut self, n: usize) {
         let (len, old) = (self.len(), self.buf.len());
         let new = (len + n).max(old * 2).max(MIN_CAPACITY);
@@ -93,8 +102,18 @@ impl Writer {
         self.start = new - len;
     }
 
-    #[inline]
     pub(crate) fn varint(&mut self, value: u64) {
+        if value < 0x80 {
+            self.put([value as u8]);
+        } else if value < 0x4000 {
+            self.put([value as u8 | 0x80, (value >> 7) as u8]);
+        } else {
+            self.long_varint(value);
+        }
+    }
+
+    #[inline(never)]
+    fn long_varint(&mut self, value: u64) {
         let n = varint_len(value);
         let slot = self.claim(n);
         let mut rest = value;
@@ -107,9 +126,94 @@ impl Writer {
         }
     }
 
+    /// Varints, last to first, most of which take one or two bytes.
+    #[inline]
+    fn varints(&mut self, values: impl Iterator<Item = u64>) {
+        let mut start = self.start;
+        for value in values {
+            if value >= 0x4000 || start < 2 {
+                self.start = start;
+                self.long_varint(value);
+                start = self.start;
+                continue;
+            }
+            // Without a branch: the first of two bytes is written over where there is but one.
+            let is_long = value >= 0x80;
+            let one = (value as u16) << 8;
+            let two = (value as u16 & 0x7f | 0x80) | (value as u16 >> 7) << 8;
+            if let Some(slot) = self.buf.get_mut(..start).and_then(|rest| rest.last_chunk_mut()) {
+                *slot = if is_long { two } else { one }.to_le_bytes();
+            }
+            start -= 1 + usize::from(is_long);
+        }
+        self.start = start;
+    }
+
     #[inline]
     fn tag(&mut self, field: u32, wire_type: WireType) {
         self.varint(u64::from(field) << 3 | wire_type as u64);
+    }
+
+    /// Header and length of a delimited field.
+    fn header(&mut self, field: u32, len: usize) {
+        let tag = field << 3 | WireType::Delimited as u32;
+        if tag < 0x80 && len < 0x80 {
+            self.put([tag as u8, len as u8]);
+        } else if tag < 0x80 && len < 0x4000 {
+            self.put([tag as u8, len as u8 | 0x80, (len >> 7) as u8]);
+        } else {
+            self.varint(len as u64);
+            self.tag(field, WireType::Delimited);
+        }
+    }
+
+    fn bytes(&mut self, field: u32, value: &[u8]) {
+        let tag = field << 3 | WireType::Delimited as u32;
+        if tag < 0x80 && value.len() < 0x80 {
+            if let [to_tag, to_len, content @ ..] = self.claim(value.len() + 2) {
+                *to_tag = tag as u8;
+                *to_len = value.len() as u8;
+                copy(content, value);
+            }
+        } else {
+            self.prepend(value);
+            self.header(field, value.len());
+        }
+    }
+
+    fn fixed64(&mut self, field: u32, value: [u8; 8]) {
+        let tag = field << 3 | WireType::Fixed64 as u32;
+        if tag < 0x80 {
+            let [a, b, c, d, e, f, g, h] = value;
+            self.put([tag as u8, a, b, c, d, e, f, g, h]);
+        } else {
+            self.put(value);
+            self.tag(field, WireType::Fixed64);
+        }
+    }
+}
+
+/// Copies between slices of the same length. Few bytes are two words that overlap, which is faster than a call.
+#[inline(always)]
+pub(crate) fn copy(to: &mut [u8], from: &[u8]) {
+    match from.len() {
+        16..=32 => ends::<16>(to, from),
+        8..=15 => ends::<8>(to, from),
+        4..=7 => ends::<4>(to, from),
+        _ => to.copy_from_slice(from),
+    }
+}
+
+/// Copies the first and the last `N` bytes.
+#[inline(always)]
+fn ends<const N: usize>(to: &mut [u8], from: &[u8]) {
+    if let (Some(first), Some(last)) = (from.first_chunk::<N>(), from.last_chunk::<N>()) {
+        if let Some(to) = to.first_chunk_mut() {
+            *to = *first;
+        }
+        if let Some(to) = to.last_chunk_mut() {
+            *to = *last;
+        }
     }
 }
 
@@ -201,7 +305,7 @@ impl<'w> Fields<'w> {
     #[inline]
     pub fn fixed32(&mut self, field: u32, value: u32) {
         self.in_order(field);
-        self.writer.prepend(&value.to_le_bytes());
+        self.writer.put(value.to_le_bytes());
         self.writer.tag(field, WireType::Fixed32);
     }
 
@@ -210,16 +314,14 @@ impl<'w> Fields<'w> {
     #[inline]
     pub fn sfixed64_at(&mut self, position: u32, field: u32, value: i64) {
         self.in_order(position);
-        self.writer.prepend(&value.to_le_bytes());
-        self.writer.tag(field, WireType::Fixed64);
+        self.writer.fixed64(field, value.to_le_bytes());
     }
 
     /// A `fixed64` field.
     #[inline]
     pub fn fixed64(&mut self, field: u32, value: u64) {
         self.in_order(field);
-        self.writer.prepend(&value.to_le_bytes());
-        self.writer.tag(field, WireType::Fixed64);
+        self.writer.fixed64(field, value.to_le_bytes());
     }
 
     /// A `double` field.
@@ -232,9 +334,7 @@ impl<'w> Fields<'w> {
     #[inline]
     pub fn bytes(&mut self, field: u32, value: &[u8]) {
         self.in_order(field);
-        self.writer.prepend(value);
-        self.writer.varint(value.len() as u64);
-        self.writer.tag(field, WireType::Delimited);
+        self.writer.bytes(field, value);
     }
 
     /// A `string` field.
@@ -250,8 +350,7 @@ impl<'w> Fields<'w> {
         let end = self.writer.len();
         fill(Fields::new(self.writer));
         let len = self.writer.len() - end;
-        self.writer.varint(len as u64);
-        self.writer.tag(field, WireType::Delimited);
+        self.writer.header(field, len);
     }
 
     /// A packed field of varints (`int32`, `int64` and `uint64` alike, sign-extended to 64 bits). Nothing is
@@ -260,13 +359,10 @@ impl<'w> Fields<'w> {
     pub fn packed_varint(&mut self, field: u32, values: impl DoubleEndedIterator<Item = u64>) {
         self.in_order(field);
         let end = self.writer.len();
-        for value in values.rev() {
-            self.writer.varint(value);
-        }
+        self.writer.varints(values.rev());
         let len = self.writer.len() - end;
         if len > 0 {
-            self.writer.varint(len as u64);
-            self.writer.tag(field, WireType::Delimited);
+            self.writer.header(field, len);
         }
     }
 
@@ -281,8 +377,7 @@ impl<'w> Fields<'w> {
         for (slot, value) in self.writer.claim(len).chunks_exact_mut(8).zip(values) {
             slot.copy_from_slice(&value.to_le_bytes());
         }
-        self.writer.varint(len as u64);
-        self.writer.tag(field, WireType::Delimited);
+        self.writer.header(field, len);
     }
 
     /// A packed field of `double` numbers, written as one slice. Nothing is written for no elements.
@@ -296,8 +391,7 @@ impl<'w> Fields<'w> {
         for (slot, value) in self.writer.claim(len).chunks_exact_mut(8).zip(values) {
             slot.copy_from_slice(&value.to_le_bytes());
         }
-        self.writer.varint(len as u64);
-        self.writer.tag(field, WireType::Delimited);
+        self.writer.header(field, len);
     }
 
     /// All elements of a repeated field, encoded already with their headers.
@@ -320,87 +414,4 @@ impl<'w> Fields<'w> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use alloc::vec;
-
-    fn bytes(fill: impl FnOnce(&mut Fields<'_>)) -> Vec<u8> {
-        let mut writer = Writer::new();
-        fill(&mut writer.fields());
-        writer.as_bytes().to_vec()
-    }
-
-    #[test]
-    fn varints_at_their_edges() {
-        assert_eq!(bytes(|f| f.uint64(1, 0)), [0x08, 0]);
-        assert_eq!(bytes(|f| f.uint64(1, 127)), [0x08, 0x7f]);
-        assert_eq!(bytes(|f| f.uint64(1, 128)), [0x08, 0x80, 0x01]);
-        assert_eq!(bytes(|f| f.uint64(1, 16_383)), [0x08, 0xff, 0x7f]);
-        assert_eq!(bytes(|f| f.uint64(1, 16_384)), [0x08, 0x80, 0x80, 0x01]);
-        let max = [0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
-        assert_eq!(bytes(|f| f.uint64(1, u64::MAX)), max);
-        assert_eq!(bytes(|f| f.int64(1, -1)), max);
-        assert_eq!(bytes(|f| f.int32(1, -1)), max);
-        for shift in 0..64 {
-            for value in [1u64 << shift, (1 << shift) - 1] {
-                let mut writer = Writer::new();
-                writer.varint(value);
-                assert_eq!(writer.len(), varint_len(value), "{value:#x}");
-            }
-        }
-    }
-
-    #[test]
-    fn fields_with_large_numbers() {
-        assert_eq!(bytes(|f| f.bool(15, true)), [0x78, 1]);
-        assert_eq!(bytes(|f| f.bool(16, true)), [0x80, 0x01, 1]);
-        assert_eq!(bytes(|f| f.bool((1 << 29) - 1, true)), [0xf8, 0xff, 0xff, 0xff, 0x0f, 1]);
-    }
-
-    #[test]
-    fn packed_fields_keep_their_order_and_vanish_when_empty() {
-        assert_eq!(bytes(|f| f.packed_varint(1, [1u64, 300].into_iter())), [0x0a, 3, 1, 0xac, 0x02]);
-        assert_eq!(
-            bytes(|f| f.packed_fixed64(1, &[1, 2])),
-            [0x0a, 16, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]
-        );
-        assert_eq!(bytes(|f| f.packed_varint(1, core::iter::empty())), []);
-        assert_eq!(bytes(|f| f.packed_fixed64(1, &[])), []);
-    }
-
-    #[test]
-    fn nested_messages_get_their_length() {
-        let long = vec![7; 200];
-        let got = bytes(|f| {
-            f.message(2, |mut inner| inner.bytes(1, &long));
-            f.message(1, |_| {});
-        });
-        let mut want = vec![0x0a, 0, 0x12, 0xcb, 0x01, 0x0a, 0xc8, 0x01];
-        want.extend(&long);
-        assert_eq!(got, want);
-    }
-
-    #[test]
-    fn memory_grows_at_the_front_and_is_reused() {
-        let mut writer = Writer::new();
-        writer.prepend(b"end");
-        writer.prepend(&[1; 5000]);
-        assert!(writer.as_bytes().ends_with(b"\x01end"));
-        let capacity = writer.capacity();
-        writer.clear();
-        assert!(writer.is_empty());
-        writer.prepend(&[2; 5003]);
-        assert_eq!(writer.as_bytes(), [2; 5003]);
-        assert_eq!(writer.capacity(), capacity);
-    }
-
-    #[test]
-    #[cfg(debug_assertions)]
-    #[should_panic(expected = "field 2 written after field 1")]
-    fn ascending_order_is_caught() {
-        bytes(|f| {
-            f.bool(1, true);
-            f.bool(2, true);
-        });
-    }
-}
+mod tests;

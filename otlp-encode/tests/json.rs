@@ -65,7 +65,7 @@ fn check(descriptor: &Descriptor, bytes: &[u8], theirs: serde_json::Result<Value
 
 proptest! {
     // Requests are large.
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
     fn profiles_equal_the_bindings_json(request in support::profiles::request().prop_map(without_their_bytes)) {

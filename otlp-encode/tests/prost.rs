@@ -37,7 +37,7 @@ proptest! {
 
 proptest! {
     // Requests are large.
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
     fn profiles_equal_prost(message in profiles::request()) {

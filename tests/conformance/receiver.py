@@ -12,6 +12,7 @@ import argparse
 import gzip
 import http.server
 import json
+import pathlib
 import sys
 import threading
 import zlib
@@ -83,11 +84,12 @@ def count_items(path, request):
 class Received:
     """What arrived so far."""
 
-    def __init__(self, wanted, output):
+    def __init__(self, wanted, output, bodies):
         self.lock = threading.Lock()
         self.done = threading.Event()
         self.wanted = wanted
         self.output = output
+        self.bodies = bodies
         self.summary = {
             "protobuf": api_implementation.Type(),
             "requests": 0,
@@ -118,6 +120,8 @@ class Received:
             summary["canonical"] += request.SerializeToString(deterministic=True) == body
             summary["items"][path] = summary["items"].get(path, 0) + count_items(path, request)
             summary["gzipped"] += gzipped
+            if self.bodies:
+                (self.bodies / str(summary["requests"])).write_bytes(body)
             if self.output:
                 line = json_format.MessageToJson(request, indent=None)
                 self.output.write(line + "\n")
@@ -207,9 +211,10 @@ def main():
     parser.add_argument("--requests", type=int, default=1, help="leave after so many requests (default 1)")
     parser.add_argument("--timeout", type=float, default=30, help="leave after so many seconds (default 30)")
     parser.add_argument("--output", type=argparse.FileType("w"), help="write the requests there, one JSON a line")
+    parser.add_argument("--bodies", type=pathlib.Path, help="write the requests there as they came, as files 1, 2, ...")
     options = parser.parse_args()
 
-    received = Received(options.requests, options.output)
+    received = Received(options.requests, options.output, options.bodies)
     http_half = http_server(received)
     print(f"http {http_half.server_address[1]}", flush=True)
     grpc_half = None

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use collector::export::config::Sink;
 use collector::export::reply::Accepted;
 use collector::export::retry::{RetryPolicy, SystemTiming};
 use collector::export::transport::Refusal;
@@ -26,11 +27,14 @@ impl Client {
                 variables.iter().chain(&[("HEADERS", HEADERS)]).find(|(variable, _)| *variable == name)?;
             Some((*value).to_owned())
         };
+        let config =
+            ExportConfig::resolve(&Signal::ALL, &[endpoint.to_owned()], &env).expect("a usable endpoint");
+        assert_eq!(config.warnings, [""; 0]);
+        let [Sink::Otlp(destination)] = config.sinks.as_slice() else { panic!("{:?}", config.sinks) };
+        let once = RetryPolicy { first_delay: Duration::from_secs(60), total: Duration::ZERO };
         let exporter = |signal| {
-            let resolved = ExportConfig::resolve(signal, Some(endpoint), env).expect("a usable endpoint");
-            assert_eq!(resolved.warnings, [""; 0]);
-            let once = RetryPolicy { first_delay: Duration::from_secs(60), total: Duration::ZERO };
-            (signal, Exporter::new(resolved.config.expect("an endpoint"), once, SystemTiming))
+            let exporter = Exporter::new(destination, signal, once, SystemTiming);
+            (signal, exporter.expect("a usable destination").expect("a target"))
         };
         Self { exporters: Signal::ALL.into_iter().map(exporter).collect() }
     }

@@ -3,14 +3,14 @@
 use std::ops::Range;
 
 use collector::export::{Request, Signal};
-use otlp_encode::common::{InstrumentationScope, KeyValue};
-use otlp_encode::dictionary::{Line, LinkIdx, MappingIdx};
-use otlp_encode::logs::ExportLogsServiceRequest;
-use otlp_encode::metrics::{self, ExportMetricsServiceRequest, Metric};
+use otlp_encode::common::InstrumentationScope;
 use otlp_encode::resource::Resource;
-use otlp_encode::trace::{ExportTraceServiceRequest, Span};
-use otlp_encode::wire::Writer;
-use otlp_encode::{ProfileInfo, ProfilesRequest};
+use otlp_encode::{
+    AttributeWriter, Batch, Event, ExponentialBuckets, ExponentialHistogramPoint, HistogramPoint, Limits,
+    Line, LinkIdx, LogRecord, LogsRequest, MappingIdx, MetricBlob, MetricsRequest, NumberPoint, ProfileInfo,
+    ProfilesRequest, Quantile, ResourceBlob, ScopeBlob, ScopeInfo, Severity, Span, SpanKind, Status,
+    SummaryPoint, Temporality, TracesRequest, Value,
+};
 
 use crate::faults::NUMBER;
 
@@ -20,17 +20,34 @@ const TIME: u64 = 1_790_000_000_000_000_000;
 const SECOND: u64 = 1_000_000_000;
 /// The scope of all items.
 const SCOPE: &str = "otlp-generate";
+/// The resource of all items.
+const RESOURCE: [(&str, &str); 3] =
+    [("service.name", "checkout"), ("host.name", "node-7"), ("container.id", "0123456789abcdef")];
 
 /// Makes one request after another in the same memory.
 #[derive(Debug)]
 pub struct Generator {
-    writer: Writer,
+    resource: ResourceBlob,
+    scope: ScopeBlob,
+    metrics: MetricsRequest,
+    traces: TracesRequest,
+    logs: LogsRequest,
     profiles: ProfilesRequest,
 }
 
 impl Default for Generator {
     fn default() -> Self {
-        Self { writer: Writer::new(), profiles: ProfilesRequest::new(1) }
+        // What is asked for is one request.
+        let limits = Limits { max_bytes: Limits::MAX_BYTES, max_items: u64::MAX };
+        let info = ScopeInfo { version: "1", ..ScopeInfo::default() };
+        Self {
+            resource: ResourceBlob::new(&RESOURCE, &Default::default()).expect("a resource"),
+            scope: ScopeBlob::new(SCOPE, &(), &info).expect("a scope"),
+            metrics: MetricsRequest::new(limits),
+            traces: TracesRequest::new(limits),
+            logs: LogsRequest::new(limits),
+            profiles: ProfilesRequest::new(1),
+        }
     }
 }
 
@@ -38,187 +55,136 @@ impl Generator {
     /// A request of which each item carries one of `numbers`, in the attribute [`NUMBER`].
     pub fn request(&mut self, signal: Signal, numbers: Range<u64>) -> Request {
         let items = numbers.end - numbers.start;
-        let body = match signal {
-            Signal::Metrics => metrics(&mut self.writer, numbers),
-            Signal::Traces => traces(&mut self.writer, numbers),
-            Signal::Logs => logs(&mut self.writer, numbers),
-            Signal::Profiles => profiles(&mut self.profiles, numbers),
+        let mut body = Vec::new();
+        let mut take = |batch: Batch<'_>| {
+            assert_eq!((batch.items, body.len()), (items, 0), "one request, with all items");
+            body.extend_from_slice(batch.bytes);
         };
-        Request { signal, items, body: body.to_vec().into() }
-    }
-}
-
-fn resource(resource: &mut Resource<'_>) {
-    let attributes =
-        [("service.name", "checkout"), ("host.name", "node-7"), ("container.id", "0123456789abcdef")];
-    resource.attributes(attributes, |attribute, (key, value)| attribute.string(key, value));
-}
-
-fn scope(scope: &mut InstrumentationScope<'_>) {
-    scope.version("1");
-    scope.name(SCOPE);
-}
-
-fn numbered(attribute: &mut KeyValue<'_>, number: u64) {
-    attribute.int(NUMBER, number as i64);
-}
-
-/// The numbers that leave the remainder `kind`.
-fn of_kind(numbers: &Range<u64>, kinds: u64, kind: u64) -> Vec<u64> {
-    numbers.clone().filter(|number| number % kinds == kind).collect()
-}
-
-/// Metrics of all five kinds.
-fn metrics(writer: &mut Writer, numbers: Range<u64>) -> &[u8] {
-    ExportMetricsServiceRequest::encode(writer, |request| {
-        request.resource_metrics([()], |of_resource, ()| {
-            of_resource.scope_metrics([()], |of_scope, ()| {
-                let kinds = (0..5).map(|kind| (kind, of_kind(&numbers, 5, kind)));
-                let kinds: Vec<_> = kinds.filter(|(_, numbers)| !numbers.is_empty()).collect();
-                of_scope.metrics(kinds, |metric, (kind, numbers)| points(metric, kind, numbers));
-                of_scope.scope(scope);
-            });
-            of_resource.resource(resource);
-        });
-    })
-}
-
-fn points(metric: &mut Metric<'_>, kind: u64, numbers: Vec<u64>) {
-    match kind {
-        0 => metric.summary(|summary| {
-            summary.data_points(numbers, |point, number| {
-                point.attributes([number], numbered);
-                point.quantile_values([0.5, 0.99], |of, quantile| {
-                    of.value(quantile * 2.0);
-                    of.quantile(quantile);
-                });
-                point.sum(number as f64);
-                point.count(number);
-                point.time_unix_nano(TIME + SECOND);
-                point.start_time_unix_nano(TIME);
-            });
-        }),
-        1 => metric.exponential_histogram(|histogram| {
-            histogram.aggregation_temporality(metrics::DELTA);
-            histogram.data_points(numbers, |point, number| {
-                point.positive(|buckets| {
-                    buckets.bucket_counts([1, 0, 300, 7]);
-                    buckets.offset(-12);
-                });
-                point.zero_count(2);
-                point.scale(3);
-                point.sum(0.25);
-                point.count(310);
-                point.time_unix_nano(TIME + SECOND);
-                point.start_time_unix_nano(TIME);
-                point.attributes([number], numbered);
-            });
-        }),
-        2 => metric.histogram(|histogram| {
-            histogram.aggregation_temporality(metrics::CUMULATIVE);
-            histogram.data_points(numbers, |point, number| {
-                point.max(9.5);
-                point.min(0.01);
-                point.attributes([number], numbered);
-                point.explicit_bounds(&[0.1, 1.0]);
-                point.bucket_counts(&[4, 5, 6]);
-                point.sum(31.5);
-                point.count(15);
-                point.time_unix_nano(TIME + SECOND);
-                point.start_time_unix_nano(TIME);
-            });
-        }),
-        3 => metric.sum(|sum| {
-            sum.is_monotonic(true);
-            sum.aggregation_temporality(metrics::CUMULATIVE);
-            sum.data_points(numbers, |point, number| {
-                point.attributes([number], numbered);
-                point.as_int(number as i64);
-                point.time_unix_nano(TIME + SECOND);
-                point.start_time_unix_nano(TIME);
-            });
-        }),
-        _ => metric.gauge(|gauge| {
-            gauge.data_points(numbers, |point, number| {
-                point.attributes([number], numbered);
-                point.as_double(number as f64 / 2.0);
-                point.time_unix_nano(TIME + SECOND);
-            });
-        }),
-    }
-    let names = ["rpc.quantiles", "ebpf.syscall.duration", "http.duration", "ebpf.syscall.errors", "load"];
-    metric.unit("s");
-    metric.name(names.get(kind as usize).copied().unwrap_or_default());
-}
-
-/// Server spans, each with an event, some with an error.
-fn traces(writer: &mut Writer, numbers: Range<u64>) -> &[u8] {
-    ExportTraceServiceRequest::encode(writer, |request| {
-        request.resource_spans([()], |of_resource, ()| {
-            of_resource.scope_spans([()], |of_scope, ()| {
-                of_scope.spans(numbers.clone(), span);
-                of_scope.scope(scope);
-            });
-            of_resource.resource(resource);
-        });
-    })
-}
-
-fn span(span: &mut Span<'_>, number: u64) {
-    if number % 10 == 0 {
-        span.status(|status| {
-            status.code(2);
-            status.message("deadline exceeded");
-        });
-    }
-    span.events(["cache.miss"], |event, name| {
-        event.name(name);
-        event.time_unix_nano(TIME + 1);
-    });
-    span.attributes([true, false], |attribute, first| {
-        if first {
-            numbered(attribute, number);
-        } else {
-            attribute.string("http.route", "/cart/{id}");
+        match signal {
+            Signal::Metrics => self.metrics(numbers, &mut take),
+            Signal::Traces => self.traces(numbers, &mut take),
+            Signal::Logs => self.logs(numbers, &mut take),
+            Signal::Profiles => body = profiles(&mut self.profiles, numbers).to_vec(),
         }
-    });
-    span.end_time_unix_nano(TIME + SECOND);
-    span.start_time_unix_nano(TIME);
-    span.kind(2);
-    span.name("GET /cart/{id}");
-    span.span_id(&(number + 1).to_be_bytes());
-    span.trace_id(&u128::from(number + 1).to_be_bytes());
+        Request { signal, items, body: body.into() }
+    }
+
+    /// Metrics of all five kinds.
+    fn metrics(&mut self, numbers: Range<u64>, take: &mut dyn FnMut(Batch<'_>)) {
+        let of_kind = |kind| numbers.clone().filter(move |number| number % 5 == kind);
+        let metric = |name| MetricBlob::new(name, "s", "").expect("a metric");
+        let mut request = self.metrics.start(take);
+        let mut scopes = request.resource(&self.resource);
+        let mut metrics = scopes.scope(&self.scope);
+
+        let load = metric("load");
+        let mut points = metrics.gauge(&load);
+        for number in of_kind(4) {
+            let point = NumberPoint::new(TIME + SECOND, number as f64 / 2.0);
+            points.add(&point, &numbered(number)).expect("a point");
+        }
+        let errors = metric("ebpf.syscall.errors");
+        let mut points = metrics.sum(&errors, Temporality::Cumulative, true);
+        for number in of_kind(3) {
+            let point =
+                NumberPoint { start_time_unix_nano: TIME, ..NumberPoint::new(TIME + SECOND, number as i64) };
+            points.add(&point, &numbered(number)).expect("a point");
+        }
+        let duration = metric("http.duration");
+        let mut points = metrics.histogram(&duration, Temporality::Cumulative);
+        for number in of_kind(2) {
+            let point = HistogramPoint {
+                start_time_unix_nano: TIME,
+                sum: Some(31.5),
+                min: Some(0.01),
+                max: Some(9.5),
+                ..HistogramPoint::new(TIME + SECOND, &[0.1, 1.0], &[4, 5, 6])
+            };
+            points.add(&point, &numbered(number)).expect("a point");
+        }
+        let calls = metric("ebpf.syscall.duration");
+        let mut points = metrics.exponential_histogram(&calls, Temporality::Delta);
+        for number in of_kind(1) {
+            let positive = ExponentialBuckets { offset: -12, bucket_counts: &[1, 0, 300, 7] };
+            let point = ExponentialHistogramPoint {
+                start_time_unix_nano: TIME,
+                sum: Some(0.25),
+                ..ExponentialHistogramPoint::new(TIME + SECOND, 3, 2, positive)
+            };
+            points.add(&point, &numbered(number)).expect("a point");
+        }
+        let quantiles = metric("rpc.quantiles");
+        let mut points = metrics.summary(&quantiles);
+        for number in of_kind(0) {
+            let values = [0.5, 0.99].map(|quantile| Quantile { quantile, value: quantile * 2.0 });
+            let point = SummaryPoint {
+                start_time_unix_nano: TIME,
+                ..SummaryPoint::new(TIME + SECOND, number, number as f64, &values)
+            };
+            points.add(&point, &numbered(number)).expect("a point");
+        }
+    }
+
+    /// Server spans, each with an event, some with an error.
+    fn traces(&mut self, numbers: Range<u64>, take: &mut dyn FnMut(Batch<'_>)) {
+        let mut request = self.traces.start(take);
+        let mut scopes = request.resource(&self.resource);
+        let mut spans = scopes.scope(&self.scope);
+        for number in numbers {
+            let trace_id = u128::from(number + 1).to_be_bytes();
+            let events = [Event::new(TIME + 1, "cache.miss")];
+            let failed = number % 10 == 0;
+            let span = Span {
+                kind: SpanKind::Server,
+                events: &events,
+                status: if failed { Status::Error("deadline exceeded") } else { Status::Unset },
+                ..Span::new(trace_id, (number + 1).to_be_bytes(), "GET /cart/{id}", TIME..TIME + SECOND)
+            };
+            let attributes = [(NUMBER, Value::Int(number as i64)), ("http.route", "/cart/{id}".into())];
+            spans.add(&span, &attributes).expect("a span");
+        }
+    }
+
+    /// Log records with bodies of several kinds.
+    fn logs(&mut self, numbers: Range<u64>, take: &mut dyn FnMut(Batch<'_>)) {
+        let mut request = self.logs.start(take);
+        let mut scopes = request.resource(&self.resource);
+        let mut records = scopes.scope(&self.scope);
+        for number in numbers {
+            let map = [("try", Value::Int(number as i64))];
+            let bytes = number.to_le_bytes();
+            let record = LogRecord {
+                time_unix_nano: TIME,
+                observed_time_unix_nano: TIME + 1,
+                severity: Severity::WARN,
+                severity_text: "WARN",
+                body: Some(match number % 3 {
+                    0 => Value::Str("connection to 10.0.0.7:5432 was refused; trying again"),
+                    1 => Value::Map(&map),
+                    _ => Value::Bytes(&bytes),
+                }),
+                ..LogRecord::default()
+            };
+            records.add(&record, &numbered(number)).expect("a record");
+        }
+    }
 }
 
-/// Log records with bodies of several kinds.
-fn logs(writer: &mut Writer, numbers: Range<u64>) -> &[u8] {
-    ExportLogsServiceRequest::encode(writer, |request| {
-        request.resource_logs([()], |of_resource, ()| {
-            of_resource.scope_logs([()], |of_scope, ()| {
-                of_scope.log_records(numbers.clone(), |record, number| {
-                    record.observed_time_unix_nano(TIME + 1);
-                    record.attributes([number], numbered);
-                    record.body(|body| match number % 3 {
-                        0 => body.string_value("connection to 10.0.0.7:5432 was refused; trying again"),
-                        1 => body
-                            .kvlist_value(|map| map.values([number], |entry, n| entry.int("try", n as i64))),
-                        _ => body.bytes_value(&number.to_le_bytes()),
-                    });
-                    record.severity_text("WARN");
-                    record.severity_number(13);
-                    record.time_unix_nano(TIME);
-                });
-                of_scope.scope(scope);
-            });
-            of_resource.resource(resource);
-        });
-    })
+fn numbered(number: u64) -> impl Fn(&mut AttributeWriter<'_>) {
+    move |to| to.add(NUMBER, number as i64)
 }
 
 /// One profile, each sample with a stack of its own.
 fn profiles(request: &mut ProfilesRequest, numbers: Range<u64>) -> &[u8] {
     request.clear();
+    let resource = |resource: &mut Resource<'_>| {
+        resource.attributes(RESOURCE, |attribute, (key, value)| attribute.string(key, value));
+    };
     request.resource_profiles("", resource, |scopes| {
+        let scope = |scope: &mut InstrumentationScope<'_>| {
+            scope.version("1");
+            scope.name(SCOPE);
+        };
         scopes.scope_profiles("", scope, |profiles| {
             let info = ProfileInfo {
                 sample_type: ("samples", "count"),

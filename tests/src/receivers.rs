@@ -49,8 +49,8 @@ pub struct Bindings {
 }
 
 impl Bindings {
-    /// `None`, with the reason printed, where its Python modules are missing. Requests go to `output`, as JSON.
-    pub fn start(requests: usize, output: Option<&Path>) -> Option<Self> {
+    /// `None`, with the reason printed, where its Python modules are missing. `options` say what to write.
+    pub fn start(requests: usize, options: &[(&str, &Path)]) -> Option<Self> {
         let python = python();
         let imports =
             "import grpc, opentelemetry.proto.collector.profiles.v1development.profiles_service_pb2";
@@ -62,8 +62,8 @@ impl Bindings {
         let mut command = Command::new(python);
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/receiver.py"));
         command.args(["--requests", &requests.to_string(), "--timeout", "60"]);
-        if let Some(output) = output {
-            command.arg("--output").arg(output);
+        for (option, path) in options {
+            command.arg(option).arg(path);
         }
         let mut child = command.stdout(Stdio::piped()).spawn().expect("Python runs");
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));

@@ -141,7 +141,7 @@ fn windows_of_a_known_thread_are_valid_and_pause_stops_them() {
     let mut encoder = ProfilesEncoder::new(7, DEFAULT_MAX_REQUEST);
     for profile in windows.iter() {
         encoder
-            .encode(profile, [1; 16], |bytes| {
+            .encode(profile, [1; 16], |bytes, _| {
                 let request = ExportProfilesServiceRequest::decode(bytes).unwrap();
                 assert_eq!(profcheck::check(&request), Vec::new());
             })

@@ -82,7 +82,7 @@ fn window(samples: u32) -> Profile {
 fn requests(profile: &Profile, max_request: usize) -> Vec<Vec<u8>> {
     let mut requests = Vec::new();
     let mut encoder = ProfilesEncoder::new(1, max_request);
-    encoder.encode(profile, [3; 16], |request| requests.push(request.to_vec())).unwrap();
+    encoder.encode(profile, [3; 16], |request, _| requests.push(request.to_vec())).unwrap();
     requests
 }
 
@@ -122,7 +122,7 @@ fn googles_protobuf_decodes_every_field() {
     let requests = requests(&profile, 100_000);
     let directory = TempDir::new("decoded");
     let output = directory.join("received.jsonl");
-    let Some(receiver) = Bindings::start(requests.len(), Some(&output)) else { return };
+    let Some(receiver) = Bindings::start(requests.len(), &[("--output", &output)]) else { return };
     for (n, request) in requests.iter().enumerate() {
         let status = if n % 2 == 0 {
             post(&receiver, "/v1development/profiles", "identity", request)
@@ -170,7 +170,7 @@ assert len(ours) > 1 and ours == googles
 
 #[test]
 fn the_receiver_refuses_what_is_no_request() {
-    let Some(receiver) = Bindings::start(1, None) else { return };
+    let Some(receiver) = Bindings::start(1, &[]) else { return };
     assert_eq!(post(&receiver, "/v1development/profiles", "identity", b"\x0a\xff"), "400");
     assert_eq!(post(&receiver, "/v1development/profiles", "gzip", b"not gzip"), "400");
     assert_eq!(post(&receiver, "/v1/profiles", "identity", b""), "404");

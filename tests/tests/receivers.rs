@@ -3,22 +3,31 @@
 //! `conformance/requirements.txt` lists what is needed; a test whose receiver is not installed says so and passes.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
+use collector::check;
 use collector::export::Signal;
-use tests::client::Client;
+use collector::export::destination::Protocol;
+use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
+use prost::Message;
+use tests::client::{Client, HEADERS, SECRET};
 use tests::generate::Generator;
-use tests::receivers::{Bindings, Rotel};
+use tests::profcheck;
+use tests::receivers::{Bindings, Rotel, TempDir};
 
-/// What to speak, at which of a receiver's two ports.
-fn endpoints(http_port: u16, _grpc_port: u16) -> Vec<(&'static str, String)> {
-    vec![("http/protobuf", format!("http://127.0.0.1:{http_port}"))]
+/// What to speak, as far as it is built in, at which of a receiver's two ports.
+fn endpoints(http_port: u16, grpc_port: u16) -> Vec<(&'static str, String)> {
+    let protocols = [(Protocol::HttpProtobuf, http_port), (Protocol::Grpc, grpc_port)];
+    let built_in = protocols.into_iter().filter(|(protocol, _)| protocol.is_built_in());
+    built_in.map(|(protocol, port)| (protocol.name(), format!("http://127.0.0.1:{port}"))).collect()
 }
 
 #[test]
 fn googles_protobuf_and_grpc_take_every_signal() {
     const ITEMS: u64 = 200;
     let wanted = 2 * endpoints(0, 0).len();
-    let Some(receiver) = Bindings::start(4 * wanted, None) else { return };
+    let Some(receiver) = Bindings::start(4 * wanted, &[]) else { return };
     let mut generator = Generator::default();
     for (protocol, endpoint) in endpoints(receiver.http_port, receiver.grpc_port) {
         for compression in ["none", "gzip"] {
@@ -103,5 +112,64 @@ fn rotel_prints_what_was_sent() {
         "Body: Str(connection to 10.0.0.7:5432 was refused; trying again)",
     ] {
         assert!(output.contains(expected), "{expected} in {output}");
+    }
+}
+
+/// A process that computes until it is dropped.
+struct Busy(Child);
+
+impl Busy {
+    fn start() -> Self {
+        Self(Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn live_profiles_are_valid_over_every_protocol() {
+    let mut facts = check::facts::read_files(Path::new("/"));
+    facts.probes = check::probe::run();
+    if !check::judge(&facts).usable() {
+        println!("skipped: `ebpf-otlp check` says that profile cannot run here");
+        return;
+    }
+    let test = std::env::current_exe().unwrap();
+    let agent = test.ancestors().nth(2).unwrap().join("ebpf-otlp");
+    if !agent.exists() {
+        println!("skipped: {} is not built", agent.display());
+        return;
+    }
+    let busy = Busy::start();
+    for (protocol, _) in endpoints(0, 0) {
+        let directory = TempDir::new("live");
+        let Some(receiver) = Bindings::start(1, &[("--bodies", &directory.join(""))]) else { return };
+        let endpoints = endpoints(receiver.http_port, receiver.grpc_port);
+        let (_, endpoint) = endpoints.iter().find(|(own, _)| *own == protocol).unwrap();
+        let output = Command::new(&agent)
+            .args(["profile", "--duration", "1s", "--pid", &busy.0.id().to_string(), "--endpoint", endpoint])
+            .env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+            .env("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+            .env("OTEL_EXPORTER_OTLP_HEADERS", HEADERS)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success() && !said.contains(SECRET), "{protocol}: {said}");
+        let (summary, content) = receiver.finish();
+        assert!(content && summary.contains(r#""canonical": 1"#), "{protocol}: {summary}");
+        let body = std::fs::read(directory.join("1")).unwrap();
+        let request = ExportProfilesServiceRequest::decode(body.as_slice()).unwrap();
+        let violations: Vec<String> = profcheck::check(&request).iter().map(ToString::to_string).collect();
+        assert_eq!(violations, [""; 0], "{protocol}");
+        let scopes = request.resource_profiles.iter().flat_map(|resource| &resource.scope_profiles);
+        let samples: usize =
+            scopes.flat_map(|scope| &scope.profiles).map(|profile| profile.samples.len()).sum();
+        assert!(samples > 0, "{protocol}");
     }
 }

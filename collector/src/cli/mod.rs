@@ -48,6 +48,8 @@ pub fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
 /// Whether the user asked for something that cannot be, rather than something having failed.
 pub fn is_usage(error: &(dyn Error + 'static)) -> bool {
     use collector::export::ExportError;
-    matches!(error.downcast_ref(), Some(ExportError::Endpoint { .. } | ExportError::Protocol { .. }))
-        || matches!(error.downcast_ref(), Some(collector::error::Error::Config(_)))
+    matches!(
+        error.downcast_ref(),
+        Some(ExportError::Endpoint { .. } | ExportError::Protocol { .. } | ExportError::Metadata { .. })
+    ) || matches!(error.downcast_ref(), Some(collector::error::Error::Config(_)))
 }

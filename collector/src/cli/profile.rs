@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use collector::convert::pprof;
 use collector::convert::profiles::{DEFAULT_MAX_REQUEST, ProfilesEncoder};
-use collector::export::config::process_env;
+use collector::export::config::{AgentResource, LogLevel, SharedAttributes, process_env};
 use collector::export::{ExportConfig, Signal};
 use collector::model::Profile;
 use collector::output::file::OutputFile;
@@ -20,7 +20,7 @@ use mio::{Interest, Token};
 use signal_hook_mio::v1_0::Signals;
 
 use super::args::Profile as Options;
-use super::send::{Sender, Sent, random_id};
+use super::send::{Sender, random_id};
 use super::summary_json;
 use super::{CliResult, SIGNALS_THAT_END, is_broken_pipe, one_line};
 
@@ -33,8 +33,12 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 /// Samples until the end of the duration or a signal; true if every output was made.
 pub fn run(options: &Options) -> CliResult {
     let export = ExportConfig::resolve(&[Signal::Profiles], &options.endpoints, &process_env)?;
-    for warning in &export.warnings {
-        eprintln!("ebpf-otlp: {warning}");
+    let (log_level, level_warnings) = LogLevel::from_env(&process_env);
+    let (resource, resource_warnings) = AgentResource::from_env(&process_env, "ebpf-otlp", random_id());
+    if log_level >= LogLevel::Warn {
+        for warning in [&export.warnings, &level_warnings, &resource_warnings].into_iter().flatten() {
+            eprintln!("ebpf-otlp: {warning}");
+        }
     }
     // Before anything is sampled: what cannot be written is known now.
     let files = options.outputs.iter().map(|(path, format)| Ok((path, *format, OutputFile::create(path)?)));
@@ -47,7 +51,12 @@ pub fn run(options: &Options) -> CliResult {
     session.registry().register(&mut signals, SIGNAL_TOKEN, Interest::READABLE)?;
 
     let exports = !export.sinks.is_empty();
-    let sender = exports.then(|| Sender::start(&export.sinks)).transpose()?;
+    let spool = options.spool.as_deref().map(|dir| (dir, options.spool_size));
+    if spool.is_some() && !exports {
+        eprintln!("ebpf-otlp: ignoring --spool: nothing is exported");
+    }
+    let sender = || Sender::start(&export.sinks, spool, resource.shared().clone());
+    let sender = exports.then(sender).transpose()?;
     let keep = !files.is_empty() || sender.is_none() || options.json;
     let mut collected = Collected { whole: Profile::default(), keep, sender };
     let mut problems = Problems::default();
@@ -66,7 +75,7 @@ pub fn run(options: &Options) -> CliResult {
     let host = host_name();
     let show_table = files.is_empty() && sender.is_none() && !options.json;
     for (path, format, file) in files {
-        match write_file(&whole, &host, format, file) {
+        match write_file(&whole, &host, resource.shared(), format, file) {
             Ok(()) => eprintln!(
                 "wrote {}: {}; {}",
                 path.display(),
@@ -82,18 +91,20 @@ pub fn run(options: &Options) -> CliResult {
             counters.children_lost
         );
     }
+    let sent = sender.map(Sender::finish);
+    if let Some(sent) = &sent {
+        sent.errors().iter().for_each(|error| eprintln!("ebpf-otlp: {error}"));
+        sent.summaries().iter().for_each(|line| eprintln!("{line}"));
+        problems.any |= !sent.is_complete();
+    }
     let mut out = io::stdout().lock();
     if options.json {
-        problems.note(summary_json::write(&whole, &counters, &overhead, &mut out).map_err(Into::into));
+        let sent = sent.as_ref().map(|sent| &*sent.destinations).unwrap_or_default();
+        problems.note(summary_json::write(&whole, &counters, &overhead, sent, &mut out).map_err(Into::into));
     } else if show_table {
         let style = Style::detect(&io::stdout(), process_env);
         problems
             .note(table::write(&whole, &host, table::Limits::default(), style, &mut out).map_err(Into::into));
-    }
-    if let Some(sender) = sender {
-        let sent = sender.finish();
-        report_sent(&sent);
-        problems.any |= sent.failed > 0;
     }
     Ok(!problems.any)
 }
@@ -209,16 +220,23 @@ impl Display {
 fn write_file(
     profile: &Profile,
     host: &str,
+    attributes: &SharedAttributes,
     format: Format,
     mut file: OutputFile,
 ) -> Result<(), OutputError> {
-    match write_format(profile, host, format, &mut file) {
+    match write_format(profile, host, attributes, format, &mut file) {
         Ok(()) => file.commit(),
         Err(e) => Err(file.write_error(e)),
     }
 }
 
-fn write_format(profile: &Profile, host: &str, format: Format, out: &mut OutputFile) -> io::Result<()> {
+fn write_format(
+    profile: &Profile,
+    host: &str,
+    attributes: &SharedAttributes,
+    format: Format,
+    out: &mut OutputFile,
+) -> io::Result<()> {
     let convert = |e: collector::convert::Error| match e {
         collector::convert::Error::Write(e) => e,
         other => io::Error::other(other),
@@ -228,8 +246,8 @@ fn write_format(profile: &Profile, host: &str, format: Format, out: &mut OutputF
         Format::Folded => folded::write(profile, out),
         Format::Pprof => pprof::write(profile, out).map_err(convert),
         // A file holds one request, however large; only receivers have limits.
-        Format::Otlp => write_requests(profile, usize::MAX, |request| out.write_all(request)),
-        Format::OtlpJsonLines => write_requests(profile, DEFAULT_MAX_REQUEST, |request| {
+        Format::Otlp => write_requests(profile, attributes, usize::MAX, |request| out.write_all(request)),
+        Format::OtlpJsonLines => write_requests(profile, attributes, DEFAULT_MAX_REQUEST, |request| {
             let mut line = String::new();
             let descriptor = otlp_encode::profiles::ExportProfilesServiceRequest::descriptor();
             otlp_encode::json::transcode(descriptor, request, &mut line).map_err(io::Error::other)?;
@@ -242,30 +260,20 @@ fn write_format(profile: &Profile, host: &str, format: Format, out: &mut OutputF
 
 fn write_requests(
     profile: &Profile,
+    attributes: &SharedAttributes,
     limit: usize,
     mut each: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
     let id = random_id();
     let mut result = Ok(());
-    let encoded = ProfilesEncoder::new(id as u64, limit).encode(profile, id.to_be_bytes(), |request| {
+    let mut encoder = ProfilesEncoder::new(id as u64, limit).with_attributes(attributes.clone());
+    let encoded = encoder.encode(profile, id.to_be_bytes(), |request, _| {
         if result.is_ok() {
             result = each(request);
         }
     });
     encoded.map_err(io::Error::other)?;
     result
-}
-
-fn report_sent(sent: &Sent) {
-    for error in &sent.errors {
-        eprintln!("ebpf-otlp: {error}");
-    }
-    eprintln!(
-        "sent {} of {} requests, {} samples rejected by the receiver",
-        sent.delivered,
-        sent.delivered + sent.failed,
-        sent.rejected
-    );
 }
 
 fn host_name() -> String {

@@ -1,49 +1,42 @@
-//! Exporting beside sampling: one thread sends, so that a slow receiver holds nothing up.
+//! Exporting beside sampling.
 
+use std::error::Error;
+use std::fmt::Write;
 use std::hash::{BuildHasher, RandomState};
-use std::io;
-use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
-use std::thread::{self, JoinHandle};
+use std::path::Path;
+use std::time::Duration;
 
+use bytes::Bytes;
 use collector::convert::profiles::{DEFAULT_MAX_REQUEST, ProfilesEncoder};
-use collector::export::retry::{RetryPolicy, SystemTiming};
-use collector::export::{Exporter, Signal, Sink};
+use collector::export::config::SharedAttributes;
+use collector::export::delivery::Limits;
+use collector::export::pipeline::DEFAULT_FLUSH;
+use collector::export::spool::SpoolConfig;
+use collector::export::stats::{Amount, DropReason, Stats};
+use collector::export::{Exporter, Outlet, Request, Signal, Sink};
 use collector::model::Profile;
 
 use super::one_line;
 
-/// Requests that wait for a slow receiver; each is at most 4 MiB. Past this they are dropped and counted.
-const MAX_WAITING: usize = 8;
-/// Errors that are reported one by one.
-const MAX_ERRORS: usize = 4;
+/// How long to send at the end, retries included: a person waits, and there is no other chance.
+const LAST_FLUSH: Duration = Duration::from_secs(15);
 
-/// Sends what is handed to it, in order.
+/// Sends what is handed to it to all sinks.
 pub struct Sender {
-    queue: SyncSender<Vec<u8>>,
-    thread: JoinHandle<Sent>,
+    exporter: Exporter,
     encoder: ProfilesEncoder,
-    sent: Sent,
+    flush_for: Duration,
+    /// Profiles that could not be encoded.
+    errors: Vec<String>,
 }
 
-/// What became of the requests.
-#[derive(Debug, Default)]
+/// What became of everything.
+#[derive(Debug)]
 pub struct Sent {
-    /// Requests that a receiver took.
-    pub delivered: u64,
-    /// Requests that are lost.
-    pub failed: u64,
-    /// Samples that the receiver refused.
-    pub rejected: u64,
-    /// The first few errors and messages, a line each.
+    /// By destination.
+    pub destinations: Vec<Stats>,
+    /// What never became a request.
     pub errors: Vec<String>,
-}
-
-impl Sent {
-    fn error(&mut self, text: String) {
-        if self.errors.len() < MAX_ERRORS && !self.errors.contains(&text) {
-            self.errors.push(text);
-        }
-    }
 }
 
 /// A number that nobody can guess and no other run has.
@@ -53,88 +46,112 @@ pub fn random_id() -> u128 {
 }
 
 impl Sender {
-    /// Starts the thread.
+    /// Starts the threads that send. `spool` is a directory and how many bytes it may hold for each receiver.
     ///
     /// # Errors
     ///
-    /// The system has no thread left.
-    pub fn start(sinks: &[Sink]) -> io::Result<Self> {
-        let (queue, requests) = mpsc::sync_channel(MAX_WAITING);
-        let exporters = sinks.iter().map(exporter).collect::<io::Result<Vec<_>>>()?;
-        let thread =
-            thread::Builder::new().name("ebpf-export".into()).spawn(move || deliver(exporters, &requests))?;
-        let encoder = ProfilesEncoder::new(random_id() as u64, DEFAULT_MAX_REQUEST);
-        Ok(Self { queue, thread, encoder, sent: Sent::default() })
+    /// A sink or a spool that cannot be used, or the system has no thread left.
+    pub fn start(
+        sinks: &[Sink],
+        spool: Option<(&Path, Option<u64>)>,
+        attributes: SharedAttributes,
+    ) -> Result<Self, Box<dyn Error>> {
+        let outlet = |sink: &Sink| -> Result<Outlet, Box<dyn Error>> {
+            let outlet = Outlet::to_sink(sink, Limits::default())?;
+            let (Sink::Otlp(destination), Some((dir, size))) = (sink, spool) else { return Ok(outlet) };
+            let config = SpoolConfig::new(dir.join(destination.spool_name()));
+            let max_bytes = size.unwrap_or(config.max_bytes);
+            Ok(outlet.with_spool(&SpoolConfig { max_bytes, ..config })?)
+        };
+        let outlets = sinks.iter().map(outlet).collect::<Result<Vec<_>, _>>()?;
+        let encoder =
+            ProfilesEncoder::new(random_id() as u64, DEFAULT_MAX_REQUEST).with_attributes(attributes);
+        let flush_for = if spool.is_some() { DEFAULT_FLUSH } else { LAST_FLUSH };
+        Ok(Self { exporter: Exporter::start(outlets)?, encoder, flush_for, errors: Vec::new() })
     }
 
-    /// Queues a profile; what finds no room is counted as failed.
+    /// Queues a profile.
     pub fn send(&mut self, profile: &Profile) {
-        let Self { queue, encoder, sent, .. } = self;
-        let encoded = encoder.encode(profile, random_id().to_be_bytes(), |request| {
-            match queue.try_send(request.to_vec()) {
-                Ok(()) => {}
-                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                    sent.failed += 1;
-                    sent.error(format!(
-                        "a profile was dropped: {MAX_WAITING} requests already wait for the receiver"
-                    ));
-                }
-            }
+        let Self { exporter, encoder, errors, .. } = self;
+        let encoded = encoder.encode(profile, random_id().to_be_bytes(), |request, items| {
+            let body = Bytes::copy_from_slice(request);
+            exporter.push(&Request { signal: Signal::Profiles, items, body });
         });
-        if let Err(e) = encoded {
-            sent.failed += 1;
-            sent.error(one_line(&e));
-        }
+        errors.extend(encoded.err().map(|error| one_line(&error)));
     }
 
-    /// Waits until everything is sent or has failed.
+    /// Sends what is left, for a bounded time.
     pub fn finish(self) -> Sent {
-        drop(self.queue);
-        let mut sent = self.sent;
-        match self.thread.join() {
-            Ok(delivered) => {
-                sent.delivered += delivered.delivered;
-                sent.failed += delivered.failed;
-                sent.rejected += delivered.rejected;
-                delivered.errors.into_iter().for_each(|e| sent.error(e));
-            }
-            Err(_) => {
-                sent.failed += 1;
-                sent.error("the exporting thread panicked".into());
-            }
-        }
-        sent
+        Sent { destinations: self.exporter.shut_down(self.flush_for), errors: self.errors }
     }
 }
 
-fn exporter(sink: &Sink) -> io::Result<Exporter> {
-    let exporter = match sink {
-        Sink::Otlp(destination) => {
-            Exporter::new(destination, Signal::Profiles, RetryPolicy::ONE_SHOT, SystemTiming)
+impl Sent {
+    /// Whether everything was delivered, or is kept in a spool.
+    pub fn is_complete(&self) -> bool {
+        let lost = |stats: &Stats| {
+            stats.total(|signal| signal.dropped.total()).requests > 0
+                || stats.total(|signal| signal.rejected).items > 0
+        };
+        self.errors.is_empty() && !self.destinations.iter().any(lost)
+    }
+
+    /// A line for each error.
+    pub fn errors(&self) -> Vec<String> {
+        let mut lines = self.errors.clone();
+        for stats in &self.destinations {
+            let name = &stats.name;
+            let undelivered = stats.total(|signal| signal.dropped.total()).requests
+                + stats.total(|signal| signal.in_spool).requests;
+            let error = stats.last_error.as_ref().filter(|_| undelivered > 0);
+            lines.extend(error.map(|error| format!("cannot send to {name}: {error}")));
+            lines.extend(stats.spool_error.iter().map(|error| format!("{name}: {error}")));
+            lines.extend(stats.last_message.iter().map(|message| format!("{name} says: {message}")));
+            if stats.panics > 0 {
+                lines.push(format!("{name}: the exporter panicked {} times: this is a bug", stats.panics));
+            }
         }
-        Sink::File(_) | Sink::Console(_) => None,
+        lines
+    }
+
+    /// A line for each destination.
+    pub fn summaries(&self) -> Vec<String> {
+        self.destinations.iter().map(summary).collect()
+    }
+}
+
+/// What became of everything at one destination.
+fn summary(stats: &Stats) -> String {
+    let samples = |amount: Amount| {
+        let noun = Signal::Profiles.item_noun();
+        let requests = if amount.requests == 1 { "request" } else { "requests" };
+        format!("{} {noun} in {} {requests}", amount.items, amount.requests)
     };
-    exporter.ok_or_else(|| io::Error::other("only receivers can be sent to yet"))
-}
-
-fn deliver(mut exporters: Vec<Exporter>, requests: &Receiver<Vec<u8>>) -> Sent {
-    let mut sent = Sent::default();
-    for request in requests {
-        for exporter in &mut exporters {
-            match exporter.send(&request, |_, _| {}) {
-                Ok(delivery) => {
-                    sent.delivered += 1;
-                    sent.rejected += delivery.accepted.rejected;
-                    if let Some(message) = delivery.accepted.message {
-                        sent.error(format!("the receiver says: {message}"));
-                    }
-                }
-                Err(e) => {
-                    sent.failed += 1;
-                    sent.error(one_line(&e));
-                }
-            }
+    let mut line = format!("sent {} to {}", samples(stats.total(|signal| signal.delivered)), stats.name);
+    let rejected = stats.total(|signal| signal.rejected);
+    if rejected.items > 0 {
+        let _ = write!(line, "; it rejected {} more", rejected.items);
+    }
+    for reason in DropReason::ALL {
+        let dropped = stats.total(|signal| signal.dropped.get(reason));
+        if dropped.requests > 0 {
+            let _ = write!(line, "; dropped {}: {reason}", samples(dropped));
         }
     }
-    sent
+    let ambiguous = stats.total(|signal| signal.ambiguous);
+    if ambiguous.requests > 0 {
+        let _ = write!(line, "; {} got no answer and may have arrived", samples(ambiguous));
+    }
+    let in_spool = stats.total(|signal| signal.in_spool);
+    if in_spool.requests > 0 {
+        let _ = write!(line, "; {} are kept in the spool for the next run", samples(in_spool));
+    }
+    if stats.possible_duplicates > 0 {
+        let _ = write!(
+            line,
+            "; {} of the spool's requests at most may have arrived twice, as the run before did not end in order",
+            stats.possible_duplicates
+        );
+    }
+    line
 }

@@ -1,8 +1,9 @@
 //! `profile --json`: one object, described in `docs/json.md`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 
+use collector::export::stats::{DropReason, Stats};
 use collector::model::{FrameKind, Profile};
 use collector::output::{json, summary};
 use collector::tracer::profile::{Counters, Overhead};
@@ -31,6 +32,25 @@ struct Summary<'a> {
     stacks: usize,
     overhead: Cost,
     functions: Vec<Function<'a>>,
+    exports: Vec<Export<'a>>,
+}
+
+/// Samples at one destination.
+#[derive(Serialize)]
+struct Export<'a> {
+    destination: &'a str,
+    recovered: u64,
+    delivered: u64,
+    rejected: u64,
+    dropped: BTreeMap<&'static str, u64>,
+    in_spool: u64,
+    ambiguous: u64,
+    delivered_requests: u64,
+    retries: u64,
+    possible_duplicates: u64,
+    error: Option<&'a str>,
+    message: Option<&'a str>,
+    spool_error: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -68,6 +88,7 @@ pub fn write(
     profile: &Profile,
     counters: &Counters,
     overhead: &Overhead,
+    sent: &[Stats],
     out: &mut impl Write,
 ) -> io::Result<()> {
     let samples = summary::sample_count(profile);
@@ -100,8 +121,28 @@ pub fn write(
             event_latency_seconds: overhead.event_latency.as_secs_f64(),
         },
         functions: functions(profile),
+        exports: sent.iter().map(export).collect(),
     };
     json::write_line(out, &summary)
+}
+
+fn export(stats: &Stats) -> Export<'_> {
+    let dropped = |reason: DropReason| stats.total(|signal| signal.dropped.get(reason)).items;
+    Export {
+        destination: &stats.name,
+        recovered: stats.total(|signal| signal.recovered).items,
+        delivered: stats.total(|signal| signal.delivered).items,
+        rejected: stats.total(|signal| signal.rejected).items,
+        dropped: DropReason::ALL.into_iter().map(|reason| (reason.name(), dropped(reason))).collect(),
+        in_spool: stats.total(|signal| signal.in_spool).items,
+        ambiguous: stats.total(|signal| signal.ambiguous).items,
+        delivered_requests: stats.total(|signal| signal.delivered).requests,
+        retries: stats.signals.iter().map(|(_, signal)| signal.retries).sum(),
+        possible_duplicates: stats.possible_duplicates,
+        error: stats.last_error.as_deref(),
+        message: stats.last_message.as_deref(),
+        spool_error: stats.spool_error.as_deref(),
+    }
 }
 
 /// The functions with most samples of their own, then with most in all.

@@ -13,7 +13,7 @@ use super::queue::{Entry, Queue, cost};
 use super::reply::Accepted;
 use super::retry::RetryPolicy;
 use super::stats::{Amount, DropReason, Stats};
-use super::store::{Held, RecordId};
+use super::store::{Held, RecordId, StoreError};
 use super::transport::Refusal;
 use super::{MAX_REQUEST, Request};
 use spooled::Spooled;
@@ -70,7 +70,7 @@ pub enum SaveStep {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     Running,
     /// Nothing new is taken; what waits is sent until then.
     Flushing {
@@ -183,8 +183,12 @@ impl Delivery {
                 Some(spooled::Load::At(at)) => wake = Some(wake.map_or(at, |wake| wake.min(at))),
                 Some(spooled::Load::Nothing) | None => {}
             }
-            let oldest = self.queue.pop_front();
-            self.flight = oldest.map(|entry| Flight { entry, place: Place::Memory, sending: false });
+            // While the spool cannot be read, what is younger need not wait. But its records are acknowledged in order.
+            let skips_older = self.spooled.as_ref().is_some_and(|spooled| !spooled.is_empty());
+            if !(skips_older && self.queue.iter().next().is_some_and(|oldest| oldest.saving)) {
+                let oldest = self.queue.pop_front();
+                self.flight = oldest.map(|entry| Flight { entry, place: Place::Memory, sending: false });
+            }
         }
         match &mut self.flight {
             Some(flight) if !flight.sending => {
@@ -219,7 +223,7 @@ impl Delivery {
                     counts.ambiguous += amount;
                 }
                 let retryable = refusal.failure.is_retryable();
-                let mut error = refusal.failure.to_string();
+                let mut error = refusal.failure.describe(flight.entry.request.signal);
                 if retryable {
                     counts.retries = counts.retries.saturating_add(1);
                     self.failures = self.failures.saturating_add(1);
@@ -244,13 +248,24 @@ impl Delivery {
     }
 
     /// The attempt ended in a panic. The request that causes such a thing would cause it again: it is given up.
-    pub fn panicked(&mut self, what: &str) {
-        self.counts.panics = self.counts.panics.saturating_add(1);
-        self.counts.last_error = Some(format!("the exporter panicked: {what}"));
+    pub fn panicked(&mut self) {
+        self.count_panic();
+        // What the panic says may hold anything.
+        self.counts.last_error = Some("the exporter panicked".to_owned());
         if let Some(flight) = self.flight.take() {
             self.drop_request(&flight.entry.request, DropReason::NotRetryable);
             self.finish(flight);
         }
+    }
+
+    /// The spool failed in something that changes nothing here.
+    pub fn spool_failed(&mut self, error: &StoreError) {
+        self.counts.spool_error = Some(format!("cannot sync the spool: {error}"));
+    }
+
+    /// Something else of this destination panicked, which was contained.
+    pub fn count_panic(&mut self) {
+        self.counts.panics = self.counts.panics.saturating_add(1);
     }
 
     /// Takes nothing more, and sends what waits for at most `flush_for`. What is left then is spooled, or dropped.
@@ -260,6 +275,10 @@ impl Delivery {
             self.phase = Phase::Flushing { until: now.saturating_add(flush_for) };
         }
         self.advance(now);
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.phase
     }
 
     /// Whether the end is reached: everything is delivered, spooled or dropped.

@@ -1,21 +1,58 @@
-//! Where a signal is sent: an `http://` URL, taken apart.
+//! Where a signal is sent: an `http://`, `https://` or `unix://` URL, taken apart.
 
+use std::ffi::OsString;
 use std::fmt;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 use super::error::EndpointProblem;
+use crate::percent;
+
+/// Longest path of a unix socket: `sun_path` less the NUL at its end.
+const MAX_SOCKET_PATH: usize = 107;
+
+/// How an endpoint is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// `http://`: TCP.
+    Http,
+    /// `https://`: TLS over TCP.
+    Https,
+    /// `unix:///path`: a unix socket.
+    Unix,
+}
+
+impl Scheme {
+    /// What a URL begins with.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Unix => "unix",
+        }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        [Self::Http, Self::Https, Self::Unix].into_iter().find(|own| own.name().eq_ignore_ascii_case(name))
+    }
+}
 
 /// A checked URL. `Display` and `Debug` leave its query out, which may hold a key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint {
+    scheme: Scheme,
     host: String,
     port: u16,
     authority: String,
     path: String,
     query: Option<String>,
+    /// The socket's path as in the URL; empty where it is none.
+    socket: String,
 }
 
 impl Endpoint {
-    /// Takes `url` apart as it is; an empty path is `/`.
+    /// Takes `url` apart as it is; an empty path is `/`, and so is the one of a unix socket, whose URL has no room
+    /// for another.
     ///
     /// # Errors
     ///
@@ -27,13 +64,34 @@ impl Endpoint {
             return Err(EndpointProblem::BadCharacter);
         }
         let (scheme, rest) = url.split_once("://").ok_or(EndpointProblem::NoScheme)?;
-        if scheme.eq_ignore_ascii_case("https") {
-            return Err(EndpointProblem::Tls);
-        }
-        if !scheme.eq_ignore_ascii_case("http") {
-            return Err(EndpointProblem::NoScheme);
-        }
+        let scheme = Scheme::parse(scheme).ok_or(EndpointProblem::NoScheme)?;
         let rest = rest.split('#').next().unwrap_or_default();
+        match scheme {
+            Scheme::Unix => Self::parse_unix(rest),
+            Scheme::Https if cfg!(not(feature = "tls")) => Err(EndpointProblem::Tls),
+            Scheme::Http => Self::parse_tcp(scheme, 80, rest),
+            Scheme::Https => Self::parse_tcp(scheme, 443, rest),
+        }
+    }
+
+    fn parse_unix(path: &str) -> Result<Self, EndpointProblem> {
+        let decoded = percent::decode(path.as_bytes());
+        let control = decoded.iter().any(u8::is_ascii_control);
+        if !path.starts_with('/') || path.contains('?') || decoded.len() > MAX_SOCKET_PATH || control {
+            return Err(EndpointProblem::Socket);
+        }
+        Ok(Self {
+            scheme: Scheme::Unix,
+            host: "localhost".to_owned(),
+            port: 0,
+            authority: "localhost".to_owned(),
+            path: "/".to_owned(),
+            query: None,
+            socket: path.to_owned(),
+        })
+    }
+
+    fn parse_tcp(scheme: Scheme, default_port: u16, rest: &str) -> Result<Self, EndpointProblem> {
         let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let (path, query) =
             target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
@@ -59,18 +117,20 @@ impl Endpoint {
             return Err(EndpointProblem::NoHost);
         }
         let port = match port {
-            "" => 80,
+            "" => default_port,
             digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
                 digits.parse().ok().filter(|port| *port > 0).ok_or(EndpointProblem::BadPort)?
             }
             _ => return Err(EndpointProblem::BadPort),
         };
         Ok(Self {
+            scheme,
             host: host.to_owned(),
             port,
             authority: authority.trim_end_matches(':').to_owned(),
             path: if path.is_empty() { "/".to_owned() } else { path.to_owned() },
             query: query.map(str::to_owned),
+            socket: String::new(),
         })
     }
 
@@ -93,12 +153,23 @@ impl Endpoint {
         Self { path: path.to_owned(), query: query.map(str::to_owned), ..self }
     }
 
-    /// Host name or address, without brackets.
+    /// How it is reached.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// The path of the unix socket, if it is one.
+    pub fn socket_path(&self) -> Option<PathBuf> {
+        (self.scheme == Scheme::Unix)
+            .then(|| PathBuf::from(OsString::from_vec(percent::decode(self.socket.as_bytes()))))
+    }
+
+    /// Host name or address, without brackets; `localhost` for a unix socket.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Port.
+    /// Port; 0 for a unix socket.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -119,7 +190,11 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.authority, self.path)
+        let scheme = self.scheme.name();
+        match self.scheme {
+            Scheme::Unix => write!(f, "{scheme}://{}", self.socket),
+            Scheme::Http | Scheme::Https => write!(f, "{scheme}://{}{}", self.authority, self.path),
+        }
     }
 }
 
@@ -157,7 +232,10 @@ mod tests {
             ("localhost:4318", NoScheme),
             ("ftp://a", NoScheme),
             ("", NoScheme),
-            ("https://a", Tls),
+            ("unix://a/b", Socket),
+            ("unix:///a?b", Socket),
+            ("unix:///a%00b", Socket),
+            ("unix:///a%0ab", Socket),
             ("http://", NoHost),
             ("http:///v1", NoHost),
             ("http://:4318", NoHost),
@@ -175,6 +253,33 @@ mod tests {
         ] {
             assert_eq!(Endpoint::parse(url).unwrap_err(), problem, "{url}");
         }
+    }
+
+    #[test]
+    #[cfg(not(feature = "tls"))]
+    fn https_needs_the_feature() {
+        let problem = Endpoint::parse("https://a").unwrap_err();
+        assert!(problem.to_string().contains("feature `tls`"), "{problem}");
+    }
+
+    #[test]
+    #[cfg(feature = "tls")]
+    fn https_has_a_port_of_its_own() {
+        let endpoint = Endpoint::parse("HTTPS://a.example/x").unwrap();
+        assert_eq!((endpoint.scheme(), endpoint.port()), (Scheme::Https, 443));
+        assert_eq!(endpoint.to_string(), "https://a.example/x");
+    }
+
+    #[test]
+    fn unix_sockets_have_a_path_and_the_usual_targets() {
+        let endpoint = Endpoint::parse("unix:///run/a%20b.sock").unwrap();
+        assert_eq!(endpoint.socket_path().unwrap().to_str(), Some("/run/a b.sock"));
+        assert_eq!((endpoint.scheme(), endpoint.authority()), (Scheme::Unix, "localhost"));
+        assert_eq!(endpoint.to_string(), "unix:///run/a%20b.sock");
+        assert_eq!(endpoint.origin().join("/v1/logs").target(), "/v1/logs");
+        let long = |length| Endpoint::parse(&format!("unix:///{}", "a".repeat(length - 1)));
+        assert!(long(MAX_SOCKET_PATH).is_ok());
+        assert_eq!(long(MAX_SOCKET_PATH + 1).unwrap_err(), EndpointProblem::Socket);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Signal;
 use super::destination::Protocol;
+use super::grpc::Code;
 use super::http::MAX_RESPONSE;
 
 /// What went wrong between a configuration and a receiver's answer. No variant holds a header's value.
@@ -33,27 +34,10 @@ pub enum ExportError {
         /// The variable that is not.
         missing: String,
     },
-    /// The request is larger than OTLP allows, and was not sent.
-    RequestTooLarge {
-        /// What is in it.
-        signal: Signal,
-        /// Its size before compression.
-        bytes: usize,
-        /// The largest allowed.
-        limit: usize,
-    },
-    /// It was sent, or tried to be, and not accepted.
-    Delivery {
-        /// What was sent.
-        signal: Signal,
-        /// Where to, without secrets.
-        endpoint: String,
-        /// How often it was tried.
-        attempts: u32,
-        /// How the last attempt ended.
-        failure: Failure,
-        /// How long the receiver asked to wait, where that was longer than allowed.
-        asked_to_wait: Option<Duration>,
+    /// A header that gRPC cannot send as metadata. Wrong usage.
+    Metadata {
+        /// Its name. Its value is not kept: it may be a secret.
+        name: String,
     },
 }
 
@@ -61,10 +45,12 @@ pub enum ExportError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EndpointProblem {
-    /// It begins with neither `http://` nor `https://`.
+    /// It begins with neither `http://` nor `https://` nor `unix://`.
     NoScheme,
-    /// It begins with `https://`.
+    /// It begins with `https://`, and TLS is not built in.
     Tls,
+    /// What follows `unix://` is no path of a socket.
+    Socket,
     /// There is nothing between `://` and the path.
     NoHost,
     /// What follows the host's `:` is no port.
@@ -84,8 +70,15 @@ pub enum EndpointProblem {
 impl fmt::Display for EndpointProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NoScheme => "it must begin with http://, as in http://localhost:4318",
-            Self::Tls => "this build has no TLS yet; use http:// to a receiver or proxy on this host",
+            Self::NoScheme => {
+                "it must begin with http://, https:// or unix://, as in http://localhost:4318"
+            },
+            Self::Tls => {
+                "this build has no TLS (feature `tls`); use http:// to a receiver or proxy on this host"
+            }
+            Self::Socket => {
+                "the path of a unix socket is absolute and at most 107 bytes long, as in unix:///run/otlp.sock"
+            }
             Self::NoHost => "it names no host",
             Self::BadPort => "its port is not a number from 1 to 65535",
             Self::Credentials => "it holds a user name; put credentials into OTEL_EXPORTER_OTLP_HEADERS",
@@ -117,6 +110,24 @@ pub enum Failure {
     NotHttp,
     /// The answer is larger than OTLP allows.
     ResponseTooLarge,
+    /// The file or standard output did not take it.
+    Write(io::Error),
+    /// The request cannot be written as JSON: it is none.
+    Json(otlp_encode::Error),
+    /// The answer is not HTTP/2.
+    NotHttp2 {
+        /// Whether it is HTTP/1.
+        http1: bool,
+    },
+    /// A call of gRPC ended with an error.
+    Grpc {
+        /// Its status.
+        code: Code,
+        /// The receiver's own words, cut and clean, or what the status comes from.
+        message: Option<String>,
+        /// Whether the receiver allows another attempt by a `RetryInfo`.
+        retry_info: bool,
+    },
     /// The receiver answered with an error.
     Status {
         /// HTTP status code.
@@ -127,12 +138,15 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Whether OTLP/HTTP allows another attempt.
+    /// Whether OTLP allows another attempt.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Resolve(_) | Self::Connect(_) | Self::Disconnected(_) | Self::Timeout(_) => true,
             Self::Status { code, .. } => matches!(code, 429 | 502 | 503 | 504),
-            Self::NotHttp | Self::ResponseTooLarge => false,
+            // Whoever read our output and ends does not come back; a full disk may be emptied.
+            Self::Write(error) => error.kind() != io::ErrorKind::BrokenPipe,
+            Self::Grpc { code, retry_info, .. } => code.is_retryable(*retry_info),
+            Self::NotHttp | Self::NotHttp2 { .. } | Self::ResponseTooLarge | Self::Json(_) => false,
         }
     }
 }
@@ -149,7 +163,15 @@ impl fmt::Display for Failure {
             Self::Disconnected(error) => write!(f, "the connection ended before an answer ({error})"),
             Self::Timeout(after) => write!(f, "no answer within {:.1} s", after.as_secs_f64()),
             Self::NotHttp => f.write_str("the answer is not HTTP/1.1"),
+            Self::NotHttp2 { http1: true } => f.write_str("the answer is HTTP/1, not HTTP/2"),
+            Self::NotHttp2 { http1: false } => f.write_str("the answer is not HTTP/2"),
             Self::ResponseTooLarge => write!(f, "the answer is larger than {} MiB", MAX_RESPONSE >> 20),
+            Self::Write(error) => write!(f, "it cannot be written ({error})"),
+            Self::Json(error) => write!(f, "the request cannot be written as JSON ({error})"),
+            Self::Grpc { code, message, .. } => {
+                write!(f, "the call ended with {code}")?;
+                message.as_ref().map_or(Ok(()), |message| write!(f, ": {message}"))
+            }
             Self::Status { code, message } => {
                 write!(f, "the receiver answered {code}")?;
                 if let Some(reason) = reason(*code) {
@@ -162,7 +184,14 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
-    /// What to do about it, where there is a likely cause.
+    /// What happened to a request of `signal`, and what to do about it where there is a likely cause.
+    pub fn describe(&self, signal: Signal) -> String {
+        match self.hint(signal) {
+            Some(hint) => format!("{self}; {hint}"),
+            None => self.to_string(),
+        }
+    }
+
     fn hint(&self, signal: Signal) -> Option<String> {
         let signal = signal.noun();
         match self {
@@ -172,6 +201,21 @@ impl Failure {
             Self::Status { code: 404 | 405, .. } => Some(format!("does this receiver take {signal}?")),
             Self::Status { code: 401 | 403, .. } => {
                 Some("credentials belong into OTEL_EXPORTER_OTLP_HEADERS".to_owned())
+            }
+            Self::NotHttp2 { http1: true } => {
+                Some("this looks like OTLP/HTTP, usually on port 4318; OTLP/gRPC is usually on 4317".to_owned())
+            }
+            Self::NotHttp2 { http1: false } => Some("OTLP/gRPC is usually on port 4317".to_owned()),
+            Self::Grpc { code: Code::Unimplemented, .. } => {
+                Some(format!("does this receiver take {signal} over gRPC?"))
+            }
+            Self::Grpc { code: Code::Unauthenticated | Code::PermissionDenied, .. } => {
+                Some("credentials belong into OTEL_EXPORTER_OTLP_HEADERS".to_owned())
+            }
+            Self::Grpc { code: Code::ResourceExhausted | Code::OutOfRange, message: Some(message), .. }
+                if message.contains("larger than max") || message.contains("too large") =>
+            {
+                Some("many receivers take messages of up to 4 MiB: raise the receiver's limit, or send less at once".to_owned())
             }
             Self::NotHttp => Some("OTLP/HTTP is usually on port 4318; 4317 is OTLP/gRPC".to_owned()),
             _ => None,
@@ -206,6 +250,12 @@ impl fmt::Display for ExportError {
             Self::Endpoint { source_name, problem } => {
                 write!(f, "cannot use the URL in {source_name}: {problem}")
             }
+            Self::Metadata { name } => write!(
+                f,
+                "cannot send the header {} over gRPC: names hold letters, digits, '-', '_' and '.', and values \
+                 printable ASCII",
+                name.escape_debug()
+            ),
             Self::Protocol { variable, protocol } => {
                 write!(f, "{variable} asks for {}, which this build does not speak", protocol.name())?;
                 if *protocol == Protocol::Grpc {
@@ -218,21 +268,6 @@ impl fmt::Display for ExportError {
                     f,
                     "{variable} is set and {missing} is not: a client's certificate and its key go together"
                 )
-            }
-            Self::RequestTooLarge { signal, bytes, limit } => write!(
-                f,
-                "cannot send {}: a request of {bytes} bytes is larger than the {limit} that OTLP allows",
-                signal.noun()
-            ),
-            Self::Delivery { signal, endpoint, attempts, failure, asked_to_wait } => {
-                write!(f, "cannot send {} to {endpoint}: {failure}", signal.noun())?;
-                if *attempts > 1 {
-                    write!(f, " ({attempts} attempts)")?;
-                }
-                if let Some(wait) = asked_to_wait {
-                    write!(f, "; it asks to wait {} s, longer than allowed", wait.as_secs())?;
-                }
-                failure.hint(*signal).map_or(Ok(()), |hint| write!(f, "; {hint}"))
             }
         }
     }

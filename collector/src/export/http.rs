@@ -5,12 +5,11 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::config::Header;
-use super::{Compression, Endpoint, Failure};
+use super::destination::Destination;
+use super::net::{Alpn, Connector, Deadline, Stream};
+use super::{Compression, ExportError, Failure};
 
 /// Largest answer that OTLP allows.
 pub const MAX_RESPONSE: usize = 4 << 20;
@@ -21,7 +20,7 @@ const MAX_HEADERS: usize = 100;
 /// Interim answers (1xx) before the final one.
 const MAX_INTERIM: u32 = 10;
 
-const USER_AGENT: &str =
+pub(super) const USER_AGENT: &str =
     concat!("ebpf-otlp/", env!("CARGO_PKG_VERSION"), " OTel-OTLP-Exporter-Rust/", env!("CARGO_PKG_VERSION"));
 
 /// An answer; its body may be incomplete if the connection ended within it.
@@ -39,47 +38,55 @@ pub struct Response {
 
 /// A client of one endpoint.
 pub struct Client {
-    endpoint: Endpoint,
-    /// All of the request's head but the length.
+    connector: Connector,
+    /// The request's head between the first line and the length.
     head: String,
-    connection: Option<BufReader<Timed>>,
+    connection: Option<BufReader<Stream>>,
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The head holds what headers hide.
-        f.debug_struct("Client").field("endpoint", &self.endpoint).finish_non_exhaustive()
+        f.debug_struct("Client").field("connector", &self.connector).finish_non_exhaustive()
     }
 }
 
 impl Client {
-    /// A client that adds `headers` and says that bodies are compressed so. Nothing is connected yet.
-    pub fn new(endpoint: Endpoint, headers: &[Header], compression: Compression) -> Self {
-        let mut head = format!(
-            "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/x-protobuf\r\n",
-            endpoint.target(),
-            endpoint.authority()
-        );
-        if compression == Compression::Gzip {
+    /// A client that adds the destination's headers and says that bodies are compressed so. Nothing is connected
+    /// yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connector::new`].
+    pub fn new(destination: &Destination) -> Result<Self, ExportError> {
+        let mut head =
+            format!("Host: {}\r\nContent-Type: application/x-protobuf\r\n", destination.endpoint.authority());
+        if destination.compression == Compression::Gzip {
             head += "Content-Encoding: gzip\r\n";
         }
+        let headers = &destination.headers;
         if !headers.iter().any(|header| header.name().eq_ignore_ascii_case("user-agent")) {
             head += &format!("User-Agent: {USER_AGENT}\r\n");
         }
         for header in headers {
             head += &format!("{}: {}\r\n", header.name(), header.value());
         }
-        Self { endpoint, head, connection: None }
+        Ok(Self { connector: Connector::new(destination)?, head, connection: None })
     }
 
-    /// Sends `body` and waits for the answer, at most `timeout`.
+    /// Sends `body` to `target` and waits for the answer, at most `timeout`.
     ///
     /// # Errors
     ///
     /// Every [`Failure`] but `Status`: an answer with any status is a [`Response`].
-    pub fn post(&mut self, body: &[u8], timeout: Option<Duration>) -> Result<Response, Failure> {
-        let deadline = Deadline { at: timeout.and_then(|timeout| Instant::now().checked_add(timeout)) };
-        let result = self.post_until(body, deadline);
+    pub fn post(
+        &mut self,
+        target: &str,
+        body: &[u8],
+        timeout: Option<Duration>,
+    ) -> Result<Response, Failure> {
+        let head = format!("POST {target} HTTP/1.1\r\n{}Content-Length: {}\r\n\r\n", self.head, body.len());
+        let result = self.post_until(&head, body, Deadline::after(timeout));
         result.map_err(|failure| match failure {
             Failure::Disconnected(error) if error.kind() == io::ErrorKind::TimedOut => {
                 Failure::Timeout(timeout.unwrap_or_default())
@@ -88,30 +95,31 @@ impl Client {
         })
     }
 
-    fn post_until(&mut self, body: &[u8], deadline: Deadline) -> Result<Response, Failure> {
+    fn post_until(&mut self, head: &str, body: &[u8], deadline: Deadline) -> Result<Response, Failure> {
         if let Some(kept) = self.connection.take() {
-            match self.exchange(kept, body, deadline) {
+            match self.exchange(kept, head, body, deadline) {
                 // Receivers close what is idle: a new connection shows whether this one is gone.
                 Err(Failure::Disconnected(error)) if error.kind() != io::ErrorKind::TimedOut => {}
                 result => return result,
             }
         }
-        let stream = connect(&self.endpoint, deadline)?;
-        self.exchange(BufReader::new(Timed { stream, deadline }), body, deadline)
+        let stream = self.connector.connect(deadline, Alpn::Http1)?;
+        self.exchange(BufReader::new(stream), head, body, deadline)
     }
 
     fn exchange(
         &mut self,
-        mut connection: BufReader<Timed>,
+        mut connection: BufReader<Stream>,
+        head: &str,
         body: &[u8],
         deadline: Deadline,
     ) -> Result<Response, Failure> {
-        connection.get_mut().deadline = deadline;
-        let head = format!("{}Content-Length: {}\r\n\r\n", self.head, body.len());
+        connection.get_mut().set_deadline(deadline);
         let sent = connection
             .get_mut()
             .write_all(head.as_bytes())
-            .and_then(|()| connection.get_mut().write_all(body));
+            .and_then(|()| connection.get_mut().write_all(body))
+            .and_then(|()| connection.get_mut().flush());
         // A receiver may answer and close before it has read all: look for the answer even so.
         let (head, body) = match (read_head(&mut connection), sent) {
             (Err(_), Err(error)) => return Err(Failure::Disconnected(error)),
@@ -138,89 +146,6 @@ pub fn read_response(connection: &mut impl BufRead) -> Result<Response, Failure>
     let head = read_head(connection)?;
     let body = read_body(connection, &head)?;
     Ok(head.into_response(body))
-}
-
-/// When an attempt ends, if ever.
-#[derive(Debug, Clone, Copy)]
-struct Deadline {
-    at: Option<Instant>,
-}
-
-impl Deadline {
-    /// Time left, never zero.
-    fn remaining(self) -> io::Result<Option<Duration>> {
-        let Some(at) = self.at else { return Ok(None) };
-        let left = at.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
-    }
-}
-
-/// A stream on which no operation outlasts the deadline.
-#[derive(Debug)]
-struct Timed {
-    stream: TcpStream,
-    deadline: Deadline,
-}
-
-/// A socket's timeout shows as `WouldBlock`.
-fn as_timeout(error: io::Error) -> io::Error {
-    if error.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { error }
-}
-
-impl Read for Timed {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.set_read_timeout(self.deadline.remaining()?)?;
-        self.stream.read(buffer).map_err(as_timeout)
-    }
-}
-
-impl Write for Timed {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.set_write_timeout(self.deadline.remaining()?)?;
-        self.stream.write(bytes).map_err(as_timeout)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn connect(endpoint: &Endpoint, deadline: Deadline) -> Result<TcpStream, Failure> {
-    let addresses = resolve(endpoint, deadline).map_err(Failure::Resolve)?;
-    let mut last = io::Error::from(io::ErrorKind::NotFound);
-    let mut left = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
-    for address in addresses {
-        // Each address has its share of what is left, so that a silent one does not use it all.
-        let connected = deadline.remaining().and_then(|remaining| match remaining {
-            Some(remaining) => {
-                TcpStream::connect_timeout(&address, (remaining / left).max(Duration::from_millis(1)))
-            }
-            None => TcpStream::connect(address),
-        });
-        match connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
-        }
-        left = left.saturating_sub(1).max(1);
-    }
-    Err(Failure::Connect(last))
-}
-
-/// Addresses of the endpoint. The system's resolver knows no deadline, so it has a thread to be late in.
-fn resolve(endpoint: &Endpoint, deadline: Deadline) -> io::Result<Vec<SocketAddr>> {
-    let (host, port) = (endpoint.host().to_owned(), endpoint.port());
-    if let Ok(address) = host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(address, port)]);
-    }
-    let Some(remaining) = deadline.remaining()? else {
-        return (host, port).to_socket_addrs().map(Iterator::collect);
-    };
-    let (sender, receiver) = mpsc::channel();
-    std::thread::Builder::new().name("resolver".to_owned()).spawn(move || {
-        // Nobody listens any more if it took too long.
-        let _ = sender.send((host, port).to_socket_addrs().map(Iterator::collect));
-    })?;
-    receiver.recv_timeout(remaining).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 struct Head {

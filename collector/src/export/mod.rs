@@ -1,8 +1,8 @@
 //! Delivery to an OTLP receiver.
 //!
-//! [`config`] turns flags and `OTEL_EXPORTER_OTLP_*` into a configuration, [`http`] carries one request, [`retry`]
-//! says when to try again, [`reply`] reads what the receiver answered, and [`Exporter`] joins them. Bytes come
-//! encoded: nothing here knows what is in them.
+//! [`config`] turns flags and `OTEL_EXPORTER_OTLP_*` into destinations, a [`transport`] carries one request to one of
+//! them, [`reply`] reads what the receiver answered, [`retry`] says when to try again, [`delivery`] decides what is sent,
+//! kept and dropped, and [`Exporter`] does it, on threads of its own. Bytes come encoded: nothing here knows what is in them.
 
 use bytes::Bytes;
 
@@ -11,9 +11,13 @@ pub mod delivery;
 pub mod destination;
 pub mod endpoint;
 mod error;
-mod exporter;
 pub mod file;
+pub mod grpc;
+mod gzip;
 pub mod http;
+mod http_transport;
+pub mod net;
+pub mod pipeline;
 mod queue;
 pub mod reply;
 pub mod retry;
@@ -24,9 +28,9 @@ pub mod transport;
 
 pub use config::{Compression, ExportConfig, Sink};
 pub use destination::{Destination, Protocol};
-pub use endpoint::Endpoint;
+pub use endpoint::{Endpoint, Scheme};
 pub use error::{EndpointProblem, ExportError, Failure};
-pub use exporter::{Delivery, Exporter};
+pub use pipeline::{Exporter, Outlet};
 
 /// Largest request that OTLP allows, before compression.
 pub const MAX_REQUEST: usize = 64 << 20;

@@ -52,7 +52,7 @@ pub fn parse_error(body: &[u8], is_protobuf: bool) -> Option<String> {
 }
 
 /// A receiver's text on one line, cut.
-fn message(text: &str) -> Option<String> {
+pub(super) fn message(text: &str) -> Option<String> {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut cut: String = clean(&line).chars().take(MAX_MESSAGE).collect();
     if cut.len() < line.len() && cut.chars().count() == MAX_MESSAGE {
@@ -61,13 +61,13 @@ fn message(text: &str) -> Option<String> {
     Some(cut).filter(|cut| !cut.is_empty())
 }
 
-enum Value<'a> {
+pub(super) enum Value<'a> {
     Number(u64),
     Bytes(&'a [u8]),
 }
 
 /// The fields of a protobuf message; `None` where it is none.
-fn fields(mut bytes: &[u8]) -> Option<Vec<(u64, Value<'_>)>> {
+pub(super) fn fields(mut bytes: &[u8]) -> Option<Vec<(u64, Value<'_>)>> {
     let mut fields = Vec::new();
     while !bytes.is_empty() {
         let key = varint(&mut bytes)?;

@@ -1,35 +1,29 @@
 //! When to try again.
 
 use std::hash::{BuildHasher, RandomState};
-use std::time::{Duration, Instant, SystemTime};
-
-/// Longest delay between two attempts that is not asked for by the receiver.
-const MAX_DELAY: Duration = Duration::from_secs(30);
+use std::time::{Duration, SystemTime};
 
 /// Longest delay between two attempts that a receiver can ask for: who asks for more is asked again by then.
 const MAX_ASKED: Duration = Duration::from_secs(3600);
 /// A receiver that asks for less has not asked: it would be busy with our attempts alone.
 const MIN_ASKED: Duration = Duration::from_millis(100);
 
-/// How long to keep trying.
+/// How fast to try again. There is no end to it: requests are tried as long as the queue has room for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Delay after the first failure, before jitter; each further one is twice as long, up to 30 s.
+    /// Delay after the first failure, before jitter; each further one is twice as long.
     pub first_delay: Duration,
-    /// Time for all attempts and delays together.
-    pub total: Duration,
+    /// The longest delay that the receiver did not ask for.
+    pub max_delay: Duration,
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { first_delay: Duration::from_secs(1), total: Duration::MAX }
+        Self { first_delay: Duration::from_secs(1), max_delay: Duration::from_secs(30) }
     }
 }
 
 impl RetryPolicy {
-    /// For commands that send once and end: a person waits.
-    pub const ONE_SHOT: Self = Self { first_delay: Duration::from_secs(1), total: Duration::from_secs(15) };
-
     /// The delay after `failures` failures (1 or more): what the receiver asked for, at most an hour, or the backoff.
     pub fn delay(&self, failures: u32, asked: Option<Duration>, jitter: f64) -> Duration {
         match asked.filter(|asked| *asked >= MIN_ASKED) {
@@ -42,45 +36,16 @@ impl RetryPolicy {
     /// that failed together do not come back together.
     pub fn backoff(&self, failures: u32, jitter: f64) -> Duration {
         let doubled = 2_u32.checked_pow(failures.saturating_sub(1)).unwrap_or(u32::MAX);
-        let delay = self.first_delay.saturating_mul(doubled).min(MAX_DELAY);
+        let delay = self.first_delay.saturating_mul(doubled).min(self.max_delay);
         delay.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
     }
 }
 
-/// What waiting needs of the world.
-pub trait Timing {
-    /// For durations.
-    fn now(&self) -> Instant;
-    /// For dates.
-    fn wall(&self) -> SystemTime;
-    /// Waits.
-    fn sleep(&mut self, duration: Duration);
-    /// A random number in 0..1.
-    fn jitter(&mut self) -> f64;
-}
-
-/// The world.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct SystemTiming;
-
-impl Timing for SystemTiming {
-    fn now(&self) -> Instant {
-        Instant::now()
-    }
-
-    fn wall(&self) -> SystemTime {
-        SystemTime::now()
-    }
-
-    fn sleep(&mut self, duration: Duration) {
-        std::thread::sleep(duration);
-    }
-
-    fn jitter(&mut self) -> f64 {
-        // A hasher's seed is random enough to spread attempts, and needs no dependency.
-        let bits = RandomState::new().hash_one(0) >> 32;
-        bits as f64 / f64::from(u32::MAX)
-    }
+/// A random number in 0..1.
+pub(super) fn jitter() -> f64 {
+    // A hasher's seed is random enough to spread attempts, and needs no dependency.
+    let bits = RandomState::new().hash_one(0) >> 32;
+    bits as f64 / f64::from(u32::MAX)
 }
 
 /// The delay that a `Retry-After` header asks for: seconds, or an HTTP date.
@@ -99,12 +64,21 @@ mod tests {
 
     #[test]
     fn delays_double_up_to_a_limit_and_jitter_takes_up_to_half() {
-        let policy = RetryPolicy::ONE_SHOT;
+        let policy = RetryPolicy::default();
         let seconds: Vec<f64> =
             [1, 2, 3, 6, 40, u32::MAX].map(|failures| policy.backoff(failures, 0.0).as_secs_f64()).to_vec();
         assert_eq!(seconds, [1.0, 2.0, 4.0, 30.0, 30.0, 30.0]);
         assert_eq!(policy.backoff(2, 1.0), Duration::from_secs(1));
         assert_eq!(policy.backoff(2, 0.5), Duration::from_millis(1500));
+    }
+
+    #[test]
+    fn receivers_that_ask_are_heard_within_reason() {
+        let delay = |asked| RetryPolicy::default().delay(2, Some(asked), 0.0);
+        assert_eq!(delay(Duration::from_secs(7)), Duration::from_secs(7));
+        assert_eq!(delay(Duration::MAX), Duration::from_secs(3600));
+        assert_eq!(delay(Duration::ZERO), Duration::from_secs(2));
+        assert_eq!(delay(Duration::from_nanos(1)), Duration::from_secs(2));
     }
 
     #[test]
@@ -121,7 +95,7 @@ mod tests {
 
     #[test]
     fn jitter_is_in_range_and_varies() {
-        let jitters: Vec<f64> = (0..16).map(|_| SystemTiming.jitter()).collect();
+        let jitters: Vec<f64> = (0..16).map(|_| jitter()).collect();
         assert!(jitters.iter().all(|jitter| (0.0..=1.0).contains(jitter)));
         assert!(jitters.iter().any(|jitter| *jitter != jitters[0]));
     }

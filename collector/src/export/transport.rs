@@ -2,8 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::http_transport::HttpTransport;
 use super::reply::Accepted;
-use super::{Failure, Request};
+use super::{Destination, ExportError, Failure, Protocol, Request};
 
 /// How an attempt ended without acceptance.
 #[derive(Debug)]
@@ -30,4 +31,20 @@ pub trait Transport {
         timeout: Option<Duration>,
         wall: SystemTime,
     ) -> Result<Accepted, Refusal>;
+}
+
+/// The client of a destination. Nothing is connected before the first request.
+///
+/// # Errors
+///
+/// The destination cannot be used: wrong usage.
+pub fn new(destination: &Destination) -> Result<Box<dyn Transport + Send>, ExportError> {
+    match destination.protocol {
+        Protocol::HttpProtobuf => Ok(Box::new(HttpTransport::new(destination)?)),
+        #[cfg(feature = "grpc")]
+        Protocol::Grpc => Ok(Box::new(super::grpc::GrpcTransport::new(destination)?)),
+        protocol => {
+            Err(ExportError::Protocol { variable: "OTEL_EXPORTER_OTLP_PROTOCOL".to_owned(), protocol })
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Attributes that are encoded once.
 
-use super::value::{seen, starts};
+use super::value::{keys, seen, starts};
 use super::{Attributes, write};
 use crate::error::Error;
 use crate::wire::Writer;
@@ -44,6 +44,11 @@ impl AttributesBlob {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.tags.is_empty()
+    }
+
+    /// Whether there is an attribute with this key.
+    pub fn has(&self, key: &str) -> bool {
+        keys(&self.bytes).any(|known| known == key.as_bytes())
     }
 
     pub(super) fn bytes(&self) -> &[u8] {

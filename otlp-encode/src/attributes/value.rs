@@ -1,7 +1,7 @@
 //! A value, and how a key and a value are encoded.
 
 use crate::error::Error;
-use crate::wire::{Writer, varint_len};
+use crate::wire::{Writer, copy, varint_len};
 
 use super::AttributesBlob;
 
@@ -77,7 +77,7 @@ mod any {
 }
 
 /// Writes a `KeyValue` with the header `tag`.
-#[inline]
+#[inline(always)]
 pub(super) fn key_value(
     writer: &mut Writer,
     tag: u8,
@@ -86,21 +86,52 @@ pub(super) fn key_value(
     depth: usize,
 ) -> Result<(), Error> {
     let key = key.as_bytes();
-    // Most are a short text: all lengths are one byte, and known.
-    if let Value::Str(text) = value {
-        let text = text.as_bytes();
-        if key.len() + text.len() < 0x80 - 6 && !key.is_empty() {
-            if let [h0, h1, h2, h3, rest @ ..] = writer.claim(key.len() + text.len() + 8) {
-                [*h0, *h1, *h2, *h3] = [tag, (key.len() + text.len() + 6) as u8, KEY, key.len() as u8];
-                if let Some((to_key, [h0, h1, h2, h3, to_text @ ..])) = rest.split_at_mut_checked(key.len()) {
-                    to_key.copy_from_slice(key);
-                    [*h0, *h1, *h2, *h3] = [VALUE, text.len() as u8 + 2, any::STRING, text.len() as u8];
-                    to_text.copy_from_slice(text);
-                }
+    // Most are short: all lengths are one byte, and known.
+    if (1..64).contains(&key.len()) {
+        match value {
+            Value::Str(text) if text.len() < 0x80 - 64 - 6 => {
+                short(writer, tag, key, [any::STRING, text.len() as u8], text.as_bytes());
+                return Ok(());
             }
-            return Ok(());
+            Value::Int(value @ 0..0x80) => {
+                short(writer, tag, key, [any::INT], &[value as u8]);
+                return Ok(());
+            }
+            Value::Int(value @ 0x80..0x4000) => {
+                short(writer, tag, key, [any::INT], &[value as u8 | 0x80, (value >> 7) as u8]);
+                return Ok(());
+            }
+            Value::Bool(value) => {
+                short(writer, tag, key, [any::BOOL], &[value.into()]);
+                return Ok(());
+            }
+            Value::Double(value) => {
+                short(writer, tag, key, [any::DOUBLE], &value.to_le_bytes());
+                return Ok(());
+            }
+            _ => {}
         }
     }
+    long(writer, tag, key, value, depth)
+}
+
+/// A `KeyValue` of less than 128 bytes, whose value is `header` and `content`.
+#[inline(always)]
+fn short<const N: usize>(writer: &mut Writer, tag: u8, key: &[u8], header: [u8; N], content: &[u8]) {
+    let value = N + content.len();
+    let slot = writer.claim(key.len() + value + 6);
+    let Some((start, rest)) = slot.split_first_chunk_mut() else { return };
+    *start = [tag, (key.len() + value + 4) as u8, KEY, key.len() as u8];
+    let Some((to_key, rest)) = rest.split_at_mut_checked(key.len()) else { return };
+    copy(to_key, key);
+    let Some((start, rest)) = rest.split_first_chunk_mut() else { return };
+    *start = [VALUE, value as u8];
+    let Some((start, to_content)) = rest.split_first_chunk_mut() else { return };
+    *start = header;
+    copy(to_content, content);
+}
+
+fn long(writer: &mut Writer, tag: u8, key: &[u8], value: Value<'_>, depth: usize) -> Result<(), Error> {
     let end = writer.len();
     any_value(writer, VALUE, value, depth)?;
     if !key.is_empty() {
@@ -223,7 +254,7 @@ pub(super) fn seen(list: &[u8]) -> u64 {
 }
 
 /// The keys of an encoded list, whose header is one byte.
-fn keys(mut list: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn keys(mut list: &[u8]) -> impl Iterator<Item = &[u8]> {
     core::iter::from_fn(move || {
         let (len, rest) = length(list.get(1..)?)?;
         let (element, rest) = rest.split_at_checked(len)?;

@@ -19,6 +19,17 @@ pub(super) struct Entries {
     slots: Vec<Slot>,
     unreferenced: usize,
     seed: u64,
+    /// What happened since [`mark`](Self::mark), in order.
+    journal: Vec<Change>,
+    /// Whether `slots` grew since then.
+    grown: bool,
+}
+
+/// What can be undone.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Pushed,
+    Referenced(u32),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +56,8 @@ impl Entries {
             slots: vec![Slot::default(); MIN_SLOTS],
             unreferenced: 0,
             seed,
+            journal: Vec::new(),
+            grown: false,
         };
         entries.clear();
         entries
@@ -58,6 +71,52 @@ impl Entries {
         self.bytes.extend([self.header(), 0]);
         self.entries.push(Entry { start: 2, end: 2, referenced: true });
         self.unreferenced = 0;
+        self.mark();
+    }
+
+    /// What follows can be taken back.
+    pub(super) fn mark(&mut self) {
+        self.journal.clear();
+        self.grown = false;
+    }
+
+    /// Takes back what happened since [`mark`](Self::mark).
+    pub(super) fn rollback(&mut self) {
+        while let Some(change) = self.journal.pop() {
+            match change {
+                Change::Pushed => self.unpush(),
+                Change::Referenced(index) => {
+                    if let Some(entry) = self.entries.get_mut(index as usize) {
+                        entry.referenced = false;
+                        self.unreferenced += 1;
+                    }
+                }
+            }
+        }
+        if core::mem::take(&mut self.grown) {
+            self.rehash(self.slots.len());
+        }
+    }
+
+    /// Removes the last entry, which nothing refers to.
+    fn unpush(&mut self) {
+        let last = self.entries.len() - 1;
+        // Entries that came later are gone, so none was put behind this one, unless the slots were filled anew.
+        if !self.grown {
+            let hash = self.content(last as u32).map_or(0, |content| hash(self.seed, content));
+            let mask = self.slots.len() - 1;
+            let mut at = hash as usize & mask;
+            while let Some(slot) = self.slots.get_mut(at).filter(|slot| slot.index != 0) {
+                if slot.index as usize == last {
+                    *slot = Slot::default();
+                    break;
+                }
+                at = (at + 1) & mask;
+            }
+        }
+        self.entries.pop();
+        self.unreferenced -= 1;
+        self.bytes.truncate(self.entries.last().map_or(0, |entry| entry.end as usize));
     }
 
     /// Which table this is.
@@ -95,7 +154,8 @@ impl Entries {
             *slot = Slot { hash, index };
         }
         if self.entries.len() * 4 > self.slots.len() * 3 {
-            self.grow();
+            self.grown = true;
+            self.rehash(self.slots.len() * 2);
         }
         Some(index)
     }
@@ -106,6 +166,7 @@ impl Entries {
         if !entry.referenced {
             entry.referenced = true;
             self.unreferenced -= 1;
+            self.journal.push(Change::Referenced(index));
         }
         true
     }
@@ -119,8 +180,9 @@ impl Entries {
     }
 
     #[cfg(test)]
-    pub(super) fn capacities(&self) -> [usize; 3] {
-        [self.bytes.capacity(), self.entries.capacity(), self.slots.capacity()]
+    pub(super) fn capacities(&self) -> [usize; 4] {
+        let Self { bytes, entries, slots, journal, .. } = self;
+        [bytes.capacity(), entries.capacity(), slots.capacity(), journal.capacity()]
     }
 
     /// What precedes each entry in the message, with its length.
@@ -147,42 +209,54 @@ impl Entries {
         self.bytes.extend_from_slice(content);
         self.entries.push(Entry { start: start as u32, end, referenced: false });
         self.unreferenced += 1;
+        self.journal.push(Change::Pushed);
         Some(index)
     }
 
-    fn grow(&mut self) {
-        let mut slots = vec![Slot::default(); self.slots.len() * 2];
+    fn rehash(&mut self, slots: usize) {
+        let mut slots = vec![Slot::default(); slots];
         let mask = slots.len() - 1;
-        for &slot in self.slots.iter().filter(|slot| slot.index != 0) {
-            let mut at = slot.hash as usize & mask;
+        for index in 1..self.entries.len() as u32 {
+            let hash = self.content(index).map_or(0, |content| hash(self.seed, content));
+            let mut at = hash as usize & mask;
             while slots[at].index != 0 {
                 at = (at + 1) & mask;
             }
-            slots[at] = slot;
+            slots[at] = Slot { hash, index };
         }
         self.slots = slots;
     }
 }
 
-/// Multiply and fold, eight bytes at a time. Without the seed, names that collide cannot be made up.
+/// Multiply and fold, sixteen bytes at a time. Without the seed, names that collide cannot be made up.
 fn hash(seed: u64, bytes: &[u8]) -> u32 {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-    fn mix(state: u64, word: u64) -> u64 {
-        let product = u128::from(state ^ word) * u128::from(FACTOR);
+    fn fold(a: u64, b: u64) -> u64 {
+        let product = u128::from(a) * u128::from(b);
         (product >> 64) as u64 ^ product as u64
     }
-    let mut state = mix(seed ^ FACTOR.rotate_left(32), bytes.len() as u64);
-    let mut words = bytes.chunks_exact(8);
-    for word in &mut words {
-        let mut le = [0; 8];
-        le.copy_from_slice(word);
-        state = mix(state, u64::from_le_bytes(le));
+    fn mix(state: u64, [a, b]: [u64; 2], seed: u64) -> u64 {
+        fold(state ^ a, seed ^ b)
     }
-    let mut last = [0; 8];
-    for (to, from) in last.iter_mut().zip(words.remainder()) {
-        *to = *from;
+    fn words(chunk: &[u8; 16]) -> [u64; 2] {
+        let chunk = u128::from_le_bytes(*chunk);
+        [chunk as u64, (chunk >> 64) as u64]
     }
-    let hash = mix(mix(state, u64::from_le_bytes(last)), seed);
+    // A factor that is odd, and none that is 0 by chance.
+    let seed = fold(seed ^ FACTOR, FACTOR) | 1;
+    let mut state = fold(bytes.len() as u64 ^ FACTOR, seed);
+    let mut rest = bytes;
+    while let Some((chunk, after)) = rest.split_first_chunk() {
+        state = mix(state, words(chunk), seed);
+        rest = after;
+    }
+    // The last bytes, or all of a short text, some of them twice.
+    let last = match (bytes.last_chunk(), bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        (Some(last), ..) => words(last),
+        (None, Some(first), Some(last)) => [u64::from_le_bytes(*first), u64::from_le_bytes(*last)],
+        _ => [bytes.iter().fold(0, |word, &byte| word << 8 | u64::from(byte)), 0],
+    };
+    let hash = fold(mix(state, last, seed), FACTOR);
     (hash >> 32) as u32 ^ hash as u32
 }
 
@@ -209,6 +283,37 @@ mod tests {
         assert_eq!(table.bytes(), [5 << 3 | 2, 0]);
         assert_eq!(table.first_unreferenced(), None);
         assert_eq!(table.intern(b"name 9"), Some(1));
+    }
+
+    #[test]
+    fn what_is_taken_back_was_never_there() {
+        for (before, after) in [(10, 5), (40, 200), (0, 3), (47, 1)] {
+            let name = |i: u32| format!("name {}", i.wrapping_mul(0x9e37_79b9) % 1000);
+            let mut table = Entries::new(Table::String, 1);
+            let mut other = Entries::new(Table::String, 1);
+            for i in 0..before {
+                for table in [&mut table, &mut other] {
+                    let index = table.intern(name(i).as_bytes()).unwrap();
+                    assert!(i % 2 == 0 || table.reference(index));
+                }
+            }
+            for _ in 0..2 {
+                table.mark();
+                for i in before / 2..before + after {
+                    let index = table.intern(name(i).as_bytes()).unwrap();
+                    assert!(i % 3 == 0 || table.reference(index));
+                }
+                table.rollback();
+                assert_eq!(table.bytes(), other.bytes());
+                assert_eq!(table.first_unreferenced(), other.first_unreferenced());
+                assert_eq!(table.unreferenced, other.unreferenced);
+            }
+            // What is there is found, and what is not is added.
+            for i in 0..before + after {
+                assert_eq!(table.intern(name(i).as_bytes()), other.intern(name(i).as_bytes()));
+            }
+            assert_eq!(table.bytes(), other.bytes());
+        }
     }
 
     #[test]

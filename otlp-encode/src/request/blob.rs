@@ -1,6 +1,6 @@
 //! Resources, scopes and metrics' headers, encoded once.
 
-use crate::attributes::{self, Attributes};
+use crate::attributes::{self, Attributes, AttributesBlob};
 use crate::common::{self, InstrumentationScope};
 use crate::error::Error;
 use crate::metrics::Metric;
@@ -74,12 +74,16 @@ impl ResourceBlob {
     /// Encodes a resource.
     ///
     /// Errors: those of [`AttributesBlob::new`](crate::AttributesBlob::new); [`Error::Empty`] for an entity without type
-    /// or identifying keys.
+    /// or identifying keys; [`Error::UnknownKey`] for an entity whose keys the resource does not have.
     pub fn new(attributes: &dyn Attributes, info: &ResourceInfo<'_>) -> Result<Self, Error> {
+        let attributes = AttributesBlob::new(attributes)?;
         for entity in info.entity_refs {
             non_empty(entity.kind, "entity_refs.type")?;
             if entity.id_keys.is_empty() {
                 return Err(Error::Empty { field: "entity_refs.id_keys" });
+            }
+            if !entity.id_keys.iter().chain(entity.description_keys).all(|key| attributes.has(key)) {
+                return Err(Error::UnknownKey);
             }
         }
         Around::new(|writer| {
@@ -90,7 +94,7 @@ impl ResourceBlob {
                 let mut resource = Resource::from(fields);
                 resource.entity_refs(info.entity_refs, entity_ref);
                 resource.dropped_attributes_count(info.dropped_attributes_count);
-                result = attributes::write(resource.fields(), 1, attributes);
+                result = attributes::write(resource.fields(), 1, &attributes);
             });
             result.map(|()| tail)
         })

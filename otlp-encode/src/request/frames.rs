@@ -38,7 +38,7 @@ pub struct Batch<'a> {
     pub bytes: &'a [u8],
     /// How many points, spans, log records or samples it has.
     pub items: u64,
-    descriptor: fn() -> &'static Descriptor,
+    pub(super) descriptor: fn() -> &'static Descriptor,
 }
 
 impl Batch<'_> {
@@ -53,7 +53,8 @@ impl Batch<'_> {
 pub(crate) enum Level {
     Resource,
     Scope,
-    Metric,
+    /// A metric or a profile.
+    Group,
     /// The field of a metric that holds its points, by its number.
     Data(u32),
 }
@@ -65,7 +66,7 @@ impl Level {
         match self {
             Self::Resource => 0,
             Self::Scope => 1,
-            Self::Metric => 2,
+            Self::Group => 2,
             Self::Data(_) => 3,
         }
     }
@@ -74,7 +75,7 @@ impl Level {
     fn field(self) -> u32 {
         match self {
             Self::Resource => 1,
-            Self::Scope | Self::Metric => 2,
+            Self::Scope | Self::Group => 2,
             Self::Data(field) => field,
         }
     }
@@ -101,16 +102,16 @@ impl Frame {
 /// One request after another.
 #[derive(Debug)]
 pub(crate) struct Frames {
-    writer: Writer,
+    pub(super) writer: Writer,
     frames: [Frame; LEVELS],
     /// How many frames the next item is in.
-    set: usize,
+    pub(super) set: usize,
     /// How many of them are open: those that have an item.
-    open: usize,
-    items: u64,
+    pub(super) open: usize,
+    pub(super) items: u64,
     /// What `writer` may hold while all frames that are set are open.
-    budget: usize,
-    limits: Limits,
+    pub(super) budget: usize,
+    pub(super) limits: Limits,
     /// The item that opens the next request.
     carry: Vec<u8>,
     descriptor: fn() -> &'static Descriptor,
@@ -131,18 +132,25 @@ impl Frames {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn capacities(&self) -> ([usize; 2], [[usize; 2]; LEVELS]) {
+        let frames = self.frames.each_ref().map(|frame| [frame.head.capacity(), frame.tail.capacity()]);
+        ([self.writer.capacity(), self.carry.capacity()], frames)
+    }
+
     pub(super) fn clear(&mut self) {
         self.rewind(0, 0);
         self.set = 0;
         self.items = 0;
+        self.trim();
     }
 
-    fn rewind(&mut self, len: usize, open: usize) {
+    pub(super) fn rewind(&mut self, len: usize, open: usize) {
         self.writer.rewind(len);
         self.open = open;
     }
 
-    fn set(&mut self, level: Level, head: &[u8], tail: &[u8]) {
+    pub(super) fn set(&mut self, level: Level, head: &[u8], tail: &[u8]) {
         let index = level.index();
         self.close(index);
         if let Some(frame) = self.frames.get_mut(index) {
@@ -155,7 +163,7 @@ impl Frames {
         self.set = index + 1;
     }
 
-    fn open(&mut self) {
+    pub(super) fn open(&mut self) {
         let set = self.frames.iter_mut().take(self.set);
         let mut closing = 0;
         for (index, frame) in set.enumerate() {
@@ -180,16 +188,34 @@ impl Frames {
         self.open = self.open.min(remaining);
     }
 
+    /// Closes `level` and what is in it; it has to be set again.
+    pub(super) fn truncate(&mut self, level: Level) {
+        self.close(level.index());
+        self.set = self.set.min(level.index());
+    }
+
+    pub(super) fn is_set(&self, level: Level) -> bool {
+        self.set > level.index()
+    }
+
     /// Hands out the request, if there is an item.
     pub(super) fn flush(&mut self, sink: &mut dyn FnMut(Batch<'_>)) {
-        self.close(0);
-        let items = core::mem::take(&mut self.items);
-        if items > 0 {
-            sink(Batch { bytes: self.writer.as_bytes(), items, descriptor: self.descriptor });
+        if let Some(batch) = self.finish() {
+            sink(batch);
         }
         self.writer.clear();
-        // An item beyond the limit is rare, and its memory not to be kept.
-        let usual = self.limits.max_bytes.saturating_mul(4);
+    }
+
+    /// Closes everything. The request, if there is an item; the caller clears the writer.
+    pub(super) fn finish(&mut self) -> Option<Batch<'_>> {
+        self.close(0);
+        let items = core::mem::take(&mut self.items);
+        (items > 0).then(|| Batch { bytes: self.writer.as_bytes(), items, descriptor: self.descriptor })
+    }
+
+    /// Gives memory back that an item beyond the limit took: such items are rare. Nothing must be written.
+    fn trim(&mut self) {
+        let usual = self.limits.max_bytes.saturating_mul(4).max(1 << 16);
         if self.writer.capacity().max(self.carry.capacity()) > usual {
             self.writer = Writer::new();
             self.carry = Vec::new();
@@ -222,6 +248,7 @@ impl Frames {
         }
         if self.writer.len() > self.budget || self.items >= self.limits.max_items {
             self.flush(sink);
+            self.trim();
         }
         Ok(())
     }

@@ -111,7 +111,7 @@ impl Metrics<'_> {
 
     fn open(&mut self, metric: &MetricBlob, field: u32, tail: &[u8]) -> Output<'_> {
         let mut out = self.out.reborrow();
-        out.set(Level::Metric, metric.head(), metric.tail());
+        out.set(Level::Group, metric.head(), metric.tail());
         out.set(Level::Data(field), &[], tail);
         out
     }

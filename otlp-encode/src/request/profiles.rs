@@ -1,21 +1,55 @@
-//! A profiles request that is valid, or an error.
+//! Requests of profiles: as those of the other signals, with a dictionary that holds what the request's own samples
+//! need and nothing else.
 
-use crate::common::InstrumentationScope;
+use super::frames::{Batch, Frames, Level, Limits};
+use super::{ResourceBlob, ScopeBlob};
+use crate::attributes::Value;
 use crate::dictionary::{AttributeIdx, Dictionary, LinkIdx, StackIdx};
 use crate::error::Error;
-use crate::profiles::{ExportProfilesServiceRequest, Profile, ResourceProfiles, ScopeProfiles, ValueType};
-use crate::resource::Resource;
+use crate::profiles::{ExportProfilesServiceRequest, Profile, Sample, ValueType};
 use crate::wire::Writer;
+use alloc::vec::Vec;
 
 /// Builds one `ExportProfilesServiceRequest` after another in the same memory.
 ///
-/// Resources, scopes, profiles and samples stand in the message in the **reverse** of the order in which they were
-/// added. The dictionary may grow until [`finish`](Self::finish). The first error sticks and is returned there.
-#[derive(Debug, Clone)]
+/// Samples are added through a closure that makes what they refer to. It may be called twice: where a sample would take
+/// the request over a limit, what was made for it is taken back, the request is finished, and the sample is the first of
+/// the next one, whose dictionary starts anew.
+///
+/// ```
+/// use otlp_encode::{Limits, Line, LinkIdx, ProfileInfo, ProfilesRequest, ResourceBlob, ScopeBlob};
+///
+/// let resource = ResourceBlob::new(&[("service.name", "shop")], &Default::default())?;
+/// let scope = ScopeBlob::new("my-profiler", &(), &Default::default())?;
+/// let info = ProfileInfo { sample_type: ("samples", "count"), ..ProfileInfo::default() };
+///
+/// let mut request = ProfilesRequest::new(Limits::default(), 0);
+/// let mut queue = Vec::new();
+/// let mut out = request.start(None, |batch| queue.push(batch.bytes.to_vec()));
+/// let mut scopes = out.resource(&resource);
+/// let mut profiles = scopes.scope(&scope);
+/// let mut samples = profiles.profile(&info);
+/// samples.add(&[1], &[], |dictionary| {
+///     let function = dictionary.function("main", "", "main.rs", 0);
+///     let line = Line { function, line: 3, column: 0 };
+///     let leaf = dictionary.location(Default::default(), 0x1040, &[line], &[]);
+///     let thread = dictionary.attribute("thread.id", "", 7);
+///     (dictionary.stack(&[leaf]), [thread], LinkIdx::default())
+/// })?;
+/// out.finish();
+/// assert_eq!(queue.len(), 1);
+/// # Ok::<(), otlp_encode::Error>(())
+/// ```
+#[derive(Debug)]
 pub struct ProfilesRequest {
+    frames: Frames,
     dictionary: Dictionary,
-    body: Writer,
     message: Writer,
+    /// The fields of a profile around its samples.
+    around: Writer,
+    attributes: Vec<AttributeIdx>,
+    /// The id of the next profile that is opened.
+    next_id: Option<u128>,
 }
 
 /// What a profile has besides samples.
@@ -31,189 +65,277 @@ pub struct ProfileInfo<'a> {
     pub period_type: (&'a str, &'a str),
     /// Distance between two sampled events.
     pub period: i64,
-    /// Globally unique, not all zero.
-    pub profile_id: Option<[u8; 16]>,
-    /// Attributes of the whole profile.
-    pub attributes: &'a [AttributeIdx],
+    /// Attributes of the whole profile: key, unit, value. Keys are unique and not empty.
+    pub attributes: &'a [(&'a str, &'a str, Value<'a>)],
     /// How many attributes were discarded.
     pub dropped_attributes_count: u32,
     /// Format and bytes of what the profile was converted from.
     pub original_payload: Option<(&'a str, &'a [u8])>,
 }
 
+/// How far everything was before a sample.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    len: usize,
+    set: usize,
+    open: usize,
+    next_id: Option<u128>,
+}
+
 impl ProfilesRequest {
+    /// More than the dictionary's own header takes.
+    const DICTIONARY_HEADER: usize = 1 + 4;
+
     /// An empty request. `hash_seed` is for the tables' hashes: any number will do, a random one keeps whoever
     /// chooses the names in a profile from slowing it down. The output does not depend on it.
-    pub fn new(hash_seed: u64) -> Self {
-        Self { dictionary: Dictionary::new(hash_seed), body: Writer::new(), message: Writer::new() }
-    }
-
-    /// Forgets everything, errors and indices too, and keeps the memory.
-    pub fn clear(&mut self) {
-        self.dictionary.clear();
-        self.body.clear();
-    }
-
-    /// The tables.
-    pub fn dictionary(&mut self) -> &mut Dictionary {
-        &mut self.dictionary
-    }
-
-    /// How many bytes the message has so far, but for the few of the dictionary's own header.
-    pub fn request_len(&self) -> usize {
-        self.body.len() + self.dictionary.encoded_len()
-    }
-
-    /// Adds a resource with its profiles.
-    ///
-    /// Error: [`Error::Empty`] without a scope.
-    pub fn resource_profiles(
-        &mut self,
-        schema_url: &str,
-        resource: impl FnOnce(&mut Resource<'_>),
-        scopes: impl FnOnce(&mut ProfilesScopes<'_, '_>),
-    ) {
-        let dictionary = &mut self.dictionary;
-        let mut request = ExportProfilesServiceRequest::from(self.body.fields());
-        request.resource_profiles([(resource, scopes)], |message, (resource, scopes)| {
-            message.schema_url(schema_url);
-            let before = message.written();
-            scopes(&mut ProfilesScopes { message, dictionary });
-            if message.written() == before {
-                dictionary.fail(Error::Empty { field: "scope_profiles" });
-            }
-            message.resource(resource);
-        });
-    }
-
-    /// The encoded message.
-    ///
-    /// Errors: the first that occurred since [`clear`](Self::clear); [`Error::Empty`] without a resource;
-    /// [`Error::Unreferenced`] where a table has an entry that nothing refers to.
-    pub fn finish(&mut self) -> Result<&[u8], Error> {
-        self.dictionary.check()?;
-        if self.body.is_empty() {
-            return Err(Error::Empty { field: "resource_profiles" });
+    pub fn new(limits: Limits, hash_seed: u64) -> Self {
+        Self {
+            frames: Frames::new(limits, ExportProfilesServiceRequest::descriptor),
+            dictionary: Dictionary::new(hash_seed),
+            message: Writer::new(),
+            around: Writer::new(),
+            attributes: Vec::new(),
+            next_id: None,
         }
-        self.message.clear();
-        self.message.fields().message(2, |fields| self.dictionary.write(fields));
-        self.message.prepend(self.body.as_bytes());
-        Ok(self.message.as_bytes())
+    }
+
+    /// Starts a request; `sink` gets it when it is finished, and those before it that reached a limit.
+    ///
+    /// `first_id` is the id of the first profile, which should be random; others follow it, as big-endian numbers. A
+    /// profile that is spread over several requests has an id in each of them. `None` for no ids.
+    pub fn start<F: FnMut(Batch<'_>)>(
+        &mut self,
+        first_id: Option<[u8; 16]>,
+        sink: F,
+    ) -> ProfilesSession<'_, F> {
+        self.frames.clear();
+        self.dictionary.clear();
+        // Zeros mean none.
+        self.next_id = first_id.map(|id| u128::from_be_bytes(id).max(1));
+        ProfilesSession { request: self, sink }
+    }
+
+    #[cfg(test)]
+    pub(super) fn capacities(&self) -> impl PartialEq + core::fmt::Debug + use<> {
+        let Self { message, around, attributes, .. } = self;
+        let own = [message.capacity(), around.capacity(), attributes.capacity()];
+        (self.frames.capacities(), self.dictionary.capacities(), own)
+    }
+
+    fn flush(&mut self, sink: &mut dyn FnMut(Batch<'_>)) {
+        if let Some(batch) = self.frames.finish() {
+            self.message.clear();
+            self.message.fields().message(2, |fields| self.dictionary.write(fields));
+            self.message.prepend(batch.bytes);
+            sink(Batch { bytes: self.message.as_bytes(), ..batch });
+        }
+        self.frames.writer.clear();
+        // The profile that is open has to be encoded with the new dictionary.
+        self.frames.truncate(Level::Group);
+        self.dictionary.clear();
+    }
+
+    /// Starts a sample, in a profile that is opened if it is not.
+    fn begin(&mut self, info: &ProfileInfo<'_>) -> Mark {
+        let Frames { set, open, .. } = self.frames;
+        let mark = Mark { len: self.frames.writer.len(), set, open, next_id: self.next_id };
+        self.dictionary.mark();
+        if !self.frames.is_set(Level::Group) {
+            self.profile(info);
+        }
+        if self.frames.open < self.frames.set {
+            self.frames.open();
+        }
+        mark
+    }
+
+    fn profile(&mut self, info: &ProfileInfo<'_>) {
+        let Self { dictionary, around, attributes, .. } = self;
+        attributes.clear();
+        attributes
+            .extend(info.attributes.iter().map(|&(key, unit, value)| dictionary.attribute(key, unit, value)));
+        let mut value_type = |(kind, unit)| {
+            let kind = dictionary.referenced_string(kind);
+            (kind as i32, dictionary.referenced_string(unit) as i32)
+        };
+        let sample_type = value_type(info.sample_type);
+        let period_type = (info.period_type != ("", "")).then(|| value_type(info.period_type));
+        let write = |to: &mut ValueType<'_>, (kind, unit)| {
+            to.unit_strindex(unit);
+            to.type_strindex(kind);
+        };
+        around.clear();
+        let mut to = Profile::from(around.fields());
+        let attributes = dictionary.check_attributes(attributes);
+        to.attribute_indices(attributes.iter().map(|&index| index as i32));
+        if let Some((format, payload)) = info.original_payload {
+            to.original_payload(payload);
+            to.original_payload_format(format);
+        }
+        to.dropped_attributes_count(info.dropped_attributes_count);
+        if let Some(id) = &mut self.next_id {
+            to.profile_id(&id.to_be_bytes());
+            *id = id.checked_add(1).unwrap_or(1);
+        }
+        to.period(info.period);
+        if let Some(period_type) = period_type {
+            to.period_type(|to| write(to, period_type));
+        }
+        to.duration_nano(info.duration_nano);
+        to.time_unix_nano(info.time_unix_nano);
+        let tail = to.written();
+        to.sample_type(|to| write(to, sample_type));
+        let bytes = around.as_bytes();
+        if let Some((head, tail)) = bytes.split_at_checked(bytes.len() - tail) {
+            self.frames.set(Level::Group, head, tail);
+        }
+    }
+
+    /// Writes the sample that was begun at `mark`. Whether it is in the request; if not, the request was finished, and
+    /// the sample has to be begun again.
+    fn end(
+        &mut self,
+        mark: Mark,
+        (stack, attributes, link): (StackIdx, &[AttributeIdx], LinkIdx),
+        (values, timestamps): (&[i64], &[u64]),
+        sink: &mut dyn FnMut(Batch<'_>),
+    ) -> Result<bool, Error> {
+        let attributes = self.dictionary.check_sample(stack, link, attributes);
+        // `Profile.samples`
+        self.frames.writer.fields().message(2, |fields| {
+            let mut sample = Sample::from(fields);
+            sample.timestamps_unix_nano(timestamps);
+            sample.values(values.iter().copied());
+            sample.link_index(link.get());
+            sample.attribute_indices(attributes.iter().map(|&index| index as i32));
+            sample.stack_index(stack.get());
+        });
+        if let Err(error) = self.dictionary.check() {
+            self.rollback(mark);
+            return Err(error);
+        }
+        self.frames.items += 1;
+        let len = self.frames.writer.len() + self.dictionary.encoded_len() + Self::DICTIONARY_HEADER;
+        if len > self.frames.budget {
+            if self.frames.items > 1 {
+                self.rollback(mark);
+                self.frames.items -= 1;
+                self.flush(sink);
+                return Ok(false);
+            }
+            let bytes = len + self.frames.limits.max_bytes.saturating_sub(self.frames.budget);
+            if bytes > Limits::MAX_BYTES {
+                self.rollback(mark);
+                self.frames.items = 0;
+                return Err(Error::TooLarge { bytes });
+            }
+        }
+        if len > self.frames.budget || self.frames.items >= self.frames.limits.max_items {
+            self.flush(sink);
+        }
+        Ok(true)
+    }
+
+    fn rollback(&mut self, mark: Mark) {
+        self.frames.rewind(mark.len, mark.open);
+        self.frames.set = mark.set;
+        self.next_id = mark.next_id;
+        self.dictionary.rollback();
+    }
+}
+
+/// A request of profiles that is being filled. Dropped or [finished](Self::finish), it hands out what it has.
+///
+/// If it is leaked, its samples are lost.
+pub struct ProfilesSession<'r, F: FnMut(Batch<'_>)> {
+    request: &'r mut ProfilesRequest,
+    sink: F,
+}
+
+impl<F: FnMut(Batch<'_>)> ProfilesSession<'_, F> {
+    /// What follows is about this resource.
+    pub fn resource(&mut self, resource: &ResourceBlob) -> ProfilesScopes<'_> {
+        self.request.frames.set(Level::Resource, resource.head(), resource.tail());
+        ProfilesScopes { request: self.request, sink: &mut self.sink }
+    }
+
+    /// Hands out what there is.
+    pub fn finish(self) {}
+}
+
+impl<F: FnMut(Batch<'_>)> Drop for ProfilesSession<'_, F> {
+    fn drop(&mut self) {
+        self.request.flush(&mut self.sink);
     }
 }
 
 /// The scopes of a resource.
-#[derive(Debug)]
-pub struct ProfilesScopes<'a, 'w> {
-    message: &'a mut ResourceProfiles<'w>,
-    dictionary: &'a mut Dictionary,
+pub struct ProfilesScopes<'s> {
+    request: &'s mut ProfilesRequest,
+    sink: &'s mut dyn FnMut(Batch<'_>),
 }
 
-impl ProfilesScopes<'_, '_> {
-    /// Adds a scope with its profiles.
-    ///
-    /// Error: [`Error::Empty`] without a profile.
-    pub fn scope_profiles(
-        &mut self,
-        schema_url: &str,
-        scope: impl FnOnce(&mut InstrumentationScope<'_>),
-        profiles: impl FnOnce(&mut Profiles<'_, '_>),
-    ) {
-        let dictionary = &mut *self.dictionary;
-        self.message.scope_profiles([(scope, profiles)], |message, (scope, profiles)| {
-            message.schema_url(schema_url);
-            let before = message.written();
-            profiles(&mut Profiles { message, dictionary });
-            if message.written() == before {
-                dictionary.fail(Error::Empty { field: "profiles" });
-            }
-            message.scope(scope);
-        });
+impl ProfilesScopes<'_> {
+    /// What follows was produced by this scope.
+    pub fn scope(&mut self, scope: &ScopeBlob) -> Profiles<'_> {
+        self.request.frames.set(Level::Scope, scope.head(), scope.tail());
+        Profiles { request: self.request, sink: self.sink }
     }
 }
 
 /// The profiles of a scope.
-#[derive(Debug)]
-pub struct Profiles<'a, 'w> {
-    message: &'a mut ScopeProfiles<'w>,
-    dictionary: &'a mut Dictionary,
+pub struct Profiles<'s> {
+    request: &'s mut ProfilesRequest,
+    sink: &'s mut dyn FnMut(Batch<'_>),
 }
 
-impl Profiles<'_, '_> {
-    /// The tables.
-    pub fn dictionary(&mut self) -> &mut Dictionary {
-        self.dictionary
+impl Profiles<'_> {
+    /// Starts a profile. Without a sample, it is not written.
+    pub fn profile<'a>(&'a mut self, info: &'a ProfileInfo<'a>) -> Samples<'a> {
+        self.request.frames.truncate(Level::Group);
+        Samples { request: self.request, sink: self.sink, info, shape: None }
     }
-
-    /// Adds a profile with its samples.
-    pub fn profile(&mut self, info: &ProfileInfo<'_>, samples: impl FnOnce(&mut Samples<'_, '_>)) {
-        let dictionary = &mut *self.dictionary;
-        self.message.profiles([samples], |message, samples| {
-            let attributes = dictionary.check_attributes(info.attributes);
-            message.attribute_indices(attributes.iter().map(|&index| index as i32));
-            if let Some((format, payload)) = info.original_payload {
-                message.original_payload(payload);
-                message.original_payload_format(format);
-            }
-            message.dropped_attributes_count(info.dropped_attributes_count);
-            message.profile_id(info.profile_id.as_ref().map_or(&[], |id| id));
-            message.period(info.period);
-            if info.period_type != ("", "") {
-                message.period_type(|to| value_type(to, info.period_type, dictionary));
-            }
-            message.duration_nano(info.duration_nano);
-            message.time_unix_nano(info.time_unix_nano);
-            let (start, end) = (info.time_unix_nano, info.time_unix_nano.saturating_add(info.duration_nano));
-            samples(&mut Samples { message, dictionary, start, end, shape: None });
-            message.sample_type(|to| value_type(to, info.sample_type, dictionary));
-        });
-    }
-}
-
-fn value_type(to: &mut ValueType<'_>, (kind, unit): (&str, &str), dictionary: &mut Dictionary) {
-    let kind = dictionary.string(kind);
-    let unit = dictionary.string(unit);
-    to.unit_strindex(unit.get());
-    to.type_strindex(kind.get());
 }
 
 /// The samples of a profile.
-#[derive(Debug)]
-pub struct Samples<'a, 'w> {
-    message: &'a mut Profile<'w>,
-    dictionary: &'a mut Dictionary,
-    start: u64,
-    end: u64,
+pub struct Samples<'s> {
+    request: &'s mut ProfilesRequest,
+    sink: &'s mut dyn FnMut(Batch<'_>),
+    info: &'s ProfileInfo<'s>,
     /// Whether the samples have values, and timestamps: the same for all of them.
     shape: Option<(bool, bool)>,
 }
 
-impl Samples<'_, '_> {
-    /// The tables.
-    pub fn dictionary(&mut self) -> &mut Dictionary {
-        self.dictionary
-    }
-
-    /// How many bytes of the request were written so far, tables included. The rest of the open profile, scope and
-    /// resource still follows.
-    pub fn request_len(&self) -> usize {
-        self.message.written() + self.dictionary.encoded_len()
-    }
-
+impl Samples<'_> {
     /// Adds a sample: as many `values` as `timestamps`, or timestamps alone (each counts 1), or one value alone.
     ///
-    /// Stack, set of attributes and link identify a sample; those with the same identity should be merged.
+    /// `identify` makes stack, attributes and link in the dictionary. They identify the sample; those with the same
+    /// identity should be merged. It is called again if the sample is the first of another request; indices that are kept
+    /// from call to call are valid within a [`Dictionary::epoch`].
     ///
-    /// Errors: [`Error::SampleShape`]; [`Error::MixedSampleShapes`]; [`Error::Timestamp`] for one outside the profile's
-    /// time range; [`Error::DuplicateKey`]; [`Error::UnknownIndex`].
-    pub fn sample(
+    /// Errors, which refuse the sample: [`Error::SampleShape`]; [`Error::MixedSampleShapes`]; [`Error::Timestamp`] for one
+    /// outside the profile's time range; those of the dictionary's methods, for the sample and for
+    /// [`ProfileInfo::attributes`]; [`Error::DuplicateKey`]; [`Error::UnknownIndex`]; [`Error::Unreferenced`] for what was
+    /// made and is not used; [`Error::TooLarge`].
+    pub fn add<A: AsRef<[AttributeIdx]>>(
         &mut self,
-        stack: StackIdx,
-        attributes: &[AttributeIdx],
-        link: LinkIdx,
         values: &[i64],
         timestamps: &[u64],
-    ) {
+        mut identify: impl FnMut(&mut Dictionary) -> (StackIdx, A, LinkIdx),
+    ) -> Result<(), Error> {
+        let shape = self.check(values, timestamps)?;
+        loop {
+            let mark = self.request.begin(self.info);
+            let (stack, attributes, link) = identify(&mut self.request.dictionary);
+            let identity = (stack, attributes.as_ref(), link);
+            if self.request.end(mark, identity, (values, timestamps), self.sink)? {
+                self.shape = Some(shape);
+                return Ok(());
+            }
+        }
+    }
+
+    fn check(&self, values: &[i64], timestamps: &[u64]) -> Result<(bool, bool), Error> {
         let shape = (!values.is_empty(), !timestamps.is_empty());
         let valid = match shape {
             (true, true) => values.len() == timestamps.len(),
@@ -221,71 +343,16 @@ impl Samples<'_, '_> {
             (false, timed) => timed,
         };
         if !valid {
-            let (values, timestamps) = (values.len(), timestamps.len());
-            self.dictionary.fail(Error::SampleShape { values, timestamps });
-        } else if *self.shape.get_or_insert(shape) != shape {
-            self.dictionary.fail(Error::MixedSampleShapes);
+            return Err(Error::SampleShape { values: values.len(), timestamps: timestamps.len() });
         }
-        let (start, end) = (self.start, self.end);
+        if self.shape.is_some_and(|others| others != shape) {
+            return Err(Error::MixedSampleShapes);
+        }
+        let start = self.info.time_unix_nano;
+        let end = start.saturating_add(self.info.duration_nano);
         if let Some(&timestamp) = timestamps.iter().find(|&&at| at < start || at >= end) {
-            self.dictionary.fail(Error::Timestamp { timestamp, start, end });
+            return Err(Error::Timestamp { timestamp, start, end });
         }
-        let attributes = self.dictionary.check_sample(stack, link, attributes);
-        self.message.samples([()], |sample, ()| {
-            sample.timestamps_unix_nano(timestamps);
-            sample.values(values.iter().copied());
-            sample.link_index(link.get());
-            sample.attribute_indices(attributes.iter().map(|&index| index as i32));
-            sample.stack_index(stack.get());
-        });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::dictionary::{Line, MappingIdx};
-    use alloc::format;
-
-    fn fill(request: &mut ProfilesRequest) {
-        request.clear();
-        request.resource_profiles(
-            "",
-            |_| {},
-            |scopes| {
-                scopes.scope_profiles(
-                    "",
-                    |_| {},
-                    |profiles| {
-                        profiles.profile(&ProfileInfo::default(), |samples| {
-                            for number in 0..500 {
-                                let dictionary = samples.dictionary();
-                                let thread = dictionary.attribute("thread.id", "", |v| v.int_value(number));
-                                let function = dictionary.function(&format!("{number}"), "", "", 0);
-                                let line = Line { function, line: 1, column: 0 };
-                                let location = dictionary.location(MappingIdx::default(), 0, &[line], &[]);
-                                let stack = dictionary.stack(&[location]);
-                                samples.sample(stack, &[thread], LinkIdx::default(), &[1], &[]);
-                            }
-                        });
-                    },
-                );
-            },
-        );
-        assert!(request.finish().is_ok());
-    }
-
-    #[test]
-    fn the_second_request_needs_no_more_memory() {
-        let mut request = ProfilesRequest::new(0);
-        fill(&mut request);
-        let capacities = |request: &ProfilesRequest| {
-            (request.dictionary.capacities(), request.body.capacity(), request.message.capacity())
-        };
-        let before = capacities(&request);
-        for _ in 0..3 {
-            fill(&mut request);
-        }
-        assert_eq!(capacities(&request), before);
+        Ok(shape)
     }
 }

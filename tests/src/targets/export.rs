@@ -1,8 +1,10 @@
 //! What comes from a receiver, and from the environment.
 
+use collector::export::config::{AgentResource, BatchSettings, SdkSettings};
 use collector::export::http::read_response;
 use collector::export::{Endpoint, ExportConfig, Signal, Sink, reply, retry};
-use std::time::SystemTime;
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
 
 /// An HTTP answer, and any part of one by itself.
 pub fn export_reply(bytes: &[u8]) {
@@ -27,29 +29,76 @@ fn body(bytes: &[u8]) {
     }
 }
 
-/// Variables of the environment, a line each.
-const VARIABLES: [&str; 6] =
-    ["ENDPOINT", "PROFILES_ENDPOINT", "HEADERS", "PROTOCOL", "COMPRESSION", "TIMEOUT"];
-
-/// An endpoint and `OTEL_EXPORTER_OTLP_*`, a line each.
+/// `--endpoint=URL` and variables, `NAME=VALUE`, a line each.
 pub fn export_config(text: &[u8]) {
     let text = String::from_utf8_lossy(text);
-    let mut lines = text.split('\n');
-    let flags: Vec<String> =
-        lines.next().filter(|flag| !flag.is_empty()).map(str::to_owned).into_iter().collect();
-    let values: Vec<&str> = lines.collect();
-    let env = |name: &str| {
-        let name = name.strip_prefix("OTEL_EXPORTER_OTLP_")?;
-        let at = VARIABLES.iter().position(|variable| *variable == name)?;
-        values.get(at).map(|value| (*value).to_owned())
-    };
-    let Ok(config) = ExportConfig::resolve(&[Signal::Profiles], &flags, &env) else { return };
-    assert!(config.warnings.iter().all(|warning| !warning.contains('\n')));
+    let pairs: Vec<(&str, &str)> = text.split('\n').filter_map(|line| line.split_once('=')).collect();
+    let flags: Vec<String> = pairs
+        .iter()
+        .filter(|(name, _)| *name == "--endpoint")
+        .map(|(_, value)| (*value).to_owned())
+        .take(3)
+        .collect();
+    let env = |name: &str| pairs.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned());
+    sdk(&SdkSettings::from_env(&env));
+    let (resource, warnings) = AgentResource::from_env(&env, "agent", 7);
+    resource_attributes(&resource);
+    one_line_each(&warnings);
+
+    let Ok(config) = ExportConfig::resolve(&Signal::ALL, &flags, &env) else { return };
+    one_line_each(&config.warnings);
+    for signal in Signal::ALL {
+        let taken =
+            config.sinks.iter().filter(|sink| sink.takes(signal) && !matches!(sink, Sink::Console(_)));
+        assert!(taken.count() <= flags.len().max(1));
+    }
     config.sinks.iter().for_each(sink);
 }
 
+fn one_line_each(warnings: &[String]) {
+    for (index, warning) in warnings.iter().enumerate() {
+        assert!(!warning.is_empty() && !warning.contains(['\n', '\r', '\x1b']), "{warning:?}");
+        assert!(!warnings[..index].contains(warning), "{warning} is there twice");
+    }
+}
+
+fn sdk(settings: &SdkSettings) {
+    one_line_each(&settings.warnings);
+    for BatchSettings { max_queue_items, max_batch_items, timeout, .. } in [settings.spans, settings.logs] {
+        assert!((1..=max_queue_items).contains(&max_batch_items));
+        assert_ne!(timeout, Some(Duration::ZERO));
+    }
+    assert!(!settings.metrics.interval.is_zero());
+}
+
+fn resource_attributes(resource: &AgentResource) {
+    let attributes: HashMap<&str, &str> = resource.attributes().collect();
+    assert_eq!(attributes.len(), resource.attributes().len(), "keys are unique");
+    assert!(!attributes["service.name"].is_empty() && !attributes["service.instance.id"].is_empty());
+    assert_eq!(attributes["telemetry.sdk.name"], "ebpf-otlp");
+    let mut size = 0;
+    for (key, value) in resource.shared().iter() {
+        assert!(attributes.contains_key(key), "what is shared is the agent's too");
+        for prefix in ["service.", "process.", "container.", "telemetry."] {
+            assert!(!key.is_empty() && !key.starts_with(prefix));
+        }
+        size += key.len() + value.len();
+    }
+    assert!(size <= 8192);
+}
+
 fn sink(sink: &Sink) {
-    let Sink::Otlp(destination) = sink else { return };
+    let destination = match sink {
+        Sink::Otlp(destination) => destination,
+        Sink::File(settings) => {
+            assert!(settings.max_bytes > 0 && settings.files.iter().all(|(_, path)| path.is_absolute()));
+            return;
+        }
+        Sink::Console(signals) => return assert!(!signals.is_empty()),
+    };
+    let mut signals: Vec<Signal> = destination.targets.iter().map(|(signal, _)| *signal).collect();
+    signals.dedup();
+    assert!(signals.is_sorted() && signals.len() == destination.targets.len() && !signals.is_empty());
     // Nothing can end the request line or a header early.
     let printable = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
     for (_, target) in &destination.targets {

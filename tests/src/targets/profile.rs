@@ -32,7 +32,7 @@ pub fn convert_profile(data: &[u8]) {
 
 fn requests(profile: &Profile, limit: usize, valid: bool) {
     let mut samples = 0;
-    let result = ProfilesEncoder::new(1, limit).encode(profile, [3; 16], |bytes| {
+    let result = ProfilesEncoder::new(1, limit).encode(profile, [3; 16], |bytes, _| {
         let request = ExportProfilesServiceRequest::decode(bytes).expect("a request decodes");
         let mut violations = profcheck::check(&request);
         // Whoever makes a profile merges equal samples.

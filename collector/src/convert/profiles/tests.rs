@@ -1,6 +1,7 @@
 use super::*;
 use crate::convert::fixture;
-use crate::model::{ProcessIdx, StackIdx, ThreadIdx};
+use crate::export::config::AgentResource;
+use crate::model::{FrameIdx, ProcessIdx, StackIdx, ThreadIdx};
 use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
@@ -12,7 +13,7 @@ const ID: [u8; 16] = [9; 16];
 
 fn parts(profile: &Profile, max_request: usize) -> Vec<Vec<u8>> {
     let mut parts = Vec::new();
-    ProfilesEncoder::new(1, max_request).encode(profile, ID, |part| parts.push(part.to_vec())).unwrap();
+    ProfilesEncoder::new(1, max_request).encode(profile, ID, |part, _| parts.push(part.to_vec())).unwrap();
     parts
 }
 
@@ -231,9 +232,9 @@ fn parts_stay_within_the_limit_and_lose_nothing() {
     for limit in [8_192, 20_000, 100_000, whole[0].len() / 2] {
         let parts = parts(&profile, limit);
         assert!(parts.iter().all(|part| part.len() <= limit), "limit {limit}");
-        // Only the last sample's upper bound stays unused.
-        let filled = parts.iter().rev().skip(1).filter(|part| part.len() + RESOURCE + 6_000 < limit).count();
-        assert_eq!(filled, 0, "limit {limit}");
+        // What stays unused is less than a sample and its process take.
+        let wasted = parts.iter().rev().skip(1).filter(|part| part.len() + 6_000 < limit).count();
+        assert_eq!(wasted, 0, "limit {limit}");
         let parts: Vec<_> = parts.iter().map(|part| Decoded(decode(part))).collect();
         let mut got: Vec<_> = parts.iter().flat_map(identities).collect();
         got.sort();
@@ -269,7 +270,7 @@ fn ids_step_over_zero() {
     let mut ids = Vec::new();
     let mut encoder = ProfilesEncoder::new(1, DEFAULT_MAX_REQUEST);
     encoder
-        .encode(&fixture::profile(), [0xff; 16], |part| {
+        .encode(&fixture::profile(), [0xff; 16], |part, _| {
             ids.extend(Decoded(decode(part)).profiles().map(|profile| profile.profile_id.clone()));
         })
         .unwrap();
@@ -289,7 +290,7 @@ fn indices_out_of_range_are_errors() {
     let check = |change: fn(&mut Profile), table: &str| {
         let mut profile = fixture::profile();
         change(&mut profile);
-        let result = ProfilesEncoder::new(1, 1 << 20).encode(&profile, ID, |_| panic!("nothing is sent"));
+        let result = ProfilesEncoder::new(1, 1 << 20).encode(&profile, ID, |_, _| panic!("nothing is sent"));
         match result {
             Err(Error::Index { table: got, .. }) => assert_eq!(got, table),
             other => panic!("{other:?}"),
@@ -300,4 +301,39 @@ fn indices_out_of_range_are_errors() {
     check(|profile| profile.samples[0].stack = StackIdx(u32::MAX), "stacks");
     check(|profile| profile.stacks[0][1] = FrameIdx(5), "frames");
     check(|profile| profile.mappings.truncate(1), "mappings");
+}
+
+#[test]
+fn the_agents_attributes_mark_every_resource() {
+    let variable = |name: &str| {
+        let list = "deployment.environment.name=prod,service.name=agent,process.pid=1";
+        (name == "OTEL_RESOURCE_ATTRIBUTES").then(|| list.to_owned())
+    };
+    let (agent, warnings) = AgentResource::from_env(&variable, "agent", 0);
+    assert!(warnings.is_empty());
+    let mut encoder = ProfilesEncoder::new(0, 4 << 20).with_attributes(agent.shared().clone());
+    let mut resources = 0;
+    let each = |bytes: &[u8], _| {
+        for resource in &decode(bytes).resource_profiles {
+            let attributes = resource_attributes(resource);
+            assert_eq!(attributes["deployment.environment.name"], "prod");
+            assert_ne!(attributes["service.name"], "agent");
+            assert_ne!(attributes["process.pid"], "1");
+            resources += 1;
+        }
+    };
+    encoder.encode(&fixture::profile(), [1; 16], each).unwrap();
+    assert_eq!(resources, 3);
+
+    // They count towards the limit of a request.
+    let list = format!("x={}", "x".repeat(8000));
+    let variable = |name: &str| (name == "OTEL_RESOURCE_ATTRIBUTES").then(|| list.clone());
+    let (agent, _) = AgentResource::from_env(&variable, "agent", 0);
+    let mut encoder = ProfilesEncoder::new(0, 100_000).with_attributes(agent.shared().clone());
+    let each = |bytes: &[u8], _| {
+        assert!(bytes.len() <= 100_000);
+        resources += decode(bytes).resource_profiles.len();
+    };
+    encoder.encode(&fixture::large(30_000), [1; 16], each).unwrap();
+    assert!(resources > 33);
 }

@@ -84,7 +84,8 @@ pub(super) fn read(env: &mut Env<'_>, signal: Signal) -> Vec<Header> {
 fn parse(pair: &str) -> Option<Header> {
     let (name, value) = pair.split_once('=')?;
     let value = String::from_utf8(percent::decode(value.trim().as_bytes())).ok()?;
-    Header::new(name.trim(), &value)
+    // A variable that is not UTF-8 comes with U+FFFD in it.
+    Header::new(name.trim(), &value).filter(|_| !value.contains('\u{fffd}'))
 }
 
 #[cfg(test)]
@@ -105,10 +106,10 @@ mod tests {
         assert!(warnings.is_empty());
         assert!(!format!("{headers:?}").contains("s3cret"));
 
-        let bad = "s3cret,a b=s3cret,c=s3cret%0d%0aHost: x,=s3cret,Content-Length=3,d=%ff,GRPC-Timeout=1S";
+        let bad = "s3cret,a b=s3cret,c=s3cret%0d%0aHost: x,=s3cret,Content-Length=3,d=%ff,GRPC-Timeout=1S,e=\u{fffd}";
         let (headers, warnings) = read_list(bad);
         assert!(headers.is_empty());
-        assert_eq!(warnings.len(), 7);
+        assert_eq!(warnings.len(), 8);
         assert!(!warnings.concat().contains("s3cret"));
         assert!(warnings[1].starts_with("ignoring entry 2 of OTEL_EXPORTER_OTLP_HEADERS"));
     }

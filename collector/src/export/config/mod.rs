@@ -10,10 +10,14 @@ mod env;
 mod exporters;
 mod headers;
 mod otlp;
+mod resource;
+mod sdk;
 
 pub use env::process_env;
 pub use headers::Header;
 pub use otlp::{Compression, DEFAULT_TIMEOUT};
+pub use resource::{AgentResource, SharedAttributes, TELEMETRY_SDK};
+pub use sdk::{AttributeLimits, BatchSettings, Limits, LogLevel, MetricSettings, SdkSettings, Temporality};
 
 use std::collections::HashSet;
 

@@ -7,7 +7,7 @@ use super::env::Env;
 use super::headers;
 use crate::export::destination::{Destination, Protocol, TlsFiles};
 use crate::export::file::FileSettings;
-use crate::export::{Endpoint, EndpointProblem, ExportError, Signal};
+use crate::export::{Endpoint, EndpointProblem, ExportError, Scheme, Signal};
 
 /// How long one attempt may take where nothing says otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,7 +73,9 @@ impl Place {
         let parse = |url: &str| Endpoint::parse(url).map_err(|problem| self.error(problem));
         if protocol != Protocol::Grpc {
             let endpoint = parse(&self.url)?;
-            let endpoint = if self.is_base { endpoint.join(signal.path()) } else { endpoint };
+            // The URL of a unix socket has no room for a path.
+            let joined = self.is_base || endpoint.scheme() == Scheme::Unix;
+            let endpoint = if joined { endpoint.join(signal.path()) } else { endpoint };
             return Ok((endpoint.origin(), endpoint.target()));
         }
         let endpoint = match self.url.contains("://") {
@@ -117,6 +119,19 @@ pub(super) fn destination(
 ) -> Result<Destination, ExportError> {
     let (_, protocol) = protocol(env, signal);
     let (endpoint, target) = place.address(env, signal, protocol)?;
+    let tls = match endpoint.scheme() {
+        Scheme::Https => tls_files(env, signal)?,
+        Scheme::Http | Scheme::Unix => {
+            // Who sets these expects that nobody can listen.
+            for suffix in ["CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"] {
+                if let Some((name, _)) = env.first(names(signal, suffix)) {
+                    let scheme = endpoint.scheme().name();
+                    env.warn(format!("ignoring {name}: {} is a {scheme}:// URL, without TLS", place.source));
+                }
+            }
+            TlsFiles::default()
+        }
+    };
     let compression = env.pick(names(signal, "COMPRESSION"), "use gzip or none", parse_compression);
     Ok(Destination {
         endpoint,
@@ -124,7 +139,7 @@ pub(super) fn destination(
         headers: headers::read(env, signal),
         compression: compression.map(|(_, compression)| compression).unwrap_or_default(),
         timeout: env.timeout(names(signal, "TIMEOUT"), DEFAULT_TIMEOUT),
-        tls: tls_files(env, signal)?,
+        tls,
         proxy: None,
         targets: vec![(signal, target)],
     })

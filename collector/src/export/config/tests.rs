@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::export::destination::Protocol;
+use crate::export::destination::{Protocol, TlsFiles};
 
 const BASE: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://base:4318/otlp/");
 
@@ -69,6 +69,11 @@ fn endpoints_by_precedence() {
                 "http://flag/ profiles=/v1development/profiles",
                 "http://other/ profiles=/a/v1development/profiles?k=v",
             ],
+        ),
+        (
+            &[],
+            &[("OTEL_EXPORTER_OTLP_PROFILES_ENDPOINT", "unix:///run/s")],
+            &["unix:///run/s profiles=/v1development/profiles"],
         ),
         (&["http://flag", "http://flag/"], &[], &["http://flag/ profiles=/v1development/profiles"]),
     ] {
@@ -139,4 +144,229 @@ fn numbers_and_names_that_make_no_sense_are_ignored_and_told() {
     assert_eq!(with(&[("OTEL_EXPORTER_OTLP_COMPRESSION", "GZIP")]).0.compression, Compression::Gzip);
     let (config, warnings) = with(&[("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd")]);
     assert_eq!((config.compression, warnings.len()), (Compression::None, 1));
+}
+
+#[test]
+fn exporters_of_a_signal() {
+    use Signal::{Logs, Traces};
+    let base = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c");
+    let grpc = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+    let exporter = |value| ("OTEL_TRACES_EXPORTER", value);
+    let traces = "http://c/ traces=/v1/traces";
+    let default = "http://localhost:4318/ traces=/v1/traces";
+    for (flags, vars, expected, warnings) in [
+        (&[][..], &[exporter("otlp")][..], &[default][..], 0),
+        (
+            &[],
+            &[exporter("otlp"), grpc],
+            &[
+                "grpchttp://localhost:4317/ traces=/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            ],
+            0,
+        ),
+        (&[], &[exporter("OTLP, Console,otlp"), base], &[traces, "console traces"], 0),
+        (&[], &[exporter("console"), base], &["console traces"], 0),
+        (&[], &[exporter("otlp/stdout")], &["console traces"], 0),
+        (&[], &[exporter("none"), base], &[], 0),
+        (&[], &[exporter("none,console"), base], &["console traces"], 1),
+        // What nobody knows is as if it were not there.
+        (&[], &[exporter("zipkin"), base], &[traces], 1),
+        (&[], &[exporter("logging")], &[], 1),
+        (&[], &[exporter("zipkin,none"), base], &[], 1),
+        (&["http://c"], &[exporter("none")], &[traces], 1),
+        (&["http://c"], &[exporter("console")], &[traces, "console traces"], 1),
+        (&["http://c"], &[exporter("console,otlp")], &[traces, "console traces"], 0),
+        (&[], &[("OTEL_LOGS_EXPORTER", "console"), base], &[traces], 0),
+    ] {
+        let config = resolve(&[Traces], flags, vars).unwrap();
+        let lines: Vec<String> = config.sinks.iter().map(line).collect();
+        assert_eq!(
+            (&lines[..], config.warnings.len()),
+            (&expected.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>()[..], warnings),
+            "{vars:?}"
+        );
+    }
+    let vars = [("OTEL_LOGS_EXPORTER", "console"), ("OTEL_TRACES_EXPORTER", "console"), base];
+    assert_eq!(sinks(&[Logs, Traces], &[], &vars), ["console traces logs"]);
+}
+
+#[test]
+fn grpc_endpoints_are_servers() {
+    let target = "profiles=/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export";
+    let insecure = ("OTEL_EXPORTER_OTLP_INSECURE", "true");
+    let own = |value| ("OTEL_EXPORTER_OTLP_PROFILES_INSECURE", value);
+    for (url, vars, server, warnings) in [
+        ("http://c:4317", &[][..], "http://c:4317/", 0),
+        ("http://c:4317/", &[("OTEL_EXPORTER_OTLP_INSECURE", "false")], "http://c:4317/", 0),
+        ("http://c:4317/a", &[], "http://c:4317/", 1),
+        ("http://c:4317?s3cret", &[], "http://c:4317/", 1),
+        ("c:4317", &[insecure], "http://c:4317/", 0),
+        ("[::1]:4317", &[("OTEL_EXPORTER_OTLP_INSECURE", "True")], "http://[::1]:4317/", 0),
+        ("c:4317/a", &[own("TRUE")], "http://c:4317/", 1),
+        ("c:4317", &[], "https://c:4317/", 0),
+        ("c", &[insecure, own("yes")], "https://c/", 1),
+        ("https://c:4317", &[insecure], "https://c:4317/", 0),
+        ("unix:///run/s", &[], "unix:///run/s", 0),
+        ("unix:/run/s", &[], "unix:///run/s", 0),
+    ] {
+        if server.starts_with("https") && cfg!(not(feature = "tls")) {
+            continue;
+        }
+        for name in ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_PROFILES_ENDPOINT"] {
+            let vars = [&[(name, url), ("OTEL_EXPORTER_OTLP_PROTOCOL", "GRPC")], vars].concat();
+            let config = resolve(&[Signal::Profiles], &[], &vars).unwrap();
+            assert_eq!(config.sinks.iter().map(line).collect::<Vec<_>>(), [format!("grpc{server} {target}")]);
+            assert_eq!(config.warnings.len(), warnings, "{url}");
+            assert!(!config.warnings.concat().contains("s3cret"));
+        }
+    }
+    for url in ["", "dns:c:4317", "c:port", "ftp://c"] {
+        let vars = [("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"), insecure];
+        assert!(resolve(&[Signal::Profiles], &[url], &vars).is_err(), "{url}");
+    }
+}
+
+#[test]
+fn what_this_build_lacks_is_an_error_that_names_the_variable() {
+    let names = [
+        "OTEL_EXPORTER_OTLP_PROTOCOL",
+        "OTEL_EXPORTER_OTLP_PROFILES_PROTOCOL",
+        "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL",
+    ];
+    for (protocol, feature) in [(Protocol::Grpc, "`grpc`"), (Protocol::HttpJson, "http/json")] {
+        for name in names {
+            let vars = [BASE, (name, protocol.name())];
+            let resolved = ExportConfig::resolve(&[Signal::Profiles], &[], &lookup(&vars));
+            if protocol.is_built_in() || name == names[2] {
+                assert!(resolved.is_ok());
+                continue;
+            }
+            let error = resolved.unwrap_err();
+            assert!(matches!(error, ExportError::Protocol { .. }));
+            let error = error.to_string();
+            assert!(error.starts_with(name) && error.contains(feature), "{error}");
+        }
+    }
+    // Without an endpoint nothing is exported, and nothing can be wrong with how.
+    let vars = [("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"), ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "k")];
+    assert!(ExportConfig::resolve(&[Signal::Profiles], &[], &lookup(&vars)).unwrap().sinks.is_empty());
+    let own = ("OTEL_EXPORTER_OTLP_PROFILES_PROTOCOL", "http/protobuf");
+    assert_eq!(with(&[("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"), own]).0.protocol, Protocol::HttpProtobuf);
+    assert_eq!(with(&[("OTEL_EXPORTER_OTLP_PROTOCOL", "smoke")]).1.len(), 1);
+}
+
+#[test]
+fn nothing_is_exported_where_that_is_asked_for() {
+    for (value, sinks, warnings) in
+        [("true", 0, 1), ("TRUE", 0, 1), ("false", 2, 0), ("", 2, 0), ("1", 2, 1), ("yes", 2, 1)]
+    {
+        let vars = [("OTEL_SDK_DISABLED", value), ("OTEL_LOGS_EXPORTER", "console,otlp")];
+        let config = resolve(&[Signal::Logs], &["http://c"], &vars).unwrap();
+        assert_eq!((config.sinks.len(), config.warnings.len()), (sinks, warnings), "{value}");
+    }
+    let config = resolve(&[Signal::Logs], &["http://c"], &[("OTEL_CONFIG_FILE", "s3cret")]).unwrap();
+    assert_eq!(config.sinks.len(), 1);
+    assert!(config.warnings[0].contains("OTEL_CONFIG_FILE") && !config.warnings[0].contains("s3cret"));
+    let config = resolve(&[], &["http://c"], &[]).unwrap();
+    assert!(config.sinks.is_empty());
+}
+
+#[test]
+fn files_are_sinks_too() {
+    use Signal::{Logs, Metrics, Traces};
+    let traces = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "file:///d/own");
+    let logs = ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "file:///d/logs?max_backups=1");
+    let base = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c");
+    for (flags, vars, expected) in [
+        (
+            &["file:///d"][..],
+            &[][..],
+            &["metrics=/d/metrics.jsonl traces=/d/traces.jsonl logs=/d/logs.jsonl"][..],
+        ),
+        (&[], &[traces, base], &["http://c/ metrics=/v1/metrics logs=/v1/logs", "traces=/d/own"]),
+        (&[], &[traces, logs], &["traces=/d/own", "logs=/d/logs"]),
+    ] {
+        assert_eq!(sinks(&[Logs, Metrics, Traces], flags, vars), expected, "{flags:?} {vars:?}");
+    }
+    for (flags, vars) in [
+        (&["file:///d/x.jsonl"][..], &[][..]),
+        (&["file:///d", "file:///d?max_backups=1"], &[]),
+        (&[], &[traces, ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "file:///d/own")]),
+        (&[], &[traces, ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "file:///d/own?max_backups=1")]),
+    ] {
+        let error = resolve(&[Logs, Traces], flags, vars).unwrap_err();
+        assert!(
+            matches!(error, ExportError::Endpoint { problem: EndpointProblem::SharedFile, .. }),
+            "{error}"
+        );
+    }
+    assert_eq!(sinks(&[Logs], &["file:///d/x.jsonl"], &[]), ["logs=/d/x.jsonl"]);
+}
+
+#[test]
+fn certificates_and_keys_go_together() {
+    let certificate = ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/c");
+    let key = ("OTEL_EXPORTER_OTLP_PROFILES_CLIENT_KEY", "/k");
+    let roots = ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/r");
+    let (destination, warnings) = with(&[certificate, roots]);
+    assert_eq!((destination.tls, warnings.len()), (TlsFiles::default(), 2));
+    let told =
+        "ignoring OTEL_EXPORTER_OTLP_CERTIFICATE: OTEL_EXPORTER_OTLP_ENDPOINT is a http:// URL, without TLS";
+    assert_eq!(warnings[0], told);
+    if cfg!(not(feature = "tls")) {
+        return;
+    }
+    let base = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c");
+    let error = resolve(&[Signal::Profiles], &[], &[base, certificate]).unwrap_err().to_string();
+    assert!(error.starts_with(
+        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE is set and OTEL_EXPORTER_OTLP_CLIENT_KEY is not"
+    ));
+    assert!(resolve(&[Signal::Profiles], &[], &[base, key]).is_err());
+    let config = resolve(&[Signal::Profiles], &[], &[base, certificate, key, roots]).unwrap();
+    let [Sink::Otlp(Destination { tls, .. })] = &config.sinks[..] else { panic!("{:?}", config.sinks) };
+    let path = |path: &str| Some(path.into());
+    let files = TlsFiles { roots: path("/r"), client_certificate: path("/c"), client_key: path("/k") };
+    assert_eq!((tls, config.warnings.len()), (&files, 0));
+}
+
+#[test]
+fn secrets_are_in_no_text() {
+    let secret = "s3cret";
+    for url in [
+        "http://h/?key=s3cret",
+        "http://user:s3cret@h",
+        "https://user:s3cret@h",
+        "http://h:s3cret",
+        "s3cret",
+        "s3cret://h",
+        "http://h/ s3cret",
+        "file:///d?s3cret=1",
+        "unix://s3cret",
+    ] {
+        for protocol in ["http/protobuf", "http/json", "grpc"] {
+            let vars = [
+                ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+                ("OTEL_EXPORTER_OTLP_HEADERS", "a=s3cret,s3cret,b c=s3cret,host=s3cret,d=s3cret%0a"),
+                ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/k"),
+                ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/c"),
+                ("OTEL_RESOURCE_ATTRIBUTES", "s3cret"),
+                ("OTEL_CONFIG_FILE", "s3cret"),
+                ("OTEL_SERVICE_NAME", ""),
+            ];
+            let text = match ExportConfig::resolve(&Signal::ALL, &[url.to_owned()], &lookup(&vars)) {
+                Ok(config) => format!("{config:?} {:?}", config.sinks.iter().map(debug).collect::<Vec<_>>()),
+                Err(error) => format!("{error} {error:?}"),
+            };
+            assert!(!text.contains(secret), "{url} {text}");
+            let (_, warnings) = AgentResource::from_env(&lookup(&vars), "agent", 0);
+            assert!(warnings.len() == 1 && !warnings[0].contains(secret));
+        }
+    }
+}
+
+fn debug(sink: &Sink) -> String {
+    match sink {
+        Sink::Otlp(destination) => format!("{} {:#?}", destination.endpoint, destination),
+        other => format!("{other:#?}"),
+    }
 }

@@ -48,7 +48,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Request;
 use super::stats::{Amount, PerSignal};
-use super::store::{Appended, Held, RecordId, Store, StoreError};
+use super::store::{AppendError, Appended, Held, RecordId, Store, StoreError};
 use error::file_error;
 use format::RecordHeader;
 use state::{Segment, State};
@@ -348,8 +348,11 @@ impl Drop for Spool {
 }
 
 impl Store for Spool {
-    fn append(&self, requests: &[Request]) -> Result<Appended, StoreError> {
-        Ok(self.append(requests)?)
+    fn append(&self, requests: &[Request]) -> Result<Appended, AppendError> {
+        self.append(requests).map_err(|error| AppendError {
+            error: error.into(),
+            dropped: std::mem::take(&mut self.state().unreported),
+        })
     }
 
     fn oldest(&self) -> Result<Option<(RecordId, Request)>, StoreError> {

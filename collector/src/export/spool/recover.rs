@@ -234,7 +234,7 @@ impl Spool {
         }
         let requests: u64 = waiting.iter().map(|(_, amount)| amount.requests).sum();
         let recovered = Recovered {
-            held: Held { waiting, unreadable: PerSignal::default() },
+            held: Held { waiting, ..Held::default() },
             dropped,
             torn_bytes: survey.torn,
             corrupt_bytes: survey.corrupt,

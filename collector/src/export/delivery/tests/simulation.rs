@@ -13,7 +13,7 @@ use crate::export::error::Failure;
 use crate::export::queue::cost;
 use crate::export::reply::Accepted;
 use crate::export::stats::{Amount, PerSignal, SignalStats, Stats};
-use crate::export::store::{Appended, DroppedRecord, Held, RecordId, StoreError};
+use crate::export::store::{AppendError, Appended, DroppedRecord, Held, RecordId, StoreError};
 use crate::export::transport::Refusal;
 
 /// Numbers that look random and are the same in every run.
@@ -56,6 +56,8 @@ pub fn number(request: &Request) -> u32 {
 pub struct Disk {
     records: BTreeMap<RecordId, Request>,
     bytes: usize,
+    /// What the group at hand pushed out.
+    pushed_out: Vec<DroppedRecord>,
     next: u64,
     pub capacity: usize,
     /// Appending fails.
@@ -71,6 +73,7 @@ impl Disk {
         Self {
             records: BTreeMap::new(),
             bytes: 0,
+            pushed_out: Vec::new(),
             next: 0,
             capacity,
             full: false,
@@ -84,10 +87,14 @@ impl Disk {
         self.records.values().map(number).collect()
     }
 
-    fn append(&mut self, requests: &[Request]) -> Result<Appended, StoreError> {
+    fn append(&mut self, requests: &[Request]) -> Result<Appended, AppendError> {
         self.appends += 1;
         if self.full || self.broken {
-            return Err("no space left on device".into());
+            if self.bytes > self.capacity / 2 {
+                self.push_out();
+            }
+            let dropped = std::mem::take(&mut self.pushed_out);
+            return Err(AppendError { error: "no space left on device".into(), dropped });
         }
         let mut appended = Appended::default();
         for request in requests {
@@ -96,13 +103,18 @@ impl Disk {
             self.bytes += request.body.len();
             appended.records.push(RecordId(self.next));
             while self.bytes > self.capacity {
-                let (record, oldest) = self.records.pop_first().unwrap();
-                self.bytes -= oldest.body.len();
-                let (signal, amount) = (oldest.signal, Amount::of(&oldest));
-                appended.dropped.push(DroppedRecord { record, signal, amount });
+                self.push_out();
             }
         }
+        appended.dropped = std::mem::take(&mut self.pushed_out);
         Ok(appended)
+    }
+
+    fn push_out(&mut self) {
+        let (record, oldest) = self.records.pop_first().unwrap();
+        self.bytes -= oldest.body.len();
+        let (signal, amount) = (oldest.signal, Amount::of(&oldest));
+        self.pushed_out.push(DroppedRecord { record, signal, amount });
     }
 
     fn oldest(&self) -> Result<Option<(RecordId, Request)>, StoreError> {
@@ -116,9 +128,14 @@ impl Disk {
         if self.broken {
             return Err("I/O error".into());
         }
-        records.iter().for_each(|record| {
+        for record in records {
+            if self.records.keys().next().is_some_and(|oldest| oldest < record)
+                && self.records.contains_key(record)
+            {
+                return Err(OUT_OF_ORDER.into());
+            }
             self.bytes -= self.records.remove(record).map_or(0, |request| request.body.len());
-        });
+        }
         Ok(())
     }
 
@@ -128,6 +145,8 @@ impl Disk {
         Held { waiting, ..Held::default() }
     }
 }
+
+const OUT_OF_ORDER: &str = "it is not the oldest";
 
 pub type Outcome = Result<Accepted, Refusal>;
 
@@ -155,11 +174,12 @@ pub type Receiver<'a> = Box<dyn FnMut(Duration, &Request) -> (Duration, Outcome)
 enum Sending {
     Attempt(Outcome),
     Read(Result<Option<(RecordId, Request)>, StoreError>),
-    Acknowledged(Result<(), StoreError>),
+    /// As late as possible: a group may push these records out meanwhile.
+    Acknowledge(Vec<RecordId>),
 }
 
 enum Saving {
-    Saved(Result<Appended, StoreError>),
+    Saved(Result<Appended, AppendError>),
     Acknowledged(Result<(), StoreError>),
 }
 
@@ -226,7 +246,12 @@ impl<'a> Machine<'a> {
             match self.sending.take() {
                 Some((_, Sending::Attempt(outcome))) => self.delivery.sent(self.now, outcome, 0.0),
                 Some((_, Sending::Read(oldest))) => self.delivery.loaded(self.now, oldest),
-                Some((_, Sending::Acknowledged(result))) => self.delivery.acknowledged(self.now, result),
+                Some((_, Sending::Acknowledge(records))) => {
+                    let result = self.disk.unwrap().borrow_mut().acknowledge(&records);
+                    let in_order = result.as_ref().err().is_none_or(|e| e.to_string() != OUT_OF_ORDER);
+                    assert!(in_order, "{records:?}");
+                    self.delivery.acknowledged(self.now, result);
+                }
                 None => {}
             }
             let (latency, sending) = match self.delivery.step(self.now) {
@@ -243,8 +268,7 @@ impl<'a> Machine<'a> {
                     (disk.latency, Sending::Read(disk.oldest()))
                 }
                 Step::Acknowledge(records) => {
-                    let mut disk = self.disk.unwrap().borrow_mut();
-                    (disk.latency, Sending::Acknowledged(disk.acknowledge(&records)))
+                    (self.disk.unwrap().borrow().latency, Sending::Acknowledge(records))
                 }
                 Step::Wait(Some(until)) => {
                     assert!(until > self.now, "the sender would spin");

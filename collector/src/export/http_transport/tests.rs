@@ -1,13 +1,13 @@
-use std::cell::RefCell;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::rc::Rc;
 use std::sync::mpsc::{self, Receiver};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
+
+use bytes::Bytes;
 
 use super::*;
 use crate::export::http::MAX_RESPONSE;
-use crate::export::{ExportConfig, Sink};
+use crate::export::{self, ExportConfig, Sink};
 
 /// What the server does with one request.
 enum Answer {
@@ -99,75 +99,37 @@ fn accepted() -> Answer {
 
 const PROTOBUF: &str = "Content-Type: application/x-protobuf\r\n";
 
-/// A clock that moves only by sleeping, and tells how long.
-#[derive(Clone)]
-struct FakeTiming {
-    start: Instant,
-    slept: Rc<RefCell<Vec<Duration>>>,
-}
-
-impl FakeTiming {
-    fn new() -> Self {
-        Self { start: Instant::now(), slept: Rc::default() }
-    }
-
-    fn millis(&self) -> Vec<u128> {
-        self.slept.borrow().iter().map(Duration::as_millis).collect()
-    }
-}
-
-impl Timing for FakeTiming {
-    fn now(&self) -> Instant {
-        self.start + self.slept.borrow().iter().sum()
-    }
-
-    fn wall(&self) -> SystemTime {
-        // Sun, 06 Nov 1994 08:49:37 GMT
-        SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777)
-    }
-
-    fn sleep(&mut self, duration: Duration) {
-        self.slept.borrow_mut().push(duration);
-    }
-
-    fn jitter(&mut self) -> f64 {
-        0.0
-    }
-}
-
-/// Sends `body` to `url` with the variables `vars`.
-fn exporter(url: &str, vars: &[(&str, &str)]) -> (Exporter<FakeTiming>, FakeTiming) {
+/// A transport to `url` with the variables `vars`.
+fn transport(url: &str, vars: &[(&str, &str)]) -> HttpTransport {
     let config = ExportConfig::resolve(&[Signal::Profiles], &[url.to_owned()], &|name| {
         vars.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
     })
     .unwrap();
     assert!(config.warnings.is_empty());
     let [Sink::Otlp(destination)] = &config.sinks[..] else { panic!("{config:?}") };
-    let timing = FakeTiming::new();
-    let exporter = Exporter::new(destination, Signal::Profiles, RetryPolicy::ONE_SHOT, timing.clone());
-    (exporter.unwrap(), timing)
+    HttpTransport::new(destination).unwrap()
 }
 
-/// Sends "request" to a server with these answers; the result and what was slept.
-fn send(answers: Vec<Answer>) -> (Result<Delivery, ExportError>, Vec<u128>) {
+/// Sends `body` once, for at most 300 ms.
+fn attempt(transport: &mut HttpTransport, body: &[u8]) -> Result<Accepted, Refusal> {
+    let request = export::Request { signal: Signal::Profiles, items: 1, body: Bytes::copy_from_slice(body) };
+    // Sun, 06 Nov 1994 08:49:37 GMT
+    let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+    transport.attempt(&request, Some(Duration::from_millis(300)), wall)
+}
+
+/// Sends "request" once to a server with these answers.
+fn send(answers: Vec<Answer>) -> Result<Accepted, Refusal> {
     let (url, _requests) = serve(answers);
-    let (mut exporter, timing) = exporter(&url, &[("OTEL_EXPORTER_OTLP_TIMEOUT", "300")]);
-    (exporter.send(b"request", |_, _| {}), timing.millis())
-}
-
-fn failure(error: ExportError) -> Failure {
-    match error {
-        ExportError::Delivery { failure, .. } => failure,
-        other => panic!("{other}"),
-    }
+    attempt(&mut transport(&url, &[]), b"request")
 }
 
 #[test]
 fn request_is_what_otlp_asks_for() {
     let (url, requests) = serve(vec![accepted()]);
-    let (mut exporter, _) =
-        exporter(&format!("{url}/base/?k=v"), &[("OTEL_EXPORTER_OTLP_HEADERS", "api-key=s3cret")]);
-    assert_eq!(exporter.send(b"request", |_, _| {}).unwrap().attempts, 1);
+    let mut transport =
+        transport(&format!("{url}/base/?k=v"), &[("OTEL_EXPORTER_OTLP_HEADERS", "api-key=s3cret")]);
+    attempt(&mut transport, b"request").unwrap();
     let request = requests.recv().unwrap();
     assert!(
         request.head.starts_with("POST /base/v1development/profiles?k=v HTTP/1.1\r\n"),
@@ -187,9 +149,9 @@ fn request_is_what_otlp_asks_for() {
 #[test]
 fn gzip_decodes_to_the_same() {
     let (url, requests) = serve(vec![accepted()]);
-    let (mut exporter, _) = exporter(&url, &[("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")]);
+    let mut transport = transport(&url, &[("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")]);
     let body: Vec<u8> = (0..100_000_u32).flat_map(|number| (number / 7).to_le_bytes()).collect();
-    exporter.send(&body, |_, _| {}).unwrap();
+    attempt(&mut transport, &body).unwrap();
     let request = requests.recv().unwrap();
     assert_eq!(request.header("Content-Encoding"), Some("gzip"));
     assert!(request.body.len() < body.len() / 2);
@@ -209,32 +171,29 @@ fn connections_are_kept_and_replaced_when_the_receiver_closed_them() {
         ),
         Answer::Keep(answer("200 OK", "Connection: close\r\n", b"")),
     ]);
-    let (mut exporter, timing) = exporter(&url, &[]);
+    let mut transport = transport(&url, &[]);
     for _ in 0..4 {
-        assert_eq!(exporter.send(b"request", |_, _| {}).unwrap().attempts, 1);
+        attempt(&mut transport, b"request").unwrap();
     }
     let connections: Vec<usize> = requests.iter().take(4).map(|request| request.connection).collect();
     assert_eq!(connections, [1, 1, 2, 2]);
-    assert!(timing.millis().is_empty());
 }
 
 #[test]
 fn bytes_after_an_answer_are_not_the_next_answer() {
     let twice = [answer("200 OK", "", b""), answer("500 x", "", b"")].concat();
     let (url, _requests) = serve(vec![Answer::Close(twice), accepted()]);
-    let (mut exporter, _) = exporter(&url, &[]);
+    let mut transport = transport(&url, &[]);
     for _ in 0..2 {
-        exporter.send(b"request", |_, _| {}).unwrap();
+        attempt(&mut transport, b"request").unwrap();
     }
 }
 
 #[test]
-fn partial_success_is_told_and_not_sent_again() {
+fn partial_success_is_told() {
     let partial = b"\x0a\x0a\x08\x96\x01\x12\x05queue";
-    let (result, slept) = send(vec![Answer::Keep(answer("200 OK", PROTOBUF, partial)), accepted()]);
-    let delivery = result.unwrap();
-    assert_eq!(delivery.accepted, Accepted { rejected: 150, message: Some("queue".into()) });
-    assert_eq!((delivery.attempts, slept.len()), (1, 0));
+    let result = send(vec![Answer::Keep(answer("200 OK", PROTOBUF, partial))]);
+    assert_eq!(result.unwrap(), Accepted { rejected: 150, message: Some("queue".into()) });
 }
 
 #[test]
@@ -254,82 +213,54 @@ fn odd_bodies_of_a_success_are_a_success() {
         Answer::Close(cut_chunk),
         Answer::Close(interim),
     ] {
-        let (result, slept) = send(vec![answer]);
-        assert_eq!(result.unwrap(), Delivery { accepted: Accepted::default(), attempts: 1 });
-        assert!(slept.is_empty());
+        assert_eq!(send(vec![answer]).unwrap(), Accepted::default());
     }
 }
 
 #[test]
-fn retry_after_is_honoured_in_both_forms() {
-    let busy = |after: &str| {
-        Answer::Keep(answer("429 Too Many Requests", &format!("retry-after: {after}\r\n"), b""))
+fn retry_after_is_read_in_both_forms() {
+    let asked = |after: &str| {
+        let busy = answer("429 Too Many Requests", &format!("retry-after: {after}\r\n"), b"");
+        send(vec![Answer::Keep(busy)]).unwrap_err().asked_to_wait
     };
-    let (result, slept) = send(vec![busy("3"), busy("Sun, 06 Nov 1994 08:49:42 GMT"), busy("0"), accepted()]);
-    assert_eq!(result.unwrap().attempts, 4);
-    assert_eq!(slept, [3000, 5000, 0]);
-    let (result, slept) = send(vec![busy("60"), accepted()]);
-    let error = result.unwrap_err().to_string();
-    assert!(
-        error.ends_with(
-            "the receiver answered 429 Too Many Requests; it asks to wait 60 s, longer than allowed"
-        ),
-        "{error}"
-    );
-    assert!(slept.is_empty());
+    assert_eq!(asked("3"), Some(Duration::from_secs(3)));
+    assert_eq!(asked("Sun, 06 Nov 1994 08:49:42 GMT"), Some(Duration::from_secs(5)));
+    assert_eq!(asked("0"), Some(Duration::ZERO));
+    assert_eq!(asked("soon"), None);
 }
 
 #[test]
-fn what_may_pass_is_tried_again_with_growing_delays() {
-    // Closed, so that every attempt has a connection of its own.
-    let status = |status: &str| Answer::Close(answer(status, "Connection: close\r\n", b""));
-    let gone = || Answer::Close(Vec::new());
-    let (result, slept) = send(vec![status("503 Service Unavailable"), status("502 x"), gone(), accepted()]);
-    assert_eq!(result.unwrap().attempts, 4);
-    assert_eq!(slept, [1000, 2000, 4000]);
-    let (result, slept) = send((0..9).map(|_| status("504 Gateway Timeout")).collect());
-    // 1 + 2 + 4 + 8 s is all of the 15 s.
-    assert_eq!(slept, [1000, 2000, 4000, 8000]);
-    let error = result.unwrap_err().to_string();
-    assert!(error.ends_with("the receiver answered 504 Gateway Timeout (5 attempts)"), "{error}");
-}
-
-#[test]
-fn failures_before_a_retry_are_told() {
-    let (url, _requests) = serve(vec![Answer::Keep(answer("503 Service Unavailable", "", b"")), accepted()]);
-    let mut told = Vec::new();
-    exporter(&url, &[])
-        .0
-        .send(b"request", |failure, delay| told.push(format!("{failure}, {delay:?}")))
-        .unwrap();
-    assert_eq!(told, ["the receiver answered 503 Service Unavailable, 1s"]);
+fn what_may_pass_is_retryable() {
+    for status in ["429 x", "502 x", "503 x", "504 x"] {
+        let refusal = send(vec![Answer::Keep(answer(status, "", b""))]).unwrap_err();
+        assert!(refusal.failure.is_retryable() && !refusal.ambiguous, "{refusal:?}");
+    }
+    let refusal = send(vec![Answer::Close(Vec::new())]).unwrap_err();
+    assert!(matches!(refusal.failure, Failure::Disconnected(_)));
+    assert!(refusal.failure.is_retryable() && refusal.ambiguous);
 }
 
 #[test]
 fn refusals_are_final_and_in_the_receivers_words() {
     for status in ["400 Bad Request", "401 x", "404 x", "413 x", "500 x", "501 x", "307 x", "599 x"] {
         let body = b"\x08\x03\x12\x0ano \x1b[2Jway";
-        let (result, slept) = send(vec![Answer::Keep(answer(status, PROTOBUF, body)), accepted()]);
-        let error = result.unwrap_err();
-        assert!(error.to_string().contains("no ?[2Jway"), "{error}");
-        assert!(
-            matches!(failure(error), Failure::Status { code, .. } if status.starts_with(&code.to_string()))
-        );
-        assert!(slept.is_empty());
+        let Refusal { failure, ambiguous, .. } =
+            send(vec![Answer::Keep(answer(status, PROTOBUF, body))]).unwrap_err();
+        assert!(failure.to_string().contains("no ?[2Jway"), "{failure}");
+        assert!(matches!(failure, Failure::Status { code, .. } if status.starts_with(&code.to_string())));
+        assert!(!failure.is_retryable() && !ambiguous);
     }
-    let (result, _) = send(vec![Answer::Keep(answer("400 Bad Request", "", b"not\nhere"))]);
-    assert!(result.unwrap_err().to_string().ends_with("the receiver answered 400 Bad Request: not here"));
-    let (result, _) = send(vec![Answer::Keep(answer("404 Not Found", "", b""))]);
-    assert!(result.unwrap_err().to_string().ends_with("404 Not Found; does this receiver take profiles?"));
+    let refusal = send(vec![Answer::Keep(answer("400 Bad Request", "", b"not\nhere"))]).unwrap_err();
+    assert_eq!(refusal.failure.to_string(), "the receiver answered 400 Bad Request: not here");
 }
 
 #[test]
 fn an_answer_before_the_request_was_read_counts() {
     let early = Answer::Refuse(answer("413 Content Too Large", "Connection: close\r\n", b""));
     let (url, _requests) = serve(vec![early]);
-    let (mut exporter, _) = exporter(&url, &[]);
-    let error = exporter.send(&vec![0; 8 << 20], |_, _| {}).unwrap_err();
-    assert!(matches!(failure(error), Failure::Status { code: 413, .. }));
+    let mut transport = transport(&url, &[]);
+    let refusal = attempt(&mut transport, &vec![0; 8 << 20]).unwrap_err();
+    assert!(matches!(refusal.failure, Failure::Status { code: 413, .. }));
 }
 
 #[test]
@@ -343,11 +274,8 @@ fn what_is_not_http_is_told_at_once() {
         b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n".to_vec(),
         endless_head,
     ] {
-        let (result, slept) = send(vec![Answer::Stall(bytes), accepted()]);
-        let error = result.unwrap_err();
-        assert!(error.to_string().ends_with("4317 is OTLP/gRPC"), "{error}");
-        assert!(matches!(failure(error), Failure::NotHttp));
-        assert!(slept.is_empty());
+        let refusal = send(vec![Answer::Stall(bytes)]).unwrap_err();
+        assert!(matches!(refusal.failure, Failure::NotHttp));
     }
 }
 
@@ -359,52 +287,35 @@ fn answers_over_the_limit_are_refused() {
             .concat();
     let unknown = [b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), body.clone()].concat();
     for bytes in [answer("200 OK", "", &body), chunked, unknown] {
-        let (result, slept) = send(vec![Answer::Close(bytes), accepted()]);
-        assert!(matches!(failure(result.unwrap_err()), Failure::ResponseTooLarge));
-        assert!(slept.is_empty());
+        let refusal = send(vec![Answer::Close(bytes)]).unwrap_err();
+        assert!(matches!(refusal.failure, Failure::ResponseTooLarge));
     }
     let largest = answer("200 OK", PROTOBUF, &body[..MAX_RESPONSE]);
-    assert!(send(vec![Answer::Close(largest)]).0.is_ok());
+    assert!(send(vec![Answer::Close(largest)]).is_ok());
 }
 
 #[test]
-fn silence_ends_with_the_timeout_and_is_tried_again() {
+fn silence_ends_with_the_timeout() {
     for begun in [&b""[..], b"HTTP/1.1 200 OK\r\nContent-"] {
         let started = Instant::now();
-        let (result, slept) = send(vec![Answer::Stall(begun.to_vec()), accepted()]);
-        assert_eq!(result.unwrap().attempts, 2);
-        assert_eq!(slept, [1000]);
+        let refusal = send(vec![Answer::Stall(begun.to_vec())]).unwrap_err();
+        assert!(matches!(refusal.failure, Failure::Timeout(_)));
+        assert!(refusal.failure.is_retryable() && refusal.ambiguous);
         assert!(started.elapsed() >= Duration::from_millis(300));
         assert!(started.elapsed() < Duration::from_secs(5));
     }
 }
 
 #[test]
-fn nobody_listening_is_one_clear_line() {
+fn nobody_listening_is_told_without_secrets() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (mut exporter, timing) = exporter(
-        &format!("http://localhost:{}", address.port()),
-        &[("OTEL_EXPORTER_OTLP_HEADERS", "a=s3cret")],
-    );
-    let error = exporter.send(b"request", |_, _| {}).unwrap_err();
+    let url = format!("http://localhost:{}", address.port());
+    let mut transport = transport(&url, &[("OTEL_EXPORTER_OTLP_HEADERS", "a=s3cret")]);
+    let refusal = attempt(&mut transport, b"request").unwrap_err();
     assert_eq!(
-        error.to_string(),
-        format!(
-            "cannot send profiles to http://localhost:{}/v1development/profiles: connection refused (5 attempts); \
-             is an OTLP receiver with profiles enabled listening there?",
-            address.port()
-        )
+        refusal.failure.describe(Signal::Profiles),
+        "connection refused; is an OTLP receiver with profiles enabled listening there?"
     );
-    assert_eq!(timing.millis(), [1000, 2000, 4000, 8000]);
-    assert!(!format!("{error:?} {:?}", exporter.client).contains("s3cret"));
-    assert!(!format!("{:?}", exporter.client).contains("s3cret"));
-}
-
-#[test]
-fn requests_over_the_limit_are_not_sent() {
-    let (url, requests) = serve(vec![accepted()]);
-    let (mut exporter, _) = exporter(&url, &[]);
-    let error = exporter.send(&vec![0; MAX_REQUEST + 1], |_, _| {}).unwrap_err();
-    assert!(matches!(error, ExportError::RequestTooLarge { .. }));
-    assert!(requests.try_recv().is_err());
+    assert!(!refusal.ambiguous);
+    assert!(!format!("{refusal:?} {transport:?}").contains("s3cret"));
 }

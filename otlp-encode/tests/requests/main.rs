@@ -1,0 +1,9 @@
+//! What the builders of metrics, traces and logs hand out: every valid item exactly once and no other, within the
+//! limits, canonical, and nothing empty.
+
+mod logs;
+mod metrics;
+mod model;
+mod profiles;
+mod rules;
+mod traces;
