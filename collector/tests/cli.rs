@@ -342,7 +342,9 @@ fn one_output_that_fails_leaves_the_others() {
     let text = stderr(&output);
     assert!(
         text.contains("full.svg")
-            && text.contains("sent 0 samples in 0 requests to http://127.0.0.1:9/; dropped"),
+            && text.contains(
+                "sent 0 samples in 0 requests to http://127.0.0.1:9/v1development/profiles; dropped"
+            ),
         "{text}"
     );
     assert!(std::fs::read_to_string(&good).unwrap().lines().count() > 0);

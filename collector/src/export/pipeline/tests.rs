@@ -83,7 +83,7 @@ struct MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn append(&self, requests: &[Request]) -> Result<Appended, StoreError> {
+    fn append(&self, requests: &[Request]) -> Result<Appended, AppendError> {
         assert!(!self.panics, "asked for by a test");
         let mut records = self.records.lock().unwrap();
         let mut appended = Appended::default();
