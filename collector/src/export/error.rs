@@ -176,8 +176,10 @@ impl Failure {
             // The receiver may have taken it; who sends again must count that.
             Self::Disconnected(_) | Self::Timeout(_) => true,
             Self::Status { code, .. } => matches!(code, 429 | 502 | 503 | 504),
-            // Whoever read our output and ends does not come back; a full disk may be emptied.
-            Self::Write(error) => error.kind() != io::ErrorKind::BrokenPipe,
+            // A full disk may be emptied; who read our output and ended does not come back, and a limit stays.
+            Self::Write(error) => {
+                !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::FileTooLarge)
+            }
             Self::Grpc { code, retry_info, .. } => code.is_retryable(*retry_info),
             Self::NotHttp
             | Self::NotHttp2 { .. }

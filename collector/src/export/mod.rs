@@ -20,6 +20,7 @@ pub mod pipeline;
 mod queue;
 pub mod reply;
 pub mod retry;
+pub mod spool;
 pub mod stats;
 pub mod store;
 pub mod transport;
