@@ -304,6 +304,22 @@ fn files_are_sinks_too() {
 }
 
 #[test]
+fn proxies_come_from_the_environment() {
+    let proxy = |vars: &[(&str, &str)]| {
+        resolve(&[Signal::Profiles], &[], &[&[BASE], vars].concat()).map(|config| match &config.sinks[..] {
+            [Sink::Otlp(destination)] => destination.proxy.as_ref().map(ToString::to_string),
+            sinks => panic!("{sinks:?}"),
+        })
+    };
+    let usable = ("http_proxy", "http://user:s3cret@proxy:3128");
+    assert_eq!(proxy(&[]).unwrap(), None);
+    assert_eq!(proxy(&[usable]).unwrap().as_deref(), Some("http://proxy:3128/"));
+    assert_eq!(proxy(&[usable, ("no_proxy", "base")]).unwrap(), None);
+    let error = proxy(&[("ALL_PROXY", "socks5://user:s3cret@proxy")]).unwrap_err();
+    assert_eq!(error.to_string(), "cannot use the URL in ALL_PROXY: only proxies at http:// can be used");
+}
+
+#[test]
 fn certificates_and_keys_go_together() {
     let certificate = ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/c");
     let key = ("OTEL_EXPORTER_OTLP_PROFILES_CLIENT_KEY", "/k");
