@@ -198,6 +198,42 @@ fn a_refusing_endpoint_is_one_clear_line() {
 }
 
 #[test]
+fn lines_go_to_files_and_standard_output() {
+    if !privileged("lines_go_to_files_and_standard_output") {
+        return;
+    }
+    let (busy, folder) = (Busy::start(), Folder::new("lines"));
+    let url = format!("file://{}/", folder.0.display());
+    let output = Command::new(BINARY)
+        .args(["profile", "--duration", "1s", "--pid", &busy.pid(), "--endpoint", &url])
+        .env("OTEL_PROFILES_EXPORTER", "otlp,console,zipkin")
+        .env("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=prod,service.name=agent")
+        .env("OTEL_SERVICE_NAME", "agent")
+        .output()
+        .unwrap();
+    let text = stderr(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("ignoring OTEL_PROFILES_EXPORTER=zipkin"), "{text}");
+    let lines = std::fs::read_to_string(folder.file("profiles.jsonl")).unwrap();
+    assert_eq!(lines.as_bytes(), output.stdout, "both get the same");
+    for line in lines.lines() {
+        let request: serde_json::Value = serde_json::from_str(line).unwrap();
+        let attributes = request["resourceProfiles"][0]["resource"]["attributes"].to_string();
+        assert!(attributes.contains(r#""stringValue":"prod""#), "{attributes}");
+        assert!(!attributes.contains(r#""stringValue":"agent""#), "{attributes}");
+    }
+
+    // A limit of sizes ends no process, and leaves no part of a line.
+    let limited =
+        format!("ulimit -f 1; exec {BINARY} profile --duration 1s --pid {} --endpoint {url}", busy.pid());
+    let output = Command::new("sh").args(["-c", &limited]).output().unwrap();
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("it cannot be written (File too large"), "{text}");
+    assert_eq!(std::fs::read_to_string(folder.file("profiles.jsonl")).unwrap(), lines);
+}
+
+#[test]
 fn a_signal_ends_the_profile_with_its_result() {
     if !privileged("a_signal_ends_the_profile_with_its_result") {
         return;

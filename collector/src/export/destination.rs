@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::config::{Compression, Header};
+use super::net::proxy::Proxy;
 use super::{Endpoint, Signal};
 
 /// The protocol of OTLP.
@@ -31,11 +32,7 @@ impl Protocol {
 
     /// Whether this build speaks it.
     pub fn is_built_in(self) -> bool {
-        match self {
-            Self::HttpProtobuf => true,
-            Self::HttpJson => false,
-            Self::Grpc => cfg!(feature = "grpc"),
-        }
+        self != Self::Grpc || cfg!(feature = "grpc")
     }
 }
 
@@ -66,8 +63,8 @@ pub struct Destination {
     pub timeout: Option<Duration>,
     /// Files for TLS.
     pub tls: TlsFiles,
-    /// The proxy to go through: an `http://` URL, maybe with credentials in it.
-    pub proxy: Option<Endpoint>,
+    /// The proxy to go through.
+    pub proxy: Option<Proxy>,
     /// The signals that are sent there, each with its request target (path and query; the method's path for gRPC).
     pub targets: Vec<(Signal, String)>,
 }

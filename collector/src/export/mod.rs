@@ -15,12 +15,12 @@ pub mod file;
 pub mod grpc;
 mod gzip;
 pub mod http;
-mod http_transport;
 pub mod net;
 pub mod pipeline;
 mod queue;
 pub mod reply;
 pub mod retry;
+pub mod spool;
 pub mod stats;
 pub mod store;
 pub mod transport;
@@ -28,7 +28,7 @@ pub mod transport;
 pub use config::{Compression, ExportConfig, Sink};
 pub use destination::{Destination, Protocol};
 pub use endpoint::{Endpoint, Scheme};
-pub use error::{EndpointProblem, ExportError, Failure};
+pub use error::{EndpointProblem, ExportError, Failure, TlsFileProblem, TlsProblem};
 pub use pipeline::{Exporter, Outlet};
 
 /// Largest request that OTLP allows, before compression.

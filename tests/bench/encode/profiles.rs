@@ -7,7 +7,10 @@ use opentelemetry_proto::tonic::common::v1 as common;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as ProtoValue;
 use opentelemetry_proto::tonic::profiles::v1development as proto;
 use otlp_encode::wire::Writer;
-use otlp_encode::{Line, LinkIdx, ProfileInfo, ProfilesRequest, json, profiles as ours};
+use otlp_encode::{
+    Dictionary, Limits, Line, LinkIdx, ProfileInfo, ProfilesRequest, ResourceBlob, ScopeBlob, json,
+    profiles as ours,
+};
 use prost::Message;
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -61,44 +64,47 @@ fn window() -> Window {
 
 // ---- the dictionary's own builder ----
 
-fn with_builder<'r>(window: &Window, request: &'r mut ProfilesRequest) -> &'r [u8] {
-    request.clear();
+/// Into `bytes`, through a sink as a queue would be.
+fn with_builder(window: &Window, request: &mut ProfilesRequest, bytes: &mut Vec<u8>) {
     let info = ProfileInfo {
         sample_type: ("samples", "count"),
         time_unix_nano: START,
         duration_nano: SECOND,
         period_type: ("cpu", "nanoseconds"),
         period: PERIOD,
-        profile_id: Some([1; 16]),
         ..ProfileInfo::default()
     };
-    request.resource_profiles("", write_resource, |scopes| {
-        scopes.scope_profiles("", write_scope, |profiles| {
-            profiles.profile(&info, |samples| {
-                let dictionary = samples.dictionary();
-                let native = dictionary.attribute("profile.frame.type", "", |v| v.string_value("native"));
-                let mapping = dictionary.mapping(0x40_0000..0x80_0000, 0, FILE, &[]);
-                let location = |(name, address): &(String, u64)| {
+    let resource = ResourceBlob::new(&[SERVICE], &Default::default()).expect("valid");
+    let scope = ScopeBlob::new(SCOPE, &(), &Default::default()).expect("valid");
+    bytes.clear();
+    let mut out = request.start(Some([1; 16]), |batch| bytes.extend_from_slice(batch.bytes));
+    let mut scopes = out.resource(&resource);
+    let mut profiles = scopes.scope(&scope);
+    let mut samples = profiles.profile(&info);
+    let mut locations = vec![None; window.frames.len()];
+    let mut threads = [None; THREADS];
+    let mut frames = Vec::with_capacity(DEPTH);
+    for sample in &window.samples {
+        let identify = |dictionary: &mut Dictionary| {
+            let mut location = |frame: &u32| {
+                *locations[*frame as usize].get_or_insert_with(|| {
+                    let (name, address) = &window.frames[*frame as usize];
+                    let native = dictionary.attribute("profile.frame.type", "", "native");
+                    let mapping = dictionary.mapping(0x40_0000..0x80_0000, 0, FILE, &[]);
                     let function = dictionary.function(name, "", SOURCE, 0);
                     let line = Line { function, line: LINE, column: 0 };
                     dictionary.location(mapping, *address, &[line], &[native])
-                };
-                let locations: Vec<_> = window.frames.iter().map(location).collect();
-                let dictionary = samples.dictionary();
-                let threads: Vec<_> = (0..THREADS)
-                    .map(|n| dictionary.attribute("thread.id", "", |v| v.int_value(n as i64 + 1000)))
-                    .collect();
-                let mut frames = Vec::with_capacity(DEPTH);
-                for sample in &window.samples {
-                    frames.clear();
-                    frames.extend(sample.stack.iter().map(|&frame| locations[frame as usize]));
-                    let stack = samples.dictionary().stack(&frames);
-                    samples.sample(stack, &[threads[sample.thread]], LinkIdx::default(), &[], &sample.times);
-                }
-            });
-        });
-    });
-    request.finish().expect("every frame and thread of the window is used")
+                })
+            };
+            frames.clear();
+            frames.extend(sample.stack.iter().map(&mut location));
+            let thread = threads[sample.thread]
+                .get_or_insert_with(|| dictionary.attribute("thread.id", "", sample.thread as i64 + 1000));
+            (dictionary.stack(&frames), [*thread], LinkIdx::default())
+        };
+        samples.add(&[], &sample.times, identify).expect("valid");
+    }
+    out.finish();
 }
 
 // ---- tables whose indices are known ----
@@ -321,11 +327,12 @@ pub fn run() {
     let request = with_prost(&window);
     let bytes = request.encode_to_vec();
     let mut writer = Writer::new();
-    let mut builder = ProfilesRequest::new(1);
+    let limits = Limits { max_bytes: Limits::MAX_BYTES, ..Limits::default() };
+    let (mut builder, mut built) = (ProfilesRequest::new(limits, 1), Vec::new());
     assert_eq!(with_messages(&window, &mut writer), bytes);
     assert_eq!(with_prost_and_maps(&window).encode_to_vec(), bytes);
-    let built = with_builder(&window, &mut builder);
-    assert_eq!(meaning(built), meaning(&bytes));
+    with_builder(&window, &mut builder, &mut built);
+    assert_eq!(meaning(&built), meaning(&bytes));
 
     let mut line = String::new();
     let mut variants = Variants::new("samples", SAMPLES, bytes.len());
@@ -335,7 +342,10 @@ pub fn run() {
         with_prost_and_maps(black_box(&window)).encode_to_vec()
     });
     variants.add("ours, messages", || with_messages(black_box(&window), &mut writer).len());
-    variants.add("ours, dictionary", || with_builder(black_box(&window), &mut builder).len());
+    variants.add("ours, dictionary", || {
+        with_builder(black_box(&window), &mut builder, &mut built);
+        built.len()
+    });
     variants.add("ours, bytes to JSON", || {
         line.clear();
         json::transcode(ours::ExportProfilesServiceRequest::descriptor(), black_box(&bytes), &mut line)

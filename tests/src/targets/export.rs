@@ -3,7 +3,7 @@
 use collector::export::config::{AgentResource, BatchSettings, SdkSettings};
 use collector::export::grpc::frame::{PREFIX, parse_body};
 use collector::export::grpc::status::{Code, Status};
-use collector::export::http::read_response;
+use collector::export::http::{MAX_RESPONSE, read_response};
 use collector::export::{Endpoint, ExportConfig, Signal, Sink, reply, retry};
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 /// An HTTP answer, and any part of one by itself.
 pub fn export_reply(bytes: &[u8]) {
     if let Ok(response) = read_response(&mut &bytes[..]) {
-        assert!(response.status >= 200 && response.body.len() <= bytes.len());
+        assert!(response.status >= 200 && response.body.len() <= MAX_RESPONSE);
         if let Some(value) = &response.retry_after {
             retry::parse_retry_after(value, SystemTime::UNIX_EPOCH);
         }

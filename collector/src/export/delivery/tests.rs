@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::export::Signal;
 use crate::export::stats::SignalStats;
+use crate::export::store::Appended;
 use simulation::{
     Disk, Machine, Outcome, Receiver, accepted, no_answer, number, refused, request, unreachable,
 };
@@ -451,4 +452,57 @@ fn a_disk_that_hangs_at_the_end_can_be_given_up() {
     machine.delivery.abandon();
     machine.run_for(2 * HOUR);
     assert_eq!(machine.requests(dropped(DropReason::ShutDown)), 5);
+}
+
+#[test]
+fn what_was_read_before_a_group_was_saved_says_nothing_about_it() {
+    let mut held = Held::default();
+    *held.waiting.get_mut(Signal::Metrics) = Amount { requests: 1, items: 1, bytes: 10 };
+    let group = |records: &[u64]| Appended {
+        records: records.iter().map(|record| RecordId(*record)).collect(),
+        ..Appended::default()
+    };
+    for loaded_first in [true, false] {
+        let mut delivery = Delivery::new("there".to_owned(), Limits::default(), Some(&held));
+        assert_eq!(delivery.step(Duration::ZERO), Step::Load);
+        delivery.push(request(0, 1, 10), Duration::ZERO);
+        assert!(matches!(delivery.save_step(SECOND), SaveStep::Save(_)));
+        // The old record cannot be read; the new one is not there yet.
+        if loaded_first {
+            delivery.loaded(SECOND, Ok(None));
+            delivery.saved(SECOND, Ok(group(&[7])));
+        } else {
+            delivery.saved(SECOND, Ok(group(&[7])));
+            delivery.loaded(SECOND, Ok(None));
+        }
+        let stats = delivery.stats(SECOND);
+        simulation::check(&stats);
+        assert_eq!(stats.total(dropped(DropReason::UnreadableSpool)).requests, 0);
+        // Read again, it is there; after it, what the old one was is known.
+        assert_eq!(delivery.step(SECOND), Step::Load);
+        delivery.loaded(SECOND, Ok(Some((RecordId(7), request(0, 1, 10)))));
+        assert!(matches!(delivery.step(SECOND), Step::Send(..)));
+        delivery.sent(SECOND, accepted(), 0.0);
+        assert_eq!(delivery.step(SECOND), Step::Acknowledge(vec![RecordId(7)]));
+        delivery.acknowledged(SECOND, Ok(()));
+        assert_eq!(delivery.step(SECOND), Step::Load);
+        delivery.loaded(SECOND, Ok(None));
+        let stats = delivery.stats(SECOND);
+        simulation::check(&stats);
+        assert_eq!(stats.total(dropped(DropReason::UnreadableSpool)).requests, 1);
+        assert_eq!(stats.total(|stats| stats.delivered).requests, 1);
+    }
+}
+
+#[test]
+fn a_burst_is_spooled_before_it_is_dropped() {
+    let disk = RefCell::new(Disk::new(usize::MAX));
+    let receiver: Receiver<'_> = Box::new(|_, _| (HOUR, accepted()));
+    let mut machine = Machine::new(limits(20 * 1128), Some(&disk), receiver);
+    for n in 0..100 {
+        machine.push(request(n, 1, 1000));
+        machine.run_for(Duration::from_millis(1));
+    }
+    assert_eq!(machine.requests(|stats| stats.dropped.total()), 0);
+    assert!(disk.borrow().numbers().len() > 80);
 }

@@ -134,7 +134,7 @@ impl Line {
 }
 
 /// What the requests of a signal look like.
-fn descriptor(signal: Signal) -> &'static Descriptor {
+pub(super) fn descriptor(signal: Signal) -> &'static Descriptor {
     match signal {
         Signal::Metrics => metrics::ExportMetricsServiceRequest::descriptor(),
         Signal::Traces => trace::ExportTraceServiceRequest::descriptor(),

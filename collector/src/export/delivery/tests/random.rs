@@ -44,7 +44,7 @@ fn run(seed: u64, with_disk: bool) {
     let disk = with_disk.then_some(&disk);
     let below = |end| random.borrow_mut().below(end);
     let bound = Limits {
-        queue_bytes: 4_000 + below(8_000) as usize,
+        queue_bytes: 4_000 + below(16_000) as usize,
         max_time_at_risk: Duration::from_millis(below(3) * 500),
         ..Limits::default()
     };
@@ -60,7 +60,9 @@ fn run(seed: u64, with_disk: bool) {
                 }
                 3 => machine.run_for(20 * SECOND),
                 _ => (0..below(6)).for_each(|_| {
-                    machine.push(request(pushed, 1 + below(5), below(1500) as usize));
+                    // Some are larger than the smaller disk.
+                    let size = if below(40) == 0 { 9000 } else { below(1500) };
+                    machine.push(request(pushed, 1 + below(5), size as usize));
                     pushed += 1;
                 }),
             }

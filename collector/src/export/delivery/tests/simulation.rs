@@ -162,7 +162,8 @@ pub type Receiver<'a> = Box<dyn FnMut(Duration, &Request) -> (Duration, Outcome)
 enum Sending {
     Attempt(Outcome),
     Read(Result<Option<(RecordId, Request)>, StoreError>),
-    Acknowledged(Result<(), StoreError>),
+    /// As late as possible: a group may push these records out meanwhile.
+    Acknowledge(Vec<RecordId>),
 }
 
 enum Saving {
@@ -233,7 +234,12 @@ impl<'a> Machine<'a> {
             match self.sending.take() {
                 Some((_, Sending::Attempt(outcome))) => self.delivery.sent(self.now, outcome, 0.0),
                 Some((_, Sending::Read(oldest))) => self.delivery.loaded(self.now, oldest),
-                Some((_, Sending::Acknowledged(result))) => self.delivery.acknowledged(self.now, result),
+                Some((_, Sending::Acknowledge(records))) => {
+                    let result = self.disk.unwrap().borrow_mut().acknowledge(&records);
+                    let in_order = result.as_ref().err().is_none_or(|e| e.to_string() != OUT_OF_ORDER);
+                    assert!(in_order, "{records:?}");
+                    self.delivery.acknowledged(self.now, result);
+                }
                 None => {}
             }
             let (latency, sending) = match self.delivery.step(self.now) {
@@ -250,11 +256,7 @@ impl<'a> Machine<'a> {
                     (disk.latency, Sending::Read(disk.oldest()))
                 }
                 Step::Acknowledge(records) => {
-                    let mut disk = self.disk.unwrap().borrow_mut();
-                    let result = disk.acknowledge(&records);
-                    let in_order = result.as_ref().err().is_none_or(|e| e.to_string() != OUT_OF_ORDER);
-                    assert!(in_order, "{records:?}");
-                    (disk.latency, Sending::Acknowledged(result))
+                    (self.disk.unwrap().borrow().latency, Sending::Acknowledge(records))
                 }
                 Step::Wait(Some(until)) => {
                     assert!(until > self.now, "the sender would spin");

@@ -1,17 +1,12 @@
-//! One HTTP/1.1 request over a connection that is kept.
-//!
-//! Written over `std` because OTLP needs so little of HTTP (`POST`, one body, one answer) and because everything
-//! that will carry it, TLS, proxies, unix sockets, is a stream; `docs/export.md` has the comparison.
+//! Answers of HTTP/1.1, read with no more trust than they deserve.
 
-use std::fmt;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::time::Duration;
+use std::io::{self, BufRead, Read};
 
-use super::destination::Destination;
-use super::net::{Alpn, Connector, Deadline, Stream};
-use super::{Compression, ExportError, Failure};
+use super::Failure;
+use crate::export::gzip;
+use crate::export::net::disconnected;
 
-/// Largest answer that OTLP allows.
+/// Largest answer that OTLP allows, after decompression.
 pub const MAX_RESPONSE: usize = 4 << 20;
 /// Largest head of an answer.
 const MAX_HEAD: u64 = 64 << 10;
@@ -20,9 +15,6 @@ const MAX_HEADERS: usize = 100;
 /// Interim answers (1xx) before the final one.
 const MAX_INTERIM: u32 = 10;
 
-pub(super) const USER_AGENT: &str =
-    concat!("ebpf-otlp/", env!("CARGO_PKG_VERSION"), " OTel-OTLP-Exporter-Rust/", env!("CARGO_PKG_VERSION"));
-
 /// An answer; its body may be incomplete if the connection ended within it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
@@ -30,110 +22,31 @@ pub struct Response {
     pub status: u16,
     /// Value of `Retry-After`.
     pub retry_after: Option<String>,
-    /// Whether `Content-Type` says protobuf.
-    pub is_protobuf: bool,
-    /// The body.
+    /// What the body is.
+    pub media: Media,
+    /// The body, decompressed.
     pub body: Vec<u8>,
 }
 
-/// A client of one endpoint.
-pub struct Client {
-    connector: Connector,
-    /// The request's head between the first line and the length.
-    head: String,
-    connection: Option<BufReader<Stream>>,
+/// What `Content-Type` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Media {
+    /// `application/x-protobuf`
+    Protobuf,
+    /// `application/json`
+    Json,
+    /// Something else, or nothing.
+    Other,
 }
 
-impl fmt::Debug for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The head holds what headers hide.
-        f.debug_struct("Client").field("connector", &self.connector).finish_non_exhaustive()
-    }
-}
-
-impl Client {
-    /// A client that adds the destination's headers and says that bodies are compressed so. Nothing is connected
-    /// yet.
-    ///
-    /// # Errors
-    ///
-    /// As [`Connector::new`].
-    pub fn new(destination: &Destination) -> Result<Self, ExportError> {
-        let mut head =
-            format!("Host: {}\r\nContent-Type: application/x-protobuf\r\n", destination.endpoint.authority());
-        if destination.compression == Compression::Gzip {
-            head += "Content-Encoding: gzip\r\n";
+impl Media {
+    fn parse(content_type: &str) -> Self {
+        let name = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        match name.as_str() {
+            "application/x-protobuf" | "application/protobuf" => Self::Protobuf,
+            "application/json" => Self::Json,
+            _ => Self::Other,
         }
-        let headers = &destination.headers;
-        if !headers.iter().any(|header| header.name().eq_ignore_ascii_case("user-agent")) {
-            head += &format!("User-Agent: {USER_AGENT}\r\n");
-        }
-        for header in headers {
-            head += &format!("{}: {}\r\n", header.name(), header.value());
-        }
-        Ok(Self { connector: Connector::new(destination)?, head, connection: None })
-    }
-
-    /// Sends `body` to `target` and waits for the answer, at most `timeout`.
-    ///
-    /// # Errors
-    ///
-    /// Every [`Failure`] but `Status`: an answer with any status is a [`Response`].
-    pub fn post(
-        &mut self,
-        target: &str,
-        body: &[u8],
-        timeout: Option<Duration>,
-    ) -> Result<Response, Failure> {
-        let head = format!("POST {target} HTTP/1.1\r\n{}Content-Length: {}\r\n\r\n", self.head, body.len());
-        let result = self.post_until(&head, body, Deadline::after(timeout));
-        result.map_err(|failure| match failure {
-            Failure::Disconnected(error) if error.kind() == io::ErrorKind::TimedOut => {
-                Failure::Timeout(timeout.unwrap_or_default())
-            }
-            other => other,
-        })
-    }
-
-    fn post_until(&mut self, head: &str, body: &[u8], deadline: Deadline) -> Result<Response, Failure> {
-        if let Some(kept) = self.connection.take() {
-            match self.exchange(kept, head, body, deadline) {
-                // Receivers close what is idle: a new connection shows whether this one is gone.
-                Err(Failure::Disconnected(error)) if error.kind() != io::ErrorKind::TimedOut => {}
-                result => return result,
-            }
-        }
-        let stream = self.connector.connect(deadline, Alpn::Http1)?;
-        self.exchange(BufReader::new(stream), head, body, deadline)
-    }
-
-    fn exchange(
-        &mut self,
-        mut connection: BufReader<Stream>,
-        head: &str,
-        body: &[u8],
-        deadline: Deadline,
-    ) -> Result<Response, Failure> {
-        connection.get_mut().set_deadline(deadline);
-        let sent = connection
-            .get_mut()
-            .write_all(head.as_bytes())
-            .and_then(|()| connection.get_mut().write_all(body))
-            .and_then(|()| connection.get_mut().flush());
-        // A receiver may answer and close before it has read all: look for the answer even so.
-        let (head, body) = match (read_head(&mut connection), sent) {
-            (Err(_), Err(error)) => return Err(Failure::Disconnected(error)),
-            (head, _) => {
-                let head = head?;
-                let body = read_body(&mut connection, &head)?;
-                (head, body)
-            }
-        };
-        // What comes unasked would be taken for the next answer.
-        if body.complete && !head.close && connection.buffer().is_empty() {
-            self.connection = Some(connection);
-        }
-        Ok(head.into_response(body))
     }
 }
 
@@ -143,24 +56,48 @@ impl Client {
 ///
 /// [`Failure::NotHttp`], [`Failure::ResponseTooLarge`], [`Failure::Disconnected`] before the end of the head.
 pub fn read_response(connection: &mut impl BufRead) -> Result<Response, Failure> {
-    let head = read_head(connection)?;
-    let body = read_body(connection, &head)?;
-    Ok(head.into_response(body))
+    Ok(read_kept(connection)?.0)
 }
 
-struct Head {
-    status: u16,
+/// Reads an answer, and tells whether the connection can carry another.
+pub(super) fn read_kept(connection: &mut impl BufRead) -> Result<(Response, bool), Failure> {
+    let head = read_head(connection)?;
+    let body = read_body(connection, &head)?;
+    let kept = body.complete && !head.close;
+    Ok((head.into_response(body.bytes)?, kept))
+}
+
+/// What comes before a body.
+pub(in crate::export) struct Head {
+    /// Status code, 200 or more.
+    pub status: u16,
     length: Length,
     close: bool,
     retry_after: Option<String>,
-    is_protobuf: bool,
+    media: Media,
+    coding: Coding,
 }
 
 impl Head {
-    fn into_response(self, body: Body) -> Response {
-        let Self { status, retry_after, is_protobuf, .. } = self;
-        Response { status, retry_after, is_protobuf, body: body.bytes }
+    fn into_response(self, body: Vec<u8>) -> Result<Response, Failure> {
+        let body = match self.coding {
+            Coding::None => body,
+            // What was not asked for, and cannot be read, says nothing.
+            Coding::Unknown => Vec::new(),
+            Coding::Gzip => match gzip::decompress(&body, MAX_RESPONSE) {
+                Ok(decoded) => decoded.ok_or(Failure::ResponseTooLarge)?,
+                Err(_) => Vec::new(),
+            },
+        };
+        Ok(Response { status: self.status, retry_after: self.retry_after, media: self.media, body })
     }
+}
+
+/// What `Content-Encoding` says. None is asked for, but proxies compress by themselves.
+enum Coding {
+    None,
+    Gzip,
+    Unknown,
 }
 
 enum Length {
@@ -169,7 +106,8 @@ enum Length {
     UntilClose,
 }
 
-fn read_head(connection: &mut impl BufRead) -> Result<Head, Failure> {
+/// Reads the head of the final answer.
+pub(in crate::export) fn read_head(connection: &mut impl BufRead) -> Result<Head, Failure> {
     for _ in 0..MAX_INTERIM {
         let head = parse_head(&read_head_bytes(connection)?).ok_or(Failure::NotHttp)?;
         if head.status >= 200 {
@@ -186,7 +124,7 @@ fn read_head_bytes(connection: &mut impl BufRead) -> Result<Vec<u8>, Failure> {
     while !head.ends_with(b"\r\n\r\n") && !head.ends_with(b"\n\n") {
         // Something else than HTTP may never send a line's end: do not wait for one.
         let known = head.len().min(START.len());
-        let line_start = limited.fill_buf().map_err(Failure::Disconnected)?;
+        let line_start = limited.fill_buf().map_err(disconnected)?;
         if !line_start
             .iter()
             .zip(START.get(known..).unwrap_or_default())
@@ -194,7 +132,7 @@ fn read_head_bytes(connection: &mut impl BufRead) -> Result<Vec<u8>, Failure> {
         {
             return Err(Failure::NotHttp);
         }
-        match limited.read_until(b'\n', &mut head).map_err(Failure::Disconnected)? {
+        match limited.read_until(b'\n', &mut head).map_err(disconnected)? {
             0 if limited.limit() == 0 => return Err(Failure::NotHttp),
             0 => return Err(Failure::Disconnected(io::ErrorKind::UnexpectedEof.into())),
             _ => {}
@@ -222,16 +160,17 @@ fn parse_head(bytes: &[u8]) -> Option<Head> {
     };
     let says_close = value("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
     let says_keep = value("connection").is_some_and(|value| value.eq_ignore_ascii_case("keep-alive"));
-    let media_type =
-        value("content-type").and_then(|value| value.split(';').next()).unwrap_or_default().trim();
     Some(Head {
         status,
         length,
         close: says_close || (response.version == Some(0) && !says_keep),
         retry_after: value("retry-after").map(str::to_owned),
-        is_protobuf: ["application/x-protobuf", "application/protobuf"]
-            .iter()
-            .any(|protobuf| media_type.eq_ignore_ascii_case(protobuf)),
+        media: Media::parse(value("content-type").unwrap_or_default()),
+        coding: match value("content-encoding").unwrap_or_default().to_ascii_lowercase().as_str() {
+            "" | "identity" => Coding::None,
+            "gzip" | "x-gzip" => Coding::Gzip,
+            _ => Coding::Unknown,
+        },
     })
 }
 

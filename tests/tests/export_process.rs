@@ -1,0 +1,160 @@
+//! The exporter in a process that is killed, starved of disk, or left without a receiver.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use collector::export::Signal;
+use tests::faults::{Behaviour, End, Options, Server, answers, at_random, gone};
+use tests::generate::{Running, items};
+use tests::receivers::TempDir;
+
+fn start(arguments: &[&str]) -> Running {
+    Running::start(Command::new(""), Path::new(env!("CARGO_BIN_EXE_otlp-generate")), arguments)
+}
+
+/// A receiver that fails one request in ten, some of them after it has taken what was in them.
+fn flaky(address: SocketAddr, seed: u64) -> Server {
+    let faults = vec![
+        Behaviour::answer(503, &[], b""),
+        Behaviour::raw("").unread().then(End::Reset),
+        Behaviour::raw("").taking().then(End::Reset),
+        Behaviour::raw(answers::http(200, &[], b"")).taking().cut(10),
+    ];
+    Server::with(Options { address, ..Options::default() }, at_random(seed, 0.1, faults)).unwrap()
+}
+
+/// Every item that was kept arrived; the counts of the last run add up.
+fn assert_kept_arrived(server: &Server, kept: &[(Signal, u64)], last: &serde_json::Value) {
+    for (signal, kept) in kept {
+        let taken = server.log().taken(*signal);
+        let missing: Vec<u64> = (0..*kept).filter(|number| !taken.contains_key(number)).collect();
+        assert!(missing.is_empty(), "{signal:?}: {missing:?} of {kept}; {last}");
+    }
+    assert_balance(last);
+}
+
+fn assert_balance(destination: &serde_json::Value) {
+    assert_eq!(
+        items(destination, &["accepted", "recovered"]),
+        items(destination, &["delivered", "rejected", "dropped", "in_memory", "in_spool"]),
+        "{destination}"
+    );
+    assert_eq!(destination["panics"], 0);
+}
+
+#[test]
+fn what_was_kept_survives_kill_9_in_an_outage() {
+    let directory = TempDir::new("kill-outage");
+    let (address, spool) = (gone(), directory.join("spool"));
+    let endpoint = format!("http://{address}");
+    let common = ["--endpoint", &endpoint, "--spool", spool.to_str().unwrap(), "--retry", "5", "--kept"];
+    let mut kept = Vec::new();
+    // Three runs, each killed in the middle, of which each numbers on where the one before was.
+    let mut first = 0;
+    for _ in 0..3 {
+        let number = first.to_string();
+        let mut run = start(
+            &[&common[..], &["--count", "100000", "--items", "10", "--rate", "500", "--first", &number]]
+                .concat(),
+        );
+        run.wait_kept(&Signal::ALL, 200);
+        run.kill();
+        kept.push((first, Signal::ALL.map(|signal| (signal, run.kept(signal)))));
+        first += 1_000_000;
+    }
+    let server = flaky(address, 3);
+    let last = start(&[&common[..], &["--count", "0", "--flush", "60"]].concat()).finish();
+    assert_balance(&last[0]);
+    assert_eq!(items(&last[0], &["in_spool", "dropped"]), 0, "{last}");
+    for (first, of_signals) in kept {
+        for (signal, kept) in of_signals {
+            let taken = server.log().taken(signal);
+            assert!((first..first + kept).all(|number| taken.contains_key(&number)), "{signal:?}: {last}");
+        }
+    }
+}
+
+#[test]
+fn what_was_kept_survives_kill_9_while_it_is_delivered() {
+    let directory = TempDir::new("kill-flaky");
+    let (address, spool) = (gone(), directory.join("spool"));
+    let server = flaky(address, 4);
+    let endpoint = format!("http://{address}");
+    let common = ["--endpoint", &endpoint, "--spool", spool.to_str().unwrap(), "--retry", "5", "--kept"];
+    let mut run = start(&[&common[..], &["--count", "100000", "--items", "10", "--rate", "300"]].concat());
+    run.wait_kept(&Signal::ALL, 1000);
+    run.kill();
+    let kept = Signal::ALL.map(|signal| (signal, run.kept(signal)));
+    let last = start(&[&common[..], &["--count", "0", "--flush", "60"]].concat()).finish();
+    assert_kept_arrived(&server, &kept, &last[0]);
+    assert_eq!(items(&last[0], &["in_spool", "dropped"]), 0, "{last}");
+}
+
+#[test]
+fn a_full_disk_costs_what_does_not_fit_in_memory_and_is_counted() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: mounting a small disk needs root");
+        return;
+    }
+    let directory = TempDir::new("full-disk");
+    let address = gone();
+    let endpoint = format!("http://{address}");
+    let disk = directory.join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let mut command = Command::new("unshare");
+    let mount = r#"mount -t tmpfs -o size=1m none "$1" && shift && exec "$@""#;
+    command.args(["--mount", "sh", "-c", mount, "sh"]).arg(&disk);
+    let spool = disk.to_str().unwrap();
+    let arguments: Vec<&str> =
+        ["--endpoint", &endpoint, "--spool", spool, "--retry", "20", "--queue", "1000000"]
+            .into_iter()
+            .chain([
+                "--signal", "logs", "--count", "500", "--items", "100", "--rate", "1000", "--flush", "30",
+                "--kept",
+            ])
+            .collect();
+    let mut run = Running::start(command, Path::new(env!("CARGO_BIN_EXE_otlp-generate")), &arguments);
+    run.wait_kept(&[Signal::Logs], 20_000);
+    let server = Server::with(Options { address, ..Options::default() }, |_| Behaviour::default()).unwrap();
+    let stats = run.finish();
+    assert_balance(&stats[0]);
+    let taken = server.log().taken(Signal::Logs);
+    assert_eq!(taken.len() as u64, items(&stats[0], &["delivered"]), "{stats}");
+    assert_eq!(taken.len() as u64 + items(&stats[0], &["dropped"]), 50_000, "{stats}");
+    assert!(stats[0]["spool_error"].as_str().is_some_and(|error| error.contains("No space left")), "{stats}");
+}
+
+/// The most memory that a process ever had, in bytes.
+fn peak_memory(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? << 10)
+}
+
+#[test]
+fn memory_stays_in_its_bound_without_spool_and_receiver() {
+    let endpoint = format!("http://{}", gone());
+    let run = |queue: &str, count: &str| {
+        let arguments = ["--endpoint", &endpoint, "--queue", queue, "--count", count, "--items", "1000"];
+        let mut run = start(&[&arguments[..], &["--flush", "3", "--kept", "--signal", "logs"]].concat());
+        // All is generated, and waits.
+        let generated = count.parse::<u64>().unwrap() * 1000;
+        run.wait_kept(&[Signal::Logs], generated - generated / 10);
+        let limit = Instant::now() + Duration::from_secs(10);
+        let peak = loop {
+            if let Some(peak) = peak_memory(run.pid()) {
+                break peak;
+            }
+            assert!(Instant::now() < limit, "it has no memory");
+        };
+        let stats = run.finish();
+        assert_balance(&stats[0]);
+        assert_eq!(items(&stats[0], &["dropped"]), generated, "{stats}");
+        peak
+    };
+    // Some 40 MB of requests, at 2 MB in memory.
+    let (small, large) = (run("1000", "10"), run("2000000", "400"));
+    assert!(large < small + (8 << 20), "{large} after {small}");
+}
