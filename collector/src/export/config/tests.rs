@@ -369,7 +369,7 @@ fn secrets_are_in_no_text() {
         "http://user:s3cret@h",
         "https://user:s3cret@h",
         "http://h:s3cret",
-        "s3cret",
+        "u:s3cret@h",
         "s3cret://h",
         "http://h/ s3cret",
         "file:///d?s3cret=1",
