@@ -158,3 +158,49 @@ fn memory_stays_in_its_bound_without_spool_and_receiver() {
     let (small, large) = (run("1000", "10"), run("2000000", "400"));
     assert!(large < small + (8 << 20), "{large} after {small}");
 }
+
+/// For `tests/run receivers`: a receiver fails at random, is gone for five minutes, in the middle of which the exporter
+/// is killed, and is back, where the exporter is killed while it catches up.
+#[test]
+#[ignore = "takes six minutes"]
+fn five_minutes_without_a_receiver_lose_nothing() {
+    // 500 items of each signal a second.
+    const SECOND: u64 = 500;
+    let directory = TempDir::new("outage");
+    let (address, spool) = (gone(), directory.join("spool"));
+    let endpoint = format!("http://{address}");
+    let common = ["--endpoint", &endpoint, "--spool", spool.to_str().unwrap(), "--retry", "100", "--kept"];
+    let rate = ["--count", "1000000", "--items", "100", "--rate", "5", "--at-risk", "1000", "--first"];
+    let start_at = |first| start(&[&common[..], &rate, &[first]].concat());
+
+    let before = flaky(address, 5);
+    let mut run = start_at("0");
+    run.wait_kept(&Signal::ALL, 10 * SECOND);
+    let log_before = before.keep_log();
+    drop(before);
+    let outage = Instant::now();
+    run.wait_kept(&Signal::ALL, 160 * SECOND);
+    run.kill();
+    let first = Signal::ALL.map(|signal| run.kept(signal));
+    let mut run = start_at("1000000");
+    run.wait_kept(&Signal::ALL, 150 * SECOND);
+    println!("without a receiver for {} s", outage.elapsed().as_secs());
+    let after = flaky(address, 6);
+    run.wait_kept(&Signal::ALL, 153 * SECOND);
+    run.kill();
+    let second = Signal::ALL.map(|signal| run.kept(signal));
+    let last = start(&[&common[..], &["--count", "0", "--flush", "300"]].concat()).finish();
+    assert_balance(&last[0]);
+    assert_eq!(items(&last[0], &["in_spool", "dropped"]), 0, "{last}");
+
+    for ((signal, first), second) in Signal::ALL.into_iter().zip(first).zip(second) {
+        let mut taken = log_before.taken(signal);
+        for (number, times) in after.log().taken(signal) {
+            *taken.entry(number).or_default() += times;
+        }
+        let kept = (0..first).chain(1_000_000..1_000_000 + second);
+        assert!(kept.clone().all(|number| taken.contains_key(&number)), "{signal:?}: {last}");
+        let twice = taken.values().filter(|times| **times > 1).count();
+        println!("{} {}: all taken, {twice} of them more than once", kept.count(), signal.item_noun());
+    }
+}
