@@ -90,7 +90,8 @@ impl AttributeWriter<'_> {
         self.push(key, value.into());
     }
 
-    // Not generic, so that it is compiled with this crate and its optimization, and not with each caller.
+    // Not generic and not inlined: see the crate's documentation on optimization.
+    #[inline(never)]
     fn push(&mut self, key: &str, value: Value<'_>) {
         if key.is_empty() {
             self.fail(Error::Empty { field: "key" });

@@ -32,7 +32,10 @@ impl Protocol {
 
     /// Whether this build speaks it.
     pub fn is_built_in(self) -> bool {
-        matches!(self, Self::HttpProtobuf | Self::HttpJson)
+        match self {
+            Self::HttpProtobuf | Self::HttpJson => true,
+            Self::Grpc => cfg!(feature = "grpc"),
+        }
     }
 }
 

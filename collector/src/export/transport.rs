@@ -41,7 +41,10 @@ pub trait Transport {
 pub fn new(destination: &Destination) -> Result<Box<dyn Transport + Send>, ExportError> {
     match destination.protocol {
         Protocol::HttpProtobuf | Protocol::HttpJson => Ok(Box::new(Client::new(destination)?)),
-        protocol @ Protocol::Grpc => {
+        #[cfg(feature = "grpc")]
+        Protocol::Grpc => Ok(Box::new(super::grpc::GrpcTransport::new(destination)?)),
+        #[cfg(not(feature = "grpc"))]
+        protocol => {
             Err(ExportError::Protocol { variable: "OTEL_EXPORTER_OTLP_PROTOCOL".to_owned(), protocol })
         }
     }

@@ -149,6 +149,7 @@ impl LogRecords<'_> {
     /// [`AttributeWriter::add`], and [`Error::TooLarge`].
     ///
     /// [`AttributeWriter::add`]: crate::AttributeWriter::add
+    #[inline(never)]
     pub fn add(&mut self, record: &LogRecord<'_>, attributes: &dyn Attributes) -> Result<(), Error> {
         record.check()?;
         self.out.item(2, |fields| record.write(fields, attributes))

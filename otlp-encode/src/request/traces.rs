@@ -292,6 +292,7 @@ impl Spans<'_> {
     /// [`AttributeWriter::add`], and [`Error::TooLarge`].
     ///
     /// [`AttributeWriter::add`]: crate::AttributeWriter::add
+    #[inline(never)]
     pub fn add(&mut self, span: &Span<'_>, attributes: &dyn Attributes) -> Result<(), Error> {
         span.check()?;
         self.out.item(2, |fields| span.write(fields, attributes))

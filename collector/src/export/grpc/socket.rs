@@ -15,6 +15,9 @@ use crate::export::net::Deadline;
 /// Length and type of the first frame and its stream: what tells HTTP/2 from other protocols.
 const FRAME_HEAD: usize = 9;
 
+/// Most bytes of parts that are joined at a time: a frame of the usual size.
+const MAX_JOINED: usize = FRAME_HEAD + (16 << 10);
+
 /// A stream, shared by the connection that reads and writes it and the loop that waits for it. No task is woken by it:
 /// it remembers what could not be done yet, and the loop waits for that.
 pub(super) struct Socket<S>(Arc<Mutex<Inner<S>>>);
@@ -33,6 +36,8 @@ struct Inner<S> {
     wants_write: bool,
     written: u64,
     first: Vec<u8>,
+    /// Where the parts of a frame are joined.
+    joined: Vec<u8>,
 }
 
 /// The first bytes that came from the other side.
@@ -58,6 +63,7 @@ impl<S: Read + Write + AsFd> Socket<S> {
             wants_write: false,
             written: 0,
             first: Vec::new(),
+            joined: Vec::new(),
         })))
     }
 
@@ -195,7 +201,17 @@ impl<S: Read + Write + AsFd> AsyncWrite for Socket<S> {
         _: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.lock().write(|stream| stream.write_vectored(parts))
+        // A frame's head by itself would be a packet, and a record of TLS, of nine bytes.
+        let mut inner = self.lock();
+        let mut joined = std::mem::take(&mut inner.joined);
+        joined.clear();
+        for part in parts {
+            let room = MAX_JOINED.saturating_sub(joined.len());
+            joined.extend_from_slice(part.get(..room).unwrap_or(part));
+        }
+        let result = inner.write(|stream| stream.write(&joined));
+        inner.joined = joined;
+        result
     }
 
     fn is_write_vectored(&self) -> bool {
