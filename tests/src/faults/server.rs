@@ -274,7 +274,10 @@ fn requests(mut stream: BufReader<impl Channel>, connection: usize, shared: &Sha
 /// The head of the next request; `None` at the end of the connection.
 fn read_head(stream: &mut BufReader<impl Channel>) -> io::Result<Option<Head>> {
     let mut lines = Vec::new();
-    loop {
+    let Some(first) = stream.fill_buf()?.first() else { return Ok(None) };
+    // What begins otherwise, such as a handshake of TLS, may have no lines.
+    let is_text = first.is_ascii_alphabetic();
+    while is_text {
         let mut line = Vec::new();
         if stream.take(64 << 10).read_until(b'\n', &mut line)? == 0 {
             return Ok(None);
