@@ -126,6 +126,31 @@ fn a_full_disk_costs_what_does_not_fit_in_memory_and_is_counted() {
     assert!(stats[0]["spool_error"].as_str().is_some_and(|error| error.contains("No space left")), "{stats}");
 }
 
+#[test]
+fn a_full_spool_gives_up_the_oldest_and_counts_them() {
+    let directory = TempDir::new("full-spool");
+    let (address, spool) = (gone(), directory.join("spool"));
+    let endpoint = format!("http://{address}");
+    let common = ["--endpoint", &endpoint, "--spool", spool.to_str().unwrap(), "--spool-bytes", "400000"];
+    let common = [&common[..], &["--signal", "logs", "--retry", "5"]].concat();
+    let rate = ["--count", "200", "--items", "100", "--rate", "400", "--flush", "0"];
+    let first = start(&[&common[..], &rate].concat()).finish();
+    assert_balance(&first[0]);
+    let used: u64 =
+        std::fs::read_dir(spool.join("0")).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert!(used <= 400_000, "{used}");
+    let waiting = items(&first[0], &["in_spool"]);
+    assert_eq!(waiting + items(&first[0], &["dropped"]), 20_000, "{first}");
+
+    let server = Server::with(Options { address, ..Options::default() }, |_| Behaviour::default()).unwrap();
+    let second = start(&[&common[..], &["--count", "0", "--flush", "60"]].concat()).finish();
+    assert_eq!(items(&second[0], &["recovered", "delivered"]), 2 * waiting, "{second}");
+    // In the order in which they were made, up to the newest. Within a request the encoder turns it around.
+    let requests = server.log().requests();
+    let order: Vec<u64> = requests.iter().flat_map(|request| request.items.iter().rev().copied()).collect();
+    assert!(waiting > 1000 && order.into_iter().eq(20_000 - waiting..20_000), "{second}");
+}
+
 /// The most memory that a process ever had, in bytes.
 fn peak_memory(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
