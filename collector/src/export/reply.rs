@@ -3,11 +3,6 @@
 //! Two small messages, in protobuf or JSON: `Export*ServiceResponse`, whose field 1 is the partial success, and
 //! `google.rpc.Status` with an error. Empty and broken bodies say nothing, and are no error.
 
-use std::fmt;
-
-use serde::Deserialize;
-use serde::de::{Deserializer, Error, Visitor};
-
 use crate::output::names::clean;
 
 /// Characters of a receiver's message that are shown.
@@ -47,78 +42,29 @@ pub fn parse_accepted(body: &[u8]) -> Accepted {
 
 /// The partial success in the body of a 2xx answer in JSON. Some receivers answer so whatever they were sent.
 pub fn parse_accepted_json(body: &[u8]) -> Accepted {
-    let said = serde_json::from_slice::<Json>(body).ok().and_then(|answer| answer.partial_success);
-    let Some(partial) = said else { return Accepted::default() };
-    Accepted { rejected: partial.rejected.0, message: partial.error_message.and_then(|text| message(&text)) }
+    let Ok(response) = serde_json::from_slice::<serde_json::Value>(body) else { return Accepted::default() };
+    let partial = response.get("partialSuccess");
+    let rejected = ["rejectedDataPoints", "rejectedSpans", "rejectedLogRecords", "rejectedProfiles"]
+        .into_iter()
+        .find_map(|name| partial?.get(name))
+        // 64-bit integers are strings, but numbers are to be understood too.
+        .and_then(|rejected| rejected.as_str().map_or(rejected.as_i64(), |text| text.parse().ok()))
+        .and_then(|rejected| u64::try_from(rejected).ok());
+    let text = partial.and_then(|partial| partial.get("errorMessage")?.as_str());
+    Accepted { rejected: rejected.unwrap_or_default(), message: text.and_then(message) }
 }
 
 /// The message in the body of an error answer: of a `google.rpc.Status` in protobuf or JSON, or the text itself.
 pub fn parse_error(body: &[u8], is_protobuf: bool) -> Option<String> {
     if !is_protobuf {
-        let status = serde_json::from_slice::<Json>(body).ok();
-        return match status.and_then(|status| status.message) {
-            Some(said) => message(&said),
-            None => std::str::from_utf8(body).ok().and_then(message),
-        };
+        let json = serde_json::from_slice::<serde_json::Value>(body).ok();
+        let said = json.as_ref().and_then(|status| status.get("message")?.as_str());
+        return said.or(std::str::from_utf8(body).ok()).and_then(message);
     }
     fields(body)?.into_iter().find_map(|field| match field {
         (2, Value::Bytes(text)) => std::str::from_utf8(text).ok().and_then(message),
         _ => None,
     })
-}
-
-/// An answer in JSON, of either kind.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Json {
-    partial_success: Option<JsonPartial>,
-    message: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct JsonPartial {
-    #[serde(
-        default,
-        rename = "rejectedDataPoints",
-        alias = "rejectedSpans",
-        alias = "rejectedLogRecords",
-        alias = "rejectedProfiles"
-    )]
-    rejected: JsonCount,
-    error_message: Option<String>,
-}
-
-/// An `int64`, in JSON a string, though numbers are to be understood too; 0 where it is negative or nonsense.
-#[derive(Default)]
-struct JsonCount(u64);
-
-impl<'de> Deserialize<'de> for JsonCount {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(JsonCountVisitor)
-    }
-}
-
-struct JsonCountVisitor;
-
-impl Visitor<'_> for JsonCountVisitor {
-    type Value = JsonCount;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a number of items")
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<JsonCount, E> {
-        Ok(JsonCount(text.parse().ok().and_then(|count: i64| u64::try_from(count).ok()).unwrap_or_default()))
-    }
-
-    fn visit_u64<E: Error>(self, count: u64) -> Result<JsonCount, E> {
-        Ok(JsonCount(count))
-    }
-
-    fn visit_i64<E: Error>(self, count: i64) -> Result<JsonCount, E> {
-        Ok(JsonCount(u64::try_from(count).unwrap_or_default()))
-    }
 }
 
 /// A receiver's text on one line, cut.
