@@ -41,6 +41,9 @@ pub trait Transport {
 pub fn new(destination: &Destination) -> Result<Box<dyn Transport + Send>, ExportError> {
     match destination.protocol {
         Protocol::HttpProtobuf | Protocol::HttpJson => Ok(Box::new(Client::new(destination)?)),
+        #[cfg(feature = "grpc")]
+        Protocol::Grpc => Ok(Box::new(super::grpc::GrpcTransport::new(destination)?)),
+        #[cfg(not(feature = "grpc"))]
         protocol @ Protocol::Grpc => {
             Err(ExportError::Protocol { variable: "OTEL_EXPORTER_OTLP_PROTOCOL".to_owned(), protocol })
         }
