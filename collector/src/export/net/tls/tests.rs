@@ -243,6 +243,11 @@ fn one_protocol_is_offered() {
     assert_eq!(shaken.recv().unwrap().alpn.as_deref(), Some(&b"h2"[..]));
     let told = problem(connector.connect(Deadline::NEVER, Alpn::Http1).unwrap_err());
     assert!(matches!(&told, TlsProblem::Protocol(reason) if reason.contains("NoApplicationProtocol")));
+    // A receiver that knows nothing of it speaks HTTP/1.1.
+    let (url, _requests, _) = serve("localhost", authority.server(), vec![accepted()]);
+    let connector = Connector::new(&authority.destination(&url)).unwrap();
+    let told = problem(connector.connect(Deadline::NEVER, Alpn::H2).unwrap_err());
+    assert_eq!(told.to_string(), "TLS failed (the receiver does not offer HTTP/2)");
 }
 
 #[test]
