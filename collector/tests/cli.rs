@@ -1,6 +1,7 @@
 //! The command as a user runs it: outputs, exit codes, errors, and nothing left behind.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -195,6 +196,38 @@ fn a_refusing_endpoint_is_one_clear_line() {
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
     assert!(text.contains("connection refused") && text.contains("is an OTLP receiver"), "{text}");
+}
+
+#[test]
+fn secrets_are_in_no_output() {
+    let busy = Busy::start();
+    let receiver = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = receiver.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = receiver.accept().unwrap();
+        stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n").unwrap();
+        std::io::copy(&mut stream, &mut std::io::sink())
+    });
+    let refusing = format!("http://{address}/?key=s3cret");
+    let mut cases = vec![
+        ("http://user:s3cret@localhost", "user name"),
+        ("http://localhost:s3cret", "port"),
+        ("s3cret", "must begin with"),
+    ];
+    if privileged("secrets_are_in_no_output") {
+        cases.push((&refusing, "401 Unauthorized"));
+    }
+    for (url, part) in cases {
+        let output = Command::new(BINARY)
+            .args(["profile", "--duration", "300ms", "--pid", &busy.pid(), "--endpoint", url])
+            .env("OTEL_EXPORTER_OTLP_HEADERS", "authorization=s3cret,s3cret,x y=s3cret")
+            .env("OTEL_RESOURCE_ATTRIBUTES", "s3cret")
+            .env("HTTPS_PROXY", "http://user:s3cret@proxy")
+            .output()
+            .unwrap();
+        let text = format!("{}{}", stderr(&output), String::from_utf8_lossy(&output.stdout));
+        assert!(text.contains(part) && !text.contains("s3cret"), "{url}: {text}");
+    }
 }
 
 #[test]
