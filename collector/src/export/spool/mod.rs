@@ -252,7 +252,12 @@ impl Spool {
         let _writer = lock(&self.writer);
         self.make_durable()?;
         self.clear(MAX_IDLE)?;
-        self.sync_names()
+        self.sync_names()?;
+        let mut state = self.state();
+        if state.segments.is_empty() {
+            state.unsynced = 0;
+        }
+        Ok(())
     }
 
     /// What there is now.
