@@ -1,6 +1,7 @@
 //! The command as a user runs it: outputs, exit codes, errors, and nothing left behind.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -195,6 +196,74 @@ fn a_refusing_endpoint_is_one_clear_line() {
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
     assert!(text.contains("connection refused") && text.contains("is an OTLP receiver"), "{text}");
+}
+
+#[test]
+fn secrets_are_in_no_output() {
+    let busy = Busy::start();
+    let receiver = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = receiver.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = receiver.accept().unwrap();
+        stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n").unwrap();
+        std::io::copy(&mut stream, &mut std::io::sink())
+    });
+    let refusing = format!("http://{address}/?key=s3cret");
+    let mut cases = vec![
+        ("http://user:s3cret@localhost", "user name"),
+        ("http://localhost:s3cret", "port"),
+        ("s3cret", "must begin with"),
+    ];
+    if privileged("secrets_are_in_no_output") {
+        cases.push((&refusing, "401 Unauthorized"));
+    }
+    for (url, part) in cases {
+        let output = Command::new(BINARY)
+            .args(["profile", "--duration", "300ms", "--pid", &busy.pid(), "--endpoint", url])
+            .env("OTEL_EXPORTER_OTLP_HEADERS", "authorization=s3cret,s3cret,x y=s3cret")
+            .env("OTEL_RESOURCE_ATTRIBUTES", "s3cret")
+            .env("HTTPS_PROXY", "http://user:s3cret@proxy")
+            .output()
+            .unwrap();
+        let text = format!("{}{}", stderr(&output), String::from_utf8_lossy(&output.stdout));
+        assert!(text.contains(part) && !text.contains("s3cret"), "{url}: {text}");
+    }
+}
+
+#[test]
+fn lines_go_to_files_and_standard_output() {
+    if !privileged("lines_go_to_files_and_standard_output") {
+        return;
+    }
+    let (busy, folder) = (Busy::start(), Folder::new("lines"));
+    let url = format!("file://{}/", folder.0.display());
+    let output = Command::new(BINARY)
+        .args(["profile", "--duration", "1s", "--pid", &busy.pid(), "--endpoint", &url])
+        .env("OTEL_PROFILES_EXPORTER", "otlp,console,zipkin")
+        .env("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=prod,service.name=agent")
+        .env("OTEL_SERVICE_NAME", "agent")
+        .output()
+        .unwrap();
+    let text = stderr(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("ignoring OTEL_PROFILES_EXPORTER=zipkin"), "{text}");
+    let lines = std::fs::read_to_string(folder.file("profiles.jsonl")).unwrap();
+    assert_eq!(lines.as_bytes(), output.stdout, "both get the same");
+    for line in lines.lines() {
+        let request: serde_json::Value = serde_json::from_str(line).unwrap();
+        let attributes = request["resourceProfiles"][0]["resource"]["attributes"].to_string();
+        assert!(attributes.contains(r#""stringValue":"prod""#), "{attributes}");
+        assert!(!attributes.contains(r#""stringValue":"agent""#), "{attributes}");
+    }
+
+    // A limit of sizes ends no process, and leaves no part of a line.
+    let limited =
+        format!("ulimit -f 1; exec {BINARY} profile --duration 1s --pid {} --endpoint {url}", busy.pid());
+    let output = Command::new("sh").args(["-c", &limited]).output().unwrap();
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("it cannot be written (File too large"), "{text}");
+    assert_eq!(std::fs::read_to_string(folder.file("profiles.jsonl")).unwrap(), lines);
 }
 
 #[test]

@@ -145,6 +145,7 @@ impl Dictionary {
     /// A file mapped at `memory`, whose first byte is at `file_offset` in the file.
     ///
     /// Error: [`Error::MappingRange`] unless `memory` is `0..0` or starts below its end.
+    #[inline(never)]
     pub fn mapping(
         &mut self,
         memory: Range<u64>,
@@ -171,6 +172,7 @@ impl Dictionary {
     }
 
     /// A function; unknown names are empty, an unknown line is 0.
+    #[inline(never)]
     pub fn function(
         &mut self,
         name: &str,
@@ -193,6 +195,7 @@ impl Dictionary {
     }
 
     /// A place in code. `lines` has the innermost inlined function first.
+    #[inline(never)]
     pub fn location(
         &mut self,
         mapping: MappingIdx,
@@ -225,6 +228,7 @@ impl Dictionary {
     }
 
     /// A call stack, leaf first.
+    #[inline(never)]
     pub fn stack(&mut self, locations: &[LocationIdx]) -> StackIdx {
         if let Some(stale) = locations.iter().find(|location| !location.is_current(self.epoch)) {
             self.fail(Error::UnknownIndex { table: Table::Location, index: stale.index });
@@ -247,6 +251,7 @@ impl Dictionary {
     }
 
     /// A span that samples were taken in; ids of nothing but zeros are no span.
+    #[inline(never)]
     pub fn link(&mut self, trace_id: [u8; 16], span_id: [u8; 8]) -> LinkIdx {
         if trace_id == [0; 16] && span_id == [0; 8] {
             return LinkIdx::default();
@@ -267,6 +272,7 @@ impl Dictionary {
         self.attribute_value(key, unit, value.into())
     }
 
+    #[inline(never)]
     fn attribute_value(&mut self, key: &str, unit: &str, value: Value<'_>) -> AttributeIdx {
         if key.is_empty() {
             self.fail(Error::Empty { field: "key" });

@@ -36,6 +36,9 @@
 //! out.finish();
 //! # Ok::<(), otlp_encode::Error>(())
 //! ```
+//!
+//! What is called once an item is neither generic nor inlined: a program that is compiled for size keeps the speed by
+//! giving this crate alone `opt-level = 3`, in `[profile.release.package.otlp-encode]`.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -57,7 +60,7 @@ pub mod resource;
 pub mod trace;
 pub mod wire;
 
-pub use attributes::{AttributeWriter, Attributes, AttributesBlob, MAX_VALUE_DEPTH, Value};
+pub use attributes::{AttributeLimits, AttributeWriter, Attributes, AttributesBlob, MAX_VALUE_DEPTH, Value};
 pub use dictionary::{
     AttributeIdx, Dictionary, Epoch, FunctionIdx, Line, LinkIdx, LocationIdx, MappingIdx, StackIdx,
 };

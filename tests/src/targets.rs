@@ -19,7 +19,7 @@ mod text;
 
 pub use btf::{loader_btf, loader_btf_ext, loader_core_relo, loader_split_btf};
 pub use encode::encode_json;
-pub use export::{export_config, export_reply};
+pub use export::{export_config, export_grpc, export_reply};
 pub use maps::loader_maps;
 pub use object::{Kernel, loader_object, plan_object};
 pub use profile::convert_profile;
@@ -36,6 +36,7 @@ pub const TARGETS: [(&str, Target); 21] = [
     ("convert_profile", convert_profile),
     ("encode_json", encode_json),
     ("export_config", export_config),
+    ("export_grpc", export_grpc),
     ("export_reply", export_reply),
     ("export_spool", export_spool),
     ("loader_btf", loader_btf),

@@ -46,6 +46,8 @@ pub fn run(options: &Options) -> CliResult {
     // Before the session, so that no signal finds the default action any more. Once sampling is over, a signal ends the
     // program: the receiver may keep it waiting.
     let mut signals = Signals::new(SIGNALS_THAT_END)?;
+    // A file at the limit of sizes is an error like any other, and ends nothing.
+    signal_hook::flag::register(libc::SIGXFSZ, Arc::default())?;
     let sampled = Arc::new(AtomicBool::new(false));
     let mut session = Session::start(options.config.clone())?;
     session.registry().register(&mut signals, SIGNAL_TOKEN, Interest::READABLE)?;

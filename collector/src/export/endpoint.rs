@@ -174,6 +174,14 @@ impl Endpoint {
         self.port
     }
 
+    /// Host and port, as `CONNECT` names them.
+    pub(super) fn address(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+
     /// What the `Host` header says.
     pub fn authority(&self) -> &str {
         &self.authority

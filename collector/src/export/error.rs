@@ -2,12 +2,16 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Signal;
 use super::destination::Protocol;
 use super::grpc::Code;
 use super::http::MAX_RESPONSE;
+use super::{MAX_REQUEST, Signal};
+pub use tls::{TlsFileProblem, TlsProblem};
+
+mod tls;
 
 /// What went wrong between a configuration and a receiver's answer. No variant holds a header's value.
 #[derive(Debug)]
@@ -39,6 +43,13 @@ pub enum ExportError {
         /// Its name. Its value is not kept: it may be a secret.
         name: String,
     },
+    /// A file for TLS that cannot be used.
+    TlsFile {
+        /// The file; `None` for the system's.
+        path: Option<PathBuf>,
+        /// What is wrong with it.
+        problem: TlsFileProblem,
+    },
 }
 
 /// What is wrong with an endpoint's URL. The URL itself is not kept: it may hold a password.
@@ -59,6 +70,8 @@ pub enum EndpointProblem {
     Credentials,
     /// It holds white space, control or non-ASCII characters.
     BadCharacter,
+    /// It is a proxy's, and does not begin with `http://`.
+    ProxyScheme,
     /// A `file:` URL with a host, without a path, or with a path that is not percent-encoded as URLs are.
     NoFile,
     /// One file for several signals, or for one signal twice.
@@ -82,6 +95,7 @@ impl fmt::Display for EndpointProblem {
             Self::NoHost => "it names no host",
             Self::BadPort => "its port is not a number from 1 to 65535",
             Self::Credentials => "it holds a user name; put credentials into OTEL_EXPORTER_OTLP_HEADERS",
+            Self::ProxyScheme => "only proxies at http:// can be used",
             Self::BadCharacter => "it holds a character that a URL must percent-encode",
             Self::NoFile => {
                 "it names no file; write file:///folder, or file:///folder/name.jsonl for one signal"
@@ -98,10 +112,26 @@ impl fmt::Display for EndpointProblem {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Failure {
+    /// No request of the signal is sent to this destination.
+    NotSentThere,
+    /// The request is larger than OTLP allows, and was not sent.
+    RequestTooLarge {
+        /// Its size before compression.
+        bytes: usize,
+    },
+    /// The request cannot be compressed.
+    Compression(io::Error),
     /// The host's name has no address.
     Resolve(io::Error),
     /// No connection was made.
     Connect(io::Error),
+    /// The proxy made no connection to the receiver.
+    Proxy {
+        /// HTTP status code of its answer to `CONNECT`.
+        code: u16,
+    },
+    /// There is no secure connection.
+    Tls(TlsProblem),
     /// The connection ended before an answer.
     Disconnected(io::Error),
     /// The time for one attempt passed; the receiver may have taken the request.
@@ -141,12 +171,23 @@ impl Failure {
     /// Whether OTLP allows another attempt.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Resolve(_) | Self::Connect(_) | Self::Disconnected(_) | Self::Timeout(_) => true,
+            // Certificates are renewed, and proxies told to let traffic pass, while data waits.
+            Self::Resolve(_) | Self::Connect(_) | Self::Proxy { .. } | Self::Tls(_) => true,
+            // The receiver may have taken it; who sends again must count that.
+            Self::Disconnected(_) | Self::Timeout(_) => true,
             Self::Status { code, .. } => matches!(code, 429 | 502 | 503 | 504),
-            // Whoever read our output and ends does not come back; a full disk may be emptied.
-            Self::Write(error) => error.kind() != io::ErrorKind::BrokenPipe,
+            // A full disk may be emptied; who read our output and ended does not come back, and a limit stays.
+            Self::Write(error) => {
+                !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::FileTooLarge)
+            }
             Self::Grpc { code, retry_info, .. } => code.is_retryable(*retry_info),
-            Self::NotHttp | Self::NotHttp2 { .. } | Self::ResponseTooLarge | Self::Json(_) => false,
+            Self::NotHttp
+            | Self::NotHttp2 { .. }
+            | Self::ResponseTooLarge
+            | Self::Json(_)
+            | Self::NotSentThere
+            | Self::RequestTooLarge { .. }
+            | Self::Compression(_) => false,
         }
     }
 }
@@ -154,12 +195,22 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NotSentThere => f.write_str("no target is known for this signal"),
+            Self::RequestTooLarge { bytes } => {
+                write!(f, "a request of {bytes} bytes is larger than the {MAX_REQUEST} that OTLP allows")
+            }
+            Self::Compression(error) => write!(f, "the request cannot be compressed ({error})"),
             Self::Resolve(error) => write!(f, "the host's name has no address ({error})"),
             Self::Connect(error) => match error.kind() {
                 io::ErrorKind::ConnectionRefused => f.write_str("connection refused"),
                 io::ErrorKind::TimedOut => f.write_str("no connection in time"),
                 _ => write!(f, "no connection ({error})"),
             },
+            Self::Proxy { code } => {
+                write!(f, "the proxy makes no connection to the receiver: it answered {code}")?;
+                reason(*code).map_or(Ok(()), |reason| write!(f, " {reason}"))
+            }
+            Self::Tls(problem) => problem.fmt(f),
             Self::Disconnected(error) => write!(f, "the connection ended before an answer ({error})"),
             Self::Timeout(after) => write!(f, "no answer within {:.1} s", after.as_secs_f64()),
             Self::NotHttp => f.write_str("the answer is not HTTP/1.1"),
@@ -217,7 +268,16 @@ impl Failure {
             {
                 Some("many receivers take messages of up to 4 MiB: raise the receiver's limit, or send less at once".to_owned())
             }
-            Self::NotHttp => Some("OTLP/HTTP is usually on port 4318; 4317 is OTLP/gRPC".to_owned()),
+            Self::Status { code: 301 | 302 | 303 | 307 | 308, .. } => {
+                Some("redirects are not followed; the endpoint must be where they lead".to_owned())
+            }
+            Self::Proxy { code: 407 } | Self::Status { code: 407, .. } => {
+                Some("credentials belong into the proxy's URL, as in http://user:password@proxy:3128".to_owned())
+            }
+            Self::Tls(problem) => problem.hint().map(str::to_owned),
+            Self::NotHttp => {
+                Some("is it https://? OTLP/HTTP is usually on port 4318; 4317 is OTLP/gRPC".to_owned())
+            }
             _ => None,
         }
     }
@@ -226,12 +286,13 @@ impl Failure {
 /// The reason phrase of the codes that receivers and proxies answer with.
 fn reason(code: u16) -> Option<&'static str> {
     Some(match code {
-        301 | 302 | 307 | 308 => "Redirect",
+        301 | 302 | 303 | 307 | 308 => "Redirect",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        407 => "Proxy Authentication Required",
         413 => "Content Too Large",
         415 => "Unsupported Media Type",
         429 => "Too Many Requests",
@@ -269,6 +330,10 @@ impl fmt::Display for ExportError {
                     "{variable} is set and {missing} is not: a client's certificate and its key go together"
                 )
             }
+            Self::TlsFile { path: Some(path), problem } => {
+                write!(f, "cannot use {} for TLS: {problem}", path.display())
+            }
+            Self::TlsFile { path: None, problem } => write!(f, "cannot use TLS: {problem}"),
         }
     }
 }

@@ -15,7 +15,6 @@ pub mod file;
 pub mod grpc;
 mod gzip;
 pub mod http;
-mod http_transport;
 pub mod net;
 pub mod pipeline;
 mod queue;
@@ -29,7 +28,7 @@ pub mod transport;
 pub use config::{Compression, ExportConfig, Sink};
 pub use destination::{Destination, Protocol};
 pub use endpoint::{Endpoint, Scheme};
-pub use error::{EndpointProblem, ExportError, Failure};
+pub use error::{EndpointProblem, ExportError, Failure, TlsFileProblem, TlsProblem};
 pub use pipeline::{Exporter, Outlet};
 
 /// Largest request that OTLP allows, before compression.

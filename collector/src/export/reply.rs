@@ -40,10 +40,26 @@ pub fn parse_accepted(body: &[u8]) -> Accepted {
     accepted
 }
 
-/// The message in the body of an error answer: of a `google.rpc.Status`, or the text itself.
+/// The partial success in the body of a 2xx answer in JSON. Some receivers answer so whatever they were sent.
+pub fn parse_accepted_json(body: &[u8]) -> Accepted {
+    let Ok(response) = serde_json::from_slice::<serde_json::Value>(body) else { return Accepted::default() };
+    let partial = response.get("partialSuccess");
+    let rejected = ["rejectedDataPoints", "rejectedSpans", "rejectedLogRecords", "rejectedProfiles"]
+        .into_iter()
+        .find_map(|name| partial?.get(name))
+        // 64-bit integers are strings, but numbers are to be understood too.
+        .and_then(|rejected| rejected.as_str().map_or(rejected.as_i64(), |text| text.parse().ok()))
+        .and_then(|rejected| u64::try_from(rejected).ok());
+    let text = partial.and_then(|partial| partial.get("errorMessage")?.as_str());
+    Accepted { rejected: rejected.unwrap_or_default(), message: text.and_then(message) }
+}
+
+/// The message in the body of an error answer: of a `google.rpc.Status` in protobuf or JSON, or the text itself.
 pub fn parse_error(body: &[u8], is_protobuf: bool) -> Option<String> {
     if !is_protobuf {
-        return std::str::from_utf8(body).ok().and_then(message);
+        let json = serde_json::from_slice::<serde_json::Value>(body).ok();
+        let said = json.as_ref().and_then(|status| status.get("message")?.as_str());
+        return said.or(std::str::from_utf8(body).ok()).and_then(message);
     }
     fields(body)?.into_iter().find_map(|field| match field {
         (2, Value::Bytes(text)) => std::str::from_utf8(text).ok().and_then(message),
@@ -134,6 +150,24 @@ mod tests {
     }
 
     #[test]
+    fn partial_success_in_json_is_read() {
+        for (body, rejected, message) in [
+            (r#"{"partialSuccess":{"rejectedDataPoints":"1000","errorMessage":"no"}}"#, 1000, Some("no")),
+            (r#"{"partialSuccess":{"rejectedSpans":7}}"#, 7, None),
+            (r#"{"partialSuccess":{"rejectedLogRecords":"-1","errorMessage":""}}"#, 0, None),
+            (r#"{"partialSuccess":{"rejectedProfiles":1.5}}"#, 0, None),
+            (r#"{"partialSuccess":null}"#, 0, None),
+            (r#"{"partialSuccess":{"errorMessage":5}}"#, 0, None),
+            ("{}", 0, None),
+            ("", 0, None),
+            ("[", 0, None),
+        ] {
+            let expected = Accepted { rejected, message: message.map(str::to_owned) };
+            assert_eq!(parse_accepted_json(body.as_bytes()), expected, "{body}");
+        }
+    }
+
+    #[test]
     fn cut_anywhere_it_is_no_error() {
         let body = b"\x0a\x0a\x08\x96\x01\x12\x05queue";
         for end in 0..body.len() {
@@ -147,6 +181,8 @@ mod tests {
         assert_eq!(parse_error(b"\x08\x03", true), None);
         assert_eq!(parse_error(b" no\n such\x1b[2J\tpage ", false).as_deref(), Some("no such?[2J page"));
         assert_eq!(parse_error(b"\xff\xfe", false), None);
+        assert_eq!(parse_error(br#"{"code":3,"message":"bad"}"#, false).as_deref(), Some("bad"));
+        assert_eq!(parse_error(b"{\"code\":3}", false).as_deref(), Some("{\"code\":3}"));
         let long = parse_error("é".repeat(1000).as_bytes(), false).unwrap();
         assert_eq!(long.chars().count(), MAX_MESSAGE + 3);
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::http_transport::HttpTransport;
+use super::http::Client;
 use super::reply::Accepted;
 use super::{Destination, ExportError, Failure, Protocol, Request};
 
@@ -40,10 +40,11 @@ pub trait Transport {
 /// The destination cannot be used: wrong usage.
 pub fn new(destination: &Destination) -> Result<Box<dyn Transport + Send>, ExportError> {
     match destination.protocol {
-        Protocol::HttpProtobuf => Ok(Box::new(HttpTransport::new(destination)?)),
+        Protocol::HttpProtobuf | Protocol::HttpJson => Ok(Box::new(Client::new(destination)?)),
         #[cfg(feature = "grpc")]
         Protocol::Grpc => Ok(Box::new(super::grpc::GrpcTransport::new(destination)?)),
-        protocol => {
+        #[cfg(not(feature = "grpc"))]
+        protocol @ Protocol::Grpc => {
             Err(ExportError::Protocol { variable: "OTEL_EXPORTER_OTLP_PROTOCOL".to_owned(), protocol })
         }
     }

@@ -133,6 +133,7 @@ impl NumberPoints<'_> {
     /// [`Error::TooLarge`].
     ///
     /// [`AttributeWriter::add`]: crate::AttributeWriter::add
+    #[inline(never)]
     pub fn add(&mut self, point: &NumberPoint<'_>, attributes: &dyn Attributes) -> Result<(), Error> {
         point.check(self.monotonic)?;
         self.out.item(DATA_POINTS, |fields| point.write(fields, attributes))
@@ -151,6 +152,7 @@ impl HistogramPoints<'_> {
     /// [`Error::TooLarge`].
     ///
     /// [`AttributeWriter::add`]: crate::AttributeWriter::add
+    #[inline(never)]
     pub fn add(&mut self, point: &HistogramPoint<'_>, attributes: &dyn Attributes) -> Result<(), Error> {
         let count = point.check()?;
         self.out.item(DATA_POINTS, |fields| point.write(count, fields, attributes))
@@ -169,6 +171,7 @@ impl ExponentialHistogramPoints<'_> {
     /// and [`Error::TooLarge`].
     ///
     /// [`AttributeWriter::add`]: crate::AttributeWriter::add
+    #[inline(never)]
     pub fn add(
         &mut self,
         point: &ExponentialHistogramPoint<'_>,
@@ -191,6 +194,7 @@ impl SummaryPoints<'_> {
     /// [`Error::TooLarge`].
     ///
     /// [`AttributeWriter::add`]: crate::AttributeWriter::add
+    #[inline(never)]
     pub fn add(&mut self, point: &SummaryPoint<'_>, attributes: &dyn Attributes) -> Result<(), Error> {
         point.check()?;
         self.out.item(DATA_POINTS, |fields| point.write(fields, attributes))

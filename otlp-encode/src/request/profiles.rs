@@ -136,6 +136,7 @@ impl ProfilesRequest {
     }
 
     /// Starts a sample, in a profile that is opened if it is not.
+    #[inline(never)]
     fn begin(&mut self, info: &ProfileInfo<'_>) -> Mark {
         let Frames { set, open, .. } = self.frames;
         let mark = Mark { len: self.frames.writer.len(), set, open, next_id: self.next_id };
@@ -193,6 +194,7 @@ impl ProfilesRequest {
 
     /// Writes the sample that was begun at `mark`. Whether it is in the request; if not, the request was finished, and
     /// the sample has to be begun again.
+    #[inline(never)]
     fn end(
         &mut self,
         mark: Mark,

@@ -13,6 +13,7 @@ use opentelemetry_proto::transform::logs::tonic::group_logs_by_resource_and_scop
 use opentelemetry_sdk::logs::{LogBatch, SdkLogRecord, SdkLoggerProvider};
 use otlp_encode::logs as ours;
 use otlp_encode::wire::Writer;
+use otlp_encode::{Limits, LogRecord, LogsRequest, ResourceBlob, ScopeBlob};
 use prost::Message;
 use std::hint::black_box;
 
@@ -123,6 +124,35 @@ fn sdk_records(records: &[Record]) -> Vec<SdkLogRecord> {
     records.iter().map(record).collect()
 }
 
+/// The last record of a request is its first.
+fn with_requests<R>(
+    records: &[Record],
+    (resource, scope): &(ResourceBlob, ScopeBlob),
+    request: &mut LogsRequest,
+    sink: impl Fn(&[u8]) -> R,
+) -> Option<R> {
+    let mut result = None;
+    let mut out = request.start(|batch| result = Some(sink(batch.bytes)));
+    let mut scopes = out.resource(resource);
+    let mut to = scopes.scope(scope);
+    for record in records.iter().rev() {
+        let from = LogRecord {
+            time_unix_nano: record.time,
+            observed_time_unix_nano: record.observed,
+            severity: otlp_encode::Severity::WARN,
+            severity_text: "WARN",
+            body: Some(record.body.as_str().into()),
+            trace_flags: 1,
+            trace_id: Some(record.trace_id),
+            span_id: Some(record.span_id),
+            ..LogRecord::default()
+        };
+        to.add(&from, &add_attributes(&record.attributes)).expect("it is valid");
+    }
+    out.finish();
+    result
+}
+
 pub fn run() {
     let records = records();
     let request = with_prost(&records);
@@ -138,6 +168,12 @@ pub fn run() {
         ExportLogsServiceRequest { resource_logs }.encode_to_vec()
     };
     assert_eq!(with_messages(&records, &mut writer), bytes);
+    let blobs = (resource_blob(), scope_blob());
+    let mut requests = LogsRequest::new(Limits::default());
+    assert_eq!(
+        with_requests(&records, &blobs, &mut requests, <[u8]>::to_vec).as_deref(),
+        Some(bytes.as_slice())
+    );
     assert_eq!(with_sdk(), bytes);
 
     let mut variants = Variants::new("log records", RECORDS, bytes.len());
@@ -145,6 +181,7 @@ pub fn run() {
     variants.add("prost, encode", || black_box(&request).encode_to_vec());
     variants.add("SDK, transform and encode", with_sdk);
     variants.add("ours, messages", || with_messages(black_box(&records), &mut writer).len());
+    variants.add("ours, request", || with_requests(black_box(&records), &blobs, &mut requests, <[u8]>::len));
     variants.add_memcpy(&bytes);
     variants.report();
 }

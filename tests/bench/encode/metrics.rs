@@ -10,6 +10,10 @@ use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::{ManualReader, SdkMeterProvider, reader::MetricReader};
 use otlp_encode::metrics::{self as ours, CUMULATIVE};
 use otlp_encode::wire::Writer;
+use otlp_encode::{
+    AttributesBlob, Bounds, HistogramPoint, Limits, MetricBlob, MetricsRequest, ResourceBlob, ScopeBlob,
+    Temporality,
+};
 use prost::Message;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -182,14 +186,75 @@ fn with_messages<'w>(points: &[Point], writer: &'w mut Writer) -> &'w [u8] {
     })
 }
 
+/// What is encoded once for all requests.
+struct Blobs {
+    resource: ResourceBlob,
+    scope: ScopeBlob,
+    metric: MetricBlob,
+    series: Vec<AttributesBlob>,
+}
+
+impl Blobs {
+    fn new(points: &[Point]) -> Self {
+        let series =
+            |point: &Point| AttributesBlob::new(&add_attributes(&point.attributes)).expect("they are valid");
+        Self {
+            resource: resource_blob(),
+            scope: scope_blob(),
+            metric: MetricBlob::new(NAME, UNIT, DESCRIPTION).expect("it is valid"),
+            series: points.iter().map(series).collect(),
+        }
+    }
+}
+
+/// Hands the bytes to `sink`; with `cached` attributes or the points' own. The last point of a request is its first.
+fn with_requests<R>(
+    points: &[Point],
+    blobs: &Blobs,
+    cached: bool,
+    request: &mut MetricsRequest,
+    sink: impl Fn(&[u8]) -> R,
+) -> Option<R> {
+    let bounds = Bounds::new(&BOUNDS).expect("they ascend");
+    let mut result = None;
+    let mut out = request.start(|batch| result = Some(sink(batch.bytes)));
+    let mut scopes = out.resource(&blobs.resource);
+    let mut metrics = scopes.scope(&blobs.scope);
+    let mut to = metrics.histogram(&blobs.metric, Temporality::Cumulative);
+    for (point, series) in points.iter().zip(&blobs.series).rev() {
+        let from = HistogramPoint {
+            start_time_unix_nano: point.start,
+            count: Some(point.count),
+            sum: Some(point.sum),
+            min: Some(point.min),
+            max: Some(point.max),
+            ..HistogramPoint::new(point.time, bounds, &point.buckets)
+        };
+        let added =
+            if cached { to.add(&from, series) } else { to.add(&from, &add_attributes(&point.attributes)) };
+        added.expect("it is valid");
+    }
+    out.finish();
+    result
+}
+
 pub fn run() {
     let collected = collect();
     let request = ExportMetricsServiceRequest::from(&collected);
     let points = points(&request);
     let bytes = request.encode_to_vec();
     let mut writer = Writer::new();
+    let blobs = Blobs::new(&points);
+    let mut requests = [(); 2].map(|()| MetricsRequest::new(Limits::default()));
+    let [request_of_own, request_of_cached] = &mut requests;
     assert_eq!(with_prost(&points).encode_to_vec(), bytes);
     assert_eq!(with_messages(&points, &mut writer), bytes);
+    for cached in [false, true] {
+        assert_eq!(
+            with_requests(&points, &blobs, cached, request_of_own, <[u8]>::to_vec),
+            Some(bytes.clone())
+        );
+    }
 
     let mut variants = Variants::new("histogram points", POINTS, bytes.len());
     variants.add("prost, build and encode", || with_prost(black_box(&points)).encode_to_vec());
@@ -198,6 +263,12 @@ pub fn run() {
         ExportMetricsServiceRequest::from(black_box(&collected)).encode_to_vec()
     });
     variants.add("ours, messages", || with_messages(black_box(&points), &mut writer).len());
+    variants.add("ours, request", || {
+        with_requests(black_box(&points), &blobs, false, request_of_own, <[u8]>::len)
+    });
+    variants.add("ours, request, cached attributes", || {
+        with_requests(black_box(&points), &blobs, true, request_of_cached, <[u8]>::len)
+    });
     variants.add_memcpy(&bytes);
     variants.report();
 }

@@ -7,7 +7,10 @@ use opentelemetry_proto::tonic::common::v1 as common;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as ProtoValue;
 use opentelemetry_proto::tonic::profiles::v1development as proto;
 use otlp_encode::wire::Writer;
-use otlp_encode::{Line, LinkIdx, ProfileInfo, ProfilesRequest, json, profiles as ours};
+use otlp_encode::{
+    AttributeIdx, Dictionary, Limits, Line, LinkIdx, LocationIdx, ProfileInfo, ProfilesRequest, ResourceBlob,
+    ScopeBlob, json, profiles as ours,
+};
 use prost::Message;
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -61,44 +64,68 @@ fn window() -> Window {
 
 // ---- the dictionary's own builder ----
 
-fn with_builder<'r>(window: &Window, request: &'r mut ProfilesRequest) -> &'r [u8] {
-    request.clear();
+/// What is in the dictionary already, as whoever exports keeps it.
+#[derive(Default)]
+struct Made {
+    frames: Vec<Option<LocationIdx>>,
+    threads: Vec<Option<AttributeIdx>>,
+    stack: Vec<LocationIdx>,
+}
+
+impl Made {
+    fn location(&mut self, dictionary: &mut Dictionary, window: &Window, frame: u32) -> LocationIdx {
+        let known = &mut self.frames[frame as usize];
+        *known.get_or_insert_with(|| {
+            let (name, address) = &window.frames[frame as usize];
+            let mapping = dictionary.mapping(0x40_0000..0x80_0000, 0, FILE, &[]);
+            let function = dictionary.function(name, "", SOURCE, 0);
+            let line = Line { function, line: LINE, column: 0 };
+            let native = dictionary.attribute("profile.frame.type", "", "native");
+            dictionary.location(mapping, *address, &[line], &[native])
+        })
+    }
+}
+
+/// Hands the bytes to `sink`. The last sample of a request is its first.
+fn with_requests<R>(
+    window: &Window,
+    (resource, scope): &(ResourceBlob, ScopeBlob),
+    made: &mut Made,
+    request: &mut ProfilesRequest,
+    sink: impl Fn(&[u8]) -> R,
+) -> Option<R> {
+    made.frames.clear();
+    made.frames.resize(window.frames.len(), None);
+    made.threads.clear();
+    made.threads.resize(THREADS, None);
     let info = ProfileInfo {
         sample_type: ("samples", "count"),
         time_unix_nano: START,
         duration_nano: SECOND,
         period_type: ("cpu", "nanoseconds"),
         period: PERIOD,
-        profile_id: Some([1; 16]),
         ..ProfileInfo::default()
     };
-    request.resource_profiles("", write_resource, |scopes| {
-        scopes.scope_profiles("", write_scope, |profiles| {
-            profiles.profile(&info, |samples| {
-                let dictionary = samples.dictionary();
-                let native = dictionary.attribute("profile.frame.type", "", |v| v.string_value("native"));
-                let mapping = dictionary.mapping(0x40_0000..0x80_0000, 0, FILE, &[]);
-                let location = |(name, address): &(String, u64)| {
-                    let function = dictionary.function(name, "", SOURCE, 0);
-                    let line = Line { function, line: LINE, column: 0 };
-                    dictionary.location(mapping, *address, &[line], &[native])
-                };
-                let locations: Vec<_> = window.frames.iter().map(location).collect();
-                let dictionary = samples.dictionary();
-                let threads: Vec<_> = (0..THREADS)
-                    .map(|n| dictionary.attribute("thread.id", "", |v| v.int_value(n as i64 + 1000)))
-                    .collect();
-                let mut frames = Vec::with_capacity(DEPTH);
-                for sample in &window.samples {
-                    frames.clear();
-                    frames.extend(sample.stack.iter().map(|&frame| locations[frame as usize]));
-                    let stack = samples.dictionary().stack(&frames);
-                    samples.sample(stack, &[threads[sample.thread]], LinkIdx::default(), &[], &sample.times);
-                }
-            });
+    let mut result = None;
+    let mut out = request.start(Some([1; 16]), |batch| result = Some(sink(batch.bytes)));
+    let mut scopes = out.resource(resource);
+    let mut profiles = scopes.scope(scope);
+    let mut samples = profiles.profile(&info);
+    for sample in &window.samples {
+        let added = samples.add(&[], &sample.times, |dictionary| {
+            let mut stack = std::mem::take(&mut made.stack);
+            stack.clear();
+            stack.extend(sample.stack.iter().map(|&frame| made.location(dictionary, window, frame)));
+            let index = dictionary.stack(&stack);
+            made.stack = stack;
+            let thread = *made.threads[sample.thread]
+                .get_or_insert_with(|| dictionary.attribute("thread.id", "", sample.thread as i64 + 1000));
+            (index, [thread], LinkIdx::default())
         });
-    });
-    request.finish().expect("every frame and thread of the window is used")
+        added.expect("it is valid");
+    }
+    out.finish();
+    result
 }
 
 // ---- tables whose indices are known ----
@@ -321,11 +348,13 @@ pub fn run() {
     let request = with_prost(&window);
     let bytes = request.encode_to_vec();
     let mut writer = Writer::new();
-    let mut builder = ProfilesRequest::new(1);
+    let blobs = (resource_blob(), scope_blob());
+    let mut made = Made::default();
+    let mut requests = ProfilesRequest::new(Limits::default(), 1);
     assert_eq!(with_messages(&window, &mut writer), bytes);
     assert_eq!(with_prost_and_maps(&window).encode_to_vec(), bytes);
-    let built = with_builder(&window, &mut builder);
-    assert_eq!(meaning(built), meaning(&bytes));
+    let built = with_requests(&window, &blobs, &mut made, &mut requests, <[u8]>::to_vec).expect("it is one");
+    assert_eq!(meaning(&built), meaning(&bytes));
 
     let mut line = String::new();
     let mut variants = Variants::new("samples", SAMPLES, bytes.len());
@@ -335,7 +364,9 @@ pub fn run() {
         with_prost_and_maps(black_box(&window)).encode_to_vec()
     });
     variants.add("ours, messages", || with_messages(black_box(&window), &mut writer).len());
-    variants.add("ours, dictionary", || with_builder(black_box(&window), &mut builder).len());
+    variants.add("ours, request with dictionary", || {
+        with_requests(black_box(&window), &blobs, &mut made, &mut requests, <[u8]>::len)
+    });
     variants.add("ours, bytes to JSON", || {
         line.clear();
         json::transcode(ours::ExportProfilesServiceRequest::descriptor(), black_box(&bytes), &mut line)

@@ -4,6 +4,7 @@ use opentelemetry_proto::tonic::common::v1 as proto;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as ProtoValue;
 use otlp_encode::common::{InstrumentationScope, KeyValue};
 use otlp_encode::resource::Resource;
+use otlp_encode::{AttributeWriter, ResourceBlob, ScopeBlob};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub const START: u64 = 1_790_000_000_000_000_000;
@@ -49,6 +50,26 @@ pub fn write_attribute(to: &mut KeyValue<'_>, (key, value): &(&str, Value)) {
         Value::Text(value) => to.string(key, value),
         Value::Int(value) => to.int(key, *value),
     }
+}
+
+/// For requests.
+pub fn add_attributes(attributes: &Attributes) -> impl Fn(&mut AttributeWriter<'_>) {
+    |to| {
+        for (key, value) in attributes.iter().rev() {
+            match value {
+                Value::Text(value) => to.add(key, value.as_str()),
+                Value::Int(value) => to.add(key, *value),
+            }
+        }
+    }
+}
+
+pub fn resource_blob() -> ResourceBlob {
+    ResourceBlob::new(&[SERVICE], &Default::default()).expect("it is valid")
+}
+
+pub fn scope_blob() -> ScopeBlob {
+    ScopeBlob::new(SCOPE, &(), &Default::default()).expect("it is valid")
 }
 
 pub fn write_resource(to: &mut Resource<'_>) {

@@ -10,6 +10,7 @@ use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_sc
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use otlp_encode::trace as ours;
 use otlp_encode::wire::Writer;
+use otlp_encode::{Limits, ResourceBlob, ScopeBlob, TracesRequest};
 use prost::Message;
 use std::hint::black_box;
 
@@ -148,6 +149,36 @@ fn sdk_spans(spans: &[Span]) -> Vec<SpanData> {
     spans.iter().map(span).collect()
 }
 
+/// The last span of a request is its first.
+fn with_requests<R>(
+    spans: &[Span],
+    (resource, scope): &(ResourceBlob, ScopeBlob),
+    request: &mut TracesRequest,
+    sink: impl Fn(&[u8]) -> R,
+) -> Option<R> {
+    let mut result = None;
+    let mut out = request.start(|batch| result = Some(sink(batch.bytes)));
+    let mut scopes = out.resource(resource);
+    let mut to = scopes.scope(scope);
+    for span in spans.iter().rev() {
+        let attributes = add_attributes(&span.event_attributes);
+        let event =
+            otlp_encode::Event { attributes: &attributes, ..otlp_encode::Event::new(span.event, EVENT) };
+        let from = otlp_encode::Span {
+            parent_span_id: Some(span.parent_span_id),
+            trace_flags: 1,
+            parent_is_remote: Some(false),
+            kind: otlp_encode::SpanKind::Server,
+            events: &[event],
+            status: otlp_encode::Status::Ok,
+            ..otlp_encode::Span::new(span.trace_id, span.span_id, NAME, span.start..span.end)
+        };
+        to.add(&from, &add_attributes(&span.attributes)).expect("it is valid");
+    }
+    out.finish();
+    result
+}
+
 pub fn run() {
     let spans = spans();
     let request = with_prost(&spans);
@@ -161,6 +192,12 @@ pub fn run() {
         ExportTraceServiceRequest { resource_spans }.encode_to_vec()
     };
     assert_eq!(with_messages(&spans, &mut writer), bytes);
+    let blobs = (resource_blob(), scope_blob());
+    let mut requests = TracesRequest::new(Limits::default());
+    assert_eq!(
+        with_requests(&spans, &blobs, &mut requests, <[u8]>::to_vec).as_deref(),
+        Some(bytes.as_slice())
+    );
     assert_eq!(with_sdk(sdk.clone()), bytes);
 
     let mut variants = Variants::new("spans", SPANS, bytes.len());
@@ -168,6 +205,7 @@ pub fn run() {
     variants.add("prost, encode", || black_box(&request).encode_to_vec());
     variants.add_with("SDK, transform and encode", || sdk.clone(), with_sdk);
     variants.add("ours, messages", || with_messages(black_box(&spans), &mut writer).len());
+    variants.add("ours, request", || with_requests(black_box(&spans), &blobs, &mut requests, <[u8]>::len));
     variants.add_memcpy(&bytes);
     variants.report();
 }

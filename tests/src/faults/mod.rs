@@ -11,6 +11,7 @@
 //! | TLS | [`tls`] |
 //! | gRPC | [`grpc`] |
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 pub mod answers;
@@ -77,7 +78,9 @@ impl Deaf {
     }
 }
 
-/// An address at which nobody listens.
+/// An address at which nobody listens. Whoever takes a free port of 127.0.0.1 meanwhile does not take this one.
 pub fn gone() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port")
+    let [a, b, ..] = RandomState::new().hash_one(0).to_le_bytes();
+    let listener = TcpListener::bind(SocketAddr::from(([127, 83, a, b], 0))).expect("a port");
+    listener.local_addr().expect("an address")
 }

@@ -273,18 +273,9 @@ fn requests(mut stream: BufReader<impl Channel>, connection: usize, shared: &Sha
 
 /// The head of the next request; `None` at the end of the connection.
 fn read_head(stream: &mut BufReader<impl Channel>) -> io::Result<Option<Head>> {
-    let mut lines = Vec::new();
-    loop {
-        let mut line = Vec::new();
-        if stream.take(64 << 10).read_until(b'\n', &mut line)? == 0 {
-            return Ok(None);
-        }
-        let line = String::from_utf8_lossy(&line);
-        match line.trim_end() {
-            "" => break,
-            line => lines.push(line.to_owned()),
-        }
-    }
+    // What begins otherwise, such as a handshake of TLS, may have no lines.
+    let is_text = stream.fill_buf()?.first().is_none_or(u8::is_ascii_alphabetic);
+    let Some(lines) = (if is_text { read_lines(stream)? } else { Some(Vec::new()) }) else { return Ok(None) };
     let start: Vec<&str> = lines.first().map(|line| line.split(' ').collect()).unwrap_or_default();
     let ["POST", path, "HTTP/1.1"] = start[..] else {
         stream.get_mut().write_all(&super::answers::http(400, &[], b"not a POST of HTTP/1.1"))?;
@@ -295,4 +286,19 @@ fn read_head(stream: &mut BufReader<impl Channel>) -> io::Result<Option<Head>> {
     let headers = lines.iter().skip(1).filter_map(|line| line.split_once(": "));
     let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     Ok(Some(Head { number: 0, connection: 0, path: path.to_owned(), headers }))
+}
+
+/// Lines up to an empty one; `None` where the connection ends before.
+fn read_lines(stream: &mut BufReader<impl Channel>) -> io::Result<Option<Vec<String>>> {
+    let mut lines = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        if stream.take(64 << 10).read_until(b'\n', &mut line)? == 0 {
+            return Ok(None);
+        }
+        match String::from_utf8_lossy(&line).trim_end() {
+            "" => return Ok(Some(lines)),
+            line => lines.push(line.to_owned()),
+        }
+    }
 }

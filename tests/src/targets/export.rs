@@ -1,7 +1,9 @@
 //! What comes from a receiver, and from the environment.
 
 use collector::export::config::{AgentResource, BatchSettings, SdkSettings};
-use collector::export::http::read_response;
+use collector::export::grpc::frame::{PREFIX, parse_body};
+use collector::export::grpc::status::{Code, Status};
+use collector::export::http::{MAX_RESPONSE, read_response};
 use collector::export::{Endpoint, ExportConfig, Signal, Sink, reply, retry};
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
@@ -9,7 +11,7 @@ use std::time::{Duration, SystemTime};
 /// An HTTP answer, and any part of one by itself.
 pub fn export_reply(bytes: &[u8]) {
     if let Ok(response) = read_response(&mut &bytes[..]) {
-        assert!(response.status >= 200 && response.body.len() <= bytes.len());
+        assert!(response.status >= 200 && response.body.len() <= MAX_RESPONSE);
         if let Some(value) = &response.retry_after {
             retry::parse_retry_after(value, SystemTime::UNIX_EPOCH);
         }
@@ -19,14 +21,49 @@ pub fn export_reply(bytes: &[u8]) {
     retry::parse_retry_after(&String::from_utf8_lossy(bytes), SystemTime::UNIX_EPOCH);
 }
 
+/// An answer of gRPC: lines with `grpc-status`, `grpc-message` and `grpc-status-details-bin`, then the body, which also
+/// stands for details before base64.
+pub fn export_grpc(bytes: &[u8]) {
+    let mut parts = bytes.splitn(4, |byte| *byte == b'\n');
+    let [code, text, details, rest] = [(); 4].map(|()| parts.next().unwrap_or_default());
+    // Details at once, which fuzzing would have to find through base64.
+    let encoded = base64(rest);
+    for details in [details, encoded.as_bytes()] {
+        let status = Status::parse(code, Some(text), Some(details));
+        assert_eq!(status.code == Code::Ok, !code.is_empty() && code.iter().all(|byte| *byte == b'0'));
+        status.message.iter().for_each(|message| check_message(message));
+    }
+    for gzip in [false, true] {
+        let Ok(message) = parse_body(rest, gzip) else { continue };
+        body(&message);
+        if rest.first() == Some(&0) {
+            assert_eq!(rest.get(PREFIX..), Some(&*message));
+        }
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for group in bytes.chunks(3) {
+        let bits = (0..3).fold(0, |bits, at| bits << 8 | u32::from(group.get(at).copied().unwrap_or(0)));
+        let digits = (0..=group.len()).map(|digit| ALPHABET[(bits >> (18 - 6 * digit) & 63) as usize]);
+        text.extend(digits.map(char::from));
+    }
+    text
+}
+
 fn body(bytes: &[u8]) {
     let accepted = reply::parse_accepted(bytes);
     assert!(accepted.rejected <= i64::MAX as u64);
     let messages = [accepted.message, reply::parse_error(bytes, true), reply::parse_error(bytes, false)];
-    for message in messages.into_iter().flatten() {
-        assert!(!message.is_empty() && message.chars().count() <= 303);
-        assert!(!message.contains(char::is_control), "{message:?}");
-    }
+    messages.iter().flatten().for_each(|message| check_message(message));
+}
+
+/// What a receiver says must be fit for a terminal.
+fn check_message(message: &str) {
+    assert!(!message.is_empty() && message.chars().count() <= 303);
+    assert!(!message.contains(char::is_control), "{message:?}");
 }
 
 /// `--endpoint=URL` and variables, `NAME=VALUE`, a line each.

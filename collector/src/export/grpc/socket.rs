@@ -15,6 +15,9 @@ use crate::export::net::Deadline;
 /// Length and type of the first frame and its stream: what tells HTTP/2 from other protocols.
 const FRAME_HEAD: usize = 9;
 
+/// Most bytes of parts that are joined at a time: a frame of the usual size.
+const MAX_JOINED: usize = FRAME_HEAD + (16 << 10);
+
 /// A stream, shared by the connection that reads and writes it and the loop that waits for it. No task is woken by it:
 /// it remembers what could not be done yet, and the loop waits for that.
 pub(super) struct Socket<S>(Arc<Mutex<Inner<S>>>);
@@ -33,6 +36,10 @@ struct Inner<S> {
     wants_write: bool,
     written: u64,
     first: Vec<u8>,
+    /// What went wrong last: HTTP/2 keeps no more of it than its kind.
+    error: Option<io::Error>,
+    /// Where the parts of a frame are joined.
+    joined: Vec<u8>,
 }
 
 /// The first bytes that came from the other side.
@@ -58,6 +65,8 @@ impl<S: Read + Write + AsFd> Socket<S> {
             wants_write: false,
             written: 0,
             first: Vec::new(),
+            error: None,
+            joined: Vec::new(),
         })))
     }
 
@@ -68,6 +77,11 @@ impl<S: Read + Write + AsFd> Socket<S> {
     /// Bytes that were written so far.
     pub(super) fn written(&self) -> u64 {
         self.lock().written
+    }
+
+    /// What went wrong with the stream; its end, if nothing else did.
+    pub(super) fn take_error(&self) -> io::Error {
+        self.lock().error.take().unwrap_or_else(|| ErrorKind::UnexpectedEof.into())
     }
 
     /// What the other side said first.
@@ -140,14 +154,18 @@ impl<S: Read + Write + AsFd> Inner<S> {
 
     /// Does `operation` as far as it goes without waiting.
     fn attempt<T>(&mut self, mut operation: impl FnMut(&mut S) -> io::Result<T>) -> Poll<io::Result<T>> {
-        self.deadline.remaining()?;
-        loop {
-            match operation(&mut self.stream) {
+        let result = loop {
+            match self.deadline.remaining().and_then(|_| operation(&mut self.stream)) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Poll::Pending,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                result => return Poll::Ready(result),
+                result => break result,
             }
-        }
+        };
+        Poll::Ready(result.map_err(|error| {
+            let kind = error.kind();
+            self.error = Some(error);
+            kind.into()
+        }))
     }
 
     fn write(&mut self, operation: impl FnMut(&mut S) -> io::Result<usize>) -> Poll<io::Result<usize>> {
@@ -195,7 +213,17 @@ impl<S: Read + Write + AsFd> AsyncWrite for Socket<S> {
         _: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.lock().write(|stream| stream.write_vectored(parts))
+        // A frame's head by itself would be a packet, and a record of TLS, of nine bytes.
+        let mut inner = self.lock();
+        let mut joined = std::mem::take(&mut inner.joined);
+        joined.clear();
+        for part in parts {
+            let room = MAX_JOINED.saturating_sub(joined.len());
+            joined.extend_from_slice(part.get(..room).unwrap_or(part));
+        }
+        let result = inner.write(|stream| stream.write(&joined));
+        inner.joined = joined;
+        result
     }
 
     fn is_write_vectored(&self) -> bool {

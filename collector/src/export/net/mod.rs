@@ -1,17 +1,21 @@
-//! Connections to receivers: TCP or a unix socket.
+//! Connections to receivers: TCP or a unix socket, through a proxy or not, with TLS or not.
 
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::destination::Destination;
-use super::{Endpoint, ExportError, Failure};
+use super::destination::{Destination, Protocol};
+use super::{Endpoint, ExportError, Failure, Scheme, TlsProblem};
 
 mod deadline;
 mod dial;
+pub mod proxy;
 mod socket;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub use deadline::Deadline;
+use proxy::Proxy;
 use socket::Socket;
 
 /// The application protocol that TLS negotiates.
@@ -23,25 +27,59 @@ pub enum Alpn {
     H2,
 }
 
+impl Alpn {
+    #[cfg(feature = "tls")]
+    fn name(self) -> &'static [u8] {
+        match self {
+            Self::Http1 => b"http/1.1",
+            Self::H2 => b"h2",
+        }
+    }
+}
+
 /// Connects to one destination.
 pub struct Connector {
     endpoint: Endpoint,
+    proxy: Option<Proxy>,
+    /// Whether the proxy connects through to the receiver; else it reads requests and passes them on.
+    tunnels: bool,
+    #[cfg(feature = "tls")]
+    tls: Option<tls::Tls>,
 }
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connector").field("endpoint", &self.endpoint).finish_non_exhaustive()
+        f.debug_struct("Connector")
+            .field("endpoint", &self.endpoint)
+            .field("proxy", &self.proxy)
+            .finish_non_exhaustive()
     }
 }
 
 impl Connector {
-    /// A connector; nothing is connected yet.
+    /// A connector; nothing is connected yet, but certificates are read.
     ///
     /// # Errors
     ///
-    /// Certificate files that cannot be used.
+    /// [`ExportError::TlsFile`] for certificates and keys that cannot be used.
     pub fn new(destination: &Destination) -> Result<Self, ExportError> {
-        Ok(Self { endpoint: destination.endpoint.clone() })
+        let endpoint = destination.endpoint.clone();
+        let scheme = endpoint.scheme();
+        Ok(Self {
+            proxy: destination.proxy.clone().filter(|_| scheme != Scheme::Unix),
+            tunnels: scheme == Scheme::Https || destination.protocol == Protocol::Grpc,
+            #[cfg(feature = "tls")]
+            tls: match scheme {
+                Scheme::Https => Some(tls::Tls::new(&endpoint, &destination.tls)?),
+                Scheme::Http | Scheme::Unix => None,
+            },
+            endpoint,
+        })
+    }
+
+    /// The proxy that must be told where each request goes, and who asks.
+    pub(super) fn forwarding_proxy(&self) -> Option<&Proxy> {
+        self.proxy.as_ref().filter(|_| !self.tunnels)
     }
 
     /// Makes a new connection, on which `deadline` is set. Over TLS, its handshake is done, and has offered
@@ -49,57 +87,123 @@ impl Connector {
     ///
     /// # Errors
     ///
-    /// [`Failure::Resolve`] and [`Failure::Connect`]; a deadline that passed is one of them, of kind `TimedOut`.
-    pub fn connect(&self, deadline: Deadline, _alpn: Alpn) -> Result<Stream, Failure> {
-        let fd = match self.endpoint.socket_path() {
+    /// [`Failure::Resolve`], [`Failure::Connect`], [`Failure::Proxy`] and [`Failure::Tls`]; a deadline that passed is
+    /// one of the first two, of kind `TimedOut`.
+    pub fn connect(&self, deadline: Deadline, alpn: Alpn) -> Result<Stream, Failure> {
+        let next = self.proxy.as_ref().map_or(&self.endpoint, Proxy::endpoint);
+        let fd = match next.socket_path() {
             Some(path) => dial::unix(&path, deadline)?,
-            None => dial::tcp(self.endpoint.host(), self.endpoint.port(), deadline)?,
+            None => dial::tcp(next.host(), next.port(), deadline)?,
         };
-        let socket = Socket::new(fd, deadline).map_err(Failure::Connect)?;
-        Ok(Stream { socket })
+        let mut socket = Socket::new(fd, deadline).map_err(Failure::Connect)?;
+        if let Some(proxy) = self.proxy.as_ref().filter(|_| self.tunnels) {
+            proxy::tunnel(&mut socket, proxy, &self.endpoint)?;
+        }
+        self.secure(socket, alpn)
+    }
+
+    #[cfg(feature = "tls")]
+    fn secure(&self, socket: Socket, alpn: Alpn) -> Result<Stream, Failure> {
+        Ok(Stream(match &self.tls {
+            Some(tls) => Layer::Tls(Box::new(tls.connect(socket, alpn)?)),
+            None => Layer::Plain(socket),
+        }))
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn secure(&self, socket: Socket, _alpn: Alpn) -> Result<Stream, Failure> {
+        Ok(Stream(Layer::Plain(socket)))
+    }
+}
+
+/// The failure that an error of a [`Stream`] is: [`Failure::Tls`] where TLS failed, else [`Failure::Disconnected`].
+pub(super) fn disconnected(error: io::Error) -> Failure {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<TlsProblem>()) {
+        Some(problem) => Failure::Tls(problem.clone()),
+        None => Failure::Disconnected(error),
     }
 }
 
 /// A connection. Reading and writing wait at most until the deadline (an error of kind `TimedOut`), or not at
 /// all (`WouldBlock`).
-#[derive(Debug)]
-pub struct Stream {
-    socket: Socket,
+pub struct Stream(Layer);
+
+enum Layer {
+    Plain(Socket),
+    #[cfg(feature = "tls")]
+    Tls(Box<tls::Session>),
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Stream").field(self.socket()).finish()
+    }
 }
 
 impl Stream {
     /// Sets until when an operation may wait.
     pub fn set_deadline(&mut self, deadline: Deadline) {
-        self.socket.set_deadline(deadline);
+        self.socket_mut().set_deadline(deadline);
     }
 
-    /// Whether operations return `WouldBlock` where they would have to wait; the deadline does not count then.
-    /// Who drives a stream so polls [`Stream::as_fd`] for reading, and for writing as long as `flush` says
-    /// `WouldBlock`.
+    /// Whether operations return `WouldBlock` where they would have to wait; the deadline does not count then. Who
+    /// drives a stream so reads until `WouldBlock` before each wait, and polls [`Stream::as_fd`] for reading, and
+    /// for writing as long as `flush` says `WouldBlock`.
     pub fn set_nonblocking(&mut self, nonblocking: bool) {
-        self.socket.set_nonblocking(nonblocking);
+        self.socket_mut().set_nonblocking(nonblocking);
+    }
+
+    fn socket(&self) -> &Socket {
+        match &self.0 {
+            Layer::Plain(socket) => socket,
+            #[cfg(feature = "tls")]
+            Layer::Tls(session) => session.socket(),
+        }
+    }
+
+    fn socket_mut(&mut self) -> &mut Socket {
+        match &mut self.0 {
+            Layer::Plain(socket) => socket,
+            #[cfg(feature = "tls")]
+            Layer::Tls(session) => session.socket_mut(),
+        }
     }
 }
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.socket().as_fd()
     }
 }
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.socket.read(buffer)
+        match &mut self.0 {
+            Layer::Plain(socket) => socket.read(buffer),
+            #[cfg(feature = "tls")]
+            Layer::Tls(session) => session.read(buffer),
+        }
     }
 }
 
 impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.socket.write(bytes)
+        match &mut self.0 {
+            Layer::Plain(socket) => socket.write(bytes),
+            #[cfg(feature = "tls")]
+            Layer::Tls(session) => session.write(bytes),
+        }
     }
 
     /// Sends what is buffered (TLS): to be called after the last `write` before waiting for an answer.
     fn flush(&mut self) -> io::Result<()> {
-        self.socket.flush()
+        match &mut self.0 {
+            Layer::Plain(socket) => socket.flush(),
+            #[cfg(feature = "tls")]
+            Layer::Tls(session) => session.flush(),
+        }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -3,16 +3,22 @@
 use std::ops::Range;
 
 use collector::export::{Request, Signal};
-use otlp_encode::common::InstrumentationScope;
-use otlp_encode::resource::Resource;
 use otlp_encode::{
-    AttributeWriter, Batch, Event, ExponentialBuckets, ExponentialHistogramPoint, HistogramPoint, Limits,
-    Line, LinkIdx, LogRecord, LogsRequest, MappingIdx, MetricBlob, MetricsRequest, NumberPoint, ProfileInfo,
-    ProfilesRequest, Quantile, ResourceBlob, ScopeBlob, ScopeInfo, Severity, Span, SpanKind, Status,
-    SummaryPoint, Temporality, TracesRequest, Value,
+    AttributeWriter, Batch, Bounds, Dictionary, Event, ExponentialBuckets, ExponentialHistogramPoint,
+    HistogramPoint, Limits, Line, LinkIdx, LogRecord, LogsRequest, MappingIdx, MetricBlob, MetricsRequest,
+    NumberPoint, ProfileInfo, ProfilesRequest, Quantile, ResourceBlob, ScopeBlob, ScopeInfo, Severity, Span,
+    SpanKind, Status, SummaryPoint, Temporality, TracesRequest, Value,
 };
 
 use crate::faults::NUMBER;
+
+mod child;
+mod options;
+mod run;
+
+pub use child::{Running, items};
+pub use options::{Options, USAGE};
+pub use run::{run, to_json};
 
 /// When everything happened: all that is made of the same numbers is equal.
 const TIME: u64 = 1_790_000_000_000_000_000;
@@ -46,7 +52,7 @@ impl Default for Generator {
             metrics: MetricsRequest::new(limits),
             traces: TracesRequest::new(limits),
             logs: LogsRequest::new(limits),
-            profiles: ProfilesRequest::new(1),
+            profiles: ProfilesRequest::new(limits, 1),
         }
     }
 }
@@ -64,7 +70,10 @@ impl Generator {
             Signal::Metrics => self.metrics(numbers, &mut take),
             Signal::Traces => self.traces(numbers, &mut take),
             Signal::Logs => self.logs(numbers, &mut take),
-            Signal::Profiles => body = profiles(&mut self.profiles, numbers).to_vec(),
+            Signal::Profiles => {
+                let around = (&self.resource, &self.scope);
+                profiles(&mut self.profiles, around, numbers, &mut take);
+            }
         }
         Request { signal, items, body: body.into() }
     }
@@ -91,6 +100,7 @@ impl Generator {
             points.add(&point, &numbered(number)).expect("a point");
         }
         let duration = metric("http.duration");
+        let bounds = Bounds::new(&[0.1, 1.0]).expect("ascending bounds");
         let mut points = metrics.histogram(&duration, Temporality::Cumulative);
         for number in of_kind(2) {
             let point = HistogramPoint {
@@ -98,7 +108,7 @@ impl Generator {
                 sum: Some(31.5),
                 min: Some(0.01),
                 max: Some(9.5),
-                ..HistogramPoint::new(TIME + SECOND, &[0.1, 1.0], &[4, 5, 6])
+                ..HistogramPoint::new(TIME + SECOND, bounds, &[4, 5, 6])
             };
             points.add(&point, &numbered(number)).expect("a point");
         }
@@ -175,37 +185,31 @@ fn numbered(number: u64) -> impl Fn(&mut AttributeWriter<'_>) {
 }
 
 /// One profile, each sample with a stack of its own.
-fn profiles(request: &mut ProfilesRequest, numbers: Range<u64>) -> &[u8] {
-    request.clear();
-    let resource = |resource: &mut Resource<'_>| {
-        resource.attributes(RESOURCE, |attribute, (key, value)| attribute.string(key, value));
+fn profiles(
+    request: &mut ProfilesRequest,
+    around: (&ResourceBlob, &ScopeBlob),
+    numbers: Range<u64>,
+    take: &mut dyn FnMut(Batch<'_>),
+) {
+    let info = ProfileInfo {
+        sample_type: ("samples", "count"),
+        time_unix_nano: TIME,
+        duration_nano: SECOND,
+        ..ProfileInfo::default()
     };
-    request.resource_profiles("", resource, |scopes| {
-        let scope = |scope: &mut InstrumentationScope<'_>| {
-            scope.version("1");
-            scope.name(SCOPE);
+    let first_id = u128::from(numbers.start + 1).to_be_bytes();
+    let mut request = request.start(Some(first_id), take);
+    let mut scopes = request.resource(around.0);
+    let mut profiles = scopes.scope(around.1);
+    let mut samples = profiles.profile(&info);
+    for number in numbers {
+        let identity = |dictionary: &mut Dictionary| {
+            let attribute = dictionary.attribute(NUMBER, "", number as i64);
+            let function = dictionary.function(&format!("handler_{}", number % 100), "", "server.rs", 0);
+            let line = Line { function, line: 12, column: 0 };
+            let leaf = dictionary.location(MappingIdx::default(), 0x1000 + number, &[line], &[]);
+            (dictionary.stack(&[leaf]), [attribute], LinkIdx::default())
         };
-        scopes.scope_profiles("", scope, |profiles| {
-            let info = ProfileInfo {
-                sample_type: ("samples", "count"),
-                time_unix_nano: TIME,
-                duration_nano: SECOND,
-                profile_id: Some(u128::from(numbers.start + 1).to_be_bytes()),
-                ..ProfileInfo::default()
-            };
-            profiles.profile(&info, |samples| {
-                for number in numbers {
-                    let dictionary = samples.dictionary();
-                    let attribute = dictionary.attribute(NUMBER, "", |value| value.int_value(number as i64));
-                    let function =
-                        dictionary.function(&format!("handler_{}", number % 100), "", "server.rs", 0);
-                    let line = Line { function, line: 12, column: 0 };
-                    let leaf = dictionary.location(MappingIdx::default(), 0x1000 + number, &[line], &[]);
-                    let stack = dictionary.stack(&[leaf]);
-                    samples.sample(stack, &[attribute], LinkIdx::default(), &[1], &[]);
-                }
-            });
-        });
-    });
-    request.finish().expect("a valid request")
+        samples.add(&[1], &[], identity).expect("a sample");
+    }
 }

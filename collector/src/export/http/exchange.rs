@@ -1,0 +1,116 @@
+//! A request and its answer, over a connection that is kept for the next.
+//!
+//! A receiver that closes an idle connection must cost no request, and a request that the receiver may have taken must
+//! not be sent again unseen. So a kept connection is looked at before it is used, and one that ends before all of a
+//! request was written is replaced at once. After that the request may have been taken: the attempt ends as ambiguous,
+//! and who counts deliveries decides.
+
+use std::io::{BufReader, ErrorKind, Read, Write};
+
+use super::response::{Response, read_kept};
+use crate::export::net::{Alpn, Connector, Deadline, Stream, disconnected};
+use crate::export::{Failure, TlsProblem};
+
+/// Bytes of a body that are sent together with the head.
+const FIRST_WRITE: usize = 16 << 10;
+
+/// How an exchange ended without an answer.
+#[derive(Debug)]
+pub(super) struct Broken {
+    pub failure: Failure,
+    /// Whether all of the request was sent and no head of an answer came.
+    pub ambiguous: bool,
+}
+
+impl From<Failure> for Broken {
+    /// What fails before anything is sent.
+    fn from(failure: Failure) -> Self {
+        Self { failure, ambiguous: false }
+    }
+}
+
+/// The way to a receiver.
+#[derive(Debug)]
+pub(super) struct Link {
+    connector: Connector,
+    /// Its buffer is empty.
+    kept: Option<BufReader<Stream>>,
+}
+
+impl Link {
+    pub(super) fn new(connector: Connector) -> Self {
+        Self { connector, kept: None }
+    }
+
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> Option<&Stream> {
+        self.kept.as_ref().map(BufReader::get_ref)
+    }
+
+    /// Sends a request and reads the answer.
+    pub(super) fn exchange(
+        &mut self,
+        head: &str,
+        body: &[u8],
+        deadline: Deadline,
+    ) -> Result<Response, Broken> {
+        if let Some(kept) = self.kept.take().and_then(alive) {
+            match self.exchange_over(kept, head, body, deadline) {
+                Err(Broken { failure: Failure::Disconnected(error), ambiguous: false })
+                    if error.kind() != ErrorKind::TimedOut => {}
+                result => return result,
+            }
+        }
+        let stream = self.connector.connect(deadline, Alpn::Http1)?;
+        self.exchange_over(BufReader::new(stream), head, body, deadline)
+    }
+
+    fn exchange_over(
+        &mut self,
+        mut connection: BufReader<Stream>,
+        head: &str,
+        body: &[u8],
+        deadline: Deadline,
+    ) -> Result<Response, Broken> {
+        connection.get_mut().set_deadline(deadline);
+        let sent = send(connection.get_mut(), head, body);
+        // A receiver may answer and close before it has read all: look for the answer even so.
+        match (read_kept(&mut connection), sent) {
+            (Ok((response, reusable)), sent) => {
+                // What comes unasked would be taken for the next answer.
+                if reusable && sent.is_ok() && connection.buffer().is_empty() {
+                    self.kept = Some(connection);
+                }
+                Ok(response)
+            }
+            (Err(_), Err(error)) => Err(disconnected(error).into()),
+            (Err(failure), Ok(())) => Err(Broken { ambiguous: is_ambiguous(&failure), failure }),
+        }
+    }
+}
+
+/// The connection, unless the receiver has closed it meanwhile, or said something that nobody asked.
+fn alive(mut connection: BufReader<Stream>) -> Option<BufReader<Stream>> {
+    let stream = connection.get_mut();
+    stream.set_nonblocking(true);
+    let silent = matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock);
+    stream.set_nonblocking(false);
+    silent.then_some(connection)
+}
+
+fn send(stream: &mut Stream, head: &str, body: &[u8]) -> std::io::Result<()> {
+    let (first, rest) = body.split_at(body.len().min(FIRST_WRITE));
+    stream.write_all(&[head.as_bytes(), first].concat())?;
+    stream.write_all(rest)?;
+    stream.flush()
+}
+
+/// Whether a receiver that got all of a request may have taken it.
+fn is_ambiguous(failure: &Failure) -> bool {
+    match failure {
+        Failure::Disconnected(_) => true,
+        // Over TLS 1.3, the client is refused after it has begun to send.
+        Failure::Tls(problem) => !matches!(problem, TlsProblem::ClientCertificate(_)),
+        _ => false,
+    }
+}

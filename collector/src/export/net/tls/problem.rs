@@ -1,0 +1,40 @@
+//! rustls' errors in this crate's words.
+
+use rustls::{AlertDescription, CertificateError, Error};
+
+use crate::export::TlsProblem;
+
+pub(super) fn tls_problem(error: &Error) -> TlsProblem {
+    match error {
+        Error::InvalidCertificate(error) => certificate_problem(error),
+        Error::AlertReceived(alert) => match alert {
+            AlertDescription::CertificateRequired
+            | AlertDescription::NoCertificate
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::DecryptError
+            | AlertDescription::AccessDenied => TlsProblem::ClientCertificate(format!("{alert:?}")),
+            _ => TlsProblem::Protocol(format!("alert {alert:?}")),
+        },
+        Error::InvalidMessage(_) => TlsProblem::NotTls,
+        other => TlsProblem::Protocol(other.to_string()),
+    }
+}
+
+fn certificate_problem(error: &CertificateError) -> TlsProblem {
+    match error {
+        CertificateError::UnknownIssuer => TlsProblem::UnknownIssuer,
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsProblem::Expired,
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            TlsProblem::NotYetValid
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            TlsProblem::WrongName
+        }
+        other => TlsProblem::Certificate(other.to_string()),
+    }
+}
