@@ -297,6 +297,10 @@ fn a_kept_connection_that_is_gone_is_replaced() {
     let mut generator = Generator::default();
     for number in 0..5 {
         client.send(&generator.request(Signal::Traces, number..number + 1)).unwrap();
+        // A request that crosses the end on its way may have been taken, and would fail.
+        while number == 2 && server.closed() == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
     let connections: Vec<usize> = server.log().requests().iter().map(|request| request.connection).collect();
     assert_eq!(connections, [1, 1, 1, 2, 2]);
