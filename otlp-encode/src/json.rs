@@ -293,3 +293,76 @@ fn base64(bytes: &[u8], out: &mut String) {
     }
     out.push('"');
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Fields, Writer};
+
+    crate::message! {
+        struct Kinds {
+            a: sint32 = 1,
+            b: fixed32 = 2,
+            c: explicit_double = 3,
+            d: fixed64 = 4,
+            e: oneof_sfixed64<3> = 5,
+            f_g: packed_uint64 = 6,
+            h: packed_double = 7,
+        }
+    }
+
+    fn line(fill: impl FnOnce(&mut Fields<'_>)) -> Result<String, Error> {
+        let mut writer = Writer::new();
+        fill(&mut writer.fields());
+        let mut line = String::new();
+        transcode(Kinds::descriptor(), writer.as_bytes(), &mut line).map(|()| line)
+    }
+
+    #[track_caller]
+    fn check(json: &str, fill: impl FnOnce(&mut Fields<'_>)) {
+        assert_eq!(line(fill).as_deref(), Ok(json));
+    }
+
+    #[test]
+    fn numbers_of_32_bits_are_numbers_and_those_of_64_texts() {
+        for value in [0, -1, 1, -2, 63, -64, i32::MAX, i32::MIN] {
+            check(&alloc::format!(r#"{{"a":{value}}}"#), |f| f.sint32(1, value));
+        }
+        check(r#"{"b":4294967295}"#, |f| f.fixed32(2, u32::MAX));
+        check(r#"{"d":"18446744073709551615"}"#, |f| f.fixed64(4, u64::MAX));
+        check(r#"{"e":"-9223372036854775808"}"#, |f| f.sfixed64_at(3, 5, i64::MIN));
+        check(r#"{"fG":["0","18446744073709551615"]}"#, |f| f.packed_varint(6, [0, u64::MAX].into_iter()));
+        check(r#"{"h":[-0.0,"Infinity","-Infinity","NaN",5e-324]}"#, |f| {
+            f.packed_double(7, &[-0.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 5e-324]);
+        });
+    }
+
+    #[test]
+    fn a_member_of_a_oneof_comes_before_fields_of_smaller_numbers_and_alone() {
+        check(r#"{"b":1,"e":"2","d":"3"}"#, |f| {
+            f.fixed64(4, 3);
+            f.sfixed64_at(3, 5, 2);
+            f.fixed32(2, 1);
+        });
+        let both = line(|f| {
+            f.sfixed64_at(3, 5, 2);
+            f.double(3, 1.0);
+        });
+        assert_eq!(both, Err(Error::FieldOrder { offset: 9, field: 5 }));
+        let by_number = line(|f| {
+            f.sfixed64_at(5, 5, 2);
+            f.fixed64(4, 3);
+        });
+        assert_eq!(by_number, Err(Error::FieldOrder { offset: 9, field: 5 }));
+    }
+
+    #[test]
+    fn content_of_another_length_is_an_error() {
+        let cut = transcode(Kinds::descriptor(), &[2 << 3 | 5, 1, 2, 3], &mut String::new());
+        assert_eq!(cut, Err(Error::Truncated { offset: 4 }));
+        let wide = transcode(Kinds::descriptor(), &[2 << 3 | 1, 0, 0, 0, 0, 0, 0, 0, 0], &mut String::new());
+        assert_eq!(wide, Err(Error::WireType { offset: 0, field: 2 }));
+        // A packed field with half a number.
+        assert!(line(|f| f.bytes(7, &[0; 12])).is_err());
+    }
+}

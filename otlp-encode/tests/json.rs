@@ -250,3 +250,139 @@ fn nesting_is_bounded() {
     assert!(matches!(transcode(json::MAX_DEPTH / 2), Err(Error::Depth { .. })));
     assert!(matches!(transcode(5_000), Err(Error::Depth { .. })));
 }
+
+#[test]
+fn a_metric_a_span_and_a_log_record_by_the_rules_of_the_mapping() {
+    let mut writer = Writer::new();
+    let bytes = metrics::ExportMetricsServiceRequest::encode(&mut writer, |request| {
+        request.resource_metrics([()], |resource, ()| {
+            resource.scope_metrics([()], |scope, ()| {
+                scope.metrics([()], |metric, ()| {
+                    metric.sum(|sum| {
+                        sum.is_monotonic(true);
+                        sum.aggregation_temporality(metrics::CUMULATIVE);
+                        sum.data_points([()], |point, ()| {
+                            point.exemplars([()], |exemplar, ()| {
+                                exemplar.trace_id(&[0x5b; 16]);
+                                exemplar.span_id(&[0xee; 8]);
+                                exemplar.as_double(0.5);
+                            });
+                            point.as_int(-3);
+                            point.time_unix_nano(1_544_712_660_300_000_000);
+                        });
+                    });
+                    metric.unit("1");
+                    metric.name("my.counter");
+                });
+            });
+        });
+    });
+    let got: Value =
+        serde_json::from_str(&line(metrics::ExportMetricsServiceRequest::descriptor(), bytes)).unwrap();
+    let exemplar = json!({
+        "asDouble": 0.5,
+        "spanId": "eeeeeeeeeeeeeeee",
+        "traceId": "5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b",
+    });
+    let point = json!({ "timeUnixNano": "1544712660300000000", "asInt": "-3", "exemplars": [exemplar] });
+    let sum = json!({ "dataPoints": [point], "aggregationTemporality": 2, "isMonotonic": true });
+    let metric = json!({ "name": "my.counter", "unit": "1", "sum": sum });
+    assert_eq!(got, json!({ "resourceMetrics": [{ "scopeMetrics": [{ "metrics": [metric] }] }] }));
+
+    let bytes = trace::ExportTraceServiceRequest::encode(&mut writer, |request| {
+        request.resource_spans([()], |resource, ()| {
+            resource.scope_spans([()], |scope, ()| {
+                scope.spans([()], |span, ()| {
+                    span.flags(0x301);
+                    span.status(|status| status.code(2));
+                    span.kind(2);
+                    span.name("GET /");
+                    span.parent_span_id(&[0xab; 8]);
+                    span.span_id(&[0xcd; 8]);
+                    span.trace_id(&[0x01; 16]);
+                });
+            });
+        });
+    });
+    let got: Value =
+        serde_json::from_str(&line(trace::ExportTraceServiceRequest::descriptor(), bytes)).unwrap();
+    let span = json!({
+        "traceId": "01010101010101010101010101010101",
+        "spanId": "cdcdcdcdcdcdcdcd",
+        "parentSpanId": "abababababababab",
+        "name": "GET /",
+        "kind": 2,
+        "status": { "code": 2 },
+        "flags": 769,
+    });
+    assert_eq!(got, json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": [span] }] }] }));
+
+    let bytes = logs::ExportLogsServiceRequest::encode(&mut writer, |request| {
+        request.resource_logs([()], |resource, ()| {
+            resource.scope_logs([()], |scope, ()| {
+                scope.log_records([()], |record, ()| {
+                    record.observed_time_unix_nano(7);
+                    record.flags(1);
+                    record.body(|body| {
+                        body.kvlist_value(|map| {
+                            map.values([("n", 1), ("m", 2)], |kv, (key, n)| kv.int(key, n))
+                        });
+                    });
+                    record.severity_number(10);
+                });
+            });
+        });
+    });
+    let got: Value =
+        serde_json::from_str(&line(logs::ExportLogsServiceRequest::descriptor(), bytes)).unwrap();
+    let entries =
+        json!([{ "key": "n", "value": { "intValue": "1" } }, { "key": "m", "value": { "intValue": "2" } }]);
+    let record = json!({
+        "severityNumber": 10,
+        "body": { "kvlistValue": { "values": entries } },
+        "flags": 1,
+        "observedTimeUnixNano": "7",
+    });
+    assert_eq!(got, json!({ "resourceLogs": [{ "scopeLogs": [{ "logRecords": [record] }] }] }));
+}
+
+#[track_caller]
+fn same(line: &str, example: &str) {
+    let value = |text| serde_json::from_str::<Value>(text).unwrap();
+    assert_eq!(value(line), value(example));
+}
+
+/// In the manner of the examples that come with the proto files: the bindings read them, and they come out as they were.
+#[test]
+fn examples_come_out_as_they_were() {
+    use opentelemetry_proto::tonic::collector::{logs::v1 as l, metrics::v1 as m, trace::v1 as t};
+    let example = r#"{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"my.service"}}]},
+        "scopeSpans":[{"scope":{"name":"my.library","version":"1.0.0","attributes":[{"key":"my.scope.attribute",
+        "value":{"stringValue":"some scope attribute"}}]},"spans":[{"traceId":"5b8efff798038103d269b633813fc60c",
+        "spanId":"eee19b7ec3c1b174","parentSpanId":"eee19b7ec3c1b173","name":"I'm a server span",
+        "startTimeUnixNano":"1544712660000000000","endTimeUnixNano":"1544712661000000000","kind":2,
+        "attributes":[{"key":"my.span.attr","value":{"stringValue":"some value"}}]}]}]}]}"#;
+    let mut writer = Writer::new();
+    let request: t::ExportTraceServiceRequest = serde_json::from_str(example).unwrap();
+    let bytes = support::trace::encode(&mut writer, &request);
+    same(&line(trace::ExportTraceServiceRequest::descriptor(), bytes), example);
+
+    let example = r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"my.histogram","unit":"1",
+        "description":"I am a Histogram","histogram":{"aggregationTemporality":1,"dataPoints":[{
+        "startTimeUnixNano":"1544712660300000000","timeUnixNano":"1544712660300000000","count":"2","sum":2.0,
+        "bucketCounts":["1","1"],"explicitBounds":[1.0],"min":0.5,"max":2.5,"attributes":[{"key":"my.histogram.attr",
+        "value":{"stringValue":"some value"}}]}]}}]}]}]}"#;
+    let request: m::ExportMetricsServiceRequest = serde_json::from_str(example).unwrap();
+    let bytes = support::metrics::encode(&mut writer, &request);
+    same(&line(metrics::ExportMetricsServiceRequest::descriptor(), bytes), example);
+
+    let example = r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":"1544712660300000000",
+        "observedTimeUnixNano":"1544712660300000000","severityNumber":10,"severityText":"Information",
+        "traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174",
+        "body":{"stringValue":"Example log record"},"attributes":[{"key":"boolean.attribute","value":{"boolValue":true}},
+        {"key":"int.attribute","value":{"intValue":"10"}},{"key":"double.attribute","value":{"doubleValue":637.704}},
+        {"key":"array.attribute","value":{"arrayValue":{"values":[{"stringValue":"many"},{"stringValue":"values"}]}}}]}]}]}]}"#;
+    let request: l::ExportLogsServiceRequest = serde_json::from_str(example).unwrap();
+    let bytes = support::logs::encode(&mut writer, &request);
+    same(&line(logs::ExportLogsServiceRequest::descriptor(), bytes), example);
+}

@@ -32,10 +32,7 @@ impl Protocol {
 
     /// Whether this build speaks it.
     pub fn is_built_in(self) -> bool {
-        match self {
-            Self::HttpProtobuf | Self::HttpJson => true,
-            Self::Grpc => cfg!(feature = "grpc"),
-        }
+        self != Self::Grpc || cfg!(feature = "grpc")
     }
 }
 

@@ -8,8 +8,8 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value as ProtoValue;
 use opentelemetry_proto::tonic::profiles::v1development as proto;
 use otlp_encode::wire::Writer;
 use otlp_encode::{
-    Dictionary, Limits, Line, LinkIdx, ProfileInfo, ProfilesRequest, ResourceBlob, ScopeBlob, json,
-    profiles as ours,
+    AttributeIdx, Dictionary, Limits, Line, LinkIdx, LocationIdx, ProfileInfo, ProfilesRequest, ResourceBlob,
+    ScopeBlob, json, profiles as ours,
 };
 use prost::Message;
 use std::collections::HashMap;
@@ -64,8 +64,40 @@ fn window() -> Window {
 
 // ---- the dictionary's own builder ----
 
-/// Into `bytes`, through a sink as a queue would be.
-fn with_builder(window: &Window, request: &mut ProfilesRequest, bytes: &mut Vec<u8>) {
+/// What is in the dictionary already, as whoever exports keeps it.
+#[derive(Default)]
+struct Made {
+    frames: Vec<Option<LocationIdx>>,
+    threads: Vec<Option<AttributeIdx>>,
+    stack: Vec<LocationIdx>,
+}
+
+impl Made {
+    fn location(&mut self, dictionary: &mut Dictionary, window: &Window, frame: u32) -> LocationIdx {
+        let known = &mut self.frames[frame as usize];
+        *known.get_or_insert_with(|| {
+            let (name, address) = &window.frames[frame as usize];
+            let mapping = dictionary.mapping(0x40_0000..0x80_0000, 0, FILE, &[]);
+            let function = dictionary.function(name, "", SOURCE, 0);
+            let line = Line { function, line: LINE, column: 0 };
+            let native = dictionary.attribute("profile.frame.type", "", "native");
+            dictionary.location(mapping, *address, &[line], &[native])
+        })
+    }
+}
+
+/// Hands the bytes to `sink`. The last sample of a request is its first.
+fn with_requests<R>(
+    window: &Window,
+    (resource, scope): &(ResourceBlob, ScopeBlob),
+    made: &mut Made,
+    request: &mut ProfilesRequest,
+    sink: impl Fn(&[u8]) -> R,
+) -> Option<R> {
+    made.frames.clear();
+    made.frames.resize(window.frames.len(), None);
+    made.threads.clear();
+    made.threads.resize(THREADS, None);
     let info = ProfileInfo {
         sample_type: ("samples", "count"),
         time_unix_nano: START,
@@ -74,37 +106,26 @@ fn with_builder(window: &Window, request: &mut ProfilesRequest, bytes: &mut Vec<
         period: PERIOD,
         ..ProfileInfo::default()
     };
-    let resource = ResourceBlob::new(&[SERVICE], &Default::default()).expect("valid");
-    let scope = ScopeBlob::new(SCOPE, &(), &Default::default()).expect("valid");
-    bytes.clear();
-    let mut out = request.start(Some([1; 16]), |batch| bytes.extend_from_slice(batch.bytes));
-    let mut scopes = out.resource(&resource);
-    let mut profiles = scopes.scope(&scope);
+    let mut result = None;
+    let mut out = request.start(Some([1; 16]), |batch| result = Some(sink(batch.bytes)));
+    let mut scopes = out.resource(resource);
+    let mut profiles = scopes.scope(scope);
     let mut samples = profiles.profile(&info);
-    let mut locations = vec![None; window.frames.len()];
-    let mut threads = [None; THREADS];
-    let mut frames = Vec::with_capacity(DEPTH);
     for sample in &window.samples {
-        let identify = |dictionary: &mut Dictionary| {
-            let mut location = |frame: &u32| {
-                *locations[*frame as usize].get_or_insert_with(|| {
-                    let (name, address) = &window.frames[*frame as usize];
-                    let native = dictionary.attribute("profile.frame.type", "", "native");
-                    let mapping = dictionary.mapping(0x40_0000..0x80_0000, 0, FILE, &[]);
-                    let function = dictionary.function(name, "", SOURCE, 0);
-                    let line = Line { function, line: LINE, column: 0 };
-                    dictionary.location(mapping, *address, &[line], &[native])
-                })
-            };
-            frames.clear();
-            frames.extend(sample.stack.iter().map(&mut location));
-            let thread = threads[sample.thread]
+        let added = samples.add(&[], &sample.times, |dictionary| {
+            let mut stack = std::mem::take(&mut made.stack);
+            stack.clear();
+            stack.extend(sample.stack.iter().map(|&frame| made.location(dictionary, window, frame)));
+            let index = dictionary.stack(&stack);
+            made.stack = stack;
+            let thread = *made.threads[sample.thread]
                 .get_or_insert_with(|| dictionary.attribute("thread.id", "", sample.thread as i64 + 1000));
-            (dictionary.stack(&frames), [*thread], LinkIdx::default())
-        };
-        samples.add(&[], &sample.times, identify).expect("valid");
+            (index, [thread], LinkIdx::default())
+        });
+        added.expect("it is valid");
     }
     out.finish();
+    result
 }
 
 // ---- tables whose indices are known ----
@@ -327,11 +348,12 @@ pub fn run() {
     let request = with_prost(&window);
     let bytes = request.encode_to_vec();
     let mut writer = Writer::new();
-    let limits = Limits { max_bytes: Limits::MAX_BYTES, ..Limits::default() };
-    let (mut builder, mut built) = (ProfilesRequest::new(limits, 1), Vec::new());
+    let blobs = (resource_blob(), scope_blob());
+    let mut made = Made::default();
+    let mut requests = ProfilesRequest::new(Limits::default(), 1);
     assert_eq!(with_messages(&window, &mut writer), bytes);
     assert_eq!(with_prost_and_maps(&window).encode_to_vec(), bytes);
-    with_builder(&window, &mut builder, &mut built);
+    let built = with_requests(&window, &blobs, &mut made, &mut requests, <[u8]>::to_vec).expect("it is one");
     assert_eq!(meaning(&built), meaning(&bytes));
 
     let mut line = String::new();
@@ -342,9 +364,8 @@ pub fn run() {
         with_prost_and_maps(black_box(&window)).encode_to_vec()
     });
     variants.add("ours, messages", || with_messages(black_box(&window), &mut writer).len());
-    variants.add("ours, dictionary", || {
-        with_builder(black_box(&window), &mut builder, &mut built);
-        built.len()
+    variants.add("ours, request with dictionary", || {
+        with_requests(black_box(&window), &blobs, &mut made, &mut requests, <[u8]>::len)
     });
     variants.add("ours, bytes to JSON", || {
         line.clear();

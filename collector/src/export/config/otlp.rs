@@ -7,6 +7,7 @@ use super::env::Env;
 use super::headers;
 use crate::export::destination::{Destination, Protocol, TlsFiles};
 use crate::export::file::FileSettings;
+use crate::export::net::proxy;
 use crate::export::{Endpoint, EndpointProblem, ExportError, Scheme, Signal};
 
 /// How long one attempt may take where nothing says otherwise.
@@ -132,7 +133,9 @@ pub(super) fn destination(
             TlsFiles::default()
         }
     };
+    let proxy = proxy::from_env(&endpoint, env.lookup)?;
     let compression = env.pick(names(signal, "COMPRESSION"), "use gzip or none", parse_compression);
+    let proxy = proxy::from_env(&endpoint, &|name| env.get(name))?;
     Ok(Destination {
         endpoint,
         protocol,
@@ -140,7 +143,7 @@ pub(super) fn destination(
         compression: compression.map(|(_, compression)| compression).unwrap_or_default(),
         timeout: env.timeout(names(signal, "TIMEOUT"), DEFAULT_TIMEOUT),
         tls,
-        proxy: None,
+        proxy,
         targets: vec![(signal, target)],
     })
 }

@@ -153,7 +153,7 @@ fn connections_are_kept_until_the_receiver_closes_them() {
     let (url, requests) = serve(vec![
         accepted(),
         Answer::Keep(chunked.to_vec()),
-        Answer::Close(answer("200 OK", "Connection: close\r\n", b"")),
+        Answer::Stall(answer("200 OK", "Connection: x, Close\r\n", b"")),
         accepted(),
     ]);
     let mut client = Client::new(&destination(&url)).unwrap();

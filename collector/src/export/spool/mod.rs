@@ -48,7 +48,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Request;
 use super::stats::{Amount, PerSignal};
-use super::store::{Appended, Held, RecordId, Store, StoreError};
+use super::store::{AppendError, Appended, Held, RecordId, Store, StoreError};
 use error::file_error;
 use format::RecordHeader;
 use state::{Segment, State};
@@ -223,14 +223,18 @@ impl Spool {
             let number = state.active.as_ref().map_or(0, |active| active.number);
             (state.log(), number, state.unsynced >= MAX_UNSYNCED)
         };
-        match logged.map_err(|error| self.failed(Action::Append, number, error)) {
-            // Deliveries go on, and make room.
-            Err(error) if error.is_no_space() => return Ok(()),
-            result => result?,
-        }
-        if number == 0 || is_many {
+        let logged = logged.map_err(|error| self.failed(Action::Append, number, error));
+        let durable = logged.and_then(|()| {
+            if number > 0 && !is_many {
+                return Ok(());
+            }
             let _writer = lock(&self.writer);
-            self.make_durable()?;
+            self.make_durable()
+        });
+        match durable {
+            // Deliveries go on, and make room.
+            Err(error) if error.is_no_space() => {}
+            result => result?,
         }
         // If someone appends, the spool is not idle.
         if let Ok(_writer) = self.writer.try_lock() {
@@ -239,14 +243,16 @@ impl Spool {
         Ok(())
     }
 
-    /// Puts acknowledgements on disk.
+    /// Puts acknowledgements on disk, and which files are deleted.
     ///
     /// # Errors
     ///
     /// A power cut may undo what was acknowledged.
     pub fn sync(&self) -> Result<(), SpoolError> {
         let _writer = lock(&self.writer);
-        self.make_durable()
+        self.make_durable()?;
+        self.clear(MAX_IDLE)?;
+        self.sync_names()
     }
 
     /// What there is now.
@@ -264,17 +270,16 @@ impl Spool {
 
     /// Puts acknowledgements on disk; in a new segment, if the last one failed.
     fn make_durable(&self) -> Result<(), SpoolError> {
-        let must_start = {
-            let state = self.state();
-            state.active.is_none() && state.waiting() > 0
-        };
-        if !must_start {
-            return self.sync_newest();
+        {
+            let mut state = self.state();
+            if state.active.is_none() && state.waiting() > 0 {
+                drop(state);
+                return self.start_segment();
+            }
+            let number = state.active.as_ref().map_or(0, |active| active.number);
+            state.log().map_err(|error| self.failed(Action::Append, number, error))?;
         }
-        match self.start_segment() {
-            Err(error) if error.is_no_space() => Ok(()),
-            result => result,
-        }
+        self.sync_newest()
     }
 
     /// Deletes segments in which nothing waits, but not the last one, which says what is acknowledged. What cannot be deleted
@@ -343,8 +348,11 @@ impl Drop for Spool {
 }
 
 impl Store for Spool {
-    fn append(&self, requests: &[Request]) -> Result<Appended, StoreError> {
-        Ok(self.append(requests)?)
+    fn append(&self, requests: &[Request]) -> Result<Appended, AppendError> {
+        self.append(requests).map_err(|error| AppendError {
+            error: error.into(),
+            dropped: std::mem::take(&mut self.state().unreported),
+        })
     }
 
     fn oldest(&self) -> Result<Option<(RecordId, Request)>, StoreError> {
@@ -359,3 +367,5 @@ impl Store for Spool {
         Ok(self.sync()?)
     }
 }
+#[cfg(test)]
+mod tests;
