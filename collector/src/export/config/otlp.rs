@@ -133,7 +133,6 @@ pub(super) fn destination(
             TlsFiles::default()
         }
     };
-    let proxy = proxy::from_env(&endpoint, env.lookup)?;
     let compression = env.pick(names(signal, "COMPRESSION"), "use gzip or none", parse_compression);
     let proxy = proxy::from_env(&endpoint, &|name| env.get(name))?;
     Ok(Destination {

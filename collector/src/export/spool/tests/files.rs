@@ -38,13 +38,20 @@ impl Drop for Folder {
 }
 
 fn names(config: &SpoolConfig) -> Vec<String> {
-    fs::read_dir(&config.dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    fs::read_dir(&config.dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
 }
 
 /// This test program again, for one test, which finds `folder` in its environment.
 fn child(test: &str, folder: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "--nocapture", &format!("{}::{test}", module_path!().split_once("::").unwrap().1)]);
+    command.args([
+        "--exact",
+        "--nocapture",
+        &format!("{}::{test}", module_path!().split_once("::").unwrap().1),
+    ]);
     command.env(VARIABLE, folder).stdout(Stdio::piped());
     command
 }
