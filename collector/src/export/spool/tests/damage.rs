@@ -136,7 +136,10 @@ fn a_clean_end_is_one_of_which_nothing_is_in_doubt() {
     drop(spool);
     disk.restart(Crash::PowerCut);
     let (_, recovered) = open(&disk);
-    assert_eq!((requests(&recovered), recovered.is_clean, recovered.held.possible_duplicates), (11, false, 11));
+    assert_eq!(
+        (requests(&recovered), recovered.is_clean, recovered.held.possible_duplicates),
+        (11, false, 11)
+    );
 }
 
 #[test]
