@@ -1,6 +1,7 @@
 //! The command as a user runs it: outputs, exit codes, errors, and nothing left behind.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -198,6 +199,38 @@ fn a_refusing_endpoint_is_one_clear_line() {
 }
 
 #[test]
+fn secrets_are_in_no_output() {
+    let busy = Busy::start();
+    let receiver = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = receiver.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = receiver.accept().unwrap();
+        stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n").unwrap();
+        std::io::copy(&mut stream, &mut std::io::sink())
+    });
+    let refusing = format!("http://{address}/?key=s3cret");
+    let mut cases = vec![
+        ("http://user:s3cret@localhost", "user name"),
+        ("http://localhost:s3cret", "port"),
+        ("s3cret", "must begin with"),
+    ];
+    if privileged("secrets_are_in_no_output") {
+        cases.push((&refusing, "401 Unauthorized"));
+    }
+    for (url, part) in cases {
+        let output = Command::new(BINARY)
+            .args(["profile", "--duration", "300ms", "--pid", &busy.pid(), "--endpoint", url])
+            .env("OTEL_EXPORTER_OTLP_HEADERS", "authorization=s3cret,s3cret,x y=s3cret")
+            .env("OTEL_RESOURCE_ATTRIBUTES", "s3cret")
+            .env("HTTPS_PROXY", "http://user:s3cret@proxy")
+            .output()
+            .unwrap();
+        let text = format!("{}{}", stderr(&output), String::from_utf8_lossy(&output.stdout));
+        assert!(text.contains(part) && !text.contains("s3cret"), "{url}: {text}");
+    }
+}
+
+#[test]
 fn lines_go_to_files_and_standard_output() {
     if !privileged("lines_go_to_files_and_standard_output") {
         return;
@@ -342,7 +375,9 @@ fn one_output_that_fails_leaves_the_others() {
     let text = stderr(&output);
     assert!(
         text.contains("full.svg")
-            && text.contains("sent 0 samples in 0 requests to http://127.0.0.1:9/; dropped"),
+            && text.contains(
+                "sent 0 samples in 0 requests to http://127.0.0.1:9/v1development/profiles; dropped"
+            ),
         "{text}"
     );
     assert!(std::fs::read_to_string(&good).unwrap().lines().count() > 0);

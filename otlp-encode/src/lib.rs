@@ -60,7 +60,7 @@ pub mod resource;
 pub mod trace;
 pub mod wire;
 
-pub use attributes::{AttributeWriter, Attributes, AttributesBlob, MAX_VALUE_DEPTH, Value};
+pub use attributes::{AttributeLimits, AttributeWriter, Attributes, AttributesBlob, MAX_VALUE_DEPTH, Value};
 pub use dictionary::{
     AttributeIdx, Dictionary, Epoch, FunctionIdx, Line, LinkIdx, LocationIdx, MappingIdx, StackIdx,
 };

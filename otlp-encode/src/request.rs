@@ -34,7 +34,7 @@ pub use points::{
     Quantile, SummaryPoint,
 };
 pub use profiles::{ProfileInfo, Profiles, ProfilesRequest, ProfilesScopes, ProfilesSession, Samples};
-pub use traces::{Event, Link, Span, SpanKind, Spans, Status, TracesRequest, TracesSignal};
+pub use traces::{Event, Link, Span, SpanKind, SpanLimits, Spans, Status, TracesRequest, TracesSignal};
 
 use crate::descriptor::Descriptor;
 use core::marker::PhantomData;

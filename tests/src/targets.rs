@@ -13,6 +13,7 @@ pub mod memory;
 mod object;
 mod profile;
 mod records;
+mod spool;
 mod symbolize;
 mod text;
 
@@ -23,6 +24,7 @@ pub use maps::loader_maps;
 pub use object::{Kernel, loader_object, plan_object};
 pub use profile::convert_profile;
 pub use records::{loader_rings, programs_records};
+pub use spool::export_spool;
 pub use symbolize::{symbolize_debugdata, symbolize_elf, symbolize_sideband, symbolize_text};
 pub use text::{loader_kallsyms, loader_kconfig, loader_usdt, loader_verifier_log};
 
@@ -30,12 +32,13 @@ pub use text::{loader_kallsyms, loader_kconfig, loader_usdt, loader_verifier_log
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 21] = [
+pub const TARGETS: [(&str, Target); 22] = [
     ("convert_profile", convert_profile),
     ("encode_json", encode_json),
     ("export_config", export_config),
     ("export_grpc", export_grpc),
     ("export_reply", export_reply),
+    ("export_spool", export_spool),
     ("loader_btf", loader_btf),
     ("loader_btf_ext", loader_btf_ext),
     ("loader_core_relo", loader_core_relo),

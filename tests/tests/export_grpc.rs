@@ -24,7 +24,13 @@ fn built_in() -> bool {
 }
 
 fn client(endpoint: &str, compression: &str) -> Client {
-    Client::new(endpoint, &[("PROTOCOL", "grpc"), ("TIMEOUT", "500"), ("COMPRESSION", compression)])
+    Client::new(endpoint, &[("PROTOCOL", "grpc"), ("COMPRESSION", compression)])
+}
+
+/// Sends three data points once, with half a second for it.
+fn attempt(endpoint: &str) -> Outcome {
+    let mut client = Client::new(endpoint, &[("PROTOCOL", "grpc"), ("TIMEOUT", "500")]);
+    client.send(&Generator::default().request(Signal::Metrics, 0..3))
 }
 
 /// What one attempt ends with at a receiver that does this; the next must work.
@@ -182,13 +188,14 @@ fn calls_and_connections_that_end_early() {
         (RpcEnd::Reset(Reason::ENHANCE_YOUR_CALM), false),
         (RpcEnd::GoAway(Reason::NO_ERROR), true),
         (RpcEnd::Disconnect, true),
-        (RpcEnd::Stall, true),
     ];
     for (end, later) in cases {
         let name = &format!("{end:?}");
         let refusal = meet(name, &RpcBehaviour::ending(end)).expect_err(name);
         assert_eq!(refusal.failure.is_retryable(), later, "{name}: {refusal:?}");
     }
+    let server = GrpcServer::start(|_| RpcBehaviour::ending(RpcEnd::Stall));
+    assert_eq!(retryable("silence", attempt(&server.url())), None);
     let graceful = RpcBehaviour { end: RpcEnd::Graceful, ..RpcBehaviour::default() };
     assert!(meet("a graceful end", &graceful).is_ok());
 }
@@ -245,18 +252,17 @@ fn receivers_of_something_else() {
     if !built_in() {
         return;
     }
-    let request = Generator::default().request(Signal::Metrics, 0..3);
     let deaf = Deaf::start();
     let name = "http://otlp.invalid:4317".to_owned();
     for endpoint in [format!("http://{}", gone()), format!("http://{}", deaf.address()), name] {
-        let refusal = client(&endpoint, "none").send(&request).expect_err(&endpoint);
+        let refusal = attempt(&endpoint).expect_err(&endpoint);
         assert!(refusal.failure.is_retryable() && !refusal.ambiguous, "{endpoint}: {refusal:?}");
     }
     // A receiver of HTTP/1.1 answers 400 to the preface, and anything else to who knows what.
     for bytes in [answers::http(400, &[], b"what?"), vec![0xfe; 100], b"220 mail.example ESMTP\r\n".to_vec()]
     {
         let server = Server::start(move |_| Behaviour::raw(bytes.clone()).then(End::Close));
-        let outcome = client(&server.url(), "none").send(&request);
+        let outcome = attempt(&server.url());
         assert!(outcome.is_err(), "{outcome:?}");
     }
 }

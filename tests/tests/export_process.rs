@@ -126,6 +126,31 @@ fn a_full_disk_costs_what_does_not_fit_in_memory_and_is_counted() {
     assert!(stats[0]["spool_error"].as_str().is_some_and(|error| error.contains("No space left")), "{stats}");
 }
 
+#[test]
+fn a_full_spool_gives_up_the_oldest_and_counts_them() {
+    let directory = TempDir::new("full-spool");
+    let (address, spool) = (gone(), directory.join("spool"));
+    let endpoint = format!("http://{address}");
+    let common = ["--endpoint", &endpoint, "--spool", spool.to_str().unwrap(), "--spool-bytes", "400000"];
+    let common = [&common[..], &["--signal", "logs", "--retry", "5"]].concat();
+    let rate = ["--count", "200", "--items", "100", "--rate", "400", "--flush", "0"];
+    let first = start(&[&common[..], &rate].concat()).finish();
+    assert_balance(&first[0]);
+    let used: u64 =
+        std::fs::read_dir(spool.join("0")).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert!(used <= 400_000, "{used}");
+    let waiting = items(&first[0], &["in_spool"]);
+    assert_eq!(waiting + items(&first[0], &["dropped"]), 20_000, "{first}");
+
+    let server = Server::with(Options { address, ..Options::default() }, |_| Behaviour::default()).unwrap();
+    let second = start(&[&common[..], &["--count", "0", "--flush", "60"]].concat()).finish();
+    assert_eq!(items(&second[0], &["recovered", "delivered"]), 2 * waiting, "{second}");
+    // In the order in which they were made, up to the newest. Within a request the encoder turns it around.
+    let requests = server.log().requests();
+    let order: Vec<u64> = requests.iter().flat_map(|request| request.items.iter().rev().copied()).collect();
+    assert!(waiting > 1000 && order.into_iter().eq(20_000 - waiting..20_000), "{second}");
+}
+
 /// The most memory that a process ever had, in bytes.
 fn peak_memory(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
@@ -157,4 +182,50 @@ fn memory_stays_in_its_bound_without_spool_and_receiver() {
     // Some 40 MB of requests, at 2 MB in memory.
     let (small, large) = (run("1000", "10"), run("2000000", "400"));
     assert!(large < small + (8 << 20), "{large} after {small}");
+}
+
+/// For `tests/run receivers`: a receiver fails at random, is gone for five minutes, in the middle of which the exporter
+/// is killed, and is back, where the exporter is killed while it catches up.
+#[test]
+#[ignore = "takes six minutes"]
+fn five_minutes_without_a_receiver_lose_nothing() {
+    // 500 items of each signal a second.
+    const SECOND: u64 = 500;
+    let directory = TempDir::new("outage");
+    let (address, spool) = (gone(), directory.join("spool"));
+    let endpoint = format!("http://{address}");
+    let common = ["--endpoint", &endpoint, "--spool", spool.to_str().unwrap(), "--retry", "100", "--kept"];
+    let rate = ["--count", "1000000", "--items", "100", "--rate", "5", "--at-risk", "1000", "--first"];
+    let start_at = |first| start(&[&common[..], &rate, &[first]].concat());
+
+    let before = flaky(address, 5);
+    let mut run = start_at("0");
+    run.wait_kept(&Signal::ALL, 10 * SECOND);
+    let log_before = before.keep_log();
+    drop(before);
+    let outage = Instant::now();
+    run.wait_kept(&Signal::ALL, 160 * SECOND);
+    run.kill();
+    let first = Signal::ALL.map(|signal| run.kept(signal));
+    let mut run = start_at("1000000");
+    run.wait_kept(&Signal::ALL, 150 * SECOND);
+    println!("without a receiver for {} s", outage.elapsed().as_secs());
+    let after = flaky(address, 6);
+    run.wait_kept(&Signal::ALL, 153 * SECOND);
+    run.kill();
+    let second = Signal::ALL.map(|signal| run.kept(signal));
+    let last = start(&[&common[..], &["--count", "0", "--flush", "300"]].concat()).finish();
+    assert_balance(&last[0]);
+    assert_eq!(items(&last[0], &["in_spool", "dropped"]), 0, "{last}");
+
+    for ((signal, first), second) in Signal::ALL.into_iter().zip(first).zip(second) {
+        let mut taken = log_before.taken(signal);
+        for (number, times) in after.log().taken(signal) {
+            *taken.entry(number).or_default() += times;
+        }
+        let kept = (0..first).chain(1_000_000..1_000_000 + second);
+        assert!(kept.clone().all(|number| taken.contains_key(&number)), "{signal:?}: {last}");
+        let twice = taken.values().filter(|times| **times > 1).count();
+        println!("{} {}: all taken, {twice} of them more than once", kept.count(), signal.item_noun());
+    }
 }

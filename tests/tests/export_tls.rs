@@ -45,7 +45,7 @@ impl Files {
     fn send(&self, protocol: Protocol, endpoint: &str) -> Outcome {
         let path = |name: &str| self.0.join(name).to_str().unwrap().to_owned();
         let [roots, certificate, key] = ["roots.pem", "client.pem", "client.key"].map(path);
-        let mut variables = vec![("PROTOCOL", protocol.name()), ("TIMEOUT", "2000"), ("CERTIFICATE", &roots)];
+        let mut variables = vec![("PROTOCOL", protocol.name()), ("CERTIFICATE", &roots)];
         if PathBuf::from(&key).exists() {
             variables.extend([("CLIENT_CERTIFICATE", &*certificate), ("CLIENT_KEY", &*key)]);
         }
@@ -167,6 +167,7 @@ fn a_client_without_tls_gets_nowhere() {
     let security = Security::Tls(config(&authority.host("localhost"), None, &["http/1.1"]));
     let receiver = Receiver::start(Protocol::HttpProtobuf, security);
     let endpoint = receiver.url().replace("https://", "http://");
-    let outcome = Files::new("without", &authority).send(Protocol::HttpProtobuf, &endpoint);
+    let request = Generator::default().request(Signal::Traces, 0..10);
+    let outcome = Client::new(&endpoint, &[]).send(&request);
     assert!(outcome.is_err(), "{outcome:?}");
 }

@@ -30,6 +30,10 @@ pub struct Profile {
     pub duration: Option<Duration>,
     pub outputs: Vec<(PathBuf, Format)>,
     pub endpoints: Vec<String>,
+    /// Directory for what receivers do not take yet.
+    pub spool: Option<PathBuf>,
+    /// Bytes of the spool of each receiver.
+    pub spool_size: Option<u64>,
     pub json: bool,
 }
 
@@ -82,6 +86,9 @@ Samples the stacks of all CPUs. Without --output or --endpoint, prints the hotte
   --endpoint URL    send to an OTLP receiver, as http://localhost:4318, or write
                     JSON lines, as file:///folder; repeatable
                     (or OTEL_EXPORTER_OTLP_ENDPOINT)
+  --spool DIR       keep on disk what a receiver does not take yet, and send it
+                    as soon as it does, if need be in the next run
+  --spool-size SIZE bytes on disk for each receiver, as 64M or 1G (default 256M)
   --json            print a summary as JSON instead of the table
 ";
 
@@ -213,6 +220,8 @@ fn profile(parser: &mut lexopt::Parser) -> Result<Command, String> {
         duration: None,
         outputs: Vec::new(),
         endpoints: Vec::new(),
+        spool: None,
+        spool_size: None,
         json: false,
     };
     while let Some(arg) = parser.next().map_err(text)? {
@@ -230,10 +239,15 @@ fn profile(parser: &mut lexopt::Parser) -> Result<Command, String> {
                 profile.outputs.push((path, format));
             }
             Long("endpoint") => profile.endpoints.push(string("--endpoint", parser)?),
+            Long("spool") => profile.spool = Some(parser.value().map_err(text)?.into()),
+            Long("spool-size") => profile.spool_size = Some(size("--spool-size", parser)?),
             Long("json") => profile.json = true,
             Short('h') | Long("help") => return Ok(Command::Help(HELP_PROFILE)),
             other => return Err(text(other.unexpected())),
         }
+    }
+    if profile.spool_size.is_some() && profile.spool.is_none() {
+        return Err("--spool-size says how much a spool may hold: it needs --spool".into());
     }
     filter.pids.sort_unstable();
     filter.pids.dedup();
@@ -254,6 +268,26 @@ fn string(option: &str, parser: &mut lexopt::Parser) -> Result<String, String> {
 fn number(option: &str, parser: &mut lexopt::Parser) -> Result<u32, String> {
     let value = string(option, parser)?;
     value.parse().map_err(|_| format!("{option} {value} is not a whole number of 32 bits"))
+}
+
+/// `64M`, `1G`, `512K`, in powers of 1024; a bare number is bytes. At least 1 MiB.
+fn size(option: &str, parser: &mut lexopt::Parser) -> Result<u64, String> {
+    const LEAST: u64 = 1 << 20;
+    let value = string(option, parser)?;
+    let digits = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
+    let (count, unit) = value.split_at(digits);
+    let bytes = match unit {
+        "" => Some(1),
+        "K" => Some(1 << 10),
+        "M" => Some(1 << 20),
+        "G" => Some(1 << 30),
+        "T" => Some(1 << 40),
+        _ => None,
+    };
+    bytes
+        .and_then(|bytes: u64| count.parse::<u64>().ok()?.checked_mul(bytes))
+        .filter(|bytes| *bytes >= LEAST)
+        .ok_or_else(|| format!("{option} {value} is not a size of 1M or more: write it as 64M or 1G"))
 }
 
 /// `10s`, `500ms`, `2m`, `1h`; a bare number is seconds. At most a year, at least a millisecond.
@@ -304,6 +338,9 @@ mod tests {
         assert!(p.config.filter.children);
         assert_eq!(p.outputs.len(), 2);
         assert_eq!(profile_line("profile").config.frequency, 99);
+        let p = profile_line("profile --endpoint http://a --endpoint http://b --spool d --spool-size 64M");
+        assert_eq!(p.endpoints, ["http://a", "http://b"]);
+        assert_eq!((p.spool, p.spool_size), (Some("d".into()), Some(64 << 20)));
     }
 
     #[test]
@@ -328,6 +365,10 @@ mod tests {
             ("profile --no-such", "no-such"),
             ("profile --output x.png", ".svg"),
             ("profile --children", "add a pid"),
+            ("profile --spool-size 1G", "needs --spool"),
+            ("profile --spool d --spool-size 1X", "--spool-size 1X"),
+            ("profile --spool d --spool-size 1K", "1M or more"),
+            ("profile --spool d --spool-size 99999999999T", "1M or more"),
             ("profile extra", "extra"),
             ("frobnicate", "unknown command"),
             ("load", "at least one object"),

@@ -53,7 +53,12 @@ pub fn run(options: &Options) -> CliResult {
     session.registry().register(&mut signals, SIGNAL_TOKEN, Interest::READABLE)?;
 
     let exports = !export.sinks.is_empty();
-    let sender = exports.then(|| Sender::start(&export.sinks, resource.shared().clone())).transpose()?;
+    let spool = options.spool.as_deref().map(|dir| (dir, options.spool_size));
+    if spool.is_some() && !exports {
+        eprintln!("ebpf-otlp: ignoring --spool: nothing is exported");
+    }
+    let sender = || Sender::start(&export.sinks, spool, resource.shared().clone());
+    let sender = exports.then(sender).transpose()?;
     let keep = !files.is_empty() || sender.is_none() || options.json;
     let mut collected = Collected { whole: Profile::default(), keep, sender };
     let mut problems = Problems::default();

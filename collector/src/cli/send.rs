@@ -3,25 +3,29 @@
 use std::error::Error;
 use std::fmt::Write;
 use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 use collector::convert::profiles::{DEFAULT_MAX_REQUEST, ProfilesEncoder};
 use collector::export::config::SharedAttributes;
 use collector::export::delivery::Limits;
+use collector::export::pipeline::DEFAULT_FLUSH;
+use collector::export::spool::SpoolConfig;
 use collector::export::stats::{Amount, DropReason, Stats};
 use collector::export::{Exporter, Outlet, Request, Signal, Sink};
 use collector::model::Profile;
 
 use super::one_line;
 
-/// How long to send at the end, retries included: a person waits.
-const FLUSH: Duration = Duration::from_secs(15);
+/// How long to send at the end, retries included: a person waits, and there is no other chance.
+const LAST_FLUSH: Duration = Duration::from_secs(15);
 
 /// Sends what is handed to it to all sinks.
 pub struct Sender {
     exporter: Exporter,
     encoder: ProfilesEncoder,
+    flush_for: Duration,
     /// Profiles that could not be encoded.
     errors: Vec<String>,
 }
@@ -42,22 +46,33 @@ pub fn random_id() -> u128 {
 }
 
 impl Sender {
-    /// Starts the threads that send.
+    /// Starts the threads that send. `spool` is a directory and how many bytes it may hold for each receiver.
     ///
     /// # Errors
     ///
-    /// A sink that cannot be used, or the system has no thread left.
-    pub fn start(sinks: &[Sink], attributes: SharedAttributes) -> Result<Self, Box<dyn Error>> {
-        let outlets = sinks.iter().map(|sink| Outlet::to_sink(sink, Limits::default()));
-        let outlets = outlets.collect::<Result<Vec<_>, _>>()?;
+    /// A sink or a spool that cannot be used, or the system has no thread left.
+    pub fn start(
+        sinks: &[Sink],
+        spool: Option<(&Path, Option<u64>)>,
+        attributes: SharedAttributes,
+    ) -> Result<Self, Box<dyn Error>> {
+        let outlet = |sink: &Sink| -> Result<Outlet, Box<dyn Error>> {
+            let outlet = Outlet::to_sink(sink, Limits::default())?;
+            let (Sink::Otlp(destination), Some((dir, size))) = (sink, spool) else { return Ok(outlet) };
+            let config = SpoolConfig::new(dir.join(destination.spool_name()));
+            let max_bytes = size.unwrap_or(config.max_bytes);
+            Ok(outlet.with_spool(&SpoolConfig { max_bytes, ..config })?)
+        };
+        let outlets = sinks.iter().map(outlet).collect::<Result<Vec<_>, _>>()?;
         let encoder =
             ProfilesEncoder::new(random_id() as u64, DEFAULT_MAX_REQUEST).with_attributes(attributes);
-        Ok(Self { exporter: Exporter::start(outlets)?, encoder, errors: Vec::new() })
+        let flush_for = if spool.is_some() { DEFAULT_FLUSH } else { LAST_FLUSH };
+        Ok(Self { exporter: Exporter::start(outlets)?, encoder, flush_for, errors: Vec::new() })
     }
 
     /// Queues a profile.
     pub fn send(&mut self, profile: &Profile) {
-        let Self { exporter, encoder, errors } = self;
+        let Self { exporter, encoder, errors, .. } = self;
         let encoded = encoder.encode(profile, random_id().to_be_bytes(), |request, items| {
             let body = Bytes::copy_from_slice(request);
             exporter.push(&Request { signal: Signal::Profiles, items, body });
@@ -67,7 +82,7 @@ impl Sender {
 
     /// Sends what is left, for a bounded time.
     pub fn finish(self) -> Sent {
-        Sent { destinations: self.exporter.shut_down(FLUSH), errors: self.errors }
+        Sent { destinations: self.exporter.shut_down(self.flush_for), errors: self.errors }
     }
 }
 
@@ -109,7 +124,8 @@ impl Sent {
 fn summary(stats: &Stats) -> String {
     let samples = |amount: Amount| {
         let noun = Signal::Profiles.item_noun();
-        format!("{} {noun} in {} requests", amount.items, amount.requests)
+        let requests = if amount.requests == 1 { "request" } else { "requests" };
+        format!("{} {noun} in {} {requests}", amount.items, amount.requests)
     };
     let mut line = format!("sent {} to {}", samples(stats.total(|signal| signal.delivered)), stats.name);
     let rejected = stats.total(|signal| signal.rejected);
@@ -124,11 +140,67 @@ fn summary(stats: &Stats) -> String {
     }
     let ambiguous = stats.total(|signal| signal.ambiguous);
     if ambiguous.requests > 0 {
-        let _ = write!(line, "; {} requests were sent and got no answer", ambiguous.requests);
+        let _ = write!(line, "; {} got no answer and may have arrived", samples(ambiguous));
     }
     let in_spool = stats.total(|signal| signal.in_spool);
     if in_spool.requests > 0 {
         let _ = write!(line, "; {} are kept in the spool for the next run", samples(in_spool));
     }
+    if stats.possible_duplicates > 0 {
+        let _ = write!(
+            line,
+            "; {} of the spool's requests at most may have arrived twice, as the run before did not end in order",
+            stats.possible_duplicates
+        );
+    }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use collector::export::delivery::{Delivery, Step};
+    use collector::export::reply::Accepted;
+
+    fn sent(delivery: &Delivery) -> Sent {
+        Sent { destinations: vec![delivery.stats(Duration::ZERO)], errors: Vec::new() }
+    }
+
+    #[test]
+    fn what_became_of_everything_is_told() {
+        let mut delivery = Delivery::new("http://there/".to_owned(), Limits::default(), None);
+        for _ in 0..2 {
+            let request = Request { signal: Signal::Profiles, items: 7, body: Bytes::from_static(b"body") };
+            delivery.push(request, Duration::ZERO);
+        }
+        assert!(matches!(delivery.step(Duration::ZERO), Step::Send(..)));
+        delivery.sent(Duration::ZERO, Ok(Accepted::default()), 0.0);
+        let all = sent(&delivery);
+        assert!(all.is_complete() && all.errors().is_empty());
+        assert_eq!(all.summaries(), ["sent 7 samples in 1 request to http://there/"]);
+
+        assert!(matches!(delivery.step(Duration::ZERO), Step::Send(..)));
+        let partial = Accepted { rejected: 2, message: Some("two are bad".to_owned()) };
+        delivery.sent(Duration::ZERO, Ok(partial), 0.0);
+        let some = sent(&delivery);
+        assert!(!some.is_complete());
+        assert_eq!(some.errors(), ["http://there/ says: two are bad"]);
+        assert_eq!(some.summaries(), ["sent 12 samples in 2 requests to http://there/; it rejected 2 more"]);
+    }
+
+    #[test]
+    fn what_is_dropped_is_told_with_its_reason() {
+        let mut delivery = Delivery::new("http://there/".to_owned(), Limits::default(), None);
+        let request = Request { signal: Signal::Profiles, items: 7, body: Bytes::from_static(b"body") };
+        delivery.push(request, Duration::ZERO);
+        delivery.shut_down(Duration::ZERO, Duration::ZERO);
+        let sent = sent(&delivery);
+        assert!(!sent.is_complete());
+        assert_eq!(
+            sent.summaries(),
+            [
+                "sent 0 samples in 0 requests to http://there/; dropped 7 samples in 1 request: not delivered by the end"
+            ]
+        );
+    }
 }

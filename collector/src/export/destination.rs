@@ -32,10 +32,7 @@ impl Protocol {
 
     /// Whether this build speaks it.
     pub fn is_built_in(self) -> bool {
-        match self {
-            Self::HttpProtobuf | Self::HttpJson => true,
-            Self::Grpc => cfg!(feature = "grpc"),
-        }
+        self != Self::Grpc || cfg!(feature = "grpc")
     }
 }
 
@@ -96,6 +93,38 @@ impl Destination {
         self.targets.iter().find(|(own, _)| *own == signal).map(|(_, target)| target.as_str())
     }
 
+    /// What it is called, without secrets: the URL where there is just one.
+    pub fn name(&self) -> String {
+        match &self.targets[..] {
+            [(_, target)] if self.protocol != Protocol::Grpc => {
+                self.endpoint.clone().with_target(target).to_string()
+            }
+            _ => self.endpoint.to_string(),
+        }
+    }
+
+    /// The name of the directory for its spool: the same in every run for the same server, protocol and paths, whatever
+    /// the credentials are.
+    pub fn spool_name(&self) -> String {
+        // FNV-1a, which will be the same in every version too.
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        let mut add = |part: &str| {
+            for byte in part.bytes().chain([0]) {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+        };
+        add(self.protocol.name());
+        add(&self.endpoint.origin().to_string());
+        for (signal, target) in &self.targets {
+            add(signal.noun());
+            add(target.split('?').next().unwrap_or_default());
+        }
+        let host = self.endpoint.host().chars().take(64);
+        let readable: String =
+            host.map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+        format!("{readable}-{hash:016x}")
+    }
+
     /// Takes `other`'s targets over if nothing else differs.
     pub(crate) fn absorb(&mut self, other: &Self) -> bool {
         let others = |destination: &Self| Self { targets: Vec::new(), ..destination.clone() };
@@ -104,5 +133,36 @@ impl Destination {
             self.targets.extend(other.targets.iter().cloned());
         }
         alike
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::{ExportConfig, Sink};
+
+    fn destination(url: &str, signals: &[Signal], headers: &str) -> Destination {
+        let headers = |name: &str| (name == "OTEL_EXPORTER_OTLP_HEADERS").then(|| headers.to_owned());
+        let config = ExportConfig::resolve(signals, &[url.to_owned()], &headers).unwrap();
+        match config.sinks.into_iter().next() {
+            Some(Sink::Otlp(destination)) => destination,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn names_hold_no_secrets_and_tell_receivers_apart() {
+        let one = destination("http://host:1/a?key=s3cret", &[Signal::Logs], "k=s3cret");
+        assert_eq!(one.name(), "http://host:1/a/v1/logs");
+        assert_eq!(destination("http://host:1/a", &Signal::ALL, "").name(), "http://host:1/");
+        let spool = one.spool_name();
+        assert_eq!(spool, "host-4ff1cd7508c40074");
+        // Other credentials are the same receiver.
+        assert_eq!(destination("http://host:1/a?key=new", &[Signal::Logs], "k=new").spool_name(), spool);
+        for url in ["http://host:2/a", "http://host:1/b", "http://host:1"] {
+            assert_ne!(destination(url, &[Signal::Logs], "").spool_name(), spool);
+        }
+        let odd = destination("http://[::1]:4318", &[Signal::Traces], "").spool_name();
+        assert!(odd.starts_with("--1-") && odd.len() == 20, "{odd}");
     }
 }

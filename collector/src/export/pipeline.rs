@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -10,8 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 use super::delivery::{Delivery, Limits, SaveStep, Step};
 use super::file::{ConsoleExporter, FileExporter};
 use super::retry::jitter;
+use super::spool::{Spool, SpoolConfig, SpoolError};
 use super::stats::Stats;
-use super::store::{Held, RecordId, Store, StoreError};
+use super::store::{AppendError, Held, RecordId, Store, StoreError};
 use super::transport::{self, Transport};
 use super::{Destination, ExportError, Request, Signal, Sink};
 
@@ -19,8 +21,6 @@ use super::{Destination, ExportError, Request, Signal, Sink};
 pub const DEFAULT_FLUSH: Duration = Duration::from_secs(5);
 /// How long a disk may take at the end for what is left. Then that is dropped.
 const MAX_SAVING: Duration = Duration::from_secs(30);
-/// How long a thread that has nothing more to do may take to end.
-const MAX_ENDING: Duration = Duration::from_millis(100);
 
 /// Where requests go, and how.
 pub struct Outlet {
@@ -46,7 +46,7 @@ impl Outlet {
     /// As [`transport::new`].
     pub fn to(destination: &Destination, limits: Limits) -> Result<Self, ExportError> {
         Ok(Self {
-            name: destination.endpoint.to_string(),
+            name: destination.name(),
             signals: destination.targets.iter().map(|(signal, _)| *signal).collect(),
             timeout: destination.timeout,
             limits,
@@ -68,6 +68,17 @@ impl Outlet {
         };
         let signals = Signal::ALL.into_iter().filter(|signal| sink.takes(*signal)).collect();
         Ok(Self { name: name.to_owned(), signals, timeout: None, limits, transport, spool: None })
+    }
+
+    /// With a spool, and what is in it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Spool::open`].
+    pub fn with_spool(mut self, config: &SpoolConfig) -> Result<Self, SpoolError> {
+        let (spool, recovered) = Spool::open(config)?;
+        self.spool = Some((Arc::new(spool), recovered.held));
+        Ok(self)
     }
 }
 
@@ -103,6 +114,8 @@ struct Shared {
     /// Something has happened that a thread may wait for.
     changed: Condvar,
     started: Instant,
+    /// Whether the sending thread waits for a receiver.
+    is_attempting: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -169,7 +182,9 @@ impl Exporter {
             shared.wait(saved, |state| state.delivery.is_closed());
             shared.change(|state, _| state.delivery.abandon());
             shared.wait(saved, |state| !state.saving);
-            shared.wait(Instant::now().checked_add(MAX_ENDING), |state| !state.sending);
+            // It ends soon, or when its attempt does.
+            let hangs = |shared: &Shared| shared.is_attempting.load(Ordering::Acquire);
+            shared.wait(saved, |state| !state.sending || hangs(shared));
         }
     }
 }
@@ -183,7 +198,12 @@ impl Drop for Exporter {
 impl Shared {
     fn new(delivery: Delivery) -> Self {
         let state = State { delivery, sending: false, saving: false };
-        Self { state: Mutex::new(state), changed: Condvar::new(), started: Instant::now() }
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            started: Instant::now(),
+            is_attempting: AtomicBool::new(false),
+        }
     }
 
     fn now(&self) -> Duration {
@@ -238,10 +258,12 @@ impl Shared {
 
     /// What a store says. Its panic is an error like others, but counted.
     fn ask_store<T>(&self, ask: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-        catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|_| {
-            self.lock().delivery.count_panic();
-            Err("it panicked".into())
-        })
+        catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|_| Err(self.store_panicked()))
+    }
+
+    fn store_panicked(&self) -> StoreError {
+        self.lock().delivery.count_panic();
+        "it panicked".into()
     }
 }
 
@@ -279,13 +301,18 @@ fn send_all(
     loop {
         let step = shared.next(|delivery, now| match delivery.step(now) {
             Step::Wait(until) => Err(until),
-            step => Ok(step),
+            step => {
+                // While the state is locked, so that nobody waits for what has begun.
+                shared.is_attempting.store(matches!(step, Step::Send(..)), Ordering::Release);
+                Ok(step)
+            }
         });
         match (step, store) {
             (Step::Send(request, at_most), _) => {
                 let timeout = timeout.into_iter().chain(at_most).min();
                 let attempt = || transport.attempt(&request, timeout, SystemTime::now());
                 let outcome = catch_unwind(AssertUnwindSafe(attempt));
+                shared.is_attempting.store(false, Ordering::Release);
                 shared.change(|state, now| match outcome {
                     Ok(outcome) => state.delivery.sent(now, outcome, jitter()),
                     Err(_) => state.delivery.panicked(),
@@ -310,7 +337,10 @@ fn save_all(shared: &Shared, store: &dyn Store) {
         });
         match step {
             SaveStep::Save(group) => {
-                let appended = shared.ask_store(|| store.append(&group));
+                let append = AssertUnwindSafe(|| store.append(&group));
+                let appended = catch_unwind(append).unwrap_or_else(|_| {
+                    Err(AppendError { error: shared.store_panicked(), dropped: Vec::new() })
+                });
                 drop(group);
                 shared.change(|state, now| state.delivery.saved(now, appended));
             }

@@ -23,11 +23,17 @@ impl Amount {
         Self { requests: 1, items: request.items, bytes: request.body.len() as u64 }
     }
 
-    /// Takes `other` away, down to nothing.
-    pub(super) fn subtract(&mut self, other: Self) {
-        self.requests = self.requests.saturating_sub(other.requests);
-        self.items = self.items.saturating_sub(other.items);
-        self.bytes = self.bytes.saturating_sub(other.bytes);
+    /// Takes `other` out, or what there is of it; returns that.
+    pub(super) fn subtract(&mut self, other: Self) -> Self {
+        let taken = Self {
+            requests: self.requests.min(other.requests),
+            items: self.items.min(other.items),
+            bytes: self.bytes.min(other.bytes),
+        };
+        self.requests -= taken.requests;
+        self.items -= taken.items;
+        self.bytes -= taken.bytes;
+        taken
     }
 }
 
@@ -190,6 +196,9 @@ pub struct Stats {
     pub name: String,
     /// By signal.
     pub signals: PerSignal<SignalStats>,
+    /// How many requests that were in the spool at the start may have been delivered by the process before, at most.
+    /// They are sent again.
+    pub possible_duplicates: u64,
     /// Age of the oldest request in memory. The spool keeps no times.
     pub oldest_in_memory: Option<Duration>,
     /// What last went wrong with an attempt.

@@ -27,6 +27,15 @@ pub struct DroppedRecord {
     pub amount: Amount,
 }
 
+/// Why a group was not appended.
+#[derive(Debug)]
+pub struct AppendError {
+    /// What went wrong.
+    pub error: StoreError,
+    /// Records that made room for it even so, oldest first.
+    pub dropped: Vec<DroppedRecord>,
+}
+
 /// What a spool held when it was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Held {
@@ -34,6 +43,12 @@ pub struct Held {
     pub waiting: PerSignal<Amount>,
     /// What cannot be read any more, as far as it is known what that was.
     pub unreadable: PerSignal<Amount>,
+    /// What was too much for the spool's bound, and was dropped.
+    pub dropped: PerSignal<Amount>,
+    /// How many of the waiting requests may be delivered already: their acknowledgements were lost with the last process.
+    pub possible_duplicates: u64,
+    /// Bytes that are no records.
+    pub damaged_bytes: u64,
 }
 
 /// Why a spool failed.
@@ -46,7 +61,7 @@ pub trait Store: Send + Sync {
     /// # Errors
     ///
     /// Nothing of the group was kept, as far as can be known.
-    fn append(&self, requests: &[Request]) -> Result<Appended, StoreError>;
+    fn append(&self, requests: &[Request]) -> Result<Appended, AppendError>;
 
     /// The oldest record that is not acknowledged. What cannot be read is passed over.
     ///

@@ -44,7 +44,7 @@ pub fn new(destination: &Destination) -> Result<Box<dyn Transport + Send>, Expor
         #[cfg(feature = "grpc")]
         Protocol::Grpc => Ok(Box::new(super::grpc::GrpcTransport::new(destination)?)),
         #[cfg(not(feature = "grpc"))]
-        protocol => {
+        protocol @ Protocol::Grpc => {
             Err(ExportError::Protocol { variable: "OTEL_EXPORTER_OTLP_PROTOCOL".to_owned(), protocol })
         }
     }

@@ -51,20 +51,36 @@ impl AttributesBlob {
         keys(&self.bytes).any(|known| known == key.as_bytes())
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// All of it.
+    #[inline]
+    pub(super) fn encoded(&self) -> Encoded<'_> {
+        Encoded { bytes: &self.bytes, tags: &self.tags, seen: self.seen }
     }
 
-    pub(super) fn seen(&self) -> u64 {
-        self.seen
+    /// The first attributes.
+    #[cold]
+    pub(super) fn first(&self, count: usize) -> Encoded<'_> {
+        let Some((tags, &[end, ..])) = self.tags.split_at_checked(count) else { return self.encoded() };
+        let bytes = self.bytes.get(..end as usize).unwrap_or_default();
+        Encoded { bytes, tags, seen: seen(bytes) }
     }
+}
 
+/// A list of attributes, encoded as field [`AttributesBlob::FIELD`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Encoded<'b> {
+    pub(super) bytes: &'b [u8],
+    tags: &'b [u32],
+    pub(super) seen: u64,
+}
+
+impl Encoded<'_> {
     #[inline]
     pub(super) fn copy_to(&self, writer: &mut Writer, tag: u8) {
         let slot = writer.claim(self.bytes.len());
-        slot.copy_from_slice(&self.bytes);
-        if tag != (Self::FIELD << 3 | 2) as u8 {
-            for &at in &self.tags {
+        slot.copy_from_slice(self.bytes);
+        if tag != (AttributesBlob::FIELD << 3 | 2) as u8 {
+            for &at in self.tags {
                 if let Some(byte) = slot.get_mut(at as usize) {
                     *byte = tag;
                 }

@@ -3,7 +3,8 @@
 use crate::error::Error;
 use crate::wire::{Writer, copy, varint_len};
 
-use super::AttributesBlob;
+use super::blob::Encoded;
+use super::limits::shorten;
 
 /// How deep lists and maps may be nested within a value. Decoders allow 100 nested messages, and a map is three.
 pub const MAX_VALUE_DEPTH: usize = 30;
@@ -55,6 +56,27 @@ from! {
     &'a [(&'a str, Value<'a>)] => Map,
 }
 
+/// Where a value is, and what is kept of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct At {
+    depth: usize,
+    max_length: usize,
+}
+
+impl At {
+    /// An attribute's or a log record's own value.
+    pub(super) fn top(max_length: usize) -> Self {
+        Self { depth: 0, max_length }
+    }
+
+    fn deeper(self) -> Result<Self, Error> {
+        if self.depth >= MAX_VALUE_DEPTH {
+            return Err(Error::ValueDepth);
+        }
+        Ok(Self { depth: self.depth + 1, ..self })
+    }
+}
+
 const DELIMITED: u8 = 2;
 /// `KeyValue.key`.
 const KEY: u8 = 1 << 3 | DELIMITED;
@@ -83,13 +105,13 @@ pub(super) fn key_value(
     tag: u8,
     key: &str,
     value: Value<'_>,
-    depth: usize,
+    at: At,
 ) -> Result<(), Error> {
     let key = key.as_bytes();
     // Most are short: all lengths are one byte, and known.
     if (1..64).contains(&key.len()) {
         match value {
-            Value::Str(text) if text.len() < 0x80 - 64 - 6 => {
+            Value::Str(text) if text.len() < 0x80 - 64 - 6 && text.len() <= at.max_length => {
                 short(writer, tag, key, [any::STRING, text.len() as u8], text.as_bytes());
                 return Ok(());
             }
@@ -112,7 +134,7 @@ pub(super) fn key_value(
             _ => {}
         }
     }
-    long(writer, tag, key, value, depth)
+    long(writer, tag, key, value, at)
 }
 
 /// A `KeyValue` of less than 128 bytes, whose value is `header` and `content`.
@@ -131,9 +153,9 @@ fn short<const N: usize>(writer: &mut Writer, tag: u8, key: &[u8], header: [u8; 
     copy(to_content, content);
 }
 
-fn long(writer: &mut Writer, tag: u8, key: &[u8], value: Value<'_>, depth: usize) -> Result<(), Error> {
+fn long(writer: &mut Writer, tag: u8, key: &[u8], value: Value<'_>, at: At) -> Result<(), Error> {
     let end = writer.len();
-    any_value(writer, VALUE, value, depth)?;
+    any_value(writer, VALUE, value, at)?;
     if !key.is_empty() {
         writer.prepend(key);
         header(writer, KEY, key.len());
@@ -144,9 +166,9 @@ fn long(writer: &mut Writer, tag: u8, key: &[u8], value: Value<'_>, depth: usize
 }
 
 /// Writes an `AnyValue` with the header `tag`.
-pub(crate) fn any_value(writer: &mut Writer, tag: u8, value: Value<'_>, depth: usize) -> Result<(), Error> {
+pub(super) fn any_value(writer: &mut Writer, tag: u8, value: Value<'_>, at: At) -> Result<(), Error> {
     let end = writer.len();
-    match value {
+    match shorten(value, at.max_length) {
         Value::Empty => {}
         Value::Str(text) => {
             writer.prepend(text.as_bytes());
@@ -166,21 +188,21 @@ pub(crate) fn any_value(writer: &mut Writer, tag: u8, value: Value<'_>, depth: u
             header(writer, any::BYTES, bytes.len());
         }
         Value::Array(values) => {
-            let depth = deeper(depth)?;
+            let at = at.deeper()?;
             for &value in values.iter().rev() {
-                any_value(writer, ELEMENT, value, depth)?;
+                any_value(writer, ELEMENT, value, at)?;
             }
             let len = writer.len() - end;
             header(writer, any::ARRAY, len);
         }
         Value::Map(entries) => {
-            let depth = deeper(depth)?;
+            let at = at.deeper()?;
             let mut keys = Keys::new(writer);
             for &(key, value) in entries.iter().rev() {
                 if !keys.insert(writer, key) {
                     return Err(Error::DuplicateAttribute);
                 }
-                key_value(writer, ELEMENT, key, value, depth)?;
+                key_value(writer, ELEMENT, key, value, at)?;
             }
             let len = writer.len() - end;
             header(writer, any::MAP, len);
@@ -189,10 +211,6 @@ pub(crate) fn any_value(writer: &mut Writer, tag: u8, value: Value<'_>, depth: u
     let len = writer.len() - end;
     header(writer, tag, len);
     Ok(())
-}
-
-fn deeper(depth: usize) -> Result<usize, Error> {
-    if depth >= MAX_VALUE_DEPTH { Err(Error::ValueDepth) } else { Ok(depth + 1) }
 }
 
 #[inline]
@@ -223,11 +241,11 @@ impl Keys {
         new
     }
 
-    /// Notes all keys of a blob that is about to be written. Whether all are new.
+    /// Notes all keys of a list that is about to be written. Whether all are new.
     #[inline]
-    pub(super) fn insert_all(&mut self, writer: &Writer, blob: &AttributesBlob) -> bool {
-        let new = self.seen & blob.seen() == 0 || !keys(blob.bytes()).any(|key| self.has(writer, key));
-        self.seen |= blob.seen();
+    pub(super) fn insert_all(&mut self, writer: &Writer, list: &Encoded<'_>) -> bool {
+        let new = self.seen & list.seen == 0 || !keys(list.bytes).any(|key| self.has(writer, key));
+        self.seen |= list.seen;
         new
     }
 

@@ -1,6 +1,7 @@
 //! The levels around items: opened when there is an item for them, closed when something else is opened, and closed
 //! and opened again where a request is split.
 
+use super::SpanLimits;
 use crate::descriptor::Descriptor;
 use crate::error::Error;
 use crate::json;
@@ -112,6 +113,8 @@ pub(crate) struct Frames {
     /// What `writer` may hold while all frames that are set are open.
     pub(super) budget: usize,
     pub(super) limits: Limits,
+    /// What is kept of a span, or of a log record's attributes.
+    pub(super) item_limits: SpanLimits,
     /// The item that opens the next request.
     carry: Vec<u8>,
     descriptor: fn() -> &'static Descriptor,
@@ -127,6 +130,7 @@ impl Frames {
             items: 0,
             budget: 0,
             limits: Limits { max_bytes: limits.max_bytes.min(Limits::MAX_BYTES), ..limits },
+            item_limits: SpanLimits::default(),
             carry: Vec::new(),
             descriptor,
         }

@@ -2,7 +2,7 @@
 
 use super::frames::Output;
 use super::{Request, Signal};
-use crate::attributes::{self, Attributes, Value};
+use crate::attributes::{self, AttributeLimits, Attributes, Value};
 use crate::descriptor::Descriptor;
 use crate::error::Error;
 use crate::logs::{self as proto, ExportLogsServiceRequest};
@@ -46,6 +46,14 @@ impl Signal for LogsSignal {
 
     fn items(out: Output<'_>) -> LogRecords<'_> {
         LogRecords { out }
+    }
+}
+
+impl LogsRequest {
+    /// Keeps no more of a log record's attributes than `limits` allow. Its body is kept whole.
+    pub fn with_attribute_limits(mut self, limits: AttributeLimits) -> Self {
+        self.frames.item_limits.attributes = limits;
+        self
     }
 }
 
@@ -114,7 +122,12 @@ impl LogRecord<'_> {
     }
 
     #[inline]
-    fn write(&self, fields: Fields<'_>, attributes: &dyn Attributes) -> Result<(), Error> {
+    fn write(
+        &self,
+        fields: Fields<'_>,
+        attributes: &dyn Attributes,
+        limits: &AttributeLimits,
+    ) -> Result<(), Error> {
         let mut to = proto::LogRecord::from(fields);
         to.event_name(self.event_name);
         to.observed_time_unix_nano(self.observed_time_unix_nano);
@@ -125,8 +138,8 @@ impl LogRecord<'_> {
             to.trace_id(trace_id);
         }
         to.flags(self.trace_flags.into());
-        to.dropped_attributes_count(self.dropped_attributes_count);
-        attributes::write(to.fields(), 6, attributes)?;
+        let dropped = self.dropped_attributes_count;
+        attributes::write_limited(to.fields(), 6, attributes, dropped, limits)?;
         if let Some(body) = self.body {
             attributes::write_value(to.fields(), 5, body)?;
         }
@@ -152,6 +165,7 @@ impl LogRecords<'_> {
     #[inline(never)]
     pub fn add(&mut self, record: &LogRecord<'_>, attributes: &dyn Attributes) -> Result<(), Error> {
         record.check()?;
-        self.out.item(2, |fields| record.write(fields, attributes))
+        let limits = self.out.frames.item_limits.attributes;
+        self.out.item(2, |fields| record.write(fields, attributes, &limits))
     }
 }

@@ -2,7 +2,7 @@
 
 use super::frames::Output;
 use super::{Request, Signal};
-use crate::attributes::{self, Attributes};
+use crate::attributes::{self, AttributeLimits, Attributes};
 use crate::descriptor::Descriptor;
 use crate::error::Error;
 use crate::trace::{self as proto, ExportTraceServiceRequest};
@@ -41,6 +41,43 @@ impl Signal for TracesSignal {
 
     fn items(out: Output<'_>) -> Spans<'_> {
         Spans { out }
+    }
+}
+
+/// How much of a span is kept, as the SDK specification has it. By default, all.
+///
+/// The first ones of each list are kept, the others are counted in the fields for what was dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpanLimits {
+    /// Of the span's attributes; the length also of its events' and links'.
+    pub attributes: AttributeLimits,
+    /// Events that are kept.
+    pub events: usize,
+    /// Links that are kept.
+    pub links: usize,
+    /// Attributes of an event that are kept.
+    pub event_attributes: usize,
+    /// Attributes of a link that are kept.
+    pub link_attributes: usize,
+}
+
+impl Default for SpanLimits {
+    fn default() -> Self {
+        Self {
+            attributes: AttributeLimits::default(),
+            events: usize::MAX,
+            links: usize::MAX,
+            event_attributes: usize::MAX,
+            link_attributes: usize::MAX,
+        }
+    }
+}
+
+impl TracesRequest {
+    /// Keeps no more of a span than `limits` allow.
+    pub fn with_span_limits(mut self, limits: SpanLimits) -> Self {
+        self.frames.item_limits = limits;
+        self
     }
 }
 
@@ -147,7 +184,12 @@ impl<'a> Span<'a> {
     }
 
     #[inline]
-    fn write(&self, fields: Fields<'_>, attributes: &dyn Attributes) -> Result<(), Error> {
+    fn write(
+        &self,
+        fields: Fields<'_>,
+        attributes: &dyn Attributes,
+        limits: &SpanLimits,
+    ) -> Result<(), Error> {
         let mut to = proto::Span::from(fields);
         to.flags(flags(self.trace_flags, self.parent_is_remote));
         match self.status {
@@ -158,24 +200,26 @@ impl<'a> Span<'a> {
                 to.message(message);
             }),
         }
-        to.dropped_links_count(self.dropped_links_count);
-        for link in self.links.iter().rev() {
+        let (links, dropped) = keep(self.links, limits.links, self.dropped_links_count);
+        to.dropped_links_count(dropped);
+        for link in links.iter().rev() {
             check_ids(&link.trace_id, &link.span_id)?;
             let mut result = Ok(());
-            to.fields().message(13, |fields| result = link.write(fields));
+            to.fields().message(13, |fields| result = link.write(fields, limits));
             result?;
         }
-        to.dropped_events_count(self.dropped_events_count);
-        for event in self.events.iter().rev() {
+        let (events, dropped) = keep(self.events, limits.events, self.dropped_events_count);
+        to.dropped_events_count(dropped);
+        for event in events.iter().rev() {
             if event.name.is_empty() {
                 return Err(Error::Empty { field: "events.name" });
             }
             let mut result = Ok(());
-            to.fields().message(11, |fields| result = event.write(fields));
+            to.fields().message(11, |fields| result = event.write(fields, limits));
             result?;
         }
-        to.dropped_attributes_count(self.dropped_attributes_count);
-        attributes::write(to.fields(), 9, attributes)?;
+        let dropped = self.dropped_attributes_count;
+        attributes::write_limited(to.fields(), 9, attributes, dropped, &limits.attributes)?;
         to.end_time_unix_nano(self.end_time_unix_nano);
         to.start_time_unix_nano(self.start_time_unix_nano);
         to.kind(self.kind as i32);
@@ -187,6 +231,17 @@ impl<'a> Span<'a> {
         to.span_id(&self.span_id);
         to.trace_id(&self.trace_id);
         Ok(())
+    }
+}
+
+/// The first `limit` elements, and how many were dropped with the others.
+#[inline]
+fn keep<T>(list: &[T], limit: usize, dropped: u32) -> (&[T], u32) {
+    match list.split_at_checked(limit) {
+        Some((kept, others)) => {
+            (kept, dropped.saturating_add(u32::try_from(others.len()).unwrap_or(u32::MAX)))
+        }
+        None => (list, dropped),
     }
 }
 
@@ -225,10 +280,11 @@ impl<'a> Event<'a> {
         Self { time_unix_nano, name, attributes: &(), dropped_attributes_count: 0 }
     }
 
-    fn write(&self, fields: Fields<'_>) -> Result<(), Error> {
+    fn write(&self, fields: Fields<'_>, limits: &SpanLimits) -> Result<(), Error> {
         let mut to = proto::Event::from(fields);
-        to.dropped_attributes_count(self.dropped_attributes_count);
-        attributes::write(to.fields(), 3, self.attributes)?;
+        let limits = AttributeLimits { count: limits.event_attributes, ..limits.attributes };
+        let dropped = self.dropped_attributes_count;
+        attributes::write_limited(to.fields(), 3, self.attributes, dropped, &limits)?;
         to.name(self.name);
         to.time_unix_nano(self.time_unix_nano);
         Ok(())
@@ -268,11 +324,12 @@ impl Link<'_> {
         }
     }
 
-    fn write(&self, fields: Fields<'_>) -> Result<(), Error> {
+    fn write(&self, fields: Fields<'_>, limits: &SpanLimits) -> Result<(), Error> {
         let mut to = proto::Link::from(fields);
         to.flags(flags(self.trace_flags, self.is_remote));
-        to.dropped_attributes_count(self.dropped_attributes_count);
-        attributes::write(to.fields(), 4, self.attributes)?;
+        let limits = AttributeLimits { count: limits.link_attributes, ..limits.attributes };
+        let dropped = self.dropped_attributes_count;
+        attributes::write_limited(to.fields(), 4, self.attributes, dropped, &limits)?;
         to.trace_state(self.trace_state);
         to.span_id(&self.span_id);
         to.trace_id(&self.trace_id);
@@ -295,6 +352,7 @@ impl Spans<'_> {
     #[inline(never)]
     pub fn add(&mut self, span: &Span<'_>, attributes: &dyn Attributes) -> Result<(), Error> {
         span.check()?;
-        self.out.item(2, |fields| span.write(fields, attributes))
+        let limits = self.out.frames.item_limits;
+        self.out.item(2, |fields| span.write(fields, attributes, &limits))
     }
 }

@@ -190,7 +190,7 @@ fn items(request: &ExportTraceServiceRequest) -> Vec<Arrived> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig::with_cases(50))]
     #[test]
     fn valid_spans_arrive_once_and_others_never(trees in vec(tree(), 1..3), limits in limits()) {
         let mut request = TracesRequest::new(limits);

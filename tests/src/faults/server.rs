@@ -73,6 +73,7 @@ struct Shared {
     log: Arc<Log>,
     plan: Mutex<Box<Plan>>,
     requests: AtomicUsize,
+    closed: AtomicUsize,
     stop: AtomicBool,
     /// What ends the threads of connections.
     open: Mutex<BTreeMap<usize, TcpStream>>,
@@ -103,6 +104,7 @@ impl Server {
             log: Arc::default(),
             plan: Mutex::new(Box::new(plan)),
             requests: AtomicUsize::new(0),
+            closed: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             open: Mutex::default(),
         });
@@ -129,6 +131,11 @@ impl Server {
     /// What arrived.
     pub fn log(&self) -> &Log {
         &self.shared.log
+    }
+
+    /// How many connections it has closed its side of after an answer.
+    pub fn closed(&self) -> usize {
+        self.shared.closed.load(Ordering::SeqCst)
     }
 
     /// What arrived, for after the receiver's end.
@@ -262,6 +269,7 @@ fn requests(mut stream: BufReader<impl Channel>, connection: usize, shared: &Sha
             // The rest of the request would be taken for the next one.
             End::Keep | End::Close => {
                 stream.get_mut().end_writing();
+                shared.closed.fetch_add(1, Ordering::SeqCst);
                 Behaviour::drain(&mut stream);
             }
             End::Stall => Behaviour::drain(&mut stream),
@@ -273,18 +281,9 @@ fn requests(mut stream: BufReader<impl Channel>, connection: usize, shared: &Sha
 
 /// The head of the next request; `None` at the end of the connection.
 fn read_head(stream: &mut BufReader<impl Channel>) -> io::Result<Option<Head>> {
-    let mut lines = Vec::new();
-    loop {
-        let mut line = Vec::new();
-        if stream.take(64 << 10).read_until(b'\n', &mut line)? == 0 {
-            return Ok(None);
-        }
-        let line = String::from_utf8_lossy(&line);
-        match line.trim_end() {
-            "" => break,
-            line => lines.push(line.to_owned()),
-        }
-    }
+    // What begins otherwise, such as a handshake of TLS, may have no lines.
+    let is_text = stream.fill_buf()?.first().is_none_or(u8::is_ascii_alphabetic);
+    let Some(lines) = (if is_text { read_lines(stream)? } else { Some(Vec::new()) }) else { return Ok(None) };
     let start: Vec<&str> = lines.first().map(|line| line.split(' ').collect()).unwrap_or_default();
     let ["POST", path, "HTTP/1.1"] = start[..] else {
         stream.get_mut().write_all(&super::answers::http(400, &[], b"not a POST of HTTP/1.1"))?;
@@ -295,4 +294,19 @@ fn read_head(stream: &mut BufReader<impl Channel>) -> io::Result<Option<Head>> {
     let headers = lines.iter().skip(1).filter_map(|line| line.split_once(": "));
     let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     Ok(Some(Head { number: 0, connection: 0, path: path.to_owned(), headers }))
+}
+
+/// Lines up to an empty one; `None` where the connection ends before.
+fn read_lines(stream: &mut BufReader<impl Channel>) -> io::Result<Option<Vec<String>>> {
+    let mut lines = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        if stream.take(64 << 10).read_until(b'\n', &mut line)? == 0 {
+            return Ok(None);
+        }
+        match String::from_utf8_lossy(&line).trim_end() {
+            "" => return Ok(Some(lines)),
+            line => lines.push(line.to_owned()),
+        }
+    }
 }

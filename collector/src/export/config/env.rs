@@ -14,7 +14,7 @@ pub fn process_env(name: &str) -> Option<String> {
 
 /// Looks variables up, and collects what was ignored.
 pub(super) struct Env<'a> {
-    lookup: &'a dyn Fn(&str) -> Option<String>,
+    pub lookup: &'a dyn Fn(&str) -> Option<String>,
     /// A line each, every one once.
     pub warnings: Vec<String>,
 }

@@ -7,6 +7,7 @@ use super::env::Env;
 use super::headers;
 use crate::export::destination::{Destination, Protocol, TlsFiles};
 use crate::export::file::FileSettings;
+use crate::export::net::proxy;
 use crate::export::{Endpoint, EndpointProblem, ExportError, Scheme, Signal};
 
 /// How long one attempt may take where nothing says otherwise.
@@ -133,6 +134,7 @@ pub(super) fn destination(
         }
     };
     let compression = env.pick(names(signal, "COMPRESSION"), "use gzip or none", parse_compression);
+    let proxy = proxy::from_env(&endpoint, &|name| env.get(name))?;
     Ok(Destination {
         endpoint,
         protocol,
@@ -140,7 +142,7 @@ pub(super) fn destination(
         compression: compression.map(|(_, compression)| compression).unwrap_or_default(),
         timeout: env.timeout(names(signal, "TIMEOUT"), DEFAULT_TIMEOUT),
         tls,
-        proxy: None,
+        proxy,
         targets: vec![(signal, target)],
     })
 }

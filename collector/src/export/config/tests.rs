@@ -256,6 +256,22 @@ fn what_this_build_lacks_is_an_error_that_names_the_variable() {
 }
 
 #[test]
+fn signals_behind_different_proxies_are_sent_apart() {
+    let vars = [
+        ("http_proxy", "http://proxy:3128"),
+        ("no_proxy", "inside"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://outside"),
+        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://inside/v1/logs"),
+    ];
+    let config = resolve(&[Signal::Logs, Signal::Traces], &[], &vars).unwrap();
+    let proxies = config.sinks.iter().map(|sink| match sink {
+        Sink::Otlp(destination) => destination.proxy.as_ref().map(ToString::to_string),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(proxies.collect::<Vec<_>>(), [Some("http://proxy:3128/".to_owned()), None]);
+}
+
+#[test]
 fn nothing_is_exported_where_that_is_asked_for() {
     for (value, sinks, warnings) in
         [("true", 0, 1), ("TRUE", 0, 1), ("false", 2, 0), ("", 2, 0), ("1", 2, 1), ("yes", 2, 1)]
@@ -304,6 +320,22 @@ fn files_are_sinks_too() {
 }
 
 #[test]
+fn proxies_come_from_the_environment() {
+    let proxy = |vars: &[(&str, &str)]| {
+        resolve(&[Signal::Profiles], &[], &[&[BASE], vars].concat()).map(|config| match &config.sinks[..] {
+            [Sink::Otlp(destination)] => destination.proxy.as_ref().map(ToString::to_string),
+            sinks => panic!("{sinks:?}"),
+        })
+    };
+    let usable = ("http_proxy", "http://user:s3cret@proxy:3128");
+    assert_eq!(proxy(&[]).unwrap(), None);
+    assert_eq!(proxy(&[usable]).unwrap().as_deref(), Some("http://proxy:3128/"));
+    assert_eq!(proxy(&[usable, ("no_proxy", "base")]).unwrap(), None);
+    let error = proxy(&[("ALL_PROXY", "socks5://user:s3cret@proxy")]).unwrap_err();
+    assert_eq!(error.to_string(), "cannot use the URL in ALL_PROXY: only proxies at http:// can be used");
+}
+
+#[test]
 fn certificates_and_keys_go_together() {
     let certificate = ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/c");
     let key = ("OTEL_EXPORTER_OTLP_PROFILES_CLIENT_KEY", "/k");
@@ -337,13 +369,17 @@ fn secrets_are_in_no_text() {
         "http://user:s3cret@h",
         "https://user:s3cret@h",
         "http://h:s3cret",
-        "s3cret",
+        "u:s3cret@h",
         "s3cret://h",
         "http://h/ s3cret",
         "file:///d?s3cret=1",
         "unix://s3cret",
     ] {
-        for protocol in ["http/protobuf", "http/json", "grpc"] {
+        for (protocol, proxy) in [
+            ("http/protobuf", "http://user:s3cret@proxy:3128/s3cret"),
+            ("http/json", "socks5://s3cret"),
+            ("grpc", "http://user:s3cret@:s3cret"),
+        ] {
             let vars = [
                 ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
                 ("OTEL_EXPORTER_OTLP_HEADERS", "a=s3cret,s3cret,b c=s3cret,host=s3cret,d=s3cret%0a"),
@@ -352,6 +388,8 @@ fn secrets_are_in_no_text() {
                 ("OTEL_RESOURCE_ATTRIBUTES", "s3cret"),
                 ("OTEL_CONFIG_FILE", "s3cret"),
                 ("OTEL_SERVICE_NAME", ""),
+                ("http_proxy", proxy),
+                ("HTTPS_PROXY", proxy),
             ];
             let text = match ExportConfig::resolve(&Signal::ALL, &[url.to_owned()], &lookup(&vars)) {
                 Ok(config) => format!("{config:?} {:?}", config.sinks.iter().map(debug).collect::<Vec<_>>()),

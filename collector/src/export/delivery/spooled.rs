@@ -7,8 +7,11 @@ use super::{Delivery, Flight, Phase, Place, SaveStep};
 use crate::export::queue::Entry;
 use crate::export::retry::RetryPolicy;
 use crate::export::stats::{Amount, DropReason, PerSignal, Stats};
-use crate::export::store::{Appended, DroppedRecord, Held, RecordId, StoreError};
+use crate::export::store::{AppendError, Appended, DroppedRecord, Held, RecordId, StoreError};
 use crate::export::{Request, Signal};
+
+/// When to look again after what was read may be of before.
+const READ_AGAIN: Duration = Duration::from_millis(100);
 
 /// Tries of the spool after it failed.
 #[derive(Debug, Default)]
@@ -52,12 +55,15 @@ pub(super) enum Load {
 pub(super) struct Spooled {
     waiting: PerSignal<Amount>,
     saving: Option<Vec<Member>>,
-    /// Records that were finished when the group left for the disk or since. What it pushes out of the spool may be among them.
+    /// Records that were finished when the group left for the disk or since. What it pushes out may be among them.
     finished_meanwhile: Vec<RecordId>,
     loading: bool,
     /// Records that were dropped since reading began, and groups that were saved: what is read may be of before.
     dropped_meanwhile: Vec<RecordId>,
     saved_meanwhile: bool,
+    /// Everything that was there is counted as unreadable, and so is every record before that one.
+    is_all_counted: bool,
+    counted_before: Option<RecordId>,
     to_acknowledge: Vec<RecordId>,
     acknowledging: Vec<RecordId>,
     reading: Backoff,
@@ -69,11 +75,20 @@ impl Spooled {
         let mut spooled = Self::default();
         for (signal, waiting) in held.waiting.iter() {
             let counts = counts.signals.get_mut(signal);
-            let unreadable = *held.unreadable.get(signal);
+            let lost = [
+                (DropReason::UnreadableSpool, *held.unreadable.get(signal)),
+                (DropReason::SpoolFull, *held.dropped.get(signal)),
+            ];
             counts.recovered = *waiting;
-            counts.recovered += unreadable;
-            counts.dropped.add(DropReason::UnreadableSpool, unreadable);
+            for (reason, amount) in lost {
+                counts.recovered += amount;
+                counts.dropped.add(reason, amount);
+            }
             *spooled.waiting.get_mut(signal) = *waiting;
+        }
+        counts.possible_duplicates = held.possible_duplicates;
+        if held.damaged_bytes > 0 {
+            counts.spool_error = Some(format!("{} damaged bytes were passed over", held.damaged_bytes));
         }
         spooled
     }
@@ -157,8 +172,11 @@ impl Delivery {
                 }
             }
             // It may have been read before what is there now was.
-            Ok(None) if spooled.saved_meanwhile || spooled.saving.is_some() => {}
+            Ok(None) if spooled.saved_meanwhile || spooled.saving.is_some() => {
+                spooled.reading.not_before = now.saturating_add(READ_AGAIN);
+            }
             Ok(None) => {
+                spooled.is_all_counted = true;
                 for (signal, lost) in std::mem::take(&mut spooled.waiting).iter() {
                     self.counts.signals.get_mut(signal).dropped.add(DropReason::UnreadableSpool, *lost);
                 }
@@ -234,7 +252,7 @@ impl Delivery {
     }
 
     /// How saving the group ended.
-    pub fn saved(&mut self, now: Duration, result: Result<Appended, StoreError>) {
+    pub fn saved(&mut self, now: Duration, result: Result<Appended, AppendError>) {
         let Some(spooled) = &mut self.spooled else { return };
         let group = spooled.saving.take().unwrap_or_default();
         // Too late: all of it is counted already.
@@ -246,6 +264,9 @@ impl Delivery {
             Ok(Appended { records, dropped }) => {
                 spooled.writing.succeeded();
                 spooled.saved_meanwhile = true;
+                if std::mem::take(&mut spooled.is_all_counted) {
+                    spooled.counted_before = records.first().copied();
+                }
                 for (member, record) in group.into_iter().zip(records) {
                     saved.insert(member.id);
                     if member.finished {
@@ -260,10 +281,11 @@ impl Delivery {
                 self.queue.end_saving(&saved);
                 dropped.into_iter().for_each(|dropped| self.dropped_from_spool(dropped));
             }
-            Err(error) => {
+            Err(AppendError { error, dropped }) => {
                 spooled.writing.failed(now);
                 self.counts.spool_error = Some(format!("cannot write the spool: {error}"));
                 self.queue.end_saving(&saved);
+                dropped.into_iter().for_each(|dropped| self.dropped_from_spool(dropped));
                 // There is no later.
                 if self.phase == Phase::Closing {
                     self.abandon();
@@ -280,7 +302,9 @@ impl Delivery {
         let Some(spooled) = &mut self.spooled else { return };
         let before = spooled.to_acknowledge.len();
         spooled.to_acknowledge.retain(|finished| *finished != record);
-        if spooled.to_acknowledge.len() < before || spooled.finished_meanwhile.contains(&record) {
+        let is_finished =
+            spooled.to_acknowledge.len() < before || spooled.finished_meanwhile.contains(&record);
+        if is_finished || spooled.counted_before.is_some_and(|before| record < before) {
             return;
         }
         spooled.waiting.get_mut(signal).subtract(amount);

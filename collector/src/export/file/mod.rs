@@ -52,10 +52,8 @@ impl Transport for FileExporter {
         _wall: SystemTime,
     ) -> Result<Accepted, Refusal> {
         let file = self.files.iter_mut().find(|(signal, _)| *signal == request.signal);
-        self.line.send(request, |line| match file {
-            Some((_, file)) => file.append(line),
-            None => Err(io::Error::other("this signal has no file")),
-        })
+        let Some((_, file)) = file else { return Err(refusal(Failure::NotSentThere)) };
+        self.line.send(request, |line| file.append(line))
     }
 }
 
@@ -128,9 +126,12 @@ impl Line {
             self.text.push('\n');
             write(self.text.as_bytes()).map_err(Failure::Write)
         });
-        let refusal = |failure| Refusal { failure, asked_to_wait: None, ambiguous: false };
         written.map(|()| Accepted::default()).map_err(refusal)
     }
+}
+
+fn refusal(failure: Failure) -> Refusal {
+    Refusal { failure, asked_to_wait: None, ambiguous: false }
 }
 
 /// What the requests of a signal look like.

@@ -40,9 +40,9 @@ pub(super) struct Answer {
 /// How a call ended without an answer.
 #[derive(Debug)]
 pub(super) enum End {
-    /// HTTP/2 says so, or the stream under it.
+    /// HTTP/2 says so.
     Http2(h2::Error),
-    /// Waiting failed; `TimedOut` at the deadline.
+    /// The stream under it ended; `TimedOut` at the deadline.
     Io(io::Error),
     /// The answer is larger than OTLP allows.
     TooLarge,
@@ -64,6 +64,16 @@ pub(super) struct Broken {
     pub(super) heard: Heard,
 }
 
+impl Broken {
+    fn new(end: End, sent: bool, socket: &Socket<Stream>) -> Self {
+        let end = match end {
+            End::Http2(error) if error.is_io() => End::Io(socket.take_error()),
+            end => end,
+        };
+        Self { end, sent, heard: socket.heard() }
+    }
+}
+
 impl Connection {
     /// Begins HTTP/2 over a stream.
     pub(super) fn open(socket: Socket<Stream>, deadline: Deadline) -> Result<Self, Broken> {
@@ -76,7 +86,7 @@ impl Connection {
             Ok(Err(error)) => End::Http2(error),
             Err(error) => End::Io(error),
         };
-        Err(Broken { end, sent: false, heard: socket.heard() })
+        Err(Broken::new(end, false, &socket))
     }
 
     /// Takes in what came meanwhile and sends what is due. Whether another call can be made; it cannot when the
@@ -105,18 +115,12 @@ impl Connection {
         let result = socket.block_on(deadline, |context| {
             open = open && Pin::new(&mut *connection).poll(context).is_pending();
             match exchange.as_mut().poll(context) {
-                Poll::Pending if !open => {
-                    Poll::Ready(Err(End::Io(io::Error::from(io::ErrorKind::UnexpectedEof))))
-                }
+                Poll::Pending if !open => Poll::Ready(Err(End::Io(socket.take_error()))),
                 result => result,
             }
         });
         let sent = queued.get() && socket.written() >= least;
-        result.unwrap_or_else(|error| Err(End::Io(error))).map_err(|end| Broken {
-            end,
-            sent,
-            heard: socket.heard(),
-        })
+        result.unwrap_or_else(|error| Err(End::Io(error))).map_err(|end| Broken::new(end, sent, socket))
     }
 }
 

@@ -36,6 +36,8 @@ struct Inner<S> {
     wants_write: bool,
     written: u64,
     first: Vec<u8>,
+    /// What went wrong last: HTTP/2 keeps no more of it than its kind.
+    error: Option<io::Error>,
     /// Where the parts of a frame are joined.
     joined: Vec<u8>,
 }
@@ -63,6 +65,7 @@ impl<S: Read + Write + AsFd> Socket<S> {
             wants_write: false,
             written: 0,
             first: Vec::new(),
+            error: None,
             joined: Vec::new(),
         })))
     }
@@ -74,6 +77,11 @@ impl<S: Read + Write + AsFd> Socket<S> {
     /// Bytes that were written so far.
     pub(super) fn written(&self) -> u64 {
         self.lock().written
+    }
+
+    /// What went wrong with the stream; its end, if nothing else did.
+    pub(super) fn take_error(&self) -> io::Error {
+        self.lock().error.take().unwrap_or_else(|| ErrorKind::UnexpectedEof.into())
     }
 
     /// What the other side said first.
@@ -146,14 +154,18 @@ impl<S: Read + Write + AsFd> Inner<S> {
 
     /// Does `operation` as far as it goes without waiting.
     fn attempt<T>(&mut self, mut operation: impl FnMut(&mut S) -> io::Result<T>) -> Poll<io::Result<T>> {
-        self.deadline.remaining()?;
-        loop {
-            match operation(&mut self.stream) {
+        let result = loop {
+            match self.deadline.remaining().and_then(|_| operation(&mut self.stream)) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Poll::Pending,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                result => return Poll::Ready(result),
+                result => break result,
             }
-        }
+        };
+        Poll::Ready(result.map_err(|error| {
+            let kind = error.kind();
+            self.error = Some(error);
+            kind.into()
+        }))
     }
 
     fn write(&mut self, operation: impl FnMut(&mut S) -> io::Result<usize>) -> Poll<io::Result<usize>> {

@@ -16,7 +16,7 @@ use super::socket::{Heard, Socket};
 use super::status::{Code, Status};
 use crate::export::destination::Destination;
 use crate::export::gzip::compress;
-use crate::export::net::{Alpn, Connector, Deadline};
+use crate::export::net::{Alpn, Connector, Deadline, disconnected};
 use crate::export::reply::{Accepted, message, parse_accepted};
 use crate::export::retry::parse_retry_after;
 use crate::export::transport::{Refusal, Transport};
@@ -119,12 +119,8 @@ struct Call<'a> {
 impl Call<'_> {
     /// Whether this end is the deadline's.
     fn is_over(&self, end: &End) -> bool {
-        let kind = match end {
-            End::Io(error) => Some(error.kind()),
-            End::Http2(error) => error.get_io().map(io::Error::kind),
-            End::TooLarge => None,
-        };
-        kind == Some(io::ErrorKind::TimedOut) && self.deadline.remaining().is_err()
+        matches!(end, End::Io(error) if error.kind() == io::ErrorKind::TimedOut)
+            && self.deadline.remaining().is_err()
     }
 
     fn refusal(&self, broken: Broken) -> Refusal {
@@ -134,7 +130,7 @@ impl Call<'_> {
             _ if broken.heard == Heard::Http1 => return refused(Failure::NotHttp2 { http1: true }),
             _ if broken.heard == Heard::Other => return refused(Failure::NotHttp2 { http1: false }),
             End::TooLarge => Failure::ResponseTooLarge,
-            End::Io(error) => Failure::Disconnected(error),
+            End::Io(error) => disconnected(error),
             End::Http2(error) => failure(error),
         };
         Refusal { failure, asked_to_wait: None, ambiguous }
@@ -168,8 +164,7 @@ impl Broken {
 /// What an error of HTTP/2 means to gRPC.
 fn failure(error: h2::Error) -> Failure {
     let Some(reason) = error.reason() else {
-        let text = error.to_string();
-        return Failure::Disconnected(error.into_io().unwrap_or_else(|| io::Error::other(text)));
+        return Failure::Disconnected(io::Error::other(error.to_string()));
     };
     let description = reason.description();
     if error.is_go_away() && error.is_remote() {

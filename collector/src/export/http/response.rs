@@ -121,7 +121,7 @@ fn read_head_bytes(connection: &mut impl BufRead) -> Result<Vec<u8>, Failure> {
     const START: &[u8] = b"HTTP/1.";
     let mut head = Vec::new();
     let mut limited = connection.take(MAX_HEAD);
-    while !head.ends_with(b"\r\n\r\n") && !head.ends_with(b"\n\n") {
+    while !head.ends_with(b"\n\r\n") && !head.ends_with(b"\n\n") {
         // Something else than HTTP may never send a line's end: do not wait for one.
         let known = head.len().min(START.len());
         let line_start = limited.fill_buf().map_err(disconnected)?;
@@ -158,12 +158,12 @@ fn parse_head(bytes: &[u8]) -> Option<Head> {
         (Some(_), _) | (None, None) => Length::UntilClose,
         (None, Some(length)) => Length::Known(length.parse().ok()?),
     };
-    let says_close = value("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
-    let says_keep = value("connection").is_some_and(|value| value.eq_ignore_ascii_case("keep-alive"));
+    let connection = value("connection").unwrap_or_default();
+    let says = |option: &str| connection.split(',').any(|said| said.trim().eq_ignore_ascii_case(option));
     Some(Head {
         status,
         length,
-        close: says_close || (response.version == Some(0) && !says_keep),
+        close: says("close") || (response.version == Some(0) && !says("keep-alive")),
         retry_after: value("retry-after").map(str::to_owned),
         media: Media::parse(value("content-type").unwrap_or_default()),
         coding: match value("content-encoding").unwrap_or_default().to_ascii_lowercase().as_str() {

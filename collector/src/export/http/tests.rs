@@ -153,7 +153,7 @@ fn connections_are_kept_until_the_receiver_closes_them() {
     let (url, requests) = serve(vec![
         accepted(),
         Answer::Keep(chunked.to_vec()),
-        Answer::Close(answer("200 OK", "Connection: close\r\n", b"")),
+        Answer::Stall(answer("200 OK", "Connection: x, Close\r\n", b"")),
         accepted(),
     ]);
     let mut client = Client::new(&destination(&url)).unwrap();
@@ -340,7 +340,7 @@ fn an_answer_before_the_request_was_read_counts() {
     let early = Answer::Refuse(answer("413 Content Too Large", "", b""));
     let (url, requests) = serve(vec![early, accepted()]);
     let mut client = Client::new(&destination(&url)).unwrap();
-    let refusal = send_to(&mut client, vec![0; 8 << 20], 500).unwrap_err();
+    let refusal = send_to(&mut client, vec![0; 8 << 20], 30_000).unwrap_err();
     assert!(matches!(refusal.failure, Failure::Status { code: 413, .. }), "{refusal:?}");
     assert!(!refusal.ambiguous);
     drop(requests);

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use super::*;
 use crate::export::error::Failure;
 use crate::export::reply::Accepted;
+use crate::export::retry::RetryPolicy;
 use crate::export::stats::{Amount, DropReason, SignalStats};
 use crate::export::store::{Appended, RecordId};
 use crate::export::transport::Refusal;
@@ -83,7 +84,7 @@ struct MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn append(&self, requests: &[Request]) -> Result<Appended, StoreError> {
+    fn append(&self, requests: &[Request]) -> Result<Appended, AppendError> {
         assert!(!self.panics, "asked for by a test");
         let mut records = self.records.lock().unwrap();
         let mut appended = Appended::default();
@@ -238,4 +239,97 @@ fn dropping_ends_the_threads() {
     shared.wait(Instant::now().checked_add(LONG), |state| !state.sending && !state.saving);
     let state = shared.lock();
     assert!(!state.sending && !state.saving && state.delivery.is_closed());
+}
+
+/// A directory that is gone after the test.
+struct Folder(std::path::PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("ebpf-otlp-pipeline-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Refuses two of three, and keeps what it takes.
+struct Flaky {
+    attempts: usize,
+    taken: Arc<Mutex<Vec<u32>>>,
+}
+
+impl Transport for Flaky {
+    fn attempt(
+        &mut self,
+        request: &Request,
+        _: Option<Duration>,
+        _: SystemTime,
+    ) -> Result<Accepted, Refusal> {
+        self.attempts += 1;
+        if self.attempts % 3 != 0 {
+            let failure = Failure::Status { code: 503, message: None };
+            return Err(Refusal { failure, asked_to_wait: None, ambiguous: false });
+        }
+        let number = u32::from_be_bytes(request.body[..4].try_into().unwrap());
+        self.taken.lock().unwrap().push(number);
+        Ok(Accepted::default())
+    }
+}
+
+/// Pushes 90 requests in three runs, each ended while some wait, through a spool of so many bytes; what was taken, and
+/// the sum of all dropped.
+fn through_a_spool(name: &str, max_bytes: u64) -> (Vec<u32>, u64) {
+    let folder = Folder::new(name);
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    let mut dropped = 0;
+    for run in 0..4_u32 {
+        let mut outlet = outlet("flaky", Flaky { attempts: 0, taken: Arc::clone(&taken) });
+        let millisecond = Duration::from_millis(1);
+        let retry = RetryPolicy { first_delay: millisecond, max_delay: millisecond };
+        outlet.limits = Limits { max_time_at_risk: Duration::ZERO, retry, ..Limits::default() };
+        let config = SpoolConfig { max_bytes, ..SpoolConfig::new(folder.0.clone()) };
+        let exporter = Exporter::start(vec![outlet.with_spool(&config).unwrap()]).unwrap();
+        for number in (0..30).filter(|_| run < 3) {
+            let mut body = vec![0; 2000];
+            body[..4].copy_from_slice(&(30 * run + number).to_be_bytes());
+            exporter.push(&Request { signal: Signal::Logs, items: 2, body: body.into() });
+            if number % 10 == 0 {
+                thread::sleep(millisecond);
+            }
+        }
+        let stats = exporter.shut_down(if run < 3 { Duration::ZERO } else { LONG });
+        let of = logs(&stats, 0);
+        assert_eq!(stats[0].spool_error, None);
+        assert_eq!(
+            of.accepted.items + of.recovered.items,
+            of.delivered.items + of.dropped.total().items + of.in_spool.items,
+            "{of:#?}"
+        );
+        assert_eq!(of.dropped.total(), of.dropped.get(DropReason::SpoolFull));
+        dropped += of.dropped.total().requests;
+    }
+    let mut taken = std::mem::take(&mut *taken.lock().unwrap());
+    taken.sort_unstable();
+    (taken, dropped)
+}
+
+#[test]
+fn a_spool_keeps_all_over_runs_that_end_early() {
+    let (mut taken, dropped) = through_a_spool("keeps", 64 << 20);
+    taken.dedup();
+    assert_eq!((taken, dropped), ((0..90).collect(), 0));
+}
+
+#[test]
+fn a_small_spool_counts_what_it_drops() {
+    let (mut taken, dropped) = through_a_spool("drops", 20_000);
+    taken.dedup();
+    assert!(dropped > 0);
+    assert!(90 - taken.len() as u64 <= dropped, "{} arrived, {dropped} dropped", taken.len());
 }

@@ -47,8 +47,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Request;
-use super::stats::{Amount, PerSignal};
-use super::store::{Appended, Held, RecordId, Store, StoreError};
+use super::store::{AppendError, Appended, Held, RecordId, Store, StoreError};
 use error::file_error;
 use format::RecordHeader;
 use state::{Segment, State};
@@ -95,18 +94,12 @@ impl SpoolConfig {
 /// What a spool found when it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recovered {
-    /// What waits to be delivered.
+    /// What waits to be delivered, and what is lost. Damaged bytes are those that are not at the end.
     pub held: Held,
-    /// What was too much for the bound of now.
-    pub dropped: PerSignal<Amount>,
     /// Bytes at the end that were cut off: what was being written when the last process ended. Nothing that was accepted.
     pub torn_bytes: u64,
-    /// Bytes that are no records, elsewhere.
-    pub corrupt_bytes: u64,
     /// Whether the last process ended in order, or nothing was there.
     pub is_clean: bool,
-    /// How many of those that wait may have been delivered already, at most.
-    pub possible_duplicates: u64,
 }
 
 /// State and counts of a spool.
@@ -223,14 +216,18 @@ impl Spool {
             let number = state.active.as_ref().map_or(0, |active| active.number);
             (state.log(), number, state.unsynced >= MAX_UNSYNCED)
         };
-        match logged.map_err(|error| self.failed(Action::Append, number, error)) {
-            // Deliveries go on, and make room.
-            Err(error) if error.is_no_space() => return Ok(()),
-            result => result?,
-        }
-        if number == 0 || is_many {
+        let logged = logged.map_err(|error| self.failed(Action::Append, number, error));
+        let durable = logged.and_then(|()| {
+            if number > 0 && !is_many {
+                return Ok(());
+            }
             let _writer = lock(&self.writer);
-            self.make_durable()?;
+            self.make_durable()
+        });
+        match durable {
+            // Deliveries go on, and make room.
+            Err(error) if error.is_no_space() => {}
+            result => result?,
         }
         // If someone appends, the spool is not idle.
         if let Ok(_writer) = self.writer.try_lock() {
@@ -239,14 +236,21 @@ impl Spool {
         Ok(())
     }
 
-    /// Puts acknowledgements on disk.
+    /// Puts acknowledgements on disk, and which files are deleted.
     ///
     /// # Errors
     ///
     /// A power cut may undo what was acknowledged.
     pub fn sync(&self) -> Result<(), SpoolError> {
         let _writer = lock(&self.writer);
-        self.make_durable()
+        self.make_durable()?;
+        self.clear(MAX_IDLE)?;
+        self.sync_names()?;
+        let mut state = self.state();
+        if state.segments.is_empty() {
+            state.unsynced = 0;
+        }
+        Ok(())
     }
 
     /// What there is now.
@@ -264,17 +268,16 @@ impl Spool {
 
     /// Puts acknowledgements on disk; in a new segment, if the last one failed.
     fn make_durable(&self) -> Result<(), SpoolError> {
-        let must_start = {
-            let state = self.state();
-            state.active.is_none() && state.waiting() > 0
-        };
-        if !must_start {
-            return self.sync_newest();
+        {
+            let mut state = self.state();
+            if state.active.is_none() && state.waiting() > 0 {
+                drop(state);
+                return self.start_segment();
+            }
+            let number = state.active.as_ref().map_or(0, |active| active.number);
+            state.log().map_err(|error| self.failed(Action::Append, number, error))?;
         }
-        match self.start_segment() {
-            Err(error) if error.is_no_space() => Ok(()),
-            result => result,
-        }
+        self.sync_newest()
     }
 
     /// Deletes segments in which nothing waits, but not the last one, which says what is acknowledged. What cannot be deleted
@@ -343,8 +346,11 @@ impl Drop for Spool {
 }
 
 impl Store for Spool {
-    fn append(&self, requests: &[Request]) -> Result<Appended, StoreError> {
-        Ok(self.append(requests)?)
+    fn append(&self, requests: &[Request]) -> Result<Appended, AppendError> {
+        self.append(requests).map_err(|error| AppendError {
+            error: error.into(),
+            dropped: std::mem::take(&mut self.state().unreported),
+        })
     }
 
     fn oldest(&self) -> Result<Option<(RecordId, Request)>, StoreError> {
@@ -359,3 +365,5 @@ impl Store for Spool {
         Ok(self.sync()?)
     }
 }
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::error::{Action, SpoolError, file_error};
-use super::format::{BadHeader, Kind, SEGMENT_HEADER, SegmentHeader, file_name, number_of};
+use super::format::{BadHeader, Kind, RECORD_HEADER, SEGMENT_HEADER, SegmentHeader, file_name, number_of};
 use super::scan::{Found, Scanner, is_whole};
 use super::state::{Segment, State};
 use super::volume::{Volume, VolumeFile};
@@ -22,6 +22,8 @@ struct Survey {
     last: u64,
     last_number: u64,
     is_clean: bool,
+    /// Bytes behind the last record of the last segment that was added.
+    rest: u64,
     torn: u64,
     corrupt: u64,
 }
@@ -140,6 +142,11 @@ impl Survey {
             self.is_clean &= !is_last;
             return Ok(());
         }
+        // What is no record at the end of the segment before was none of a request, if none is missing: an
+        // acknowledgement was being written when the end came.
+        let rest = std::mem::take(&mut self.rest);
+        let is_complete = header.first == self.last + 1;
+        *(if is_complete { &mut self.torn } else { &mut self.corrupt }) += rest;
         let file = volume.open(&file_name(number)).map_err(failed(Action::Open))?;
         let extent = measure(&*file, header, size, is_last).map_err(failed(Action::Read))?;
         let mut bytes = size;
@@ -147,12 +154,13 @@ impl Survey {
             self.is_clean = extent.is_clean && extent.end == size;
             if extent.end < size {
                 file.truncate(extent.end).map_err(failed(Action::Truncate))?;
-                file.sync().map_err(failed(Action::Sync))?;
                 bytes = extent.end;
                 self.torn += size - extent.end;
             }
+            // What a process wrote that was killed may be in memory alone.
+            file.sync().map_err(failed(Action::Sync))?;
         } else {
-            self.corrupt += size - extent.end;
+            self.rest = size - extent.end;
         }
         self.last = extent.last;
         self.acknowledged = self.acknowledged.max(extent.acknowledged);
@@ -209,7 +217,7 @@ impl Spool {
         let mut dropped = PerSignal::<Amount>::default();
         if spool.state().waiting() > 0 {
             // The bound may be lower than last time.
-            while spool.exceeds(SEGMENT_HEADER as u64) {
+            while spool.is_too_large() {
                 spool.drop_oldest()?;
             }
             match spool.start_segment() {
@@ -225,21 +233,22 @@ impl Spool {
             spool.clear(0)?;
         }
         let requests: u64 = waiting.iter().map(|(_, amount)| amount.requests).sum();
-        let recovered = Recovered {
-            held: Held { waiting, unreadable: PerSignal::default() },
+        let held = Held {
+            waiting,
+            unreadable: PerSignal::default(),
             dropped,
-            torn_bytes: survey.torn,
-            corrupt_bytes: survey.corrupt,
-            is_clean: survey.is_clean,
             // One more may have been delivered and not acknowledged yet.
             possible_duplicates: if survey.is_clean { 0 } else { requests.min(MAX_UNSYNCED + 1) },
+            damaged_bytes: survey.corrupt,
         };
+        let recovered = Recovered { held, torn_bytes: survey.torn, is_clean: survey.is_clean };
         Ok((spool, recovered))
     }
 
-    /// Whether there are files, and these with `more` bytes are over the bound.
-    fn exceeds(&self, more: u64) -> bool {
+    /// Whether there are files, and no room for what is still written for them.
+    fn is_too_large(&self) -> bool {
         let state = self.state();
-        !state.segments.is_empty() && state.taken() + more > self.max_bytes
+        let marks = (SEGMENT_HEADER + RECORD_HEADER) as u64;
+        !state.segments.is_empty() && state.bytes() + state.acknowledgements() + marks > self.max_bytes
     }
 }

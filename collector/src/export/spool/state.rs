@@ -127,9 +127,9 @@ impl State {
         self.segments.iter().find_map(oldest).filter(|(_, sequence)| *sequence <= self.committed)
     }
 
-    /// Bytes that are taken, by files and by the acknowledgements to come, which must always find room.
-    pub fn taken(&self) -> u64 {
-        self.bytes() + self.waiting() * RECORD_HEADER as u64 + SLACK
+    /// Bytes of the acknowledgements to come, which must always find room.
+    pub fn acknowledgements(&self) -> u64 {
+        self.waiting() * RECORD_HEADER as u64
     }
 
     /// Where a record of `size` bytes can go.
@@ -140,7 +140,8 @@ impl State {
                 && (segment.bytes == SEGMENT_HEADER as u64 || segment.bytes + size <= segment_bytes)
         });
         let header = if fits { 0 } else { SEGMENT_HEADER as u64 };
-        if self.taken() + header + size + RECORD_HEADER as u64 > max_bytes {
+        let taken = self.bytes() + self.acknowledgements() + SLACK;
+        if taken + header + size + RECORD_HEADER as u64 > max_bytes {
             Place::NoRoom
         } else if fits {
             Place::Here

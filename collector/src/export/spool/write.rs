@@ -64,6 +64,8 @@ impl Spool {
                 Err(error) => return Err(error),
             }
         }
+        // What is told to be dropped does not come back.
+        self.sync_names()?;
         self.sync_newest()
     }
 
@@ -112,16 +114,16 @@ impl Spool {
     pub(super) fn start_segment(&self) -> Result<(), SpoolError> {
         self.sync_newest()?;
         let mut tries = 0;
-        let (header, file) = loop {
-            let header = {
+        let (header, unsynced, file) = loop {
+            let (header, unsynced) = {
                 let mut state = self.state();
                 state.next_number += 1;
                 let (number, acknowledged) = (state.next_number - 1, state.acknowledged);
-                SegmentHeader { number, first: state.next, acknowledged }
+                (SegmentHeader { number, first: state.next, acknowledged }, state.unsynced)
             };
             tries += 1;
             match self.volume.create(&file_name(header.number)) {
-                Ok(file) => break (header, file),
+                Ok(file) => break (header, unsynced, file),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tries < NAMES => {}
                 Err(error) => return Err(self.failed(Action::Create, header.number, error)),
             }
@@ -141,6 +143,7 @@ impl Spool {
         }
         let mut state = self.state();
         let (first, bytes) = (header.first, bytes.len() as u64);
+        state.unsynced = state.unsynced.saturating_sub(unsynced);
         state.segments.push_back(Segment { number, first, last: first - 1, bytes });
         state.active = Some(Active { number, file, logged: header.acknowledged, synced: bytes });
         // What was acknowledged since the old segment was synced.

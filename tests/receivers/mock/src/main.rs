@@ -1,7 +1,7 @@
 //! receivers-mock GENERATOR [PROTOCOL...]
 //!
 //! Lets GENERATOR (`otlp-generate`) send metrics, traces and logs to the receiver of the crate mock-collector, over each
-//! PROTOCOL (`http/protobuf` and `grpc`), gzipped, and checks what it holds then.
+//! PROTOCOL (all three of OTLP), gzipped, and checks what it holds then.
 
 use std::ffi::OsStr;
 
@@ -18,7 +18,7 @@ async fn main() {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let (generator, protocols) =
         arguments.split_first().expect("usage: receivers-mock GENERATOR [PROTOCOL...]");
-    let all = ["http/protobuf".into(), "grpc".into()];
+    let all = ["http/protobuf".into(), "http/json".into(), "grpc".into()];
     for protocol in if protocols.is_empty() { &all } else { protocols } {
         check(generator, protocol).await;
         println!("mock-collector over {}: {} items of each signal", protocol.display(), REQUESTS * ITEMS);
@@ -26,7 +26,11 @@ async fn main() {
 }
 
 async fn check(generator: &OsStr, protocol: &OsStr) {
-    let spoken = if protocol == "grpc" { Protocol::Grpc } else { Protocol::HttpBinary };
+    let spoken = match protocol.to_str() {
+        Some("grpc") => Protocol::Grpc,
+        Some("http/json") => Protocol::HttpJson,
+        _ => Protocol::HttpBinary,
+    };
     let server = MockServer::builder().protocol(spoken).start().await.expect("a free port");
     let status = tokio::process::Command::new(generator)
         .args(["--endpoint", &format!("http://{}", server.addr())])

@@ -13,7 +13,7 @@ use crate::export::error::Failure;
 use crate::export::queue::cost;
 use crate::export::reply::Accepted;
 use crate::export::stats::{Amount, PerSignal, SignalStats, Stats};
-use crate::export::store::{Appended, DroppedRecord, Held, RecordId, StoreError};
+use crate::export::store::{AppendError, Appended, DroppedRecord, Held, RecordId, StoreError};
 use crate::export::transport::Refusal;
 
 /// Numbers that look random and are the same in every run.
@@ -56,6 +56,8 @@ pub fn number(request: &Request) -> u32 {
 pub struct Disk {
     records: BTreeMap<RecordId, Request>,
     bytes: usize,
+    /// What the group at hand pushed out.
+    pushed_out: Vec<DroppedRecord>,
     next: u64,
     pub capacity: usize,
     /// Appending fails.
@@ -71,6 +73,7 @@ impl Disk {
         Self {
             records: BTreeMap::new(),
             bytes: 0,
+            pushed_out: Vec::new(),
             next: 0,
             capacity,
             full: false,
@@ -84,10 +87,14 @@ impl Disk {
         self.records.values().map(number).collect()
     }
 
-    fn append(&mut self, requests: &[Request]) -> Result<Appended, StoreError> {
+    fn append(&mut self, requests: &[Request]) -> Result<Appended, AppendError> {
         self.appends += 1;
         if self.full || self.broken {
-            return Err("no space left on device".into());
+            if self.bytes > self.capacity / 2 {
+                self.push_out();
+            }
+            let dropped = std::mem::take(&mut self.pushed_out);
+            return Err(AppendError { error: "no space left on device".into(), dropped });
         }
         let mut appended = Appended::default();
         for request in requests {
@@ -96,13 +103,18 @@ impl Disk {
             self.bytes += request.body.len();
             appended.records.push(RecordId(self.next));
             while self.bytes > self.capacity {
-                let (record, oldest) = self.records.pop_first().unwrap();
-                self.bytes -= oldest.body.len();
-                let (signal, amount) = (oldest.signal, Amount::of(&oldest));
-                appended.dropped.push(DroppedRecord { record, signal, amount });
+                self.push_out();
             }
         }
+        appended.dropped = std::mem::take(&mut self.pushed_out);
         Ok(appended)
+    }
+
+    fn push_out(&mut self) {
+        let (record, oldest) = self.records.pop_first().unwrap();
+        self.bytes -= oldest.body.len();
+        let (signal, amount) = (oldest.signal, Amount::of(&oldest));
+        self.pushed_out.push(DroppedRecord { record, signal, amount });
     }
 
     fn oldest(&self) -> Result<Option<(RecordId, Request)>, StoreError> {
@@ -167,7 +179,7 @@ enum Sending {
 }
 
 enum Saving {
-    Saved(Result<Appended, StoreError>),
+    Saved(Result<Appended, AppendError>),
     Acknowledged(Result<(), StoreError>),
 }
 

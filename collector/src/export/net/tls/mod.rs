@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 
 use super::{Alpn, Socket};
 use crate::export::destination::TlsFiles;
-use crate::export::{Endpoint, EndpointProblem, ExportError, Failure};
+use crate::export::{Endpoint, EndpointProblem, ExportError, Failure, TlsProblem};
 
 mod files;
 mod problem;
@@ -54,7 +54,12 @@ impl Tls {
     pub(super) fn connect(&self, socket: Socket, alpn: Alpn) -> Result<Session, Failure> {
         let mut config = ClientConfig::clone(&self.config());
         config.alpn_protocols = vec![alpn.name().to_vec()];
-        Session::connect(config, self.name.clone(), socket)
+        let session = Session::connect(config, self.name.clone(), socket)?;
+        // Without being asked, receivers speak HTTP/1.1; HTTP/2 has to be agreed upon.
+        if alpn == Alpn::H2 && session.alpn() != Some(alpn.name()) {
+            return Err(Failure::Tls(TlsProblem::Protocol("the receiver does not offer HTTP/2".to_owned())));
+        }
+        Ok(session)
     }
 
     /// The configuration, read anew if a file changed. One that cannot be used, maybe half of a new pair, leaves

@@ -34,6 +34,11 @@ impl Session {
         }
     }
 
+    /// The protocol that both sides agreed upon.
+    pub(super) fn alpn(&self) -> Option<&[u8]> {
+        self.connection.alpn_protocol()
+    }
+
     fn handshake(&mut self) -> io::Result<()> {
         while self.connection.is_handshaking() {
             self.send()?;
