@@ -25,6 +25,9 @@ const UNIT: &str = "s";
 const BOUNDS: [f64; 16] =
     [0.001, 0.0025, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0];
 
+const KEYS: [&str; 5] =
+    ["http.request.method", "http.route", "http.response.status_code", "server.address", "url.scheme"];
+
 struct Point {
     attributes: Attributes,
     start: u64,
@@ -80,11 +83,11 @@ fn collect() -> ResourceMetrics {
     let mut random = Random(1);
     for number in 0..POINTS {
         let attributes = sdk_attributes(&vec![
-            ("http.request.method", text(["GET", "POST", "PUT", "DELETE"][number % 4])),
-            ("http.route", text(format!("/api/v1/shops/{}/items", number % 500))),
-            ("http.response.status_code", Value::Int(200 + number as i64 % 7)),
-            ("server.address", text(format!("shop-{}", number % 100))),
-            ("url.scheme", text(["http", "https"][number % 2])),
+            (KEYS[0], text(["GET", "POST", "PUT", "DELETE"][number % 4])),
+            (KEYS[1], text(format!("/api/v1/shops/{}/items", number % 500))),
+            (KEYS[2], Value::Int(200 + number as i64 % 7)),
+            (KEYS[3], text(format!("shop-{}", number % 100))),
+            (KEYS[4], text(["http", "https"][number % 2])),
         ]);
         for _ in 0..40 + random.below(40) {
             histogram.record(random.below(12_000) as f64 / 1e3, &attributes);
@@ -119,7 +122,8 @@ fn attribute(from: &opentelemetry_proto::tonic::common::v1::KeyValue) -> (&'stat
         Some(Proto::IntValue(value)) => Value::Int(*value),
         other => panic!("{other:?} was not recorded"),
     };
-    (from.key.clone().leak(), value)
+    let key = KEYS.into_iter().find(|key| *key == from.key).expect("it was recorded");
+    (key, value)
 }
 
 fn with_prost(points: &[Point]) -> ExportMetricsServiceRequest {
