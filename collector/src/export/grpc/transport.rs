@@ -186,7 +186,7 @@ fn refused(failure: Failure) -> Refusal {
     Refusal { failure, asked_to_wait: None, ambiguous: false }
 }
 
-fn value<'a>(headers: &'a HeaderMap, name: impl AsHeaderName) -> Option<&'a [u8]> {
+fn value(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&[u8]> {
     headers.get(name).map(http::HeaderValue::as_bytes)
 }
 
