@@ -155,3 +155,52 @@ fn summary(stats: &Stats) -> String {
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use collector::export::delivery::{Delivery, Step};
+    use collector::export::reply::Accepted;
+
+    fn sent(delivery: &Delivery) -> Sent {
+        Sent { destinations: vec![delivery.stats(Duration::ZERO)], errors: Vec::new() }
+    }
+
+    #[test]
+    fn what_became_of_everything_is_told() {
+        let mut delivery = Delivery::new("http://there/".to_owned(), Limits::default(), None);
+        for _ in 0..2 {
+            let request = Request { signal: Signal::Profiles, items: 7, body: Bytes::from_static(b"body") };
+            delivery.push(request, Duration::ZERO);
+        }
+        assert!(matches!(delivery.step(Duration::ZERO), Step::Send(..)));
+        delivery.sent(Duration::ZERO, Ok(Accepted::default()), 0.0);
+        let all = sent(&delivery);
+        assert!(all.is_complete() && all.errors().is_empty());
+        assert_eq!(all.summaries(), ["sent 7 samples in 1 request to http://there/"]);
+
+        assert!(matches!(delivery.step(Duration::ZERO), Step::Send(..)));
+        let partial = Accepted { rejected: 2, message: Some("two are bad".to_owned()) };
+        delivery.sent(Duration::ZERO, Ok(partial), 0.0);
+        let some = sent(&delivery);
+        assert!(!some.is_complete());
+        assert_eq!(some.errors(), ["http://there/ says: two are bad"]);
+        assert_eq!(some.summaries(), ["sent 12 samples in 2 requests to http://there/; it rejected 2 more"]);
+    }
+
+    #[test]
+    fn what_is_dropped_is_told_with_its_reason() {
+        let mut delivery = Delivery::new("http://there/".to_owned(), Limits::default(), None);
+        let request = Request { signal: Signal::Profiles, items: 7, body: Bytes::from_static(b"body") };
+        delivery.push(request, Duration::ZERO);
+        delivery.shut_down(Duration::ZERO, Duration::ZERO);
+        let sent = sent(&delivery);
+        assert!(!sent.is_complete());
+        assert_eq!(
+            sent.summaries(),
+            [
+                "sent 0 samples in 0 requests to http://there/; dropped 7 samples in 1 request: not delivered by the end"
+            ]
+        );
+    }
+}

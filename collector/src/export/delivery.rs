@@ -1,8 +1,9 @@
 //! What is sent when, to one destination: decisions only.
 //!
 //! No threads, clocks, sockets or files: time is an argument (since some start that never changes), and so are the
-//! outcomes of what [`Delivery::step`] and [`Delivery::save_step`] ask for. Two threads drive it: one that sends and reads the
-//! spool, and with a spool one that writes it, since a disk may take seconds for what a receiver takes milliseconds.
+//! outcomes of what [`Delivery::step`] and [`Delivery::save_step`] ask for. Two threads drive it: one that sends and
+//! reads the spool, and with a spool one that writes it, since a disk may take seconds for what a receiver takes
+//! milliseconds.
 //!
 //! Requests wait in memory for at most [`Limits::max_time_at_risk`] and are spooled then, so that a receiver that is
 //! there costs no write. What is in the spool is older than what is in memory, and is sent first.

@@ -77,13 +77,7 @@ impl Outlet {
     /// As [`Spool::open`].
     pub fn with_spool(mut self, config: &SpoolConfig) -> Result<Self, SpoolError> {
         let (spool, recovered) = Spool::open(config)?;
-        let held = Held {
-            dropped: recovered.dropped,
-            possible_duplicates: recovered.possible_duplicates,
-            damaged_bytes: recovered.corrupt_bytes,
-            ..recovered.held
-        };
-        self.spool = Some((Arc::new(spool), held));
+        self.spool = Some((Arc::new(spool), recovered.held));
         Ok(self)
     }
 }

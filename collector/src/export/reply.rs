@@ -1,7 +1,7 @@
 //! What a receiver answers, read with no more trust than it deserves.
 //!
-//! Two small protobuf messages: `Export*ServiceResponse`, whose field 1 is the partial success, and
-//! `google.rpc.Status` with an error. Empty, JSON or broken bodies say nothing, and are no error.
+//! Two small messages, in protobuf or JSON: `Export*ServiceResponse`, whose field 1 is the partial success, and
+//! `google.rpc.Status` with an error. Empty and broken bodies say nothing, and are no error.
 
 use crate::output::names::clean;
 

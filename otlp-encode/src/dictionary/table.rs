@@ -213,16 +213,17 @@ impl Entries {
         Some(index)
     }
 
+    /// Fills the slots anew, without those of entries that are gone.
     fn rehash(&mut self, slots: usize) {
         let mut slots = vec![Slot::default(); slots];
         let mask = slots.len() - 1;
-        for index in 1..self.entries.len() as u32 {
-            let hash = self.content(index).map_or(0, |content| hash(self.seed, content));
-            let mut at = hash as usize & mask;
+        for &slot in self.slots.iter().filter(|slot| (1..self.entries.len()).contains(&(slot.index as usize)))
+        {
+            let mut at = slot.hash as usize & mask;
             while slots[at].index != 0 {
                 at = (at + 1) & mask;
             }
-            slots[at] = Slot { hash, index };
+            slots[at] = slot;
         }
         self.slots = slots;
     }

@@ -73,6 +73,7 @@ struct Shared {
     log: Arc<Log>,
     plan: Mutex<Box<Plan>>,
     requests: AtomicUsize,
+    closed: AtomicUsize,
     stop: AtomicBool,
     /// What ends the threads of connections.
     open: Mutex<BTreeMap<usize, TcpStream>>,
@@ -103,6 +104,7 @@ impl Server {
             log: Arc::default(),
             plan: Mutex::new(Box::new(plan)),
             requests: AtomicUsize::new(0),
+            closed: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             open: Mutex::default(),
         });
@@ -129,6 +131,11 @@ impl Server {
     /// What arrived.
     pub fn log(&self) -> &Log {
         &self.shared.log
+    }
+
+    /// How many connections it has closed its side of after an answer.
+    pub fn closed(&self) -> usize {
+        self.shared.closed.load(Ordering::SeqCst)
     }
 
     /// What arrived, for after the receiver's end.
@@ -262,6 +269,7 @@ fn requests(mut stream: BufReader<impl Channel>, connection: usize, shared: &Sha
             // The rest of the request would be taken for the next one.
             End::Keep | End::Close => {
                 stream.get_mut().end_writing();
+                shared.closed.fetch_add(1, Ordering::SeqCst);
                 Behaviour::drain(&mut stream);
             }
             End::Stall => Behaviour::drain(&mut stream),

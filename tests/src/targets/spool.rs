@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 const SEGMENT_HEADER: usize = 36;
 const RECORD_HEADER: usize = 32;
+/// No spool writes so many records, but a file can claim it. Later ones are taken for damage.
+const LAST_RECORD: u64 = u64::MAX >> 2;
 /// Enough that what is appended at the end always has room.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -43,7 +45,11 @@ fn use_spool(memory: &Memory) {
     let bodies: Vec<Bytes> = (1..4).map(|n| Bytes::from(vec![n; 100])).collect();
     let own: Vec<Request> =
         bodies.iter().map(|body| Request { signal: Signal::Logs, items: 1, body: body.clone() }).collect();
-    assert!(spool.append(&own).expect("memory cannot fail").dropped.is_empty());
+    let appended = spool.append(&own).expect("memory cannot fail");
+    assert!(appended.dropped.is_empty());
+    if appended.records.iter().any(|record| record.0 > LAST_RECORD) {
+        return;
+    }
     drop(spool);
     let spool = open(memory).expect("what was opened once opens again");
     assert_eq!(drain(&spool, 3), bodies);

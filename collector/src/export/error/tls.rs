@@ -15,8 +15,11 @@ pub enum TlsFileProblem {
     NoCertificate,
     /// It holds no private key that can be read.
     NoKey,
-    /// The system has no certificate of an authority.
-    NoRoots,
+    /// The system has no certificate of an authority that can be used.
+    NoRoots {
+        /// What was tried in vain, if anything.
+        reason: Option<String>,
+    },
     /// What it holds cannot be used, for instance a key of another certificate.
     Unusable(String),
 }
@@ -27,10 +30,13 @@ impl fmt::Display for TlsFileProblem {
             Self::Read(error) => error.fmt(f),
             Self::NoCertificate => f.write_str("it holds no usable certificate in PEM"),
             Self::NoKey => f.write_str("it holds no private key in PEM that is not encrypted"),
-            Self::NoRoots => f.write_str(
-                "this system has no certificates of authorities; name a PEM file in OTEL_EXPORTER_OTLP_CERTIFICATE \
-                 or SSL_CERT_FILE",
-            ),
+            Self::NoRoots { reason } => {
+                f.write_str("no certificates of authorities were found on this system")?;
+                if let Some(reason) = reason {
+                    write!(f, " ({reason})")?;
+                }
+                f.write_str("; name a PEM file in OTEL_EXPORTER_OTLP_CERTIFICATE or SSL_CERT_FILE")
+            }
             Self::Unusable(reason) => f.write_str(reason),
         }
     }

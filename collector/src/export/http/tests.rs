@@ -340,7 +340,7 @@ fn an_answer_before_the_request_was_read_counts() {
     let early = Answer::Refuse(answer("413 Content Too Large", "", b""));
     let (url, requests) = serve(vec![early, accepted()]);
     let mut client = Client::new(&destination(&url)).unwrap();
-    let refusal = send_to(&mut client, vec![0; 8 << 20], 500).unwrap_err();
+    let refusal = send_to(&mut client, vec![0; 8 << 20], 30_000).unwrap_err();
     assert!(matches!(refusal.failure, Failure::Status { code: 413, .. }), "{refusal:?}");
     assert!(!refusal.ambiguous);
     drop(requests);

@@ -282,8 +282,8 @@ impl Transport for Flaky {
     }
 }
 
-/// Pushes 90 requests in three runs, each ended while some wait, through a spool of so many bytes; what was taken, and the sum of
-/// all dropped.
+/// Pushes 90 requests in three runs, each ended while some wait, through a spool of so many bytes; what was taken, and
+/// the sum of all dropped.
 fn through_a_spool(name: &str, max_bytes: u64) -> (Vec<u32>, u64) {
     let folder = Folder::new(name);
     let taken = Arc::new(Mutex::new(Vec::new()));

@@ -68,7 +68,7 @@ impl SegmentHeader {
         let is_whole = from.get_u32_le() == crc32fast::hash(&bytes[..SEGMENT_HEADER - 4]);
         let is_possible = header.number == number
             && (1..=MAX_SEQUENCE).contains(&header.first)
-            && header.acknowledged <= MAX_SEQUENCE;
+            && header.acknowledged < header.first;
         if is_whole && is_possible { Ok(header) } else { Err(BadHeader::Damaged) }
     }
 }

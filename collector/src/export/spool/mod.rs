@@ -47,7 +47,6 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Request;
-use super::stats::{Amount, PerSignal};
 use super::store::{AppendError, Appended, Held, RecordId, Store, StoreError};
 use error::file_error;
 use format::RecordHeader;
@@ -95,18 +94,12 @@ impl SpoolConfig {
 /// What a spool found when it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recovered {
-    /// What waits to be delivered.
+    /// What waits to be delivered, and what is lost. Damaged bytes are those that are not at the end.
     pub held: Held,
-    /// What was too much for the bound of now.
-    pub dropped: PerSignal<Amount>,
     /// Bytes at the end that were cut off: what was being written when the last process ended. Nothing that was accepted.
     pub torn_bytes: u64,
-    /// Bytes that are no records, elsewhere.
-    pub corrupt_bytes: u64,
     /// Whether the last process ended in order, or nothing was there.
     pub is_clean: bool,
-    /// How many of those that wait may have been delivered already, at most.
-    pub possible_duplicates: u64,
 }
 
 /// State and counts of a spool.
@@ -252,7 +245,12 @@ impl Spool {
         let _writer = lock(&self.writer);
         self.make_durable()?;
         self.clear(MAX_IDLE)?;
-        self.sync_names()
+        self.sync_names()?;
+        let mut state = self.state();
+        if state.segments.is_empty() {
+            state.unsynced = 0;
+        }
+        Ok(())
     }
 
     /// What there is now.

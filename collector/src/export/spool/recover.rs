@@ -233,15 +233,15 @@ impl Spool {
             spool.clear(0)?;
         }
         let requests: u64 = waiting.iter().map(|(_, amount)| amount.requests).sum();
-        let recovered = Recovered {
-            held: Held { waiting, ..Held::default() },
+        let held = Held {
+            waiting,
+            unreadable: PerSignal::default(),
             dropped,
-            torn_bytes: survey.torn,
-            corrupt_bytes: survey.corrupt,
-            is_clean: survey.is_clean,
             // One more may have been delivered and not acknowledged yet.
             possible_duplicates: if survey.is_clean { 0 } else { requests.min(MAX_UNSYNCED + 1) },
+            damaged_bytes: survey.corrupt,
         };
+        let recovered = Recovered { held, torn_bytes: survey.torn, is_clean: survey.is_clean };
         Ok((spool, recovered))
     }
 

@@ -70,12 +70,12 @@ impl<'a> Scanner<'a> {
         if header.length as usize > MAX_REQUEST || found.end() > self.end {
             return Ok(None);
         }
-        if let Kind::Data { .. } = header.kind {
-            if header.sequence != self.next {
-                return Ok(None);
-            }
-            self.next += 1;
+        let is_data = matches!(header.kind, Kind::Data { .. });
+        // Requests have numbers without gaps, and only what was written before is acknowledged.
+        if if is_data { header.sequence != self.next } else { header.sequence >= self.next } {
+            return Ok(None);
         }
+        self.next += u64::from(is_data);
         self.offset = found.end();
         Ok(Some(found))
     }

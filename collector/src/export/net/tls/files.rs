@@ -49,9 +49,11 @@ fn given_roots(path: &Path) -> Result<RootCertStore, ExportError> {
 /// be read among them is passed over, as every other program does.
 fn system_roots() -> Result<RootCertStore, ExportError> {
     let mut roots = RootCertStore::empty();
-    let (usable, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let found = rustls_native_certs::load_native_certs();
+    let (usable, _) = roots.add_parsable_certificates(found.certs);
     if usable == 0 {
-        return Err(problem(None, TlsFileProblem::NoRoots));
+        let reason = found.errors.first().map(ToString::to_string);
+        return Err(problem(None, TlsFileProblem::NoRoots { reason }));
     }
     Ok(roots)
 }

@@ -286,7 +286,7 @@ fn answers_end_in_time_and_count_before_all_was_sent() {
     let early = Answer::Refuse(answer("413 Content Too Large", "", b""));
     let (url, _requests, _) = serve("localhost", authority.server(), vec![early, Answer::Stall(Vec::new())]);
     let mut client = Client::new(&authority.destination(&url)).unwrap();
-    let refusal = send_to(&mut client, vec![0; 8 << 20], 500).unwrap_err();
+    let refusal = send_to(&mut client, vec![0; 8 << 20], 30_000).unwrap_err();
     assert!(matches!(refusal.failure, Failure::Status { code: 413, .. }), "{refusal:?}");
     let refusal = send_to(&mut client, "request", 200).unwrap_err();
     assert!(matches!(refusal.failure, Failure::Timeout(_)) && refusal.ambiguous, "{refusal:?}");

@@ -111,7 +111,7 @@ fn a_lower_bound_drops_the_oldest_at_the_start() {
     let (spool, recovered) = Spool::open_on(disk.volume(), 9_000, 1 << 20).unwrap();
     assert!(disk.used() <= 9_000);
     let waiting: u64 = recovered.held.waiting.iter().map(|(_, amount)| amount.requests).sum();
-    let dropped: u64 = recovered.dropped.iter().map(|(_, amount)| amount.requests).sum();
+    let dropped: u64 = recovered.held.dropped.iter().map(|(_, amount)| amount.requests).sum();
     assert!(dropped > 40 && waiting > 20, "{recovered:?}");
     assert_eq!(waiting + dropped, 100);
     assert_eq!(drain(&spool), (dropped + 1..=100).collect::<Vec<_>>());

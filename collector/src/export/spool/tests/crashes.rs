@@ -86,15 +86,15 @@ impl Model {
     fn opened(&mut self, (spool, recovered): (Spool, Recovered)) {
         // Killed, it lost no acknowledgement that it could write.
         if std::mem::take(&mut self.was_cut) && !self.unlogged {
-            self.may_repeat += recovered.possible_duplicates;
+            self.may_repeat += recovered.held.possible_duplicates;
         } else if self.unlogged {
             self.may_repeat = u64::MAX;
         }
         let waiting: u64 = recovered.held.waiting.iter().map(|(_, amount)| amount.requests).sum();
         assert_eq!(spool.stats().waiting, waiting);
-        assert_eq!(recovered.dropped, Default::default());
+        assert_eq!(recovered.held.dropped, Default::default());
         if !self.faulty && !self.has_gaps {
-            assert_eq!(recovered.corrupt_bytes, 0);
+            assert_eq!(recovered.held.damaged_bytes, 0);
         }
         self.spool = Some(spool);
         self.check_bound();

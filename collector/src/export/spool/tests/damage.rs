@@ -113,12 +113,12 @@ fn undamaged_files_are_recovered_whole() {
     let (spool, recovered) = open(&disk);
     assert_eq!(requests(&recovered), 12);
     assert_eq!(recovered.held.waiting.get(Signal::Traces).items, 3 * (1 + 5 + 9));
-    assert_eq!((recovered.torn_bytes, recovered.corrupt_bytes), (0, 0));
-    assert_eq!((recovered.is_clean, recovered.possible_duplicates), (false, 12));
+    assert_eq!((recovered.torn_bytes, recovered.held.damaged_bytes), (0, 0));
+    assert_eq!((recovered.is_clean, recovered.held.possible_duplicates), (false, 12));
     drain(&spool);
     drop(spool);
     let (_, recovered) = open(&disk);
-    assert_eq!((requests(&recovered), recovered.is_clean, recovered.possible_duplicates), (0, true, 0));
+    assert_eq!((requests(&recovered), recovered.is_clean, recovered.held.possible_duplicates), (0, true, 0));
 }
 
 #[test]
@@ -130,13 +130,16 @@ fn a_clean_end_is_one_of_which_nothing_is_in_doubt() {
     drop(spool);
     disk.restart(Crash::PowerCut);
     let (spool, recovered) = open(&disk);
-    assert_eq!((requests(&recovered), recovered.is_clean, recovered.possible_duplicates), (11, true, 0));
+    assert_eq!((requests(&recovered), recovered.is_clean, recovered.held.possible_duplicates), (11, true, 0));
     // Not any more when the next process has begun, even if it did nothing.
     disk.crash_after(0);
     drop(spool);
     disk.restart(Crash::PowerCut);
     let (_, recovered) = open(&disk);
-    assert_eq!((requests(&recovered), recovered.is_clean, recovered.possible_duplicates), (11, false, 11));
+    assert_eq!(
+        (requests(&recovered), recovered.is_clean, recovered.held.possible_duplicates),
+        (11, false, 11)
+    );
 }
 
 #[test]
@@ -154,7 +157,7 @@ fn damage_in_a_records_header_costs_the_rest_of_its_segment() {
     let disk = filled();
     disk.edit("0000000000000002.spool", |bytes| bytes[SEGMENT_HEADER + RECORD + 9] ^= 8);
     let (spool, recovered) = open(&disk);
-    assert_eq!((requests(&recovered), recovered.corrupt_bytes), (9, 3 * RECORD as u64));
+    assert_eq!((requests(&recovered), recovered.held.damaged_bytes), (9, 3 * RECORD as u64));
     assert_eq!(drain(&spool), [1, 2, 3, 4, 5, 9, 10, 11, 12]);
     // The same while the spool is in use.
     let disk = filled();
@@ -169,7 +172,7 @@ fn damage_in_a_segments_header_costs_the_segment() {
     let disk = filled();
     disk.edit("0000000000000001.spool", |bytes| bytes[20] ^= 1);
     let (spool, recovered) = open(&disk);
-    assert_eq!(recovered.corrupt_bytes, (SEGMENT_HEADER + 4 * RECORD) as u64);
+    assert_eq!(recovered.held.damaged_bytes, (SEGMENT_HEADER + 4 * RECORD) as u64);
     assert_eq!(drain(&spool), [5, 6, 7, 8, 9, 10, 11, 12]);
 }
 
@@ -180,7 +183,7 @@ fn a_torn_end_is_cut_and_everything_before_it_kept() {
         let disk = filled();
         disk.edit("0000000000000003.spool", |bytes| bytes.truncate(whole + torn));
         let (spool, recovered) = open(&disk);
-        assert_eq!((recovered.torn_bytes, recovered.corrupt_bytes), (torn as u64, 0));
+        assert_eq!((recovered.torn_bytes, recovered.held.damaged_bytes), (torn as u64, 0));
         assert_eq!(drain(&spool), (1..=11).collect::<Vec<_>>());
     }
     // A body that was not written, though the file is long enough.

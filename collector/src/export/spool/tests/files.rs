@@ -192,7 +192,7 @@ fn what_was_accepted_survives_a_kill() {
         let acknowledged = of("acknowledged ");
         let accepted: BTreeSet<u64> = of("accepted ").iter().flat_map(|first| *first..first + 3).collect();
         let (spool, recovered) = Spool::open(&folder.config()).unwrap();
-        assert!(!recovered.is_clean || recovered.held == Default::default());
+        assert!(!recovered.is_clean || recovered.held.waiting == Default::default());
         let found = drain(&spool);
         assert!(found.windows(2).all(|pair| pair[1] == pair[0] + 1), "in order and without gaps");
         let found: BTreeSet<u64> = found.into_iter().collect();
