@@ -45,7 +45,7 @@ struct Inner<S> {
 /// The first bytes that came from the other side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Heard {
-    /// None.
+    /// None, or too few to tell.
     Nothing,
     /// `SETTINGS`, with which HTTP/2 begins.
     Http2,
@@ -95,10 +95,10 @@ impl<S: Read + Write + AsFd> Socket<S> {
             }
         }
         match &*inner.first {
-            [] => Heard::Nothing,
             [_, _, _, 4, _, 0, 0, 0, 0] => Heard::Http2,
             // Some answer what they do not understand with a page alone, as before HTTP/1.
             first if first.starts_with(b"HTTP/1") || first.starts_with(b"<") => Heard::Http1,
+            first if first.len() < FRAME_HEAD && first.get(3).is_none_or(|kind| *kind == 4) => Heard::Nothing,
             _ => Heard::Other,
         }
     }

@@ -371,14 +371,14 @@ fn pings_are_answered_between_and_within_calls() {
 
 #[test]
 fn silence_ends_at_the_deadline() {
-    let timeout = Duration::from_millis(200);
+    let timeout = Duration::from_millis(80);
     for bytes in [Vec::new(), settings(), [settings(), frame(1, 4, 1, ANSWER_HEAD)].concat(), vec![0; 4]] {
         let (url, _received) = raw(b"request", &bytes);
         let started = Instant::now();
         let mut transport = transport(&url);
         let small = request(Signal::Logs, "request");
         let refusal = transport.attempt(&small, Some(timeout), SystemTime::UNIX_EPOCH).unwrap_err();
-        assert_eq!(refusal.failure.to_string(), "no answer within 0.2 s");
+        assert_eq!(refusal.failure.to_string(), "no answer within 0.1 s");
         assert!(refusal.ambiguous);
         assert!(started.elapsed() >= timeout && started.elapsed() < Duration::from_secs(10));
         assert!(transport.connection.is_none());
@@ -442,6 +442,48 @@ fn broken_frames_are_internal_and_end_the_connection() {
         assert_eq!(code(&refusal.failure), Code::Internal, "{}", refusal.failure);
         assert!(transport.connection.is_none());
     }
+}
+
+#[test]
+fn a_connection_that_ends_at_once_is_tried_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = thread::spawn(move || {
+        for bytes in [&b""[..], b"\0", b"\0\0\0\x04\0\0"] {
+            let mut stream = listener.accept().unwrap().0;
+            // What is read does not make closing a reset.
+            stream.read_exact(&mut [0; 24]).unwrap();
+            stream.write_all(bytes).unwrap();
+        }
+    });
+    for _ in 0..3 {
+        let refusal = attempt(&mut transport(&url)).unwrap_err();
+        assert!(matches!(refusal.failure, Failure::Disconnected(_)), "{}", refusal.failure);
+        assert!(refusal.failure.is_retryable());
+    }
+    server.join().unwrap();
+}
+
+#[test]
+fn likely_causes_are_told() {
+    let described = |reply: Reply| send(reply).unwrap_err().failure.describe(Signal::Profiles);
+    assert_eq!(
+        described(Reply::status("12")),
+        "the call ended with UNIMPLEMENTED; does this receiver take profiles over gRPC?"
+    );
+    assert!(described(Reply::status("16")).ends_with("credentials belong into OTEL_EXPORTER_OTLP_HEADERS"));
+    // As grpcio, and tonic, say it.
+    for (number, message) in
+        [("8", "SERVER: Received message larger than max"), ("11", "Error, decoded message length too large")]
+    {
+        let text = described(Reply::status(number).header("grpc-message", message));
+        assert!(text.contains("raise the receiver's limit"), "{text}");
+    }
+    let (url, _received) = raw(b"", b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    let refusal = attempt(&mut transport(&url)).unwrap_err();
+    assert!(
+        refusal.failure.describe(Signal::Logs).contains("this looks like OTLP/HTTP, usually on port 4318")
+    );
 }
 
 #[test]
