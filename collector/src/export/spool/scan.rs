@@ -70,9 +70,10 @@ impl<'a> Scanner<'a> {
         if header.length as usize > MAX_REQUEST || found.end() > self.end {
             return Ok(None);
         }
-        let is_data = matches!(header.kind, Kind::Data { .. });
         // Requests have numbers without gaps, and only what was written before is acknowledged.
-        if if is_data { header.sequence != self.next } else { header.sequence >= self.next } {
+        let is_data = matches!(header.kind, Kind::Data { .. });
+        let is_next = if is_data { header.sequence == self.next } else { header.sequence < self.next };
+        if !is_next {
             return Ok(None);
         }
         self.next += u64::from(is_data);
