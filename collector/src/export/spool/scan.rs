@@ -88,9 +88,10 @@ impl<'a> Scanner<'a> {
         if let Some(bytes) = self.in_window() {
             return Ok(Some(bytes));
         }
-        self.window.resize(WINDOW, 0);
-        let read = self.file.read_at(&mut self.window, self.offset)?;
-        self.window.truncate(read);
+        let mut window = vec![0; WINDOW];
+        let read = self.file.read_at(&mut window, self.offset)?;
+        window.truncate(read);
+        self.window = window;
         self.window_at = self.offset;
         Ok(self.in_window())
     }

@@ -9,7 +9,7 @@ use crate::export::spool::{MAX_IDLE, MAX_UNSYNCED, Recovered, Spool};
 use crate::export::store::RecordId;
 
 /// A second or two in all without optimisation.
-const RUNS: u64 = 1_500;
+const RUNS: u64 = 1_000;
 
 /// What the spool must hold, by what it said.
 struct Model {
