@@ -120,7 +120,8 @@ impl Survey {
             survey.useless.push(number);
             // The end may have come while the last one was made.
             let is_torn = number > last;
-            *(if is_torn { &mut survey.torn } else { &mut survey.corrupt }) += size;
+            let count = if is_torn { &mut survey.torn } else { &mut survey.corrupt };
+            *count = count.saturating_add(size);
             survey.is_clean &= !is_torn;
         }
         Ok(survey)
@@ -138,7 +139,7 @@ impl Survey {
         // Numbers of records never go back.
         if header.first <= self.last {
             self.useless.push(number);
-            self.corrupt += size;
+            self.corrupt = self.corrupt.saturating_add(size);
             self.is_clean &= !is_last;
             return Ok(());
         }
@@ -146,7 +147,8 @@ impl Survey {
         // acknowledgement was being written when the end came.
         let rest = std::mem::take(&mut self.rest);
         let is_complete = header.first == self.last + 1;
-        *(if is_complete { &mut self.torn } else { &mut self.corrupt }) += rest;
+        let count = if is_complete { &mut self.torn } else { &mut self.corrupt };
+        *count = count.saturating_add(rest);
         let file = volume.open(&file_name(number)).map_err(failed(Action::Open))?;
         let extent = measure(&*file, header, size, is_last).map_err(failed(Action::Read))?;
         let mut bytes = size;
@@ -155,7 +157,7 @@ impl Survey {
             if extent.end < size {
                 file.truncate(extent.end).map_err(failed(Action::Truncate))?;
                 bytes = extent.end;
-                self.torn += size - extent.end;
+                self.torn = self.torn.saturating_add(size - extent.end);
             }
             // What a process wrote that was killed may be in memory alone.
             file.sync().map_err(failed(Action::Sync))?;
@@ -249,6 +251,7 @@ impl Spool {
     fn is_too_large(&self) -> bool {
         let state = self.state();
         let marks = (SEGMENT_HEADER + RECORD_HEADER) as u64;
-        !state.segments.is_empty() && state.bytes() + state.acknowledgements() + marks > self.max_bytes
+        !state.segments.is_empty()
+            && state.bytes().saturating_add(state.acknowledgements() + marks) > self.max_bytes
     }
 }

@@ -70,9 +70,10 @@ impl<'a> Scanner<'a> {
         if header.length as usize > MAX_REQUEST || found.end() > self.end {
             return Ok(None);
         }
-        let is_data = matches!(header.kind, Kind::Data { .. });
         // Requests have numbers without gaps, and only what was written before is acknowledged.
-        if if is_data { header.sequence != self.next } else { header.sequence >= self.next } {
+        let is_data = matches!(header.kind, Kind::Data { .. });
+        let is_next = if is_data { header.sequence == self.next } else { header.sequence < self.next };
+        if !is_next {
             return Ok(None);
         }
         self.next += u64::from(is_data);
@@ -87,9 +88,10 @@ impl<'a> Scanner<'a> {
         if let Some(bytes) = self.in_window() {
             return Ok(Some(bytes));
         }
-        self.window.resize(WINDOW, 0);
-        let read = self.file.read_at(&mut self.window, self.offset)?;
-        self.window.truncate(read);
+        let mut window = vec![0; WINDOW];
+        let read = self.file.read_at(&mut window, self.offset)?;
+        window.truncate(read);
+        self.window = window;
         self.window_at = self.offset;
         Ok(self.in_window())
     }

@@ -113,7 +113,7 @@ impl State {
 
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.bytes).sum()
+        self.segments.iter().fold(0, |sum: u64, segment| sum.saturating_add(segment.bytes))
     }
 
     /// Records that are not acknowledged.
@@ -140,8 +140,8 @@ impl State {
                 && (segment.bytes == SEGMENT_HEADER as u64 || segment.bytes + size <= segment_bytes)
         });
         let header = if fits { 0 } else { SEGMENT_HEADER as u64 };
-        let taken = self.bytes() + self.acknowledgements() + SLACK;
-        if taken + header + size + RECORD_HEADER as u64 > max_bytes {
+        let more = self.acknowledgements() + header + size + RECORD_HEADER as u64 + SLACK;
+        if self.bytes().saturating_add(more) > max_bytes {
             Place::NoRoom
         } else if fits {
             Place::Here
