@@ -15,7 +15,7 @@ pub struct Limits {
     /// Bytes, as sent and not compressed; above [`MAX_BYTES`](Self::MAX_BYTES), that. A request with a single item may
     /// be larger.
     pub max_bytes: usize,
-    /// Points, spans or log records; one at least.
+    /// Points, spans, log records, or samples of profiles; one at least.
     pub max_items: u64,
 }
 
@@ -37,7 +37,7 @@ impl Default for Limits {
 pub struct Batch<'a> {
     /// The encoded message.
     pub bytes: &'a [u8],
-    /// How many points, spans, log records or samples it has.
+    /// How many points, spans, log records or profiles it has: what a receiver counts that rejects some.
     pub items: u64,
     pub(super) descriptor: fn() -> &'static Descriptor,
 }

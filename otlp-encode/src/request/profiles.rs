@@ -50,6 +50,8 @@ pub struct ProfilesRequest {
     attributes: Vec<AttributeIdx>,
     /// The id of the next profile that is opened.
     next_id: Option<u128>,
+    /// How many profiles were opened in this request; `frames` counts samples.
+    profiles: u64,
 }
 
 /// What a profile has besides samples.
@@ -80,6 +82,7 @@ struct Mark {
     set: usize,
     open: usize,
     next_id: Option<u128>,
+    profiles: u64,
 }
 
 impl ProfilesRequest {
@@ -96,6 +99,7 @@ impl ProfilesRequest {
             around: Writer::new(),
             attributes: Vec::new(),
             next_id: None,
+            profiles: 0,
         }
     }
 
@@ -110,6 +114,7 @@ impl ProfilesRequest {
     ) -> ProfilesSession<'_, F> {
         self.frames.clear();
         self.dictionary.clear();
+        self.profiles = 0;
         // Zeros mean none.
         self.next_id = first_id.map(|id| u128::from_be_bytes(id).max(1));
         ProfilesSession { request: self, sink }
@@ -123,11 +128,12 @@ impl ProfilesRequest {
     }
 
     fn flush(&mut self, sink: &mut dyn FnMut(Batch<'_>)) {
+        let items = core::mem::take(&mut self.profiles);
         if let Some(batch) = self.frames.finish() {
             self.message.clear();
             self.message.fields().message(2, |fields| self.dictionary.write(fields));
             self.message.prepend(batch.bytes);
-            sink(Batch { bytes: self.message.as_bytes(), ..batch });
+            sink(Batch { bytes: self.message.as_bytes(), items, ..batch });
         }
         self.frames.writer.clear();
         // The profile that is open has to be encoded with the new dictionary.
@@ -139,7 +145,8 @@ impl ProfilesRequest {
     #[inline(never)]
     fn begin(&mut self, info: &ProfileInfo<'_>) -> Mark {
         let Frames { set, open, .. } = self.frames;
-        let mark = Mark { len: self.frames.writer.len(), set, open, next_id: self.next_id };
+        let Self { next_id, profiles, .. } = *self;
+        let mark = Mark { len: self.frames.writer.len(), set, open, next_id, profiles };
         self.dictionary.mark();
         if !self.frames.is_set(Level::Group) {
             self.profile(info);
@@ -190,6 +197,7 @@ impl ProfilesRequest {
         if let Some((head, tail)) = bytes.split_at_checked(bytes.len() - tail) {
             self.frames.set(Level::Group, head, tail);
         }
+        self.profiles += 1;
     }
 
     /// Writes the sample that was begun at `mark`. Whether it is in the request; if not, the request was finished, and
@@ -242,6 +250,7 @@ impl ProfilesRequest {
         self.frames.rewind(mark.len, mark.open);
         self.frames.set = mark.set;
         self.next_id = mark.next_id;
+        self.profiles = mark.profiles;
         self.dictionary.rollback();
     }
 }

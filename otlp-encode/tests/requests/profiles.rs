@@ -17,7 +17,10 @@ fn requests(
     let scope_info = ScopeInfo { schema_url: "schema", ..ScopeInfo::default() };
     let scope = ScopeBlob::new("test", &(), &scope_info).unwrap();
     let mut batches = Vec::new();
-    let mut out = request.start(Some([7; 16]), |batch| batches.push(batch.bytes.to_vec()));
+    let mut out = request.start(Some([7; 16]), |batch| {
+        assert_eq!(batch.items, 1, "profiles are counted, not samples");
+        batches.push(batch.bytes.to_vec());
+    });
     samples(&mut out.resource(&resource).scope(&scope).profile(info));
     out.finish();
     batches
@@ -371,6 +374,32 @@ fn entries_that_nothing_refers_to_are_noticed() {
 #[test]
 fn nothing_is_not_a_request() {
     assert!(requests(&mut request(), &INFO, |_| {}).is_empty());
+}
+
+#[test]
+fn profiles_are_counted_that_have_samples() {
+    let mut counts = Vec::new();
+    let mut request = ProfilesRequest::new(Limits { max_items: 5, ..Limits::default() }, 1);
+    let mut out = request.start(None, |batch| {
+        let profiles = &decode(batch.bytes).resource_profiles[0].scope_profiles[0].profiles;
+        assert_eq!(profiles.len() as u64, batch.items);
+        counts.push((batch.items, profiles.iter().map(|profile| profile.samples.len()).sum::<usize>()));
+    });
+    let resource = ResourceBlob::default();
+    let mut scopes = out.resource(&resource);
+    let mut profiles = scopes.scope(&ScopeBlob::default());
+    for samples in [2, 0, 1, 4, 0, 1] {
+        let mut to = profiles.profile(&INFO);
+        // The refused one does not open the profile.
+        to.add(&[1], &[], |d| (StackIdx::default(), [d.attribute("", "", 1)], LinkIdx::default()))
+            .unwrap_err();
+        for _ in 0..samples {
+            to.add(&[1], &[], nothing).unwrap();
+        }
+    }
+    out.finish();
+    // The third is in both.
+    assert_eq!(counts, [(3, 5), (2, 3)]);
 }
 
 #[test]
