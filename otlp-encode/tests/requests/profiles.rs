@@ -477,3 +477,46 @@ fn split_requests_hold_what_their_own_samples_need() {
         assert_eq!(batches.len() > 1, max_bytes < 1 << 20 || max_items == 7);
     }
 }
+
+#[test]
+fn indices_of_another_dictionary_are_noticed() {
+    let sample = |d: &mut Dictionary| (stack(d, &["a"]), [d.attribute("a", "", 1)], d.link([1; 16], [1; 8]));
+    let mut kept = None;
+    single(&INFO, |samples| samples.add(&[1], &[], |d| *kept.insert(sample(d))).unwrap());
+    let (stack, _, _) = kept.unwrap();
+    single(&INFO, |samples| {
+        samples.add(&[1], &[], sample).unwrap();
+        let unknown = Err(Error::UnknownIndex { table: Table::Stack, index: 1 });
+        assert_eq!(samples.add(&[1], &[], |_| (stack, [], LinkIdx::default())), unknown);
+    });
+}
+
+#[test]
+fn half_a_link_and_half_a_payload_are_refused() {
+    for (trace_id, span_id) in [([0; 16], [1; 8]), ([1; 16], [0; 8])] {
+        let got = answer(&[1], &[], |d| (StackIdx::default(), [], d.link(trace_id, span_id)));
+        assert_eq!(got, Err(Error::Empty { field: "link" }));
+    }
+    for payload in [("", &b"x"[..]), ("pprof", &[])] {
+        let info = ProfileInfo { original_payload: Some(payload), ..INFO };
+        let batches = requests(&mut request(), &info, |samples| {
+            let error = Error::Empty { field: "original_payload" };
+            assert_eq!(samples.add(&[1], &[], nothing), Err(error));
+        });
+        assert!(batches.is_empty());
+    }
+}
+
+#[test]
+fn a_resource_counts_where_the_protocol_has_its_end() {
+    let text = "x".repeat(Limits::MAX_BYTES - 100);
+    let resource = ResourceBlob::new(&[("k", text.as_str())], &ResourceInfo::default()).unwrap();
+    for max_bytes in [0, usize::MAX] {
+        let mut request = ProfilesRequest::new(Limits { max_bytes, ..Limits::default() }, 1);
+        let mut out = request.start(None, |batch| panic!("{} bytes", batch.bytes.len()));
+        let added =
+            out.resource(&resource).scope(&ScopeBlob::default()).profile(&INFO).add(&[1], &[], nothing);
+        assert!(matches!(added, Err(Error::TooLarge { bytes }) if bytes > Limits::MAX_BYTES), "{added:?}");
+        out.finish();
+    }
+}
