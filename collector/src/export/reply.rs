@@ -8,6 +8,11 @@ use crate::output::names::clean;
 /// Characters of a receiver's message that are shown.
 const MAX_MESSAGE: usize = 300;
 
+/// Fields of a message that are looked at; both messages have a few. Kept apart, they take many times their bytes.
+const MAX_FIELDS: usize = 1000;
+/// Longest JSON that is read, in bytes, for the same reason.
+const MAX_JSON: usize = 256 << 10;
+
 /// What a receiver accepted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Accepted {
@@ -42,7 +47,7 @@ pub fn parse_accepted(body: &[u8]) -> Accepted {
 
 /// The partial success in the body of a 2xx answer in JSON. Some receivers answer so whatever they were sent.
 pub fn parse_accepted_json(body: &[u8]) -> Accepted {
-    let Ok(response) = serde_json::from_slice::<serde_json::Value>(body) else { return Accepted::default() };
+    let Some(response) = json(body) else { return Accepted::default() };
     let partial = response.get("partialSuccess");
     let rejected = ["rejectedDataPoints", "rejectedSpans", "rejectedLogRecords", "rejectedProfiles"]
         .into_iter()
@@ -57,8 +62,8 @@ pub fn parse_accepted_json(body: &[u8]) -> Accepted {
 /// The message in the body of an error answer: of a `google.rpc.Status` in protobuf or JSON, or the text itself.
 pub fn parse_error(body: &[u8], is_protobuf: bool) -> Option<String> {
     if !is_protobuf {
-        let json = serde_json::from_slice::<serde_json::Value>(body).ok();
-        let said = json.as_ref().and_then(|status| status.get("message")?.as_str());
+        let status = json(body);
+        let said = status.as_ref().and_then(|status| status.get("message")?.as_str());
         return said.or(std::str::from_utf8(body).ok()).and_then(message);
     }
     fields(body)?.into_iter().find_map(|field| match field {
@@ -77,17 +82,24 @@ pub(super) fn message(text: &str) -> Option<String> {
     Some(cut).filter(|cut| !cut.is_empty())
 }
 
+fn json(body: &[u8]) -> Option<serde_json::Value> {
+    if body.len() > MAX_JSON { None } else { serde_json::from_slice(body).ok() }
+}
+
 pub(super) enum Value<'a> {
     Number(u64),
     Bytes(&'a [u8]),
 }
 
-/// The fields of a protobuf message; `None` where it is none.
+/// The fields of a protobuf message; `None` where it is none, or has too many.
 pub(super) fn fields(mut bytes: &[u8]) -> Option<Vec<(u64, Value<'_>)>> {
     let mut fields = Vec::new();
     while !bytes.is_empty() {
         let key = varint(&mut bytes)?;
         let number = key >> 3;
+        if fields.len() == MAX_FIELDS {
+            return None;
+        }
         match key & 7 {
             0 => fields.push((number, Value::Number(varint(&mut bytes)?))),
             1 => bytes = bytes.get(8..)?,
@@ -165,6 +177,19 @@ mod tests {
             let expected = Accepted { rejected, message: message.map(str::to_owned) };
             assert_eq!(parse_accepted_json(body.as_bytes()), expected, "{body}");
         }
+    }
+
+    #[test]
+    fn answers_cannot_take_much_memory() {
+        assert!(fields(&b"\x08\x01".repeat(MAX_FIELDS)).is_some());
+        assert!(fields(&b"\x08\x01".repeat(MAX_FIELDS + 1)).is_none());
+        let json = |length| {
+            let spaces = " ".repeat(length);
+            parse_accepted_json(format!(r#"{{"partialSuccess":{{"rejectedSpans":7}}{spaces}}}"#).as_bytes())
+        };
+        assert_eq!((json(100_000).rejected, json(MAX_JSON)), (7, Accepted::default()));
+        let long = parse_error(format!("[{}0]", "0,".repeat(MAX_JSON)).as_bytes(), false).unwrap();
+        assert!(long.starts_with("[0,0,"));
     }
 
     #[test]

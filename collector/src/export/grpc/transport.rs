@@ -16,6 +16,7 @@ use super::socket::{Heard, Socket};
 use super::status::{Code, Status};
 use crate::export::destination::Destination;
 use crate::export::gzip::compress;
+use crate::export::http::check_size;
 use crate::export::net::{Alpn, Connector, Deadline, disconnected};
 use crate::export::reply::{Accepted, message, parse_accepted};
 use crate::export::retry::parse_retry_after;
@@ -97,10 +98,11 @@ impl Transport for GrpcTransport {
         wall: SystemTime,
     ) -> Result<Accepted, Refusal> {
         let deadline = Deadline::after(timeout);
+        check_size(request.body.len()).map_err(refused)?;
         let is_gzip = self.compression == Compression::Gzip;
         let body = if is_gzip { Bytes::from(compress(&request.body)) } else { request.body.clone() };
         let Some(prefix) = prefix(body.len(), is_gzip) else {
-            return Err(refused(grpc(Code::ResourceExhausted, "the request is too large".to_owned())));
+            return Err(refused(Failure::RequestTooLarge { bytes: body.len() }));
         };
         let parts = [Bytes::copy_from_slice(&prefix), body];
         let answer = self.exchange(&Call { request, parts, timeout, deadline })?;
@@ -129,7 +131,7 @@ impl Call<'_> {
             end if self.is_over(&end) => Failure::Timeout(self.timeout.unwrap_or_default()),
             _ if broken.heard == Heard::Http1 => return refused(Failure::NotHttp2 { http1: true }),
             _ if broken.heard == Heard::Other => return refused(Failure::NotHttp2 { http1: false }),
-            End::TooLarge => Failure::ResponseTooLarge,
+            End::TooLarge => return refused(Failure::ResponseTooLarge),
             End::Io(error) => disconnected(error),
             End::Http2(error) => failure(error),
         };

@@ -6,6 +6,7 @@
 //! and who counts deliveries decides.
 
 use std::io::{BufReader, ErrorKind, Read, Write};
+use std::time::Duration;
 
 use super::response::{Response, read_kept};
 use crate::export::net::{Alpn, Connector, Deadline, Stream, disconnected};
@@ -13,6 +14,9 @@ use crate::export::{Failure, TlsProblem};
 
 /// Bytes of a body that are sent together with the head.
 const FIRST_WRITE: usize = 16 << 10;
+
+/// How long to look, after the deadline, for an answer to a request that could not be sent to its end.
+const LAST_LOOK: Duration = Duration::from_millis(10);
 
 /// How an exchange ended without an answer.
 #[derive(Debug)]
@@ -58,6 +62,8 @@ impl Link {
             match self.exchange_over(kept, head, body, deadline) {
                 Err(Broken { failure: Failure::Disconnected(error), ambiguous: false })
                     if error.kind() != ErrorKind::TimedOut => {}
+                // Said of the time that the connection was idle, it crossed the request, which was not taken.
+                Ok(Response { status: 408, .. }) => self.kept = None,
                 result => return result,
             }
         }
@@ -74,7 +80,11 @@ impl Link {
     ) -> Result<Response, Broken> {
         connection.get_mut().set_deadline(deadline);
         let sent = send(connection.get_mut(), head, body);
-        // A receiver may answer and close before it has read all: look for the answer even so.
+        if matches!(&sent, Err(error) if error.kind() == ErrorKind::TimedOut) {
+            // The time is over, but an answer may lie there.
+            connection.get_mut().set_deadline(Deadline::after(Some(LAST_LOOK)));
+        }
+        // A receiver may answer, and close, before it has read all: look for the answer even so.
         match (read_kept(&mut connection), sent) {
             (Ok((response, reusable)), sent) => {
                 // What comes unasked would be taken for the next answer.
@@ -83,6 +93,8 @@ impl Link {
                 }
                 Ok(response)
             }
+            // The alert says why nothing more could be sent.
+            (Err(failure @ Failure::Tls(_)), Err(_)) => Err(failure.into()),
             (Err(_), Err(error)) => Err(disconnected(error).into()),
             (Err(failure), Ok(())) => Err(Broken { ambiguous: is_ambiguous(&failure), failure }),
         }

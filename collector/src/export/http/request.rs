@@ -92,6 +92,7 @@ impl Bodies {
     }
 }
 
-fn check_size(bytes: usize) -> Result<(), Failure> {
+/// Refuses what is larger than OTLP allows, before compression.
+pub(in crate::export) fn check_size(bytes: usize) -> Result<(), Failure> {
     if bytes > MAX_REQUEST { Err(Failure::RequestTooLarge { bytes }) } else { Ok(()) }
 }

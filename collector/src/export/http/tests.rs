@@ -179,6 +179,18 @@ fn a_connection_that_was_closed_while_idle_costs_no_attempt() {
     }
 }
 
+#[test]
+fn a_time_out_of_the_idle_connection_costs_no_attempt() {
+    let late = Answer::Keep(answer("408 Request Timeout", "", b""));
+    let (url, requests) = serve(vec![accepted(), late, accepted()]);
+    let mut client = Client::new(&destination(&url)).unwrap();
+    for _ in 0..2 {
+        send_to(&mut client, "request", 30_000).unwrap();
+    }
+    drop(client);
+    assert_eq!(requests.iter().map(|request| request.connection).collect::<Vec<_>>(), [1, 1, 2]);
+}
+
 /// Waits until the kept connection, if any, has something to read.
 fn wait_for_end(client: &mut Client) {
     use rustix::event::{PollFd, PollFlags, poll};
@@ -344,6 +356,22 @@ fn an_answer_before_the_request_was_read_counts() {
     assert!(matches!(refusal.failure, Failure::Status { code: 413, .. }), "{refusal:?}");
     assert!(!refusal.ambiguous);
     drop(requests);
+}
+
+#[test]
+fn an_answer_counts_even_if_the_request_is_never_read() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let open = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        std::io::Write::write_all(&mut stream, &answer("413 Content Too Large", "", b"")).unwrap();
+        stream
+    });
+    let mut client = Client::new(&destination(&url)).unwrap();
+    let refusal = send_to(&mut client, vec![0; 32 << 20], 1000).unwrap_err();
+    assert!(matches!(refusal.failure, Failure::Status { code: 413, .. }), "{refusal:?}");
+    assert!(client.link.kept().is_none());
+    drop(open.join());
 }
 
 #[test]

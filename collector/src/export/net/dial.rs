@@ -4,14 +4,26 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::sockopt::{
+    Timeout, set_socket_keepalive, set_socket_timeout, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl,
+};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::Deadline;
 use crate::export::Failure;
+
+/// Threads that look names up, of all destinations. A resolver that never answers would be asked by more and more.
+const MAX_RESOLVERS: usize = 16;
+static RESOLVERS: AtomicUsize = AtomicUsize::new(0);
+
+/// When a silent peer is asked whether it is still there, how often, and how many times.
+const KEEP_IDLE: Duration = Duration::from_secs(60);
+const KEEP_INTERVAL: Duration = Duration::from_secs(15);
+const KEEP_COUNT: u32 = 4;
 
 /// Connects to the first address of `host` that answers.
 pub(super) fn tcp(host: &str, port: u16, deadline: Deadline) -> Result<OwnedFd, Failure> {
@@ -26,13 +38,23 @@ pub(super) fn tcp(host: &str, port: u16, deadline: Deadline) -> Result<OwnedFd, 
             }
             None => TcpStream::connect(address),
         });
-        match connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
+        match connected.and_then(|stream| prepare(&stream).map(|()| stream)) {
             Ok(stream) => return Ok(stream.into()),
             Err(error) => last = error,
         }
         left = left.saturating_sub(1).max(1);
     }
     Err(Failure::Connect(last))
+}
+
+/// Sends at once what is written, and finds out about peers that went without a word: no timeout may be set.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    set_tcp_keepidle(stream, KEEP_IDLE)?;
+    set_tcp_keepintvl(stream, KEEP_INTERVAL)?;
+    set_tcp_keepcnt(stream, KEEP_COUNT)?;
+    set_socket_keepalive(stream, true)?;
+    Ok(())
 }
 
 /// Connects to a unix socket.
@@ -60,10 +82,44 @@ fn resolve(host: &str, port: u16, deadline: Deadline) -> io::Result<Vec<SocketAd
     let Some(remaining) = deadline.remaining()? else {
         return (host, port).to_socket_addrs().map(Iterator::collect);
     };
+    let slot = Slot::take(&RESOLVERS).ok_or_else(|| io::Error::other("the resolver does not answer"))?;
     let (sender, receiver) = mpsc::channel();
     std::thread::Builder::new().name("resolver".to_owned()).spawn(move || {
+        let _slot = slot;
         // Nobody listens any more if it took too long.
         let _ = sender.send((host, port).to_socket_addrs().map(Iterator::collect));
     })?;
     receiver.recv_timeout(remaining).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// One of [`MAX_RESOLVERS`], given back when it is dropped.
+struct Slot<'a>(&'a AtomicUsize);
+
+impl<'a> Slot<'a> {
+    fn take(taken: &'a AtomicUsize) -> Option<Self> {
+        let more = |taken| (taken < MAX_RESOLVERS).then_some(taken + 1);
+        taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Self(taken))
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lookups_that_never_end_are_few() {
+        let taken = AtomicUsize::new(0);
+        let mut slots: Vec<Slot<'_>> = std::iter::from_fn(|| Slot::take(&taken)).collect();
+        assert_eq!(slots.len(), MAX_RESOLVERS);
+        slots.pop();
+        assert!(Slot::take(&taken).is_some() && Slot::take(&taken).is_some());
+        drop(slots);
+        assert_eq!(taken.into_inner(), 0);
+    }
 }

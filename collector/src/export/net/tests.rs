@@ -106,6 +106,8 @@ fn nobody_there_is_told() {
 fn no_operation_outlasts_the_deadline() {
     let (listener, address) = listen();
     let mut stream = connector(&format!("http://{address}"), |_| {}).connect(later(), Alpn::Http1).unwrap();
+    // Without a deadline, a receiver that is gone is found out about even so.
+    assert!(rustix::net::sockopt::socket_keepalive(&stream).unwrap());
     let (mut peer, _) = listener.accept().unwrap();
     let started = Instant::now();
     stream.set_deadline(soon());

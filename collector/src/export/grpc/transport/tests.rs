@@ -13,7 +13,7 @@ use crate::export::config::Header;
 use crate::export::destination::{Protocol, TlsFiles};
 use crate::export::gzip::decompress;
 use crate::export::http::MAX_RESPONSE;
-use crate::export::{Endpoint, Signal};
+use crate::export::{Endpoint, MAX_REQUEST, Signal};
 use server::{Answer as Reply, Seen, Server};
 
 mod server;
@@ -262,9 +262,19 @@ fn broken_answers_are_internal() {
 }
 
 #[test]
+fn requests_have_a_limit() {
+    let too_large = request(Signal::Logs, vec![0; MAX_REQUEST + 1]);
+    let mut transport = transport("http://127.0.0.1:1");
+    let refusal = transport.attempt(&too_large, None, SystemTime::UNIX_EPOCH).unwrap_err();
+    assert!(matches!(refusal.failure, Failure::RequestTooLarge { .. }), "{}", refusal.failure);
+    assert!(!refusal.failure.is_retryable() && !refusal.ambiguous);
+}
+
+#[test]
 fn answers_have_a_limit() {
     let (refusal, _) = refused(Reply::accepted().body(&vec![0; MAX_RESPONSE + 6]));
-    assert!(matches!(refusal.failure, Failure::ResponseTooLarge));
+    // It was an answer.
+    assert!(matches!(refusal.failure, Failure::ResponseTooLarge) && !refusal.ambiguous);
     let bomb = compress(&vec![0; MAX_RESPONSE + 1]);
     let (refusal, _) = refused(Reply::message(1, &bomb).header("grpc-encoding", "gzip"));
     assert!(matches!(refusal.failure, Failure::ResponseTooLarge));

@@ -205,6 +205,11 @@ fn clients_show_their_certificate_where_it_is_asked_for() {
     for destination in [authority.destination("https://localhost"), unknown] {
         let told = problem(failure(|url| at(url, &destination), server(&pair, Some(&authority))));
         assert!(matches!(told, TlsProblem::ClientCertificate(_)), "{told:?}");
+        // The same if the receiver is gone before all was sent.
+        let (url, _requests, _) = serve("localhost", server(&pair, Some(&authority)), vec![accepted()]);
+        let mut client = Client::new(&at(&url, &destination)).unwrap();
+        let told = problem(send_to(&mut client, vec![0; 32 << 20], 30_000).unwrap_err().failure);
+        assert!(matches!(told, TlsProblem::ClientCertificate(_)), "{told:?}");
     }
 }
 
