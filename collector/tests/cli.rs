@@ -376,7 +376,7 @@ fn one_output_that_fails_leaves_the_others() {
     assert!(
         text.contains("full.svg")
             && text.contains(
-                "sent 0 samples in 0 requests to http://127.0.0.1:9/v1development/profiles; dropped"
+                "sent 0 profiles in 0 requests to http://127.0.0.1:9/v1development/profiles; dropped"
             ),
         "{text}"
     );

@@ -92,7 +92,7 @@ impl AttributeWriter<'_> {
     /// Adds an attribute, in front of those before.
     ///
     /// Errors, which refuse the item: [`Error::Empty`] for an empty key; [`Error::DuplicateAttribute`];
-    /// [`Error::ValueDepth`]. A long list (from 64 attributes on) takes a time that grows with its square.
+    /// [`Error::ValueDepth`].
     #[inline]
     pub fn add<'v>(&mut self, key: &str, value: impl Into<Value<'v>>) {
         self.push(key, value.into());
@@ -209,6 +209,9 @@ fn write_list(
         error: None,
     };
     attributes.write(&mut to);
+    if !to.keys.finish(to.writer) {
+        to.fail(Error::DuplicateAttribute);
+    }
     // Looked at before it is moved: reading all of it right after one byte was written would stall.
     if to.error.is_some() { failed(to.error, to.dropped) } else { Ok(to.dropped) }
 }

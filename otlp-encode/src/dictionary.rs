@@ -17,12 +17,21 @@ use crate::profiles::{Function, KeyValueAndUnit, Link, Location, Mapping, Stack}
 use crate::wire::{Fields, Writer};
 use alloc::vec::Vec;
 use core::ops::Range;
+use core::sync::atomic::{AtomicU32, Ordering};
 use table::Entries;
 
 /// How long indices stay valid: until the dictionary starts again with a new request, or takes entries back with a
 /// sample that is refused. Whoever keeps indices compares it with [`Dictionary::epoch`] before using them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Epoch(u32);
+
+impl Epoch {
+    /// One that no dictionary has had. (Until 2^32 of them are gone.) The default is not among them.
+    fn next() -> Self {
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1))
+    }
+}
 
 macro_rules! index {
     ($($(#[$doc:meta])* $name:ident,)*) => {$(
@@ -77,7 +86,7 @@ pub struct Line {
 }
 
 /// The tables of one request. See the [module](self).
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Dictionary {
     mappings: Entries,
     locations: Entries,
@@ -108,7 +117,7 @@ impl Dictionary {
             attribute_keys: Vec::from([0]),
             scratch: Writer::new(),
             list: Vec::new(),
-            epoch: Epoch::default(),
+            epoch: Epoch::next(),
             error: None,
         }
     }
@@ -117,16 +126,12 @@ impl Dictionary {
         self.tables_mut().into_iter().for_each(Entries::clear);
         self.attribute_keys.truncate(1);
         self.error = None;
-        self.next_epoch();
+        self.epoch = Epoch::next();
     }
 
     /// Indices of this epoch may be used, others not.
     pub fn epoch(&self) -> Epoch {
         self.epoch
-    }
-
-    fn next_epoch(&mut self) {
-        self.epoch = Epoch(self.epoch.0.wrapping_add(1));
     }
 
     /// What follows can be taken back.
@@ -139,7 +144,7 @@ impl Dictionary {
         self.tables_mut().into_iter().for_each(Entries::rollback);
         self.attribute_keys.truncate(self.attributes.len());
         self.error = None;
-        self.next_epoch();
+        self.epoch = Epoch::next();
     }
 
     /// A file mapped at `memory`, whose first byte is at `file_offset` in the file.
@@ -250,11 +255,16 @@ impl Dictionary {
         StackIdx { index, epoch: self.epoch }
     }
 
-    /// A span that samples were taken in; ids of nothing but zeros are no span.
+    /// A span that samples were taken in; two ids of nothing but zeros are no span.
+    ///
+    /// Error: [`Error::Empty`] where only one of them is all zero.
     #[inline(never)]
     pub fn link(&mut self, trace_id: [u8; 16], span_id: [u8; 8]) -> LinkIdx {
         if trace_id == [0; 16] && span_id == [0; 8] {
             return LinkIdx::default();
+        }
+        if trace_id == [0; 16] || span_id == [0; 8] {
+            self.fail(Error::Empty { field: "link" });
         }
         let content = Link::encode(&mut self.scratch, |link| {
             link.span_id(&span_id);

@@ -26,12 +26,14 @@ pub struct Writer {
     buf: Vec<u8>,
     /// Where the written bytes start; they reach to the end of `buf`.
     start: usize,
+    /// For whoever needs a list of positions for a moment.
+    pub(crate) scratch: Vec<usize>,
 }
 
 impl Writer {
     /// An empty buffer; allocates on first use.
     pub const fn new() -> Self {
-        Self { buf: Vec::new(), start: 0 }
+        Self { buf: Vec::new(), start: 0, scratch: Vec::new() }
     }
 
     /// Forgets what was written and keeps the memory.
@@ -54,8 +56,9 @@ impl Writer {
         self.len() == 0
     }
 
+    /// How many bytes of memory it has.
     pub(crate) fn capacity(&self) -> usize {
-        self.buf.capacity()
+        self.buf.capacity() + self.scratch.capacity() * size_of::<usize>()
     }
 
     /// The fields of the outermost message, in front of what was written already.

@@ -122,12 +122,12 @@ impl Sent {
 
 /// What became of everything at one destination.
 fn summary(stats: &Stats) -> String {
-    let samples = |amount: Amount| {
+    let counted = |amount: Amount| {
         let noun = Signal::Profiles.item_noun();
         let requests = if amount.requests == 1 { "request" } else { "requests" };
         format!("{} {noun} in {} {requests}", amount.items, amount.requests)
     };
-    let mut line = format!("sent {} to {}", samples(stats.total(|signal| signal.delivered)), stats.name);
+    let mut line = format!("sent {} to {}", counted(stats.total(|signal| signal.delivered)), stats.name);
     let rejected = stats.total(|signal| signal.rejected);
     if rejected.items > 0 {
         let _ = write!(line, "; it rejected {} more", rejected.items);
@@ -135,16 +135,16 @@ fn summary(stats: &Stats) -> String {
     for reason in DropReason::ALL {
         let dropped = stats.total(|signal| signal.dropped.get(reason));
         if dropped.requests > 0 {
-            let _ = write!(line, "; dropped {}: {reason}", samples(dropped));
+            let _ = write!(line, "; dropped {}: {reason}", counted(dropped));
         }
     }
     let ambiguous = stats.total(|signal| signal.ambiguous);
     if ambiguous.requests > 0 {
-        let _ = write!(line, "; {} got no answer and may have arrived", samples(ambiguous));
+        let _ = write!(line, "; {} got no answer and may have arrived", counted(ambiguous));
     }
     let in_spool = stats.total(|signal| signal.in_spool);
     if in_spool.requests > 0 {
-        let _ = write!(line, "; {} are kept in the spool for the next run", samples(in_spool));
+        let _ = write!(line, "; {} are kept in the spool for the next run", counted(in_spool));
     }
     if stats.possible_duplicates > 0 {
         let _ = write!(
@@ -177,7 +177,7 @@ mod tests {
         delivery.sent(Duration::ZERO, Ok(Accepted::default()), 0.0);
         let all = sent(&delivery);
         assert!(all.is_complete() && all.errors().is_empty());
-        assert_eq!(all.summaries(), ["sent 7 samples in 1 request to http://there/"]);
+        assert_eq!(all.summaries(), ["sent 7 profiles in 1 request to http://there/"]);
 
         assert!(matches!(delivery.step(Duration::ZERO), Step::Send(..)));
         let partial = Accepted { rejected: 2, message: Some("two are bad".to_owned()) };
@@ -185,7 +185,7 @@ mod tests {
         let some = sent(&delivery);
         assert!(!some.is_complete());
         assert_eq!(some.errors(), ["http://there/ says: two are bad"]);
-        assert_eq!(some.summaries(), ["sent 12 samples in 2 requests to http://there/; it rejected 2 more"]);
+        assert_eq!(some.summaries(), ["sent 12 profiles in 2 requests to http://there/; it rejected 2 more"]);
     }
 
     #[test]
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(
             sent.summaries(),
             [
-                "sent 0 samples in 0 requests to http://there/; dropped 7 samples in 1 request: not delivered by the end"
+                "sent 0 profiles in 0 requests to http://there/; dropped 7 profiles in 1 request: not delivered by the end"
             ]
         );
     }

@@ -35,7 +35,7 @@ struct Summary<'a> {
     exports: Vec<Export<'a>>,
 }
 
-/// Samples at one destination.
+/// What became of profiles at one destination: one a process and request.
 #[derive(Serialize)]
 struct Export<'a> {
     destination: &'a str,

@@ -62,7 +62,7 @@ impl ProfilesEncoder {
     }
 
     /// Hands the profile to `each` as encoded `ExportProfilesServiceRequest`s, every one complete in itself, with the
-    /// number of samples in it.
+    /// number of `Profile`s in it: a process is one, in each request that has samples of it.
     ///
     /// A request is closed before the sample that does not fit, and its tables hold what its own samples need and nothing
     /// else. A process whose samples are spread over several requests is a resource in each of them. A sample that

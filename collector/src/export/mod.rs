@@ -93,13 +93,13 @@ impl Signal {
         }
     }
 
-    /// What is counted of it.
+    /// What is counted of it: what a receiver counts that rejects some.
     pub fn item_noun(self) -> &'static str {
         match self {
             Self::Metrics => "data points",
             Self::Traces => "spans",
             Self::Logs => "log records",
-            Self::Profiles => "samples",
+            Self::Profiles => "profiles",
         }
     }
 }
@@ -109,7 +109,7 @@ impl Signal {
 pub struct Request {
     /// What is in it.
     pub signal: Signal,
-    /// How many data points, spans, log records or samples.
+    /// How many data points, spans, log records or profiles.
     pub items: u64,
     /// The message, not compressed. Cheap to clone: every destination has its own queue of the same bytes.
     pub body: Bytes,

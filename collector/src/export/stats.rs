@@ -11,7 +11,7 @@ use super::{Request, Signal};
 pub struct Amount {
     /// Requests.
     pub requests: u64,
-    /// Data points, spans, log records or samples.
+    /// Data points, spans, log records or profiles.
     pub items: u64,
     /// Bytes of their messages, before compression.
     pub bytes: u64,

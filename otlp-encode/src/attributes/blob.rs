@@ -76,6 +76,11 @@ pub(super) struct Encoded<'b> {
 
 impl Encoded<'_> {
     #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.tags.len()
+    }
+
+    #[inline]
     pub(super) fn copy_to(&self, writer: &mut Writer, tag: u8) {
         let slot = writer.claim(self.bytes.len());
         slot.copy_from_slice(self.bytes);

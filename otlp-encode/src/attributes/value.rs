@@ -204,6 +204,9 @@ pub(super) fn any_value(writer: &mut Writer, tag: u8, value: Value<'_>, at: At) 
                 }
                 key_value(writer, ELEMENT, key, value, at)?;
             }
+            if !keys.finish(writer) {
+                return Err(Error::DuplicateAttribute);
+            }
             let len = writer.len() - end;
             header(writer, any::MAP, len);
         }
@@ -219,34 +222,73 @@ fn header(writer: &mut Writer, tag: u8, len: usize) {
     writer.prepend(&[tag]);
 }
 
-/// Which keys a list has so far: one bit each, and where two share a bit, the encoded list itself is searched.
+/// Which keys a list has so far: one bit each, and where two share a bit, the encoded list itself is searched. A long
+/// list is sorted at its end instead, as its keys may be anyone's.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Keys {
     seen: u64,
+    count: usize,
+    /// Whether the end has to tell.
+    undecided: bool,
     /// [`Writer::len`] where the list ends.
     end: usize,
 }
 
+/// The most keys for which the list is searched.
+const FEW: usize = 64;
+
 impl Keys {
     pub(super) fn new(writer: &Writer) -> Self {
-        Self { seen: 0, end: writer.len() }
+        Self { seen: 0, count: 0, undecided: false, end: writer.len() }
     }
 
-    /// Notes a key that is about to be written. Whether it is new.
+    /// Notes a key that is about to be written. Whether it is new, as far as is known before the end.
     #[inline]
     pub(super) fn insert(&mut self, writer: &Writer, key: &str) -> bool {
         let bit = bit(key.as_bytes());
-        let new = self.seen & bit == 0 || !self.has(writer, key.as_bytes());
+        self.count += 1;
+        let new = self.seen & bit == 0 || self.is_long() || !self.has(writer, key.as_bytes());
         self.seen |= bit;
         new
     }
 
-    /// Notes all keys of a list that is about to be written. Whether all are new.
+    /// Notes all keys of a list that is about to be written, and has none twice. Whether all are new, as far as is known
+    /// before the end.
     #[inline]
     pub(super) fn insert_all(&mut self, writer: &Writer, list: &Encoded<'_>) -> bool {
-        let new = self.seen & list.seen == 0 || !keys(list.bytes).any(|key| self.has(writer, key));
+        self.count += list.len();
+        let new = self.seen & list.seen == 0
+            || self.is_long()
+            || !keys(list.bytes).any(|key| self.has(writer, key));
         self.seen |= list.seen;
         new
+    }
+
+    /// Whether it is left to the end to tell if there is a key twice.
+    #[cold]
+    fn is_long(&mut self) -> bool {
+        self.undecided |= self.count > FEW;
+        self.undecided
+    }
+
+    /// Whether all keys were new, when all is written.
+    #[inline]
+    pub(super) fn finish(self, writer: &mut Writer) -> bool {
+        !self.undecided || self.differ(writer)
+    }
+
+    #[cold]
+    fn differ(self, writer: &mut Writer) -> bool {
+        let mut sorted = core::mem::take(&mut writer.scratch);
+        let len = writer.len().saturating_sub(self.end);
+        let list = writer.as_bytes().get(..len).unwrap_or_default();
+        let key = |&start: &usize| keys(list.get(start..).unwrap_or_default()).next().unwrap_or_default();
+        sorted.clear();
+        sorted.extend(starts(list));
+        sorted.sort_unstable_by(|a, b| key(a).cmp(key(b)));
+        let differ = sorted.is_sorted_by(|a, b| key(a) < key(b));
+        writer.scratch = sorted;
+        differ
     }
 
     #[cold]

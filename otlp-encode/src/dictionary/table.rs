@@ -10,7 +10,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 /// Entries in insertion order, without duplicates. Entry 0 is the empty message.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Entries {
     table: Table,
     bytes: Vec<u8>,

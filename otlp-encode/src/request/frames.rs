@@ -15,7 +15,7 @@ pub struct Limits {
     /// Bytes, as sent and not compressed; above [`MAX_BYTES`](Self::MAX_BYTES), that. A request with a single item may
     /// be larger.
     pub max_bytes: usize,
-    /// Points, spans or log records; one at least.
+    /// Points, spans, log records, or samples of profiles; one at least.
     pub max_items: u64,
 }
 
@@ -37,7 +37,7 @@ impl Default for Limits {
 pub struct Batch<'a> {
     /// The encoded message.
     pub bytes: &'a [u8],
-    /// How many points, spans, log records or samples it has.
+    /// How many points, spans, log records or profiles it has: what a receiver counts that rejects some.
     pub items: u64,
     pub(super) descriptor: fn() -> &'static Descriptor,
 }
@@ -168,17 +168,17 @@ impl Frames {
     }
 
     pub(super) fn open(&mut self) {
-        let set = self.frames.iter_mut().take(self.set);
-        let mut closing = 0;
-        for (index, frame) in set.enumerate() {
-            if index >= self.open {
-                frame.end = self.writer.len();
-                self.writer.prepend(&frame.tail);
-            }
-            closing += frame.closing();
+        for frame in self.frames.iter_mut().take(self.set).skip(self.open) {
+            frame.end = self.writer.len();
+            self.writer.prepend(&frame.tail);
         }
         self.open = self.set;
-        self.budget = self.limits.max_bytes.saturating_sub(closing);
+        self.budget = self.limits.max_bytes.saturating_sub(self.closing());
+    }
+
+    /// The most that closing what is open takes.
+    pub(super) fn closing(&self) -> usize {
+        self.frames.iter().take(self.open).map(Frame::closing).sum()
     }
 
     /// Closes all but the outermost `remaining` frames.
@@ -202,12 +202,12 @@ impl Frames {
         self.set > level.index()
     }
 
-    /// Hands out the request, if there is an item.
+    /// Hands out the request, if there is an item. It is gone also where `sink` panics.
     pub(super) fn flush(&mut self, sink: &mut dyn FnMut(Batch<'_>)) {
-        if let Some(batch) = self.finish() {
+        let unfinished = Unfinished { frames: self, len: 0, open: 0 };
+        if let Some(batch) = unfinished.frames.finish() {
             sink(batch);
         }
-        self.writer.clear();
     }
 
     /// Closes everything. The request, if there is an item; the caller clears the writer.
@@ -232,7 +232,8 @@ impl Frames {
     fn full(&mut self, len: usize, open: usize, sink: &mut dyn FnMut(Batch<'_>)) -> Result<(), Error> {
         if self.writer.len() > self.budget {
             let opened: usize = self.frames.iter().take(self.open).skip(open).map(|f| f.tail.len()).sum();
-            let around: usize = self.frames.iter().take(self.open).map(|f| f.closing() + f.tail.len()).sum();
+            let tails: usize = self.frames.iter().take(self.open).map(|f| f.tail.len()).sum();
+            let around = self.closing() + tails;
             let item = self.writer.len() - len - opened;
             if item + around > Limits::MAX_BYTES {
                 self.rewind(len, open);
@@ -258,6 +259,20 @@ impl Frames {
     }
 }
 
+/// Takes back what was written since `len`, when it is dropped: also where code of the caller panics.
+struct Unfinished<'f> {
+    frames: &'f mut Frames,
+    len: usize,
+    open: usize,
+}
+
+impl Drop for Unfinished<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.frames.rewind(self.len, self.open);
+    }
+}
+
 /// What a guard writes to.
 pub struct Output<'s> {
     pub(super) frames: &'s mut Frames,
@@ -274,7 +289,7 @@ impl Output<'_> {
         self.frames.set(level, head, tail);
     }
 
-    /// Writes an item as field `field` of the innermost level. If `write` fails, nothing has happened.
+    /// Writes an item as field `field` of the innermost level. If `write` fails or panics, nothing has happened.
     #[inline]
     pub(super) fn item(
         &mut self,
@@ -286,12 +301,12 @@ impl Output<'_> {
         if open < frames.set {
             frames.open();
         }
+        let item = Unfinished { frames, len, open };
         let mut result = Ok(());
-        frames.writer.fields().message(field, |fields| result = write(fields));
-        if result.is_err() {
-            frames.rewind(len, open);
-            return result;
-        }
+        item.frames.writer.fields().message(field, |fields| result = write(fields));
+        result?;
+        core::mem::forget(item);
+        let frames = &mut *self.frames;
         frames.items += 1;
         if frames.writer.len() > frames.budget || frames.items >= frames.limits.max_items {
             return frames.full(len, open, self.sink);

@@ -50,6 +50,8 @@ pub struct ProfilesRequest {
     attributes: Vec<AttributeIdx>,
     /// The id of the next profile that is opened.
     next_id: Option<u128>,
+    /// How many profiles were opened in this request; `frames` counts samples.
+    profiles: u64,
 }
 
 /// What a profile has besides samples.
@@ -69,7 +71,7 @@ pub struct ProfileInfo<'a> {
     pub attributes: &'a [(&'a str, &'a str, Value<'a>)],
     /// How many attributes were discarded.
     pub dropped_attributes_count: u32,
-    /// Format and bytes of what the profile was converted from.
+    /// Format and bytes of what the profile was converted from; neither is empty.
     pub original_payload: Option<(&'a str, &'a [u8])>,
 }
 
@@ -80,6 +82,7 @@ struct Mark {
     set: usize,
     open: usize,
     next_id: Option<u128>,
+    profiles: u64,
 }
 
 impl ProfilesRequest {
@@ -96,6 +99,7 @@ impl ProfilesRequest {
             around: Writer::new(),
             attributes: Vec::new(),
             next_id: None,
+            profiles: 0,
         }
     }
 
@@ -110,6 +114,7 @@ impl ProfilesRequest {
     ) -> ProfilesSession<'_, F> {
         self.frames.clear();
         self.dictionary.clear();
+        self.profiles = 0;
         // Zeros mean none.
         self.next_id = first_id.map(|id| u128::from_be_bytes(id).max(1));
         ProfilesSession { request: self, sink }
@@ -123,23 +128,29 @@ impl ProfilesRequest {
     }
 
     fn flush(&mut self, sink: &mut dyn FnMut(Batch<'_>)) {
-        if let Some(batch) = self.frames.finish() {
+        let items = core::mem::take(&mut self.profiles);
+        let finished = self.frames.finish().map(|batch| {
             self.message.clear();
             self.message.fields().message(2, |fields| self.dictionary.write(fields));
             self.message.prepend(batch.bytes);
-            sink(Batch { bytes: self.message.as_bytes(), ..batch });
-        }
+            batch.descriptor
+        });
+        // Before the sink is called, which may panic.
         self.frames.writer.clear();
         // The profile that is open has to be encoded with the new dictionary.
         self.frames.truncate(Level::Group);
         self.dictionary.clear();
+        if let Some(descriptor) = finished {
+            sink(Batch { bytes: self.message.as_bytes(), items, descriptor });
+        }
     }
 
     /// Starts a sample, in a profile that is opened if it is not.
     #[inline(never)]
     fn begin(&mut self, info: &ProfileInfo<'_>) -> Mark {
         let Frames { set, open, .. } = self.frames;
-        let mark = Mark { len: self.frames.writer.len(), set, open, next_id: self.next_id };
+        let Self { next_id, profiles, .. } = *self;
+        let mark = Mark { len: self.frames.writer.len(), set, open, next_id, profiles };
         self.dictionary.mark();
         if !self.frames.is_set(Level::Group) {
             self.profile(info);
@@ -165,11 +176,13 @@ impl ProfilesRequest {
             to.unit_strindex(unit);
             to.type_strindex(kind);
         };
+        let mut payload_is_whole = true;
         around.clear();
         let mut to = Profile::from(around.fields());
         let attributes = dictionary.check_attributes(attributes);
         to.attribute_indices(attributes.iter().map(|&index| index as i32));
         if let Some((format, payload)) = info.original_payload {
+            payload_is_whole = !format.is_empty() && !payload.is_empty();
             to.original_payload(payload);
             to.original_payload_format(format);
         }
@@ -190,6 +203,10 @@ impl ProfilesRequest {
         if let Some((head, tail)) = bytes.split_at_checked(bytes.len() - tail) {
             self.frames.set(Level::Group, head, tail);
         }
+        if !payload_is_whole {
+            dictionary.fail(Error::Empty { field: "original_payload" });
+        }
+        self.profiles += 1;
     }
 
     /// Writes the sample that was begun at `mark`. Whether it is in the request; if not, the request was finished, and
@@ -225,7 +242,7 @@ impl ProfilesRequest {
                 self.flush(sink);
                 return Ok(false);
             }
-            let bytes = len + self.frames.limits.max_bytes.saturating_sub(self.frames.budget);
+            let bytes = len + self.frames.closing();
             if bytes > Limits::MAX_BYTES {
                 self.rollback(mark);
                 self.frames.items = 0;
@@ -242,7 +259,28 @@ impl ProfilesRequest {
         self.frames.rewind(mark.len, mark.open);
         self.frames.set = mark.set;
         self.next_id = mark.next_id;
+        self.profiles = mark.profiles;
         self.dictionary.rollback();
+    }
+}
+
+/// A sample that was begun. It is taken back where what makes it panics.
+struct Begun<'r> {
+    request: &'r mut ProfilesRequest,
+    mark: Mark,
+}
+
+impl Begun<'_> {
+    fn complete(self) -> Mark {
+        let mark = self.mark;
+        core::mem::forget(self);
+        mark
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        self.request.rollback(self.mark);
     }
 }
 
@@ -327,9 +365,10 @@ impl Samples<'_> {
     ) -> Result<(), Error> {
         let shape = self.check(values, timestamps)?;
         loop {
-            let mark = self.request.begin(self.info);
-            let (stack, attributes, link) = identify(&mut self.request.dictionary);
+            let begun = Begun { mark: self.request.begin(self.info), request: self.request };
+            let (stack, attributes, link) = identify(&mut begun.request.dictionary);
             let identity = (stack, attributes.as_ref(), link);
+            let mark = begun.complete();
             if self.request.end(mark, identity, (values, timestamps), self.sink)? {
                 self.shape = Some(shape);
                 return Ok(());

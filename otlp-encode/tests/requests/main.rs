@@ -5,6 +5,7 @@ mod limits;
 mod logs;
 mod metrics;
 mod model;
+mod panics;
 mod profiles;
 mod rules;
 mod traces;

@@ -17,7 +17,10 @@ fn requests(
     let scope_info = ScopeInfo { schema_url: "schema", ..ScopeInfo::default() };
     let scope = ScopeBlob::new("test", &(), &scope_info).unwrap();
     let mut batches = Vec::new();
-    let mut out = request.start(Some([7; 16]), |batch| batches.push(batch.bytes.to_vec()));
+    let mut out = request.start(Some([7; 16]), |batch| {
+        assert_eq!(batch.items, 1, "profiles are counted, not samples");
+        batches.push(batch.bytes.to_vec());
+    });
     samples(&mut out.resource(&resource).scope(&scope).profile(info));
     out.finish();
     batches
@@ -374,6 +377,32 @@ fn nothing_is_not_a_request() {
 }
 
 #[test]
+fn profiles_are_counted_that_have_samples() {
+    let mut counts = Vec::new();
+    let mut request = ProfilesRequest::new(Limits { max_items: 5, ..Limits::default() }, 1);
+    let mut out = request.start(None, |batch| {
+        let profiles = &decode(batch.bytes).resource_profiles[0].scope_profiles[0].profiles;
+        assert_eq!(profiles.len() as u64, batch.items);
+        counts.push((batch.items, profiles.iter().map(|profile| profile.samples.len()).sum::<usize>()));
+    });
+    let resource = ResourceBlob::default();
+    let mut scopes = out.resource(&resource);
+    let mut profiles = scopes.scope(&ScopeBlob::default());
+    for samples in [2, 0, 1, 4, 0, 1] {
+        let mut to = profiles.profile(&INFO);
+        // The refused one does not open the profile.
+        to.add(&[1], &[], |d| (StackIdx::default(), [d.attribute("", "", 1)], LinkIdx::default()))
+            .unwrap_err();
+        for _ in 0..samples {
+            to.add(&[1], &[], nothing).unwrap();
+        }
+    }
+    out.finish();
+    // The third is in both.
+    assert_eq!(counts, [(3, 5), (2, 3)]);
+}
+
+#[test]
 fn zero_entries_are_entry_zero() {
     let zeros = |d: &mut Dictionary| {
         assert_eq!(d.mapping(0..0, 0, "", &[]).get(), 0);
@@ -446,5 +475,48 @@ fn split_requests_hold_what_their_own_samples_need() {
         }
         assert_eq!(values, all);
         assert_eq!(batches.len() > 1, max_bytes < 1 << 20 || max_items == 7);
+    }
+}
+
+#[test]
+fn indices_of_another_dictionary_are_noticed() {
+    let sample = |d: &mut Dictionary| (stack(d, &["a"]), [d.attribute("a", "", 1)], d.link([1; 16], [1; 8]));
+    let mut kept = None;
+    single(&INFO, |samples| samples.add(&[1], &[], |d| *kept.insert(sample(d))).unwrap());
+    let (stack, _, _) = kept.unwrap();
+    single(&INFO, |samples| {
+        samples.add(&[1], &[], sample).unwrap();
+        let unknown = Err(Error::UnknownIndex { table: Table::Stack, index: 1 });
+        assert_eq!(samples.add(&[1], &[], |_| (stack, [], LinkIdx::default())), unknown);
+    });
+}
+
+#[test]
+fn half_a_link_and_half_a_payload_are_refused() {
+    for (trace_id, span_id) in [([0; 16], [1; 8]), ([1; 16], [0; 8])] {
+        let got = answer(&[1], &[], |d| (StackIdx::default(), [], d.link(trace_id, span_id)));
+        assert_eq!(got, Err(Error::Empty { field: "link" }));
+    }
+    for payload in [("", &b"x"[..]), ("pprof", &[])] {
+        let info = ProfileInfo { original_payload: Some(payload), ..INFO };
+        let batches = requests(&mut request(), &info, |samples| {
+            let error = Error::Empty { field: "original_payload" };
+            assert_eq!(samples.add(&[1], &[], nothing), Err(error));
+        });
+        assert!(batches.is_empty());
+    }
+}
+
+#[test]
+fn a_resource_counts_where_the_protocol_has_its_end() {
+    let text = "x".repeat(Limits::MAX_BYTES - 100);
+    let resource = ResourceBlob::new(&[("k", text.as_str())], &ResourceInfo::default()).unwrap();
+    for max_bytes in [0, usize::MAX] {
+        let mut request = ProfilesRequest::new(Limits { max_bytes, ..Limits::default() }, 1);
+        let mut out = request.start(None, |batch| panic!("{} bytes", batch.bytes.len()));
+        let added =
+            out.resource(&resource).scope(&ScopeBlob::default()).profile(&INFO).add(&[1], &[], nothing);
+        assert!(matches!(added, Err(Error::TooLarge { bytes }) if bytes > Limits::MAX_BYTES), "{added:?}");
+        out.finish();
     }
 }

@@ -251,6 +251,37 @@ fn many_keys_are_told_apart() {
         assert_eq!(AttributesBlob::new(&pairs.as_slice()).err(), Some(Error::DuplicateAttribute));
         pairs.pop();
     }
+    // A blob, and others that stand before and after it.
+    let blob = AttributesBlob::new(&pairs.as_slice()).unwrap();
+    let around = |before: &'static str, after: &'static str| {
+        let attributes = |to: &mut AttributeWriter<'_>| {
+            to.add(after, 1);
+            to.extend(&blob);
+            to.add(before, 1);
+        };
+        AttributesBlob::new(&attributes).map(|blob| blob.len())
+    };
+    assert_eq!(around("a", "b"), Ok(502));
+    for (before, after) in [("a", "a"), ("key.77", "b"), ("a", "key.0"), ("key.499", "b")] {
+        assert_eq!(around(before, after), Err(Error::DuplicateAttribute));
+    }
+}
+
+#[test]
+fn maps_of_any_size_take_little_time() {
+    let names: Vec<String> = (0..200_000).map(|number| format!("key.{number}")).collect();
+    let mut entries: Vec<(&str, Value<'_>)> =
+        names.iter().map(|name| (name.as_str(), Value::Int(1))).collect();
+    let mut request = LogsRequest::new(Limits::default());
+    let mut add = |entries: &[(&str, Value<'_>)]| {
+        let mut out = request.start(|_| {});
+        let record = LogRecord { body: Some(Value::Map(entries)), ..LogRecord::default() };
+        out.resource(&resource()).scope(&scope()).add(&record, &entries)
+    };
+    // Would take minutes, if each were looked for among those before.
+    assert_eq!(add(&entries), Ok(()));
+    entries[7].0 = "key.199999";
+    assert_eq!(add(&entries), Err(Error::DuplicateAttribute));
 }
 
 #[test]

@@ -184,7 +184,7 @@ fn numbered(number: u64) -> impl Fn(&mut AttributeWriter<'_>) {
     move |to| to.add(NUMBER, number as i64)
 }
 
-/// One profile, each sample with a stack of its own.
+/// A profile for each number, of one sample with a stack of its own.
 fn profiles(
     request: &mut ProfilesRequest,
     around: (&ResourceBlob, &ScopeBlob),
@@ -201,7 +201,6 @@ fn profiles(
     let mut request = request.start(Some(first_id), take);
     let mut scopes = request.resource(around.0);
     let mut profiles = scopes.scope(around.1);
-    let mut samples = profiles.profile(&info);
     for number in numbers {
         let identity = |dictionary: &mut Dictionary| {
             let attribute = dictionary.attribute(NUMBER, "", number as i64);
@@ -210,6 +209,6 @@ fn profiles(
             let leaf = dictionary.location(MappingIdx::default(), 0x1000 + number, &[line], &[]);
             (dictionary.stack(&[leaf]), [attribute], LinkIdx::default())
         };
-        samples.add(&[1], &[], identity).expect("a sample");
+        profiles.profile(&info).add(&[1], &[], identity).expect("a sample");
     }
 }

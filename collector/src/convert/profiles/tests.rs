@@ -13,7 +13,13 @@ const ID: [u8; 16] = [9; 16];
 
 fn parts(profile: &Profile, max_request: usize) -> Vec<Vec<u8>> {
     let mut parts = Vec::new();
-    ProfilesEncoder::new(1, max_request).encode(profile, ID, |part, _| parts.push(part.to_vec())).unwrap();
+    let each = |part: &[u8], profiles: u64| {
+        let of_resource =
+            |resource: &proto::ResourceProfiles| resource.scope_profiles[0].profiles.len() as u64;
+        assert_eq!(decode(part).resource_profiles.iter().map(of_resource).sum::<u64>(), profiles);
+        parts.push(part.to_vec());
+    };
+    ProfilesEncoder::new(1, max_request).encode(profile, ID, each).unwrap();
     parts
 }
 

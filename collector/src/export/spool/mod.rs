@@ -35,7 +35,7 @@
 //! | 9 | 1: metrics, 2: traces, 3: logs, 4: profiles; else 0 |
 //! | 10..12 | 0 |
 //! | 12..20 | number of the request; all up to that are done with, in the other kinds |
-//! | 20..28 | data points, spans, log records or samples; else 0 |
+//! | 20..28 | data points, spans, log records or profiles; else 0 |
 //! | 28..32 | checksum of `n` as 8 bytes and bytes 0..28 |
 //!
 //! Requests of a segment have numbers without gaps. A process never appends to a segment of an earlier one. A segment

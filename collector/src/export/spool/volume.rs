@@ -6,11 +6,16 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::{Action, SpoolError};
+
+/// How long to wait for the lock: the process before may be about to end, or have a child that has yet to execute its program.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 /// A directory that belongs to one spool.
 pub trait Volume: Send + Sync {
@@ -109,10 +114,14 @@ impl Directory {
         make(path).map_err(failed)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let handle = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
-        match rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path: path.to_owned(), handle }),
-            Err(Errno::WOULDBLOCK) => Err(SpoolError::InUse { path: path.to_owned() }),
-            Err(errno) => Err(failed(errno.into())),
+        let until = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self { path: path.to_owned(), handle }),
+                Err(Errno::WOULDBLOCK) if Instant::now() < until => std::thread::sleep(LOCK_RETRY),
+                Err(Errno::WOULDBLOCK) => return Err(SpoolError::InUse { path: path.to_owned() }),
+                Err(errno) => return Err(failed(errno.into())),
+            }
         }
     }
 
