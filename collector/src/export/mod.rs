@@ -18,6 +18,7 @@ pub mod http;
 pub mod net;
 pub mod pipeline;
 mod queue;
+mod redact;
 pub mod reply;
 pub mod retry;
 pub mod spool;

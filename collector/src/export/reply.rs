@@ -7,6 +7,8 @@ use crate::output::names::clean;
 
 /// Characters of a receiver's message that are shown.
 const MAX_MESSAGE: usize = 300;
+/// What stands for the rest.
+pub(super) const CUT: &str = "...";
 
 /// Fields of a message that are looked at; both messages have a few. Kept apart, they take many times their bytes.
 const MAX_FIELDS: usize = 1000;
@@ -77,7 +79,7 @@ pub(super) fn message(text: &str) -> Option<String> {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut cut: String = clean(&line).chars().take(MAX_MESSAGE).collect();
     if cut.len() < line.len() && cut.chars().count() == MAX_MESSAGE {
-        cut.push_str("...");
+        cut.push_str(CUT);
     }
     Some(cut).filter(|cut| !cut.is_empty())
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::http::Client;
+use super::redact::Redacted;
 use super::reply::Accepted;
 use super::{Destination, ExportError, Failure, Protocol, Request};
 
@@ -39,13 +40,15 @@ pub trait Transport {
 ///
 /// The destination cannot be used: wrong usage.
 pub fn new(destination: &Destination) -> Result<Box<dyn Transport + Send>, ExportError> {
-    match destination.protocol {
-        Protocol::HttpProtobuf | Protocol::HttpJson => Ok(Box::new(Client::new(destination)?)),
+    let transport: Box<dyn Transport + Send> = match destination.protocol {
+        Protocol::HttpProtobuf | Protocol::HttpJson => Box::new(Client::new(destination)?),
         #[cfg(feature = "grpc")]
-        Protocol::Grpc => Ok(Box::new(super::grpc::GrpcTransport::new(destination)?)),
+        Protocol::Grpc => Box::new(super::grpc::GrpcTransport::new(destination)?),
         #[cfg(not(feature = "grpc"))]
         protocol @ Protocol::Grpc => {
-            Err(ExportError::Protocol { variable: "OTEL_EXPORTER_OTLP_PROTOCOL".to_owned(), protocol })
+            let variable = "OTEL_EXPORTER_OTLP_PROTOCOL".to_owned();
+            return Err(ExportError::Protocol { variable, protocol });
         }
-    }
+    };
+    Ok(Box::new(Redacted::new(destination, transport)))
 }

@@ -21,7 +21,9 @@ mod response;
 use exchange::{Broken, Link};
 use request::{Bodies, Heads};
 
-pub(super) use request::{USER_AGENT, check_size};
+pub(super) use request::USER_AGENT;
+#[cfg(feature = "grpc")]
+pub(super) use request::check_size;
 pub(super) use response::read_head;
 pub use response::{MAX_RESPONSE, Media, Response, read_response};
 

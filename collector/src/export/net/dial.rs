@@ -17,7 +17,7 @@ use super::Deadline;
 use crate::export::Failure;
 
 /// Threads that look names up, of all destinations. A resolver that never answers would be asked by more and more.
-const MAX_RESOLVERS: usize = 16;
+const MAX_RESOLVERS: usize = 32;
 static RESOLVERS: AtomicUsize = AtomicUsize::new(0);
 
 /// When a silent peer is asked whether it is still there, how often, and how many times.
