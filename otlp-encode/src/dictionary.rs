@@ -129,6 +129,14 @@ impl Dictionary {
         self.epoch = Epoch::next();
     }
 
+    /// Gives memory back that a sample beyond the limit took: more than `usual` bytes in a table. Everything is forgotten.
+    pub(crate) fn trim(&mut self, usual: usize) {
+        self.tables_mut().into_iter().for_each(|entries| entries.trim(usual));
+        self.attribute_keys.truncate(1);
+        self.attribute_keys.shrink_to(usual / size_of::<u32>());
+        self.scratch.trim(usual);
+    }
+
     /// Indices of this epoch may be used, others not.
     pub fn epoch(&self) -> Epoch {
         self.epoch

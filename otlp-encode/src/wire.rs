@@ -56,6 +56,14 @@ impl Writer {
         self.len() == 0
     }
 
+    /// Forgets what was written, and gives back more memory than `usual` bytes.
+    pub(crate) fn trim(&mut self, usual: usize) {
+        self.clear();
+        if self.capacity() > usual {
+            *self = Self::new();
+        }
+    }
+
     /// How many bytes of memory it has.
     pub(crate) fn capacity(&self) -> usize {
         self.buf.capacity() + self.scratch.capacity() * size_of::<usize>()

@@ -74,6 +74,13 @@ impl Entries {
         self.mark();
     }
 
+    /// Starts over where `bytes` have more memory than `usual`; all else is in proportion to them.
+    pub(super) fn trim(&mut self, usual: usize) {
+        if self.bytes.capacity() > usual {
+            *self = Self::new(self.table, self.seed);
+        }
+    }
+
     /// What follows can be taken back.
     pub(super) fn mark(&mut self) {
         self.journal.clear();

@@ -147,6 +147,12 @@ impl Frames {
         self.set = 0;
         self.items = 0;
         self.trim();
+        let usual = self.usual_bytes();
+        for frame in &mut self.frames {
+            if frame.head.capacity().max(frame.tail.capacity()) > usual {
+                *frame = Frame::default();
+            }
+        }
     }
 
     pub(super) fn rewind(&mut self, len: usize, open: usize) {
@@ -219,11 +225,16 @@ impl Frames {
 
     /// Gives memory back that an item beyond the limit took: such items are rare. Nothing must be written.
     fn trim(&mut self) {
-        let usual = self.limits.max_bytes.saturating_mul(4).max(1 << 16);
-        if self.writer.capacity().max(self.carry.capacity()) > usual {
-            self.writer = Writer::new();
+        let usual = self.usual_bytes();
+        self.writer.trim(usual);
+        if self.carry.capacity() > usual {
             self.carry = Vec::new();
         }
+    }
+
+    /// The most memory that a buffer takes for requests within the limit.
+    pub(super) fn usual_bytes(&self) -> usize {
+        self.limits.max_bytes.saturating_mul(4).max(1 << 16)
     }
 
     /// The item that was just added does not fit, or is the last that does. Without it, `len` bytes were written and

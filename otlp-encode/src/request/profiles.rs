@@ -113,7 +113,12 @@ impl ProfilesRequest {
         sink: F,
     ) -> ProfilesSession<'_, F> {
         self.frames.clear();
+        let usual = self.frames.usual_bytes();
+        self.dictionary.trim(usual);
         self.dictionary.clear();
+        for writer in [&mut self.message, &mut self.around] {
+            writer.trim(usual);
+        }
         self.profiles = 0;
         // Zeros mean none.
         self.next_id = first_id.map(|id| u128::from_be_bytes(id).max(1));

@@ -97,3 +97,30 @@ fn of_profiles() {
     };
     check(ProfilesRequest::new(LIMITS, 0), fill, ProfilesRequest::capacities);
 }
+
+#[test]
+fn memory_for_a_huge_item_is_given_back() {
+    let (resource, scope) = blobs();
+    let huge = "x".repeat(1 << 20);
+    let payload = ProfileInfo { original_payload: Some(("x", huge.as_bytes())), ..ProfileInfo::default() };
+    let fill = |request: &mut ProfilesRequest, name: &str, info: &ProfileInfo<'_>| {
+        let mut out = request.start(None, |_| {});
+        let mut scopes = out.resource(&resource);
+        let answer = scopes.scope(&scope).profile(info).add(&[1], &[], |dictionary| {
+            let attributes = [dictionary.attribute("key", "", name)];
+            let mapping = dictionary.mapping(0..1, 0, name, &[]);
+            let location = dictionary.location(mapping, 0, &[], &[]);
+            (dictionary.stack(&[location]), attributes, Default::default())
+        });
+        assert_eq!(answer, Ok(()));
+    };
+    let mut request = ProfilesRequest::new(LIMITS, 0);
+    fill(&mut request, "x", &ProfileInfo::default());
+    let usual = format!("{:?}", request.capacities());
+    for (name, info) in [(huge.as_str(), &ProfileInfo::default()), ("x", &payload)] {
+        fill(&mut request, name, info);
+        assert_ne!(format!("{:?}", request.capacities()), usual);
+        fill(&mut request, "x", &ProfileInfo::default());
+        assert_eq!(format!("{:?}", request.capacities()), usual);
+    }
+}

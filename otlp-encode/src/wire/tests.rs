@@ -85,6 +85,30 @@ fn nested_messages_get_their_length() {
 }
 
 #[test]
+fn lengths_at_their_edges() {
+    // With headers of one byte, and of two.
+    for field in [1u32, 16] {
+        for len in [0, 1, 127, 128, 16_383, 16_384, 2_097_151, 2_097_152] {
+            let content = vec![9; len];
+            let mut want = Vec::new();
+            for mut rest in [u64::from(field) << 3 | 2, len as u64] {
+                while rest >= 0x80 {
+                    want.push(rest as u8 | 0x80);
+                    rest >>= 7;
+                }
+                want.push(rest as u8);
+            }
+            want.extend(&content);
+            assert!(bytes(|f| f.bytes(field, &content)) == want, "{field} {len}");
+            assert!(
+                bytes(|f| f.message(field, |fields| fields.writer.prepend(&content))) == want,
+                "{field} {len}"
+            );
+        }
+    }
+}
+
+#[test]
 fn memory_grows_at_the_front_and_is_reused() {
     let mut writer = Writer::new();
     writer.prepend(b"end");
