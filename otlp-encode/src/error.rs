@@ -71,7 +71,7 @@ pub enum Error {
         /// `memory_limit`.
         limit: u64,
     },
-    /// An index of another dictionary, or from before a `clear`.
+    /// An index of another dictionary, or of an earlier [`Epoch`](crate::Epoch).
     UnknownIndex {
         /// The table it was used for.
         table: Table,

@@ -12,8 +12,8 @@ use alloc::vec::Vec;
 /// How large a request may become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes, as sent and not compressed; above [`MAX_BYTES`](Self::MAX_BYTES), that. A request with a single item may
-    /// be larger.
+    /// Bytes, as sent and not compressed; above [`MAX_BYTES`](Self::MAX_BYTES), that. A request with a single item (of
+    /// profiles: sample) may be larger.
     pub max_bytes: usize,
     /// Points, spans, log records, or samples of profiles; one at least.
     pub max_items: u64,

@@ -72,6 +72,32 @@ fn of_logs() {
 }
 
 #[test]
+fn of_traces() {
+    let (resource, scope) = blobs();
+    let many: alloc::vec::Vec<_> = (0..100).map(|number| format!("key.{number}")).collect();
+    let many = |to: &mut AttributeWriter<'_>| many.iter().for_each(|key| to.add(key, "value"));
+    let fill = |request: &mut TracesRequest| {
+        let mut batches = 0;
+        let mut out = request.start(|_| batches += 1);
+        let mut scopes = out.resource(&resource);
+        let mut spans = scopes.scope(&scope);
+        for number in 0..100 {
+            let events = [Event { attributes: &many, ..Event::new(number, "event") }];
+            let links = [Link { attributes: &[("key", "value")], ..Link::new([1; 16], [2; 8]) }];
+            let span =
+                Span { events: &events, links: &links, ..Span::new([1; 16], [2; 8], "span", 1..number + 2) };
+            assert_eq!(spans.add(&span, &many), Ok(()));
+        }
+        out.finish();
+        batches
+    };
+    let attributes = crate::AttributeLimits { count: 90, value_length: Some(3) };
+    let request =
+        TracesRequest::new(LIMITS).with_span_limits(SpanLimits { attributes, ..SpanLimits::default() });
+    check(request, fill, |request| request.frames.capacities());
+}
+
+#[test]
 fn of_profiles() {
     let (resource, scope) = blobs();
     let info = ProfileInfo::default();

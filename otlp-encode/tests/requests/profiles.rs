@@ -520,3 +520,27 @@ fn a_resource_counts_where_the_protocol_has_its_end() {
         out.finish();
     }
 }
+
+/// Where every length takes as many bytes as are kept for it.
+#[test]
+fn a_large_request_is_split_at_the_limit_to_the_byte() {
+    let names: Vec<String> = (0..3).map(|number| format!("{number}{}", "x".repeat(800_000))).collect();
+    let info = ProfileInfo { duration_nano: 100_000, ..INFO };
+    let timestamps: Vec<u64> = (1_000..101_000).collect();
+    let fill = |max_bytes| {
+        let limits = Limits { max_bytes, ..Limits::default() };
+        requests(&mut ProfilesRequest::new(limits, 1), &info, |samples| {
+            for name in &names {
+                let sample = |d: &mut Dictionary| {
+                    (StackIdx::default(), [d.attribute("k", name, 1)], LinkIdx::default())
+                };
+                samples.add(&[], &timestamps, sample).unwrap();
+            }
+        })
+    };
+    let sizes = |max_bytes| fill(max_bytes).iter().map(Vec::len).collect::<Vec<_>>();
+    let whole = sizes(usize::MAX);
+    assert!(whole[0] > 2 * 2_400_000);
+    assert_eq!(sizes(whole[0]), whole);
+    assert_eq!(sizes(whole[0] - 1).len(), 2);
+}

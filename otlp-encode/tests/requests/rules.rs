@@ -284,6 +284,30 @@ fn maps_of_any_size_take_little_time() {
     assert_eq!(add(&entries), Err(Error::DuplicateAttribute));
 }
 
+/// Where every length takes as many bytes as are kept for it.
+#[test]
+fn a_large_request_is_split_at_the_limit_to_the_byte() {
+    let text = "x".repeat(1_500_000);
+    let sizes = |max_bytes| {
+        let mut request = LogsRequest::new(Limits { max_bytes, ..Limits::default() });
+        let mut sizes = Vec::new();
+        let mut out = request.start(|batch| sizes.push((batch.bytes.len(), batch.items)));
+        let resource = resource();
+        let mut scopes = out.resource(&resource);
+        let scope = scope();
+        let mut records = scopes.scope(&scope);
+        for _ in 0..2 {
+            let record = LogRecord { body: Some(Value::Str(&text)), ..LogRecord::default() };
+            records.add(&record, &()).unwrap();
+        }
+        out.finish();
+        sizes
+    };
+    let whole = sizes(usize::MAX);
+    assert_eq!(sizes(whole[0].0), whole);
+    assert_eq!(sizes(whole[0].0 - 1).len(), 2);
+}
+
 #[test]
 fn an_item_beyond_what_the_protocol_allows_is_refused_alone() {
     let (large, small) = ("x".repeat(Limits::MAX_BYTES), "y".repeat(Limits::MAX_BYTES - 1000));
