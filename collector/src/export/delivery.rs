@@ -348,9 +348,14 @@ impl Delivery {
         }
     }
 
-    /// Memory that waiting requests take.
+    /// Memory that requests take which are not in the spool, and those that a group on its way to the disk still holds.
     fn memory(&self) -> usize {
-        self.queue.cost().saturating_add(self.flight.as_ref().map_or(0, |flight| flight.entry.cost()))
+        let flight = self.flight.as_ref().filter(|flight| flight.place == Place::Memory);
+        let finished = self.spooled.as_ref().map_or(0, Spooled::finished_in_memory);
+        self.queue
+            .cost()
+            .saturating_add(flight.map_or(0, |flight| flight.entry.cost()))
+            .saturating_add(finished)
     }
 
     fn new_id(&mut self) -> u64 {

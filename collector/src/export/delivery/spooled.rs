@@ -55,6 +55,8 @@ pub(super) enum Load {
 pub(super) struct Spooled {
     waiting: PerSignal<Amount>,
     saving: Option<Vec<Member>>,
+    /// Memory that the finished ones of them take until the disk has answered.
+    finished_in_memory: usize,
     /// Records that were finished when the group left for the disk or since. What it pushes out may be among them.
     finished_meanwhile: Vec<RecordId>,
     loading: bool,
@@ -113,6 +115,11 @@ impl Spooled {
         self.saving.is_none() && self.to_acknowledge.is_empty() && self.acknowledging.is_empty()
     }
 
+    /// Memory of requests that are finished and still on their way to the disk.
+    pub fn finished_in_memory(&self) -> usize {
+        self.finished_in_memory
+    }
+
     /// Records to acknowledge now.
     pub fn start_acknowledging(&mut self, now: Duration) -> Option<Vec<RecordId>> {
         let due = !self.to_acknowledge.is_empty()
@@ -152,6 +159,7 @@ impl Spooled {
             self.saving.iter_mut().flatten().find(|member| member.id == flight.entry.id)
         {
             member.finished = true;
+            self.finished_in_memory += flight.entry.cost();
         }
     }
 }
@@ -255,6 +263,7 @@ impl Delivery {
     pub fn saved(&mut self, now: Duration, result: Result<Appended, AppendError>) {
         let Some(spooled) = &mut self.spooled else { return };
         let group = spooled.saving.take().unwrap_or_default();
+        spooled.finished_in_memory = 0;
         // Too late: all of it is counted already.
         if self.phase == Phase::Closed {
             return;

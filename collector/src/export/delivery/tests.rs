@@ -508,3 +508,33 @@ fn a_burst_is_spooled_before_it_is_dropped() {
     assert_eq!(machine.requests(|stats| stats.dropped.total()), 0);
     assert!(disk.borrow().numbers().len() > 80);
 }
+
+#[test]
+fn what_is_read_back_takes_no_room_from_what_waits() {
+    let mut held = Held::default();
+    *held.waiting.get_mut(Signal::Metrics) = Amount { requests: 1, items: 1, bytes: 5000 };
+    let now = Duration::ZERO;
+    let mut delivery = Delivery::new("there".to_owned(), limits(2 * 1128), Some(&held));
+    assert_eq!(delivery.step(now), Step::Load);
+    delivery.loaded(now, Ok(Some((RecordId(1), request(0, 1, 5000)))));
+    assert!(matches!(delivery.step(now), Step::Send(..)));
+    (1..4).for_each(|n| delivery.push(request(n, 1, 1000), now));
+    let stats = delivery.stats(now);
+    assert_eq!(stats.total(|stats| stats.in_memory).requests, 2);
+    assert_eq!(stats.total(dropped(DropReason::QueueFull)).requests, 1);
+}
+
+#[test]
+fn what_is_delivered_takes_room_until_the_disk_has_answered() {
+    let mut delivery = Delivery::new("there".to_owned(), limits(3 * 1128), Some(&Held::default()));
+    (0..3).for_each(|n| delivery.push(request(n, 1, 1000), Duration::ZERO));
+    assert!(matches!(delivery.save_step(SECOND), SaveStep::Save(group) if group.len() == 1));
+    assert!(matches!(delivery.step(SECOND), Step::Send(first, None) if number(&first) == 0));
+    delivery.sent(SECOND, accepted(), 0.0);
+    let lost = |delivery: &Delivery| delivery.stats(SECOND).total(dropped(DropReason::QueueFull)).requests;
+    delivery.push(request(3, 1, 1000), SECOND);
+    assert_eq!(lost(&delivery), 1);
+    delivery.saved(SECOND, Ok(Appended { records: vec![RecordId(1)], ..Appended::default() }));
+    delivery.push(request(4, 1, 1000), SECOND);
+    assert_eq!(lost(&delivery), 1);
+}

@@ -10,7 +10,6 @@ use super::super::{Delivery, Limits, SaveStep, Step};
 use crate::export::Request;
 use crate::export::Signal;
 use crate::export::error::Failure;
-use crate::export::queue::cost;
 use crate::export::reply::Accepted;
 use crate::export::stats::{Amount, PerSignal, SignalStats, Stats};
 use crate::export::store::{AppendError, Appended, DroppedRecord, Held, RecordId, StoreError};
@@ -309,10 +308,7 @@ impl<'a> Machine<'a> {
 
     /// Whether the memory of waiting requests is within its bound.
     pub fn fits(&self, limits: Limits) -> bool {
-        let read_back =
-            self.delivery.flight.iter().filter(|flight| flight.place != super::super::Place::Memory);
-        let read_back: usize = read_back.map(|flight| cost(&flight.entry.request)).sum();
-        self.delivery.memory() <= limits.queue_bytes + read_back
+        self.delivery.memory() <= limits.queue_bytes
     }
 }
 
