@@ -179,6 +179,9 @@ impl Exporter {
             shared.wait(flushed, |state| state.delivery.is_closed());
             // The sending thread may hang in an attempt: that the time is over is seen here.
             shared.change(shut_down);
+        }
+        // Only now, so that a disk that hangs takes no time from the others.
+        for Lane { shared, .. } in &self.lanes {
             shared.wait(saved, |state| state.delivery.is_closed());
             shared.change(|state, _| state.delivery.abandon());
             shared.wait(saved, |state| !state.saving);

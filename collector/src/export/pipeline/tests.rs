@@ -81,11 +81,18 @@ struct MemoryStore {
     appended: AtomicUsize,
     synced: AtomicUsize,
     panics: bool,
+    /// Appending hangs until something is there.
+    waits_for: Option<Arc<MemoryStore>>,
 }
 
 impl Store for MemoryStore {
     fn append(&self, requests: &[Request]) -> Result<Appended, AppendError> {
         assert!(!self.panics, "asked for by a test");
+        let started = Instant::now();
+        while self.waits_for.as_ref().is_some_and(|other| other.appended.load(Ordering::Relaxed) == 0) {
+            assert!(started.elapsed() < 10 * SECOND, "the other is not written");
+            thread::sleep(Duration::from_millis(1));
+        }
         let mut records = self.records.lock().unwrap();
         let mut appended = Appended::default();
         for request in requests {
@@ -226,6 +233,20 @@ fn a_spool_that_panics_is_a_spool_that_fails() {
     assert_eq!(stats[0].panics, 1);
     assert_eq!(stats[0].spool_error.as_deref(), Some("cannot write the spool: it panicked"));
     assert_eq!(logs(&stats, 0).dropped.get(DropReason::ShutDown), amount(1));
+}
+
+#[test]
+fn a_disk_that_hangs_takes_no_time_from_other_destinations() {
+    let second = Arc::new(MemoryStore::default());
+    let first = Arc::new(MemoryStore { waits_for: Some(Arc::clone(&second)), ..MemoryStore::default() });
+    let ((one, one_seen, _one), (two, two_seen, _two)) = (Scripted::new(), Scripted::new());
+    let mut outlets = vec![spooled(one, &first), spooled(two, &second)];
+    outlets.iter_mut().for_each(|outlet| outlet.limits.max_time_at_risk = LONG);
+    let exporter = Exporter::start(outlets).unwrap();
+    exporter.push(&request(0));
+    [one_seen, two_seen].iter().for_each(|seen| assert_eq!(seen.recv_timeout(LONG).unwrap(), 0));
+    let stats = exporter.shut_down(SECOND / 10);
+    assert_eq!((logs(&stats, 0).in_spool, logs(&stats, 1).in_spool), (amount(1), amount(1)));
 }
 
 #[test]
