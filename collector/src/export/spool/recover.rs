@@ -118,11 +118,12 @@ impl Survey {
         }
         for (number, size) in damaged {
             survey.useless.push(number);
-            // The end may have come while the last one was made.
-            let is_torn = number > last;
+            // The end may have come while the last one was made. Nothing else goes there before its header is on disk.
+            let is_last = number > last;
+            let is_torn = is_last && size <= SEGMENT_HEADER as u64;
             let count = if is_torn { &mut survey.torn } else { &mut survey.corrupt };
             *count = count.saturating_add(size);
-            survey.is_clean &= !is_torn;
+            survey.is_clean &= !is_last;
         }
         Ok(survey)
     }

@@ -174,6 +174,21 @@ fn damage_in_a_segments_header_costs_the_segment() {
     let (spool, recovered) = open(&disk);
     assert_eq!(recovered.held.damaged_bytes, (SEGMENT_HEADER + 4 * RECORD) as u64);
     assert_eq!(drain(&spool), [5, 6, 7, 8, 9, 10, 11, 12]);
+    // So it does in the last one, in which requests are only once the header is on disk.
+    let disk = filled();
+    disk.edit("0000000000000003.spool", |bytes| bytes[20] ^= 1);
+    let (spool, recovered) = open(&disk);
+    assert_eq!(recovered.held.damaged_bytes, (SEGMENT_HEADER + 4 * RECORD) as u64);
+    assert_eq!((recovered.torn_bytes, recovered.is_clean), (0, false));
+    assert_eq!(drain(&spool), (1..=8).collect::<Vec<_>>());
+    // Without any, it was being made.
+    let disk = filled();
+    disk.edit("0000000000000003.spool", |bytes| {
+        bytes.truncate(SEGMENT_HEADER);
+        bytes.fill(0);
+    });
+    let (_, recovered) = open(&disk);
+    assert_eq!((recovered.torn_bytes, recovered.held.damaged_bytes), (SEGMENT_HEADER as u64, 0));
 }
 
 #[test]
