@@ -12,6 +12,8 @@ use crate::export::{Request, Signal};
 
 /// When to look again after what was read may be of before.
 const READ_AGAIN: Duration = Duration::from_millis(100);
+/// The time at risk once the end has begun, at most: whoever ends a process may lose patience.
+const AT_RISK_AT_THE_END: Duration = Duration::from_millis(100);
 
 /// Tries of the spool after it failed.
 #[derive(Debug, Default)]
@@ -236,7 +238,11 @@ impl Delivery {
         let oldest = flying.iter().map(|flight| flight.entry.since).chain(self.queue.iter().map(|e| e.since));
         let Some(oldest) = oldest.min() else { return SaveStep::Wait(None) };
         let crowded = self.queue.cost() > self.limits.queue_bytes / 2;
-        let due = if crowded { now } else { oldest.saturating_add(self.limits.max_time_at_risk) };
+        let at_risk = match self.phase {
+            Phase::Flushing { .. } => self.limits.max_time_at_risk.min(AT_RISK_AT_THE_END),
+            _ => self.limits.max_time_at_risk,
+        };
+        let due = if crowded { now } else { oldest.saturating_add(at_risk) };
         let due = due.max(spooled.writing.not_before);
         if now < due && !closing {
             return SaveStep::Wait(Some(due));

@@ -428,6 +428,20 @@ fn what_a_flush_leaves_is_spooled_and_comes_first_in_the_next_run() {
 }
 
 #[test]
+fn a_flush_that_takes_long_is_no_risk() {
+    for (latency, appends) in [(HOUR, 1), (SECOND / 20, 0)] {
+        let disk = RefCell::new(Disk::new(usize::MAX));
+        let receiver: Receiver<'_> = Box::new(move |_, _| (latency, accepted()));
+        let mut machine = Machine::new(Limits::default(), Some(&disk), receiver);
+        machine.push(request(0, 1, 10));
+        machine.delivery.shut_down(machine.now, 5 * SECOND);
+        machine.run_for(SECOND / 5);
+        assert_eq!(disk.borrow().appends, appends);
+        assert_eq!(machine.requests(|stats| stats.in_memory), 0);
+    }
+}
+
+#[test]
 fn what_can_not_be_spooled_at_the_end_is_dropped_and_counted() {
     let disk = RefCell::new(Disk::new(usize::MAX));
     disk.borrow_mut().full = true;
