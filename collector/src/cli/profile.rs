@@ -137,6 +137,15 @@ struct Collected {
 }
 
 impl Collected {
+    /// Says what goes wrong with sending: the end, which tells all, may be far.
+    fn tell(&mut self, display: &mut Display) {
+        for line in self.sender.iter_mut().flat_map(Sender::news) {
+            display.erase();
+            // A terminal that is gone is no reason to stop sampling.
+            let _ = writeln!(io::stderr(), "ebpf-otlp: {line}");
+        }
+    }
+
     fn take(&mut self, profile: Profile) {
         if let Some(sender) = &mut self.sender {
             sender.send(&profile);
@@ -173,6 +182,7 @@ fn sample(
             return Ok(());
         }
         if let Some(at) = window_end.filter(|&at| now >= at) {
+            collected.tell(&mut display);
             collected.take(session.finish_window()?);
             window_end = Some((at + options.config.window).max(Instant::now()));
         }

@@ -28,6 +28,18 @@ pub struct Sender {
     flush_for: Duration,
     /// Profiles that could not be encoded.
     errors: Vec<String>,
+    /// Of each destination, what was told of last.
+    told: Vec<Trouble>,
+}
+
+/// What goes wrong at a destination.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Trouble {
+    /// Requests given up so far.
+    dropped: u64,
+    /// Why requests wait or were given up.
+    error: Option<String>,
+    spool_error: Option<String>,
 }
 
 /// What became of everything.
@@ -67,7 +79,15 @@ impl Sender {
         let encoder =
             ProfilesEncoder::new(random_id() as u64, DEFAULT_MAX_REQUEST).with_attributes(attributes);
         let flush_for = if spool.is_some() { DEFAULT_FLUSH } else { LAST_FLUSH };
-        Ok(Self { exporter: Exporter::start(outlets)?, encoder, flush_for, errors: Vec::new() })
+        let told = vec![Trouble::default(); outlets.len()];
+        Ok(Self { exporter: Exporter::start(outlets)?, encoder, flush_for, errors: Vec::new(), told })
+    }
+
+    /// A line for everything that went wrong since it was asked last, for runs that may never end. Ask before
+    /// [`Self::send`]: what waits then has had its time.
+    pub fn news(&mut self) -> Vec<String> {
+        let stats = self.exporter.stats();
+        self.told.iter_mut().zip(&stats).flat_map(|(told, stats)| told.update(stats)).collect()
     }
 
     /// Queues a profile.
@@ -83,6 +103,24 @@ impl Sender {
     /// Sends what is left, for a bounded time.
     pub fn finish(self) -> Sent {
         Sent { destinations: self.exporter.shut_down(self.flush_for), errors: self.errors }
+    }
+}
+
+impl Trouble {
+    /// Lines for what is new. What goes on is told once.
+    fn update(&mut self, stats: &Stats) -> Vec<String> {
+        let dropped = stats.total(|signal| signal.dropped.total()).requests;
+        let waiting =
+            stats.total(|signal| signal.in_memory).requests + stats.total(|signal| signal.in_spool).requests;
+        let error = stats.last_error.clone().filter(|_| waiting > 0 || dropped > self.dropped);
+        let now = Self { dropped, error, spool_error: stats.spool_error.clone() };
+        let name = &stats.name;
+        let error = now.error.iter().filter(|_| now.error != self.error);
+        let spool_error = now.spool_error.iter().filter(|_| now.spool_error != self.spool_error);
+        let mut lines: Vec<String> = error.map(|error| format!("cannot send to {name}: {error}")).collect();
+        lines.extend(spool_error.map(|error| format!("{name}: {error}")));
+        *self = now;
+        lines
     }
 }
 
@@ -159,8 +197,10 @@ fn summary(stats: &Stats) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use collector::export::Failure;
     use collector::export::delivery::{Delivery, Step};
     use collector::export::reply::Accepted;
+    use collector::export::transport::Refusal;
 
     fn sent(delivery: &Delivery) -> Sent {
         Sent { destinations: vec![delivery.stats(Duration::ZERO)], errors: Vec::new() }
@@ -202,5 +242,36 @@ mod tests {
                 "sent 0 profiles in 0 requests to http://there/; dropped 7 profiles in 1 request: not delivered by the end"
             ]
         );
+    }
+    #[test]
+    fn trouble_is_told_once_while_it_lasts() {
+        let now = Duration::ZERO;
+        let mut delivery = Delivery::new("http://there/".to_owned(), Limits::default(), None);
+        let mut trouble = Trouble::default();
+        let mut attempt = |delivery: &mut Delivery, at, outcome| {
+            if delivery.stats(at).total(|signal| signal.in_memory).requests == 0 {
+                let request =
+                    Request { signal: Signal::Profiles, items: 7, body: Bytes::from_static(b"body") };
+                delivery.push(request, at);
+            }
+            assert!(matches!(delivery.step(at), Step::Send(..)));
+            delivery.sent(at, outcome, 0.0);
+            trouble.update(&delivery.stats(at))
+        };
+        let refused = |code| {
+            let failure = Failure::Status { code, message: None };
+            Err(Refusal { failure, asked_to_wait: None, ambiguous: false })
+        };
+        let hour = Duration::from_secs(3600);
+        assert!(attempt(&mut delivery, now, Ok(Accepted::default())).is_empty());
+        let told = attempt(&mut delivery, hour, refused(503));
+        assert_eq!(told, ["cannot send to http://there/: the receiver answered 503 Service Unavailable"]);
+        assert!(attempt(&mut delivery, 2 * hour, refused(503)).is_empty());
+        assert!(attempt(&mut delivery, 3 * hour, Ok(Accepted::default())).is_empty());
+        // Nothing waits, but it is lost.
+        assert_eq!(attempt(&mut delivery, 4 * hour, refused(404)).len(), 1);
+        assert!(attempt(&mut delivery, 5 * hour, refused(404)).is_empty());
+        assert!(attempt(&mut delivery, 6 * hour, Ok(Accepted::default())).is_empty());
+        assert_eq!(attempt(&mut delivery, 7 * hour, refused(404)).len(), 1);
     }
 }
