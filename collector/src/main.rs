@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     let command = match args::parse(std::env::args_os()) {
         Ok(command) => command,
         Err(message) => {
-            eprintln!("ebpf-otlp: {message}");
+            cli::say(format_args!("ebpf-otlp: {message}"));
             return ExitCode::from(2);
         }
     };
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         // Whoever read our output has enough of it; what it would have said is unknown.
         Err(e) if cli::is_broken_pipe(&*e) => ExitCode::FAILURE,
         Err(e) => {
-            eprintln!("ebpf-otlp: {}", cli::one_line(&*e));
+            cli::say(format_args!("ebpf-otlp: {}", cli::one_line(&*e)));
             if cli::is_usage(&*e) { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }

@@ -199,6 +199,56 @@ fn a_refusing_endpoint_is_one_clear_line() {
 }
 
 #[test]
+fn a_refusing_endpoint_is_told_of_before_the_end() {
+    if !privileged("a_refusing_endpoint_is_told_of_before_the_end") {
+        return;
+    }
+    let busy = Busy::start();
+    let mut child = Command::new(BINARY)
+        .args(["profile", "--duration", "30s", "--interval", "1s", "--pid", &busy.pid()])
+        .args(["--endpoint", "http://127.0.0.1:9"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (started, mut line) = (Instant::now(), String::new());
+    let read = BufReader::new(child.stderr.take().unwrap()).read_line(&mut line);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    read.unwrap();
+    assert!(line.contains("connection refused"), "{line}");
+    assert!(started.elapsed() < Duration::from_secs(30), "at the end");
+}
+
+#[test]
+fn a_terminal_that_is_gone_costs_nothing() {
+    if !privileged("a_terminal_that_is_gone_costs_nothing") {
+        return;
+    }
+    let (busy, folder) = (Busy::start(), Folder::new("gone"));
+    let (url, svg) = (format!("file://{}/", folder.0.display()), folder.0.join("x.svg"));
+    let output = Command::new(BINARY)
+        .args([
+            "profile",
+            "--duration",
+            "500ms",
+            "--pid",
+            &busy.pid(),
+            "--json",
+            "--endpoint",
+            &url,
+            "--output",
+        ])
+        .arg(&svg)
+        .stderr(std::fs::File::options().write(true).open("/dev/full").unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(summary["exports"][0]["delivered"].as_u64() > Some(0), "{summary}");
+    assert!(svg.exists() && folder.0.join("profiles.jsonl").exists());
+}
+
+#[test]
 fn secrets_are_in_no_output() {
     let busy = Busy::start();
     let receiver = TcpListener::bind("127.0.0.1:0").unwrap();

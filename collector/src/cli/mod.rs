@@ -25,6 +25,11 @@ pub fn print(text: &str) -> CliResult {
     Ok(true)
 }
 
+/// Prints a line to standard error. A terminal that is gone is no reason to stop, or to panic as `eprintln!` does.
+pub fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// An error with what caused it, each part once.
 pub fn one_line(error: &dyn Error) -> String {
     let mut text = error.to_string();

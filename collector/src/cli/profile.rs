@@ -22,7 +22,7 @@ use signal_hook_mio::v1_0::Signals;
 use super::args::Profile as Options;
 use super::send::{Sender, random_id};
 use super::summary_json;
-use super::{CliResult, SIGNALS_THAT_END, is_broken_pipe, one_line};
+use super::{CliResult, SIGNALS_THAT_END, is_broken_pipe, one_line, say};
 
 const SIGNAL_TOKEN: Token = Token(FIRST_FOREIGN_TOKEN);
 /// Most samples (by process, thread and stack) that outputs of a whole run hold; what comes then is counted as lost.
@@ -37,7 +37,7 @@ pub fn run(options: &Options) -> CliResult {
     let (resource, resource_warnings) = AgentResource::from_env(&process_env, "ebpf-otlp", random_id());
     if log_level >= LogLevel::Warn {
         for warning in [&export.warnings, &level_warnings, &resource_warnings].into_iter().flatten() {
-            eprintln!("ebpf-otlp: {warning}");
+            say(format_args!("ebpf-otlp: {warning}"));
         }
     }
     // Before anything is sampled: what cannot be written is known now.
@@ -55,7 +55,7 @@ pub fn run(options: &Options) -> CliResult {
     let exports = !export.sinks.is_empty();
     let spool = options.spool.as_deref().map(|dir| (dir, options.spool_size));
     if spool.is_some() && !exports {
-        eprintln!("ebpf-otlp: ignoring --spool: nothing is exported");
+        say("ebpf-otlp: ignoring --spool: nothing is exported");
     }
     let sender = || Sender::start(&export.sinks, spool, resource.shared().clone());
     let sender = exports.then(sender).transpose()?;
@@ -78,25 +78,25 @@ pub fn run(options: &Options) -> CliResult {
     let show_table = files.is_empty() && sender.is_none() && !options.json;
     for (path, format, file) in files {
         match write_file(&whole, &host, resource.shared(), format, file) {
-            Ok(()) => eprintln!(
+            Ok(()) => say(format_args!(
                 "wrote {}: {}; {}",
                 path.display(),
                 summary::samples_line(&whole),
                 summary::losses_line(&whole)
-            ),
+            )),
             Err(e) => problems.note::<()>(Err(e.into())),
         }
     }
     if counters.children_lost > 0 {
-        eprintln!(
+        say(format_args!(
             "ebpf-otlp: {} child processes could not be followed: too many at once",
             counters.children_lost
-        );
+        ));
     }
     let sent = sender.map(Sender::finish);
     if let Some(sent) = &sent {
-        sent.errors().iter().for_each(|error| eprintln!("ebpf-otlp: {error}"));
-        sent.summaries().iter().for_each(|line| eprintln!("{line}"));
+        sent.errors().iter().for_each(|error| say(format_args!("ebpf-otlp: {error}")));
+        sent.summaries().iter().for_each(say);
         problems.any |= !sent.is_complete();
     }
     let mut out = io::stdout().lock();
@@ -122,7 +122,7 @@ impl Problems {
         let Err(error) = result else { return };
         // Whoever read our output has enough of it, which is no failure.
         if !is_broken_pipe(&*error) {
-            eprintln!("ebpf-otlp: {}", one_line(&*error));
+            say(format_args!("ebpf-otlp: {}", one_line(&*error)));
             self.any = true;
         }
     }
@@ -141,8 +141,7 @@ impl Collected {
     fn tell(&mut self, display: &mut Display) {
         for line in self.sender.iter_mut().flat_map(Sender::news) {
             display.erase();
-            // A terminal that is gone is no reason to stop sampling.
-            let _ = writeln!(io::stderr(), "ebpf-otlp: {line}");
+            say(format_args!("ebpf-otlp: {line}"));
         }
     }
 
