@@ -1,5 +1,6 @@
 //! A receiver, and how to reach it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -103,8 +104,8 @@ impl Destination {
         }
     }
 
-    /// The name of the directory for its spool: the same in every run for the same server, protocol and paths, whatever
-    /// the credentials are.
+    /// The name of the directory for its spool: the same in every run for the same server, protocol and base path, whatever
+    /// the credentials and the signals are.
     pub fn spool_name(&self) -> String {
         // FNV-1a, which will be the same in every version too.
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
@@ -115,10 +116,14 @@ impl Destination {
         };
         add(self.protocol.name());
         add(&self.endpoint.origin().to_string());
-        for (signal, target) in &self.targets {
-            add(signal.noun());
-            add(target.split('?').next().unwrap_or_default());
-        }
+        let base = |(signal, target): &(Signal, String)| {
+            let path = target.split('?').next().unwrap_or_default();
+            path.strip_suffix(signal.path()).unwrap_or(path).to_owned()
+        };
+        // The methods of gRPC have no base.
+        let is_http = self.protocol != Protocol::Grpc;
+        let bases: BTreeSet<String> = self.targets.iter().filter(|_| is_http).map(base).collect();
+        bases.iter().for_each(|base| add(base));
         let host = self.endpoint.host().chars().take(64);
         let readable: String =
             host.map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
@@ -156,7 +161,8 @@ mod tests {
         assert_eq!(one.name(), "http://host:1/a/v1/logs");
         assert_eq!(destination("http://host:1/a", &Signal::ALL, "").name(), "http://host:1/");
         let spool = one.spool_name();
-        assert_eq!(spool, "host-4ff1cd7508c40074");
+        assert_eq!(spool, "host-f01f060af0522d73", "other versions must find it again");
+        assert_eq!(destination("http://host:1/a", &Signal::ALL, "").spool_name(), spool);
         // Other credentials are the same receiver.
         assert_eq!(destination("http://host:1/a?key=new", &[Signal::Logs], "k=new").spool_name(), spool);
         for url in ["http://host:2/a", "http://host:1/b", "http://host:1"] {

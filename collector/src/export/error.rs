@@ -180,7 +180,10 @@ impl Failure {
             Self::Write(error) => {
                 !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::FileTooLarge)
             }
-            Self::Grpc { code, retry_info, .. } => code.is_retryable(*retry_info),
+            // Servers built on tonic say OUT_OF_RANGE of a message that is too large, and would say it for ever.
+            Self::Grpc { code, message, retry_info } => {
+                code.is_retryable(*retry_info) && !message.as_deref().is_some_and(is_about_size)
+            }
             Self::NotHttp
             | Self::NotHttp2 { .. }
             | Self::ResponseTooLarge
@@ -264,7 +267,7 @@ impl Failure {
                 Some("credentials belong into OTEL_EXPORTER_OTLP_HEADERS".to_owned())
             }
             Self::Grpc { code: Code::ResourceExhausted | Code::OutOfRange, message: Some(message), .. }
-                if message.contains("larger than max") || message.contains("too large") =>
+                if is_about_size(message) =>
             {
                 Some("many receivers take messages of up to 4 MiB: raise the receiver's limit, or send less at once".to_owned())
             }
@@ -281,6 +284,11 @@ impl Failure {
             _ => None,
         }
     }
+}
+
+/// Whether a receiver's words are about the size of the message, as grpc, grpc-go and tonic put it.
+fn is_about_size(message: &str) -> bool {
+    message.contains("larger than max") || message.contains("too large")
 }
 
 /// The reason phrase of the codes that receivers and proxies answer with.
