@@ -34,6 +34,8 @@ pub struct Profile {
     pub spool: Option<PathBuf>,
     /// Bytes of the spool of each receiver.
     pub spool_size: Option<u64>,
+    /// How long data may be in memory alone.
+    pub spool_delay: Option<Duration>,
     pub json: bool,
 }
 
@@ -89,6 +91,8 @@ Samples the stacks of all CPUs. Without --output or --endpoint, prints the hotte
   --spool DIR       keep on disk what a receiver does not take yet, and send it
                     as soon as it does, if need be in the next run
   --spool-size SIZE bytes on disk for each receiver, as 64M or 1G (default 256M)
+  --spool-delay D   write what is not delivered after D: what a power cut costs at
+                    most, besides the current --interval (default 1s)
   --json            print a summary as JSON instead of the table
 ";
 
@@ -222,6 +226,7 @@ fn profile(parser: &mut lexopt::Parser) -> Result<Command, String> {
         endpoints: Vec::new(),
         spool: None,
         spool_size: None,
+        spool_delay: None,
         json: false,
     };
     while let Some(arg) = parser.next().map_err(text)? {
@@ -241,6 +246,7 @@ fn profile(parser: &mut lexopt::Parser) -> Result<Command, String> {
             Long("endpoint") => profile.endpoints.push(string("--endpoint", parser)?),
             Long("spool") => profile.spool = Some(parser.value().map_err(text)?.into()),
             Long("spool-size") => profile.spool_size = Some(size("--spool-size", parser)?),
+            Long("spool-delay") => profile.spool_delay = Some(duration("--spool-delay", parser)?),
             Long("json") => profile.json = true,
             Short('h') | Long("help") => return Ok(Command::Help(HELP_PROFILE)),
             other => return Err(text(other.unexpected())),
@@ -248,6 +254,9 @@ fn profile(parser: &mut lexopt::Parser) -> Result<Command, String> {
     }
     if profile.spool_size.is_some() && profile.spool.is_none() {
         return Err("--spool-size says how much a spool may hold: it needs --spool".into());
+    }
+    if profile.spool_delay.is_some() && profile.spool.is_none() {
+        return Err("--spool-delay says when to write to a spool: it needs --spool".into());
     }
     filter.pids.sort_unstable();
     filter.pids.dedup();
@@ -338,9 +347,12 @@ mod tests {
         assert!(p.config.filter.children);
         assert_eq!(p.outputs.len(), 2);
         assert_eq!(profile_line("profile").config.frequency, 99);
-        let p = profile_line("profile --endpoint http://a --endpoint http://b --spool d --spool-size 64M");
+        let p = profile_line(
+            "profile --endpoint http://a --endpoint http://b --spool d --spool-size 64M --spool-delay 5s",
+        );
         assert_eq!(p.endpoints, ["http://a", "http://b"]);
         assert_eq!((p.spool, p.spool_size), (Some("d".into()), Some(64 << 20)));
+        assert_eq!(p.spool_delay, Some(Duration::from_secs(5)));
     }
 
     #[test]
@@ -366,6 +378,7 @@ mod tests {
             ("profile --output x.png", ".svg"),
             ("profile --children", "add a pid"),
             ("profile --spool-size 1G", "needs --spool"),
+            ("profile --spool-delay 1s", "needs --spool"),
             ("profile --spool d --spool-size 1X", "--spool-size 1X"),
             ("profile --spool d --spool-size 1K", "1M or more"),
             ("profile --spool d --spool-size 99999999999T", "1M or more"),

@@ -20,7 +20,7 @@ use mio::{Interest, Token};
 use signal_hook_mio::v1_0::Signals;
 
 use super::args::Profile as Options;
-use super::send::{Sender, random_id};
+use super::send::{Sender, Spool, random_id};
 use super::summary_json;
 use super::{CliResult, SIGNALS_THAT_END, is_broken_pipe, one_line, say};
 
@@ -53,7 +53,11 @@ pub fn run(options: &Options) -> CliResult {
     session.registry().register(&mut signals, SIGNAL_TOKEN, Interest::READABLE)?;
 
     let exports = !export.sinks.is_empty();
-    let spool = options.spool.as_deref().map(|dir| (dir, options.spool_size));
+    let spool = options.spool.as_deref().map(|dir| Spool {
+        dir,
+        max_bytes: options.spool_size,
+        delay: options.spool_delay,
+    });
     if spool.is_some() && !exports {
         say("ebpf-otlp: ignoring --spool: nothing is exported");
     }

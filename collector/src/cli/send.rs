@@ -42,6 +42,17 @@ struct Trouble {
     spool_error: Option<String>,
 }
 
+/// Where to keep what receivers do not take yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Spool<'a> {
+    /// It has a directory for each receiver.
+    pub dir: &'a Path,
+    /// How much may be in each of those.
+    pub max_bytes: Option<u64>,
+    /// How long data may be in memory alone.
+    pub delay: Option<Duration>,
+}
+
 /// What became of everything.
 #[derive(Debug)]
 pub struct Sent {
@@ -58,21 +69,25 @@ pub fn random_id() -> u128 {
 }
 
 impl Sender {
-    /// Starts the threads that send. `spool` is a directory and how many bytes it may hold for each receiver.
+    /// Starts the threads that send.
     ///
     /// # Errors
     ///
     /// A sink or a spool that cannot be used, or the system has no thread left.
     pub fn start(
         sinks: &[Sink],
-        spool: Option<(&Path, Option<u64>)>,
+        spool: Option<Spool<'_>>,
         attributes: SharedAttributes,
     ) -> Result<Self, Box<dyn Error>> {
+        let mut limits = Limits::default();
+        if let Some(delay) = spool.and_then(|spool| spool.delay) {
+            limits.max_time_at_risk = delay;
+        }
         let outlet = |sink: &Sink| -> Result<Outlet, Box<dyn Error>> {
-            let outlet = Outlet::to_sink(sink, Limits::default())?;
-            let (Sink::Otlp(destination), Some((dir, size))) = (sink, spool) else { return Ok(outlet) };
-            let config = SpoolConfig::new(dir.join(destination.spool_name()));
-            let max_bytes = size.unwrap_or(config.max_bytes);
+            let outlet = Outlet::to_sink(sink, limits)?;
+            let (Sink::Otlp(destination), Some(spool)) = (sink, spool) else { return Ok(outlet) };
+            let config = SpoolConfig::new(spool.dir.join(destination.spool_name()));
+            let max_bytes = spool.max_bytes.unwrap_or(config.max_bytes);
             Ok(outlet.with_spool(&SpoolConfig { max_bytes, ..config })?)
         };
         let outlets = sinks.iter().map(outlet).collect::<Result<Vec<_>, _>>()?;
@@ -162,6 +177,7 @@ impl Sent {
 fn summary(stats: &Stats) -> String {
     let counted = |amount: Amount| {
         let noun = Signal::Profiles.item_noun();
+        let noun = if amount.items == 1 { noun.trim_end_matches('s') } else { noun };
         let requests = if amount.requests == 1 { "request" } else { "requests" };
         format!("{} {noun} in {} {requests}", amount.items, amount.requests)
     };
