@@ -296,6 +296,7 @@ impl Delivery {
             if flight.sending {
                 let counts = self.counts.signals.get_mut(flight.entry.request.signal);
                 counts.ambiguous += Amount::of(&flight.entry.request);
+                self.counts.last_error = Some("no answer came before the end".to_owned());
             }
             match flight.place {
                 Place::Memory => self.drop_request(&flight.entry.request, DropReason::ShutDown),

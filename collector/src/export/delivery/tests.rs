@@ -469,6 +469,18 @@ fn a_disk_that_hangs_at_the_end_can_be_given_up() {
 }
 
 #[test]
+fn a_receiver_that_hangs_to_the_end_is_told() {
+    let mut delivery = Delivery::new("there".to_owned(), Limits::default(), None);
+    delivery.push(request(0, 1, 10), Duration::ZERO);
+    assert!(matches!(delivery.step(Duration::ZERO), Step::Send(..)));
+    delivery.shut_down(SECOND, SECOND);
+    assert_eq!(delivery.step(3 * SECOND), Step::Done);
+    let stats = delivery.stats(3 * SECOND);
+    assert_eq!(stats.last_error.as_deref(), Some("no answer came before the end"));
+    assert_eq!(stats.total(|signal| signal.ambiguous).requests, 1);
+}
+
+#[test]
 fn what_was_read_before_a_group_was_saved_says_nothing_about_it() {
     let mut held = Held::default();
     *held.waiting.get_mut(Signal::Metrics) = Amount { requests: 1, items: 1, bytes: 10 };
