@@ -196,8 +196,8 @@ pub struct Stats {
     pub name: String,
     /// By signal.
     pub signals: PerSignal<SignalStats>,
-    /// How many requests that were in the spool at the start may have been delivered by the process before, at most.
-    /// They are sent again.
+    /// How many requests that were in the spool at the start may have been delivered by the process before; they are sent
+    /// again. What was delivered while it was being written to the spool is not among them.
     pub possible_duplicates: u64,
     /// Age of the oldest request in memory. The spool keeps no times.
     pub oldest_in_memory: Option<Duration>,
