@@ -260,8 +260,7 @@ fn write_format(
         Format::Svg => flamegraph::write(profile, host, out),
         Format::Folded => folded::write(profile, out),
         Format::Pprof => pprof::write(profile, out).map_err(convert),
-        // A file holds one request, however large; only receivers have limits.
-        Format::Otlp => write_requests(profile, attributes, usize::MAX, |request| out.write_all(request)),
+        Format::Otlp => write_one_request(profile, attributes, usize::MAX, out),
         Format::OtlpJsonLines => write_requests(profile, attributes, DEFAULT_MAX_REQUEST, |request| {
             let mut line = String::new();
             let descriptor = otlp_encode::profiles::ExportProfilesServiceRequest::descriptor();
@@ -271,6 +270,25 @@ fn write_format(
         }),
         other => Err(io::Error::other(format!("{other:?} cannot be written"))),
     }
+}
+
+/// Two requests one after the other would read as one, with indices into the wrong tables: a file holds one.
+fn write_one_request(
+    profile: &Profile,
+    attributes: &SharedAttributes,
+    limit: usize,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let mut requests = 0;
+    write_requests(profile, attributes, limit, |request| {
+        requests += 1;
+        if requests > 1 {
+            return Err(io::Error::other(
+                "the profile takes more than one request of 64 MiB, and .otlp holds one: use .jsonl",
+            ));
+        }
+        out.write_all(request)
+    })
 }
 
 fn write_requests(
@@ -294,4 +312,30 @@ fn write_requests(
 fn host_name() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use collector::model::{Process, ProcessIdx, Sample, StackIdx, Thread, ThreadIdx};
+
+    #[test]
+    fn a_file_never_holds_two_requests() {
+        let sample = Sample { process: ProcessIdx(0), thread: ThreadIdx(0), stack: StackIdx(0), count: 1 };
+        let mut profile = Profile {
+            processes: vec![Process { pid: 7, ..Process::default() }],
+            threads: vec![Thread { tid: 7, name: "main".into() }],
+            stacks: vec![Vec::new()],
+            samples: vec![sample],
+            ..Profile::default()
+        };
+        // A request has one sample at least, whatever the limit is.
+        let write = |profile: &Profile, limit| {
+            write_one_request(profile, &SharedAttributes::default(), limit, &mut io::sink())
+        };
+        assert!(write(&profile, 1).is_ok());
+        profile.samples.push(sample);
+        assert!(write(&profile, usize::MAX).is_ok());
+        assert!(write(&profile, 1).unwrap_err().to_string().ends_with("use .jsonl"));
+    }
 }
