@@ -55,6 +55,11 @@ pub fn is_usage(error: &(dyn Error + 'static)) -> bool {
     use collector::export::ExportError;
     matches!(
         error.downcast_ref(),
-        Some(ExportError::Endpoint { .. } | ExportError::Protocol { .. } | ExportError::Metadata { .. })
+        Some(
+            ExportError::Endpoint { .. }
+                | ExportError::Protocol { .. }
+                | ExportError::ClientCertificate { .. }
+                | ExportError::Metadata { .. }
+        )
     ) || matches!(error.downcast_ref(), Some(collector::error::Error::Config(_)))
 }
