@@ -23,10 +23,10 @@ pub(super) fn compress_into(bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
 }
 
 /// Compresses.
-#[cfg(any(test, feature = "grpc"))]
+#[cfg(test)]
 pub(super) fn compress(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    compress_into(bytes, &mut out).expect("writing to a Vec does not fail");
+    compress_into(bytes, &mut out).unwrap();
     out
 }
 

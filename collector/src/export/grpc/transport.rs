@@ -15,7 +15,7 @@ use super::head::Template;
 use super::socket::{Heard, Socket};
 use super::status::{Code, Status};
 use crate::export::destination::Destination;
-use crate::export::gzip::compress;
+use crate::export::gzip::compress_into;
 use crate::export::http::check_size;
 use crate::export::net::{Alpn, Connector, Deadline, disconnected};
 use crate::export::reply::{Accepted, message, parse_accepted};
@@ -100,7 +100,13 @@ impl Transport for GrpcTransport {
         let deadline = Deadline::after(timeout);
         check_size(request.body.len()).map_err(refused)?;
         let is_gzip = self.compression == Compression::Gzip;
-        let body = if is_gzip { Bytes::from(compress(&request.body)) } else { request.body.clone() };
+        let body = if is_gzip {
+            let mut compressed = Vec::new();
+            compress_into(&request.body, &mut compressed).map_err(|e| refused(Failure::Compression(e)))?;
+            compressed.into()
+        } else {
+            request.body.clone()
+        };
         let Some(prefix) = prefix(body.len(), is_gzip) else {
             return Err(refused(Failure::RequestTooLarge { bytes: body.len() }));
         };

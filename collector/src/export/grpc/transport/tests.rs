@@ -11,6 +11,7 @@ use h2::Reason;
 use super::*;
 use crate::export::config::Header;
 use crate::export::destination::{Protocol, TlsFiles};
+use crate::export::gzip::compress;
 use crate::export::gzip::decompress;
 use crate::export::http::MAX_RESPONSE;
 use crate::export::{Endpoint, MAX_REQUEST, Signal};
