@@ -17,7 +17,7 @@ pub use env::process_env;
 pub use headers::Header;
 pub use otlp::{Compression, DEFAULT_TIMEOUT};
 pub use resource::{AgentResource, SharedAttributes, TELEMETRY_SDK};
-pub use sdk::{AttributeLimits, BatchSettings, Limits, LogLevel, MetricSettings, SdkSettings, Temporality};
+pub use sdk::{BatchSettings, Limits, LogLevel, MetricSettings, SdkSettings, Temporality};
 
 use std::collections::HashSet;
 

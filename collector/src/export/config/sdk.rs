@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use otlp_encode::{AttributeLimits, SpanLimits};
+
 use super::env::Env;
 
 /// When collected records become a request.
@@ -78,46 +80,29 @@ pub enum Temporality {
     LowMemory,
 }
 
-/// How much of a record is kept. A length counts the characters of a text and the bytes of a byte array.
+/// Count limits where nothing says otherwise.
+const DEFAULT_COUNT: usize = 128;
+
+/// How much of a record is kept, as `otlp-encode`'s builders take it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Of a span's attributes, its events' and its links'.
-    pub span: AttributeLimits,
-    /// Events of a span.
-    pub span_events: usize,
-    /// Links of a span.
-    pub span_links: usize,
-    /// Attributes of an event.
-    pub event_attributes: usize,
-    /// Attributes of a link.
-    pub link_attributes: usize,
+    /// Of a span.
+    pub span: SpanLimits,
     /// Of a log record's attributes.
     pub log_record: AttributeLimits,
 }
 
-/// How many attributes a record keeps, and how much of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AttributeLimits {
-    /// Attributes that are kept.
-    pub count: usize,
-    /// Length that is kept of a value; `None` for all of it.
-    pub value_length: Option<usize>,
-}
-
-/// Count limits where nothing says otherwise.
-const DEFAULT_COUNT: usize = 128;
-
 impl Default for Limits {
     fn default() -> Self {
         let attributes = AttributeLimits { count: DEFAULT_COUNT, value_length: None };
-        Self {
-            span: attributes,
-            span_events: DEFAULT_COUNT,
-            span_links: DEFAULT_COUNT,
+        let span = SpanLimits {
+            attributes,
+            events: DEFAULT_COUNT,
+            links: DEFAULT_COUNT,
             event_attributes: DEFAULT_COUNT,
             link_attributes: DEFAULT_COUNT,
-            log_record: attributes,
-        }
+        };
+        Self { span, log_record: attributes }
     }
 }
 
@@ -135,14 +120,15 @@ impl Limits {
         let mut length = |name: &str| limit(env, [name, "ATTRIBUTE_VALUE_LENGTH"]);
         let span_length = length("SPAN_ATTRIBUTE_VALUE_LENGTH");
         let log_record_length = length("LOGRECORD_ATTRIBUTE_VALUE_LENGTH");
-        Self {
-            span: AttributeLimits { count: span, value_length: span_length },
-            span_events: limit(env, ["SPAN_EVENT_COUNT"]).unwrap_or(DEFAULT_COUNT),
-            span_links: limit(env, ["SPAN_LINK_COUNT"]).unwrap_or(DEFAULT_COUNT),
+        let span = SpanLimits {
+            attributes: AttributeLimits { count: span, value_length: span_length },
+            events: limit(env, ["SPAN_EVENT_COUNT"]).unwrap_or(DEFAULT_COUNT),
+            links: limit(env, ["SPAN_LINK_COUNT"]).unwrap_or(DEFAULT_COUNT),
             event_attributes,
             link_attributes,
-            log_record: AttributeLimits { count: log_record, value_length: log_record_length },
-        }
+        };
+        let log_record = AttributeLimits { count: log_record, value_length: log_record_length };
+        Self { span, log_record }
     }
 }
 
@@ -320,11 +306,11 @@ mod tests {
     fn limits_of_records_come_before_those_of_all_attributes() {
         let own = |vars: &[(&str, &str)]| {
             let SdkSettings { limits, warnings, .. } = settings(vars);
-            let Limits { span, span_events, span_links, event_attributes, link_attributes, log_record } =
-                limits;
+            let Limits { span, log_record } = limits;
+            let SpanLimits { attributes, events, links, event_attributes, link_attributes } = span;
             let counts =
-                [span.count, span_events, span_links, event_attributes, link_attributes, log_record.count];
-            (counts, span.value_length, log_record.value_length, warnings.len())
+                [attributes.count, events, links, event_attributes, link_attributes, log_record.count];
+            (counts, attributes.value_length, log_record.value_length, warnings.len())
         };
         let length = "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT";
         for (vars, expected) in [
