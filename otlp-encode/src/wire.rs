@@ -385,27 +385,24 @@ impl<'w> Fields<'w> {
     /// A packed field of `fixed64` numbers, written as one slice. Nothing is written for no elements.
     #[inline]
     pub fn packed_fixed64(&mut self, field: u32, values: &[u64]) {
-        self.in_order(field);
-        if values.is_empty() {
-            return;
-        }
-        let len = values.len() * 8;
-        for (slot, value) in self.writer.claim(len).chunks_exact_mut(8).zip(values) {
-            slot.copy_from_slice(&value.to_le_bytes());
-        }
-        self.writer.header(field, len);
+        self.packed_eights(field, values.iter().map(|value| value.to_le_bytes()));
     }
 
     /// A packed field of `double` numbers, written as one slice. Nothing is written for no elements.
     #[inline]
     pub fn packed_double(&mut self, field: u32, values: &[f64]) {
+        self.packed_eights(field, values.iter().map(|value| value.to_le_bytes()));
+    }
+
+    #[inline]
+    fn packed_eights(&mut self, field: u32, values: impl ExactSizeIterator<Item = [u8; 8]>) {
         self.in_order(field);
-        if values.is_empty() {
+        if values.len() == 0 {
             return;
         }
         let len = values.len() * 8;
         for (slot, value) in self.writer.claim(len).chunks_exact_mut(8).zip(values) {
-            slot.copy_from_slice(&value.to_le_bytes());
+            slot.copy_from_slice(&value);
         }
         self.writer.header(field, len);
     }
