@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use collector::export::config::Sink;
 use collector::export::reply::Accepted;
 use collector::export::transport::{self, Refusal, Transport};
-use collector::export::{Destination, ExportConfig, Request, Signal};
+use collector::export::{Destination, ExportConfig, Failure, Request, Signal};
 
 /// A credential that every request of these tests carries, and no text of ours may show.
 pub const SECRET: &str = "s3cret";
@@ -56,4 +56,26 @@ impl Client {
         }
         outcome
     }
+}
+
+/// How long the receiver of a request that may be tried again asks to wait. `name` is the case's.
+///
+/// # Panics
+///
+/// It was accepted, or must not be tried again.
+pub fn retryable(name: &str, outcome: Result<Accepted, Refusal>) -> Option<Duration> {
+    let refusal = outcome.expect_err(name);
+    assert!(refusal.failure.is_retryable(), "{name}: {refusal:?}");
+    refusal.asked_to_wait
+}
+
+/// Why a request must not be sent again. `name` is the case's.
+///
+/// # Panics
+///
+/// It was accepted, or may be tried again.
+pub fn dropped(name: &str, outcome: Result<Accepted, Refusal>) -> Failure {
+    let refusal = outcome.expect_err(name);
+    assert!(!refusal.failure.is_retryable(), "{name}: {refusal:?}");
+    refusal.failure
 }

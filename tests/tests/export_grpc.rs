@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use collector::export::Signal;
 use collector::export::destination::Protocol;
 use collector::export::reply::Accepted;
 use collector::export::transport::Refusal;
-use collector::export::{Failure, Signal};
 use h2::Reason;
-use tests::client::{Client, SECRET};
+use tests::client::{Client, SECRET, dropped, retryable};
 use tests::faults::grpc::{GrpcServer, RpcBehaviour, RpcEnd};
 use tests::faults::{Behaviour, Deaf, End, Server, answers, gone, script};
 use tests::generate::Generator;
@@ -46,20 +46,6 @@ fn meet(name: &str, behaviour: &RpcBehaviour) -> Outcome {
         assert_eq!(request.header("te"), Some("trailers"), "{name}");
     }
     outcome
-}
-
-/// What is retryable, and after how long if the receiver says so.
-fn retryable(name: &str, outcome: Outcome) -> Option<Duration> {
-    let refusal = outcome.expect_err(name);
-    assert!(refusal.failure.is_retryable(), "{name}: {refusal:?}");
-    refusal.asked_to_wait
-}
-
-/// What must not be sent again.
-fn dropped(name: &str, outcome: Outcome) -> Failure {
-    let refusal = outcome.expect_err(name);
-    assert!(!refusal.failure.is_retryable(), "{name}: {refusal:?}");
-    refusal.failure
 }
 
 /// The same refusal with headers and trailers in frames of their own.

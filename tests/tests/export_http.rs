@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use collector::export::reply::Accepted;
 use collector::export::transport::Refusal;
 use collector::export::{Failure, Signal};
-use tests::client::{Client, SECRET};
+use tests::client::{Client, SECRET, dropped, retryable};
 use tests::faults::{Behaviour, Deaf, End, Server, answers, gone, script};
 use tests::generate::Generator;
 
@@ -31,20 +31,6 @@ fn meet(name: &str, behaviour: &Behaviour) -> Outcome {
         assert_eq!(request.header("authorization"), Some(&*format!("Bearer {SECRET}")), "{name}");
     }
     outcome
-}
-
-/// What is retryable, and after how long if the receiver says so.
-fn retryable(name: &str, outcome: Outcome) -> Option<Duration> {
-    let refusal = outcome.expect_err(name);
-    assert!(refusal.failure.is_retryable(), "{name}: {refusal:?}");
-    refusal.asked_to_wait
-}
-
-/// What must not be sent again.
-fn dropped(name: &str, outcome: Outcome) -> Failure {
-    let refusal = outcome.expect_err(name);
-    assert!(!refusal.failure.is_retryable(), "{name}: {refusal:?}");
-    refusal.failure
 }
 
 #[test]
