@@ -385,24 +385,28 @@ impl<'w> Fields<'w> {
     /// A packed field of `fixed64` numbers, written as one slice. Nothing is written for no elements.
     #[inline]
     pub fn packed_fixed64(&mut self, field: u32, values: &[u64]) {
-        self.packed_eights(field, values.iter().map(|value| value.to_le_bytes()));
+        self.in_order(field);
+        if values.is_empty() {
+            return;
+        }
+        let len = values.len() * 8;
+        for (slot, value) in self.writer.claim(len).chunks_exact_mut(8).zip(values) {
+            slot.copy_from_slice(&value.to_le_bytes());
+        }
+        self.writer.header(field, len);
     }
 
     /// A packed field of `double` numbers, written as one slice. Nothing is written for no elements.
     #[inline]
     pub fn packed_double(&mut self, field: u32, values: &[f64]) {
-        self.packed_eights(field, values.iter().map(|value| value.to_le_bytes()));
-    }
-
-    #[inline]
-    fn packed_eights(&mut self, field: u32, values: impl ExactSizeIterator<Item = [u8; 8]>) {
+        // Not shared with `packed_fixed64`: an iterator of arrays instead of the slice costs a histogram point 4 ns.
         self.in_order(field);
-        if values.len() == 0 {
+        if values.is_empty() {
             return;
         }
         let len = values.len() * 8;
         for (slot, value) in self.writer.claim(len).chunks_exact_mut(8).zip(values) {
-            slot.copy_from_slice(&value);
+            slot.copy_from_slice(&value.to_le_bytes());
         }
         self.writer.header(field, len);
     }
