@@ -145,7 +145,12 @@ impl Config {
 }
 
 impl Filter {
-    fn validate(&self) -> Result<(), ConfigError> {
+    /// Checks every condition that can be checked without asking the system.
+    ///
+    /// # Errors
+    ///
+    /// The first condition that nothing can meet.
+    pub fn validate(&self) -> Result<(), ConfigError> {
         if self.pids.len() > MAX_PIDS {
             return Err(ConfigError::TooManyPids(self.pids.len()));
         }

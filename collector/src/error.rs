@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::config::ConfigError;
+use crate::tracer::ladder::Refused;
 
 /// Result of the collector's functions.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -36,9 +37,32 @@ pub enum Error {
     Privileges(Box<Error>),
     /// The filter reads the kernel's structures, and the kernel has no BTF that says where their fields are.
     NoBtf,
+    /// The filter cannot be changed to this one without loading the programs again.
+    FilterNeedsRestart,
     /// The kernel has no perf events.
     NoPerfEvents,
-    /// The profiler's program cannot be loaded.
+    /// No rung of a tracer's ladder works here, and it can do nothing without.
+    NoRung {
+        /// What the ladder is for.
+        what: &'static str,
+        /// Why each rung was refused, best first.
+        refused: Vec<Refused>,
+    },
+    /// A rung was asked for that the ladder does not have.
+    NoSuchRung {
+        /// What the ladder is for.
+        what: &'static str,
+        /// The rung.
+        rung: String,
+    },
+    /// A tracer does not do what it was asked for; its documentation says what it does.
+    Unsupported {
+        /// The tracer.
+        tracer: &'static str,
+        /// What it was asked for.
+        what: &'static str,
+    },
+    /// A tracer's programs cannot be loaded.
     Load(bpf_loader::Error),
     /// Sampling cannot be started on a CPU.
     Sampling {
@@ -97,8 +121,17 @@ impl fmt::Display for Error {
             Self::NoBtf => f.write_str(
                 "this filter needs the kernel's BTF, and there is no /sys/kernel/btf/vmlinux: boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, or filter by --pid or a cgroup v2",
             ),
+            Self::FilterNeedsRestart => {
+                f.write_str("this filter cannot be set while the programs run: start them again with it")
+            }
+            Self::NoRung { what, refused } => {
+                write!(f, "nothing that this kernel has serves {what}")?;
+                refused.iter().try_for_each(|refused| write!(f, "; {}: {}", refused.rung, refused.reason))
+            }
+            Self::NoSuchRung { what, rung } => write!(f, "there is no rung {rung:?} for {what}"),
+            Self::Unsupported { tracer, what } => write!(f, "the {tracer} tracer cannot {what}"),
             Self::NoPerfEvents => f.write_str("this kernel has no perf events: boot one built with CONFIG_PERF_EVENTS=y"),
-            Self::Load(e) => write!(f, "cannot load the profiler: {e}"),
+            Self::Load(e) => write!(f, "cannot load the programs: {e}"),
             Self::Sampling { cpu, error } => write!(f, "cannot sample CPU {cpu}: {error}"),
             Self::Kernel(e) => e.fmt(f),
             Self::Sideband(e) => e.fmt(f),

@@ -15,11 +15,13 @@ pub mod error;
 pub mod export;
 mod merge;
 pub mod model;
+pub mod names;
 pub mod output;
 mod percent;
 mod poll;
 pub mod profiler;
 pub mod symbolize;
+pub mod telemetry;
 pub mod tracer;
 
 /// Compiles the example in the project's README.

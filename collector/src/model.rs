@@ -23,14 +23,37 @@ pub struct FrameIdx(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StackIdx(pub u32);
 
-/// One window of CPU samples.
+/// What the values of a profile's samples count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SampleType {
+    /// Type and unit of the values.
+    pub value: (&'static str, &'static str),
+    /// Type and unit of the period between two samples.
+    pub period: (&'static str, &'static str),
+}
+
+impl SampleType {
+    /// Samples taken at intervals of CPU time.
+    pub const CPU: Self = Self { value: ("samples", "count"), period: ("cpu", "nanoseconds") };
+}
+
+impl Default for SampleType {
+    fn default() -> Self {
+        Self::CPU
+    }
+}
+
+/// One window of samples.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Profile {
+    /// What they count.
+    pub sample_type: SampleType,
     /// Start of the window, nanoseconds since the Unix epoch.
     pub start_unix_nanos: u64,
     /// Length of the window.
     pub duration_nanos: u64,
-    /// Nominal CPU time between two samples of one CPU.
+    /// Nominal distance of two samples, in the unit of the period's type: of CPU samples, the CPU time between two samples of
+    /// one CPU.
     pub period_nanos: u64,
     /// Processes, by first appearance.
     pub processes: Vec<Process>,
@@ -57,7 +80,7 @@ pub struct Sample {
     pub thread: ThreadIdx,
     /// Where it was spent; may be an empty stack where neither half could be read.
     pub stack: StackIdx,
-    /// How many periods.
+    /// The value: of CPU samples, how many periods.
     pub count: u64,
 }
 
@@ -242,6 +265,7 @@ mod tests {
             lines: vec![line(name)],
         };
         Profile {
+            sample_type: SampleType::CPU,
             start_unix_nanos: start,
             duration_nanos: 10,
             period_nanos: 1,

@@ -9,7 +9,7 @@ struct xdp_md {
 	__u32 data;
 	__u32 data_end;
 };
-enum { BPF_MAP_TYPE_PERCPU_ARRAY = 6, XDP_PASS = 2 };
+enum { XDP_PASS = 2 };
 
 #define ETH_HEADER 14
 #define IPV4 0x0800

@@ -1,6 +1,8 @@
 //! Record bytes to records. One file a BPF program.
 
+pub mod filter;
 pub mod profile;
+pub mod ring;
 
 /// Where a field of a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +43,7 @@ macro_rules! integer_field {
         }
     )*};
 }
-integer_field!(u32, u64);
+integer_field!(u8, u16, u32, u64, i32, i64);
 
 impl<const N: usize> FieldType for [u8; N] {
     const SIZE: usize = N;

@@ -24,6 +24,7 @@ pub(super) fn profile() -> Profile {
         count,
     };
     Profile {
+        sample_type: Default::default(),
         start_unix_nanos: 1_790_000_000_000_000_000,
         duration_nanos: 10_000_000_000,
         period_nanos: 10_101_010,

@@ -82,10 +82,10 @@ impl ProfilesEncoder {
         let made = &mut self.made;
         let losses = losses(profile);
         let info = ProfileInfo {
-            sample_type: ("samples", "count"),
+            sample_type: profile.sample_type.value,
             time_unix_nano: profile.start_unix_nanos,
             duration_nano: profile.duration_nanos,
-            period_type: ("cpu", "nanoseconds"),
+            period_type: profile.sample_type.period,
             period: i64::try_from(profile.period_nanos).unwrap_or(i64::MAX),
             attributes: &losses,
             ..ProfileInfo::default()

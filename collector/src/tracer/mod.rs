@@ -1,3 +1,181 @@
-//! What is traced. One folder a tracer.
+//! What is traced. One folder a tracer, and one line in [`TRACERS`].
+//!
+//! A tracer owns BPF programs and their maps. It aggregates in the kernel: [`Tracer::collect`] takes the window's sums out;
+//! only rare things become events, which [`Tracer::drain`] reads from a ring.
 
+pub mod filter;
+pub mod ladder;
 pub mod profile;
+pub mod ring;
+
+use std::fmt;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use bpf_loader::target::RunningTarget;
+
+use crate::config::Filter;
+use crate::error::{Error, Result};
+use crate::telemetry::{Definitions, Sink};
+use ladder::{Chosen, Forced, Ladder};
+
+/// A tracer, as the rest of the program knows it.
+#[derive(Debug)]
+pub struct Info {
+    /// Its name: the command, the table of the configuration file, the value of `ebpf.tracer`.
+    pub name: &'static str,
+    /// The command that runs it alone, or with the others of its kind.
+    pub command: &'static str,
+    /// What it traces, in a few words.
+    pub about: &'static str,
+    /// What it tells.
+    pub telemetry: Definitions,
+    /// How it gets at it.
+    pub ladders: &'static [&'static Ladder],
+    /// Whether `run` has it on unless told otherwise.
+    pub on_by_default: bool,
+    /// Loads and attaches its programs. Nothing is left behind when it fails.
+    pub start: fn(&Start<'_>) -> Result<Box<dyn Tracer>>,
+}
+
+/// All tracers, in the order in which they are shown.
+pub static TRACERS: &[&Info] = &[
+    // One line a tracer.
+];
+
+/// What a tracer is started with.
+#[derive(Debug)]
+pub struct Start<'a> {
+    /// Which tasks to look at.
+    pub filter: &'a Filter,
+    /// Settings of every tracer; each takes its own.
+    pub settings: &'a Settings,
+    /// Kernel memory for maps and rings, in bytes. A tracer takes no more, unless it cannot work with so little.
+    pub memory: usize,
+    /// Rungs to use whatever the kernel has better.
+    pub forced: &'a Forced,
+    /// The running kernel; its types are read once for all tracers.
+    pub target: &'a RunningTarget,
+}
+
+/// Settings of all tracers: one field a tracer.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Settings {
+    // One line a tracer.
+}
+
+/// A tracer that runs. Dropping it detaches and frees everything.
+pub trait Tracer: fmt::Debug {
+    /// What it is.
+    fn info(&self) -> &'static Info;
+
+    /// The rung in use of each ladder.
+    fn rungs(&self) -> &[Chosen];
+
+    /// Descriptors that become readable when a ring is filling up. They stay the same while the tracer lives.
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
+    }
+
+    /// Reads what is in the rings. Called on a timer and when a descriptor is readable.
+    ///
+    /// # Errors
+    ///
+    /// A ring is not as the kernel writes it.
+    fn drain(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        let _ = sink;
+        Ok(())
+    }
+
+    /// Hands over what was counted since it was asked last, and begins anew. Nothing is counted twice or lost in between.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's tables cannot be read.
+    fn collect(&mut self, sink: &mut dyn Sink) -> Result<()>;
+
+    /// Detaches the programs: nothing is slowed down any more. What was counted stays.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses, which it has no reason to.
+    fn pause(&mut self) -> Result<()>;
+
+    /// Goes on after [`pause`](Self::pause).
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not take the programs any more.
+    fn resume(&mut self) -> Result<()>;
+
+    /// Whether it is attached.
+    fn is_running(&self) -> bool;
+
+    /// Looks at other tasks from now on.
+    ///
+    /// # Errors
+    ///
+    /// The filter names something that does not exist; [`Error::FilterNeedsRestart`]. The old one stays then.
+    fn set_filter(&mut self, filter: &Filter) -> Result<()>;
+
+    /// Takes only one in so many of what may be sampled (latencies, stacks, allocations); 1 is all. Counts stay exact.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] where there is nothing to sample.
+    fn set_sampling(&mut self, one_in: u32) -> Result<()> {
+        let _ = one_in;
+        Err(Error::Unsupported { tracer: self.info().name, what: "sample" })
+    }
+
+    /// What became of everything, since the start.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's counters cannot be read.
+    fn stats(&self) -> Result<Stats>;
+
+    /// What it costs.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's counters cannot be read.
+    fn overhead(&self) -> Result<Overhead>;
+}
+
+/// What became of everything since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Times that a program had something to count or tell.
+    pub hits: u64,
+    /// Events that programs wanted to send.
+    pub produced: u64,
+    /// Events that were read. Once a ring is drained, this and the drops for want of room in the ring make up `produced`.
+    pub received: u64,
+    /// What is missing, by cause: `ring full`, `table full` and so on.
+    pub dropped: Vec<(&'static str, u64)>,
+    /// The fullest a ring was when it was read, in bytes.
+    pub ring_high_water: u64,
+    /// Entries used and entries there are, by map, as of the last [`Tracer::collect`].
+    pub map_fill: Vec<(&'static str, u64, u64)>,
+}
+
+impl Stats {
+    /// All that is missing.
+    pub fn total_dropped(&self) -> u64 {
+        self.dropped.iter().map(|(_, n)| n).sum()
+    }
+}
+
+/// What a tracer costs, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Overhead {
+    /// Times that its hooks were hit, whatever the programs made of it.
+    pub hits: u64,
+    /// What a hit costs whoever hits it, entry into the program included, as far as it is known: calibrated.
+    pub nanos_per_hit: f64,
+    /// Time in its programs as the kernel counts it; 0 where statistics are off.
+    pub program_time: Duration,
+    /// Kernel memory of maps and rings, in bytes.
+    pub map_bytes: u64,
+}

@@ -1,13 +1,10 @@
 //! The profiler's BPF program and its maps, sized for the machine and the configuration.
 
-use std::fs::{self, File};
+use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use bpf_loader::kernel::RunningKernel;
-use bpf_loader::link::Link;
 use bpf_loader::load::Object;
 use bpf_loader::map_def::MapSpec;
 use bpf_loader::object::ObjectSpec;
@@ -22,6 +19,7 @@ use crate::aggregate::ProcessId;
 use crate::config::{Config, Filter};
 use crate::cpus;
 use crate::error::{Error, Result};
+use crate::tracer::filter::{self, TaskFilter};
 
 /// Memory for the stacks of both windows, over all CPUs.
 const REGIONS_BUDGET: usize = 16 << 20;
@@ -29,9 +27,6 @@ const REGIONS_BUDGET: usize = 16 << 20;
 const REGION_BYTES: std::ops::RangeInclusive<usize> = 16 << 10..=128 << 10;
 /// Bounds of the tables' sizes, in entries.
 const TABLE_ENTRIES: std::ops::RangeInclusive<u32> = 1024..=65536;
-/// Inode number of the initial pid namespace (`PROC_PID_INIT_INO`).
-const INITIAL_PID_NS: u64 = 0xefff_fffc;
-
 /// The program in the kernel, not attached to anything yet.
 #[derive(Debug)]
 pub struct ProfileProgram {
@@ -43,12 +38,11 @@ pub struct ProfileProgram {
     /// The `.bss` section, where `active` lies.
     globals: SharedMapping,
     active_at: usize,
-    children_lost_at: usize,
     stats: SharedMapping,
     cpus: u32,
     /// Whether tables allocate as they fill.
     pub tables_grow: bool,
-    _follow: Vec<Link>,
+    filter: TaskFilter,
 }
 
 /// How large things are.
@@ -87,11 +81,11 @@ impl ProfileProgram {
     pub fn load(config: &Config, target: &RunningTarget, reads_per_second: u32) -> Result<Self> {
         let cpus = cpus::read_present_limit().map_err(Error::io("/sys/devices/system/cpu/present"))?;
         let sizes = Sizes::of(cpus, config.frequency, reads_per_second);
-        let filter = ResolvedFilter::resolve(&config.filter)?;
-        let growing = Self::load_with(config, &filter, target, sizes, true);
+        let kernel_types = filter::needs_kernel_types(&config.filter)?;
+        let growing = Self::load_with(config, kernel_types, target, sizes, true);
         match growing {
             Err(Error::Load(e)) if e.errno() == Some(bpf_sys::Errno::EINVAL) => {
-                Self::load_with(config, &filter, target, sizes, false)
+                Self::load_with(config, kernel_types, target, sizes, false)
             }
             other => other,
         }
@@ -99,21 +93,18 @@ impl ProfileProgram {
 
     fn load_with(
         config: &Config,
-        filter: &ResolvedFilter,
+        kernel_types: bool,
         target: &RunningTarget,
         sizes: Sizes,
         tables_grow: bool,
     ) -> Result<Self> {
         let mut spec = ObjectSpec::parse(bpf_programs::PROFILE).map_err(Error::Load)?;
         size_maps(&mut spec, sizes, tables_grow)?;
-        set_globals(&mut spec, &config.filter, filter, sizes).map_err(Error::Load)?;
-        let sampler = if filter.needs_kernel_types { "profile_by_kernel_types" } else { "profile" };
-        let followers: &[&str] = if config.filter.children { &["follow_fork", "forget_exit"] } else { &[] };
-        for name in followers.iter().copied().chain([sampler]) {
-            spec.program_mut(name).ok_or_else(|| missing(name))?.autoload = true;
-        }
+        filter::prepare(&mut spec, &config.filter)?;
+        set_globals(&mut spec, sizes).map_err(Error::Load)?;
+        let sampler = if kernel_types { "profile_by_kernel_types" } else { "profile" };
+        spec.program_mut(sampler).ok_or_else(|| missing(sampler))?.autoload = true;
         let (active_map, active_at) = place(&spec, "active")?;
-        let (_, children_lost_at) = place(&spec, "children_lost")?;
         let kernel = RunningKernel::default();
         let plan = spec.plan(target).map_err(Error::Load)?;
         let object = plan.load(&kernel).and_then(|loaded| loaded.into_object()).map_err(Error::Load)?;
@@ -135,20 +126,15 @@ impl ProfileProgram {
             sampler,
             globals: shared(&active_map, true)?,
             active_at,
-            children_lost_at,
             stats: shared("stats", false)?,
             windows,
             filling: 0,
-            object,
             cpus: sizes.cpus,
             tables_grow,
-            _follow: Vec::new(),
+            filter: TaskFilter::new(&object)?,
+            object,
         };
-        // In this order: a child that is born between the two is then followed.
-        if config.filter.children {
-            program.follow_children()?;
-        }
-        program.fill_filters(filter)?;
+        program.filter.set(&program.object, &config.filter)?;
         Ok(program)
     }
 
@@ -156,35 +142,27 @@ impl ProfileProgram {
         Ok(&self.object.map(name).map_err(Error::Load)?.fd)
     }
 
-    fn fill_filters(&self, filter: &ResolvedFilter) -> Result<()> {
-        for pid in &filter.pids {
-            map::update(self.map("pids")?, &pid.to_ne_bytes(), &[1], BPF_ANY)
-                .map_err(|e| Error::Kernel(e.into()))?;
-        }
-        if let Some(CgroupFilter::V2(directory)) = &filter.cgroup {
-            let fd = directory.as_fd().as_raw_fd().to_ne_bytes();
-            map::update(self.map("cgroup")?, &[0; 4], &fd, BPF_ANY).map_err(|e| Error::Kernel(e.into()))?;
-        }
-        Ok(())
+    /// The filter.
+    pub fn filter(&mut self) -> &mut TaskFilter {
+        &mut self.filter
     }
 
-    /// Takes a process that is gone out of the filter: its number will be another's.
+    /// Whether none of the processes that the filter names is left.
+    pub fn is_exhausted(&self, filter: &Filter) -> bool {
+        self.filter.is_exhausted(filter)
+    }
+
+    /// Sets another filter. One with conditions that need the kernel's types, where the program was loaded without, is
+    /// refused, as is following children where it was not loaded for that.
     ///
     /// # Errors
     ///
-    /// The kernel does not take it.
-    pub fn forget_pid(&self, pid: u32) -> Result<()> {
-        map::delete(self.map("pids")?, &pid.to_ne_bytes()).map(drop).map_err(|e| Error::Kernel(e.into()))
-    }
-
-    fn follow_children(&mut self) -> Result<()> {
-        for (name, tracepoint) in
-            [("follow_fork", "sched_process_fork"), ("forget_exit", "sched_process_exit")]
-        {
-            let program = self.object.program(name).map_err(Error::Load)?;
-            self._follow.push(program.attach_raw_tracepoint(tracepoint).map_err(Error::Load)?);
+    /// As [`TaskFilter::set`]; [`Error::FilterNeedsRestart`].
+    pub fn set_filter(&mut self, filter: &Filter) -> Result<()> {
+        if self.sampler == "profile" && filter::needs_kernel_types(filter)? {
+            return Err(Error::FilterNeedsRestart);
         }
-        Ok(())
+        self.filter.set(&self.object, filter)
     }
 
     /// The program to attach to the sampling events.
@@ -233,7 +211,7 @@ impl ProfileProgram {
 
     /// Children that could not be followed, for want of room in the table of processes.
     pub fn children_lost(&self) -> u64 {
-        self.globals.load_acquire_u64(self.children_lost_at).unwrap_or(0)
+        self.filter.children_lost()
     }
 
     /// Runs that the kernel reports as missed (`recursion_misses`, Linux 5.12).
@@ -320,113 +298,9 @@ fn size_maps(spec: &mut ObjectSpec<'_>, sizes: Sizes, tables_grow: bool) -> Resu
     Ok(())
 }
 
-fn set_globals(
-    spec: &mut ObjectSpec<'_>,
-    filter: &Filter,
-    resolved: &ResolvedFilter,
-    sizes: Sizes,
-) -> bpf_loader::Result<()> {
+fn set_globals(spec: &mut ObjectSpec<'_>, sizes: Sizes) -> bpf_loader::Result<()> {
     spec.set_global("region_bytes", &(sizes.region_bytes as u64).to_ne_bytes())?;
-    spec.set_global("hash_seed", &RandomState::new().hash_one(0u8).to_ne_bytes())?;
-    spec.set_global("filter_pids", &[u8::from(!resolved.pids.is_empty())])?;
-    if let Some(name) = &filter.comm {
-        let mut comm = [0; 16];
-        comm.iter_mut().zip(name.bytes()).for_each(|(to, from)| *to = from);
-        spec.set_global("comm", &comm)?;
-        spec.set_global("filter_comm", &[1])?;
-    }
-    match &resolved.cgroup {
-        Some(CgroupFilter::V2(_)) => spec.set_global("filter_cgroup_v2", &[1])?,
-        Some(CgroupFilter::V1 { id, hierarchy }) => {
-            spec.set_global("cgroup_v1_id", &id.to_ne_bytes())?;
-            spec.set_global("cgroup_v1_hierarchy", &hierarchy.to_ne_bytes())?;
-        }
-        None => {}
-    }
-    spec.set_global("pid_ns", &resolved.pid_ns.to_ne_bytes())
-}
-
-/// A filter whose names are looked up.
-#[derive(Debug)]
-struct ResolvedFilter {
-    pids: Vec<u32>,
-    cgroup: Option<CgroupFilter>,
-    /// Inode of the agent's pid namespace; 0 for the initial one.
-    pid_ns: u32,
-    /// Whether the program must read the kernel's structures, and so needs its BTF.
-    needs_kernel_types: bool,
-}
-
-#[derive(Debug)]
-enum CgroupFilter {
-    /// The directory, open.
-    V2(File),
-    /// The directory's inode number, which is its kernfs id, and the number of its hierarchy.
-    V1 { id: u64, hierarchy: i32 },
-}
-
-/// `CGROUP2_SUPER_MAGIC` and `CGROUP_SUPER_MAGIC` (include/uapi/linux/magic.h).
-const CGROUP2_MAGIC: u64 = 0x6367_7270;
-const CGROUP1_MAGIC: u64 = 0x0027_e0eb;
-
-impl ResolvedFilter {
-    fn resolve(filter: &Filter) -> Result<Self> {
-        filter.pids.iter().try_for_each(|&pid| check_process(pid))?;
-        let cgroup = filter.cgroup.as_ref().map(|path| CgroupFilter::open(path)).transpose()?;
-        let pid_ns = fs::metadata("/proc/self/ns/pid").map_err(Error::io("/proc/self/ns/pid"))?.ino();
-        let pid_ns = if pid_ns == INITIAL_PID_NS { 0 } else { pid_ns as u32 };
-        let needs_kernel_types =
-            pid_ns != 0 || filter.comm.is_some() || matches!(cgroup, Some(CgroupFilter::V1 { .. }));
-        Ok(Self { pids: filter.pids.clone(), cgroup, pid_ns, needs_kernel_types })
-    }
-}
-
-/// That there is such a process, and that the number is not one of its threads'.
-fn check_process(pid: u32) -> Result<()> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(|_| Error::NoSuchProcess(pid))?;
-    let tgid = status.lines().find_map(|l| l.strip_prefix("Tgid:")?.trim().parse().ok());
-    match tgid {
-        Some(process) if process != pid => Err(Error::IsThread { tid: pid, process }),
-        _ => Ok(()),
-    }
-}
-
-impl CgroupFilter {
-    fn open(path: &Path) -> Result<Self> {
-        let bad = |reason: String| Error::Cgroup { path: path.to_owned(), reason };
-        let directory = File::open(path).map_err(|e| bad(e.to_string()))?;
-        let magic = rustix::fs::fstatfs(&directory).map_err(|e| bad(e.to_string()))?.f_type as u64;
-        match magic {
-            CGROUP2_MAGIC => Ok(Self::V2(directory)),
-            CGROUP1_MAGIC => {
-                let metadata = directory.metadata().map_err(|e| bad(e.to_string()))?;
-                let hierarchy = v1_hierarchy(&metadata).ok_or_else(|| {
-                    bad("its hierarchy has no controller, so tasks cannot be looked up in it: name a directory of one that has".into())
-                })?;
-                Ok(Self::V1 { id: metadata.ino(), hierarchy })
-            }
-            _ => Err(bad("it is not a directory of a cgroup file system".into())),
-        }
-    }
-}
-
-/// The number of the v1 hierarchy that a directory lies in: its device is that of a mount, whose options name a controller,
-/// whose hierarchy `/proc/cgroups` tells.
-fn v1_hierarchy(directory: &fs::Metadata) -> Option<i32> {
-    let device = directory.dev();
-    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let options = mounts.lines().find_map(|line| {
-        let (mount, filesystem) = line.split_once(" - ")?;
-        let same = mount.split(' ').nth(2)? == format!("{major}:{minor}");
-        same.then(|| filesystem.split(' ').nth(2)).flatten()
-    })?;
-    let controllers = fs::read_to_string("/proc/cgroups").ok()?;
-    controllers.lines().find_map(|line| {
-        let mut fields = line.split('\t');
-        let (name, hierarchy) = (fields.next()?, fields.next()?.parse().ok()?);
-        options.split(',').any(|option| option == name).then_some(hierarchy)
-    })
+    spec.set_global("hash_seed", &RandomState::new().hash_one(0u8).to_ne_bytes())
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::program::ProfileProgram;
 use super::sideband::{Sideband, monotonic_nanos};
 use super::symbols::Symbols;
 use crate::aggregate::Samples;
-use crate::config::Config;
+use crate::config::{Config, Filter};
 use crate::cpus;
 use crate::error::{Error, Result};
 use crate::model::{Losses, Profile};
@@ -52,8 +52,6 @@ pub struct Session {
     table_full: u64,
     /// When the window was last swapped, in the clock of the process records.
     last_swap: u64,
-    /// Processes of the filter that are still there.
-    watched: Vec<u32>,
     started: Instant,
     cpu_nanos_at_start: u64,
 }
@@ -130,7 +128,6 @@ impl Session {
             no_stack: 0,
             table_full: 0,
             last_swap: monotonic_nanos(),
-            watched: config.filter.pids.clone(),
             started: Instant::now(),
             cpu_nanos_at_start: thread_cpu_nanos(),
             config,
@@ -205,22 +202,24 @@ impl Session {
         let drained = window.drain(samples, |key, count| symbols.meet(key.tgid, &count.comm, since))?;
         self.no_stack += drained.no_stack;
         self.table_full += drained.table_full;
-        self.forget_ended()
-    }
-
-    /// Takes processes that are gone out of the filter, since their numbers will be others'.
-    fn forget_ended(&mut self) -> Result<()> {
-        for pid in self.watched.iter().copied().filter(|&pid| has_ended(pid)).collect::<Vec<_>>() {
-            self.program.forget_pid(pid)?;
-            self.watched.retain(|&other| other != pid);
-        }
-        Ok(())
+        self.program.filter().forget_ended()
     }
 
     /// Whether nothing that the filter lets pass can run any more: it names processes, and all have ended.
     pub fn is_exhausted(&self) -> bool {
-        let filter = &self.config.filter;
-        !filter.pids.is_empty() && !filter.children && self.watched.is_empty()
+        self.program.is_exhausted(&self.config.filter)
+    }
+
+    /// Samples other tasks from now on. The window goes on.
+    ///
+    /// # Errors
+    ///
+    /// The filter names something that does not exist, or is wrong; [`Error::FilterNeedsRestart`]. The old one stays then.
+    pub fn set_filter(&mut self, filter: Filter) -> Result<()> {
+        filter.validate()?;
+        self.program.set_filter(&filter)?;
+        self.config.filter = filter;
+        Ok(())
     }
 
     /// Ends the window and names everything in it; the next one begins.
@@ -331,17 +330,6 @@ impl WindowStart {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { unix_nanos: unix.as_nanos() as u64, instant: Instant::now(), losses }
     }
-}
-
-/// Whether a process has ended, though its parent may not have taken notice yet.
-fn has_ended(pid: u32) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
-    // After the name, which may hold anything: state is the first field, the number of threads the 18th. A first thread
-    // that ended before the others is a zombie too.
-    let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    let is_zombie = matches!(fields.next(), Some("Z" | "X"));
-    let threads = fields.nth(16).and_then(|n| n.parse::<u32>().ok());
-    is_zombie && threads.is_none_or(|n| n <= 1)
 }
 
 /// CPU time of the calling thread.

@@ -1,0 +1,138 @@
+//! Durations counted by `exponential.h` in the kernel, in the buckets of OTLP's exponential histograms.
+
+/// Octaves that the kernel counts, from 2^-30 s on.
+pub const OCTAVES: usize = 44;
+/// Bucket index of the first slot at scale 0: it ends at 2^-29 s.
+const FIRST_INDEX: i32 = -30;
+
+/// An exponential histogram of durations. Adding two is exact.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Exponential {
+    /// OTLP's scale, 0 to 3: an octave has 2^scale buckets.
+    pub scale: u8,
+    /// Durations of 2^-30 s or less.
+    pub zero: u64,
+    /// Number of the first of `buckets`, counted from the bucket that begins at 2^-30 s.
+    pub first_slot: u32,
+    /// Counts of consecutive buckets, without empty ones at either end.
+    pub buckets: Vec<u64>,
+    /// Sum of all durations in nanoseconds.
+    pub sum_nanos: u64,
+    /// The longest, where it is known; 0 otherwise.
+    pub max_nanos: u64,
+}
+
+impl Exponential {
+    /// An empty one.
+    pub fn new(scale: u8) -> Self {
+        Self { scale, ..Self::default() }
+    }
+
+    /// From the kernel's slots: `slots[i]` is slot `i`.
+    pub fn from_slots(scale: u8, zero: u64, slots: &[u64], sum_nanos: u64) -> Self {
+        let mut all = Self { zero, sum_nanos, ..Self::new(scale) };
+        slots.iter().enumerate().filter(|(_, n)| **n > 0).for_each(|(i, n)| all.add_slot(i as u32, *n));
+        all
+    }
+
+    /// Adds to one slot. Those past the last are counted in it.
+    pub fn add_slot(&mut self, slot: u32, count: u64) {
+        if count == 0 {
+            return;
+        }
+        let slot = slot.min(((OCTAVES as u32) << self.scale) - 1);
+        if self.buckets.is_empty() {
+            self.first_slot = slot;
+        }
+        if slot < self.first_slot {
+            let missing = (self.first_slot - slot) as usize;
+            self.buckets.splice(0..0, std::iter::repeat_n(0, missing));
+            self.first_slot = slot;
+        }
+        let at = (slot - self.first_slot) as usize;
+        if at >= self.buckets.len() {
+            self.buckets.resize(at + 1, 0);
+        }
+        if let Some(bucket) = self.buckets.get_mut(at) {
+            *bucket += count;
+        }
+    }
+
+    /// Adds another of the same scale.
+    pub fn merge(&mut self, other: &Self) {
+        debug_assert_eq!(self.scale, other.scale);
+        self.zero += other.zero;
+        self.sum_nanos += other.sum_nanos;
+        self.max_nanos = self.max_nanos.max(other.max_nanos);
+        other.buckets.iter().zip(other.first_slot..).for_each(|(n, slot)| self.add_slot(slot, *n));
+    }
+
+    /// How many durations.
+    pub fn count(&self) -> u64 {
+        self.zero + self.buckets.iter().sum::<u64>()
+    }
+
+    /// OTLP's `offset`: the bucket index of the first of `buckets`.
+    pub fn offset(&self) -> i32 {
+        (FIRST_INDEX << self.scale) + self.first_slot as i32
+    }
+
+    /// Sum in seconds.
+    pub fn sum_seconds(&self) -> f64 {
+        self.sum_nanos as f64 / 1e9
+    }
+
+    /// The upper end, in seconds, of the bucket in which the given share of the durations is reached; 0 if there are none.
+    pub fn quantile(&self, share: f64) -> f64 {
+        let wanted = (self.count() as f64 * share.clamp(0.0, 1.0)).ceil().max(1.0) as u64;
+        let mut seen = self.zero;
+        if self.count() == 0 || seen >= wanted {
+            return 0.0;
+        }
+        for (n, index) in self.buckets.iter().zip(self.offset()..) {
+            seen += n;
+            if seen >= wanted {
+                return 2f64.powf(f64::from(index + 1) / f64::from(1 << self.scale));
+            }
+        }
+        0.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_in_any_order_make_the_same_histogram() {
+        let mut a = Exponential::new(2);
+        for slot in [90, 80, 100, 90] {
+            a.add_slot(slot, 2);
+        }
+        let mut slots = vec![0; OCTAVES << 2];
+        (slots[80], slots[90], slots[100]) = (2, 4, 2);
+        assert_eq!(a, Exponential::from_slots(2, 0, &slots, 0));
+        assert_eq!((a.offset(), a.buckets.len(), a.count()), (80 - 120, 21, 8));
+        let mut twice = a.clone();
+        twice.merge(&a);
+        assert_eq!((twice.count(), twice.offset()), (16, a.offset()));
+    }
+
+    #[test]
+    fn a_quantile_is_its_buckets_upper_end() {
+        // Slot 20 of scale 0 is (2^-10, 2^-9] s.
+        let mut a = Exponential::new(0);
+        a.add_slot(20, 9);
+        a.add_slot(30, 1);
+        assert_eq!(a.quantile(0.5), 2f64.powi(-9));
+        assert_eq!(a.quantile(0.99), 2.0);
+        assert_eq!(Exponential::new(0).quantile(0.5), 0.0);
+    }
+
+    #[test]
+    fn slots_past_the_last_are_counted_in_it() {
+        let mut a = Exponential::new(0);
+        a.add_slot(u32::MAX, 1);
+        assert_eq!((a.first_slot, a.buckets.as_slice()), (OCTAVES as u32 - 1, [1].as_slice()));
+    }
+}

@@ -1,0 +1,12 @@
+//! What the agent tells: every metric, span, log record and profile is defined once, beside the tracer that measures it,
+//! and handed to a [`Sink`] as it happens or at the end of a window.
+//!
+//! `docs/telemetry.md` is generated from the definitions.
+
+mod define;
+mod exponential;
+mod sink;
+
+pub use define::{Definitions, Instrument, LogDef, Metric, ProfileDef, Severity, SpanDef, SpanKind, Subject};
+pub use exponential::{Exponential, OCTAVES};
+pub use sink::{Attribute, LogRecord, Owner, Point, PointValue, Sink, Span};
