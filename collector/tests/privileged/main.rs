@@ -1,0 +1,53 @@
+//! Tracers on this kernel, against workloads whose numbers are known. Runs as root here and in every virtual machine; says
+//! so when it skips.
+
+// One module a tracer.
+
+use std::collections::BTreeMap;
+
+use bpf_loader::target::RunningTarget;
+use collector::config::Filter;
+use collector::error::{Error, Result};
+use collector::tracer::ladder::Forced;
+use collector::tracer::{Info, Settings, Start, Tracer};
+
+/// Is the running kernel this version or a later one?
+pub fn kernel_has(version: (u8, u8)) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= version
+}
+
+/// Says why a test is skipped.
+pub fn skip<T>(reason: &str) -> Option<T> {
+    eprintln!("SKIP {reason}");
+    None
+}
+
+/// Starts a tracer for one process, on these rungs. `None`, with the reason printed, without the right to.
+pub fn start(
+    info: &Info,
+    pid: u32,
+    settings: &Settings,
+    rungs: &[(&str, &str)],
+) -> Option<Result<Box<dyn Tracer>>> {
+    let forced: BTreeMap<String, String> =
+        rungs.iter().map(|(what, rung)| ((*what).to_owned(), (*rung).to_owned())).collect();
+    let started = (info.start)(&Start {
+        filter: &Filter { pids: vec![pid], ..Filter::default() },
+        settings,
+        memory: 8 << 20,
+        forced: &Forced(forced),
+        target: &RunningTarget::new(),
+    });
+    match started {
+        Err(Error::Load(error)) if error.errno() == Some(bpf_sys::Errno::EPERM) && !is_root() => {
+            skip(&format!("{}: {error}", info.name))
+        }
+        other => Some(other),
+    }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
