@@ -1,7 +1,7 @@
 //! The event loop: one mio poll over the readers' descriptors, with deadlines instead of ticks.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use mio::event::Source;
@@ -32,6 +32,11 @@ impl EventLoop {
     /// Where sources of other kinds (signals, wakers) are registered.
     pub fn registry(&self) -> &Registry {
         self.poll.registry()
+    }
+
+    /// The loop's own descriptor: readable when a source is ready.
+    pub fn descriptor(&self) -> RawFd {
+        self.poll.as_raw_fd()
     }
 
     /// Reports `token` when the descriptor becomes readable. The descriptor must be removed before it is closed.

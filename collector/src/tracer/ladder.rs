@@ -60,6 +60,19 @@ pub struct Refused {
 pub struct Forced(pub BTreeMap<String, String>);
 
 impl Forced {
+    /// For tracers that do not [`climb`]: that the rung asked for, if any, is one of the ladder's.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchRung`]; [`Error::NoRung`] where a ladder that is required is to have none.
+    pub fn check(&self, ladder: &Ladder) -> Result<()> {
+        let (at, _) = self.of(ladder)?;
+        if ladder.required && at >= ladder.rungs.len() {
+            return Err(Error::NoRung { what: ladder.what, refused: Vec::new() });
+        }
+        Ok(())
+    }
+
     /// The first rung to try, and whether it is the only one.
     fn of(&self, ladder: &Ladder) -> Result<(usize, bool)> {
         let Some(name) = self.0.get(ladder.what) else { return Ok((0, false)) };

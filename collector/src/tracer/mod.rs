@@ -3,13 +3,14 @@
 //! A tracer owns BPF programs and their maps. It aggregates in the kernel: [`Tracer::collect`] takes the window's sums out;
 //! only rare things become events, which [`Tracer::drain`] reads from a ring.
 
+mod cost;
 pub mod filter;
 pub mod ladder;
 pub mod profile;
 pub mod ring;
 
 use std::fmt;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
 use bpf_loader::target::RunningTarget;
@@ -41,6 +42,7 @@ pub struct Info {
 /// All tracers, in the order in which they are shown.
 pub static TRACERS: &[&Info] = &[
     // One line a tracer.
+    &profile::INFO,
 ];
 
 /// What a tracer is started with.
@@ -61,7 +63,8 @@ pub struct Start<'a> {
 /// Settings of all tracers: one field a tracer.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Settings {
-    // One line a tracer.
+    /// Of the CPU profiler.
+    pub profile: profile::Settings,
 }
 
 /// A tracer that runs. Dropping it detaches and frees everything.
@@ -75,6 +78,12 @@ pub trait Tracer: fmt::Debug {
     /// Descriptors that become readable when a ring is filling up. They stay the same while the tracer lives.
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         Vec::new()
+    }
+
+    /// An epoll descriptor of the tracer's own, where it has one beside or instead of
+    /// [`descriptors`](Self::descriptors): readable when there is something to [`drain`](Self::drain).
+    fn event_loop(&self) -> Option<RawFd> {
+        None
     }
 
     /// Reads what is in the rings. Called on a timer and when a descriptor is readable.
@@ -133,7 +142,7 @@ pub trait Tracer: fmt::Debug {
     /// # Errors
     ///
     /// The kernel's counters cannot be read.
-    fn stats(&self) -> Result<Stats>;
+    fn stats(&mut self) -> Result<Stats>;
 
     /// What it costs.
     ///

@@ -9,6 +9,7 @@
 //! | `accounting.rs` | how many samples there should have been |
 //! | `naming.rs` | addresses to names |
 //! | `session.rs` | all of it in one event loop |
+//! | `tracer.rs` | the same as one tracer among others |
 
 mod accounting;
 mod cpu_events;
@@ -17,6 +18,7 @@ mod program;
 mod session;
 mod sideband;
 mod symbols;
+mod tracer;
 mod window;
 
 pub(crate) use program::ProfileProgram;
@@ -24,3 +26,4 @@ pub(crate) use program::ProfileProgram;
 /// How often the kernel's tables are read when nothing asks for it earlier.
 pub(crate) const READS_PER_SECOND: u32 = 1;
 pub use session::{Counters, FIRST_FOREIGN_TOKEN, Overhead, Session};
+pub use tracer::{CPU_PROFILE, INFO, Settings};

@@ -1,6 +1,5 @@
 //! The profiler's BPF program and its maps, sized for the machine and the configuration.
 
-use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -19,6 +18,7 @@ use crate::aggregate::ProcessId;
 use crate::config::{Config, Filter};
 use crate::cpus;
 use crate::error::{Error, Result};
+use crate::tracer::cost;
 use crate::tracer::filter::{self, TaskFilter};
 
 /// Memory for the stacks of both windows, over all CPUs.
@@ -246,18 +246,20 @@ impl ProfileProgram {
         Ok(window.has_batches())
     }
 
+    /// Time in the program as the kernel counts it, and how often it ran.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not tell about the program.
+    pub fn run_time(&self) -> Result<(std::time::Duration, u64)> {
+        cost::object_run_time(&self.object)
+    }
+
     /// Kernel memory of the maps in bytes, as far as the kernel says (`memlock` of their fdinfo).
     pub fn map_bytes(&self) -> u64 {
-        let outer = self.object.maps.iter().map(|m| &m.fd);
         let inner = self.windows.iter().flat_map(Window::maps);
-        outer.chain(inner).map(|fd| memlock(fd).unwrap_or(0)).sum()
+        cost::object_map_bytes(&self.object) + inner.map(cost::map_bytes).sum::<u64>()
     }
-}
-
-/// `memlock` of `/proc/self/fdinfo/FD`.
-fn memlock(map: &MapFd) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_fd().as_raw_fd())).ok()?;
-    text.lines().find_map(|l| l.strip_prefix("memlock:")?.trim().parse().ok())
 }
 
 fn set_inner(outer: &MapFd, index: usize, inner: &MapFd) -> Result<()> {

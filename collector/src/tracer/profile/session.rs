@@ -1,6 +1,8 @@
 //! Sampling as one event loop: timers, windows, sideband and names.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::os::fd::RawFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bpf_loader::ring::RingReader;
@@ -24,6 +26,8 @@ use crate::poll::EventLoop;
 
 /// Time between two reads of the kernel's tables and buffers when nothing asks for one earlier.
 const TICK: Duration = Duration::from_millis(1000 / READS_PER_SECOND as u64);
+/// The window of a session whose owner ends windows as it likes.
+pub(super) const WINDOW_IS_ANOTHERS: Duration = *crate::config::WINDOW_RANGE.end();
 /// Token of the ring buffer with fill records.
 const FILL: Token = Token(0);
 /// Sideband buffers follow, one for each CPU.
@@ -101,6 +105,12 @@ pub struct Overhead {
     pub event_latency: Duration,
 }
 
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
 impl Session {
     /// Loads the program, opens the timers and starts sampling.
     ///
@@ -143,6 +153,16 @@ impl Session {
     /// The loop's registry, for sources of the caller's own, with tokens from [`FIRST_FOREIGN_TOKEN`].
     pub fn registry(&self) -> &mio::Registry {
         self.events.registry()
+    }
+
+    /// The loop's epoll descriptor: readable when [`poll`](Self::poll) has something to do before its deadline.
+    pub(super) fn event_loop(&self) -> RawFd {
+        self.events.descriptor()
+    }
+
+    /// Time in the program as the kernel counts it, and how often it ran.
+    pub(super) fn program_cost(&self) -> Result<(Duration, u64)> {
+        self.program.run_time()
     }
 
     /// Waits for events, at most until the deadline, and handles the profiler's own. Returns once any event was handled,

@@ -1,0 +1,36 @@
+//! What programs and maps cost, as the kernel counts it.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use bpf_loader::load::Object;
+use bpf_sys::MapFd;
+
+use crate::error::{Error, Result};
+
+/// Kernel memory of a map in bytes: `memlock` of its `/proc/self/fdinfo/FD`; 0 where the kernel does not say.
+pub(crate) fn map_bytes(map: &MapFd) -> u64 {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_fd().as_raw_fd()));
+    let text = text.unwrap_or_default();
+    let bytes = text.lines().find_map(|l| l.strip_prefix("memlock:")?.trim().parse().ok());
+    bytes.unwrap_or(0)
+}
+
+/// Kernel memory of all maps of an object, in bytes.
+pub(crate) fn object_map_bytes(object: &Object) -> u64 {
+    object.maps.iter().map(|map| map_bytes(&map.fd)).sum()
+}
+
+/// Time in the programs of an object, and how often they ran: counted while the kernel's statistics are on
+/// (`kernel.bpf_stats_enabled`, or Linux 5.8's `BPF_ENABLE_STATS`).
+///
+/// # Errors
+///
+/// The kernel does not tell about a program.
+pub(crate) fn object_run_time(object: &Object) -> Result<(Duration, u64)> {
+    object.programs.iter().try_fold((Duration::ZERO, 0), |(time, runs), program| {
+        let info = bpf_sys::prog::info(&program.fd).map_err(|e| Error::Kernel(e.into()))?;
+        Ok((time + Duration::from_nanos(info.run_time_ns), runs + info.run_cnt))
+    })
+}

@@ -1,0 +1,136 @@
+//! The profiler as one tracer among others.
+
+use std::os::fd::RawFd;
+use std::time::Instant;
+
+use super::session::{Session, WINDOW_IS_ANOTHERS};
+use crate::config::{Config, Filter};
+use crate::error::Result;
+use crate::model::SampleType;
+use crate::telemetry::{Definitions, ProfileDef, Sink};
+use crate::tracer::ladder::{Chosen, Ladder, Rung};
+use crate::tracer::{Info, Overhead, Start, Stats, Tracer};
+
+/// Where CPU time goes.
+pub static CPU_PROFILE: ProfileDef = ProfileDef {
+    sample_type: SampleType::CPU,
+    description: "Stacks, kernel and user, of what runs, at intervals of CPU time",
+    source: CPU_CLOCK.what,
+};
+
+/// The timer that samples.
+static CPU_CLOCK: Ladder = Ladder {
+    what: "CPU samples",
+    rungs: &[Rung { name: "cpu-clock", programs: &[], since: "5.8", drawback: "" }],
+    required: true,
+};
+
+/// The CPU profiler.
+pub static INFO: Info = Info {
+    name: "profile",
+    command: "profile",
+    about: "where CPU time goes, kernel and user, by function",
+    telemetry: Definitions { profiles: &[&CPU_PROFILE], ..Definitions::NONE },
+    ladders: &[&CPU_CLOCK],
+    on_by_default: true,
+    start,
+};
+
+/// Settings of the profiler.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Samples a second on each CPU.
+    pub frequency: u32,
+}
+
+impl Default for Settings {
+    /// Slow enough not to be noticed, and no divisor of what other timers run at.
+    fn default() -> Self {
+        Self { frequency: 19 }
+    }
+}
+
+fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
+    let config = Config {
+        frequency: start.settings.profile.frequency,
+        window: WINDOW_IS_ANOTHERS,
+        filter: start.filter.clone(),
+    };
+    start.forced.check(&CPU_CLOCK)?;
+    let session = Session::start(config)?;
+    let chosen = [Chosen { what: CPU_CLOCK.what, rung: Some("cpu-clock"), refused: Vec::new() }];
+    Ok(Box::new(ProfileTracer { session, chosen, running: true }))
+}
+
+#[derive(Debug)]
+struct ProfileTracer {
+    session: Session,
+    chosen: [Chosen; 1],
+    running: bool,
+}
+
+impl Tracer for ProfileTracer {
+    fn info(&self) -> &'static Info {
+        &INFO
+    }
+
+    fn rungs(&self) -> &[Chosen] {
+        &self.chosen
+    }
+
+    fn event_loop(&self) -> Option<RawFd> {
+        Some(self.session.event_loop())
+    }
+
+    fn drain(&mut self, _sink: &mut dyn Sink) -> Result<()> {
+        self.session.poll(Instant::now()).map(drop)
+    }
+
+    fn collect(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        let profile = self.session.finish_window()?;
+        if !profile.samples.is_empty() {
+            sink.profile(profile);
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self) -> Result<()> {
+        self.session.pause()?;
+        self.running = false;
+        Ok(())
+    }
+
+    fn resume(&mut self) -> Result<()> {
+        self.session.resume()?;
+        self.running = true;
+        Ok(())
+    }
+
+    fn is_running(&self) -> bool {
+        self.running
+    }
+
+    fn set_filter(&mut self, filter: &Filter) -> Result<()> {
+        self.session.set_filter(filter.clone())
+    }
+
+    fn stats(&mut self) -> Result<Stats> {
+        let counters = self.session.counters()?;
+        let losses = counters.losses;
+        Ok(Stats {
+            hits: counters.runs,
+            dropped: vec![
+                ("skipped by the kernel", losses.skipped),
+                ("table full", losses.table_full),
+                ("no stack", losses.no_stack),
+                ("process records", losses.sideband),
+            ],
+            ..Stats::default()
+        })
+    }
+
+    fn overhead(&self) -> Result<Overhead> {
+        let (program_time, hits) = self.session.program_cost()?;
+        Ok(Overhead { hits, nanos_per_hit: 0.0, program_time, map_bytes: self.session.overhead().map_bytes })
+    }
+}
