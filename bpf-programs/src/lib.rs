@@ -8,3 +8,6 @@ pub mod events;
 
 /// The CPU profiler, `bpf/profile.bpf.c`: an ELF object for `bpf-loader`.
 pub const PROFILE: &[u8] = include_bytes!("../prebuilt/profile.bpf.o");
+
+/// Page faults, mappings, reclaim and OOM kills, `bpf/memory.bpf.c`.
+pub const MEMORY: &[u8] = include_bytes!("../prebuilt/memory.bpf.o");

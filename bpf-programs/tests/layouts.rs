@@ -2,7 +2,7 @@
 
 use bpf_loader::btf::{Btf, Kind};
 use bpf_loader::object::ObjectSpec;
-use bpf_programs::events::{Layout, profile};
+use bpf_programs::events::{Layout, memory, profile};
 
 fn check(btf: &Btf<'_>, layout: Layout) {
     let id =
@@ -33,6 +33,22 @@ fn profile_records_are_laid_out_as_decoded() {
         profile::Region::LAYOUT,
         profile::CpuStats::LAYOUT,
         profile::Fill::LAYOUT,
+    ] {
+        check(btf, layout);
+    }
+}
+
+#[test]
+fn memory_records_are_laid_out_as_decoded() {
+    let spec = ObjectSpec::parse(bpf_programs::MEMORY).unwrap();
+    let btf = spec.btf.as_ref().unwrap();
+    for layout in [
+        memory::SumKey::LAYOUT,
+        memory::Sum::LAYOUT,
+        memory::ThreadKey::LAYOUT,
+        memory::ThreadFaults::LAYOUT,
+        memory::OomKill::LAYOUT,
+        memory::MemoryStats::LAYOUT,
     ] {
         check(btf, layout);
     }

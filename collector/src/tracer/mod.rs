@@ -6,6 +6,7 @@
 mod cost;
 pub mod filter;
 pub mod ladder;
+pub mod memory;
 pub mod profile;
 pub mod ring;
 
@@ -43,6 +44,7 @@ pub struct Info {
 pub static TRACERS: &[&Info] = &[
     // One line a tracer.
     &profile::INFO,
+    &memory::INFO,
 ];
 
 /// What a tracer is started with.
@@ -65,6 +67,8 @@ pub struct Start<'a> {
 pub struct Settings {
     /// Of the CPU profiler.
     pub profile: profile::Settings,
+    /// Of the memory tracer.
+    pub memory: memory::Settings,
 }
 
 /// A tracer that runs. Dropping it detaches and frees everything.

@@ -2,6 +2,7 @@
 //! so when it skips.
 
 // One module a tracer.
+mod memory;
 
 use std::collections::BTreeMap;
 
