@@ -11,6 +11,7 @@
 //! is that `Write` for a path that a user named, and [`terminal::Style`] is what there is to know about a
 //! terminal.
 
+pub mod activity;
 pub mod file;
 pub mod flamegraph;
 pub mod folded;

@@ -57,7 +57,7 @@ pub fn write(
 }
 
 /// An empty line and a heading.
-fn heading(text: &str, style: Style, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn heading(text: &str, style: Style, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "\n{}", style.paint(Paint::Bold, text))
 }
 
@@ -67,7 +67,7 @@ fn is_wide(style: Style) -> bool {
 }
 
 /// A line that says how much is not shown.
-fn more(hidden: usize, what: &str, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn more(hidden: usize, what: &str, out: &mut impl Write) -> io::Result<()> {
     if hidden == 0 { Ok(()) } else { writeln!(out, "(and {hidden} more {what})") }
 }
 

@@ -18,7 +18,7 @@ use bpf_loader::target::RunningTarget;
 
 use crate::config::Filter;
 use crate::error::{Error, Result};
-use crate::telemetry::{Definitions, Sink};
+use crate::telemetry::{Definitions, Sink, View};
 use ladder::{Chosen, Forced, Ladder};
 
 /// A tracer, as the rest of the program knows it.
@@ -32,6 +32,8 @@ pub struct Info {
     pub about: &'static str,
     /// What it tells.
     pub telemetry: Definitions,
+    /// What of it is shown to people, the most telling first.
+    pub views: &'static [&'static View],
     /// How it gets at it.
     pub ladders: &'static [&'static Ladder],
     /// Whether `run` has it on unless told otherwise.

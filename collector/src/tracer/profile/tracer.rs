@@ -31,6 +31,7 @@ pub static INFO: Info = Info {
     command: "profile",
     about: "where CPU time goes, kernel and user, by function",
     telemetry: Definitions { profiles: &[&CPU_PROFILE], ..Definitions::NONE },
+    views: &[],
     ladders: &[&CPU_CLOCK],
     on_by_default: true,
     start,
