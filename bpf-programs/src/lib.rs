@@ -8,3 +8,5 @@ pub mod events;
 
 /// The CPU profiler, `bpf/profile.bpf.c`: an ELF object for `bpf-loader`.
 pub const PROFILE: &[u8] = include_bytes!("../prebuilt/profile.bpf.o");
+/// The heap tracer, `bpf/heap.bpf.c`.
+pub const HEAP: &[u8] = include_bytes!("../prebuilt/heap.bpf.o");

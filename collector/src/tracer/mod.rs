@@ -5,6 +5,7 @@
 
 mod cost;
 pub mod filter;
+pub mod heap;
 pub mod ladder;
 pub mod profile;
 pub mod ring;
@@ -43,6 +44,7 @@ pub struct Info {
 pub static TRACERS: &[&Info] = &[
     // One line a tracer.
     &profile::INFO,
+    &heap::INFO,
 ];
 
 /// What a tracer is started with.
@@ -65,6 +67,8 @@ pub struct Start<'a> {
 pub struct Settings {
     /// Of the CPU profiler.
     pub profile: profile::Settings,
+    /// Of the heap tracer.
+    pub heap: heap::Settings,
 }
 
 /// A tracer that runs. Dropping it detaches and frees everything.
