@@ -3,6 +3,7 @@
 use bpf_loader::btf::{Btf, Kind};
 use bpf_loader::object::ObjectSpec;
 use bpf_programs::events::{Layout, memory, profile};
+use bpf_programs::events::{Layout, heap, profile};
 
 fn check(btf: &Btf<'_>, layout: Layout) {
     let id =
@@ -50,6 +51,12 @@ fn memory_records_are_laid_out_as_decoded() {
         memory::OomKill::LAYOUT,
         memory::MemoryStats::LAYOUT,
     ] {
+fn heap_records_are_laid_out_as_decoded() {
+    let spec = ObjectSpec::parse(bpf_programs::HEAP).unwrap();
+    let btf = spec.btf.as_ref().unwrap();
+    for layout in
+        [heap::Stack::LAYOUT, heap::Allocation::LAYOUT, heap::Thread::LAYOUT, heap::HeapStats::LAYOUT]
+    {
         check(btf, layout);
     }
 }

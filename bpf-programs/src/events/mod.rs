@@ -2,6 +2,7 @@
 
 pub mod filter;
 pub mod memory;
+pub mod heap;
 pub mod profile;
 pub mod ring;
 

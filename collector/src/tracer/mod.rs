@@ -5,6 +5,7 @@
 
 mod cost;
 pub mod filter;
+pub mod heap;
 pub mod ladder;
 pub mod memory;
 pub mod profile;
@@ -47,6 +48,7 @@ pub static TRACERS: &[&Info] = &[
     // One line a tracer.
     &profile::INFO,
     &memory::INFO,
+    &heap::INFO,
 ];
 
 /// What a tracer is started with.
@@ -71,6 +73,8 @@ pub struct Settings {
     pub profile: profile::Settings,
     /// Of the memory tracer.
     pub memory: memory::Settings,
+    /// Of the heap tracer.
+    pub heap: heap::Settings,
 }
 
 /// A tracer that runs. Dropping it detaches and frees everything.
