@@ -8,3 +8,6 @@ pub mod events;
 
 /// The CPU profiler, `bpf/profile.bpf.c`: an ELF object for `bpf-loader`.
 pub const PROFILE: &[u8] = include_bytes!("../prebuilt/profile.bpf.o");
+
+/// The TCP tracer, `bpf/tcp.bpf.c`.
+pub const TCP: &[u8] = include_bytes!("../prebuilt/tcp.bpf.o");
