@@ -147,10 +147,8 @@ static __always_inline void tell(struct sock *sk, const struct connection *conne
 	event->error = error;
 	event->role = connection->role;
 	event->state = state;
-	__builtin_memset(event->local, 0, 16);
-	__builtin_memset(event->peer, 0, 16);
-	__builtin_memset(event->pad, 0, sizeof(event->pad));
-	event->family = read_addresses(sk, event->local, event->peer);
+	read_local(event->local, sk);
+	read_peer(event->peer, sk);
 	read_field(port, inet, inet_sport);
 	event->local_port = port;
 	read_field(port, sk, __sk_common.skc_dport);

@@ -56,7 +56,7 @@ struct series_key {
 	__u16 role;
 	/* In network order, and 0 of servers' peers. */
 	__u16 peer_port;
-	/* All zero unless peers are told apart. */
+	/* All zero unless peers are told apart; IPv4 as IPv6 maps it. */
 	__u8 peer[16];
 };
 
@@ -102,12 +102,11 @@ struct connection_event {
 	__u32 netns;
 	__u32 error;
 	__u16 role;
-	__u16 family;
 	/* The state that it was in before. */
 	__u16 state;
 	__u16 local_port;
 	__u16 peer_port;
-	__u16 pad[3];
+	/* IPv4 as IPv6 maps it. */
 	__u8 local[16];
 	__u8 peer[16];
 	char comm[16];

@@ -84,33 +84,22 @@ static __always_inline void measure(struct sock *sk, const struct connection *co
 	traffic->rtt_us = srtt >> 3;
 }
 
-/* IPv4 in IPv6 is IPv4. The family of the addresses, of which IPv4 takes 4 bytes. */
-static __always_inline __u16 read_addresses(struct sock *sk, __u8 *local, __u8 *peer)
-{
-	__u16 family = 0;
+#define read_address(address, sk, v4, v6) \
+	({ \
+		__u16 family = 0; \
+		read_field(family, sk, __sk_common.skc_family); \
+		if (family == AF_INET6) { \
+			bpf_probe_read_kernel(address, 16, __builtin_preserve_access_index(&(sk)->__sk_common.v6)); \
+		} else { \
+			__builtin_memset(address, 0, 10); \
+			__builtin_memset((address) + 10, 0xff, 2); \
+			bpf_probe_read_kernel((address) + 12, 4, __builtin_preserve_access_index(&(sk)->__sk_common.v4)); \
+		} \
+	})
 
-	read_field(family, sk, __sk_common.skc_family);
-	if (family == AF_INET6) {
-		__u32 words[4] = {};
-
-		read_field(words, sk, __sk_common.skc_v6_daddr);
-		if (peer)
-			__builtin_memcpy(peer, words, 16);
-		if (local)
-			bpf_probe_read_kernel(local, 16, __builtin_preserve_access_index(&sk->__sk_common.skc_v6_rcv_saddr));
-		if (words[0] || words[1] || words[2] != 0xffff0000)
-			return AF_INET6;
-		if (peer)
-			__builtin_memset(peer, 0, 16);
-		if (local)
-			__builtin_memset(local, 0, 16);
-	}
-	if (peer)
-		bpf_probe_read_kernel(peer, 4, __builtin_preserve_access_index(&sk->__sk_common.skc_daddr));
-	if (local)
-		bpf_probe_read_kernel(local, 4, __builtin_preserve_access_index(&sk->__sk_common.skc_rcv_saddr));
-	return AF_INET;
-}
+/* Addresses, those of IPv4 as IPv6 maps them. */
+#define read_local(address, sk) read_address(address, sk, skc_rcv_saddr, skc_v6_rcv_saddr)
+#define read_peer(address, sk) read_address(address, sk, skc_daddr, skc_v6_daddr)
 
 /* Under what a connection is counted. */
 static __always_inline void key_of(struct sock *sk, const struct connection *connection, struct series_key *key)
@@ -125,7 +114,7 @@ static __always_inline void key_of(struct sock *sk, const struct connection *con
 	key->role = connection->role;
 	if (!tell_peers)
 		return;
-	read_addresses(sk, 0, peer.address);
+	read_peer(peer.address, sk);
 	if (connection->role == CLIENT)
 		read_field(peer.port, sk, __sk_common.skc_dport);
 	if (!bpf_map_lookup_elem(&peers, &peer) && bpf_map_update_elem(&peers, &peer, &one, BPF_ANY))

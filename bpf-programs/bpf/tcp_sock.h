@@ -3,7 +3,6 @@
 #pragma once
 #include "kernel_types.h"
 
-#define AF_INET 2
 #define AF_INET6 10
 #define IPPROTO_TCP 6
 

@@ -15,11 +15,6 @@ pub const SERVER: u16 = 2;
 /// [`Event::kind`](super::ring::Event::kind) of a [`Connection`].
 pub const CONNECTION: u32 = 1;
 
-/// Address families, as `socket(2)` numbers them.
-pub const AF_INET: u16 = 2;
-/// As [`AF_INET`].
-pub const AF_INET6: u16 = 10;
-
 record! {
     /// What connections are counted under.
     pub struct SeriesKey = "series_key", 24 {
@@ -29,7 +24,7 @@ record! {
         role: u16 = 4,
         /// In network order; 0 for servers, and where peers are not told apart.
         peer_port: u16 = 6,
-        /// IPv6, or four bytes of IPv4; zeros where peers are not told apart, and for those beyond the bound.
+        /// IPv6; IPv4 as IPv6 maps it; zeros where peers are not told apart, and for those beyond the bound.
         peer: [u8; 16] = 8,
     }
 }
@@ -95,7 +90,7 @@ record! {
 
 record! {
     /// A connection that is over.
-    pub struct Connection = "connection_event", 136 {
+    pub struct Connection = "connection_event", 128 {
         /// When its SYN was sent; of passive opens, when it was established. Later for those that were there before.
         start_ns: u64 = 16,
         /// When it was established; 0 if it never was.
@@ -118,20 +113,18 @@ record! {
         error: u32 = 68,
         /// [`CLIENT`] or [`SERVER`].
         role: u16 = 72,
-        /// [`AF_INET`] or [`AF_INET6`], of the addresses.
-        family: u16 = 74,
         /// The state from which it was closed.
-        state: u16 = 76,
+        state: u16 = 74,
         /// In network order.
-        local_port: u16 = 78,
+        local_port: u16 = 76,
         /// In network order.
-        peer_port: u16 = 80,
-        /// IPv6, or four bytes of IPv4.
-        local: [u8; 16] = 88,
-        /// IPv6, or four bytes of IPv4.
-        peer: [u8; 16] = 104,
+        peer_port: u16 = 78,
+        /// IPv6; IPv4 as IPv6 maps it.
+        local: [u8; 16] = 80,
+        /// IPv6; IPv4 as IPv6 maps it.
+        peer: [u8; 16] = 96,
         /// Name of a thread of the process, zero-terminated.
-        comm: [u8; 16] = 120,
+        comm: [u8; 16] = 112,
     }
 }
 
@@ -152,6 +145,8 @@ record! {
 record! {
     /// A connection that lives.
     pub struct Living = "living", 80 {
+        /// Tells it from others.
+        socket: u64 = 0,
         /// A [`Traffic`].
         traffic: [u8; 24] = 16,
         /// A [`SeriesKey`].

@@ -8,6 +8,7 @@ pub mod filter;
 pub mod ladder;
 pub mod profile;
 pub mod ring;
+pub mod tcp;
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -43,6 +44,7 @@ pub struct Info {
 pub static TRACERS: &[&Info] = &[
     // One line a tracer.
     &profile::INFO,
+    &tcp::INFO,
 ];
 
 /// What a tracer is started with.
@@ -65,6 +67,8 @@ pub struct Start<'a> {
 pub struct Settings {
     /// Of the CPU profiler.
     pub profile: profile::Settings,
+    /// Of the TCP tracer.
+    pub tcp: tcp::Settings,
 }
 
 /// A tracer that runs. Dropping it detaches and frees everything.
