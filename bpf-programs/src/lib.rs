@@ -13,3 +13,5 @@ pub const PROFILE: &[u8] = include_bytes!("../prebuilt/profile.bpf.o");
 pub const MEMORY: &[u8] = include_bytes!("../prebuilt/memory.bpf.o");
 /// The heap tracer, `bpf/heap.bpf.c`.
 pub const HEAP: &[u8] = include_bytes!("../prebuilt/heap.bpf.o");
+/// The TCP tracer, `bpf/tcp.bpf.c`.
+pub const TCP: &[u8] = include_bytes!("../prebuilt/tcp.bpf.o");

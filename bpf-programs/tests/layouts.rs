@@ -4,6 +4,7 @@ use bpf_loader::btf::{Btf, Kind};
 use bpf_loader::object::ObjectSpec;
 use bpf_programs::events::{Layout, memory, profile};
 use bpf_programs::events::{Layout, heap, profile};
+use bpf_programs::events::{Layout, profile, ring, tcp};
 
 fn check(btf: &Btf<'_>, layout: Layout) {
     let id =
@@ -57,6 +58,22 @@ fn heap_records_are_laid_out_as_decoded() {
     for layout in
         [heap::Stack::LAYOUT, heap::Allocation::LAYOUT, heap::Thread::LAYOUT, heap::HeapStats::LAYOUT]
     {
+fn tcp_records_are_laid_out_as_decoded() {
+    let spec = ObjectSpec::parse(bpf_programs::TCP).unwrap();
+    let btf = spec.btf.as_ref().unwrap();
+    for layout in [
+        tcp::SeriesKey::LAYOUT,
+        tcp::EndKey::LAYOUT,
+        tcp::End::LAYOUT,
+        tcp::Durations::LAYOUT,
+        tcp::Series::LAYOUT,
+        tcp::Connection::LAYOUT,
+        tcp::Traffic::LAYOUT,
+        tcp::Living::LAYOUT,
+        tcp::Stats::LAYOUT,
+        ring::Event::LAYOUT,
+        ring::EventStats::LAYOUT,
+    ] {
         check(btf, layout);
     }
 }

@@ -5,6 +5,7 @@ pub mod memory;
 pub mod heap;
 pub mod profile;
 pub mod ring;
+pub mod tcp;
 
 /// Where a field of a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,7 @@ pub mod ladder;
 pub mod memory;
 pub mod profile;
 pub mod ring;
+pub mod tcp;
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -49,6 +50,7 @@ pub static TRACERS: &[&Info] = &[
     &profile::INFO,
     &memory::INFO,
     &heap::INFO,
+    &tcp::INFO,
 ];
 
 /// What a tracer is started with.
@@ -75,6 +77,8 @@ pub struct Settings {
     pub memory: memory::Settings,
     /// Of the heap tracer.
     pub heap: heap::Settings,
+    /// Of the TCP tracer.
+    pub tcp: tcp::Settings,
 }
 
 /// A tracer that runs. Dropping it detaches and frees everything.
