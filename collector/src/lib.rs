@@ -18,6 +18,7 @@ pub mod model;
 pub mod names;
 pub mod output;
 mod percent;
+pub mod pipeline;
 mod poll;
 pub mod profiler;
 pub mod symbolize;
