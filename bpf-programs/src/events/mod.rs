@@ -1,8 +1,8 @@
 //! Record bytes to records. One file a BPF program.
 
 pub mod filter;
-pub mod memory;
 pub mod heap;
+pub mod memory;
 pub mod profile;
 pub mod ring;
 pub mod tcp;

@@ -16,6 +16,7 @@ mod perf_faults;
 mod resident;
 mod sums;
 mod tracer;
+mod views;
 
 use crate::telemetry::{Definitions, Instrument, LogDef, Metric, Severity, Subject};
 use crate::tracer::Info;
@@ -212,6 +213,7 @@ pub static INFO: Info = Info {
         logs: &[&OOM_KILL],
         ..Definitions::NONE
     },
+    views: &[&views::PROCESSES],
     ladders: &[&FAULT_COUNTS, &MAPPINGS, &STALLS, &OOM],
     on_by_default: true,
     start: tracer::start,
