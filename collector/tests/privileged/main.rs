@@ -2,6 +2,7 @@
 //! so when it skips.
 
 // One module a tracer.
+mod heap;
 
 use std::collections::BTreeMap;
 
