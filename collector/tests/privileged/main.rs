@@ -5,6 +5,7 @@ mod probes;
 // One module a tracer.
 mod memory;
 mod tcp;
+mod heap;
 
 use std::collections::BTreeMap;
 
