@@ -8,3 +8,6 @@ pub mod events;
 
 /// The CPU profiler, `bpf/profile.bpf.c`: an ELF object for `bpf-loader`.
 pub const PROFILE: &[u8] = include_bytes!("../prebuilt/profile.bpf.o");
+
+/// Starts, execs and ends of processes, `bpf/process.bpf.c`.
+pub const PROCESS: &[u8] = include_bytes!("../prebuilt/process.bpf.o");

@@ -2,7 +2,7 @@
 
 use bpf_loader::btf::{Btf, Kind};
 use bpf_loader::object::ObjectSpec;
-use bpf_programs::events::{Layout, profile};
+use bpf_programs::events::{Layout, process, profile};
 
 fn check(btf: &Btf<'_>, layout: Layout) {
     let id =
@@ -36,6 +36,18 @@ fn profile_records_are_laid_out_as_decoded() {
     ] {
         check(btf, layout);
     }
+}
+
+#[test]
+fn process_records_are_laid_out_as_decoded() {
+    let spec = ObjectSpec::parse(bpf_programs::PROCESS).unwrap();
+    let btf = spec.btf.as_ref().unwrap();
+    for layout in [process::ExecFields::LAYOUT, process::ExitFields::LAYOUT, process::Counts::LAYOUT] {
+        check(btf, layout);
+    }
+    // The head is a structure of its own.
+    let own = process::Process::LAYOUT.fields.get(3..).unwrap();
+    check(btf, Layout { fields: own, ..process::Process::LAYOUT });
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Record bytes to records. One file a BPF program.
 
 pub mod filter;
+pub mod process;
 pub mod profile;
 pub mod ring;
 

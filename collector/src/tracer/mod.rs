@@ -6,7 +6,9 @@
 mod cost;
 pub mod filter;
 pub mod ladder;
+pub mod process;
 pub mod profile;
+mod programs;
 pub mod ring;
 
 use std::fmt;
@@ -45,6 +47,7 @@ pub struct Info {
 pub static TRACERS: &[&Info] = &[
     // One line a tracer.
     &profile::INFO,
+    &process::INFO,
 ];
 
 /// What a tracer is started with.

@@ -2,6 +2,7 @@
 //! so when it skips.
 
 mod probes;
+mod process;
 // One module a tracer.
 
 use std::collections::BTreeMap;
@@ -49,6 +50,7 @@ pub fn start(
     }
 }
 
-fn is_root() -> bool {
+/// Whether the tests may load programs.
+pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
