@@ -424,20 +424,23 @@ int switch_classic(struct switch_tracepoint *args)
 {
 	struct cpu_counts *counted = own_counts();
 	long state = args->prev_state;
+	char prev_comm[16], next_comm[16];
 	__u32 reason = SLEEPING;
 	__u64 now = 0;
 
 	if (!counted)
 		return 0;
+	__builtin_memcpy(prev_comm, args->prev_comm, sizeof(prev_comm));
+	__builtin_memcpy(next_comm, args->next_comm, sizeof(next_comm));
 	if (args->prev_pid) {
 		if (state & REPORT_PREEMPTED || !state)
 			reason = PREEMPTED;
 		else if (state & TASK_UNINTERRUPTIBLE)
 			reason = BLOCKED;
-		now = leave(args->prev_pid, reason, state & REPORT_ENDED, args->prev_comm, 0, counted);
+		now = leave(args->prev_pid, reason, state & REPORT_ENDED, prev_comm, 0, counted);
 	}
 	if (args->next_pid)
-		enter(args->next_pid, now, args->next_comm, 0, counted);
+		enter(args->next_pid, now, next_comm, 0, counted);
 	return 0;
 }
 
