@@ -5,6 +5,7 @@
 //! [`export`] sends.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 mod aggregate;
 pub mod check;
 pub mod config;
@@ -13,6 +14,7 @@ pub mod cpus;
 pub mod enrich;
 pub mod error;
 pub mod export;
+pub mod key;
 mod merge;
 pub mod model;
 pub mod names;
@@ -23,6 +25,7 @@ pub mod profiler;
 pub mod symbolize;
 pub mod telemetry;
 pub mod tracer;
+pub mod units;
 
 /// Compiles the example in the project's README.
 #[cfg(doctest)]

@@ -62,4 +62,5 @@ pub fn is_usage(error: &(dyn Error + 'static)) -> bool {
                 | ExportError::Metadata { .. }
         )
     ) || matches!(error.downcast_ref(), Some(collector::error::Error::Config(_)))
+        || error.is::<collector::agent::config::Problem>()
 }

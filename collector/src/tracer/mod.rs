@@ -17,6 +17,7 @@ use bpf_loader::target::RunningTarget;
 
 use crate::config::Filter;
 use crate::error::{Error, Result};
+use crate::key::Key;
 use crate::telemetry::{Definitions, Sink, View};
 use ladder::{Chosen, Forced, Ladder};
 
@@ -37,6 +38,8 @@ pub struct Info {
     pub ladders: &'static [&'static Ladder],
     /// Whether `run` has it on unless told otherwise.
     pub on_by_default: bool,
+    /// Its keys of the configuration: one for each of its [`Settings`].
+    pub keys: &'static [Key<Settings>],
     /// Loads and attaches its programs. Nothing is left behind when it fails.
     pub start: fn(&Start<'_>) -> Result<Box<dyn Tracer>>,
 }
