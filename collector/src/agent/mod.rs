@@ -1,5 +1,30 @@
 //! The agent: every enabled tracer in one process, for as long as it is wanted.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `config` | what it is told: file, environment, flags |
+//! | `agent.rs` | starts tracers, drains and collects them in one event loop, changes them while they run |
+//! | `slot.rs` | one tracer that runs, with what is kept of it |
+//! | `budget.rs` | the memory budget and who has what of it |
+//! | `governor` | keeps the cost of tracing under its limit |
+//! | `meter.rs` | what tracing costs |
+//! | `pacing.rs` | how often rings are drained |
+//! | `order.rs` | events of all tracers in one order |
+//! | `health` | `/healthz`, `/readyz`, `/metrics` |
+//! | `report.rs` | what it knows about itself |
 
+#[allow(clippy::module_inception)]
+mod agent;
+mod budget;
 pub mod config;
 pub mod governor;
+pub mod health;
+mod meter;
+mod order;
 mod pacing;
+mod report;
+mod slot;
+
+pub use agent::{Agent, FIRST_FOREIGN_TOKEN};
+pub use budget::Budget;
+pub use report::{Failure, Report, TracerReport};

@@ -16,6 +16,7 @@ pub mod file;
 pub mod flamegraph;
 pub mod folded;
 pub mod json;
+pub mod live;
 pub mod names;
 pub mod progress;
 pub mod summary;

@@ -88,6 +88,8 @@ pub struct ExportSettings {
 pub struct TracerConfig {
     /// Whether it runs.
     pub enabled: bool,
+    /// Whether the user said so, and not the defaults: then it is an error if it cannot.
+    pub asked: bool,
     /// Rungs to use whatever the kernel has better.
     pub rungs: Forced,
 }
@@ -239,7 +241,8 @@ impl AgentConfig {
         }
         for info in TRACERS {
             let wanted = names.iter().any(|name| name == info.name || name == info.command);
-            self.tracers.entry(info.name).or_default().enabled = wanted;
+            let tracer = self.tracers.entry(info.name).or_default();
+            (tracer.enabled, tracer.asked) = (wanted, wanted);
         }
         Ok(())
     }
@@ -273,6 +276,7 @@ impl AgentConfig {
         };
         let tracer = self.tracers.entry(info.name).or_default();
         given.set(found, tracer)?;
+        tracer.asked |= found.name == "enabled" && tracer.enabled;
         check_rungs(info, &tracer.rungs)
     }
 }

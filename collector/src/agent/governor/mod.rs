@@ -201,6 +201,11 @@ impl Governor {
         self.cost
     }
 
+    /// Cost of one tracer in the last tick, as a share of one core.
+    pub fn cost_of(&self, tracer: &str) -> f64 {
+        self.tracers.get(tracer).map_or(0.0, |state| state.cost)
+    }
+
     /// Whether the limit is passed, though there is nothing left to take.
     pub fn is_stuck(&self) -> bool {
         self.stuck
