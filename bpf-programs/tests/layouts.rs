@@ -2,7 +2,9 @@
 
 use bpf_loader::btf::{Btf, Kind};
 use bpf_loader::object::ObjectSpec;
-use bpf_programs::events::{Layout, profile};
+use bpf_programs::events::{Layout, memory, profile};
+use bpf_programs::events::{Layout, heap, profile};
+use bpf_programs::events::{Layout, profile, ring, tcp};
 
 fn check(btf: &Btf<'_>, layout: Layout) {
     let id =
@@ -33,6 +35,44 @@ fn profile_records_are_laid_out_as_decoded() {
         profile::Region::LAYOUT,
         profile::CpuStats::LAYOUT,
         profile::Fill::LAYOUT,
+    ] {
+        check(btf, layout);
+    }
+}
+
+#[test]
+fn memory_records_are_laid_out_as_decoded() {
+    let spec = ObjectSpec::parse(bpf_programs::MEMORY).unwrap();
+    let btf = spec.btf.as_ref().unwrap();
+    for layout in [
+        memory::SumKey::LAYOUT,
+        memory::Sum::LAYOUT,
+        memory::ThreadKey::LAYOUT,
+        memory::ThreadFaults::LAYOUT,
+        memory::OomKill::LAYOUT,
+        memory::MemoryStats::LAYOUT,
+    ] {
+fn heap_records_are_laid_out_as_decoded() {
+    let spec = ObjectSpec::parse(bpf_programs::HEAP).unwrap();
+    let btf = spec.btf.as_ref().unwrap();
+    for layout in
+        [heap::Stack::LAYOUT, heap::Allocation::LAYOUT, heap::Thread::LAYOUT, heap::HeapStats::LAYOUT]
+    {
+fn tcp_records_are_laid_out_as_decoded() {
+    let spec = ObjectSpec::parse(bpf_programs::TCP).unwrap();
+    let btf = spec.btf.as_ref().unwrap();
+    for layout in [
+        tcp::SeriesKey::LAYOUT,
+        tcp::EndKey::LAYOUT,
+        tcp::End::LAYOUT,
+        tcp::Durations::LAYOUT,
+        tcp::Series::LAYOUT,
+        tcp::Connection::LAYOUT,
+        tcp::Traffic::LAYOUT,
+        tcp::Living::LAYOUT,
+        tcp::Stats::LAYOUT,
+        ring::Event::LAYOUT,
+        ring::EventStats::LAYOUT,
     ] {
         check(btf, layout);
     }

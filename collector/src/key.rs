@@ -63,10 +63,26 @@ impl Value {
         Self::List(texts.into_iter().map(|text| Self::Text(text.as_ref().to_owned())).collect())
     }
 
+    /// What may be unset, which an empty text stands for.
+    pub fn of_optional<T>(value: Option<T>, show: impl FnOnce(T) -> Self) -> Self {
+        value.map_or_else(|| Self::Text(String::new()), show)
+    }
+
     fn wanted(&self, what: &str) -> String {
         format!("{self} is not {what}")
     }
 
+    /// `None` of an empty text.
+    ///
+    /// # Errors
+    ///
+    /// What `parse` says.
+    pub fn optional<T>(&self, parse: impl FnOnce(&Self) -> Result<T>) -> Result<Option<T>> {
+        if *self == Self::Text(String::new()) { Ok(None) } else { parse(self).map(Some) }
+    }
+
+    /// A truth value.
+    ///
     /// # Errors
     ///
     /// It is something else.
@@ -103,6 +119,8 @@ impl Value {
         within.ok_or_else(|| format!("{number} is out of range: it must be {least} to {most}"))
     }
 
+    /// A text.
+    ///
     /// # Errors
     ///
     /// It is something else.

@@ -5,6 +5,7 @@ pub mod check;
 pub mod inspect;
 pub mod load;
 pub mod profile;
+pub mod run;
 mod send;
 mod summary_json;
 

@@ -5,9 +5,12 @@
 
 mod cost;
 pub mod filter;
+pub mod heap;
 pub mod ladder;
+pub mod memory;
 pub mod profile;
 pub mod ring;
+pub mod tcp;
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -48,6 +51,9 @@ pub struct Info {
 pub static TRACERS: &[&Info] = &[
     // One line a tracer.
     &profile::INFO,
+    &memory::INFO,
+    &heap::INFO,
+    &tcp::INFO,
 ];
 
 /// What a tracer is started with.
@@ -70,6 +76,12 @@ pub struct Start<'a> {
 pub struct Settings {
     /// Of the CPU profiler.
     pub profile: profile::Settings,
+    /// Of the memory tracer.
+    pub memory: memory::Settings,
+    /// Of the heap tracer.
+    pub heap: heap::Settings,
+    /// Of the TCP tracer.
+    pub tcp: tcp::Settings,
 }
 
 /// A tracer that runs. Dropping it detaches and frees everything.

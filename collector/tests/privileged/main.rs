@@ -3,6 +3,7 @@
 
 mod probes;
 // One module a tracer.
+mod memory;
 
 use std::collections::BTreeMap;
 

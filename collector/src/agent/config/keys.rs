@@ -11,20 +11,12 @@ const INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=D
 /// Below this, no tracer has room for what it must have.
 const BUDGETS: std::ops::RangeInclusive<u64> = 4 << 20..=64 << 30;
 
-fn optional<T>(value: &Value, parse: impl FnOnce(&Value) -> Result<T, String>) -> Result<Option<T>, String> {
-    if *value == Value::Text(String::new()) { Ok(None) } else { parse(value).map(Some) }
-}
-
 fn path(value: &Value) -> Result<Option<PathBuf>, String> {
-    optional(value, |value| value.text().map(PathBuf::from))
+    value.optional(|value| value.text().map(PathBuf::from))
 }
 
 fn of_path(path: &Option<PathBuf>) -> Value {
     Value::Text(path.as_ref().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default())
-}
-
-fn of_optional<T: Copy>(value: Option<T>, show: impl FnOnce(T) -> Value) -> Value {
-    value.map_or_else(|| Value::Text(String::new()), show)
 }
 
 pub(super) static AGENT: &[Key<AgentConfig>] = &[
@@ -32,8 +24,8 @@ pub(super) static AGENT: &[Key<AgentConfig>] = &[
         name: "interval",
         doc: "How long a window is, 1s to 1h; empty: 5s where it is shown, where it is exported\n\
               OTEL_METRIC_EXPORT_INTERVAL or 60s.",
-        get: |c| of_optional(c.agent.interval, Value::of_duration),
-        set: |c, v| optional(v, |v| v.duration(INTERVALS)).map(|interval| c.agent.interval = interval),
+        get: |c| Value::of_optional(c.agent.interval, Value::of_duration),
+        set: |c, v| v.optional(|v| v.duration(INTERVALS)).map(|interval| c.agent.interval = interval),
     },
     Key {
         name: "memory_budget",
@@ -52,7 +44,7 @@ pub(super) static AGENT: &[Key<AgentConfig>] = &[
         name: "listen",
         doc: "Address and port for /healthz, /readyz and /metrics, as \"127.0.0.1:9464\"; empty: none.\n\
               Whoever reaches it may read it.",
-        get: |c| of_optional(c.agent.listen, |address| Value::Text(address.to_string())),
+        get: |c| Value::of_optional(c.agent.listen, |address| Value::Text(address.to_string())),
         set: |c, v| {
             let parse = |v: &Value| {
                 let text = v.text()?;
@@ -61,7 +53,7 @@ pub(super) static AGENT: &[Key<AgentConfig>] = &[
                     .map_err(|_| format!("{text} is not an address with a port, as 127.0.0.1:9464"));
                 address
             };
-            optional(v, parse).map(|listen| c.agent.listen = listen)
+            v.optional(parse).map(|listen| c.agent.listen = listen)
         },
     },
 ];
@@ -97,7 +89,7 @@ pub(super) static FILTER: &[Key<AgentConfig>] = &[
         name: "comm",
         doc: "Only threads or processes of that name; empty: all.",
         get: |c| Value::Text(c.filter.comm.clone().unwrap_or_default()),
-        set: |c, v| optional(v, |v| v.text().map(str::to_owned)).map(|comm| c.filter.comm = comm),
+        set: |c, v| v.optional(|v| v.text().map(str::to_owned)).map(|comm| c.filter.comm = comm),
     },
     Key {
         name: "cgroup",
@@ -139,16 +131,16 @@ pub(super) static EXPORT: &[Key<AgentConfig>] = &[
     Key {
         name: "spool_size",
         doc: "Bytes on disk for each receiver, 1M or more; empty: 256M.",
-        get: |c| of_optional(c.export.spool_size, Value::of_size),
-        set: |c, v| optional(v, |v| v.size(1 << 20..=1 << 50)).map(|size| c.export.spool_size = size),
+        get: |c| Value::of_optional(c.export.spool_size, Value::of_size),
+        set: |c, v| v.optional(|v| v.size(1 << 20..=1 << 50)).map(|size| c.export.spool_size = size),
     },
     Key {
         name: "spool_delay",
         doc: "What is not delivered after this is written to the spool, 1ms to 1h; empty: 1s.",
-        get: |c| of_optional(c.export.spool_delay, Value::of_duration),
+        get: |c| Value::of_optional(c.export.spool_delay, Value::of_duration),
         set: |c, v| {
             let range = Duration::from_millis(1)..=Duration::from_secs(3600);
-            optional(v, |v| v.duration(range)).map(|delay| c.export.spool_delay = delay)
+            v.optional(|v| v.duration(range)).map(|delay| c.export.spool_delay = delay)
         },
     },
     Key {

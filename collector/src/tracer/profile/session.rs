@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bpf_loader::ring::RingReader;
 use bpf_loader::target::RunningTarget;
+use bpf_sys::uapi::perf::PERF_COUNT_SW_CPU_CLOCK;
 use mio::Token;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -126,7 +127,7 @@ impl Session {
         let fill = RingReader::open(program.events()?).map_err(|e| Error::Kernel(e.into()))?;
         events.add(program.events()?, FILL).map_err(Error::io("polling the ring buffer"))?;
         let mut session = Self {
-            cpu_events: CpuEvents::new(config.period_nanos()),
+            cpu_events: CpuEvents::new(PERF_COUNT_SW_CPU_CLOCK, config.period_nanos()),
             sideband: Sideband::new(),
             symbols: Symbols::new(),
             samples: Samples::default(),
