@@ -170,7 +170,7 @@ mod tests {
             }
         }
         let mut all = Exponential::new(1);
-        [0, 1, u64::MAX].map(|nanos| all.add_nanos(nanos));
+        [0, 1, u64::MAX].into_iter().for_each(|nanos| all.add_nanos(nanos));
         assert_eq!((all.zero, all.count()), (2, 3));
     }
 

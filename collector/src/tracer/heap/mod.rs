@@ -15,6 +15,7 @@ mod functions;
 mod process;
 mod site;
 mod tracer;
+mod views;
 mod x86;
 
 use crate::key::{Key, Value};
@@ -102,6 +103,7 @@ pub static INFO: Info = Info {
         profiles: &[&INUSE_SPACE, &INUSE_OBJECTS, &ALLOC_SPACE],
         ..Definitions::NONE
     },
+    views: &[&views::PROCESSES],
     ladders: &[&ALLOCATIONS],
     on_by_default: false,
     keys: KEYS,

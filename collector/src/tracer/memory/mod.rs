@@ -16,6 +16,7 @@ mod perf_faults;
 mod resident;
 mod sums;
 mod tracer;
+mod views;
 
 use crate::key::{Key, Value};
 use crate::telemetry::{Definitions, Instrument, LogDef, Metric, Severity, Subject};
@@ -213,6 +214,7 @@ pub static INFO: Info = Info {
         logs: &[&OOM_KILL],
         ..Definitions::NONE
     },
+    views: &[&views::PROCESSES],
     ladders: &[&FAULT_COUNTS, &MAPPINGS, &STALLS, &OOM],
     on_by_default: true,
     keys: KEYS,

@@ -23,6 +23,7 @@ mod listen;
 mod program;
 mod tell;
 mod tracer;
+mod views;
 
 pub use define::{
     CONNECT_DURATION, CONNECTION, CONNECTION_DURATION, CONNECTIONS, DROPS, LISTEN_DROPS, LISTEN_OVERFLOWS,

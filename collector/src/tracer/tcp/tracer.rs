@@ -16,6 +16,7 @@ use super::ledger::{Account, Amounts, Ledger};
 use super::listen::ListenCounters;
 use super::program::{Collected, TcpProgram, check_forced};
 use super::tell::{self, LivingRtt};
+use super::views;
 use super::{
     CONNECT_DURATION, CONNECTION_DURATION, CONNECTIONS, DROPS, LISTEN_DROPS, LISTEN_OVERFLOWS, NETWORK_IO,
     RETRANSMITS, RTT,
@@ -47,6 +48,7 @@ pub static INFO: Info = Info {
         spans: &[&CONNECTION],
         ..Definitions::NONE
     },
+    views: &[&views::PROCESSES, &views::TRAFFIC, &views::LISTENERS],
     ladders: &[&STATES, &ACCEPTING, &LIVING, &OLDER, &LISTEN, &DROP_REASONS],
     on_by_default: true,
     keys: super::KEYS,
