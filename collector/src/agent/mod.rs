@@ -3,7 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `config` | what it is told: file, environment, flags |
-//! | `agent.rs` | starts tracers, drains and collects them in one event loop, changes them while they run |
+//! | `running.rs` | starts tracers, drains and collects them in one event loop, changes them while they run |
 //! | `slot.rs` | one tracer that runs, with what is kept of it |
 //! | `budget.rs` | the memory budget and who has what of it |
 //! | `governor` | keeps the cost of tracing under its limit |
@@ -13,8 +13,6 @@
 //! | `health` | `/healthz`, `/readyz`, `/metrics` |
 //! | `report.rs` | what it knows about itself |
 
-#[allow(clippy::module_inception)]
-mod agent;
 mod budget;
 pub mod config;
 pub mod governor;
@@ -23,8 +21,11 @@ mod meter;
 mod order;
 mod pacing;
 mod report;
+mod running;
 mod slot;
+#[cfg(test)]
+mod tests;
 
-pub use agent::{Agent, FIRST_FOREIGN_TOKEN};
 pub use budget::Budget;
 pub use report::{Failure, Report, TracerReport};
+pub use running::{Agent, FIRST_FOREIGN_TOKEN};

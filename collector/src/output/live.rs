@@ -20,7 +20,7 @@ const WINDOWS: usize = 24;
 /// Rows of each table.
 const ROWS: usize = 5;
 /// Columns of what a sparkline is about.
-const LABEL: usize = 24;
+const LABEL: usize = 34;
 /// Heights of a sparkline.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
@@ -125,8 +125,12 @@ fn trends(recorder: &Recorder, tracers: &[&'static Info], seconds: f64) -> Vec<T
 
 /// The sum of a column over all its rows: a second, where it counts.
 fn total(column: &Column, recorder: &Recorder, seconds: f64) -> (f64, String) {
-    let numbers: f64 =
-        recorder.numbers.iter().filter(|(series, _)| column.takes(series)).map(|(_, n)| *n).sum();
+    let numbers: f64 = recorder
+        .numbers
+        .iter()
+        .filter(|(series, _)| column.takes(series))
+        .map(|(_, n)| *n)
+        .fold(0.0, |sum, n| sum + n);
     let histograms = || recorder.histograms.iter().filter(|(series, _)| column.takes(series)).map(|(_, h)| h);
     let rate = match column.metric.instrument {
         Instrument::UpDownCounter | Instrument::Gauge => {
@@ -221,7 +225,7 @@ mod tests {
 
     fn show(live: &mut Live, report: &Report, calls: i64, style: Style) -> String {
         let mut recorder = Recorder::default();
-        let comm = *b"name\x1b[31mevil\0\0";
+        let comm = *b"name\x1b[31mevil\0\0\0";
         let owner = Owner::Process { pid: 7, comm };
         if calls > 0 {
             recorder.point(Point { metric: &CALLS, owner, attributes: &[], value: PointValue::Int(calls) });

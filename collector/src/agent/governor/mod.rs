@@ -107,20 +107,17 @@ struct State {
     cost: f64,
 }
 
-/// A mean that forgets, right from the first value on.
+/// A mean that forgets. It begins at nothing, so that what starting takes is no reason for anything.
 #[derive(Debug, Default)]
 struct Smooth {
     sum: f64,
-    weight: f64,
 }
 
 impl Smooth {
     fn add(&mut self, value: Duration, elapsed: Duration, horizon: Duration) -> f64 {
-        let elapsed = elapsed.as_secs_f64();
-        let keep = (-elapsed / horizon.as_secs_f64().max(0.001)).exp();
-        self.sum = self.sum * keep + value.as_secs_f64();
-        self.weight = self.weight * keep + elapsed;
-        if self.weight > 0.0 { self.sum / self.weight } else { 0.0 }
+        let horizon = horizon.as_secs_f64();
+        self.sum = self.sum * (-elapsed.as_secs_f64() / horizon).exp() + value.as_secs_f64();
+        self.sum / horizon
     }
 
     /// What was cheap or dear about the time so far will be so many times as much.
@@ -285,10 +282,11 @@ impl Governor {
             let to = state.allowance;
             return self.changed(name, from, to);
         }
+        // Those that cost next to nothing are not to blame, whatever is left of the others.
         let attached = names.iter().copied().find(|name| {
             self.tracers
                 .get(name)
-                .is_some_and(|state| state.cost > 0.0 && state.allowance.attached > MIN_ATTACHED)
+                .is_some_and(|state| state.cost > excess / 8.0 && state.allowance.attached > MIN_ATTACHED)
         });
         let Some(name) = attached else {
             self.stuck = true;

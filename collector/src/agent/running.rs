@@ -30,6 +30,8 @@ pub const FIRST_FOREIGN_TOKEN: usize = 2000;
 
 /// The tracers that run, and all that keeps them in bounds. The caller says when windows end, and takes what was found.
 pub struct Agent {
+    /// Tracers that there are.
+    known: &'static [&'static Info],
     config: AgentConfig,
     events: EventLoop,
     ready: Vec<Token>,
@@ -47,6 +49,7 @@ pub struct Agent {
     scale: f64,
     statistics: Option<OwnedFd>,
     ticks: u32,
+    cycle: Duration,
     tick_start: Instant,
     cpu_at_tick: Duration,
     window_start: Instant,
@@ -69,11 +72,21 @@ impl Agent {
     ///
     /// No tracer starts: the error of the first. The address to listen on is taken.
     pub fn start(config: AgentConfig, interval: Duration) -> Result<Self> {
+        Self::start_some(TRACERS, config, interval)
+    }
+
+    /// As [`start`](Self::start), of these tracers.
+    pub(super) fn start_some(
+        known: &'static [&'static Info],
+        config: AgentConfig,
+        interval: Duration,
+    ) -> Result<Self> {
         let events = EventLoop::new().map_err(Error::io("epoll"))?;
         let server = config.agent.listen.map(|address| Server::bind(address, events.registry())).transpose();
         let server = server.map_err(Error::io("cannot listen for health checks"))?;
         let now = Instant::now();
         let mut agent = Self {
+            known,
             budget: Budget::new(config.agent.memory_budget, resident()),
             governor: Governor::new(config.agent.cpu_limit, interval),
             config,
@@ -90,12 +103,13 @@ impl Agent {
             scale: machine_scale(),
             statistics: statistics(),
             ticks: 0,
+            cycle: TICK,
             tick_start: now,
             cpu_at_tick: Duration::ZERO,
             window_start: now,
             last_drain: now,
         };
-        let wanted: Vec<&'static Info> = agent.config.enabled().map(|(info, _)| info).collect();
+        let wanted = agent.wanted();
         if let Some(error) = agent.start_tracers(&wanted).filter(|_| agent.slots.is_empty()) {
             return Err(error);
         }
@@ -106,6 +120,17 @@ impl Agent {
         agent.slots.iter_mut().for_each(|slot| slot.begin_window(start));
         agent.begin_tick(Instant::now());
         Ok(agent)
+    }
+
+    /// Tracers that are enabled and do not run, in the order in which they are shown.
+    fn wanted(&self) -> Vec<&'static Info> {
+        let enabled = |info: &Info| self.config.tracers.get(info.name).is_some_and(|tracer| tracer.enabled);
+        let runs = |info: &Info| self.slots.iter().any(|slot| slot.info.name == info.name);
+        self.known.iter().copied().filter(|info| enabled(info) && !runs(info)).collect()
+    }
+
+    fn place(&self, info: &Info) -> usize {
+        self.known.iter().position(|known| known.name == info.name).unwrap_or(self.known.len())
     }
 
     /// The first error.
@@ -148,14 +173,14 @@ impl Agent {
                 refused.join("; not by ")
             ));
         }
-        let place = TRACERS.iter().position(|known| known.name == info.name).unwrap_or(TRACERS.len());
-        let token = Token(TRACER_TOKENS + place);
+        let token = Token(TRACER_TOKENS + self.place(info));
         let slot = Slot::new(info, started, self.events.registry(), token, self.window_start)?;
         self.budget.took(info.name, slot.tracer.overhead()?.map_bytes);
         self.governor.add(info.name, slot.samples);
         self.slots.push(slot);
         // In the order in which they are shown.
-        self.slots.sort_by_key(|slot| TRACERS.iter().position(|info| info.name == slot.info.name));
+        let known = self.known;
+        self.slots.sort_by_key(|slot| known.iter().position(|info| info.name == slot.info.name));
         Ok(())
     }
 
@@ -189,19 +214,25 @@ impl Agent {
         std::mem::take(&mut self.notes)
     }
 
+    /// Where it listens, if it does, with the port that the system chose.
+    pub fn address(&self) -> Option<std::net::SocketAddr> {
+        self.server.as_ref()?.address().ok()
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_cycle(&mut self, cycle: Duration) {
+        self.cycle = cycle;
+    }
+
     /// Sets what the endpoint says under `/metrics`.
     pub fn set_metrics(&mut self, text: String) {
         self.metrics = text;
     }
 
-    fn cycle(&self) -> Duration {
-        TICK
-    }
-
     fn next_deadline(&self, now: Instant) -> Instant {
-        let mut next = (self.last_drain + self.pacing.period()).min(self.tick_start + self.cycle());
+        let mut next = (self.last_drain + self.pacing.period()).min(self.tick_start + self.cycle);
         for slot in self.slots.iter().filter(|slot| slot.allowance.attached < 1.0) {
-            let pause = self.tick_start + self.cycle().mul_f64(slot.allowance.attached);
+            let pause = self.tick_start + self.cycle.mul_f64(slot.allowance.attached);
             if pause > now {
                 next = next.min(pause);
             }
@@ -230,7 +261,7 @@ impl Agent {
             self.drain(sink);
         }
         self.attach_and_detach(now);
-        if now >= self.tick_start + self.cycle() {
+        if now >= self.tick_start + self.cycle {
             self.tick(now);
         }
         self.serve(&ready, now);
@@ -240,7 +271,7 @@ impl Agent {
     }
 
     fn has_ring(&self, token: Token) -> bool {
-        let info = token.0.checked_sub(TRACER_TOKENS).and_then(|place| TRACERS.get(place));
+        let info = token.0.checked_sub(TRACER_TOKENS).and_then(|place| self.known.get(place));
         let slot = info.and_then(|info| self.slots.iter().find(|slot| slot.info.name == info.name));
         slot.is_some_and(|slot| !slot.tracer.descriptors().is_empty())
     }
@@ -322,7 +353,7 @@ impl Agent {
     }
 
     fn attach_and_detach(&mut self, now: Instant) {
-        let (cycle, into) = (self.cycle(), now.saturating_duration_since(self.tick_start));
+        let (cycle, into) = (self.cycle, now.saturating_duration_since(self.tick_start));
         self.each(|slot, _| {
             let wanted = slot.wants_attached(into, cycle);
             slot.set_attached(wanted)
@@ -426,9 +457,7 @@ impl Agent {
             }
             self.remove(name);
         }
-        let runs = |info: &Info| self.slots.iter().any(|slot| slot.info.name == info.name);
-        let wanted: Vec<&'static Info> =
-            self.config.enabled().map(|(info, _)| info).filter(|info| !runs(info)).collect();
+        let wanted = self.wanted();
         self.failures.retain(|failure| self.config.tracers.get(failure.name).is_some_and(|t| t.enabled));
         self.start_tracers(&wanted);
         let names = |names: &[&str]| names.join(", ");
