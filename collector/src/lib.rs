@@ -21,6 +21,7 @@ pub mod model;
 pub mod names;
 pub mod output;
 mod percent;
+pub mod pipeline;
 mod poll;
 pub mod probes;
 pub mod profiler;

@@ -4,6 +4,7 @@
 mod probes;
 // One module a tracer.
 mod memory;
+mod tcp;
 
 use std::collections::BTreeMap;
 

@@ -306,7 +306,7 @@ impl TcpProgram {
     /// entered.
     fn take_up_older(&self) {
         let Some(link) = &self.iterators.older else { return };
-        let own = std::fs::metadata("/proc/self/ns/net").map_or(0, |own| own.ino());
+        let own = std::fs::metadata("/proc/thread-self/ns/net").map_or(0, |own| own.ino());
         // What the program writes is nothing; reading is what makes it run.
         let _ = read_all(link);
         for (namespace, directory) in listen::namespaces() {
