@@ -2,7 +2,7 @@
 
 use bpf_loader::btf::{Btf, Kind};
 use bpf_loader::object::ObjectSpec;
-use bpf_programs::events::{Layout, filter, heap, memory, profile, ring, tcp};
+use bpf_programs::events::{Layout, filter, heap, memory, process, profile, ring, sched, tcp};
 
 fn check(btf: &Btf<'_>, layout: Layout) {
     let id =
@@ -67,6 +67,11 @@ const RECORDS: &[(&[u8], &[Layout])] = &[
             tcp::Stats::LAYOUT,
         ],
     ),
+    (
+        bpf_programs::PROCESS,
+        &[process::ExecFields::LAYOUT, process::ExitFields::LAYOUT, process::Counts::LAYOUT],
+    ),
+    (bpf_programs::SCHED, &[sched::Sums::LAYOUT, sched::Counts::LAYOUT]),
 ];
 
 #[test]
@@ -76,6 +81,13 @@ fn records_are_laid_out_as_decoded() {
         let btf = spec.btf.as_ref().unwrap();
         layouts.iter().for_each(|layout| check(btf, *layout));
     }
+}
+
+#[test]
+fn heads_of_process_events_are_a_structure_of_their_own() {
+    let spec = ObjectSpec::parse(bpf_programs::PROCESS).unwrap();
+    let own = process::Process::LAYOUT.fields.get(3..).unwrap();
+    check(spec.btf.as_ref().unwrap(), Layout { fields: own, ..process::Process::LAYOUT });
 }
 
 #[test]

@@ -8,9 +8,13 @@ pub mod filter;
 pub mod heap;
 pub mod ladder;
 pub mod memory;
+pub mod process;
 pub mod profile;
+mod programs;
 pub mod ring;
+pub mod sched;
 pub mod tcp;
+mod windows;
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -54,6 +58,8 @@ pub static TRACERS: &[&Info] = &[
     &memory::INFO,
     &heap::INFO,
     &tcp::INFO,
+    &process::INFO,
+    &sched::INFO,
 ];
 
 /// What a tracer is started with.

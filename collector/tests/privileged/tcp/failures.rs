@@ -59,7 +59,12 @@ fn connects_without_an_answer_time_out() {
         assert_eq!(recorder.number("ebpf.tcp.retransmits", client.pid(), &role), 1.0);
         // Both SYNs, unless others on this machine overflow too.
         let host = |metric: &str| -> f64 {
-            recorder.numbers.iter().filter(|(s, _)| s.metric == metric && s.pid.is_none()).map(|(_, n)| n).sum()
+            recorder
+                .numbers
+                .iter()
+                .filter(|(s, _)| s.metric == metric && s.pid.is_none())
+                .map(|(_, n)| n)
+                .sum()
         };
         let after = listen_counters();
         assert!(after.0 - before.0 == 2 && after.1 - before.1 == 2, "{before:?} {after:?}");

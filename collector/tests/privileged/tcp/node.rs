@@ -42,7 +42,8 @@ pub struct Node {
 impl Node {
     /// In the network namespace of the calling thread.
     pub fn new() -> Self {
-        let mut child = this_test().env(IS_NODE, "yes").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            this_test().env(IS_NODE, "yes").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         Self { input: child.stdin.take(), output, child }
     }
@@ -131,7 +132,8 @@ impl State {
             "connect-start" => {
                 let family = if address(1).is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
                 let socket =
-                    rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK, None).unwrap();
+                    rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK, None)
+                        .unwrap();
                 let started = rustix::net::connect(&socket, &address(1));
                 self.streams.push(TcpStream::from(socket));
                 return started.err().map_or(0, rustix::io::Errno::raw_os_error).into();

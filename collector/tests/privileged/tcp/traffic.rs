@@ -97,8 +97,14 @@ fn a_living_connection_is_seen_before_it_ends() {
         collect_ends(&mut *tracer, &mut recorder, &[(server.pid(), 1), (client.pid(), 1)]);
         assert_eq!(bytes(&recorder, client.pid()), (sent + 30, answered));
         assert_eq!(bytes(&recorder, server.pid()), (answered, sent + 30));
-        assert_eq!(recorder.number("ebpf.tcp.connections", server.pid(), &[("ebpf.tcp.role", "server")]), 1.0);
-        assert_eq!(recorder.number("ebpf.tcp.connections", client.pid(), &[("ebpf.tcp.role", "client")]), 1.0);
+        assert_eq!(
+            recorder.number("ebpf.tcp.connections", server.pid(), &[("ebpf.tcp.role", "server")]),
+            1.0
+        );
+        assert_eq!(
+            recorder.number("ebpf.tcp.connections", client.pid(), &[("ebpf.tcp.role", "client")]),
+            1.0
+        );
     });
 }
 
@@ -109,7 +115,8 @@ fn compare_with_ss(port: &str, sent: u64, received: u64) {
         return;
     };
     let text = String::from_utf8(ss.stdout).unwrap();
-    let value = |key: &str| text.split_whitespace().find_map(|word| word.strip_prefix(key)?.parse::<u64>().ok());
+    let value =
+        |key: &str| text.split_whitespace().find_map(|word| word.strip_prefix(key)?.parse::<u64>().ok());
     assert_eq!(value("bytes_acked:"), Some(sent + 1), "{text}");
     assert_eq!(value("bytes_received:"), Some(received), "{text}");
 }
@@ -134,8 +141,14 @@ fn connections_from_before_are_counted_from_then_on() {
         collect_ends(&mut *tracer, &mut recorder, &[(server.pid(), 1), (client.pid(), 1)]);
         assert_eq!(bytes(&recorder, client.pid()), (10, 20));
         assert_eq!(bytes(&recorder, server.pid()), (20, 10));
-        assert_eq!(recorder.number("ebpf.tcp.connections", server.pid(), &[("ebpf.tcp.role", "server")]), 1.0);
-        assert_eq!(recorder.number("ebpf.tcp.connections", client.pid(), &[("ebpf.tcp.role", "client")]), 1.0);
+        assert_eq!(
+            recorder.number("ebpf.tcp.connections", server.pid(), &[("ebpf.tcp.role", "server")]),
+            1.0
+        );
+        assert_eq!(
+            recorder.number("ebpf.tcp.connections", client.pid(), &[("ebpf.tcp.role", "client")]),
+            1.0
+        );
     });
 }
 
@@ -190,7 +203,9 @@ fn peers_have_series_of_their_own_up_to_a_bound() {
         }
         let mut recorder = Recorder::default();
         collect_ends(&mut *tracer, &mut recorder, &[(client.pid(), 3)]);
-        let of = |port: &str| recorder.number("ebpf.tcp.connections", client.pid(), &[("network.peer.port", port)]);
+        let of = |port: &str| {
+            recorder.number("ebpf.tcp.connections", client.pid(), &[("network.peer.port", port)])
+        };
         let ports: Vec<f64> = servers.iter().map(|(_, port)| of(port)).collect();
         assert_eq!(ports, [1.0, 1.0, 0.0]);
     });
