@@ -46,6 +46,11 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// Splits the budget, for this process as it is now.
+    pub fn now(total: u64) -> Self {
+        Self::new(total, resident())
+    }
+
     /// Splits the budget, for a process of this size.
     pub fn new(total: u64, process: u64) -> Self {
         let rest = total.saturating_sub(process);

@@ -11,7 +11,7 @@
 //! | `pacing.rs` | how often rings are drained |
 //! | `order.rs` | events of all tracers in one order |
 //! | `health` | `/healthz`, `/readyz`, `/metrics` |
-//! | `report.rs` | what it knows about itself |
+//! | `report.rs`, `self_metrics.rs` | what it knows about itself, and how it tells that |
 
 mod budget;
 pub mod config;
@@ -22,6 +22,7 @@ mod order;
 mod pacing;
 mod report;
 mod running;
+pub mod self_metrics;
 mod slot;
 #[cfg(test)]
 mod tests;

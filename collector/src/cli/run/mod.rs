@@ -1,57 +1,66 @@
 //! `ebpf-otlp run`.
 
+mod windows;
+
 use std::fs;
-use std::io::{self, Write};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use collector::agent::config::{AgentConfig, FILE_VARIABLE, Problem};
 use collector::agent::{Agent, FIRST_FOREIGN_TOKEN};
 use collector::export::config::process_env;
-use collector::output::live::Live;
-use collector::output::terminal::Style;
-use collector::telemetry::Recorder;
-use collector::tracer::{Info, TRACERS};
 use mio::{Interest, Token};
 use signal_hook::consts::SIGHUP;
 use signal_hook_mio::v1_0::Signals;
 
+use self::windows::Windows;
 use super::args::Run as Options;
-use super::profile::host_name;
 use super::{CliResult, SIGNALS_THAT_END, say};
 
 const SIGNAL_TOKEN: Token = Token(FIRST_FOREIGN_TOKEN);
-/// How long a window is that is shown.
-const SHOWN_INTERVAL: Duration = Duration::from_secs(5);
+/// From a signal to the end, at most: service managers kill what takes longer.
+const LAST: Duration = Duration::from_millis(4500);
 
 /// Traces until the end of the duration or a signal; true if all that was asked for happened.
 pub fn run(options: &Options) -> CliResult {
     let config = read_config(options)?;
     // Before anything is attached, so that no signal finds the default action any more.
     let mut signals = Signals::new(SIGNALS_THAT_END)?;
+    // A file at the limit of sizes is an error like any other, and ends nothing.
     signal_hook::flag::register(libc::SIGXFSZ, Arc::default())?;
-    let interval = config.agent.interval.unwrap_or(SHOWN_INTERVAL);
+    let mut windows = Windows::open(&config)?;
+    let interval = windows.interval(&config);
     let mut agent = Agent::start(config, interval)?;
     agent.registry().register(&mut signals, SIGNAL_TOKEN, Interest::READABLE)?;
-    let mut shown = Shown::new();
-    let result = trace(options, &mut agent, &mut signals, &mut shown);
+    let traced = trace(options, &mut agent, &mut signals, &mut windows);
     tell(&mut agent);
-    result?;
-    Ok(!agent.failures().iter().any(|failure| failure.counts))
+    let ended = traced?;
+    let mut well = !agent.failures().iter().any(|failure| failure.counts);
+    drop(agent);
+    // Once tracing is over, another signal ends the program: the receiver may keep it waiting.
+    for signal in SIGNALS_THAT_END {
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::new(AtomicBool::new(true)))?;
+    }
+    if let Some(sent) = windows.finish(LAST.saturating_sub(ended.elapsed())) {
+        sent.errors().iter().for_each(|error| say(format_args!("ebpf-otlp: {error}")));
+        sent.summaries().iter().for_each(say);
+        well &= sent.is_complete();
+    }
+    Ok(well)
 }
 
 /// All layers, as they are now.
 fn read_config(options: &Options) -> Result<AgentConfig, Box<dyn std::error::Error>> {
     let path = options.config.clone().or_else(|| process_env(FILE_VARIABLE).map(Into::into));
-    let file = path
-        .map(|path| {
-            let name = path.display().to_string();
-            match fs::read_to_string(&path) {
-                Ok(text) => Ok((name, text)),
-                Err(error) => Err(Problem { place: name, what: error.to_string() }),
-            }
-        })
-        .transpose()?;
+    let read = |path: std::path::PathBuf| {
+        let name = path.display().to_string();
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok((name, text)),
+            Err(error) => Err(Problem { place: name, what: error.to_string() }),
+        }
+    };
+    let file = path.map(read).transpose()?;
     let file = file.as_ref().map(|(name, text)| (name.as_str(), text.as_str()));
     let variables = std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
@@ -66,78 +75,59 @@ fn tell(agent: &mut Agent) {
     agent.take_notes().iter().for_each(|note| say(format_args!("ebpf-otlp: {note}")));
 }
 
+/// Until the end; when that began.
 fn trace(
     options: &Options,
     agent: &mut Agent,
     signals: &mut Signals,
-    shown: &mut Shown,
-) -> Result<(), Box<dyn std::error::Error>> {
+    windows: &mut Windows,
+) -> Result<Instant, Box<dyn std::error::Error>> {
     let start = Instant::now();
     let end = options.duration.map(|duration| start + duration);
-    let interval = |agent: &Agent| agent.config().agent.interval.unwrap_or(SHOWN_INTERVAL);
-    let mut window_end = start + interval(agent);
+    let mut window_end = start + windows.interval(agent.config());
     loop {
         tell(agent);
         let until = end.map_or(window_end, |end| end.min(window_end));
-        let ready = agent.poll(until, &mut shown.recorder)?;
-        let mut ended = agent.is_idle() || end.is_some_and(|end| Instant::now() >= end);
+        let ready = agent.poll(until, windows.sink())?;
+        let now = Instant::now();
+        let mut ended = agent.is_idle() || end.is_some_and(|end| now >= end);
         if ready.contains(&SIGNAL_TOKEN) {
             for signal in signals.pending() {
                 match signal {
-                    SIGHUP => reload(options, agent, shown),
+                    SIGHUP => {
+                        reload(options, agent, windows);
+                        window_end = window_end.min(Instant::now() + windows.interval(agent.config()));
+                    }
                     _ => ended = true,
                 }
             }
         }
         if ended {
+            // Nothing is slowed down any more, whatever the rest takes.
             agent.detach();
         }
-        if ended || Instant::now() >= window_end {
-            shown.end_window(agent)?;
+        if ended || now >= window_end {
+            windows.end(agent)?;
             // After a long stop, windows do not pile up.
-            window_end = (window_end + interval(agent)).max(Instant::now());
+            window_end = (window_end + windows.interval(agent.config())).max(Instant::now());
         }
         if ended {
-            return Ok(());
+            return Ok(now);
         }
+        windows.go_on();
     }
 }
 
 /// Reads the configuration again; what is wrong with it leaves the old one.
-fn reload(options: &Options, agent: &mut Agent, shown: &mut Shown) {
+fn reload(options: &Options, agent: &mut Agent, windows: &mut Windows) {
     match read_config(options) {
         Ok(config) => {
-            agent.reload(config, &mut shown.recorder);
+            if config.export != agent.config().export {
+                say("ebpf-otlp: changes of [export] wait for the next start");
+            }
+            agent.reload(config, windows.sink());
             say("ebpf-otlp: read the configuration again");
         }
         Err(error) => say(format_args!("ebpf-otlp: going on with the old configuration: {error}")),
-    }
-}
-
-/// Windows on the terminal.
-struct Shown {
-    recorder: Recorder,
-    live: Live,
-    host: String,
-}
-
-impl Shown {
-    fn new() -> Self {
-        Self { recorder: Recorder::default(), live: Live::default(), host: host_name() }
-    }
-
-    fn end_window(&mut self, agent: &mut Agent) -> io::Result<()> {
-        let report = agent.collect(&mut self.recorder);
-        let recorder = std::mem::take(&mut self.recorder);
-        let running: Vec<&'static Info> = TRACERS
-            .iter()
-            .copied()
-            .filter(|info| report.tracers.iter().any(|tracer| tracer.name == info.name))
-            .collect();
-        let style = Style::detect(&io::stdout(), process_env);
-        // One write a window, whatever the terminal is.
-        let mut text = Vec::new();
-        self.live.write(&report, &recorder, &running, &self.host, style, &mut text)?;
-        io::stdout().lock().write_all(&text)
     }
 }
