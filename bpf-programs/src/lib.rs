@@ -8,3 +8,6 @@ pub mod events;
 
 /// The CPU profiler, `bpf/profile.bpf.c`: an ELF object for `bpf-loader`.
 pub const PROFILE: &[u8] = include_bytes!("../prebuilt/profile.bpf.o");
+
+/// System calls, `bpf/syscalls.bpf.c`.
+pub const SYSCALLS: &[u8] = include_bytes!("../prebuilt/syscalls.bpf.o");

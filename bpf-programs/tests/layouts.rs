@@ -2,7 +2,7 @@
 
 use bpf_loader::btf::{Btf, Kind};
 use bpf_loader::object::ObjectSpec;
-use bpf_programs::events::{Layout, profile};
+use bpf_programs::events::{Layout, profile, syscalls};
 
 fn check(btf: &Btf<'_>, layout: Layout) {
     let id =
@@ -60,4 +60,22 @@ fn every_program_and_map_of_the_profiler_is_understood() {
         (counts.key_size as usize, counts.value_size as usize),
         (profile::CountKey::SIZE, profile::Count::SIZE)
     );
+}
+
+#[test]
+fn system_call_records_are_laid_out_as_decoded() {
+    let spec = ObjectSpec::parse(bpf_programs::SYSCALLS).unwrap();
+    let btf = spec.btf.as_ref().unwrap();
+    for layout in [
+        syscalls::CellKey::LAYOUT,
+        syscalls::CellCount::LAYOUT,
+        syscalls::Cells::LAYOUT,
+        syscalls::Start::LAYOUT,
+        syscalls::CpuState::LAYOUT,
+        syscalls::SlowCall::LAYOUT,
+    ] {
+        check(btf, layout);
+    }
+    assert!(spec.broken_maps.is_empty(), "{:?}", spec.broken_maps);
+    assert!(spec.programs.iter().all(|p| p.kind.kind.is_some() && !p.autoload));
 }

@@ -3,6 +3,7 @@
 pub mod filter;
 pub mod profile;
 pub mod ring;
+pub mod syscalls;
 
 /// Where a field of a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
