@@ -1,5 +1,9 @@
 //! Names of the kernel's numbers.
 
 mod errno;
+mod syscall;
+#[rustfmt::skip]
+mod syscall_tables;
 
 pub use errno::errno_name;
+pub use syscall::SyscallAbi;
