@@ -105,7 +105,7 @@ pub mod machine {
 }
 
 /// A call, what it returned, and how long it took.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct What {
     /// The number, below [`NUMBERS`].
     pub number: u16,
@@ -118,7 +118,7 @@ pub struct What {
 }
 
 /// A place in a histogram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Place {
     /// Nobody knows how long it took.
     NotTimed,

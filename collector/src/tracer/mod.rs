@@ -8,6 +8,7 @@ pub mod filter;
 pub mod ladder;
 pub mod profile;
 pub mod ring;
+pub mod syscalls;
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -45,6 +46,7 @@ pub struct Info {
 pub static TRACERS: &[&Info] = &[
     // One line a tracer.
     &profile::INFO,
+    &syscalls::INFO,
 ];
 
 /// What a tracer is started with.
@@ -67,6 +69,8 @@ pub struct Start<'a> {
 pub struct Settings {
     /// Of the CPU profiler.
     pub profile: profile::Settings,
+    /// Of the system call tracer.
+    pub syscalls: syscalls::Settings,
 }
 
 /// A tracer that runs. Dropping it detaches and frees everything.

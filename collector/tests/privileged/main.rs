@@ -3,6 +3,8 @@
 
 mod probes;
 // One module a tracer.
+#[cfg(target_arch = "x86_64")]
+mod syscalls;
 
 use std::collections::BTreeMap;
 
