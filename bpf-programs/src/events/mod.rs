@@ -8,6 +8,7 @@ pub mod profile;
 pub mod ring;
 pub mod sched;
 pub mod tcp;
+pub mod syscalls;
 
 /// Where a field of a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,6 +15,7 @@ pub mod ring;
 pub mod sched;
 pub mod tcp;
 mod windows;
+pub mod syscalls;
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -60,6 +61,7 @@ pub static TRACERS: &[&Info] = &[
     &tcp::INFO,
     &process::INFO,
     &sched::INFO,
+    &syscalls::INFO,
 ];
 
 /// What a tracer is started with.
@@ -88,6 +90,8 @@ pub struct Settings {
     pub heap: heap::Settings,
     /// Of the TCP tracer.
     pub tcp: tcp::Settings,
+    /// Of the system call tracer.
+    pub syscalls: syscalls::Settings,
 }
 
 /// A tracer that runs. Dropping it detaches and frees everything.

@@ -9,6 +9,8 @@ mod sched;
 mod heap;
 mod memory;
 mod tcp;
+#[cfg(target_arch = "x86_64")]
+mod syscalls;
 
 use std::collections::BTreeMap;
 
