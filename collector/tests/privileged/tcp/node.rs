@@ -42,7 +42,8 @@ pub struct Node {
 impl Node {
     /// In the network namespace of the calling thread.
     pub fn new() -> Self {
-        let mut child = this_test().env(IS_NODE, "yes").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            this_test().env(IS_NODE, "yes").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         Self { input: child.stdin.take(), output, child }
     }
@@ -131,7 +132,8 @@ impl State {
             "connect-start" => {
                 let family = if address(1).is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
                 let socket =
-                    rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK, None).unwrap();
+                    rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK, None)
+                        .unwrap();
                 let started = rustix::net::connect(&socket, &address(1));
                 self.streams.push(TcpStream::from(socket));
                 return started.err().map_or(0, rustix::io::Errno::raw_os_error).into();
@@ -177,8 +179,9 @@ impl State {
             "worker" => {
                 let listener = self.listener.as_ref().unwrap().as_fd().try_clone_to_owned().unwrap();
                 let what = format!("{} {}", words[1], words[2]);
-                let worker = this_test().env_remove(IS_NODE).env(IS_WORKER, what).stdin(listener);
-                self.workers.push(worker.stdout(Stdio::null()).spawn().unwrap());
+                let mut worker = this_test();
+                worker.env_remove(IS_NODE).env(IS_WORKER, what).stdin(listener).stdout(Stdio::null());
+                self.workers.push(worker.spawn().unwrap());
                 return self.workers.last().unwrap().id().into();
             }
             other => panic!("{other}?"),

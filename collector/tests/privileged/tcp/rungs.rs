@@ -33,7 +33,9 @@ fn has(tracer: &dyn Tracer, ladder: &Ladder, rung: &str) -> bool {
 }
 
 fn has_tracefs() -> bool {
-    ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"].iter().any(|p| std::path::Path::new(p).exists())
+    ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"]
+        .iter()
+        .any(|p| std::path::Path::new(p).exists())
 }
 
 fn settings() -> tcp::Settings {

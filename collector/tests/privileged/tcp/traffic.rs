@@ -4,7 +4,7 @@ use collector::telemetry::Recorder;
 use collector::tracer::tcp;
 
 use super::node::{Node, in_namespace};
-use super::{bytes, collect_ends, spans, trace, trace_all};
+use super::{bytes, collect_ends, counter, spans, trace, trace_all};
 
 #[test]
 fn known_bytes_flow_both_ways() {
@@ -34,10 +34,14 @@ fn known_bytes_flow_both_ways() {
 
             assert_eq!(bytes(&recorder, client.pid()), (300_000, 70_001), "{kind}");
             assert_eq!(bytes(&recorder, server.pid()), (70_001, 300_000), "{kind}");
+            // On a busy machine, even loopback's answers come late.
+            let retransmits =
+                |pid: u32, role| recorder.number("ebpf.tcp.retransmits", pid, &[("ebpf.tcp.role", role)]);
+            let both = retransmits(client.pid(), "client") + retransmits(server.pid(), "server");
+            assert_eq!(both, counter("snmp", "Tcp:", "RetransSegs") as f64);
             for (pid, role, connects) in [(client.pid(), "client", 1), (server.pid(), "server", 0)] {
                 let role = [("ebpf.tcp.role", role)];
                 assert_eq!(recorder.number("ebpf.tcp.connections", pid, &role), 1.0);
-                assert_eq!(recorder.number("ebpf.tcp.retransmits", pid, &role), 0.0);
                 assert_eq!(recorder.histogram("ebpf.tcp.connect.duration", pid, &role).count(), connects);
                 assert_eq!(recorder.histogram("ebpf.tcp.connection.duration", pid, &role).count(), 1);
                 assert!(recorder.histogram("ebpf.tcp.rtt", pid, &role).count() >= 1);
@@ -97,8 +101,14 @@ fn a_living_connection_is_seen_before_it_ends() {
         collect_ends(&mut *tracer, &mut recorder, &[(server.pid(), 1), (client.pid(), 1)]);
         assert_eq!(bytes(&recorder, client.pid()), (sent + 30, answered));
         assert_eq!(bytes(&recorder, server.pid()), (answered, sent + 30));
-        assert_eq!(recorder.number("ebpf.tcp.connections", server.pid(), &[("ebpf.tcp.role", "server")]), 1.0);
-        assert_eq!(recorder.number("ebpf.tcp.connections", client.pid(), &[("ebpf.tcp.role", "client")]), 1.0);
+        assert_eq!(
+            recorder.number("ebpf.tcp.connections", server.pid(), &[("ebpf.tcp.role", "server")]),
+            1.0
+        );
+        assert_eq!(
+            recorder.number("ebpf.tcp.connections", client.pid(), &[("ebpf.tcp.role", "client")]),
+            1.0
+        );
     });
 }
 
@@ -109,7 +119,8 @@ fn compare_with_ss(port: &str, sent: u64, received: u64) {
         return;
     };
     let text = String::from_utf8(ss.stdout).unwrap();
-    let value = |key: &str| text.split_whitespace().find_map(|word| word.strip_prefix(key)?.parse::<u64>().ok());
+    let value =
+        |key: &str| text.split_whitespace().find_map(|word| word.strip_prefix(key)?.parse::<u64>().ok());
     assert_eq!(value("bytes_acked:"), Some(sent + 1), "{text}");
     assert_eq!(value("bytes_received:"), Some(received), "{text}");
 }
@@ -134,8 +145,14 @@ fn connections_from_before_are_counted_from_then_on() {
         collect_ends(&mut *tracer, &mut recorder, &[(server.pid(), 1), (client.pid(), 1)]);
         assert_eq!(bytes(&recorder, client.pid()), (10, 20));
         assert_eq!(bytes(&recorder, server.pid()), (20, 10));
-        assert_eq!(recorder.number("ebpf.tcp.connections", server.pid(), &[("ebpf.tcp.role", "server")]), 1.0);
-        assert_eq!(recorder.number("ebpf.tcp.connections", client.pid(), &[("ebpf.tcp.role", "client")]), 1.0);
+        assert_eq!(
+            recorder.number("ebpf.tcp.connections", server.pid(), &[("ebpf.tcp.role", "server")]),
+            1.0
+        );
+        assert_eq!(
+            recorder.number("ebpf.tcp.connections", client.pid(), &[("ebpf.tcp.role", "client")]),
+            1.0
+        );
     });
 }
 
@@ -190,7 +207,9 @@ fn peers_have_series_of_their_own_up_to_a_bound() {
         }
         let mut recorder = Recorder::default();
         collect_ends(&mut *tracer, &mut recorder, &[(client.pid(), 3)]);
-        let of = |port: &str| recorder.number("ebpf.tcp.connections", client.pid(), &[("network.peer.port", port)]);
+        let of = |port: &str| {
+            recorder.number("ebpf.tcp.connections", client.pid(), &[("network.peer.port", port)])
+        };
         let ports: Vec<f64> = servers.iter().map(|(_, port)| of(port)).collect();
         assert_eq!(ports, [1.0, 1.0, 0.0]);
     });
