@@ -56,6 +56,7 @@ const RECORDS: &[(&[u8], &[Layout])] = &[
     (
         bpf_programs::TCP,
         &[
+            tcp::Followed::LAYOUT,
             tcp::SeriesKey::LAYOUT,
             tcp::EndKey::LAYOUT,
             tcp::End::LAYOUT,
