@@ -4,7 +4,7 @@
 //! was lost stands in a comment, always.
 
 use super::{Error, build_id_hex, check_indices, executable_name, memory};
-use crate::model::{Line, Losses, Profile};
+use crate::model::{Line, Losses, Profile, SampleType};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use otlp_encode::wire::Writer;
@@ -204,8 +204,8 @@ fn encode(profile: &Profile, writer: &mut Writer) {
     let mut strings = Strings::new();
     let mut functions = Functions::default();
     let comment = strings.index(&comment);
-    let [samples, count, cpu, nanoseconds] =
-        ["samples", "count", "cpu", "nanoseconds"].map(|text| strings.index(text));
+    let SampleType { value, period } = profile.sample_type;
+    let [value, period] = [value, period].map(|(kind, unit)| (strings.index(kind), strings.index(unit)));
     let [pid, tid, thread, process] = ["pid", "tid", "thread", "process"].map(|text| strings.index(text));
     let paths: Vec<i64> = profile.mappings.iter().map(|mapping| strings.index(&mapping.path)).collect();
     let build_ids: Vec<i64> = build_ids.iter().map(|id| strings.index(id)).collect();
@@ -230,7 +230,7 @@ fn encode(profile: &Profile, writer: &mut Writer) {
     proto::Profile::encode(writer, |to| {
         to.comment([comment]);
         to.period(signed(profile.period_nanos));
-        to.period_type(|to| value_type(to, (cpu, nanoseconds)));
+        to.period_type(|to| value_type(to, period));
         to.duration_nanos(signed(profile.duration_nanos));
         to.time_nanos(signed(profile.start_unix_nanos));
         to.string_table(strings.table.iter().copied());
@@ -282,7 +282,7 @@ fn encode(profile: &Profile, writer: &mut Writer) {
                 profile.stacks[sample.stack.0 as usize].iter().map(|frame| u64::from(frame.0) + 1),
             );
         });
-        to.sample_type([(samples, count), (cpu, nanoseconds)], value_type);
+        to.sample_type([value, period], value_type);
     });
 }
 

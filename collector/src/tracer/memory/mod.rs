@@ -17,7 +17,8 @@ mod resident;
 mod sums;
 mod tracer;
 
-use crate::telemetry::{Definitions, Instrument, LogDef, Metric, Severity, Subject};
+use crate::model::SampleType;
+use crate::telemetry::{Definitions, Instrument, LogDef, Metric, ProfileDef, Severity, Subject};
 use crate::tracer::Info;
 use crate::tracer::ladder::{Ladder, Rung};
 
@@ -103,6 +104,13 @@ pub static OOM_KILL: LogDef = LogDef {
         "process.linux.cgroup",
     ],
     source: OOM.what,
+};
+
+/// Where page faults happen.
+pub static FAULT_PROFILE: ProfileDef = ProfileDef {
+    sample_type: SampleType::PAGE_FAULTS,
+    description: "Stacks of one page fault in so many, minor and major",
+    source: FAULT_STACKS.what,
 };
 
 /// Ways to count page faults.
@@ -202,6 +210,21 @@ pub static OOM: Ladder = Ladder {
     required: false,
 };
 
+/// The way to stacks of page faults.
+pub static FAULT_STACKS: Ladder = Ladder {
+    what: "page-fault stacks",
+    rungs: &[Rung {
+        name: "perf",
+        programs: &[],
+        since: "5.8",
+        drawback: "a program runs at one fault in so many; off unless that is set",
+    }],
+    required: false,
+};
+
+/// The ladders whose programs are in the tracer's own object.
+const OWN_LADDERS: &[&Ladder] = &[&FAULT_COUNTS, &MAPPINGS, &STALLS, &OOM];
+
 /// The memory tracer.
 pub static INFO: Info = Info {
     name: "memory",
@@ -210,9 +233,10 @@ pub static INFO: Info = Info {
     telemetry: Definitions {
         metrics: &[&FAULTS, &MAPPED, &USAGE, &VIRTUAL, &RECLAIM, &OOM_KILLS],
         logs: &[&OOM_KILL],
+        profiles: &[&FAULT_PROFILE],
         ..Definitions::NONE
     },
-    ladders: &[&FAULT_COUNTS, &MAPPINGS, &STALLS, &OOM],
+    ladders: &[&FAULT_COUNTS, &MAPPINGS, &STALLS, &OOM, &FAULT_STACKS],
     on_by_default: true,
     start: tracer::start,
 };
@@ -222,11 +246,13 @@ pub static INFO: Info = Info {
 pub struct Settings {
     /// Most processes whose sizes are read at the end of a window, those with the most page faults first.
     pub sizes_of: usize,
+    /// Stacks are kept of one page fault in so many on each CPU; 0: of none.
+    pub fault_stacks: u64,
 }
 
 impl Default for Settings {
-    /// At some 10 µs each, a few milliseconds a window at worst.
+    /// Sizes take some 10 µs each: a few milliseconds a window at worst. Stacks need names, and with them memory.
     fn default() -> Self {
-        Self { sizes_of: 256 }
+        Self { sizes_of: 256, fault_stacks: 0 }
     }
 }
