@@ -11,3 +11,7 @@ pub const PROFILE: &[u8] = include_bytes!("../prebuilt/profile.bpf.o");
 
 /// Page faults, mappings, reclaim and OOM kills, `bpf/memory.bpf.c`.
 pub const MEMORY: &[u8] = include_bytes!("../prebuilt/memory.bpf.o");
+/// The heap tracer, `bpf/heap.bpf.c`.
+pub const HEAP: &[u8] = include_bytes!("../prebuilt/heap.bpf.o");
+/// The TCP tracer, `bpf/tcp.bpf.c`.
+pub const TCP: &[u8] = include_bytes!("../prebuilt/tcp.bpf.o");

@@ -2,7 +2,7 @@
 
 use bpf_loader::btf::{Btf, Kind};
 use bpf_loader::object::ObjectSpec;
-use bpf_programs::events::{Layout, memory, profile};
+use bpf_programs::events::{Layout, filter, heap, memory, profile, ring, tcp};
 
 fn check(btf: &Btf<'_>, layout: Layout) {
     let id =
@@ -23,34 +23,69 @@ fn check(btf: &Btf<'_>, layout: Layout) {
     }
 }
 
+/// Every object, and the records of it that are decoded or written.
+const RECORDS: &[(&[u8], &[Layout])] = &[
+    (
+        bpf_programs::PROFILE,
+        &[
+            profile::CountKey::LAYOUT,
+            profile::Count::LAYOUT,
+            profile::Region::LAYOUT,
+            profile::CpuStats::LAYOUT,
+            profile::Fill::LAYOUT,
+            filter::TaskFilter::LAYOUT,
+        ],
+    ),
+    (
+        bpf_programs::MEMORY,
+        &[
+            memory::SumKey::LAYOUT,
+            memory::Sum::LAYOUT,
+            memory::ThreadKey::LAYOUT,
+            memory::ThreadFaults::LAYOUT,
+            memory::OomKill::LAYOUT,
+            memory::MemoryStats::LAYOUT,
+            ring::Event::LAYOUT,
+            ring::EventStats::LAYOUT,
+        ],
+    ),
+    (
+        bpf_programs::HEAP,
+        &[heap::Stack::LAYOUT, heap::Allocation::LAYOUT, heap::Thread::LAYOUT, heap::HeapStats::LAYOUT],
+    ),
+    (
+        bpf_programs::TCP,
+        &[
+            tcp::SeriesKey::LAYOUT,
+            tcp::EndKey::LAYOUT,
+            tcp::End::LAYOUT,
+            tcp::Durations::LAYOUT,
+            tcp::Series::LAYOUT,
+            tcp::Connection::LAYOUT,
+            tcp::Traffic::LAYOUT,
+            tcp::Living::LAYOUT,
+            tcp::Stats::LAYOUT,
+        ],
+    ),
+];
+
 #[test]
-fn profile_records_are_laid_out_as_decoded() {
-    let spec = ObjectSpec::parse(bpf_programs::PROFILE).unwrap();
-    let btf = spec.btf.as_ref().unwrap();
-    for layout in [
-        profile::CountKey::LAYOUT,
-        profile::Count::LAYOUT,
-        profile::Region::LAYOUT,
-        profile::CpuStats::LAYOUT,
-        profile::Fill::LAYOUT,
-    ] {
-        check(btf, layout);
+fn records_are_laid_out_as_decoded() {
+    for (object, layouts) in RECORDS {
+        let spec = ObjectSpec::parse(object).unwrap();
+        let btf = spec.btf.as_ref().unwrap();
+        layouts.iter().for_each(|layout| check(btf, *layout));
     }
 }
 
 #[test]
-fn memory_records_are_laid_out_as_decoded() {
-    let spec = ObjectSpec::parse(bpf_programs::MEMORY).unwrap();
-    let btf = spec.btf.as_ref().unwrap();
-    for layout in [
-        memory::SumKey::LAYOUT,
-        memory::Sum::LAYOUT,
-        memory::ThreadKey::LAYOUT,
-        memory::ThreadFaults::LAYOUT,
-        memory::OomKill::LAYOUT,
-        memory::MemoryStats::LAYOUT,
-    ] {
-        check(btf, layout);
+fn every_map_is_understood_and_every_program_waits_for_its_rung() {
+    for (object, _) in RECORDS {
+        let spec = ObjectSpec::parse(object).unwrap();
+        assert!(spec.broken_maps.is_empty(), "{:?}", spec.broken_maps);
+        for program in &spec.programs {
+            assert!(program.kind.kind.is_some() && !program.autoload, "{}", program.name);
+        }
     }
 }
 

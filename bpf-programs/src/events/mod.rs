@@ -1,9 +1,11 @@
 //! Record bytes to records. One file a BPF program.
 
 pub mod filter;
+pub mod heap;
 pub mod memory;
 pub mod profile;
 pub mod ring;
+pub mod tcp;
 
 /// Where a field of a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,10 +5,12 @@
 
 mod cost;
 pub mod filter;
+pub mod heap;
 pub mod ladder;
 pub mod memory;
 pub mod profile;
 pub mod ring;
+pub mod tcp;
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -47,6 +49,8 @@ pub static TRACERS: &[&Info] = &[
     // One line a tracer.
     &profile::INFO,
     &memory::INFO,
+    &heap::INFO,
+    &tcp::INFO,
 ];
 
 /// What a tracer is started with.
@@ -71,6 +75,10 @@ pub struct Settings {
     pub profile: profile::Settings,
     /// Of the memory tracer.
     pub memory: memory::Settings,
+    /// Of the heap tracer.
+    pub heap: heap::Settings,
+    /// Of the TCP tracer.
+    pub tcp: tcp::Settings,
 }
 
 /// A tracer that runs. Dropping it detaches and frees everything.

@@ -14,7 +14,7 @@ use collector::config::Filter;
 use collector::error::Error;
 use collector::telemetry::Recorder;
 use collector::tracer::ladder::Forced;
-use collector::tracer::memory::{FAULT_COUNTS, INFO, MAPPINGS, OOM, STALLS};
+use collector::tracer::memory::{FAULT_COUNTS, FAULT_PROFILE, FAULT_STACKS, INFO, MAPPINGS, OOM, STALLS};
 use collector::tracer::{Settings, Start, Tracer};
 
 use super::{kernel_has, skip, start};
@@ -410,4 +410,46 @@ fn stalls_at_a_cgroups_limit_are_timed() {
         assert!(stalls.sum_nanos > 0 && u128::from(stalls.sum_nanos) < began.elapsed().as_nanos());
         nothing_lost(&mut *tracer);
     }
+}
+
+#[test]
+fn stacks_of_page_faults_add_up() {
+    let mut workload = Workload::start();
+    let settings = Settings {
+        memory: collector::tracer::memory::Settings { fault_stacks: 1, ..Default::default() },
+        ..Settings::default()
+    };
+    let forced: Vec<(&str, &str)> = vec![(FAULT_COUNTS.what, "accounting")];
+    let Some(started) = start(&INFO, workload.pid(), &settings, &forced) else { return };
+    let mut tracer = started.unwrap();
+    let stacks = tracer.rungs().iter().find(|chosen| chosen.what == FAULT_STACKS.what).unwrap();
+    assert_eq!(stacks.rung, Some("perf"), "{:?}", stacks.refused);
+    collect(&mut *tracer);
+    let before = workload.stat();
+    workload.ask("touch 2000");
+    let counted = since(workload.stat(), before);
+    let recorder = collect(&mut *tracer);
+    assert_eq!(faults(&recorder, workload.pid()), counted);
+    let profile = &recorder.profiles[0];
+    assert_eq!((profile.sample_type, profile.period_nanos), (FAULT_PROFILE.sample_type, 1));
+    let total: u64 = profile.samples.iter().map(|sample| sample.count).sum();
+    let lost =
+        dropped(&mut *tracer, "table of stacks full") + dropped(&mut *tracer, "stacks skipped by the kernel");
+    assert!(
+        total <= counted.0 + counted.1 && total + lost >= counted.0 + counted.1,
+        "{total} and {lost} of {counted:?}"
+    );
+    let function =
+        |frame: &collector::model::Frame| frame.lines.iter().any(|line| &*line.function == "touch");
+    let of_touch = profile.samples.iter().filter(|sample| {
+        let stack = &profile.stacks[sample.stack.0 as usize];
+        stack.iter().any(|frame| function(&profile.frames[frame.0 as usize]))
+    });
+    let of_touch: u64 = of_touch.map(|sample| sample.count).sum();
+    assert!(of_touch >= 2000, "{of_touch} of {total}");
+}
+
+fn dropped(tracer: &mut dyn Tracer, why: &str) -> u64 {
+    let stats = tracer.stats().unwrap();
+    stats.dropped.iter().filter(|(cause, _)| *cause == why).map(|(_, n)| n).sum()
 }

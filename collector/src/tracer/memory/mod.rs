@@ -9,6 +9,7 @@
 //! | `sums.rs` | what the programs sum up, in two windows |
 //! | `resident.rs` | sizes of processes, from `/proc` |
 //! | `oom.rs` | log records of kills |
+//! | `views.rs` | what people see |
 
 mod faults;
 mod oom;
@@ -16,6 +17,7 @@ mod perf_faults;
 mod resident;
 mod sums;
 mod tracer;
+mod views;
 
 use crate::model::SampleType;
 use crate::telemetry::{Definitions, Instrument, LogDef, Metric, ProfileDef, Severity, Subject};
@@ -236,6 +238,7 @@ pub static INFO: Info = Info {
         profiles: &[&FAULT_PROFILE],
         ..Definitions::NONE
     },
+    views: &[&views::PROCESSES],
     ladders: &[&FAULT_COUNTS, &MAPPINGS, &STALLS, &OOM, &FAULT_STACKS],
     on_by_default: true,
     start: tracer::start,

@@ -13,11 +13,11 @@
 
 mod accounting;
 mod cpu_events;
-mod naming;
+pub(super) mod naming;
 mod program;
 mod session;
 mod sideband;
-mod symbols;
+pub(super) mod symbols;
 mod tracer;
 mod window;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::aggregate::{ProcessId, Samples, StackId};
 use crate::model::{
     Frame, FrameIdx, FrameKind, Line, Losses, Mapping, MappingIdx, Process, ProcessIdx, Profile, Sample,
-    SampleType, StackIdx, Thread, ThreadIdx,
+    StackIdx, Thread, ThreadIdx,
 };
 
 /// What is known of one code address.
@@ -43,9 +43,7 @@ pub struct WindowInfo {
     pub start_unix_nanos: u64,
     /// Length.
     pub duration_nanos: u64,
-    /// What is sampled.
-    pub sample_type: SampleType,
-    /// Time, or whatever is sampled, between two samples of a CPU.
+    /// Time between two samples of a CPU.
     pub period_nanos: u64,
     /// What was lost.
     pub losses: Losses,
@@ -56,7 +54,6 @@ pub fn name(samples: &Samples, info: WindowInfo, names: &mut impl Names) -> Prof
     let mut namer = Namer {
         names,
         profile: Profile {
-            sample_type: info.sample_type,
             start_unix_nanos: info.start_unix_nanos,
             duration_nanos: info.duration_nanos,
             period_nanos: info.period_nanos,

@@ -285,7 +285,6 @@ impl Session {
         let info = WindowInfo {
             start_unix_nanos: before.unix_nanos,
             duration_nanos: self.window.instant.duration_since(before.instant).as_nanos() as u64,
-            sample_type: self.sampled.sample_type,
             period_nanos: self.sampled.period,
             losses: Losses {
                 skipped: losses.skipped - before.losses.skipped,
@@ -295,7 +294,8 @@ impl Session {
             },
         };
         self.symbols.begin_window();
-        let profile = naming::name(&self.samples, info, &mut self.symbols);
+        let mut profile = naming::name(&self.samples, info, &mut self.symbols);
+        profile.sample_type = self.sampled.sample_type;
         self.symbols.end_window();
         self.samples.clear();
         Ok(profile)
