@@ -7,8 +7,8 @@ pub mod process;
 pub mod profile;
 pub mod ring;
 pub mod sched;
-pub mod tcp;
 pub mod syscalls;
+pub mod tcp;
 
 /// Where a field of a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

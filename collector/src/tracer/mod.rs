@@ -13,9 +13,9 @@ pub mod profile;
 mod programs;
 pub mod ring;
 pub mod sched;
+pub mod syscalls;
 pub mod tcp;
 mod windows;
-pub mod syscalls;
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, RawFd};

@@ -8,9 +8,9 @@ mod sched;
 // One module a tracer.
 mod heap;
 mod memory;
-mod tcp;
 #[cfg(target_arch = "x86_64")]
 mod syscalls;
+mod tcp;
 
 use std::collections::BTreeMap;
 
