@@ -5,6 +5,7 @@
 //! [`export`] sends.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 mod aggregate;
 pub mod check;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod enrich;
 pub mod error;
 pub mod event_buffer;
 pub mod export;
+pub mod key;
 mod merge;
 pub mod model;
 pub mod names;
@@ -26,6 +28,7 @@ pub mod profiler;
 pub mod symbolize;
 pub mod telemetry;
 pub mod tracer;
+pub mod units;
 
 /// Compiles the example in the project's README.
 #[cfg(doctest)]

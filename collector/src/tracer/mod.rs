@@ -13,6 +13,7 @@ pub mod profile;
 mod programs;
 pub mod ring;
 pub mod sched;
+pub mod syscalls;
 pub mod tcp;
 mod windows;
 
@@ -24,6 +25,7 @@ use bpf_loader::target::RunningTarget;
 
 use crate::config::Filter;
 use crate::error::{Error, Result};
+use crate::key::Key;
 use crate::telemetry::{Definitions, Sink, View};
 use ladder::{Chosen, Forced, Ladder};
 
@@ -44,6 +46,8 @@ pub struct Info {
     pub ladders: &'static [&'static Ladder],
     /// Whether `run` has it on unless told otherwise.
     pub on_by_default: bool,
+    /// Its keys of the configuration: one for each of its [`Settings`].
+    pub keys: &'static [Key<Settings>],
     /// Loads and attaches its programs. Nothing is left behind when it fails.
     pub start: fn(&Start<'_>) -> Result<Box<dyn Tracer>>,
 }
@@ -57,6 +61,7 @@ pub static TRACERS: &[&Info] = &[
     &tcp::INFO,
     &process::INFO,
     &sched::INFO,
+    &syscalls::INFO,
 ];
 
 /// What a tracer is started with.
@@ -85,6 +90,8 @@ pub struct Settings {
     pub heap: heap::Settings,
     /// Of the TCP tracer.
     pub tcp: tcp::Settings,
+    /// Of the system call tracer.
+    pub syscalls: syscalls::Settings,
 }
 
 /// A tracer that runs. Dropping it detaches and frees everything.
