@@ -10,7 +10,7 @@
 //! | `resources.rs` | whose it is: services, containers, processes, the machine, the agent |
 //! | `store/` | series of metrics, cumulative or delta |
 //! | `records.rs` | spans and log records that wait |
-//! | `about_agent.rs` | what the agent tells about itself |
+//! | `about_agent.rs` | what the agent tells about all this |
 //! | `settings.rs` | what the specification lets users set, and the memory |
 
 mod about_agent;
@@ -43,7 +43,7 @@ use records::Records;
 use resources::{PER_RESOURCE, ResourceId, Resources};
 use store::{PointOwner, Store};
 
-pub use about_agent::{AboutAgent, ProcessCost, TracerState};
+pub use about_agent::AboutAgent;
 pub use clock::{Clock, Reading};
 pub use settings::{Memory, Settings};
 pub use store::StoreStats;

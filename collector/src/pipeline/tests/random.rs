@@ -81,7 +81,7 @@ fn run(seed: u64, temporality: Temporality, series: usize, per_process: bool) {
                 // Few numbers, so that they are used again; without an event, in another window.
                 let pid = 10 + random.below(12) as u32;
                 let service = random.below(SERVICES);
-                if silent.contains(&pid) {
+                if silent.contains(&pid) || (per_process && living.contains_key(&pid)) {
                     continue;
                 }
                 if let Some((_, ticks, _)) = living.remove(&pid) {
@@ -100,9 +100,12 @@ fn run(seed: u64, temporality: Temporality, series: usize, per_process: bool) {
                 };
                 let (_, ticks, _) = living.remove(&pid).unwrap();
                 proc.remove(pid);
-                if random.below(2) == 0 {
+                let is_told = random.below(2) == 0;
+                if is_told {
                     exited(&mut pipeline, pid, ticks * 10_000_000);
-                } else {
+                }
+                // Two processes of one number in one window would be one resource in one request.
+                if !is_told || per_process {
                     silent.insert(pid);
                 }
             }
