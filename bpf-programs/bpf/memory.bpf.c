@@ -52,7 +52,7 @@ struct sum_key {
 
 struct sum {
 	__u64 count;
-	/* Bytes or nanoseconds. */
+	/* Bytes or nanoseconds; of faults, as many. */
 	__u64 total;
 	char comm[16];
 };
@@ -430,7 +430,7 @@ SEC("?perf_event")
 int minor_fault(void *ctx)
 {
 	COUNT(minor_runs);
-	add(MINOR_FAULT, 0, 0);
+	add(MINOR_FAULT, 0, 1);
 	return 0;
 }
 
@@ -438,7 +438,7 @@ SEC("?perf_event")
 int major_fault(void *ctx)
 {
 	COUNT(major_runs);
-	add(MAJOR_FAULT, 0, 0);
+	add(MAJOR_FAULT, 0, 1);
 	return 0;
 }
 

@@ -20,3 +20,5 @@ pub const PROCESS: &[u8] = include_bytes!("../prebuilt/process.bpf.o");
 
 /// Waiting for CPUs, `bpf/sched.bpf.c`.
 pub const SCHED: &[u8] = include_bytes!("../prebuilt/sched.bpf.o");
+/// System calls, `bpf/syscalls.bpf.c`.
+pub const SYSCALLS: &[u8] = include_bytes!("../prebuilt/syscalls.bpf.o");

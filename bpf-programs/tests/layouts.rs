@@ -2,7 +2,7 @@
 
 use bpf_loader::btf::{Btf, Kind};
 use bpf_loader::object::ObjectSpec;
-use bpf_programs::events::{Layout, filter, heap, memory, process, profile, ring, sched, tcp};
+use bpf_programs::events::{Layout, filter, heap, memory, process, profile, ring, sched, syscalls, tcp};
 
 fn check(btf: &Btf<'_>, layout: Layout) {
     let id =
@@ -56,6 +56,7 @@ const RECORDS: &[(&[u8], &[Layout])] = &[
     (
         bpf_programs::TCP,
         &[
+            tcp::Followed::LAYOUT,
             tcp::SeriesKey::LAYOUT,
             tcp::EndKey::LAYOUT,
             tcp::End::LAYOUT,
@@ -70,6 +71,17 @@ const RECORDS: &[(&[u8], &[Layout])] = &[
     (
         bpf_programs::PROCESS,
         &[process::ExecFields::LAYOUT, process::ExitFields::LAYOUT, process::Counts::LAYOUT],
+    ),
+    (
+        bpf_programs::SYSCALLS,
+        &[
+            syscalls::CellKey::LAYOUT,
+            syscalls::CellCount::LAYOUT,
+            syscalls::Cells::LAYOUT,
+            syscalls::Start::LAYOUT,
+            syscalls::CpuState::LAYOUT,
+            syscalls::SlowCall::LAYOUT,
+        ],
     ),
     (bpf_programs::SCHED, &[sched::Sums::LAYOUT, sched::Counts::LAYOUT]),
 ];

@@ -7,6 +7,7 @@ pub mod process;
 pub mod profile;
 pub mod ring;
 pub mod sched;
+pub mod syscalls;
 pub mod tcp;
 
 /// Where a field of a record lies.

@@ -13,6 +13,7 @@ pub mod profile;
 mod programs;
 pub mod ring;
 pub mod sched;
+pub mod syscalls;
 pub mod tcp;
 mod windows;
 
@@ -60,6 +61,7 @@ pub static TRACERS: &[&Info] = &[
     &tcp::INFO,
     &process::INFO,
     &sched::INFO,
+    &syscalls::INFO,
 ];
 
 /// What a tracer is started with.
@@ -88,6 +90,8 @@ pub struct Settings {
     pub heap: heap::Settings,
     /// Of the TCP tracer.
     pub tcp: tcp::Settings,
+    /// Of the system call tracer.
+    pub syscalls: syscalls::Settings,
 }
 
 /// A tracer that runs. Dropping it detaches and frees everything.

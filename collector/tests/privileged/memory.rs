@@ -14,7 +14,7 @@ use collector::config::Filter;
 use collector::error::Error;
 use collector::telemetry::Recorder;
 use collector::tracer::ladder::Forced;
-use collector::tracer::memory::{FAULT_COUNTS, INFO, MAPPINGS, OOM, STALLS};
+use collector::tracer::memory::{FAULT_COUNTS, FAULT_PROFILE, FAULT_STACKS, INFO, MAPPINGS, OOM, STALLS};
 use collector::tracer::{Settings, Start, Tracer};
 
 use super::{kernel_has, skip, start};
@@ -198,6 +198,38 @@ fn page_faults_are_those_of_getrusage_and_proc() {
 }
 
 #[test]
+fn page_faults_are_filtered_by_cgroup_and_name() {
+    let Some(group) = Cgroup::create("faults", 1 << 30) else { return };
+    let name = binary().file_name().unwrap().to_string_lossy().chars().take(15).collect::<String>();
+    let mut inside = Workload::start();
+    let mut outside = Workload::start();
+    group.set("cgroup.procs", u64::from(inside.pid()));
+    let in_group = Filter { cgroup: Some(group.directory.clone()), ..Filter::default() };
+    let by_name = Filter { comm: Some(name), ..Filter::default() };
+    let by_other_name = Filter { comm: Some("no such name".into()), ..Filter::default() };
+    for rung in FAULT_COUNTS.rungs {
+        let Some(mut tracer) = start_rung(inside.pid(), FAULT_COUNTS.what, rung.name) else { continue };
+        for (filter, takes) in
+            [(&in_group, [true, false]), (&by_name, [true, true]), (&by_other_name, [false; 2])]
+        {
+            tracer.set_filter(filter).unwrap();
+            collect(&mut *tracer);
+            let before = (inside.stat(), outside.stat());
+            inside.ask("touch 100");
+            outside.ask("touch 100");
+            let expected = [since(inside.stat(), before.0), since(outside.stat(), before.1)];
+            let recorder = collect(&mut *tracer);
+            for ((pid, counted), takes) in [inside.pid(), outside.pid()].into_iter().zip(expected).zip(takes)
+            {
+                let counted = if takes { counted } else { (0, 0) };
+                assert_eq!(faults(&recorder, pid), counted, "{} {filter:?}", rung.name);
+            }
+        }
+    }
+    drop((inside, outside));
+}
+
+#[test]
 fn page_faults_of_children_that_ended_are_those_of_wait4() {
     for rung in FAULT_COUNTS.rungs {
         let mut workload = Workload::start();
@@ -328,9 +360,12 @@ impl Cgroup {
 
     /// Kills that the kernel itself counts.
     fn kills(&self) -> u64 {
-        let file = if self.v2 { "memory.events" } else { "memory.oom_control" };
+        self.count(if self.v2 { "memory.events" } else { "memory.oom_control" }, "oom_kill ")
+    }
+
+    fn count(&self, file: &str, line: &str) -> u64 {
         let text = fs::read_to_string(self.directory.join(file)).unwrap();
-        text.lines().find_map(|l| l.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
+        text.lines().find_map(|l| l.strip_prefix(line)?.trim().parse().ok()).unwrap_or(0)
     }
 }
 
@@ -407,7 +442,53 @@ fn stalls_at_a_cgroups_limit_are_timed() {
             &[("ebpf.memory.reclaim.scope", "cgroup")],
         );
         assert!(stalls.count() > 0, "{}", rung.name);
+        if group.v2 {
+            // The kernel counts each time that it reclaims because of the limit.
+            assert_eq!(stalls.count(), group.count("memory.events", "max "), "{}", rung.name);
+        }
         assert!(stalls.sum_nanos > 0 && u128::from(stalls.sum_nanos) < began.elapsed().as_nanos());
         nothing_lost(&mut *tracer);
     }
+}
+
+#[test]
+fn stacks_of_page_faults_add_up() {
+    let mut workload = Workload::start();
+    let settings = Settings {
+        memory: collector::tracer::memory::Settings { fault_stacks: 1, ..Default::default() },
+        ..Settings::default()
+    };
+    let forced: Vec<(&str, &str)> = vec![(FAULT_COUNTS.what, "accounting")];
+    let Some(started) = start(&INFO, workload.pid(), &settings, &forced) else { return };
+    let mut tracer = started.unwrap();
+    let stacks = tracer.rungs().iter().find(|chosen| chosen.what == FAULT_STACKS.what).unwrap();
+    assert_eq!(stacks.rung, Some("perf"), "{:?}", stacks.refused);
+    collect(&mut *tracer);
+    let before = workload.stat();
+    workload.ask("touch 2000");
+    let counted = since(workload.stat(), before);
+    let recorder = collect(&mut *tracer);
+    assert_eq!(faults(&recorder, workload.pid()), counted);
+    let profile = &recorder.profiles[0];
+    assert_eq!((profile.sample_type, profile.period_nanos), (FAULT_PROFILE.sample_type, 1));
+    let total: u64 = profile.samples.iter().map(|sample| sample.count).sum();
+    let lost =
+        dropped(&mut *tracer, "table of stacks full") + dropped(&mut *tracer, "stacks skipped by the kernel");
+    assert!(
+        total <= counted.0 + counted.1 && total + lost >= counted.0 + counted.1,
+        "{total} and {lost} of {counted:?}"
+    );
+    let function =
+        |frame: &collector::model::Frame| frame.lines.iter().any(|line| &*line.function == "touch");
+    let of_touch = profile.samples.iter().filter(|sample| {
+        let stack = &profile.stacks[sample.stack.0 as usize];
+        stack.iter().any(|frame| function(&profile.frames[frame.0 as usize]))
+    });
+    let of_touch: u64 = of_touch.map(|sample| sample.count).sum();
+    assert!(of_touch >= 2000, "{of_touch} of {total}");
+}
+
+fn dropped(tracer: &mut dyn Tracer, why: &str) -> u64 {
+    let stats = tracer.stats().unwrap();
+    stats.dropped.iter().filter(|(cause, _)| *cause == why).map(|(_, n)| n).sum()
 }

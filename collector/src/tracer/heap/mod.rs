@@ -11,7 +11,7 @@
 //! Allocators that take their memory from `mmap` and have no symbols are not seen here; the memory tracer counts what they map.
 
 mod files;
-mod functions;
+pub mod functions;
 mod process;
 mod site;
 mod tracer;

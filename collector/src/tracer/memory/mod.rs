@@ -9,6 +9,7 @@
 //! | `sums.rs` | what the programs sum up, in two windows |
 //! | `resident.rs` | sizes of processes, from `/proc` |
 //! | `oom.rs` | log records of kills |
+//! | `views.rs` | what people see |
 
 mod faults;
 mod oom;
@@ -19,7 +20,8 @@ mod tracer;
 mod views;
 
 use crate::key::{Key, Value};
-use crate::telemetry::{Definitions, Instrument, LogDef, Metric, Severity, Subject};
+use crate::model::SampleType;
+use crate::telemetry::{Definitions, Instrument, LogDef, Metric, ProfileDef, Severity, Subject};
 use crate::tracer::ladder::{Ladder, Rung};
 use crate::tracer::{Info, Settings as AllSettings};
 
@@ -105,6 +107,13 @@ pub static OOM_KILL: LogDef = LogDef {
         "process.linux.cgroup",
     ],
     source: OOM.what,
+};
+
+/// Where page faults happen.
+pub static FAULT_PROFILE: ProfileDef = ProfileDef {
+    sample_type: SampleType::PAGE_FAULTS,
+    description: "Stacks of one page fault in so many, minor and major",
+    source: FAULT_STACKS.what,
 };
 
 /// Ways to count page faults.
@@ -204,6 +213,21 @@ pub static OOM: Ladder = Ladder {
     required: false,
 };
 
+/// The way to stacks of page faults.
+pub static FAULT_STACKS: Ladder = Ladder {
+    what: "page-fault stacks",
+    rungs: &[Rung {
+        name: "perf",
+        programs: &[],
+        since: "5.8",
+        drawback: "a program runs at one fault in so many; off unless that is set",
+    }],
+    required: false,
+};
+
+/// The ladders whose programs are in the tracer's own object.
+const OWN_LADDERS: &[&Ladder] = &[&FAULT_COUNTS, &MAPPINGS, &STALLS, &OOM];
+
 /// The memory tracer.
 pub static INFO: Info = Info {
     name: "memory",
@@ -212,10 +236,11 @@ pub static INFO: Info = Info {
     telemetry: Definitions {
         metrics: &[&FAULTS, &MAPPED, &USAGE, &VIRTUAL, &RECLAIM, &OOM_KILLS],
         logs: &[&OOM_KILL],
+        profiles: &[&FAULT_PROFILE],
         ..Definitions::NONE
     },
     views: &[&views::PROCESSES],
-    ladders: &[&FAULT_COUNTS, &MAPPINGS, &STALLS, &OOM],
+    ladders: &[&FAULT_COUNTS, &MAPPINGS, &STALLS, &OOM, &FAULT_STACKS],
     on_by_default: true,
     keys: KEYS,
     start: tracer::start,
@@ -226,19 +251,29 @@ pub static INFO: Info = Info {
 pub struct Settings {
     /// Most processes whose sizes are read at the end of a window, those with the most page faults first.
     pub sizes_of: usize,
+    /// Stacks are kept of one page fault in so many on each CPU; 0: of none.
+    pub fault_stacks: u64,
 }
 
 impl Default for Settings {
-    /// At some 10 µs each, a few milliseconds a window at worst.
+    /// Sizes take some 10 µs each: a few milliseconds a window at worst. Stacks need names, and with them memory.
     fn default() -> Self {
-        Self { sizes_of: 256 }
+        Self { sizes_of: 256, fault_stacks: 0 }
     }
 }
 
 /// Its keys of the configuration.
-static KEYS: &[Key<AllSettings>] = &[Key {
-    name: "sizes_of",
-    doc: "Of how many processes sizes are read at the end of a window, those with most page faults first, 0 to 100000.",
-    get: |settings| Value::Int(settings.memory.sizes_of as i64),
-    set: |settings, v| v.whole(0..=100_000u32).map(|n| settings.memory.sizes_of = n as usize),
-}];
+static KEYS: &[Key<AllSettings>] = &[
+    Key {
+        name: "sizes_of",
+        doc: "Of how many processes sizes are read at the end of a window, those with most page faults first, 0 to 100000.",
+        get: |settings| Value::Int(settings.memory.sizes_of as i64),
+        set: |settings, v| v.whole(0..=100_000u32).map(|n| settings.memory.sizes_of = n as usize),
+    },
+    Key {
+        name: "fault_stacks",
+        doc: "Stacks are kept of one page fault in so many on each CPU, 0 (of none) to 1000000.",
+        get: |settings| Value::Int(settings.memory.fault_stacks as i64),
+        set: |settings, v| v.whole(0..=1_000_000u32).map(|n| settings.memory.fault_stacks = n.into()),
+    },
+];

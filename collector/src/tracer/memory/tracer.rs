@@ -1,7 +1,8 @@
 //! The tracer: loads, attaches, collects.
 
 use std::collections::BTreeMap;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::time::Instant;
 
 use bpf_loader::link::Link;
 use bpf_loader::load::Object;
@@ -13,12 +14,16 @@ use otlp_encode::Value;
 use super::faults::{Accounting, ProcessFaults};
 use super::perf_faults::PerfFaults;
 use super::sums::{self, Sums, Total};
-use super::{FAULTS, INFO, MAPPED, MAPPINGS, RECLAIM, SYSCALLS, USAGE, VIRTUAL, oom, resident};
+use super::{
+    FAULT_STACKS, FAULTS, INFO, MAPPED, MAPPINGS, OWN_LADDERS, RECLAIM, SYSCALLS, USAGE, VIRTUAL, oom,
+    resident,
+};
 use crate::config::Filter;
 use crate::error::{Error, Result};
 use crate::telemetry::{Attribute, Metric, Owner, Point, PointValue, Sink};
 use crate::tracer::filter::{self, TaskFilter};
-use crate::tracer::ladder::{Chosen, Climbed, Forced, climb};
+use crate::tracer::ladder::{Chosen, Climbed, Forced, Refused, climb};
+use crate::tracer::profile::Session;
 use crate::tracer::ring::{self, EventRing};
 use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cost};
 
@@ -35,7 +40,7 @@ pub fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     let mut attached = Attached { calls_are_wanted: is_forced(start.forced), ..Attached::default() };
     let climbed = climb(
         bpf_programs::MEMORY,
-        INFO.ladders,
+        OWN_LADDERS,
         start.forced,
         start.target,
         |spec, _| {
@@ -46,7 +51,8 @@ pub fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         },
         |object, program| attached.attach(object, program),
     )?;
-    let Climbed { object, chosen, links } = climbed;
+    let Climbed { object, mut chosen, links } = climbed;
+    let stacks = start_stacks(start, &mut chosen)?;
     if chosen.iter().all(|chosen| chosen.rung.is_none()) {
         let refused = chosen.into_iter().flat_map(|chosen| chosen.refused).collect();
         return Err(Error::NoRung { what: INFO.about, refused });
@@ -57,6 +63,7 @@ pub fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         links,
         attached,
         accounting: None,
+        stacks,
         sums,
         ring: EventRing::open(&object)?,
         filter: TaskFilter::new(&object)?,
@@ -73,6 +80,26 @@ pub fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         tracer.accounting = Some(Accounting::begin(&tracer.object, iterator)?);
     }
     Ok(Box::new(tracer))
+}
+
+/// Samples stacks of page faults, if that is wanted and the kernel lets it.
+fn start_stacks(start: &Start<'_>, chosen: &mut Vec<Chosen>) -> Result<Option<Session>> {
+    let what = FAULT_STACKS.what;
+    start.forced.check(&FAULT_STACKS)?;
+    let one_in = start.settings.memory.fault_stacks;
+    let session = if start.forced.0.get(what).is_some_and(String::is_empty) {
+        None
+    } else if one_in == 0 {
+        Some(Err("not asked for".to_owned()))
+    } else {
+        Some(Session::start_faults(start.filter.clone(), one_in).map_err(|error| error.to_string()))
+    };
+    let (session, refused) = match session.transpose() {
+        Ok(session) => (session, Vec::new()),
+        Err(reason) => (None, vec![Refused { rung: "perf", reason }]),
+    };
+    chosen.push(Chosen { what, rung: session.as_ref().map(|_| "perf"), refused });
+    Ok(session)
 }
 
 /// Whether the rung that slows every system call is asked for.
@@ -127,6 +154,7 @@ struct MemoryTracer {
     links: Vec<Link>,
     attached: Attached,
     accounting: Option<Accounting>,
+    stacks: Option<Session>,
     sums: Sums,
     ring: EventRing,
     filter: TaskFilter,
@@ -227,7 +255,14 @@ impl Tracer for MemoryTracer {
         vec![self.ring.descriptor()]
     }
 
+    fn event_loop(&self) -> Option<RawFd> {
+        self.stacks.as_ref().map(Session::event_loop)
+    }
+
     fn drain(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        if let Some(stacks) = &mut self.stacks {
+            stacks.poll(Instant::now())?;
+        }
         if let Some(perf) = &mut self.attached.perf {
             perf.follow_cpus(&self.object)?;
         }
@@ -263,6 +298,10 @@ impl Tracer for MemoryTracer {
             tell_total(sink, Owner::Process { pid, comm: total.comm }, what, total);
         }
         self.tell_sizes(&active, sink);
+        let profile = self.stacks.as_mut().map(Session::finish_window).transpose()?;
+        if let Some(profile) = profile.filter(|profile| !profile.samples.is_empty()) {
+            sink.profile(profile);
+        }
         self.filter.forget_ended()
     }
 
@@ -274,6 +313,9 @@ impl Tracer for MemoryTracer {
         self.links.clear();
         if let Some(perf) = &mut self.attached.perf {
             perf.pause()?;
+        }
+        if let Some(stacks) = &mut self.stacks {
+            stacks.pause()?;
         }
         self.running = false;
         // What was under way has no end that is seen.
@@ -296,6 +338,9 @@ impl Tracer for MemoryTracer {
         if let Some(perf) = &mut self.attached.perf {
             perf.resume()?;
         }
+        if let Some(stacks) = &mut self.stacks {
+            stacks.resume()?;
+        }
         if let Some(accounting) = &mut self.accounting {
             accounting.skip()?;
         }
@@ -311,6 +356,9 @@ impl Tracer for MemoryTracer {
         // What was counted until now is the old filter's.
         self.look()?;
         self.filter.set(&self.object, filter)?;
+        if let Some(stacks) = &mut self.stacks {
+            stacks.set_filter(filter.clone())?;
+        }
         self.wanted = filter.clone();
         Ok(())
     }
@@ -325,6 +373,8 @@ impl Tracer for MemoryTracer {
         };
         let (produced, ring_full) = self.ring.produced_and_dropped()?;
         let (used, entries) = self.sums.fill();
+        let stacks = self.stacks.as_mut().map(Session::counters).transpose()?;
+        let stacks = stacks.map(|counters| counters.losses).unwrap_or_default();
         Ok(Stats {
             hits: stats.hits,
             produced,
@@ -337,6 +387,10 @@ impl Tracer for MemoryTracer {
                 ("too many stalls at once", stats.stalled_full),
                 ("too many calls at once", stats.in_call_full),
                 ("skipped by the kernel", skipped),
+                ("stacks skipped by the kernel", stacks.skipped),
+                ("table of stacks full", stacks.table_full),
+                ("no stack", stacks.no_stack),
+                ("process records", stacks.sideband),
                 ("children not followed", self.filter.children_lost()),
             ],
             ring_high_water: self.ring.high_water(),

@@ -63,3 +63,11 @@ fn bytes(recorder: &Recorder, pid: u32) -> (u64, u64) {
 fn spans(recorder: &Recorder, pid: u32) -> Vec<&Item> {
     recorder.spans.iter().filter(|span| span.pid == Some(pid)).collect()
 }
+
+/// One of the counters that the thread's network namespace keeps.
+fn counter(file: &str, group: &str, name: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap();
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with(group)).collect();
+    let at = lines[0].split_whitespace().position(|word| word == name).unwrap();
+    lines[1].split_whitespace().nth(at).unwrap().parse().unwrap()
+}

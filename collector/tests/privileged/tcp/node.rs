@@ -179,8 +179,9 @@ impl State {
             "worker" => {
                 let listener = self.listener.as_ref().unwrap().as_fd().try_clone_to_owned().unwrap();
                 let what = format!("{} {}", words[1], words[2]);
-                let worker = this_test().env_remove(IS_NODE).env(IS_WORKER, what).stdin(listener);
-                self.workers.push(worker.stdout(Stdio::null()).spawn().unwrap());
+                let mut worker = this_test();
+                worker.env_remove(IS_NODE).env(IS_WORKER, what).stdin(listener).stdout(Stdio::null());
+                self.workers.push(worker.spawn().unwrap());
                 return self.workers.last().unwrap().id().into();
             }
             other => panic!("{other}?"),

@@ -4,7 +4,7 @@ use collector::telemetry::Recorder;
 use collector::tracer::tcp;
 
 use super::node::{Node, in_namespace};
-use super::{bytes, collect_ends, spans, trace, trace_all};
+use super::{bytes, collect_ends, counter, spans, trace, trace_all};
 
 #[test]
 fn known_bytes_flow_both_ways() {
@@ -34,10 +34,14 @@ fn known_bytes_flow_both_ways() {
 
             assert_eq!(bytes(&recorder, client.pid()), (300_000, 70_001), "{kind}");
             assert_eq!(bytes(&recorder, server.pid()), (70_001, 300_000), "{kind}");
+            // On a busy machine, even loopback's answers come late.
+            let retransmits =
+                |pid: u32, role| recorder.number("ebpf.tcp.retransmits", pid, &[("ebpf.tcp.role", role)]);
+            let both = retransmits(client.pid(), "client") + retransmits(server.pid(), "server");
+            assert_eq!(both, counter("snmp", "Tcp:", "RetransSegs") as f64);
             for (pid, role, connects) in [(client.pid(), "client", 1), (server.pid(), "server", 0)] {
                 let role = [("ebpf.tcp.role", role)];
                 assert_eq!(recorder.number("ebpf.tcp.connections", pid, &role), 1.0);
-                assert_eq!(recorder.number("ebpf.tcp.retransmits", pid, &role), 0.0);
                 assert_eq!(recorder.histogram("ebpf.tcp.connect.duration", pid, &role).count(), connects);
                 assert_eq!(recorder.histogram("ebpf.tcp.connection.duration", pid, &role).count(), 1);
                 assert!(recorder.histogram("ebpf.tcp.rtt", pid, &role).count() >= 1);
