@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use collector::export::Signal;
-use tests::faults::{Behaviour, Deaf, Server};
+use tests::faults::{Behaviour, Deaf, Options, Server};
 use tests::receivers::TempDir;
 
 /// Connections that the workload makes.
@@ -159,7 +159,8 @@ fn it_exports_reloads_and_ends_as_it_is_told_and_leaves_nothing() {
     let (config, output) = (directory.join("agent.toml"), directory.join("out.jsonl"));
     fs::write(&config, "[agent]\ninterval = \"1s\"\ncpu_limit = 0\n").unwrap();
     // It takes whatever comes: what is in it is read from the file.
-    let server = Server::start(|_| Behaviour::answer(200, &[], b""));
+    let options = Options { unnumbered: true, ..Options::default() };
+    let server = Server::with(options, |_| Behaviour::default()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = listener.local_addr().unwrap().port();
     let script = format!(
