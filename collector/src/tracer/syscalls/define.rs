@@ -101,5 +101,6 @@ pub static INFO: Info = Info {
     views: &[&BY_CALL],
     ladders: &[&SYSTEM_CALLS],
     on_by_default: true,
+    keys: super::keys::KEYS,
     start,
 };

@@ -15,6 +15,7 @@
 
 mod calls;
 mod define;
+mod keys;
 mod program;
 mod tracer;
 mod window;
