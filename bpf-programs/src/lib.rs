@@ -15,3 +15,5 @@ pub const MEMORY: &[u8] = include_bytes!("../prebuilt/memory.bpf.o");
 pub const HEAP: &[u8] = include_bytes!("../prebuilt/heap.bpf.o");
 /// The TCP tracer, `bpf/tcp.bpf.c`.
 pub const TCP: &[u8] = include_bytes!("../prebuilt/tcp.bpf.o");
+/// UDP's bytes by process, `bpf/udp.bpf.c`.
+pub const UDP: &[u8] = include_bytes!("../prebuilt/udp.bpf.o");

@@ -6,6 +6,7 @@ pub mod memory;
 pub mod profile;
 pub mod ring;
 pub mod tcp;
+pub mod udp;
 
 /// Where a field of a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,8 +9,11 @@ pub mod heap;
 pub mod ladder;
 pub mod memory;
 pub mod profile;
+mod programs;
 pub mod ring;
 pub mod tcp;
+pub mod udp;
+mod windows;
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -51,6 +54,7 @@ pub static TRACERS: &[&Info] = &[
     &memory::INFO,
     &heap::INFO,
     &tcp::INFO,
+    &udp::INFO,
 ];
 
 /// What a tracer is started with.

@@ -1,9 +1,11 @@
 //! Tracers on this kernel, against workloads whose numbers are known. Runs as root here and in every virtual machine; says
 //! so when it skips.
 
+mod helper;
 mod probes;
 // One module a tracer.
 mod memory;
+mod udp;
 
 use std::collections::BTreeMap;
 
@@ -48,6 +50,11 @@ pub fn start(
         }
         other => Some(other),
     }
+}
+
+/// Does this kernel take trampolines and kprobes? All that are tested in virtual machines do.
+pub fn has_trampolines_and_kprobes() -> bool {
+    std::fs::read_to_string("/proc/kallsyms").is_ok_and(|names| names.contains(" register_kprobe\n"))
 }
 
 fn is_root() -> bool {
