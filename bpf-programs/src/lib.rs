@@ -17,3 +17,5 @@ pub const HEAP: &[u8] = include_bytes!("../prebuilt/heap.bpf.o");
 pub const TCP: &[u8] = include_bytes!("../prebuilt/tcp.bpf.o");
 /// UDP's bytes by process, `bpf/udp.bpf.c`.
 pub const UDP: &[u8] = include_bytes!("../prebuilt/udp.bpf.o");
+/// DNS lookups, `bpf/dns.bpf.c`.
+pub const DNS: &[u8] = include_bytes!("../prebuilt/dns.bpf.o");

@@ -2,7 +2,7 @@
 
 use bpf_loader::btf::{Btf, Kind};
 use bpf_loader::object::ObjectSpec;
-use bpf_programs::events::{Layout, filter, heap, memory, profile, ring, tcp, udp};
+use bpf_programs::events::{Layout, dns, filter, heap, memory, profile, ring, tcp, udp};
 
 fn check(btf: &Btf<'_>, layout: Layout) {
     let id =
@@ -67,6 +67,7 @@ const RECORDS: &[(&[u8], &[Layout])] = &[
             tcp::Stats::LAYOUT,
         ],
     ),
+    (bpf_programs::DNS, &[dns::Message::LAYOUT, dns::Stats::LAYOUT]),
     (bpf_programs::UDP, &[udp::Sums::LAYOUT, udp::Stats::LAYOUT]),
 ];
 

@@ -1,5 +1,6 @@
 //! Record bytes to records. One file a BPF program.
 
+pub mod dns;
 pub mod filter;
 pub mod heap;
 pub mod memory;

@@ -3,7 +3,9 @@
 //! A tracer owns BPF programs and their maps. It aggregates in the kernel: [`Tracer::collect`] takes the window's sums out;
 //! only rare things become events, which [`Tracer::drain`] reads from a ring.
 
+mod cgroup;
 mod cost;
+pub mod dns;
 pub mod filter;
 pub mod heap;
 pub mod ladder;
@@ -55,6 +57,7 @@ pub static TRACERS: &[&Info] = &[
     &heap::INFO,
     &tcp::INFO,
     &udp::INFO,
+    &dns::INFO,
 ];
 
 /// What a tracer is started with.
@@ -83,6 +86,8 @@ pub struct Settings {
     pub heap: heap::Settings,
     /// Of the TCP tracer.
     pub tcp: tcp::Settings,
+    /// Of the DNS tracer.
+    pub dns: dns::Settings,
 }
 
 /// A tracer that runs. Dropping it detaches and frees everything.

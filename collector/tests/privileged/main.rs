@@ -4,6 +4,7 @@
 mod helper;
 mod probes;
 // One module a tracer.
+mod dns;
 mod memory;
 mod udp;
 
