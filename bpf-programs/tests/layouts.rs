@@ -2,7 +2,9 @@
 
 use bpf_loader::btf::{Btf, Kind};
 use bpf_loader::object::ObjectSpec;
-use bpf_programs::events::{Layout, filter, heap, memory, process, profile, ring, sched, syscalls, tcp};
+use bpf_programs::events::{
+    Layout, dns, filter, heap, memory, process, profile, ring, sched, syscalls, tcp, udp,
+};
 
 fn check(btf: &Btf<'_>, layout: Layout) {
     let id =
@@ -83,6 +85,8 @@ const RECORDS: &[(&[u8], &[Layout])] = &[
             syscalls::SlowCall::LAYOUT,
         ],
     ),
+    (bpf_programs::DNS, &[dns::Message::LAYOUT, dns::Stats::LAYOUT]),
+    (bpf_programs::UDP, &[udp::Sums::LAYOUT, udp::Stats::LAYOUT]),
     (bpf_programs::SCHED, &[sched::Sums::LAYOUT, sched::Counts::LAYOUT]),
 ];
 
