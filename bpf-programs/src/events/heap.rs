@@ -23,7 +23,8 @@ record! {
 impl Stack {
     /// The frames as addresses.
     pub fn addresses(&self) -> impl Iterator<Item = u64> + '_ {
-        let words = self.frames.chunks_exact(8).filter_map(|word| Some(u64::from_ne_bytes(word.try_into().ok()?)));
+        let words =
+            self.frames.chunks_exact(8).filter_map(|word| Some(u64::from_ne_bytes(word.try_into().ok()?)));
         words.take(usize::try_from(self.frame_count).unwrap_or(usize::MAX))
     }
 }

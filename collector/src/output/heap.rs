@@ -75,7 +75,8 @@ fn by_calls(profile: &Profile) -> HashMap<(u32, Vec<String>), u64> {
     let names = Names::new(profile);
     let mut values = HashMap::new();
     for sample in samples(profile) {
-        let calls = names.leaf_first(sample.stack).take(MAX_CALLS).map(|call| call.name.to_string()).collect();
+        let calls =
+            names.leaf_first(sample.stack).take(MAX_CALLS).map(|call| call.name.to_string()).collect();
         *values.entry((bytes_pid(profile, sample.process), calls)).or_insert(0) += sample.count;
     }
     values

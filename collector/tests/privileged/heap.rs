@@ -99,7 +99,8 @@ impl Programs {
         let program = folder.join(format!("{compiler}{}", options.join("")));
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/workloads/leak.c");
         let usual = ["-O2", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-pthread"];
-        let compiled = Command::new(compiler).args(usual).args(options).arg(source).arg("-o").arg(&program).status();
+        let compiled =
+            Command::new(compiler).args(usual).args(options).arg(source).arg("-o").arg(&program).status();
         match compiled {
             Ok(status) => {
                 assert!(status.success(), "{compiler} {options:?}");
@@ -162,7 +163,8 @@ fn look(tracer: &mut dyn Tracer) -> (Recorder, Held) {
     tracer.collect(&mut recorder).unwrap();
     let bytes = by_caller(of_type(&recorder, INUSE_SPACE.sample_type.value.0));
     let counts = by_caller(of_type(&recorder, INUSE_OBJECTS.sample_type.value.0));
-    let held = counts.iter().map(|(name, &count)| (name.clone(), (bytes.get(name).copied().unwrap_or(0), count)));
+    let held =
+        counts.iter().map(|(name, &count)| (name.clone(), (bytes.get(name).copied().unwrap_or(0), count)));
     let held = held.collect();
     (recorder, held)
 }

@@ -134,7 +134,8 @@ fn probe_by_session(object: &Object, file: &Path, probes: &[Probe], pid: u32) ->
 /// The C library of a process.
 fn libc_of(pid: u32) -> std::path::PathBuf {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-    let path = maps.lines().find_map(|line| line.split_whitespace().nth(5).filter(|path| path.contains("/libc.so")));
+    let path =
+        maps.lines().find_map(|line| line.split_whitespace().nth(5).filter(|path| path.contains("/libc.so")));
     path.unwrap().into()
 }
 
@@ -162,7 +163,11 @@ fn peer(name: &str, arguments: &[&str], leak: &mut Leak, floor: f64) {
     let fill = |text: &&str| {
         text.replace("LIBC", libc.to_str().unwrap().trim_start_matches('/')).replace("PID", &pid.to_string())
     };
-    let piped = Command::new(name).args(arguments.iter().map(fill)).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let piped = Command::new(name)
+        .args(arguments.iter().map(fill))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
     let Ok(mut peer) = piped else { return println!("{name}: not installed") };
     std::thread::sleep(Duration::from_secs(8));
     match peer.try_wait().unwrap() {

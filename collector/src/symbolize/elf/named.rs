@@ -101,11 +101,14 @@ impl Elf {
 
     /// Where the code at an address is in the file.
     fn code_offset(&self, address: u64) -> Option<u64> {
-        let segments = self.segments.iter().filter(|segment| segment.kind == elf::PT_LOAD && segment.executable);
-        segments.filter_map(|segment| {
-            let distance = address.checked_sub(segment.address).filter(|&d| d < segment.file_size)?;
-            segment.offset.checked_add(distance)
-        }).next()
+        let segments =
+            self.segments.iter().filter(|segment| segment.kind == elf::PT_LOAD && segment.executable);
+        segments
+            .filter_map(|segment| {
+                let distance = address.checked_sub(segment.address).filter(|&d| d < segment.file_size)?;
+                segment.offset.checked_add(distance)
+            })
+            .next()
     }
 }
 
@@ -136,9 +139,13 @@ mod tests {
         let elf = Elf::read(&file).unwrap();
         let wanted = |name: &str| ["malloc", "je_malloc", "free", "calloc"].contains(&name);
         let found = elf.functions_named(&file, wanted).unwrap();
-        let function =
-            |name: &str, offset, size| NamedFunction { name: name.into(), offset: TEXT_OFFSET + offset, size };
-        let expected = [function("je_malloc", 0x10, 0x20), function("malloc", 0x10, 0x20), function("free", 0x30, 0)];
+        let function = |name: &str, offset, size| NamedFunction {
+            name: name.into(),
+            offset: TEXT_OFFSET + offset,
+            size,
+        };
+        let expected =
+            [function("je_malloc", 0x10, 0x20), function("malloc", 0x10, 0x20), function("free", 0x30, 0)];
         assert_eq!(found, expected);
     }
 }

@@ -135,7 +135,8 @@ pub fn find_probes(source: &dyn ReadAt) -> Result<Vec<Probe>, SymbolizeError> {
         EM_AARCH64 if cfg!(target_arch = "aarch64") => Machine::Arm64,
         _ => return Ok(Vec::new()),
     };
-    let functions = elf.functions_named(source, |name| sort_of(name).is_some() || operator(name).is_some())?;
+    let functions =
+        elf.functions_named(source, |name| sort_of(name).is_some() || operator(name).is_some())?;
     let has_own = functions.iter().any(|function| sort_of(&function.name).is_some_and(|(_, own)| own));
     let mut probes: Vec<Probe> = Vec::new();
     for function in &functions {
@@ -181,7 +182,8 @@ mod tests {
     fn the_system_library_is_understood() {
         let maps = std::fs::read("/proc/self/maps").unwrap();
         let lines: Vec<_> = crate::symbolize::maps::parse(&maps).collect();
-        let libc = lines.iter().map(|l| String::from_utf8_lossy(l.path)).find(|path| path.contains("/libc.so"));
+        let libc =
+            lines.iter().map(|l| String::from_utf8_lossy(l.path)).find(|path| path.contains("/libc.so"));
         let Some(libc) = libc else { return };
         let probes = find_probes(&std::fs::read(&*libc).unwrap()).unwrap();
         for sort in [Sort::Malloc, Sort::Array, Sort::Realloc, Sort::Aligned, Sort::Memalign, Sort::Free] {

@@ -290,7 +290,8 @@ impl TracedProcess {
     /// What was counted, over all CPUs.
     pub fn read_stats(&self) -> Result<HeapStats> {
         let values = self.stats.get(0).map_err(Error::Kernel)?;
-        let stats = values.iter().flat_map(|values| values.iter()).filter_map(|bytes| HeapStats::decode(&bytes));
+        let stats =
+            values.iter().flat_map(|values| values.iter()).filter_map(|bytes| HeapStats::decode(&bytes));
         Ok(stats.fold(HeapStats::default(), |a, b| a + b))
     }
 }

@@ -74,7 +74,9 @@ fn arm64_effect(word: u32) -> Effect {
         return Effect::Emulated;
     }
     // adr, adrp; ldr of a literal into a general register
-    if word & 0x1f00_0000 == 0x1000_0000 || matches!(word & 0xff00_0000, 0x1800_0000 | 0x5800_0000 | 0x9800_0000) {
+    if word & 0x1f00_0000 == 0x1000_0000
+        || matches!(word & 0xff00_0000, 0x1800_0000 | 0x5800_0000 | 0x9800_0000)
+    {
         return if is_needed(destination) { Effect::Other } else { Effect::Emulated };
     }
     match word {

@@ -75,7 +75,10 @@ struct HeapTracer {
 impl std::fmt::Debug for HeapTracer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let pids: Vec<u32> = self.processes.iter().map(|process| process.pid).collect();
-        f.debug_struct("HeapTracer").field("pids", &pids).field("running", &self.running).finish_non_exhaustive()
+        f.debug_struct("HeapTracer")
+            .field("pids", &pids)
+            .field("running", &self.running)
+            .finish_non_exhaustive()
     }
 }
 
@@ -213,7 +216,10 @@ impl Tracer for HeapTracer {
                 ("too many threads", total.no_thread),
                 ("free not seen", total.replaced),
             ],
-            map_fill: vec![("allocations", addresses, capacity), ("stacks", stacks, stack_capacity(&self.processes))],
+            map_fill: vec![
+                ("allocations", addresses, capacity),
+                ("stacks", stacks, stack_capacity(&self.processes)),
+            ],
             ..Stats::default()
         })
     }
@@ -240,7 +246,12 @@ fn stack_capacity(processes: &[TracedProcess]) -> u64 {
 }
 
 /// Tells what a process has allocated. How many stacks there are.
-fn report(process: &mut TracedProcess, sample_bytes: u32, is_alive: bool, sink: &mut dyn Sink) -> Result<u64> {
+fn report(
+    process: &mut TracedProcess,
+    sample_bytes: u32,
+    is_alive: bool,
+    sink: &mut dyn Sink,
+) -> Result<u64> {
     let stats = process.read_stats()?;
     let stacks = process.read_stacks()?;
     let outstanding: i64 = stacks.iter().map(|(_, stack)| positive(stack.bytes) as i64).sum();
@@ -276,9 +287,8 @@ fn report(process: &mut TracedProcess, sample_bytes: u32, is_alive: bool, sink: 
     let inuse_objects = |_: u64, stack: &Stack| (positive(stack.count) + COUNT_ONE / 2) / COUNT_ONE;
     sink_profile(profile(process, &stacks, info, &INUSE_OBJECTS, inuse_objects), sink);
     let told = std::mem::take(&mut process.window.bytes);
-    let alloc_space = |key: u64, stack: &Stack| {
-        stack.allocated_bytes.saturating_sub(told.get(&key).copied().unwrap_or(0))
-    };
+    let alloc_space =
+        |key: u64, stack: &Stack| stack.allocated_bytes.saturating_sub(told.get(&key).copied().unwrap_or(0));
     sink_profile(profile(process, &stacks, info, &ALLOC_SPACE, alloc_space), sink);
     process.window.bytes = stacks.iter().map(|(key, stack)| (*key, stack.allocated_bytes)).collect();
     process.symbols.end_window();

@@ -274,34 +274,34 @@ mod tests {
     #[test]
     fn lengths_and_effects() {
         let cases: &[(&[u8], Effect)] = &[
-            (&[0x55], Emulated),                                           // push rbp
-            (&[0x41, 0x57], Emulated),                                     // push r15
-            (&[0x48, 0x55], Other),                                        // push rbp, with a prefix for nothing
-            (&[0x90], Emulated),                                           // nop
-            (&[0x66, 0x90], Emulated),                                     // nop of two bytes
-            (&[0xf3, 0x90], Other),                                        // pause
-            (&[0x74, 0x07], Emulated),                                     // je
-            (&[0x0f, 0x84, 0xbf, 0, 0, 0], Emulated),                      // je
-            (&[0xe9, 0x32, 0xf6, 0xff, 0xff], Emulated),                   // jmp
-            (&[0xe8, 0x73, 0xbc, 0xff, 0xff], Emulated),                   // call
-            (&[0xff, 0x25, 0x5a, 0xcc, 0x1a, 0], Other),                   // jmp through memory
-            (&[0xc3], Other),                                              // ret
-            (&[0xf3, 0x0f, 0x1e, 0xfa], Harmless),                         // endbr64
-            (&[0x48, 0x85, 0xff], Harmless),                               // test rdi, rdi
-            (&[0x80, 0x3d, 0x71, 0x0e, 0x14, 0, 0], Harmless),             // cmp byte [rip + ...], 0
-            (&[0x48, 0x89, 0xfb], Harmless),                               // mov rbx, rdi
-            (&[0x48, 0x89, 0xf7], Other),                                  // mov rdi, rsi
-            (&[0x49, 0x89, 0xd4], Harmless),                               // mov r12, rdx
-            (&[0x48, 0x8b, 0x05, 0x34, 0x98, 0x13, 0], Harmless),          // mov rax, [rip + ...]
-            (&[0x48, 0x83, 0xec, 0x18], Other),                            // sub rsp, 0x18
-            (&[0x48, 0xf7, 0xe2], Other),                                  // mul rdx
-            (&[0x31, 0xc0], Harmless),                                     // xor eax, eax
-            (&[0x31, 0xff], Other),                                        // xor edi, edi
-            (&[0x64, 0x48, 0x8b, 0x04, 0x25, 0x28, 0, 0, 0], Harmless),    // mov rax, fs:0x28
-            (&[0x48, 0xb8, 1, 2, 3, 4, 5, 6, 7, 8], Harmless),             // mov rax, constant
-            (&[0xc5, 0xf8, 0x77], Other),                                  // vzeroupper
+            (&[0x55], Emulated),                                              // push rbp
+            (&[0x41, 0x57], Emulated),                                        // push r15
+            (&[0x48, 0x55], Other),    // push rbp, with a prefix for nothing
+            (&[0x90], Emulated),       // nop
+            (&[0x66, 0x90], Emulated), // nop of two bytes
+            (&[0xf3, 0x90], Other),    // pause
+            (&[0x74, 0x07], Emulated), // je
+            (&[0x0f, 0x84, 0xbf, 0, 0, 0], Emulated), // je
+            (&[0xe9, 0x32, 0xf6, 0xff, 0xff], Emulated), // jmp
+            (&[0xe8, 0x73, 0xbc, 0xff, 0xff], Emulated), // call
+            (&[0xff, 0x25, 0x5a, 0xcc, 0x1a, 0], Other), // jmp through memory
+            (&[0xc3], Other),          // ret
+            (&[0xf3, 0x0f, 0x1e, 0xfa], Harmless), // endbr64
+            (&[0x48, 0x85, 0xff], Harmless), // test rdi, rdi
+            (&[0x80, 0x3d, 0x71, 0x0e, 0x14, 0, 0], Harmless), // cmp byte [rip + ...], 0
+            (&[0x48, 0x89, 0xfb], Harmless), // mov rbx, rdi
+            (&[0x48, 0x89, 0xf7], Other), // mov rdi, rsi
+            (&[0x49, 0x89, 0xd4], Harmless), // mov r12, rdx
+            (&[0x48, 0x8b, 0x05, 0x34, 0x98, 0x13, 0], Harmless), // mov rax, [rip + ...]
+            (&[0x48, 0x83, 0xec, 0x18], Other), // sub rsp, 0x18
+            (&[0x48, 0xf7, 0xe2], Other), // mul rdx
+            (&[0x31, 0xc0], Harmless), // xor eax, eax
+            (&[0x31, 0xff], Other),    // xor edi, edi
+            (&[0x64, 0x48, 0x8b, 0x04, 0x25, 0x28, 0, 0, 0], Harmless), // mov rax, fs:0x28
+            (&[0x48, 0xb8, 1, 2, 3, 4, 5, 6, 7, 8], Harmless), // mov rax, constant
+            (&[0xc5, 0xf8, 0x77], Other), // vzeroupper
             (&[0x66, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0], Harmless), // nop of eleven bytes
-            (&[0x62, 0xf1, 0x7c, 0x48, 0x11, 0x47, 0x01], Other),          // vmovups [rdi + 0x40], zmm0
+            (&[0x62, 0xf1, 0x7c, 0x48, 0x11, 0x47, 0x01], Other), // vmovups [rdi + 0x40], zmm0
         ];
         for (bytes, effect) in cases {
             let decoded = decode(bytes).unwrap_or_else(|| panic!("{bytes:02x?}"));
@@ -326,6 +326,84 @@ mod tests {
             if let Some(instruction) = decode(&bytes) {
                 assert!((1..=MAX_LENGTH).contains(&instruction.length));
             }
+        }
+    }
+
+    /// Instructions of the C library as objdump has them: bytes and text.
+    fn disassembled() -> Vec<(Vec<u8>, String)> {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let Some(libc) =
+            maps.lines().find_map(|line| line.split_whitespace().nth(5).filter(|p| p.contains("/libc.so")))
+        else {
+            return Vec::new();
+        };
+        let Ok(output) =
+            std::process::Command::new("objdump").args(["-d", "-w", "-j", ".text", libc]).output()
+        else {
+            eprintln!("SKIP objdump is not installed");
+            return Vec::new();
+        };
+        let text = String::from_utf8_lossy(&output.stdout);
+        let instructions = text.lines().filter_map(|line| {
+            let mut columns = line.split('\t').skip(1);
+            let bytes = columns
+                .next()?
+                .split_whitespace()
+                .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+                .collect();
+            Some((bytes, columns.next().unwrap_or_default().trim().to_owned()))
+        });
+        instructions.collect()
+    }
+
+    #[test]
+    fn objdump_agrees_on_the_system_library() {
+        let needed = |operand: &str| {
+            let registers = ["rsp", "esp", "sp", "spl", "rdi", "edi", "di", "dil", "rsi", "esi", "si", "sil"];
+            let more = ["rdx", "edx", "dx", "dl", "dh", "rcx", "ecx", "cx", "cl", "ch"];
+            operand.strip_prefix('%').is_some_and(|name| registers.contains(&name) || more.contains(&name))
+        };
+        let all = disassembled();
+        let (mut unknown, mut emulated, mut harmless) = (0, 0, 0);
+        for (bytes, text) in &all {
+            let Some(decoded) = decode(bytes) else {
+                unknown += 1;
+                continue;
+            };
+            assert_eq!(decoded.length, bytes.len(), "{bytes:02x?} {text}");
+            let name = text.split_whitespace().next().unwrap_or_default();
+            let last = text
+                .split('#')
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .rsplit([' ', ','])
+                .next()
+                .unwrap_or_default();
+            match decoded.effect {
+                Emulated => {
+                    emulated += 1;
+                    let known = ["push", "nop", "xchg", "call", "jmp", "bnd", "notrack"];
+                    assert!(known.contains(&name) || name.starts_with('j'), "{bytes:02x?} {text}");
+                }
+                Harmless => {
+                    harmless += 1;
+                    let only_reads =
+                        name.starts_with("cmp") || name.starts_with("test") || name.contains("nop");
+                    assert!(only_reads || !needed(last), "{bytes:02x?} {text}");
+                    let flow = ["ret", "call", "jmp", "push", "pop", "leave", "syscall"];
+                    assert!(!flow.iter().any(|f| name.starts_with(f)), "{bytes:02x?} {text}");
+                }
+                Other => {}
+            }
+        }
+        if !all.is_empty() {
+            assert!(unknown * 1000 < all.len(), "{unknown} of {} are unknown", all.len());
+            assert!(
+                emulated * 10 > all.len() && harmless * 10 > all.len(),
+                "{emulated} and {harmless} of {}",
+                all.len()
+            );
         }
     }
 }
