@@ -2,7 +2,7 @@
 
 use bpf_loader::btf::{Btf, Kind};
 use bpf_loader::object::ObjectSpec;
-use bpf_programs::events::{Layout, heap, profile};
+use bpf_programs::events::{Layout, filter, heap, memory, process, profile, ring, sched, syscalls, tcp};
 
 fn check(btf: &Btf<'_>, layout: Layout) {
     let id =
@@ -23,29 +23,93 @@ fn check(btf: &Btf<'_>, layout: Layout) {
     }
 }
 
+/// Every object, and the records of it that are decoded or written.
+const RECORDS: &[(&[u8], &[Layout])] = &[
+    (
+        bpf_programs::PROFILE,
+        &[
+            profile::CountKey::LAYOUT,
+            profile::Count::LAYOUT,
+            profile::Region::LAYOUT,
+            profile::CpuStats::LAYOUT,
+            profile::Fill::LAYOUT,
+            filter::TaskFilter::LAYOUT,
+        ],
+    ),
+    (
+        bpf_programs::MEMORY,
+        &[
+            memory::SumKey::LAYOUT,
+            memory::Sum::LAYOUT,
+            memory::ThreadKey::LAYOUT,
+            memory::ThreadFaults::LAYOUT,
+            memory::OomKill::LAYOUT,
+            memory::MemoryStats::LAYOUT,
+            ring::Event::LAYOUT,
+            ring::EventStats::LAYOUT,
+        ],
+    ),
+    (
+        bpf_programs::HEAP,
+        &[heap::Stack::LAYOUT, heap::Allocation::LAYOUT, heap::Thread::LAYOUT, heap::HeapStats::LAYOUT],
+    ),
+    (
+        bpf_programs::TCP,
+        &[
+            tcp::Followed::LAYOUT,
+            tcp::SeriesKey::LAYOUT,
+            tcp::EndKey::LAYOUT,
+            tcp::End::LAYOUT,
+            tcp::Durations::LAYOUT,
+            tcp::Series::LAYOUT,
+            tcp::Connection::LAYOUT,
+            tcp::Traffic::LAYOUT,
+            tcp::Living::LAYOUT,
+            tcp::Stats::LAYOUT,
+        ],
+    ),
+    (
+        bpf_programs::PROCESS,
+        &[process::ExecFields::LAYOUT, process::ExitFields::LAYOUT, process::Counts::LAYOUT],
+    ),
+    (
+        bpf_programs::SYSCALLS,
+        &[
+            syscalls::CellKey::LAYOUT,
+            syscalls::CellCount::LAYOUT,
+            syscalls::Cells::LAYOUT,
+            syscalls::Start::LAYOUT,
+            syscalls::CpuState::LAYOUT,
+            syscalls::SlowCall::LAYOUT,
+        ],
+    ),
+    (bpf_programs::SCHED, &[sched::Sums::LAYOUT, sched::Counts::LAYOUT]),
+];
+
 #[test]
-fn profile_records_are_laid_out_as_decoded() {
-    let spec = ObjectSpec::parse(bpf_programs::PROFILE).unwrap();
-    let btf = spec.btf.as_ref().unwrap();
-    for layout in [
-        profile::CountKey::LAYOUT,
-        profile::Count::LAYOUT,
-        profile::Region::LAYOUT,
-        profile::CpuStats::LAYOUT,
-        profile::Fill::LAYOUT,
-    ] {
-        check(btf, layout);
+fn records_are_laid_out_as_decoded() {
+    for (object, layouts) in RECORDS {
+        let spec = ObjectSpec::parse(object).unwrap();
+        let btf = spec.btf.as_ref().unwrap();
+        layouts.iter().for_each(|layout| check(btf, *layout));
     }
 }
 
 #[test]
-fn heap_records_are_laid_out_as_decoded() {
-    let spec = ObjectSpec::parse(bpf_programs::HEAP).unwrap();
-    let btf = spec.btf.as_ref().unwrap();
-    for layout in
-        [heap::Stack::LAYOUT, heap::Allocation::LAYOUT, heap::Thread::LAYOUT, heap::HeapStats::LAYOUT]
-    {
-        check(btf, layout);
+fn heads_of_process_events_are_a_structure_of_their_own() {
+    let spec = ObjectSpec::parse(bpf_programs::PROCESS).unwrap();
+    let own = process::Process::LAYOUT.fields.get(3..).unwrap();
+    check(spec.btf.as_ref().unwrap(), Layout { fields: own, ..process::Process::LAYOUT });
+}
+
+#[test]
+fn every_map_is_understood_and_every_program_waits_for_its_rung() {
+    for (object, _) in RECORDS {
+        let spec = ObjectSpec::parse(object).unwrap();
+        assert!(spec.broken_maps.is_empty(), "{:?}", spec.broken_maps);
+        for program in &spec.programs {
+            assert!(program.kind.kind.is_some() && !program.autoload, "{}", program.name);
+        }
     }
 }
 

@@ -206,9 +206,9 @@ fn encode(profile: &Profile, writer: &mut Writer) {
     let comment = strings.index(&comment);
     let mut pair = |(kind, unit): (&'static str, &'static str)| (strings.index(kind), strings.index(unit));
     let (value, period) = (pair(profile.sample_type.value), pair(profile.sample_type.period));
-    // A CPU sample stands for a period of time.
-    let has_time = profile.sample_type == SampleType::CPU;
-    let value_types = if has_time { vec![value, period] } else { vec![value] };
+    // What counts samples stands for so many periods.
+    let has_periods = profile.sample_type.value == SampleType::CPU.value;
+    let value_types = if has_periods { vec![value, period] } else { vec![value] };
     let [pid, tid, thread, process] = ["pid", "tid", "thread", "process"].map(|text| strings.index(text));
     let paths: Vec<i64> = profile.mappings.iter().map(|mapping| strings.index(&mapping.path)).collect();
     let build_ids: Vec<i64> = build_ids.iter().map(|id| strings.index(id)).collect();
@@ -280,8 +280,8 @@ fn encode(profile: &Profile, writer: &mut Writer) {
                 to.str(text);
                 to.key(key);
             });
-            let time = has_time.then(|| signed(sample.count.saturating_mul(profile.period_nanos)));
-            to.value(std::iter::once(signed(sample.count)).chain(time).collect::<Vec<_>>());
+            let periods = has_periods.then(|| signed(sample.count.saturating_mul(profile.period_nanos)));
+            to.value(std::iter::once(signed(sample.count)).chain(periods).collect::<Vec<_>>());
             to.location_id(
                 profile.stacks[sample.stack.0 as usize].iter().map(|frame| u64::from(frame.0) + 1),
             );

@@ -11,11 +11,13 @@
 //! is that `Write` for a path that a user named, and [`terminal::Style`] is what there is to know about a
 //! terminal.
 
+pub mod activity;
 pub mod file;
 pub mod flamegraph;
 pub mod folded;
 pub mod heap;
 pub mod json;
+pub mod live;
 pub mod names;
 pub mod progress;
 pub mod summary;

@@ -56,8 +56,19 @@ pub fn write(
     calls::write(profile, &names, limits.calls, style, out)
 }
 
+/// The table of processes alone, of a profile that has samples.
+pub(super) fn processes(
+    profile: &Profile,
+    names: &Names<'_>,
+    limit: usize,
+    style: Style,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    processes::write(profile, names, limit, style, out)
+}
+
 /// An empty line and a heading.
-fn heading(text: &str, style: Style, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn heading(text: &str, style: Style, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "\n{}", style.paint(Paint::Bold, text))
 }
 
@@ -67,7 +78,7 @@ fn is_wide(style: Style) -> bool {
 }
 
 /// A line that says how much is not shown.
-fn more(hidden: usize, what: &str, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn more(hidden: usize, what: &str, out: &mut impl Write) -> io::Result<()> {
     if hidden == 0 { Ok(()) } else { writeln!(out, "(and {hidden} more {what})") }
 }
 

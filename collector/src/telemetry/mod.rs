@@ -7,8 +7,10 @@ mod define;
 mod exponential;
 mod recorder;
 mod sink;
+mod view;
 
 pub use define::{Definitions, Instrument, LogDef, Metric, ProfileDef, Severity, SpanDef, SpanKind, Subject};
 pub use exponential::{Exponential, OCTAVES};
 pub use recorder::{Item, Recorder, Series};
 pub use sink::{Attribute, LogRecord, Owner, Point, PointValue, Sink, Span};
+pub use view::{Column, Show, View};

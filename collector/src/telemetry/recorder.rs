@@ -14,6 +14,8 @@ pub struct Recorder {
     pub numbers: BTreeMap<Series, f64>,
     /// Histograms, by series.
     pub histograms: BTreeMap<Series, Exponential>,
+    /// Names of processes' threads, as the kernel had them last.
+    pub names: BTreeMap<u32, [u8; 16]>,
     /// Spans in their order.
     pub spans: Vec<Item>,
     /// Log records in their order.
@@ -87,6 +89,11 @@ impl Sink for Recorder {
             pid: pid_of(point.owner),
             attributes: texts(point.attributes),
         };
+        if let Owner::Process { pid, comm } = point.owner {
+            if comm[0] != 0 {
+                self.names.insert(pid, comm);
+            }
+        }
         let adds = point.metric.instrument == Instrument::Counter;
         let number = match point.value {
             PointValue::Histogram(histogram) => {

@@ -7,8 +7,15 @@ mod cost;
 pub mod filter;
 pub mod heap;
 pub mod ladder;
+pub mod memory;
+pub mod process;
 pub mod profile;
+mod programs;
 pub mod ring;
+pub mod sched;
+pub mod syscalls;
+pub mod tcp;
+mod windows;
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -18,7 +25,8 @@ use bpf_loader::target::RunningTarget;
 
 use crate::config::Filter;
 use crate::error::{Error, Result};
-use crate::telemetry::{Definitions, Sink};
+use crate::key::Key;
+use crate::telemetry::{Definitions, Sink, View};
 use ladder::{Chosen, Forced, Ladder};
 
 /// A tracer, as the rest of the program knows it.
@@ -32,10 +40,14 @@ pub struct Info {
     pub about: &'static str,
     /// What it tells.
     pub telemetry: Definitions,
+    /// What of it is shown to people, the most telling first.
+    pub views: &'static [&'static View],
     /// How it gets at it.
     pub ladders: &'static [&'static Ladder],
     /// Whether `run` has it on unless told otherwise.
     pub on_by_default: bool,
+    /// Its keys of the configuration: one for each of its [`Settings`].
+    pub keys: &'static [Key<Settings>],
     /// Loads and attaches its programs. Nothing is left behind when it fails.
     pub start: fn(&Start<'_>) -> Result<Box<dyn Tracer>>,
 }
@@ -44,7 +56,12 @@ pub struct Info {
 pub static TRACERS: &[&Info] = &[
     // One line a tracer.
     &profile::INFO,
+    &memory::INFO,
     &heap::INFO,
+    &tcp::INFO,
+    &process::INFO,
+    &sched::INFO,
+    &syscalls::INFO,
 ];
 
 /// What a tracer is started with.
@@ -67,8 +84,14 @@ pub struct Start<'a> {
 pub struct Settings {
     /// Of the CPU profiler.
     pub profile: profile::Settings,
+    /// Of the memory tracer.
+    pub memory: memory::Settings,
     /// Of the heap tracer.
     pub heap: heap::Settings,
+    /// Of the TCP tracer.
+    pub tcp: tcp::Settings,
+    /// Of the system call tracer.
+    pub syscalls: syscalls::Settings,
 }
 
 /// A tracer that runs. Dropping it detaches and frees everything.

@@ -21,6 +21,8 @@ pub(super) mod symbols;
 mod tracer;
 mod window;
 
+pub(crate) use accounting::Skipped;
+pub(crate) use cpu_events::CpuEvents;
 pub(crate) use program::ProfileProgram;
 
 /// How often the kernel's tables are read when nothing asks for it earlier.
