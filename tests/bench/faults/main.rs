@@ -19,8 +19,8 @@ use collector::tracer::memory::{FAULT_COUNTS, FAULT_STACKS, INFO, Settings as Me
 use collector::tracer::{Settings, Start, Tracer};
 
 /// Pages of a pass, and passes of a round.
-const PAGES: &str = "20000";
-const PASSES: &str = "20";
+const PAGES: &str = "1000";
+const PASSES: &str = "500";
 
 /// What runs beside the loop.
 enum Beside {
