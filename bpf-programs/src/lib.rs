@@ -15,3 +15,10 @@ pub const MEMORY: &[u8] = include_bytes!("../prebuilt/memory.bpf.o");
 pub const HEAP: &[u8] = include_bytes!("../prebuilt/heap.bpf.o");
 /// The TCP tracer, `bpf/tcp.bpf.c`.
 pub const TCP: &[u8] = include_bytes!("../prebuilt/tcp.bpf.o");
+/// Starts, execs and ends of processes, `bpf/process.bpf.c`.
+pub const PROCESS: &[u8] = include_bytes!("../prebuilt/process.bpf.o");
+
+/// Waiting for CPUs, `bpf/sched.bpf.c`.
+pub const SCHED: &[u8] = include_bytes!("../prebuilt/sched.bpf.o");
+/// System calls, `bpf/syscalls.bpf.c`.
+pub const SYSCALLS: &[u8] = include_bytes!("../prebuilt/syscalls.bpf.o");

@@ -2,7 +2,7 @@
 
 use bpf_loader::btf::{Btf, Kind};
 use bpf_loader::object::ObjectSpec;
-use bpf_programs::events::{Layout, filter, heap, memory, profile, ring, tcp};
+use bpf_programs::events::{Layout, filter, heap, memory, process, profile, ring, sched, syscalls, tcp};
 
 fn check(btf: &Btf<'_>, layout: Layout) {
     let id =
@@ -56,6 +56,7 @@ const RECORDS: &[(&[u8], &[Layout])] = &[
     (
         bpf_programs::TCP,
         &[
+            tcp::Followed::LAYOUT,
             tcp::SeriesKey::LAYOUT,
             tcp::EndKey::LAYOUT,
             tcp::End::LAYOUT,
@@ -67,6 +68,22 @@ const RECORDS: &[(&[u8], &[Layout])] = &[
             tcp::Stats::LAYOUT,
         ],
     ),
+    (
+        bpf_programs::PROCESS,
+        &[process::ExecFields::LAYOUT, process::ExitFields::LAYOUT, process::Counts::LAYOUT],
+    ),
+    (
+        bpf_programs::SYSCALLS,
+        &[
+            syscalls::CellKey::LAYOUT,
+            syscalls::CellCount::LAYOUT,
+            syscalls::Cells::LAYOUT,
+            syscalls::Start::LAYOUT,
+            syscalls::CpuState::LAYOUT,
+            syscalls::SlowCall::LAYOUT,
+        ],
+    ),
+    (bpf_programs::SCHED, &[sched::Sums::LAYOUT, sched::Counts::LAYOUT]),
 ];
 
 #[test]
@@ -76,6 +93,13 @@ fn records_are_laid_out_as_decoded() {
         let btf = spec.btf.as_ref().unwrap();
         layouts.iter().for_each(|layout| check(btf, *layout));
     }
+}
+
+#[test]
+fn heads_of_process_events_are_a_structure_of_their_own() {
+    let spec = ObjectSpec::parse(bpf_programs::PROCESS).unwrap();
+    let own = process::Process::LAYOUT.fields.get(3..).unwrap();
+    check(spec.btf.as_ref().unwrap(), Layout { fields: own, ..process::Process::LAYOUT });
 }
 
 #[test]

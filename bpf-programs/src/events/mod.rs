@@ -3,8 +3,11 @@
 pub mod filter;
 pub mod heap;
 pub mod memory;
+pub mod process;
 pub mod profile;
 pub mod ring;
+pub mod sched;
+pub mod syscalls;
 pub mod tcp;
 
 /// Where a field of a record lies.

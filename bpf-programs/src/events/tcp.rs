@@ -16,6 +16,14 @@ pub const SERVER: u16 = 2;
 pub const CONNECTION: u32 = 1;
 
 record! {
+    /// A connection that is followed, by its socket.
+    pub struct Followed = "connection", 72 {
+        /// When it began.
+        start_ns: u64 = 0,
+    }
+}
+
+record! {
     /// What connections are counted under.
     pub struct SeriesKey = "series_key", 24 {
         /// Process; 0 where nobody was seen to use the connection.

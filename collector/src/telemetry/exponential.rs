@@ -85,13 +85,42 @@ impl Exponential {
         self.add_slot((octave << self.scale) + passed as u32, 1);
     }
 
-    /// Adds another of the same scale.
+    /// Adds another. Of two scales, the coarser one counts; an empty one has none.
     pub fn merge(&mut self, other: &Self) {
-        debug_assert_eq!(self.scale, other.scale);
+        if self.scale != other.scale {
+            if self.count() == 0 {
+                self.clear();
+                self.scale = other.scale;
+            } else if other.count() > 0 {
+                let scale = self.scale.min(other.scale);
+                self.coarsen(scale);
+                let mut other = other.clone();
+                other.coarsen(scale);
+                return self.merge(&other);
+            }
+        }
         self.zero += other.zero;
         self.sum_nanos += other.sum_nanos;
         self.max_nanos = self.max_nanos.max(other.max_nanos);
         other.buckets.iter().zip(other.first_slot..).for_each(|(n, slot)| self.add_slot(slot, *n));
+    }
+
+    /// Takes a smaller scale: 2^n neighbouring buckets become one, exactly.
+    fn coarsen(&mut self, scale: u8) {
+        let by = self.scale.saturating_sub(scale);
+        if by == 0 {
+            return;
+        }
+        let fine = std::mem::take(&mut self.buckets);
+        self.scale = scale;
+        // The first slot of all begins at 2^-30 s in every scale.
+        fine.iter().zip(self.first_slot..).for_each(|(n, slot)| self.add_slot(slot >> by, *n));
+    }
+
+    /// Forgets all durations, and keeps scale and memory.
+    pub fn clear(&mut self) {
+        self.buckets.clear();
+        (self.zero, self.first_slot, self.sum_nanos, self.max_nanos) = (0, 0, 0, 0);
     }
 
     /// How many durations.
@@ -172,6 +201,32 @@ mod tests {
         let mut all = Exponential::new(1);
         [0, 1, u64::MAX].into_iter().for_each(|nanos| all.add_nanos(nanos));
         assert_eq!((all.zero, all.count()), (2, 3));
+    }
+
+    #[test]
+    fn of_two_scales_the_coarser_counts() {
+        let mut fine = Exponential { sum_nanos: 5, max_nanos: 5, ..Exponential::new(3) };
+        fine.add_slot(83, 1);
+        fine.add_slot(88, 2);
+        let mut coarse = Exponential::new(1);
+        coarse.add_slot(21, 4);
+        let expected = Exponential {
+            first_slot: 20,
+            buckets: vec![1, 4, 2],
+            sum_nanos: 5,
+            max_nanos: 5,
+            ..Exponential::new(1)
+        };
+        let mut a = coarse.clone();
+        a.merge(&fine);
+        let mut b = fine.clone();
+        b.merge(&coarse);
+        assert_eq!((a, b), (expected.clone(), expected));
+        let mut empty = Exponential::new(0);
+        empty.merge(&fine);
+        assert_eq!(empty, fine);
+        empty.merge(&Exponential::new(0));
+        assert_eq!(empty, fine);
     }
 
     #[test]

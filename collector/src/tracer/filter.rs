@@ -99,10 +99,7 @@ impl TaskFilter {
     pub fn set(&mut self, object: &Object, filter: &Filter) -> Result<()> {
         let resolved = ResolvedFilter::resolve(filter)?;
         if filter.children && self.follow.is_empty() {
-            for (name, tracepoint) in FOLLOWERS {
-                let program = object.program(name).map_err(Error::Load)?;
-                self.follow.push(program.attach_raw_tracepoint(tracepoint).map_err(Error::Load)?);
-            }
+            self.follow = attach_followers(object)?;
         }
         // 0, and then 1 and 2 in turn.
         let next: u32 = if self.in_use.get() == 1 { 2 } else { 1 };
@@ -135,6 +132,19 @@ impl TaskFilter {
         Ok(())
     }
 
+    /// Attaches what follows forks and forgets ends anew, if it is attached: it then runs after what was attached meanwhile to
+    /// the same tracepoints. No fork is missed in between.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not take the programs any more.
+    pub fn follow_again(&mut self, object: &Object) -> Result<()> {
+        if !self.follow.is_empty() {
+            self.follow = attach_followers(object)?;
+        }
+        Ok(())
+    }
+
     /// Takes processes that are gone out of the filter, since their numbers will be others'. Call it now and then.
     ///
     /// # Errors
@@ -156,6 +166,13 @@ impl TaskFilter {
     pub fn children_lost(&self) -> u64 {
         self.children_lost.get()
     }
+}
+
+fn attach_followers(object: &Object) -> Result<Vec<Link>> {
+    let attach = |(name, tracepoint)| {
+        object.program(name).and_then(|p| p.attach_raw_tracepoint(tracepoint)).map_err(Error::Load)
+    };
+    FOLLOWERS.into_iter().map(attach).collect()
 }
 
 /// Whether a process has ended, though its parent may not have taken notice yet.

@@ -8,9 +8,14 @@ pub mod filter;
 pub mod heap;
 pub mod ladder;
 pub mod memory;
+pub mod process;
 pub mod profile;
+mod programs;
 pub mod ring;
+pub mod sched;
+pub mod syscalls;
 pub mod tcp;
+mod windows;
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -20,6 +25,7 @@ use bpf_loader::target::RunningTarget;
 
 use crate::config::Filter;
 use crate::error::{Error, Result};
+use crate::key::Key;
 use crate::telemetry::{Definitions, Sink, View};
 use ladder::{Chosen, Forced, Ladder};
 
@@ -40,6 +46,8 @@ pub struct Info {
     pub ladders: &'static [&'static Ladder],
     /// Whether `run` has it on unless told otherwise.
     pub on_by_default: bool,
+    /// Its keys of the configuration: one for each of its [`Settings`].
+    pub keys: &'static [Key<Settings>],
     /// Loads and attaches its programs. Nothing is left behind when it fails.
     pub start: fn(&Start<'_>) -> Result<Box<dyn Tracer>>,
 }
@@ -51,6 +59,9 @@ pub static TRACERS: &[&Info] = &[
     &memory::INFO,
     &heap::INFO,
     &tcp::INFO,
+    &process::INFO,
+    &sched::INFO,
+    &syscalls::INFO,
 ];
 
 /// What a tracer is started with.
@@ -79,6 +90,8 @@ pub struct Settings {
     pub heap: heap::Settings,
     /// Of the TCP tracer.
     pub tcp: tcp::Settings,
+    /// Of the system call tracer.
+    pub syscalls: syscalls::Settings,
 }
 
 /// A tracer that runs. Dropping it detaches and frees everything.

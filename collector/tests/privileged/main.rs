@@ -1,9 +1,16 @@
 //! Tracers on this kernel, against workloads whose numbers are known. Runs as root here and in every virtual machine; says
 //! so when it skips.
 
+mod helper;
 mod probes;
+mod process;
+mod sched;
 // One module a tracer.
+mod heap;
 mod memory;
+#[cfg(target_arch = "x86_64")]
+mod syscalls;
+mod tcp;
 
 use std::collections::BTreeMap;
 
@@ -50,6 +57,7 @@ pub fn start(
     }
 }
 
-fn is_root() -> bool {
+/// Whether the tests may load programs.
+pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }

@@ -11,17 +11,18 @@
 //! Allocators that take their memory from `mmap` and have no symbols are not seen here; the memory tracer counts what they map.
 
 mod files;
-mod functions;
+pub mod functions;
 mod process;
 mod site;
 mod tracer;
 mod views;
 mod x86;
 
+use crate::key::{Key, Value};
 use crate::model::SampleType;
 use crate::telemetry::{Definitions, Instrument, Metric, ProfileDef, Subject};
-use crate::tracer::Info;
 use crate::tracer::ladder::{Ladder, Rung};
+use crate::tracer::{Info, Settings as AllSettings};
 
 /// Bytes that are allocated and not freed.
 pub static OUTSTANDING: Metric = Metric {
@@ -105,6 +106,7 @@ pub static INFO: Info = Info {
     views: &[&views::PROCESSES],
     ladders: &[&ALLOCATIONS],
     on_by_default: false,
+    keys: KEYS,
     start: tracer::start,
 };
 
@@ -122,3 +124,12 @@ impl Default for Settings {
         Self { sample_bytes: 512 << 10 }
     }
 }
+
+/// Its keys of the configuration.
+static KEYS: &[Key<AllSettings>] = &[Key {
+    name: "sample_bytes",
+    doc: "Allocations of so many bytes and more are all taken; smaller ones with a likelihood of their size to this,\n\
+          and then they stand for as many. 0: every allocation is taken.",
+    get: |settings| Value::Int(settings.heap.sample_bytes.into()),
+    set: |settings, v| v.whole(0..=u32::MAX).map(|bytes| settings.heap.sample_bytes = bytes),
+}];

@@ -19,10 +19,11 @@ mod sums;
 mod tracer;
 mod views;
 
+use crate::key::{Key, Value};
 use crate::model::SampleType;
 use crate::telemetry::{Definitions, Instrument, LogDef, Metric, ProfileDef, Severity, Subject};
-use crate::tracer::Info;
 use crate::tracer::ladder::{Ladder, Rung};
+use crate::tracer::{Info, Settings as AllSettings};
 
 /// Page faults by process.
 pub static FAULTS: Metric = Metric {
@@ -241,6 +242,7 @@ pub static INFO: Info = Info {
     views: &[&views::PROCESSES],
     ladders: &[&FAULT_COUNTS, &MAPPINGS, &STALLS, &OOM, &FAULT_STACKS],
     on_by_default: true,
+    keys: KEYS,
     start: tracer::start,
 };
 
@@ -259,3 +261,19 @@ impl Default for Settings {
         Self { sizes_of: 256, fault_stacks: 0 }
     }
 }
+
+/// Its keys of the configuration.
+static KEYS: &[Key<AllSettings>] = &[
+    Key {
+        name: "sizes_of",
+        doc: "Of how many processes sizes are read at the end of a window, those with most page faults first, 0 to 100000.",
+        get: |settings| Value::Int(settings.memory.sizes_of as i64),
+        set: |settings, v| v.whole(0..=100_000u32).map(|n| settings.memory.sizes_of = n as usize),
+    },
+    Key {
+        name: "fault_stacks",
+        doc: "Stacks are kept of one page fault in so many on each CPU, 0 (of none) to 1000000.",
+        get: |settings| Value::Int(settings.memory.fault_stacks as i64),
+        set: |settings, v| v.whole(0..=1_000_000u32).map(|n| settings.memory.fault_stacks = n.into()),
+    },
+];

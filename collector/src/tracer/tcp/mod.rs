@@ -32,6 +32,9 @@ pub use define::{
 pub use ladders::{ACCEPTING, DROP_REASONS, LISTEN, LIVING, OLDER, STATES};
 pub use tracer::INFO;
 
+use crate::key::{Key, Value};
+use crate::tracer::Settings as AllSettings;
+
 /// Settings of the TCP tracer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -49,3 +52,26 @@ impl Default for Settings {
         Self { spans_per_second: 100, peers: 0, drops: false }
     }
 }
+
+/// Its keys of the configuration.
+static KEYS: &[Key<AllSettings>] = &[
+    Key {
+        name: "spans_per_second",
+        doc: "Most spans in a second; connections beyond are counted all the same.",
+        get: |settings| Value::Int(settings.tcp.spans_per_second.into()),
+        set: |settings, v| v.whole(0..=u32::MAX).map(|n| settings.tcp.spans_per_second = n),
+    },
+    Key {
+        name: "peers",
+        doc: "How many peers may have series of their own: the first that come, and one more series for all others.\n\
+              0: peers are not told apart.",
+        get: |settings| Value::Int(settings.tcp.peers.into()),
+        set: |settings, v| v.whole(0..=u32::MAX).map(|n| settings.tcp.peers = n),
+    },
+    Key {
+        name: "drops",
+        doc: "Whether dropped packets are counted by reason. Costs something for every packet that the kernel drops.",
+        get: |settings| Value::Bool(settings.tcp.drops),
+        set: |settings, v| v.boolean().map(|drops| settings.tcp.drops = drops),
+    },
+];

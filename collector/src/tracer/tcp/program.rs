@@ -11,7 +11,7 @@ use bpf_loader::link::Link;
 use bpf_loader::load::Object;
 use bpf_loader::map::{Global, Hash, Map, MapOfMaps, PerCpuArray};
 use bpf_loader::object::ObjectSpec;
-use bpf_programs::events::tcp::{End, EndKey, Living, Series, SeriesKey, Stats};
+use bpf_programs::events::tcp::{End, EndKey, Followed, Living, Series, SeriesKey, Stats};
 use bpf_sys::link::IterTarget;
 use bpf_sys::uapi::flags::BPF_ANY;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -32,8 +32,7 @@ static CLIMBED_WITH_DROPS: &[&Ladder] = &[&STATES, &ACCEPTING, &LIVING, &OLDER, 
 const BATCH: usize = 128;
 /// What the kernel's hash tables need for an entry beside key and value.
 const ENTRY_HEAD: usize = 56;
-/// Size of a `struct connection` with its key.
-const CONNECTION_ENTRY: usize = 88 + ENTRY_HEAD;
+const CONNECTION_ENTRY: usize = size_of::<u64>() + Followed::SIZE + ENTRY_HEAD;
 /// Bounds of tables, in entries: below, they are of no use.
 const CONNECTIONS: std::ops::RangeInclusive<usize> = 1024..=65536;
 const SERIES: std::ops::RangeInclusive<usize> = 64..=16384;
@@ -306,7 +305,7 @@ impl TcpProgram {
     /// entered.
     fn take_up_older(&self) {
         let Some(link) = &self.iterators.older else { return };
-        let own = std::fs::metadata("/proc/self/ns/net").map_or(0, |own| own.ino());
+        let own = std::fs::metadata("/proc/thread-self/ns/net").map_or(0, |own| own.ino());
         // What the program writes is nothing; reading is what makes it run.
         let _ = read_all(link);
         for (namespace, directory) in listen::namespaces() {
@@ -326,16 +325,24 @@ impl TcpProgram {
         self.links.clear();
     }
 
-    /// Attaches the same rungs again, with a new table of connections: some may have ended meanwhile.
+    /// Follows no connection any more, for a time in which nobody sees them end.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's table cannot be read.
+    pub fn forget_all(&self) -> Result<()> {
+        let connections = self.object.map("connections").map_err(Error::Load)?;
+        let table: Hash<u64, [u8; Followed::SIZE]> = Hash::new(connections).map_err(Error::Load)?;
+        let sockets: Vec<u64> = table.keys().collect::<bpf_loader::Result<_>>().map_err(Error::Kernel)?;
+        sockets.iter().try_for_each(|socket| table.delete(socket).map(drop)).map_err(Error::Kernel)
+    }
+
+    /// Attaches the same rungs again, and takes up the connections that there are.
     ///
     /// # Errors
     ///
     /// The kernel does not take the programs any more.
     pub fn attach_again(&mut self) -> Result<()> {
-        let connections = &self.object.map("connections").map_err(Error::Load)?;
-        let table: Hash<u64, [u8; 80]> = Hash::new(connections).map_err(Error::Load)?;
-        let keys: Vec<u64> = table.keys().collect::<bpf_loader::Result<_>>().map_err(Error::Kernel)?;
-        keys.iter().try_for_each(|key| table.delete(key).map(drop)).map_err(Error::Kernel)?;
         let mut links = Vec::new();
         for name in self.programs() {
             links.extend(attach(&self.object, name, &mut self.iterators)?);

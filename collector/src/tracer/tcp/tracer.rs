@@ -51,6 +51,7 @@ pub static INFO: Info = Info {
     views: &[&views::PROCESSES, &views::TRAFFIC, &views::LISTENERS],
     ladders: &[&STATES, &ACCEPTING, &LIVING, &OLDER, &LISTEN, &DROP_REASONS],
     on_by_default: true,
+    keys: super::KEYS,
     start,
 };
 
@@ -211,20 +212,22 @@ impl Tracer for TcpTracer {
     }
 
     fn pause(&mut self) -> Result<()> {
-        self.program.detach();
-        self.running = false;
+        if self.running {
+            self.program.detach();
+            self.running = false;
+            // What connections do from now on is not counted, and neither are their ends seen.
+            let living = self.program.living()?;
+            self.ledger.close(lives(&living));
+            self.program.forget_all()?;
+        }
         Ok(())
     }
 
     fn resume(&mut self) -> Result<()> {
-        if self.running {
-            return Ok(());
+        if !self.running {
+            self.program.attach_again()?;
+            self.running = true;
         }
-        // The table of connections is made anew, so what those of the old one have done is settled.
-        let living = self.program.living()?;
-        self.ledger.close(std::iter::empty(), lives(&living));
-        self.program.attach_again()?;
-        self.running = true;
         Ok(())
     }
 

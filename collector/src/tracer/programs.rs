@@ -1,0 +1,189 @@
+//! A tracer's programs in the kernel: what all tracers that climb ladders do alike.
+
+use std::cell::RefCell;
+
+use bpf_loader::link::Link;
+use bpf_loader::load::Object;
+use bpf_loader::map::PerCpuArray;
+use bpf_loader::object::ObjectSpec;
+
+use super::filter::{self, TaskFilter};
+use super::ladder::{self, Chosen, Ladder};
+use super::{Overhead, Start, cost};
+use crate::config::Filter;
+use crate::error::{Error, Result};
+
+/// The rungs' names by [`Ladder::what`], as a search stands.
+pub(crate) type Rungs<'a> = &'a dyn Fn(&str) -> Option<&'static str>;
+
+/// An object with its filter and what is attached of it.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    links: Vec<Link>,
+    running: bool,
+    ladders: &'static [&'static Ladder],
+    chosen: Vec<Chosen>,
+    filter: TaskFilter,
+    follows_children: bool,
+    object: Object,
+}
+
+impl Programs {
+    /// Climbs the ladders. `prepare` is as of [`ladder::climb`]; `open` takes hold of the maps of an object that is about to
+    /// be attached, and what it returns for the one that stays is returned. The filter is set before anything is attached.
+    ///
+    /// # Errors
+    ///
+    /// As of [`ladder::climb`]; the filter names something that does not exist.
+    pub fn start<T>(
+        bytes: &[u8],
+        ladders: &'static [&'static Ladder],
+        start: &Start<'_>,
+        mut prepare: impl FnMut(&mut ObjectSpec<'_>, Rungs<'_>) -> Result<()>,
+        mut open: impl FnMut(&Object) -> Result<T>,
+    ) -> Result<(Self, T)> {
+        // What is wrong with the filter is no rung's fault.
+        filter::needs_kernel_types(start.filter)?;
+        let not_following = Filter { children: false, ..start.filter.clone() };
+        let opened = RefCell::new(None);
+        let climbed = ladder::climb(
+            bytes,
+            ladders,
+            start.forced,
+            start.target,
+            |spec, rungs| {
+                *opened.borrow_mut() = None;
+                filter::prepare(spec, start.filter)?;
+                prepare(spec, rungs)
+            },
+            |object, program| {
+                let mut opened = opened.borrow_mut();
+                if opened.is_none() {
+                    let mut filter = TaskFilter::new(object)?;
+                    filter.set(object, &not_following)?;
+                    *opened = Some((filter, open(object)?));
+                }
+                object.program(program).and_then(|p| p.attach()).map(|link| vec![link]).map_err(Error::Load)
+            },
+        )?;
+        let Some((mut filter, of_tracer)) = opened.into_inner() else {
+            // Every ladder of a tracer that uses this has programs, and one of them at least is required.
+            return Err(Error::Load(bpf_loader::Error::Internal("nothing was attached")));
+        };
+        if start.filter.children {
+            // What forgets processes that end comes after the tracer's own programs, and runs after them: to those, a process that
+            // ends is still one of the filter's.
+            filter.set(&climbed.object, start.filter)?;
+        }
+        let programs = Self {
+            links: climbed.links,
+            running: true,
+            ladders,
+            chosen: climbed.chosen,
+            filter,
+            follows_children: start.filter.children,
+            object: climbed.object,
+        };
+        Ok((programs, of_tracer))
+    }
+
+    /// The rung in use of each ladder.
+    pub fn chosen(&self) -> &[Chosen] {
+        &self.chosen
+    }
+
+    /// Its maps and programs.
+    pub fn object(&self) -> &Object {
+        &self.object
+    }
+
+    /// Detaches.
+    pub fn pause(&mut self) {
+        self.links.clear();
+        self.running = false;
+    }
+
+    /// Attaches again.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not take the programs any more; nothing is attached then.
+    pub fn resume(&mut self) -> Result<()> {
+        if self.running {
+            return Ok(());
+        }
+        let mut links = Vec::new();
+        for (ladder, chosen) in self.ladders.iter().zip(&self.chosen) {
+            let rung = ladder.rungs.iter().find(|rung| Some(rung.name) == chosen.rung);
+            for name in rung.iter().flat_map(|rung| rung.programs) {
+                links.push(self.object.program(name).and_then(|p| p.attach()).map_err(Error::Load)?);
+            }
+        }
+        self.links = links;
+        self.running = true;
+        // As at the start: after the tracer's own.
+        self.filter.follow_again(&self.object)
+    }
+
+    /// Whether it is attached.
+    pub fn is_running(&self) -> bool {
+        self.running
+    }
+
+    /// Sets another filter.
+    ///
+    /// # Errors
+    ///
+    /// The filter names something that does not exist; [`Error::FilterNeedsRestart`] where it follows children and the programs
+    /// that do were not loaded.
+    pub fn set_filter(&mut self, filter: &Filter) -> Result<()> {
+        if filter.children && !self.follows_children {
+            return Err(Error::FilterNeedsRestart);
+        }
+        self.filter.set(&self.object, filter)
+    }
+
+    /// Takes ended processes out of the filter. Call it now and then.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not take it.
+    pub fn forget_ended(&mut self) -> Result<()> {
+        self.filter.forget_ended()
+    }
+
+    /// Children that could not be followed, as a loss.
+    pub fn children_lost(&self) -> (&'static str, u64) {
+        ("too many children", self.filter.children_lost())
+    }
+
+    /// What it costs, beside maps that are not the object's own. `hits` is as the tracer counts them.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not tell about a program.
+    pub fn overhead(&self, hits: u64, nanos_per_hit: f64) -> Result<Overhead> {
+        let (program_time, runs) = cost::object_run_time(&self.object)?;
+        let map_bytes = cost::object_map_bytes(&self.object);
+        Ok(Overhead { hits: hits.max(runs), nanos_per_hit, program_time, map_bytes })
+    }
+}
+
+/// Counters of all CPUs, added up: a record of 64-bit words, each of them a count, in the only element of a per-CPU array.
+///
+/// # Errors
+///
+/// The kernel's counters cannot be read.
+pub(crate) fn add_counts<const SIZE: usize>(counts: &PerCpuArray<[u8; SIZE]>) -> Result<[u8; SIZE]> {
+    let mut sums = [0; SIZE];
+    let of_cpus = counts.get(0).map_err(Error::Kernel)?;
+    for of_cpu in of_cpus.iter().flat_map(|values| values.iter()) {
+        for (sum, word) in sums.chunks_exact_mut(8).zip(of_cpu.chunks_exact(8)) {
+            if let (Ok(a), Ok(b)) = (<[u8; 8]>::try_from(&*sum), word.try_into()) {
+                let both = u64::from_ne_bytes(a).wrapping_add(u64::from_ne_bytes(b));
+                sum.copy_from_slice(&both.to_ne_bytes());
+            }
+        }
+    }
+    Ok(sums)
+}
