@@ -11,3 +11,6 @@ pub const PROFILE: &[u8] = include_bytes!("../prebuilt/profile.bpf.o");
 
 /// Starts, execs and ends of processes, `bpf/process.bpf.c`.
 pub const PROCESS: &[u8] = include_bytes!("../prebuilt/process.bpf.o");
+
+/// Waiting for CPUs, `bpf/sched.bpf.c`.
+pub const SCHED: &[u8] = include_bytes!("../prebuilt/sched.bpf.o");

@@ -2,7 +2,7 @@
 
 use bpf_loader::btf::{Btf, Kind};
 use bpf_loader::object::ObjectSpec;
-use bpf_programs::events::{Layout, process, profile};
+use bpf_programs::events::{Layout, process, profile, sched};
 
 fn check(btf: &Btf<'_>, layout: Layout) {
     let id =
@@ -48,6 +48,17 @@ fn process_records_are_laid_out_as_decoded() {
     // The head is a structure of its own.
     let own = process::Process::LAYOUT.fields.get(3..).unwrap();
     check(btf, Layout { fields: own, ..process::Process::LAYOUT });
+}
+
+#[test]
+fn sched_records_are_laid_out_as_decoded() {
+    let spec = ObjectSpec::parse(bpf_programs::SCHED).unwrap();
+    let btf = spec.btf.as_ref().unwrap();
+    for layout in [sched::Sums::LAYOUT, sched::Counts::LAYOUT] {
+        check(btf, layout);
+    }
+    let sums = spec.map("processes").unwrap().inner.as_deref().unwrap();
+    assert_eq!((sums.key_size, sums.value_size as usize), (4, sched::Sums::SIZE));
 }
 
 #[test]

@@ -4,6 +4,7 @@ pub mod filter;
 pub mod process;
 pub mod profile;
 pub mod ring;
+pub mod sched;
 
 /// Where a field of a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,8 @@ pub mod process;
 pub mod profile;
 mod programs;
 pub mod ring;
+pub mod sched;
+mod windows;
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -48,6 +50,7 @@ pub static TRACERS: &[&Info] = &[
     // One line a tracer.
     &profile::INFO,
     &process::INFO,
+    &sched::INFO,
 ];
 
 /// What a tracer is started with.

@@ -1,8 +1,10 @@
 //! Tracers on this kernel, against workloads whose numbers are known. Runs as root here and in every virtual machine; says
 //! so when it skips.
 
+mod helper;
 mod probes;
 mod process;
+mod sched;
 // One module a tracer.
 
 use std::collections::BTreeMap;

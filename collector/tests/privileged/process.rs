@@ -12,6 +12,7 @@ use collector::tracer::ladder::Forced;
 use collector::tracer::process::{self, ProcessTracer};
 use collector::tracer::{Settings, Start, Tracer};
 
+use crate::helper::{self, Helper};
 use crate::{is_root, skip};
 
 /// A shell that waits for a line before it begins, and prints one when it is done.
@@ -101,7 +102,7 @@ fn every_fork_exec_and_end_is_told_with_its_code_or_signal() {
         let execs = recorder.logs.iter().filter(|log| log.name == process::EXEC.name);
         let execs: Vec<&Item> = execs.collect();
         assert_eq!((execs.len(), ended(&recorder).count()), (101, 501), "{rung}");
-        let forks: f64 = recorder.numbers.iter().map(|(_, n)| n).sum();
+        let forks: f64 = recorder.numbers.values().sum();
         assert_eq!(forks, 501.0, "{rung}");
         for (code, count) in [("0", 160), ("1", 100), ("2", 100), ("3", 100)] {
             assert_eq!(
@@ -169,9 +170,7 @@ fn own_cgroup_id() -> Option<u64> {
 #[test]
 #[ignore = "run by another test"]
 fn helper_with_many_threads() {
-    let Ok(what) = std::env::var("PROCESS_TEST_HELPER") else { return };
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line).unwrap();
+    let Some(what) = helper::task() else { return };
     for _ in 0..12 {
         std::thread::spawn(|| std::thread::sleep(Duration::from_secs(60)));
     }
@@ -189,26 +188,14 @@ fn a_process_ends_once_however_many_threads_it_has() {
     each_rung(|rung| {
         for (what, times) in [("exit", 20), ("wait", 5)] {
             for _ in 0..times {
-                let helper = Command::new(std::env::current_exe().unwrap())
-                    .args(["--exact", "--ignored", "--nocapture", "process::helper_with_many_threads"])
-                    .env("PROCESS_TEST_HELPER", what)
-                    .stdin(Stdio::piped())
-                    .stdout(Stdio::piped())
-                    .spawn();
-                let mut helper = helper.unwrap();
-                let tracer = start(helper.id(), rung, 1 << 20);
-                helper.stdin.take().unwrap().write_all(b"\n").unwrap();
+                let mut helper = Helper::start("process::helper_with_many_threads", what);
+                let tracer = start(helper.pid(), rung, 1 << 20);
+                helper.go();
                 if what == "wait" {
-                    let mut out = Vec::new();
-                    let stdout = helper.stdout.as_mut().unwrap();
-                    let mut byte = [0];
-                    while !out.ends_with(b"READY") {
-                        stdout.read_exact(&mut byte).unwrap();
-                        out.push(byte[0]);
-                    }
-                    helper.kill().unwrap();
+                    helper.wait_ready();
+                    helper.0.kill().unwrap();
                 }
-                let status = helper.wait().unwrap();
+                let status = helper.0.wait().unwrap();
                 let Some(mut tracer) = tracer else { return };
                 let mut recorder = Recorder::default();
                 drain_until(&mut tracer, &mut recorder, 1);
@@ -217,7 +204,7 @@ fn a_process_ends_once_however_many_threads_it_has() {
                 tracer.collect(&mut recorder).unwrap();
                 let ends: Vec<&Item> = ended(&recorder).collect();
                 assert_eq!(ends.len(), 1, "{rung} {what}: {:?}", recorder.logs);
-                assert_eq!(ends[0].pid, Some(helper.id()));
+                assert_eq!(ends[0].pid, Some(helper.pid()));
                 let expected = if what == "exit" {
                     assert_eq!(status.code(), Some(7));
                     ("process.exit.code", "7")

@@ -1,0 +1,83 @@
+//! Tables that programs fill in turns, so that taking one out neither loses a count nor takes it twice.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use bpf_loader::kernel::RunningKernel;
+use bpf_loader::load::Object;
+use bpf_loader::map::{Global, Map};
+use bpf_loader::object::ObjectSpec;
+use bpf_sys::uapi::flags::BPF_ANY;
+
+use super::cost;
+use crate::error::{Error, Result};
+
+/// The two tables of a map of maps, of which programs fill the one that their variable `active` names.
+#[derive(Debug)]
+pub(crate) struct Windows<T> {
+    outer: Map,
+    active: Global<u32>,
+    filling: u32,
+    maps: [Map; 2],
+    tables: [T; 2],
+}
+
+impl<T> Windows<T> {
+    /// Creates the tables, as `spec` has their sizes, and puts them in the map of maps. `open` makes a handle for one.
+    ///
+    /// # Errors
+    ///
+    /// There is no such map of maps, which is a defect; the kernel does not create the tables.
+    pub fn create(
+        spec: &ObjectSpec<'_>,
+        object: &Object,
+        outer: &str,
+        open: impl Fn(&Map) -> bpf_loader::Result<T>,
+    ) -> Result<Self> {
+        let no_map = || Error::Load(bpf_loader::Error::NoSuchMap { name: outer.into() });
+        let inner = spec.map(outer).and_then(|map| map.inner.as_deref()).ok_or_else(no_map)?;
+        let create = || -> Result<(Map, T)> {
+            let fd = inner.create(&RunningKernel::default()).map_err(Error::Load)?;
+            let map = Map::new(outer.to_owned(), fd);
+            let table = open(&map).map_err(Error::Load)?;
+            Ok((map, table))
+        };
+        let ((first, first_table), (second, second_table)) = (create()?, create()?);
+        let outer = object.map(outer).and_then(Map::try_clone).map_err(Error::Load)?;
+        let active = object.global("active").map_err(Error::Load)?;
+        let windows =
+            Self { outer, active, filling: 0, maps: [first, second], tables: [first_table, second_table] };
+        windows.set(0)?;
+        windows.set(1)?;
+        Ok(windows)
+    }
+
+    /// Makes programs fill the other table, waits until none is still in the old one, and lends that. It has to be emptied
+    /// before the next call.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not take the update that waits.
+    pub fn swap(&mut self) -> Result<&T> {
+        let full = self.filling;
+        self.active.set(&(full ^ 1)).map_err(Error::Kernel)?;
+        self.filling = full ^ 1;
+        // Updating a map of maps returns only after every program that may have read the old value has ended
+        // (`maybe_wait_bpf_programs`, Linux 5.0), so setting what is already there is a wait for our own flip.
+        self.set(full)?;
+        let [first, second] = &self.tables;
+        Ok(if full == 0 { first } else { second })
+    }
+
+    /// Kernel memory of the tables, in bytes.
+    pub fn map_bytes(&self) -> u64 {
+        self.maps.iter().map(|map| cost::map_bytes(&map.fd)).sum()
+    }
+
+    fn set(&self, index: u32) -> Result<()> {
+        let [first, second] = &self.maps;
+        let inner = if index == 0 { first } else { second };
+        let value = inner.fd.as_fd().as_raw_fd().to_ne_bytes();
+        bpf_sys::map::update(&self.outer.fd, &index.to_ne_bytes(), &value, BPF_ANY)
+            .map_err(|e| Error::Kernel(e.into()))
+    }
+}
