@@ -14,3 +14,6 @@ pub const PROCESS: &[u8] = include_bytes!("../prebuilt/process.bpf.o");
 
 /// Waiting for CPUs, `bpf/sched.bpf.c`.
 pub const SCHED: &[u8] = include_bytes!("../prebuilt/sched.bpf.o");
+
+/// Requests to block devices, `bpf/disk.bpf.c`.
+pub const DISK: &[u8] = include_bytes!("../prebuilt/disk.bpf.o");

@@ -2,7 +2,7 @@
 
 use bpf_loader::btf::{Btf, Kind};
 use bpf_loader::object::ObjectSpec;
-use bpf_programs::events::{Layout, process, profile, sched};
+use bpf_programs::events::{Layout, disk, process, profile, sched};
 
 fn check(btf: &Btf<'_>, layout: Layout) {
     let id =
@@ -59,6 +59,18 @@ fn sched_records_are_laid_out_as_decoded() {
     }
     let sums = spec.map("processes").unwrap().inner.as_deref().unwrap();
     assert_eq!((sums.key_size, sums.value_size as usize), (4, sched::Sums::SIZE));
+}
+
+#[test]
+fn disk_records_are_laid_out_as_decoded() {
+    let spec = ObjectSpec::parse(bpf_programs::DISK).unwrap();
+    let btf = spec.btf.as_ref().unwrap();
+    for layout in [disk::SumsKey::LAYOUT, disk::Sums::LAYOUT, disk::Counts::LAYOUT, disk::RequestNote::LAYOUT]
+    {
+        check(btf, layout);
+    }
+    let sums = spec.map("sums").unwrap().inner.as_deref().unwrap();
+    assert_eq!((sums.key_size as usize, sums.value_size as usize), (disk::SumsKey::SIZE, disk::Sums::SIZE));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Record bytes to records. One file a BPF program.
 
+pub mod disk;
 pub mod filter;
 pub mod process;
 pub mod profile;

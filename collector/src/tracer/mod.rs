@@ -4,6 +4,7 @@
 //! only rare things become events, which [`Tracer::drain`] reads from a ring.
 
 mod cost;
+pub mod disk;
 pub mod filter;
 pub mod ladder;
 pub mod process;
@@ -51,6 +52,7 @@ pub static TRACERS: &[&Info] = &[
     &profile::INFO,
     &process::INFO,
     &sched::INFO,
+    &disk::INFO,
 ];
 
 /// What a tracer is started with.
