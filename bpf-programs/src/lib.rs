@@ -9,6 +9,12 @@ pub mod events;
 /// The CPU profiler, `bpf/profile.bpf.c`: an ELF object for `bpf-loader`.
 pub const PROFILE: &[u8] = include_bytes!("../prebuilt/profile.bpf.o");
 
+/// Page faults, mappings, reclaim and OOM kills, `bpf/memory.bpf.c`.
+pub const MEMORY: &[u8] = include_bytes!("../prebuilt/memory.bpf.o");
+/// The heap tracer, `bpf/heap.bpf.c`.
+pub const HEAP: &[u8] = include_bytes!("../prebuilt/heap.bpf.o");
+/// The TCP tracer, `bpf/tcp.bpf.c`.
+pub const TCP: &[u8] = include_bytes!("../prebuilt/tcp.bpf.o");
 /// Starts, execs and ends of processes, `bpf/process.bpf.c`.
 pub const PROCESS: &[u8] = include_bytes!("../prebuilt/process.bpf.o");
 
@@ -17,3 +23,5 @@ pub const SCHED: &[u8] = include_bytes!("../prebuilt/sched.bpf.o");
 
 /// Requests to block devices, `bpf/disk.bpf.c`.
 pub const DISK: &[u8] = include_bytes!("../prebuilt/disk.bpf.o");
+/// System calls, `bpf/syscalls.bpf.c`.
+pub const SYSCALLS: &[u8] = include_bytes!("../prebuilt/syscalls.bpf.o");

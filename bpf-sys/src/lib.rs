@@ -6,6 +6,8 @@
 //! | [`map`] [`prog`] [`link`] [`btf`] [`pin`] [`token`] | the commands of `bpf(2)`, up to Linux 6.18 |
 //! | [`perf`] | `perf_event_open(2)` and its ioctls |
 //! | [`netlink`] | XDP, traffic control and routes through programs, by `NETLINK_ROUTE` |
+//! | [`sock_diag`] | the TCP sockets of a network namespace, by `NETLINK_SOCK_DIAG` |
+//! | [`net_ns`] | network namespaces, and how to be in one |
 //! | [`socket`] | programs on sockets, by `setsockopt(2)` |
 //! | [`shared`] | ring buffers, perf buffers and array maps in memory, and the kernel's BTF |
 //! | [`uapi`] | constants and structures of the ABI |
@@ -21,12 +23,14 @@ mod ids;
 pub mod link;
 pub mod map;
 pub mod memlock;
+pub mod net_ns;
 pub mod netlink;
 pub mod perf;
 pub mod pin;
 pub mod prog;
 mod raw;
 pub mod shared;
+pub mod sock_diag;
 pub mod socket;
 pub mod token;
 pub mod uapi;

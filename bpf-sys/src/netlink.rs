@@ -6,9 +6,11 @@
 //! | [`tc`] | the clsact queueing discipline and its BPF filters |
 //! | [`route`] | routes whose packets a program sees (`LWT_*`) |
 //!
+//! The messages themselves serve [`sock_diag`](crate::sock_diag) too.
+//!
 //! Such an attachment stays when the process ends. [`rtnetlink(7)`](https://man7.org/linux/man-pages/man7/rtnetlink.7.html).
 
-mod message;
+pub(crate) mod message;
 pub mod route;
 pub mod tc;
 pub mod xdp;
@@ -16,7 +18,7 @@ pub mod xdp;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 pub use message::Request;
 use message::{Reply, replies};
@@ -26,7 +28,11 @@ use crate::raw::socket::set_u32;
 
 /// A connection to one network namespace.
 #[derive(Debug)]
-pub struct RouteSocket {
+pub struct RouteSocket(Connection);
+
+/// A netlink socket of any protocol.
+#[derive(Debug)]
+pub(crate) struct Connection {
     fd: OwnedFd,
     sequence: u32,
     buffer: Vec<u8>,
@@ -39,20 +45,8 @@ impl RouteSocket {
     ///
     /// `EMFILE`: too many open descriptors.
     pub fn open() -> Result<Self> {
-        let call = |call| move |e: rustix::io::Errno| Error::Call { call, errno: e.into() };
-        let (family, flags) = (AddressFamily::NETLINK, SocketFlags::CLOEXEC);
         // NETLINK_ROUTE is protocol 0.
-        let fd = rustix::net::socket_with(family, SocketType::RAW, flags, None)
-            .map_err(call("socket(AF_NETLINK)"))?;
-        // Only the kernel, which is port 0, may answer.
-        rustix::net::connect(&fd, &SocketAddrNetlink::new(0, 0)).map_err(call("connect(AF_NETLINK)"))?;
-        for (name, option) in [
-            ("setsockopt(NETLINK_EXT_ACK)", libc::NETLINK_EXT_ACK),
-            ("setsockopt(NETLINK_CAP_ACK)", libc::NETLINK_CAP_ACK),
-        ] {
-            set_u32(fd.as_fd(), name, libc::SOL_NETLINK, option, 1)?;
-        }
-        Ok(Self { fd, sequence: 0, buffer: vec![0; 32 << 10] })
+        Connection::open(None).map(Self)
     }
 
     /// The index of the device of that name.
@@ -61,7 +55,7 @@ impl RouteSocket {
     ///
     /// `ENODEV`: there is none in the socket's namespace.
     pub fn device(&self, name: &str) -> Result<u32> {
-        rustix::net::netdevice::name_to_index(&self.fd, name)
+        rustix::net::netdevice::name_to_index(&self.0.fd, name)
             .map_err(|e| Error::Call { call: "ioctl(SIOCGIFINDEX)", errno: e.into() })
     }
 
@@ -75,7 +69,31 @@ impl RouteSocket {
     }
 
     /// As [`request`](Self::request), with what the kernel says before it is done.
-    fn ask(
+    fn ask(&mut self, call: &'static str, request: Request, answer: impl FnMut(&Reply<'_>)) -> Result<()> {
+        self.0.ask(call, request, answer)
+    }
+}
+
+impl Connection {
+    /// `socket(AF_NETLINK)` in the network namespace of the calling thread.
+    pub(crate) fn open(protocol: Option<Protocol>) -> Result<Self> {
+        let call = |call| move |e: rustix::io::Errno| Error::Call { call, errno: e.into() };
+        let (family, flags) = (AddressFamily::NETLINK, SocketFlags::CLOEXEC);
+        let fd = rustix::net::socket_with(family, SocketType::RAW, flags, protocol)
+            .map_err(call("socket(AF_NETLINK)"))?;
+        // Only the kernel, which is port 0, may answer.
+        rustix::net::connect(&fd, &SocketAddrNetlink::new(0, 0)).map_err(call("connect(AF_NETLINK)"))?;
+        for (name, option) in [
+            ("setsockopt(NETLINK_EXT_ACK)", libc::NETLINK_EXT_ACK),
+            ("setsockopt(NETLINK_CAP_ACK)", libc::NETLINK_CAP_ACK),
+        ] {
+            set_u32(fd.as_fd(), name, libc::SOL_NETLINK, option, 1)?;
+        }
+        Ok(Self { fd, sequence: 0, buffer: vec![0; 32 << 10] })
+    }
+
+    /// Sends a request, and hands over what the kernel says before it is done.
+    pub(crate) fn ask(
         &mut self,
         call: &'static str,
         mut request: Request,

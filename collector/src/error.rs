@@ -55,6 +55,13 @@ pub enum Error {
         /// The rung.
         rung: String,
     },
+    /// A setting of a tracer makes no sense.
+    Setting {
+        /// The tracer.
+        tracer: &'static str,
+        /// Which, and why.
+        reason: String,
+    },
     /// A tracer does not do what it was asked for; its documentation says what it does.
     Unsupported {
         /// The tracer.
@@ -129,6 +136,7 @@ impl fmt::Display for Error {
                 refused.iter().try_for_each(|refused| write!(f, "; {}: {}", refused.rung, refused.reason))
             }
             Self::NoSuchRung { what, rung } => write!(f, "there is no rung {rung:?} for {what}"),
+            Self::Setting { tracer, reason } => write!(f, "the {tracer} tracer: {reason}"),
             Self::Unsupported { tracer, what } => write!(f, "the {tracer} tracer cannot {what}"),
             Self::NoPerfEvents => f.write_str("this kernel has no perf events: boot one built with CONFIG_PERF_EVENTS=y"),
             Self::Load(e) => write!(f, "cannot load the programs: {e}"),

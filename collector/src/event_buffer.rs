@@ -58,7 +58,8 @@ pub struct EventBuffer {
     sinks: Vec<(EventFilter, Box<dyn Sink>)>,
 }
 
-enum Event {
+/// An event that outlives its source.
+pub(crate) enum Event {
     Point {
         metric: &'static Metric,
         owner: Owner,
@@ -83,14 +84,14 @@ enum Event {
     Profile(Box<Profile>),
 }
 
-enum Number {
+pub(crate) enum Number {
     Int(i64),
     Double(f64),
     Histogram(Box<Exponential>),
 }
 
 /// Attributes with their texts.
-struct Attributes(Vec<(&'static str, Owned)>);
+pub(crate) struct Attributes(Vec<(&'static str, Owned)>);
 
 enum Owned {
     Text(String),
@@ -142,7 +143,19 @@ impl Event {
         }
     }
 
-    fn hand_to(&self, sink: &mut dyn Sink) {
+    pub(crate) fn of_span(span: Span<'_>) -> Self {
+        let attributes = Attributes::keep(span.attributes);
+        let Span { span, kind, owner, boot_nanos, error, .. } = span;
+        Self::Span { span, kind, owner, boot_nanos, attributes, error: error.map(str::to_owned) }
+    }
+
+    pub(crate) fn of_log(record: LogRecord<'_>) -> Self {
+        let attributes = Attributes::keep(record.attributes);
+        let LogRecord { log, owner, boot_nanos, body, .. } = record;
+        Self::Log { log, owner, boot_nanos, body: body.to_owned(), attributes }
+    }
+
+    pub(crate) fn hand_to(&self, sink: &mut dyn Sink) {
         match self {
             Self::Point { metric, owner, attributes, value } => {
                 let value = match value {
@@ -251,15 +264,11 @@ impl Sink for EventBuffer {
     }
 
     fn span(&mut self, span: Span<'_>) {
-        let attributes = Attributes::keep(span.attributes);
-        let Span { span, kind, owner, boot_nanos, error, .. } = span;
-        self.push(Event::Span { span, kind, owner, boot_nanos, attributes, error: error.map(str::to_owned) });
+        self.push(Event::of_span(span));
     }
 
     fn log(&mut self, record: LogRecord<'_>) {
-        let attributes = Attributes::keep(record.attributes);
-        let LogRecord { log, owner, boot_nanos, body, .. } = record;
-        self.push(Event::Log { log, owner, boot_nanos, body: body.to_owned(), attributes });
+        self.push(Event::of_log(record));
     }
 
     fn profile(&mut self, profile: Profile) {

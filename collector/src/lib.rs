@@ -5,6 +5,7 @@
 //! [`export`] sends.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 mod aggregate;
 pub mod check;
 pub mod config;
@@ -14,17 +15,20 @@ pub mod enrich;
 pub mod error;
 pub mod event_buffer;
 pub mod export;
+pub mod key;
 mod merge;
 pub mod model;
 pub mod names;
 pub mod output;
 mod percent;
+pub mod pipeline;
 mod poll;
 pub mod probes;
 pub mod profiler;
 pub mod symbolize;
 pub mod telemetry;
 pub mod tracer;
+pub mod units;
 
 /// Compiles the example in the project's README.
 #[cfg(doctest)]

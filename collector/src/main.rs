@@ -26,6 +26,8 @@ fn main() -> ExitCode {
         Command::Profile(options) => cli::profile::run(&options),
         Command::Load(options) => cli::load::run(&options),
         Command::Inspect(options) => cli::inspect::run(&options),
+        Command::Run(options) => cli::run::run(&options),
+        Command::ConfigExample => cli::print(&collector::agent::config::example()),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

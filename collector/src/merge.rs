@@ -21,6 +21,11 @@ impl<T> Merge<T> {
         self.waiting.push((time, record));
     }
 
+    /// Records that wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Hands over, in order, all records from before `until`: the time at which the reading of the buffers began.
     pub fn drain(&mut self, until: u64) -> impl Iterator<Item = (u64, T)> + '_ {
         // Stable: records of one CPU with the same time keep their order.

@@ -35,6 +35,8 @@ pub struct SampleType {
 impl SampleType {
     /// Samples taken at intervals of CPU time.
     pub const CPU: Self = Self { value: ("samples", "count"), period: ("cpu", "nanoseconds") };
+    /// Samples of one page fault in so many.
+    pub const PAGE_FAULTS: Self = Self { value: ("samples", "count"), period: ("page_faults", "count") };
 }
 
 impl Default for SampleType {

@@ -1,7 +1,7 @@
 //! Fuzz targets as plain functions: any bytes are fine for them, and what they find wrong, they panic at.
 //!
 //! cargo-fuzz runs them through `fuzz/fuzz_targets`; `tests/replay.rs` runs them over `fuzz/seeds` on a stable compiler.
-//! The names begin with the layer: `loader`, `programs`, `encode`, or a module of `collector`.
+//! The names begin with the layer: `sys`, `loader`, `programs`, `encode`, or a module of `collector`.
 
 mod btf;
 mod encode;
@@ -15,6 +15,7 @@ mod profile;
 mod records;
 mod spool;
 mod symbolize;
+mod sys;
 mod text;
 
 pub use btf::{loader_btf, loader_btf_ext, loader_core_relo, loader_split_btf};
@@ -26,13 +27,14 @@ pub use profile::convert_profile;
 pub use records::{loader_rings, programs_records};
 pub use spool::export_spool;
 pub use symbolize::{symbolize_debugdata, symbolize_elf, symbolize_sideband, symbolize_text};
+pub use sys::sys_sock_diag;
 pub use text::{loader_kallsyms, loader_kconfig, loader_usdt, loader_verifier_log};
 
 /// A fuzz target.
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 22] = [
+pub const TARGETS: [(&str, Target); 23] = [
     ("convert_profile", convert_profile),
     ("encode_json", encode_json),
     ("export_config", export_config),
@@ -55,4 +57,5 @@ pub const TARGETS: [(&str, Target); 22] = [
     ("symbolize_elf", symbolize_elf),
     ("symbolize_sideband", symbolize_sideband),
     ("symbolize_text", symbolize_text),
+    ("sys_sock_diag", sys_sock_diag),
 ];

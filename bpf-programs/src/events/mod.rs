@@ -2,10 +2,14 @@
 
 pub mod disk;
 pub mod filter;
+pub mod heap;
+pub mod memory;
 pub mod process;
 pub mod profile;
 pub mod ring;
 pub mod sched;
+pub mod syscalls;
+pub mod tcp;
 
 /// Where a field of a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +50,7 @@ macro_rules! integer_field {
         }
     )*};
 }
-integer_field!(u8, u16, u32, u64, i32, i64);
+integer_field!(u8, u16, u32, u64, i16, i32, i64);
 
 impl<const N: usize> FieldType for [u8; N] {
     const SIZE: usize = N;

@@ -139,7 +139,11 @@ impl<'a> Reply<'a> {
     /// `Some` if this ends the answer: the request succeeded, or an error with what the kernel says about it.
     pub(crate) fn end(&self) -> Option<core::result::Result<(), (i32, Text)>> {
         match self.kind {
-            NLMSG_DONE => Some(Ok(())),
+            // A dump that failed says so at its end; other numbers are lengths.
+            NLMSG_DONE => match u32_at(self.payload, 0).map(|e| e as i32) {
+                Some(errno @ ..0) => Some(Err((errno.wrapping_neg(), Text::default()))),
+                _ => Some(Ok(())),
+            },
             NLMSG_ERROR => match u32_at(self.payload, 0).map(|e| e as i32) {
                 Some(0) => Some(Ok(())),
                 Some(errno) => Some(Err((errno.wrapping_neg(), self.error_text().unwrap_or_default()))),
@@ -194,7 +198,11 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_ne_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
+}
+
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at.checked_add(2)?)?.try_into().ok()?))
 }
 
@@ -250,6 +258,8 @@ mod tests {
         let end = |bytes: &[u8]| replies(bytes).next().unwrap().unwrap().end();
         assert_eq!(end(&error(0, 0, &[])), Some(Ok(())));
         assert_eq!(end(&message(NLMSG_DONE, 0, 7, &[0; 4])), Some(Ok(())));
+        assert_eq!(end(&message(NLMSG_DONE, 0, 7, &(-2i32).to_ne_bytes())), Some(Err((2, Text::default()))));
+        assert_eq!(end(&message(NLMSG_DONE, 0, 7, &[])), Some(Ok(())));
         assert_eq!(end(&message(16, 0, 7, &[0; 4])), None);
         assert_eq!(end(&message(NLMSG_ERROR, 0, 7, &[])), Some(Err((libc::EBADMSG, Text::default()))));
         let mut attr = vec![11, 0, 1, 0];

@@ -5,6 +5,7 @@ pub mod check;
 pub mod inspect;
 pub mod load;
 pub mod profile;
+pub mod run;
 mod send;
 mod summary_json;
 
@@ -62,4 +63,5 @@ pub fn is_usage(error: &(dyn Error + 'static)) -> bool {
                 | ExportError::Metadata { .. }
         )
     ) || matches!(error.downcast_ref(), Some(collector::error::Error::Config(_)))
+        || error.is::<collector::agent::config::Problem>()
 }

@@ -12,7 +12,7 @@ use collector::export::config::SharedAttributes;
 use collector::export::delivery::Limits;
 use collector::export::pipeline::DEFAULT_FLUSH;
 use collector::export::spool::SpoolConfig;
-use collector::export::stats::{Amount, DropReason, Stats};
+use collector::export::stats::{Amount, DropReason, SignalStats, Stats};
 use collector::export::{Exporter, Outlet, Request, Signal, Sink};
 use collector::model::Profile;
 
@@ -79,7 +79,21 @@ impl Sender {
         spool: Option<Spool<'_>>,
         attributes: SharedAttributes,
     ) -> Result<Self, Box<dyn Error>> {
-        let mut limits = Limits::default();
+        Self::start_with(sinks, spool, attributes, Limits::default(), Vec::new())
+    }
+
+    /// As [`start`](Self::start), with limits for each destination, and other outlets beside the sinks.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_with(
+        sinks: &[Sink],
+        spool: Option<Spool<'_>>,
+        attributes: SharedAttributes,
+        mut limits: Limits,
+        others: Vec<Outlet>,
+    ) -> Result<Self, Box<dyn Error>> {
         if let Some(delay) = spool.and_then(|spool| spool.delay) {
             limits.max_time_at_risk = delay;
         }
@@ -90,7 +104,8 @@ impl Sender {
             let max_bytes = spool.max_bytes.unwrap_or(config.max_bytes);
             Ok(outlet.with_spool(&SpoolConfig { max_bytes, ..config })?)
         };
-        let outlets = sinks.iter().map(outlet).collect::<Result<Vec<_>, _>>()?;
+        let mut outlets = sinks.iter().map(outlet).collect::<Result<Vec<_>, _>>()?;
+        outlets.extend(others);
         let encoder =
             ProfilesEncoder::new(random_id() as u64, DEFAULT_MAX_REQUEST).with_attributes(attributes);
         let flush_for = if spool.is_some() { DEFAULT_FLUSH } else { LAST_FLUSH };
@@ -115,9 +130,25 @@ impl Sender {
         errors.extend(encoded.err().map(|error| one_line(&error)));
     }
 
+    /// Queues a request.
+    pub fn push(&self, request: &Request) {
+        self.exporter.push(request);
+    }
+
+    /// What became of everything so far, by destination.
+    pub fn stats(&self) -> Vec<Stats> {
+        self.exporter.stats()
+    }
+
     /// Sends what is left, for a bounded time.
     pub fn finish(self) -> Sent {
-        Sent { destinations: self.exporter.shut_down(self.flush_for), errors: self.errors }
+        let flush_for = self.flush_for;
+        self.finish_within(flush_for)
+    }
+
+    /// Sends what is left, for at most so long.
+    pub fn finish_within(self, flush_for: Duration) -> Sent {
+        Sent { destinations: self.exporter.shut_down(flush_for), errors: self.errors }
     }
 }
 
@@ -175,13 +206,26 @@ impl Sent {
 
 /// What became of everything at one destination.
 fn summary(stats: &Stats) -> String {
-    let counted = |amount: Amount| {
-        let noun = Signal::Profiles.item_noun();
-        let noun = if amount.items == 1 { noun.trim_end_matches('s') } else { noun };
-        let requests = if amount.requests == 1 { "request" } else { "requests" };
-        format!("{} {noun} in {} {requests}", amount.items, amount.requests)
+    // A count for each signal that there was any of.
+    let counted = |of: &dyn Fn(&SignalStats) -> Amount| {
+        let mut texts = Vec::new();
+        let mut requests = 0;
+        let seen = |stats: &SignalStats| (stats.accepted.requests, stats.recovered.requests) != (0, 0);
+        for (signal, stats) in stats.signals.iter().filter(|(_, stats)| seen(stats)) {
+            let amount = of(stats);
+            let noun = signal.item_noun();
+            let noun = if amount.items == 1 { noun.trim_end_matches('s') } else { noun };
+            texts.push(format!("{} {noun}", amount.items));
+            requests += amount.requests;
+        }
+        let noun = if requests == 1 { "request" } else { "requests" };
+        if texts.is_empty() {
+            "nothing".to_owned()
+        } else {
+            format!("{} in {requests} {noun}", texts.join(", "))
+        }
     };
-    let mut line = format!("sent {} to {}", counted(stats.total(|signal| signal.delivered)), stats.name);
+    let mut line = format!("sent {} to {}", counted(&|signal| signal.delivered), stats.name);
     let rejected = stats.total(|signal| signal.rejected);
     if rejected.items > 0 {
         let _ = write!(line, "; it rejected {} more", rejected.items);
@@ -189,16 +233,17 @@ fn summary(stats: &Stats) -> String {
     for reason in DropReason::ALL {
         let dropped = stats.total(|signal| signal.dropped.get(reason));
         if dropped.requests > 0 {
-            let _ = write!(line, "; dropped {}: {reason}", counted(dropped));
+            let _ = write!(line, "; dropped {}: {reason}", counted(&|signal| signal.dropped.get(reason)));
         }
     }
     let ambiguous = stats.total(|signal| signal.ambiguous);
     if ambiguous.requests > 0 {
-        let _ = write!(line, "; {} got no answer and may have arrived", counted(ambiguous));
+        let _ = write!(line, "; {} got no answer and may have arrived", counted(&|signal| signal.ambiguous));
     }
     let in_spool = stats.total(|signal| signal.in_spool);
     if in_spool.requests > 0 {
-        let _ = write!(line, "; {} are kept in the spool for the next run", counted(in_spool));
+        let _ =
+            write!(line, "; {} are kept in the spool for the next run", counted(&|signal| signal.in_spool));
     }
     if stats.possible_duplicates > 0 {
         let _ = write!(

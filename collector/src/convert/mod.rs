@@ -1,7 +1,10 @@
-//! Windows of samples to the formats that leave the agent: pure functions of their arguments.
+//! Telemetry to the formats that leave the agent: pure functions of their arguments.
 
+pub mod logs;
+pub mod metrics;
 pub mod pprof;
 pub mod profiles;
+pub mod spans;
 
 #[cfg(test)]
 mod fixture;
@@ -76,7 +79,7 @@ fn check_indices(profile: &Profile) -> Result<(), Error> {
 /// sampled.
 fn executable_name(process: &Process) -> Option<&str> {
     if process.pid == 0 {
-        return Some("other-pid-namespace");
+        return Some(crate::enrich::HIDDEN);
     }
     let path = process.executable_path.as_deref();
     let name = path.and_then(|path| path.rsplit('/').next()).filter(|name| !name.is_empty());

@@ -1,10 +1,10 @@
 //! A profile to a pprof file: `profile.proto`, gzipped.
 //!
-//! Values are `samples` in `count` and `cpu` in `nanoseconds`; labels are `pid`, `tid`, `thread` and `process`. What
-//! was lost stands in a comment, always.
+//! Values are what the profile's samples count; of CPU samples also the time, `cpu` in `nanoseconds`, as readers expect.
+//! Labels are `pid`, `tid`, `thread` and `process`. What was lost stands in a comment, always.
 
 use super::{Error, build_id_hex, check_indices, executable_name, memory};
-use crate::model::{Line, Losses, Profile};
+use crate::model::{Line, Losses, Profile, SampleType};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use otlp_encode::wire::Writer;
@@ -204,8 +204,11 @@ fn encode(profile: &Profile, writer: &mut Writer) {
     let mut strings = Strings::new();
     let mut functions = Functions::default();
     let comment = strings.index(&comment);
-    let [samples, count, cpu, nanoseconds] =
-        ["samples", "count", "cpu", "nanoseconds"].map(|text| strings.index(text));
+    let mut pair = |(kind, unit): (&'static str, &'static str)| (strings.index(kind), strings.index(unit));
+    let (value, period) = (pair(profile.sample_type.value), pair(profile.sample_type.period));
+    // What counts samples stands for so many periods.
+    let has_periods = profile.sample_type.value == SampleType::CPU.value;
+    let value_types = if has_periods { vec![value, period] } else { vec![value] };
     let [pid, tid, thread, process] = ["pid", "tid", "thread", "process"].map(|text| strings.index(text));
     let paths: Vec<i64> = profile.mappings.iter().map(|mapping| strings.index(&mapping.path)).collect();
     let build_ids: Vec<i64> = build_ids.iter().map(|id| strings.index(id)).collect();
@@ -230,7 +233,7 @@ fn encode(profile: &Profile, writer: &mut Writer) {
     proto::Profile::encode(writer, |to| {
         to.comment([comment]);
         to.period(signed(profile.period_nanos));
-        to.period_type(|to| value_type(to, (cpu, nanoseconds)));
+        to.period_type(|to| value_type(to, period));
         to.duration_nanos(signed(profile.duration_nanos));
         to.time_nanos(signed(profile.start_unix_nanos));
         to.string_table(strings.table.iter().copied());
@@ -277,12 +280,13 @@ fn encode(profile: &Profile, writer: &mut Writer) {
                 to.str(text);
                 to.key(key);
             });
-            to.value([signed(sample.count), signed(sample.count.saturating_mul(profile.period_nanos))]);
+            let periods = has_periods.then(|| signed(sample.count.saturating_mul(profile.period_nanos)));
+            to.value(std::iter::once(signed(sample.count)).chain(periods).collect::<Vec<_>>());
             to.location_id(
                 profile.stacks[sample.stack.0 as usize].iter().map(|frame| u64::from(frame.0) + 1),
             );
         });
-        to.sample_type([(samples, count), (cpu, nanoseconds)], value_type);
+        to.sample_type(value_types, value_type);
     });
 }
 

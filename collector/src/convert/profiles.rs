@@ -3,8 +3,7 @@
 //! - One resource a process, with `service.name`, `process.pid`, `process.executable.name` and `.path`,
 //!   `container.id` as far as known, and `telemetry.sdk.*`. Resource attributes are plain strings, which every
 //!   receiver reads, not indices into the string table.
-//! - Without a known service, `service.name` is `unknown_service:` and the executable's name, as the specification
-//!   of resources wants. Pid 0 is not a service that someone forgot to name: it stands for all that cannot be
+//! - `service.name` is what [`service_name`] makes of a process, as for all signals. Pid 0 stands for all that cannot be
 //!   seen from the agent's pid namespace, so `service.name` and `process.executable.name` are `other-pid-namespace`.
 //! - One profile a resource: `samples` in `count`, period `cpu` in `nanoseconds`.
 //! - Samples carry `thread.id` and `thread.name`, locations `profile.frame.type`, mappings
@@ -21,6 +20,7 @@
 //! | `ebpf.profile.lost_sideband_records` | records of process starts and mappings that were lost: names may be missing |
 
 use super::{Error, build_id_hex, check_indices, executable_name, memory};
+use crate::enrich::service_name;
 use crate::export::config::{SharedAttributes, TELEMETRY_SDK};
 use crate::model::{Frame, Process, Profile, Sample, Thread};
 use otlp_encode::{
@@ -37,7 +37,7 @@ pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
 /// The instrumentation scope, and `telemetry.sdk.name`.
 pub const SCOPE_NAME: &str = "ebpf-otlp";
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Converts one profile after another in the same memory.
 #[derive(Debug)]
@@ -122,14 +122,11 @@ impl ProfilesEncoder {
 
 fn resource(process: &Process, shared: &SharedAttributes) -> Result<ResourceBlob, otlp_encode::Error> {
     let name = executable_name(process);
-    let service = match (process.service_name.as_deref(), process.pid, name) {
-        (Some(service), _, _) => service.to_owned(),
-        (None, 0, Some(name)) => name.to_owned(),
-        (None, _, Some(name)) => format!("unknown_service:{name}"),
-        (None, _, None) => "unknown_service".to_owned(),
-    };
+    let executable = process.executable_path.as_deref().and_then(|path| path.rsplit('/').next());
+    let stated = process.service_name.as_deref();
+    let service = service_name(process.pid, stated, executable, process.comm.as_deref());
     let texts = [
-        ("service.name", Some(service.as_str())),
+        ("service.name", Some(service)),
         ("process.executable.name", name),
         ("process.executable.path", process.executable_path.as_deref()),
         ("container.id", process.container_id.as_deref()),

@@ -12,6 +12,41 @@ pub fn container_id(cgroups: &[u8]) -> Option<&str> {
     paths(cgroups).find_map(|(_, path)| id_in_path(path))
 }
 
+/// The uid of the Kubernetes pod in the text of `/proc/PID/cgroup`, with both drivers of kubelet: `/kubepods/burstable/podUID`
+/// and `kubepods-burstable-podUID.slice`, whose dashes are underscores. Static pods have 32 hexadecimal digits.
+pub fn pod_uid(cgroups: &[u8]) -> Option<String> {
+    paths(cgroups).find_map(|(_, path)| pod_in_path(path))
+}
+
+fn pod_in_path(path: &[u8]) -> Option<String> {
+    let path = std::str::from_utf8(path).ok()?;
+    if !path.contains("kubepods") {
+        return None;
+    }
+    path.rsplit('/').find_map(|component| {
+        let component = component.split(':').next().unwrap_or(component);
+        let component = component.strip_suffix(".slice").unwrap_or(component);
+        let start = component.rfind("-pod").map(|at| at + 1).unwrap_or(0);
+        let uid = component.get(start..)?.strip_prefix("pod")?.replace('_', "-");
+        let is_dash = |at: usize| matches!(at, 8 | 13 | 18 | 23);
+        let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let valid = match uid.len() {
+            32 => uid.bytes().all(hex),
+            36 => {
+                uid.bytes().enumerate().all(|(at, byte)| if is_dash(at) { byte == b'-' } else { hex(byte) })
+            }
+            _ => false,
+        };
+        valid.then_some(uid)
+    })
+}
+
+/// The control group of the systemd service that a path lies in: the path as far as the last component that names one.
+pub fn unit_cgroup(path: &str) -> Option<&str> {
+    let end = path.rfind(".service")? + ".service".len();
+    matches!(path.get(end..)?.chars().next(), None | Some('/')).then(|| path.get(..end))?
+}
+
 /// The path in the unified hierarchy (`0::PATH`), unless only another one names a container or there is no
 /// unified one.
 pub fn main_cgroup(cgroups: &[u8]) -> Option<&[u8]> {

@@ -1,15 +1,20 @@
 //! Processes to what telemetry says about them: executable, container, service.
 
+pub mod cache;
 mod container;
 mod environment;
+pub mod host;
+mod service;
 mod status;
+mod users;
 
 use std::fs::{self, File};
 use std::io::BufReader;
 use std::sync::Arc;
 
-pub use container::{container_id, main_cgroup};
-pub use environment::service_name;
+pub use container::{container_id, main_cgroup, pod_uid, unit_cgroup};
+pub use environment::service_name as stated_service_name;
+pub use service::{HIDDEN, service_name};
 pub(crate) use status::status_field;
 pub use status::{Stat, namespace_pids, parse_stat};
 
@@ -30,6 +35,12 @@ pub struct ProcessInfo {
     pub start_ticks: u64,
     /// Path in the unified control group hierarchy, or in the first one that names a container.
     pub cgroup: Option<Arc<str>>,
+    /// The uid of the Kubernetes pod that it is in.
+    pub pod_uid: Option<Arc<str>>,
+    /// The user that it acts as.
+    pub uid: Option<u32>,
+    /// The process that started it, or took it over.
+    pub parent: u32,
     /// Its pids, from the namespace of `proc` inward; the last is the one it knows itself by.
     pub namespace_pids: Vec<u32>,
 }
@@ -48,7 +59,7 @@ pub fn read_process(host: &Host, pid: u32) -> Option<ProcessInfo> {
     let executable = executable.map(|path| path.to_string_lossy().into_owned());
     let executable = executable.as_deref().map(|path| path.strip_suffix(" (deleted)").unwrap_or(path));
     let environment = File::open(host.process_file(pid, "environ"));
-    let service = environment.ok().and_then(|file| service_name(BufReader::new(file)));
+    let service = environment.ok().and_then(|file| stated_service_name(BufReader::new(file)));
     let info = ProcessInfo {
         process: Process {
             pid,
@@ -60,6 +71,10 @@ pub fn read_process(host: &Host, pid: u32) -> Option<ProcessInfo> {
         executable_name: executable.and_then(|path| path.rsplit('/').next()).map(Into::into),
         start_ticks: stat.start_ticks,
         cgroup: main_cgroup(&cgroups).map(|path| String::from_utf8_lossy(path).into()),
+        pod_uid: pod_uid(&cgroups).map(Into::into),
+        // Real, effective, saved, of the file system.
+        uid: status_field(&status, b"Uid:").and_then(|mut uids| uids.nth(1)),
+        parent: stat.parent,
         namespace_pids: namespace_pids(&status),
     };
     // A pid that was reused in between belongs to a process that started later.

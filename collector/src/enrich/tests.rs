@@ -40,6 +40,42 @@ fn container_ids_of_every_runtime() {
 }
 
 #[test]
+fn pods_with_both_drivers() {
+    const UID: &str = "0f0e0d0c-0b0a-0908-0706-050403020100";
+    let of = |text: &str| pod_uid(text.replace("ID", ID).as_bytes());
+    for text in [
+        "0::/kubepods/besteffort/pod0f0e0d0c-0b0a-0908-0706-050403020100/ID",
+        "0::/kubepods/pod0f0e0d0c-0b0a-0908-0706-050403020100",
+        "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod0f0e0d0c_0b0a_0908_0706_050403020100.slice/cri-containerd-ID.scope",
+        "1:cpu:/system.slice/containerd.service/kubepods-pod0f0e0d0c_0b0a_0908_0706_050403020100.slice:cri-containerd:ID",
+        "0::/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod0f0e0d0c_0b0a_0908_0706_050403020100.slice/crio-ID.scope/container",
+    ] {
+        assert_eq!(of(text).as_deref(), Some(UID), "{text}");
+    }
+    let fixed = "0::/kubepods/burstable/pod0123456789abcdef0123456789abcdef/ID";
+    assert_eq!(of(fixed).as_deref(), Some("0123456789abcdef0123456789abcdef"));
+    for text in [
+        "0::/docker/ID",
+        "0::/machine.slice/libpod-ID.scope",
+        "0::/kubepods/podx/ID",
+        "0::/kubepods/pod0f0e0d0c-0b0a-0908-0706-05040302010/ID",
+        "0::/pod0f0e0d0c-0b0a-0908-0706-050403020100/ID",
+        "",
+    ] {
+        assert_eq!(of(text), None, "{text}");
+    }
+}
+
+#[test]
+fn services_of_systemd() {
+    assert_eq!(unit_cgroup("/system.slice/nginx.service"), Some("/system.slice/nginx.service"));
+    let user = "/user.slice/user-1000.slice/user@1000.service/app.slice/app-editor.service/worker";
+    assert_eq!(unit_cgroup(user), user.strip_suffix("/worker"));
+    assert_eq!(unit_cgroup("/user.slice/user-0.slice/session-1.scope"), None);
+    assert_eq!(unit_cgroup("/a.serviced"), None);
+}
+
+#[test]
 fn the_main_cgroup() {
     assert_eq!(main_cgroup(b"1:cpu:/a\n0::/b\n"), Some(&b"/b"[..]));
     assert_eq!(main_cgroup(b"4:cpu:/a\n3:memory:/c\n"), Some(&b"/a"[..]));
@@ -50,7 +86,7 @@ fn the_main_cgroup() {
 
 #[test]
 fn service_names() {
-    let name = |text: &str| service_name(text.as_bytes());
+    let name = |text: &str| stated_service_name(text.as_bytes());
     assert_eq!(name("A=1\0OTEL_SERVICE_NAME=shop\0").as_deref(), Some("shop"));
     assert_eq!(name("OTEL_SERVICE_NAME=last, without a NUL").as_deref(), Some("last, without a NUL"));
     assert_eq!(
@@ -65,7 +101,7 @@ fn service_names() {
     assert_eq!(name(""), None);
     let long = format!("OTEL_SERVICE_NAME={}\0", "é".repeat(300));
     assert_eq!(name(&long).unwrap().len(), 254);
-    assert_eq!(service_name(&b"OTEL_SERVICE_NAME=a\nb\xff\0"[..]).as_deref(), Some("ab\u{fffd}"));
+    assert_eq!(stated_service_name(&b"OTEL_SERVICE_NAME=a\nb\xff\0"[..]).as_deref(), Some("ab\u{fffd}"));
 }
 
 #[test]

@@ -2,6 +2,10 @@
 
 mod errno;
 mod signal;
+mod syscall;
+#[rustfmt::skip]
+mod syscall_tables;
 
 pub use errno::errno_name;
 pub use signal::signal_name;
+pub use syscall::SyscallAbi;

@@ -2,7 +2,7 @@
 //!
 //! | ending | writer |
 //! |---|---|
-//! | none, on the terminal | [`table`] |
+//! | none, on the terminal | [`table`]; of a heap, [`heap`] |
 //! | `.svg` | [`flamegraph`] |
 //! | `.folded` | [`folded`] |
 //! | `.pb.gz`, `.otlp`, `.jsonl` | the `convert` module |
@@ -15,7 +15,9 @@ pub mod activity;
 pub mod file;
 pub mod flamegraph;
 pub mod folded;
+pub mod heap;
 pub mod json;
+pub mod live;
 pub mod names;
 pub mod progress;
 pub mod summary;

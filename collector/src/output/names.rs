@@ -34,8 +34,13 @@ impl<'a> Names<'a> {
     /// Cleans the names of `profile`.
     pub fn new(profile: &'a Profile) -> Self {
         let frames = profile.frames.iter().map(|frame| frame_names(profile, frame)).collect();
+        Self { frames, ..Self::of_processes(profile) }
+    }
+
+    /// Only the names of processes, which is cheap.
+    pub fn of_processes(profile: &'a Profile) -> Self {
         let processes = profile.processes.iter().map(|process| process_name(process).into()).collect();
-        Self { profile, frames, processes }
+        Self { profile, frames: Vec::new(), processes }
     }
 
     /// The name of a process: its `comm`, else its executable's file name, else its pid.

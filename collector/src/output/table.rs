@@ -56,6 +56,17 @@ pub fn write(
     calls::write(profile, &names, limits.calls, style, out)
 }
 
+/// The table of processes alone, of a profile that has samples.
+pub(super) fn processes(
+    profile: &Profile,
+    names: &Names<'_>,
+    limit: usize,
+    style: Style,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    processes::write(profile, names, limit, style, out)
+}
+
 /// An empty line and a heading.
 pub(super) fn heading(text: &str, style: Style, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "\n{}", style.paint(Paint::Bold, text))

@@ -76,6 +76,11 @@ impl FileReader {
         let (file, metadata) = open_regular(place)?;
         Ok((Self { file, size: metadata.len() }, metadata))
     }
+
+    /// The open file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
 }
 
 impl ReadAt for FileReader {

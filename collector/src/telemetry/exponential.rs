@@ -5,6 +5,18 @@ pub const OCTAVES: usize = 44;
 /// Bucket index of the first slot at scale 0: it ends at 2^-29 s.
 const FIRST_INDEX: i32 = -30;
 
+/// Where the parts of an octave end, for a number between 1 and 2 with 63 fractional bits: 2^(j / 8).
+const OCTAVE_PARTS: [u64; 8] = [
+    0x8000_0000_0000_0000,
+    0x8b95_c1e3_ea8b_d6e7,
+    0x9837_f051_8db8_a96f,
+    0xa5fe_d6a9_b151_38ea,
+    0xb504_f333_f9de_6484,
+    0xc567_2a11_5506_dadd,
+    0xd744_fcca_d69d_6af4,
+    0xeac0_c6e7_dd24_392f,
+];
+
 /// An exponential histogram of durations. Adding two is exact.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Exponential {
@@ -58,13 +70,57 @@ impl Exponential {
         }
     }
 
-    /// Adds another of the same scale.
+    /// Adds one duration, to the bucket in which the kernel would count it. (Its rounding, too: `duration_slot`.)
+    pub fn add_nanos(&mut self, nanos: u64) {
+        self.sum_nanos = self.sum_nanos.saturating_add(nanos);
+        let units = nanos.saturating_add(((u128::from(nanos) * 77324) >> 20) as u64);
+        let Some(below) = units.checked_sub(1).filter(|below| *below > 0) else {
+            self.zero += 1;
+            return;
+        };
+        let octave = below.ilog2();
+        let step = OCTAVE_PARTS.len() >> self.scale;
+        let parts = OCTAVE_PARTS.iter().step_by(step.max(1)).skip(1);
+        let passed = parts.filter(|part| below >= **part >> (63 - octave)).count();
+        self.add_slot((octave << self.scale) + passed as u32, 1);
+    }
+
+    /// Adds another. Of two scales, the coarser one counts; an empty one has none.
     pub fn merge(&mut self, other: &Self) {
-        debug_assert_eq!(self.scale, other.scale);
+        if self.scale != other.scale {
+            if self.count() == 0 {
+                self.clear();
+                self.scale = other.scale;
+            } else if other.count() > 0 {
+                let scale = self.scale.min(other.scale);
+                self.coarsen(scale);
+                let mut other = other.clone();
+                other.coarsen(scale);
+                return self.merge(&other);
+            }
+        }
         self.zero += other.zero;
         self.sum_nanos += other.sum_nanos;
         self.max_nanos = self.max_nanos.max(other.max_nanos);
         other.buckets.iter().zip(other.first_slot..).for_each(|(n, slot)| self.add_slot(slot, *n));
+    }
+
+    /// Takes a smaller scale: 2^n neighbouring buckets become one, exactly.
+    fn coarsen(&mut self, scale: u8) {
+        let by = self.scale.saturating_sub(scale);
+        if by == 0 {
+            return;
+        }
+        let fine = std::mem::take(&mut self.buckets);
+        self.scale = scale;
+        // The first slot of all begins at 2^-30 s in every scale.
+        fine.iter().zip(self.first_slot..).for_each(|(n, slot)| self.add_slot(slot >> by, *n));
+    }
+
+    /// Forgets all durations, and keeps scale and memory.
+    pub fn clear(&mut self) {
+        self.buckets.clear();
+        (self.zero, self.first_slot, self.sum_nanos, self.max_nanos) = (0, 0, 0, 0);
     }
 
     /// How many durations.
@@ -127,6 +183,50 @@ mod tests {
         assert_eq!(a.quantile(0.5), 2f64.powi(-9));
         assert_eq!(a.quantile(0.99), 2.0);
         assert_eq!(Exponential::new(0).quantile(0.5), 0.0);
+    }
+
+    #[test]
+    fn durations_are_in_the_bucket_that_holds_them() {
+        for scale in 0..=3 {
+            for nanos in [2, 3, 999, 1_000, 1_234_567, 1_000_000_000, 1 << 40] {
+                let mut one = Exponential::new(scale);
+                one.add_nanos(nanos);
+                let upper = 2f64.powf(f64::from(one.offset() + 1) / f64::from(1 << scale));
+                let lower = 2f64.powf(f64::from(one.offset()) / f64::from(1 << scale));
+                let seconds = nanos as f64 / 1e9;
+                assert!(lower < seconds * 1.001 && seconds <= upper * 1.001, "{nanos} ns at scale {scale}");
+                assert_eq!((one.buckets.as_slice(), one.sum_nanos), ([1].as_slice(), nanos));
+            }
+        }
+        let mut all = Exponential::new(1);
+        [0, 1, u64::MAX].into_iter().for_each(|nanos| all.add_nanos(nanos));
+        assert_eq!((all.zero, all.count()), (2, 3));
+    }
+
+    #[test]
+    fn of_two_scales_the_coarser_counts() {
+        let mut fine = Exponential { sum_nanos: 5, max_nanos: 5, ..Exponential::new(3) };
+        fine.add_slot(83, 1);
+        fine.add_slot(88, 2);
+        let mut coarse = Exponential::new(1);
+        coarse.add_slot(21, 4);
+        let expected = Exponential {
+            first_slot: 20,
+            buckets: vec![1, 4, 2],
+            sum_nanos: 5,
+            max_nanos: 5,
+            ..Exponential::new(1)
+        };
+        let mut a = coarse.clone();
+        a.merge(&fine);
+        let mut b = fine.clone();
+        b.merge(&coarse);
+        assert_eq!((a, b), (expected.clone(), expected));
+        let mut empty = Exponential::new(0);
+        empty.merge(&fine);
+        assert_eq!(empty, fine);
+        empty.merge(&Exponential::new(0));
+        assert_eq!(empty, fine);
     }
 
     #[test]

@@ -238,7 +238,9 @@ impl ResolvedFilter {
     fn encode(&self, comm: Option<&str>) -> [u8; filter::TaskFilter::SIZE] {
         let (id, hierarchy) = match self.cgroup {
             Some(CgroupFilter::V1 { id, hierarchy }) => (id, hierarchy),
-            _ => (0, 0),
+            // For programs that look at others than the current task. The hierarchy of v2 has number 0.
+            Some(CgroupFilter::V2(ref directory)) => (directory.metadata().map_or(0, |m| m.ino()), 0),
+            None => (0, 0),
         };
         filter::encode(self.conditions(comm), hierarchy, id, comm.unwrap_or_default().as_bytes())
     }

@@ -6,12 +6,16 @@
 mod cost;
 pub mod disk;
 pub mod filter;
+pub mod heap;
 pub mod ladder;
+pub mod memory;
 pub mod process;
 pub mod profile;
 mod programs;
 pub mod ring;
 pub mod sched;
+pub mod syscalls;
+pub mod tcp;
 mod windows;
 
 use std::fmt;
@@ -22,6 +26,7 @@ use bpf_loader::target::RunningTarget;
 
 use crate::config::Filter;
 use crate::error::{Error, Result};
+use crate::key::Key;
 use crate::telemetry::{Definitions, Sink, View};
 use ladder::{Chosen, Forced, Ladder};
 
@@ -42,6 +47,8 @@ pub struct Info {
     pub ladders: &'static [&'static Ladder],
     /// Whether `run` has it on unless told otherwise.
     pub on_by_default: bool,
+    /// Its keys of the configuration: one for each of its [`Settings`].
+    pub keys: &'static [Key<Settings>],
     /// Loads and attaches its programs. Nothing is left behind when it fails.
     pub start: fn(&Start<'_>) -> Result<Box<dyn Tracer>>,
 }
@@ -50,9 +57,13 @@ pub struct Info {
 pub static TRACERS: &[&Info] = &[
     // One line a tracer.
     &profile::INFO,
+    &memory::INFO,
+    &heap::INFO,
+    &tcp::INFO,
     &process::INFO,
     &sched::INFO,
     &disk::INFO,
+    &syscalls::INFO,
 ];
 
 /// What a tracer is started with.
@@ -75,6 +86,14 @@ pub struct Start<'a> {
 pub struct Settings {
     /// Of the CPU profiler.
     pub profile: profile::Settings,
+    /// Of the memory tracer.
+    pub memory: memory::Settings,
+    /// Of the heap tracer.
+    pub heap: heap::Settings,
+    /// Of the TCP tracer.
+    pub tcp: tcp::Settings,
+    /// Of the system call tracer.
+    pub syscalls: syscalls::Settings,
 }
 
 /// A tracer that runs. Dropping it detaches and frees everything.

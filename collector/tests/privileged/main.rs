@@ -7,6 +7,11 @@ mod probes;
 mod process;
 mod sched;
 // One module a tracer.
+mod heap;
+mod memory;
+#[cfg(target_arch = "x86_64")]
+mod syscalls;
+mod tcp;
 
 use std::collections::BTreeMap;
 

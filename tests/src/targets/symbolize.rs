@@ -30,7 +30,7 @@ pub fn symbolize_text(text: &[u8]) {
         assert!(!id.is_empty() && !id.contains(['/', '\n']), "{id:?}");
     }
     enrich::main_cgroup(text);
-    enrich::service_name(text);
+    enrich::stated_service_name(text);
     enrich::parse_stat(text);
     enrich::namespace_pids(text);
     let cpus = cpus::parse_list(&String::from_utf8_lossy(text));

@@ -1,6 +1,6 @@
 use super::*;
 use crate::convert::fixture;
-use crate::model::StackIdx;
+use crate::model::{Profile, SampleType, StackIdx};
 use flate2::read::GzDecoder;
 use prost::Message;
 use std::io::Read;
@@ -136,6 +136,17 @@ fn a_profile_says_what_was_measured_and_what_was_lost() {
     let expected =
         "lost samples: 5 (skipped 3, table full 2); samples without a stack: 1; lost sideband records: 0";
     assert_eq!(comments, [expected]);
+}
+
+#[test]
+fn other_samples_than_those_of_cpu_time_have_one_value() {
+    let sample_type = SampleType { value: ("inuse_space", "bytes"), period: ("space", "bytes") };
+    let profile = convert(&Profile { sample_type, ..fixture::profile() });
+    let text = |index: i64| profile.string_table[index as usize].as_str();
+    let types: Vec<_> = profile.sample_type.iter().map(|t| (text(t.r#type), text(t.unit))).collect();
+    assert_eq!(types, [("inuse_space", "bytes")]);
+    assert_eq!(profile.period_type.map(|t| (text(t.r#type), text(t.unit))), Some(("space", "bytes")));
+    assert_eq!(profile.sample[0].value, [7]);
 }
 
 #[test]

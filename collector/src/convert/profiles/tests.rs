@@ -116,7 +116,7 @@ fn a_resource_is_a_process() {
     assert_eq!(get(1, "service.name"), Some("other-pid-namespace"));
     assert_eq!(get(1, "process.executable.path"), None);
     // What is not known is not there.
-    assert_eq!(get(2, "service.name"), Some("unknown_service:node"));
+    assert_eq!(get(2, "service.name"), Some("node"));
     assert_eq!(get(2, "container.id"), None);
     for resource in &decoded.0.resource_profiles {
         assert_eq!(resource.schema_url, SCHEMA_URL);

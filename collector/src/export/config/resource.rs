@@ -1,6 +1,7 @@
 //! The resource of the agent's own telemetry, and what of it marks everything that the agent observes.
 
 use super::env::Env;
+use crate::enrich::host::HostFacts;
 use crate::percent;
 
 /// Longest value of `OTEL_RESOURCE_ATTRIBUTES`, in bytes: every resource in every request repeats it.
@@ -42,6 +43,16 @@ impl SharedAttributes {
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&str, &str)> + ExactSizeIterator {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
+
+    /// With what is known of the machine, where nothing else is said of it.
+    pub fn with_host(mut self, facts: &HostFacts) -> Self {
+        for (key, value) in facts.iter() {
+            if !self.0.iter().any(|(own, _)| own == key) {
+                self.0.push((key.to_owned(), value.to_owned()));
+            }
+        }
+        self
+    }
 }
 
 impl AgentResource {
@@ -80,10 +91,9 @@ impl AgentResource {
             Some(_) => env.warn(format!("ignoring OTEL_SERVICE_NAME: longer than {MAX_SERVICE_NAME} bytes")),
             None => {}
         }
-        for (key, default) in [
-            ("service.name", format!("unknown_service:{executable}")),
-            ("service.instance.id", uuid(instance)),
-        ] {
+        for (key, default) in
+            [("service.name", executable.to_owned()), ("service.instance.id", uuid(instance))]
+        {
             // A service without a name is none.
             if !attributes.iter().any(|(own, value)| own == key && !value.is_empty()) {
                 attributes.retain(|(own, _)| own != key);
@@ -170,7 +180,7 @@ mod tests {
             attributes,
             [
                 ("service.instance.id", NIL),
-                ("service.name", "unknown_service:agent"),
+                ("service.name", "agent"),
                 ("telemetry.sdk.language", "rust"),
                 ("telemetry.sdk.name", "ebpf-otlp"),
                 ("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
@@ -187,13 +197,13 @@ mod tests {
             (&[("OTEL_SERVICE_NAME", "own"), attributes("service.name=listed")][..], "own"),
             (&[("OTEL_SERVICE_NAME", ""), attributes("service.name=listed")], "listed"),
             (&[("OTEL_SERVICE_NAME", "own"), attributes("broken")], "own"),
-            (&[attributes("service.name=")], "unknown_service:agent"),
+            (&[attributes("service.name=")], "agent"),
         ] {
             assert_eq!(value(&resource(vars).0, "service.name"), Some(name), "{vars:?}");
         }
         let long = "x".repeat(256);
         let (resource, warnings) = resource(&[("OTEL_SERVICE_NAME", &long)]);
-        assert_eq!(value(&resource, "service.name"), Some("unknown_service:agent"));
+        assert_eq!(value(&resource, "service.name"), Some("agent"));
         assert_eq!(warnings, ["ignoring OTEL_SERVICE_NAME: longer than 255 bytes"]);
     }
 

@@ -1,6 +1,6 @@
 //! Tables of what tracers measured: a [`View`] over a [`Recorder`]. Pure.
 
-mod number;
+pub(super) mod number;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -58,7 +58,7 @@ impl View {
 }
 
 impl Column {
-    fn takes(&self, series: &Series) -> bool {
+    pub(super) fn takes(&self, series: &Series) -> bool {
         let has = |(key, value): &(&str, &str)| series.attributes.iter().any(|(k, v)| k == key && v == value);
         series.metric == self.metric.name && self.only.iter().all(has)
     }

@@ -1,7 +1,7 @@
 //! Numbers in nine columns at most.
 
 /// `1234567`, `12.35M`, `0.25`.
-pub(super) fn count(n: f64) -> String {
+pub(in crate::output) fn count(n: f64) -> String {
     if n.fract() != 0.0 && n.abs() < 10.0 {
         return format!("{n:.2}");
     }
@@ -9,7 +9,7 @@ pub(super) fn count(n: f64) -> String {
 }
 
 /// `512`, `12.35K`, `1.50G`: units of 1024.
-pub(super) fn bytes(n: f64) -> String {
+pub(in crate::output) fn bytes(n: f64) -> String {
     scaled(n, 1024.0, &["B", "K", "M", "G", "T", "P"], 10_240.0)
 }
 
@@ -33,7 +33,7 @@ fn scaled(n: f64, step: f64, suffixes: &[&str], whole: f64) -> String {
 }
 
 /// `1.23us`, `45.6ms`, `12.0s`.
-pub(super) fn seconds(n: f64) -> String {
+pub(in crate::output) fn seconds(n: f64) -> String {
     let (n, unit) = match n {
         n if n >= 1.0 => (n, "s"),
         n if n >= 1e-3 => (n * 1e3, "ms"),

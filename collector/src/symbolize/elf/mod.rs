@@ -4,6 +4,7 @@
 //! bounded by the constants below, and by [`symbols::MAX_SYMBOLS`].
 
 mod mini;
+pub mod named;
 mod plt;
 pub mod symbols;
 

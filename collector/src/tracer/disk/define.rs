@@ -87,5 +87,6 @@ pub static INFO: Info = Info {
     views: &[&DEVICES],
     ladders: &[&REQUESTS],
     on_by_default: true,
+    keys: &[],
     start: super::start,
 };

@@ -86,6 +86,7 @@ pub static INFO: Info = Info {
     views: &[],
     ladders: &[&LIFE],
     on_by_default: true,
+    keys: &[],
     start: |start| Ok(Box::new(ProcessTracer::start(start)?)),
 };
 

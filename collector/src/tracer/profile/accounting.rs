@@ -1,8 +1,8 @@
 //! How many samples there should have been. Pure.
 //!
 //! The kernel skips a perf program, and counts nothing, while a program of certain other types runs on the CPU. The
-//! event itself keeps counting the nanoseconds that it was on: divided by the period, they say how often the timer
-//! fired, and what the program did not see was lost.
+//! event itself keeps counting, nanoseconds or faults: divided by the period, its count says how often the program should
+//! have run, and what it did not see was lost.
 
 use std::collections::BTreeMap;
 

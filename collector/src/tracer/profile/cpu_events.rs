@@ -1,11 +1,11 @@
-//! One sampling event and one sideband event for each CPU that is online.
+//! One event that runs a program, for each CPU that is online.
 
 use std::collections::BTreeMap;
 
 use bpf_loader::link::Link;
 use bpf_loader::program::Program;
 use bpf_sys::perf::{self, Scope};
-use bpf_sys::uapi::perf::{PERF_COUNT_SW_CPU_CLOCK, attr_flags};
+use bpf_sys::uapi::perf::{PERF_FORMAT_TOTAL_TIME_RUNNING, attr_flags};
 use bpf_sys::{Errno, PerfEventAttr, PerfFd, PerfType};
 
 use super::accounting::Expected;
@@ -24,24 +24,26 @@ pub struct CpuEvents {
 struct CpuEvent {
     fd: PerfFd,
     /// Nanoseconds that it was on at the last look.
-    seen_nanos: u64,
+    seen_on: u64,
     // Detaches when dropped; after the event, which it refers to.
     _link: Link,
 }
 
 impl CpuEvents {
-    /// No events yet; [`open_missing`](Self::open_missing) opens them.
-    pub fn new(period_nanos: u64) -> Self {
+    /// No events yet; [`open_missing`](Self::open_missing) opens them. What they count is one of `PERF_COUNT_SW_*`, and the
+    /// period in its unit.
+    pub fn new(counted: u64, period: u64) -> Self {
         Self {
             attr: PerfEventAttr {
                 kind: PerfType::SOFTWARE,
-                config: PERF_COUNT_SW_CPU_CLOCK,
-                sample_period: period_nanos,
+                config: counted,
+                sample_period: period,
+                read_format: PERF_FORMAT_TOTAL_TIME_RUNNING,
                 flags: attr_flags::DISABLED,
                 ..PerfEventAttr::default()
             },
             events: BTreeMap::new(),
-            expected: Expected::new(period_nanos),
+            expected: Expected::new(period),
             paused: false,
         }
     }
@@ -54,13 +56,13 @@ impl CpuEvents {
     pub fn close_gone(&mut self, online: &[u32]) -> Result<Vec<u32>> {
         let mut gone = Vec::new();
         for (&cpu, event) in &mut self.events {
-            let nanos = event.on_nanos()?;
-            // An event whose CPU was away is still there, but has stopped counting.
-            if !online.contains(&cpu) || (!self.paused && nanos == event.seen_nanos) {
+            let (counted, on) = event.read()?;
+            // An event whose CPU was away is still there, but is not on any more.
+            if !online.contains(&cpu) || (!self.paused && on == event.seen_on) {
                 gone.push(cpu);
-                self.expected.close(cpu, nanos);
+                self.expected.close(cpu, counted);
             }
-            event.seen_nanos = nanos;
+            event.seen_on = on;
         }
         self.events.retain(|cpu, _| !gone.contains(cpu));
         Ok(gone)
@@ -94,7 +96,7 @@ impl CpuEvents {
             fd.enable(false).map_err(|e| Error::sampling(cpu, e))?;
         }
         // Nothing can have been counted that equals this, so that the first look finds it alive.
-        Ok(Some(CpuEvent { fd, seen_nanos: u64::MAX, _link: link }))
+        Ok(Some(CpuEvent { fd, seen_on: u64::MAX, _link: link }))
     }
 
     /// Stops the timers.
@@ -127,16 +129,16 @@ impl CpuEvents {
     ///
     /// An event cannot be read.
     pub fn expected_periods(&self) -> Result<BTreeMap<u32, u64>> {
-        let on = self.events.iter().map(|(&cpu, event)| Ok((cpu, event.on_nanos()?)));
-        Ok(self.expected.by_cpu(on.collect::<Result<Vec<_>>>()?))
+        let counted = self.events.iter().map(|(&cpu, event)| Ok((cpu, event.read()?.0)));
+        Ok(self.expected.by_cpu(counted.collect::<Result<Vec<_>>>()?))
     }
 }
 
 impl CpuEvent {
-    /// A cpu-clock event counts the nanoseconds that it is on.
-    fn on_nanos(&self) -> Result<u64> {
-        let mut words = [0];
+    /// What it has counted (a cpu-clock event: the nanoseconds that it was on), and the nanoseconds that it was on.
+    fn read(&self) -> Result<(u64, u64)> {
+        let mut words = [0; 2];
         self.fd.read(&mut words).map_err(|e| Error::Kernel(e.into()))?;
-        Ok(words[0])
+        Ok((words[0], words[1]))
     }
 }

@@ -13,14 +13,16 @@
 
 mod accounting;
 mod cpu_events;
-mod naming;
+pub(super) mod naming;
 mod program;
 mod session;
 mod sideband;
-mod symbols;
+pub(super) mod symbols;
 mod tracer;
 mod window;
 
+pub(crate) use accounting::Skipped;
+pub(crate) use cpu_events::CpuEvents;
 pub(crate) use program::ProfileProgram;
 
 /// How often the kernel's tables are read when nothing asks for it earlier.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bpf_loader::ring::RingReader;
 use bpf_loader::target::RunningTarget;
+use bpf_sys::uapi::perf::{PERF_COUNT_SW_CPU_CLOCK, PERF_COUNT_SW_PAGE_FAULTS};
 use mio::Token;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -21,7 +22,7 @@ use crate::aggregate::Samples;
 use crate::config::{Config, Filter};
 use crate::cpus;
 use crate::error::{Error, Result};
-use crate::model::{Losses, Profile};
+use crate::model::{Losses, Profile, SampleType};
 use crate::poll::EventLoop;
 
 /// Time between two reads of the kernel's tables and buffers when nothing asks for one earlier.
@@ -35,9 +36,23 @@ const SIDEBAND: usize = 1;
 /// First token that callers may use for sources of their own.
 pub const FIRST_FOREIGN_TOKEN: usize = 1 << 16;
 
+/// What is sampled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sampled {
+    /// What the events count, `PERF_COUNT_SW_*`.
+    counted: u64,
+    /// One sample in so many.
+    period: u64,
+    sample_type: SampleType,
+}
+
+/// Page faults are as many as processes like; tables are made for as many samples a second on each CPU.
+const FAULT_SAMPLES_PER_SECOND: u32 = 1000;
+
 /// A running profiler, driven by its owner's calls of [`poll`](Self::poll). Dropping it detaches everything.
 pub struct Session {
     config: Config,
+    sampled: Sampled,
     events: EventLoop,
     ready: Vec<Token>,
     // The timers go before the program that they run.
@@ -118,6 +133,21 @@ impl Session {
     ///
     /// The configuration is wrong, or the system lacks what sampling needs; the error says what to do.
     pub fn start(config: Config) -> Result<Self> {
+        let period = config.period_nanos();
+        Self::sample(
+            config,
+            Sampled { counted: PERF_COUNT_SW_CPU_CLOCK, period, sample_type: SampleType::CPU },
+        )
+    }
+
+    /// As [`start`](Self::start), for stacks of page faults in place of those of CPU time: of one fault in so many on each CPU.
+    pub(crate) fn start_faults(filter: Filter, one_in: u64) -> Result<Self> {
+        let config = Config { frequency: FAULT_SAMPLES_PER_SECOND, window: WINDOW_IS_ANOTHERS, filter };
+        let (counted, sample_type) = (PERF_COUNT_SW_PAGE_FAULTS, SampleType::PAGE_FAULTS);
+        Self::sample(config, Sampled { counted, period: one_in.max(1), sample_type })
+    }
+
+    fn sample(config: Config, sampled: Sampled) -> Result<Self> {
         config.validate()?;
         let events = EventLoop::new().map_err(Error::io("epoll"))?;
         let target = RunningTarget::new();
@@ -126,7 +156,7 @@ impl Session {
         let fill = RingReader::open(program.events()?).map_err(|e| Error::Kernel(e.into()))?;
         events.add(program.events()?, FILL).map_err(Error::io("polling the ring buffer"))?;
         let mut session = Self {
-            cpu_events: CpuEvents::new(config.period_nanos()),
+            cpu_events: CpuEvents::new(sampled.counted, sampled.period),
             sideband: Sideband::new(),
             symbols: Symbols::new(),
             samples: Samples::default(),
@@ -141,6 +171,7 @@ impl Session {
             started: Instant::now(),
             cpu_nanos_at_start: thread_cpu_nanos(),
             config,
+            sampled,
             events,
             program,
             fill,
@@ -156,7 +187,7 @@ impl Session {
     }
 
     /// The loop's epoll descriptor: readable when [`poll`](Self::poll) has something to do before its deadline.
-    pub(super) fn event_loop(&self) -> RawFd {
+    pub(crate) fn event_loop(&self) -> RawFd {
         self.events.descriptor()
     }
 
@@ -254,7 +285,7 @@ impl Session {
         let info = WindowInfo {
             start_unix_nanos: before.unix_nanos,
             duration_nanos: self.window.instant.duration_since(before.instant).as_nanos() as u64,
-            period_nanos: self.config.period_nanos(),
+            period_nanos: self.sampled.period,
             losses: Losses {
                 skipped: losses.skipped - before.losses.skipped,
                 table_full: losses.table_full - before.losses.table_full,
@@ -263,7 +294,8 @@ impl Session {
             },
         };
         self.symbols.begin_window();
-        let profile = naming::name(&self.samples, info, &mut self.symbols);
+        let mut profile = naming::name(&self.samples, info, &mut self.symbols);
+        profile.sample_type = self.sampled.sample_type;
         self.symbols.end_window();
         self.samples.clear();
         Ok(profile)
@@ -286,9 +318,10 @@ impl Session {
                 expected: of(&expected),
                 runs: stats.runs,
                 idle_runs: stats.idle,
-                idle_nanos: of(&idle),
+                // Only time passes without a sample where nothing runs.
+                idle_nanos: if self.sampled.sample_type == SampleType::CPU { of(&idle) } else { 0 },
             };
-            let (slept, lost) = periods.missing(self.config.period_nanos());
+            let (slept, lost) = periods.missing(self.sampled.period);
             total.idle_slept += slept;
             skipped += lost;
             total.runs += stats.runs;

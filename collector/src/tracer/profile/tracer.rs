@@ -4,8 +4,9 @@ use std::os::fd::RawFd;
 use std::time::Instant;
 
 use super::session::{Session, WINDOW_IS_ANOTHERS};
-use crate::config::{Config, Filter};
+use crate::config::{Config, FREQUENCY_RANGE, Filter};
 use crate::error::Result;
+use crate::key::{Key, Value};
 use crate::model::SampleType;
 use crate::telemetry::{Definitions, ProfileDef, Sink};
 use crate::tracer::ladder::{Chosen, Ladder, Rung};
@@ -34,6 +35,12 @@ pub static INFO: Info = Info {
     views: &[],
     ladders: &[&CPU_CLOCK],
     on_by_default: true,
+    keys: &[Key {
+        name: "frequency",
+        doc: "Samples a second on each CPU, 1 to 1000.",
+        get: |settings| Value::Int(settings.profile.frequency.into()),
+        set: |settings, v| v.whole(FREQUENCY_RANGE).map(|hz| settings.profile.frequency = hz),
+    }],
     start,
 };
 

@@ -107,5 +107,6 @@ pub static INFO: Info = Info {
     views: &[&WAITERS],
     ladders: &[&SWITCHES],
     on_by_default: true,
+    keys: &[],
     start: super::start,
 };

@@ -1,0 +1,481 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* TCP connections, from the states that their sockets go through.
+ *
+ * A table holds every connection that is followed, by its socket, from the SYN (or, of passive opens, from when it is
+ * established) until it is closed. What is counted goes into one of two windows: user space flips `active`, and an update of
+ * one of the outer maps then waits until no program still uses the old window.
+ *
+ * Whose a connection is: that of the process that opens it; of a passive one, the first that is seen to use the socket.
+ * Transitions run in softirq too, in the context of whatever was interrupted: only while a process holds the socket's lock
+ * (`sk_lock.owned`) is the current process one that uses it.
+ *
+ * Programs may interrupt each other on a CPU, hence atomics everywhere.
+ */
+#include "tcp_read.h"
+
+/* Zeros to begin a series with; too large for the stack. */
+const struct series no_series = {};
+
+static __always_inline struct series *series_of(void *window, const struct series_key *key, const char *comm)
+{
+	struct series *found = bpf_map_lookup_elem(window, key);
+
+	if (found)
+		return found;
+	bpf_map_update_elem(window, key, &no_series, BPF_NOEXIST);
+	found = bpf_map_lookup_elem(window, key);
+	if (found)
+		__builtin_memcpy(found->comm, comm, sizeof(found->comm));
+	else
+		count_stat(series_full);
+	return found;
+}
+
+static __always_inline void add_duration(struct durations *durations, __u64 ns)
+{
+	int slot = duration_slot(ns, SCALE);
+
+	__sync_fetch_and_add(&durations->sum_ns, ns);
+	if (slot >= 0 && slot < TCP_SLOTS)
+		__sync_fetch_and_add(&durations->slots[slot], 1);
+	else
+		__sync_fetch_and_add(&durations->zero, 1);
+}
+
+/* A connection begins: an active one with its SYN, a passive one when it is established. */
+static __always_inline void begin(struct sock *sk, __u32 role)
+{
+	struct connection connection = { .role = role };
+
+	if (!is_tcp(sk))
+		return;
+	take_bases(&connection, sk);
+	connection.start_ns = bpf_ktime_get_boot_ns();
+	/* To TCP, a SYN is a byte like others. */
+	if (role == CLIENT)
+		connection.base_acked++;
+	else
+		connection.established_ns = connection.start_ns;
+	follow(&connection, sk, BPF_ANY);
+}
+
+static __always_inline void on_connected(struct sock *sk, struct connection *connection)
+{
+	struct series_key key = {};
+	struct series *found;
+	__u64 now = bpf_ktime_get_boot_ns();
+	__u32 window = active;
+	void *all = bpf_map_lookup_elem(&series, &window);
+
+	connection->established_ns = now;
+	if (!all)
+		return;
+	key_of(sk, connection, &key);
+	found = series_of(all, &key, connection->comm);
+	if (found)
+		add_duration(&found->connect, now - connection->start_ns);
+}
+
+static __always_inline __u32 why_closed(struct sock *sk, const struct connection *connection, int state)
+{
+	struct tcp_sock *tcp = (void *)sk;
+	__u32 sent = 0;
+	int error = 0;
+
+	read_field(error, sk, sk_err);
+	if (error)
+		return error;
+	if (state == TCP_SYN_SENT) {
+		/* Not even a SYN was sent: there is no port left for it. */
+		read_field(sent, tcp, segs_out);
+		return sent == connection->base_segments_sent ? EADDRNOTAVAIL : ECONNABORTED;
+	}
+	/* Closed with data unread, or to be reset. */
+	return state == TCP_ESTABLISHED || state == TCP_CLOSE_WAIT || state == TCP_SYN_RECV ? ECONNABORTED : 0;
+}
+
+static __always_inline int span_wanted(__u64 now)
+{
+	__u64 second = now >> 30;
+	__u32 one_in = span_one_in;
+
+	if (one_in > 1 && bpf_get_prandom_u32() % one_in) {
+		count_stat(span_sampling);
+		return 0;
+	}
+	if (span_second != second) {
+		span_second = second;
+		span_count = 0;
+	}
+	if (span_count >= span_rate) {
+		count_stat(span_rate);
+		return 0;
+	}
+	__sync_fetch_and_add(&span_count, 1);
+	return 1;
+}
+
+static __always_inline void tell(struct sock *sk, const struct connection *connection, const struct traffic *traffic,
+				 __u32 error, int state, __u64 now)
+{
+	struct tcp_sock *tcp = (void *)sk;
+	struct inet_sock *inet = (void *)sk;
+	struct connection_event *event;
+	struct net *net = 0;
+	__u32 segments = 0, netns = 0;
+	__u16 port = 0;
+
+	event = reserve_event(sizeof(*event));
+	if (!event)
+		return;
+	event->head.kind = EVENT_CONNECTION;
+	event->head.tgid = connection->tgid;
+	event->head.boot_ns = now;
+	event->start_ns = connection->start_ns;
+	event->established_ns = connection->established_ns;
+	event->sent = traffic->sent;
+	event->received = traffic->received;
+	event->retransmits = traffic->retransmits;
+	event->rtt_us = traffic->rtt_us;
+	read_field(segments, tcp, segs_out);
+	event->segments_sent = segments - connection->base_segments_sent;
+	read_field(segments, tcp, segs_in);
+	event->segments_received = segments - connection->base_segments_received;
+	read_field(net, sk, __sk_common.skc_net.net);
+	read_field(netns, net, ns.inum);
+	event->netns = netns;
+	event->error = error;
+	event->role = connection->role;
+	event->state = state;
+	read_local(event->local, sk);
+	read_peer(event->peer, sk);
+	read_field(port, inet, inet_sport);
+	event->local_port = port;
+	read_field(port, sk, __sk_common.skc_dport);
+	event->peer_port = port;
+	__builtin_memcpy(event->comm, connection->comm, sizeof(event->comm));
+	submit_event(event);
+}
+
+static __always_inline void count_end(void *window, const struct end_key *key, const char *comm)
+{
+	struct end *end = bpf_map_lookup_elem(window, key);
+	struct end first = {};
+
+	if (!end) {
+		__builtin_memcpy(first.comm, comm, sizeof(first.comm));
+		bpf_map_update_elem(window, key, &first, BPF_NOEXIST);
+		end = bpf_map_lookup_elem(window, key);
+	}
+	if (end)
+		__sync_fetch_and_add(&end->count, 1);
+	else
+		count_stat(series_full);
+}
+
+static __always_inline void on_closed(struct sock *sk, const struct connection *connection, int state)
+{
+	struct end_key key = {};
+	struct traffic traffic = {};
+	__u32 window = active;
+	void *all = bpf_map_lookup_elem(&series, &window);
+	void *all_ends = bpf_map_lookup_elem(&ends, &window);
+	struct series *found;
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	/* What belongs to nobody passes no filter. */
+	if (!all || !all_ends || (filter_in_use && !connection->owner_known))
+		return;
+	measure(sk, connection, state, &traffic);
+	key_of(sk, connection, &key.series);
+	key.error = why_closed(sk, connection, state);
+	count_end(all_ends, &key, connection->comm);
+	found = series_of(all, &key.series, connection->comm);
+	if (found) {
+		__sync_fetch_and_add(&found->sent, traffic.sent);
+		__sync_fetch_and_add(&found->received, traffic.received);
+		__sync_fetch_and_add(&found->retransmits, (__u64)traffic.retransmits);
+		if (connection->established_ns)
+			add_duration(&found->connection, now - connection->established_ns);
+		if (traffic.rtt_us)
+			add_duration(&found->rtt, traffic.rtt_us * 1000ULL);
+	}
+	if (span_wanted(now))
+		tell(sk, connection, &traffic, key.error, state, now);
+}
+
+static __always_inline int on_state(struct sock *sk, int old, int new)
+{
+	__u64 id = (__u64)sk;
+	struct connection *connection;
+
+	count_stat(runs);
+	if (new == TCP_SYN_SENT)
+		begin(sk, CLIENT);
+	else if (new != TCP_ESTABLISHED && new != TCP_FIN_WAIT1 && new != TCP_LAST_ACK && new != TCP_CLOSE)
+		return 0;
+	connection = bpf_map_lookup_elem(&connections, &id);
+	/* Both ends may be active, and the state be SYN_RECV nevertheless. */
+	if (new == TCP_ESTABLISHED && old == TCP_SYN_RECV && (!connection || connection->established_ns)) {
+		begin(sk, SERVER);
+		return 0;
+	}
+	if (!connection)
+		return 0;
+	if (!connection->owner_known && used_by_current(sk) && !learn_owner(id, connection))
+		return 0;
+	if (new == TCP_ESTABLISHED && !connection->established_ns) {
+		on_connected(sk, connection);
+	} else if (new == TCP_CLOSE) {
+		on_closed(sk, connection, old);
+		bpf_map_delete_elem(&connections, &id);
+	}
+	return 0;
+}
+
+/* The current process uses the socket for certain, or if it holds its lock. */
+static __always_inline int on_use(struct sock *sk, int certain)
+{
+	__u64 id = (__u64)sk;
+	struct connection *connection = bpf_map_lookup_elem(&connections, &id);
+
+	count_stat(runs);
+	if (connection && !connection->owner_known && (certain || used_by_current(sk)))
+		learn_owner(id, connection);
+	return 0;
+}
+
+SEC("?tp_btf/inet_sock_set_state")
+int states_btf(__u64 *args)
+{
+	return on_state((void *)args[0], args[1], args[2]);
+}
+
+SEC("?raw_tp/inet_sock_set_state")
+int states_raw(__u64 *args)
+{
+	return on_state((void *)args[0], args[1], args[2]);
+}
+
+/* As tracefs describes it; the same since it is there. */
+struct states_record {
+	__u64 common;
+	void *socket;
+	int old;
+	int new;
+};
+
+SEC("?tracepoint/sock/inet_sock_set_state")
+int states_classic(struct states_record *record)
+{
+	return on_state(record->socket, record->old, record->new);
+}
+
+SEC("?tp_btf/tcp_rcv_space_adjust")
+int receive_btf(__u64 *args)
+{
+	return on_use((void *)args[0], 0);
+}
+
+SEC("?raw_tp/tcp_rcv_space_adjust")
+int receive_raw(__u64 *args)
+{
+	return on_use((void *)args[0], 0);
+}
+
+struct receive_record {
+	__u64 common;
+	void *socket;
+};
+
+SEC("?tracepoint/tcp/tcp_rcv_space_adjust")
+int receive_classic(struct receive_record *record)
+{
+	return on_use(record->socket, 0);
+}
+
+/* Of any socket, after the lock was released, and always by the process that sends. */
+SEC("?tp_btf/sock_send_length")
+int send_btf(__u64 *args)
+{
+	struct sock *sk = (void *)args[0];
+
+	return is_tcp(sk) ? on_use(sk, 1) : 0;
+}
+
+SEC("?fexit/inet_csk_accept")
+int accept_fexit(__u64 *args)
+{
+	__u64 sk;
+
+	if (__builtin_preserve_type_info(*(struct proto_accept_arg *)0, 0))
+		sk = args[2];
+	else
+		sk = args[4];
+	return sk ? on_use((void *)sk, 1) : 0;
+}
+
+SEC("?kretprobe/inet_csk_accept")
+int accept_kretprobe(void *regs)
+{
+	struct pt_regs___x86 *x86 = regs;
+	struct pt_regs___arm64 *arm64 = regs;
+	__u64 sk = 0;
+
+	if (__builtin_preserve_field_info(x86->ax, 2 /* exists */))
+		read_field(sk, x86, ax);
+	else if (__builtin_preserve_field_info(arm64->regs, 2))
+		read_field(sk, arm64, regs[0]);
+	return sk ? on_use((void *)sk, 1) : 0;
+}
+
+struct exit_record {
+	__u64 common;
+	__u64 number;
+	long ret;
+};
+
+/* The socket behind a descriptor of the current process. */
+static __always_inline int on_accept_exit(struct exit_record *record)
+{
+	struct task_struct___files *task = (void *)bpf_get_current_task();
+	struct files_struct *files = 0;
+	struct fdtable *table = 0;
+	struct file **all = 0, *file = 0;
+	struct socket *socket = 0;
+	struct sock *sk = 0;
+	unsigned int max = 0;
+	long fd = record->ret;
+
+	if (fd < 0)
+		return 0;
+	read_field(files, task, files);
+	read_field(table, files, fdt);
+	read_field(max, table, max_fds);
+	if (fd >= max)
+		return 0;
+	read_field(all, table, fd);
+	bpf_probe_read_kernel(&file, sizeof(file), all + fd);
+	read_field(socket, file, private_data);
+	read_field(sk, socket, sk);
+	return sk ? on_use(sk, 1) : 0;
+}
+
+SEC("?tracepoint/syscalls/sys_exit_accept")
+int accept_exit(struct exit_record *record)
+{
+	return on_accept_exit(record);
+}
+
+SEC("?tracepoint/syscalls/sys_exit_accept4")
+int accept4_exit(struct exit_record *record)
+{
+	return on_accept_exit(record);
+}
+
+/* Takes up the connections of a network namespace that are there before the tracer is. Sockets that listen come first. */
+SEC("?iter/tcp")
+int older_connections(struct tcp_iterator *iterator)
+{
+	struct sock *sk = (void *)iterator->socket;
+	struct connection connection = {};
+	struct net *net = 0;
+	__u64 port = 0;
+	__u32 netns = 0;
+	__u16 number = 0;
+	__u8 state = 0, one = 1;
+
+	if (!sk)
+		return 0;
+	read_field(state, sk, __sk_common.skc_state);
+	if (state == TCP_TIME_WAIT || state == TCP_NEW_SYN_RECV || state == TCP_SYN_RECV || state == TCP_CLOSE)
+		return 0;
+	read_field(net, sk, __sk_common.skc_net.net);
+	read_field(netns, net, ns.inum);
+	read_field(number, sk, __sk_common.skc_num);
+	port = (__u64)netns << 16 | number;
+	if (state == TCP_LISTEN) {
+		bpf_map_update_elem(&listening, &port, &one, BPF_ANY);
+		return 0;
+	}
+	connection.role = bpf_map_lookup_elem(&listening, &port) ? SERVER : CLIENT;
+	take_bases(&connection, sk);
+	connection.start_ns = bpf_ktime_get_boot_ns();
+	if (state != TCP_SYN_SENT)
+		connection.established_ns = connection.start_ns;
+	follow(&connection, sk, BPF_NOEXIST);
+	return 0;
+}
+
+/* Writes what the connections that live have done so far. */
+SEC("?iter/bpf_map_elem")
+int living_connections(struct element_iterator *iterator)
+{
+	struct bpf_iter_meta *meta = iterator->meta;
+	struct connection *now = iterator->value, *after, connection;
+	struct living living = {};
+	struct sock *sk;
+	__u64 id;
+	__u8 state = 0;
+
+	if (!iterator->key || !now)
+		return 0;
+	id = *iterator->key;
+	sk = (void *)id;
+	connection = *now;
+	read_field(state, sk, __sk_common.skc_state);
+	measure(sk, &connection, state, &living.traffic);
+	/* A socket that was closed meanwhile may already be another. */
+	after = bpf_map_lookup_elem(&connections, &id);
+	if (!after || after->start_ns != connection.start_ns)
+		return 0;
+	/* Its end was missed: the kernel runs no program within itself. */
+	if (state == TCP_CLOSE && bpf_ktime_get_boot_ns() - connection.start_ns > 1000000000) {
+		bpf_map_delete_elem(&connections, &id);
+		return 0;
+	}
+	if (!connection.owner_known)
+		return 0;
+	living.socket = id;
+	living.start_ns = connection.start_ns;
+	__builtin_memcpy(living.comm, connection.comm, sizeof(living.comm));
+	key_of(sk, &connection, &living.key);
+	bpf_seq_write(meta->seq, &living, sizeof(living));
+	return 0;
+}
+
+/* TCP packets that the kernel drops, by reason (Linux 5.17). */
+SEC("?tp_btf/kfree_skb")
+int drop_reasons(__u64 *args)
+{
+	struct sk_buff *packet = (void *)args[0];
+	__u32 reason = args[2];
+	__u16 protocol = 0, network = 0;
+	__u8 transport = 0;
+	unsigned char *head = 0;
+	__u64 *count, none = 0;
+
+	read_field(protocol, packet, protocol);
+	read_field(network, packet, network_header);
+	read_field(head, packet, head);
+	/* ETH_P_IP and ETH_P_IPV6, in network order. */
+	if (protocol == 0x0008)
+		bpf_probe_read_kernel(&transport, 1, head + network + 9);
+	else if (protocol == 0xdd86)
+		bpf_probe_read_kernel(&transport, 1, head + network + 6);
+	if (transport != IPPROTO_TCP)
+		return 0;
+	count_stat(runs);
+	count = bpf_map_lookup_elem(&drops, &reason);
+	if (!count) {
+		bpf_map_update_elem(&drops, &reason, &none, BPF_NOEXIST);
+		count = bpf_map_lookup_elem(&drops, &reason);
+	}
+	if (count)
+		__sync_fetch_and_add(count, 1);
+	else
+		count_stat(reasons_full);
+	return 0;
+}
+
+char _license[] SEC("license") = "Dual MIT/GPL";

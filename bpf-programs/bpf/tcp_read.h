@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* What the TCP tracer finds out about a socket. */
+#pragma once
+#include "tcp_maps.h"
+#include "tcp_sock.h"
+
+static __always_inline int used_by_current(struct sock *sk)
+{
+	int owned = 0;
+
+	read_field(owned, sk, sk_lock.owned);
+	return owned;
+}
+
+static __always_inline int is_tcp(struct sock *sk)
+{
+	__u16 protocol = 0;
+
+	read_field(protocol, sk, sk_protocol);
+	return protocol == IPPROTO_TCP;
+}
+
+/* The current process is one that uses the connection. Whether the filter lets it pass; where not, it is forgotten. */
+static __always_inline int learn_owner(__u64 id, struct connection *connection)
+{
+	__u32 tgid = current_tgid(bpf_get_current_pid_tgid(), 1);
+
+	if (!task_wanted(tgid, 1)) {
+		bpf_map_delete_elem(&connections, &id);
+		return 0;
+	}
+	connection->tgid = tgid;
+	bpf_get_current_comm(connection->comm, sizeof(connection->comm));
+	connection->owner_known = 1;
+	return 1;
+}
+
+/* What the socket has counted so far. */
+static __always_inline void take_bases(struct connection *connection, struct sock *sk)
+{
+	struct tcp_sock *tcp = (void *)sk;
+
+	read_field(connection->base_acked, tcp, bytes_acked);
+	read_field(connection->base_received, tcp, bytes_received);
+	read_field(connection->base_retransmits, tcp, total_retrans);
+	read_field(connection->base_segments_sent, tcp, segs_out);
+	read_field(connection->base_segments_received, tcp, segs_in);
+}
+
+static __always_inline void follow(struct connection *connection, struct sock *sk, __u64 flags)
+{
+	__u64 id = (__u64)sk;
+	long error = bpf_map_update_elem(&connections, &id, connection, flags);
+
+	/* E2BIG; with BPF_NOEXIST, it may be followed already. */
+	if (error == -7)
+		count_stat(connections_full);
+}
+
+static __always_inline void measure(struct sock *sk, const struct connection *connection, __u8 state, struct traffic *traffic)
+{
+	struct tcp_sock *tcp = (void *)sk;
+	__u64 acked = 0, received = 0, sent_base = connection->base_acked, received_base = connection->base_received;
+	__u32 una = 0, write = 0, retransmits = 0, srtt = 0;
+	unsigned long flags = 0;
+
+	read_field(acked, tcp, bytes_acked);
+	read_field(received, tcp, bytes_received);
+	read_field(retransmits, tcp, total_retrans);
+	read_field(srtt, tcp, srtt_us);
+	read_field(flags, sk, __sk_common.skc_flags);
+	/* To TCP, a FIN is a byte like others. */
+	if (state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2 || state == TCP_CLOSING || state == TCP_LAST_ACK) {
+		read_field(una, tcp, snd_una);
+		read_field(write, tcp, write_seq);
+		if (una == write)
+			sent_base++;
+	}
+	if (flags & (1 << SOCK_DONE))
+		received_base++;
+	traffic->sent = acked > sent_base ? acked - sent_base : 0;
+	traffic->received = received > received_base ? received - received_base : 0;
+	traffic->retransmits = retransmits - connection->base_retransmits;
+	traffic->rtt_us = srtt >> 3;
+}
+
+#define read_address(address, sk, v4, v6) \
+	({ \
+		__u16 family = 0; \
+		read_field(family, sk, __sk_common.skc_family); \
+		if (family == AF_INET6) { \
+			bpf_probe_read_kernel(address, 16, __builtin_preserve_access_index(&(sk)->__sk_common.v6)); \
+		} else { \
+			__builtin_memset(address, 0, 10); \
+			__builtin_memset((address) + 10, 0xff, 2); \
+			bpf_probe_read_kernel((address) + 12, 4, __builtin_preserve_access_index(&(sk)->__sk_common.v4)); \
+		} \
+	})
+
+/* Addresses, those of IPv4 as IPv6 maps them. */
+#define read_local(address, sk) read_address(address, sk, skc_rcv_saddr, skc_v6_rcv_saddr)
+#define read_peer(address, sk) read_address(address, sk, skc_daddr, skc_v6_daddr)
+
+/* Under what a connection is counted. */
+static __always_inline void key_of(struct sock *sk, const struct connection *connection, struct series_key *key)
+{
+	struct {
+		__u8 address[16];
+		__u16 port;
+	} __attribute__((packed)) peer = {};
+	__u8 one = 1;
+
+	key->tgid = connection->tgid;
+	key->role = connection->role;
+	if (!tell_peers)
+		return;
+	read_peer(peer.address, sk);
+	if (connection->role == CLIENT)
+		read_field(peer.port, sk, __sk_common.skc_dport);
+	if (!bpf_map_lookup_elem(&peers, &peer) && bpf_map_update_elem(&peers, &peer, &one, BPF_ANY))
+		return;
+	__builtin_memcpy(key->peer, peer.address, 16);
+	key->peer_port = peer.port;
+}

@@ -1,0 +1,182 @@
+//! One memory budget for everything: resident memory of the process, BPF maps, rings.
+//!
+//! What the process has resident before it traces is given. Of the rest, most goes to the tracers' maps and rings, by weight;
+//! a tracer that takes less leaves it to those after it. The remainder bounds what the process keeps: series of metrics, names,
+//! requests that wait.
+
+use std::fmt;
+use std::fs;
+
+use crate::units::show_size;
+
+/// What tracers get of what is left, and what series, names and queues get, in percent.
+const TRACERS: u64 = 70;
+const SERIES: u64 = 12;
+const NAMES: u64 = 8;
+const QUEUES: u64 = 10;
+
+/// Least that a tracer is offered: a page for each of some maps.
+const LEAST: u64 = 64 << 10;
+
+/// Relative sizes of what tracers keep in the kernel. Those that are not here have one.
+const WEIGHTS: [(&str, u64); 5] = [("profile", 4), ("heap", 3), ("syscalls", 3), ("tcp", 3), ("faults", 2)];
+
+/// How much of its budget a tracer has.
+fn weight(tracer: &str) -> u64 {
+    WEIGHTS.iter().find(|(name, _)| *name == tracer).map_or(1, |(_, weight)| *weight)
+}
+
+/// The budget, and who has what of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Budget {
+    /// All of it.
+    pub total: u64,
+    /// What the process has resident before it traces.
+    pub process: u64,
+    /// For series of metrics and what waits to be exported with them.
+    pub series: u64,
+    /// For names of processes.
+    pub names: u64,
+    /// For requests that wait to be sent.
+    pub queues: u64,
+    /// For maps and rings of all tracers.
+    pub kernel: u64,
+    /// What tracers took of that, as the kernel counts it.
+    pub tracers: Vec<(&'static str, u64)>,
+}
+
+impl Budget {
+    /// Splits the budget, for this process as it is now.
+    pub fn now(total: u64) -> Self {
+        Self::new(total, resident())
+    }
+
+    /// Splits the budget, for a process of this size.
+    pub fn new(total: u64, process: u64) -> Self {
+        let rest = total.saturating_sub(process);
+        let part = |percent: u64| rest / 100 * percent;
+        Self {
+            total,
+            process,
+            series: part(SERIES),
+            names: part(NAMES),
+            queues: part(QUEUES),
+            kernel: part(TRACERS),
+            tracers: Vec::new(),
+        }
+    }
+
+    /// What the next tracer may take, if these follow it.
+    pub fn offer(&self, tracer: &str, later: &[&str]) -> u64 {
+        let taken: u64 = self.tracers.iter().map(|(_, bytes)| bytes).sum();
+        let left = self.kernel.saturating_sub(taken);
+        let weights = weight(tracer) + later.iter().map(|name| weight(name)).sum::<u64>();
+        (left / weights.max(1) * weight(tracer)).max(LEAST)
+    }
+
+    /// A tracer has started, and its maps and rings take so much.
+    pub fn took(&mut self, tracer: &'static str, bytes: u64) {
+        self.tracers.retain(|(name, _)| *name != tracer);
+        self.tracers.push((tracer, bytes));
+    }
+
+    /// A tracer has ended.
+    pub fn freed(&mut self, tracer: &str) {
+        self.tracers.retain(|(name, _)| *name != tracer);
+    }
+
+    /// Maps and rings.
+    pub fn kernel_bytes(&self) -> u64 {
+        self.tracers.iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// What is used of it, with what the process has resident now; rings are mapped, and counted once.
+    pub fn used(&self, resident: u64) -> u64 {
+        resident.saturating_add(self.kernel_bytes())
+    }
+}
+
+/// `memory: 32M: process 6.1M, kept data up to 7.8M, maps and rings 12.3M (profile 4.0M, syscalls 8.3M)`.
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mebi = |bytes: u64| format!("{:.1}M", bytes as f64 / f64::from(1 << 20));
+        let kept = self.series + self.names + self.queues;
+        write!(
+            f,
+            "memory: {}: process {}, what it keeps up to {}, maps and rings {}",
+            show_size(self.total),
+            mebi(self.process),
+            mebi(kept),
+            mebi(self.kernel_bytes())
+        )?;
+        for (at, (name, bytes)) in self.tracers.iter().enumerate() {
+            write!(f, "{}{name} {}", if at == 0 { " (" } else { ", " }, mebi(*bytes))?;
+        }
+        if self.tracers.is_empty() { Ok(()) } else { f.write_str(")") }
+    }
+}
+
+/// Resident memory of this process in bytes; 0 where `/proc` does not say.
+pub fn resident() -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: Option<u64> = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn the_parts_are_no_more_than_the_whole() {
+        for (total, process) in [(4 * MIB, 3 * MIB), (4 * MIB, 9 * MIB), (32 * MIB, 5 * MIB), (1 << 36, 0)] {
+            let budget = Budget::new(total, process);
+            let parts = budget.process + budget.series + budget.names + budget.queues + budget.kernel;
+            assert!(parts <= total.max(process), "{budget:?}");
+        }
+        assert_eq!(TRACERS + SERIES + NAMES + QUEUES, 100);
+        let default = Budget::new(32 * MIB, 5 * MIB);
+        assert!(default.kernel <= 24 * MIB && default.kernel >= 16 * MIB, "{default:?}");
+    }
+
+    #[test]
+    fn what_one_leaves_goes_to_the_others() {
+        let mut budget = Budget::new(32 * MIB, 5 * MIB);
+        let names = ["profile", "syscalls", "tcp", "udp", "sched"];
+        for (at, name) in names.iter().enumerate() {
+            let offer = budget.offer(name, &names[at + 1..]);
+            budget.took(name, if *name == "profile" { MIB } else { offer });
+        }
+        let used = budget.kernel_bytes();
+        assert!(used <= budget.kernel && used > budget.kernel / 100 * 99, "{used} of {}", budget.kernel);
+        let of = |budget: &Budget, name: &str| budget.tracers.iter().find(|(own, _)| *own == name).unwrap().1;
+        assert!(of(&budget, "syscalls") > 2 * of(&budget, "udp"));
+        budget.freed("tcp");
+        assert_eq!(budget.kernel_bytes(), used - of(&budget, "syscalls"), "as much as tcp had");
+    }
+
+    #[test]
+    fn a_tracer_is_offered_something_whatever_is_left() {
+        let mut budget = Budget::new(4 * MIB, 8 * MIB);
+        assert_eq!(budget.offer("tcp", &["udp"]), LEAST);
+        budget.took("tcp", MIB);
+        assert_eq!(budget.used(8 * MIB), 9 * MIB);
+    }
+
+    #[test]
+    fn the_split_is_shown() {
+        let mut budget = Budget::new(32 * MIB, 6 * MIB);
+        budget.took("profile", 4 * MIB);
+        let kept = budget.series + budget.names + budget.queues;
+        let kept = format!("{:.1}", kept as f64 / MIB as f64);
+        assert_eq!(
+            budget.to_string(),
+            format!(
+                "memory: 32M: process 6.0M, what it keeps up to {kept}M, maps and rings 4.0M (profile 4.0M)"
+            )
+        );
+        assert!(resident() > MIB);
+    }
+}

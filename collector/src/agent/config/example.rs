@@ -1,0 +1,38 @@
+//! `config --example`.
+
+use super::{AgentConfig, SECTIONS, TracerConfig, keys, variable};
+use crate::key::{Key, Value};
+use crate::tracer::TRACERS;
+
+/// A file with every key, each commented out, with its default and what it does.
+pub fn example() -> String {
+    let config = AgentConfig::default();
+    let mut text = String::from(
+        "# ebpf-otlp run --config FILE: every key with its default. The environment is stronger than this file, as\n\
+         # EBPF_OTLP_INTERVAL or EBPF_OTLP_TRACER_PROFILE_ENABLED, and flags are stronger than that. SIGHUP reads it again.\n",
+    );
+    for (section, keys, about) in SECTIONS {
+        text.push_str(&format!("\n# {about}\n[{section}]\n"));
+        keys.iter().for_each(|key| add(&mut text, section, key, &config));
+    }
+    for info in TRACERS {
+        let section = format!("tracer.{}", info.name);
+        text.push_str(&format!("\n# {}.\n[{section}]\n", info.about));
+        let tracer = config.tracers.get(info.name).cloned().unwrap_or_default();
+        keys::TRACER.iter().for_each(|key| add::<TracerConfig>(&mut text, &section, key, &tracer));
+        for ladder in info.ladders {
+            let rungs: Vec<String> =
+                ladder.rungs.iter().map(|rung| Value::Text(rung.name.into()).to_string()).collect();
+            text.push_str(&format!("# {:?}: {}\n", ladder.what, rungs.join(", ")));
+        }
+        info.keys.iter().for_each(|key| add(&mut text, &section, key, &config.settings));
+    }
+    text
+}
+
+fn add<T>(text: &mut String, section: &str, key: &Key<T>, defaults: &T) {
+    text.push('\n');
+    key.doc.lines().for_each(|line| text.push_str(&format!("# {}\n", line.trim())));
+    text.push_str(&format!("# {}\n", variable(section, key.name)));
+    text.push_str(&format!("#{} = {}\n", key.name, (key.get)(defaults)));
+}

@@ -1,0 +1,356 @@
+//! Keeps the cost of tracing under its limit. A pure state machine: readings come in, changes go out.
+//!
+//! Cost is what the agent's process spends and what its hooks cost the processes that hit them, as a share of one core.
+//! Above the limit, first less is sampled, which leaves counts exact; where that does not help, or there is nothing to sample,
+//! the costliest tracer is attached only part of the time, and its coverage says so. Below the limit for long enough, what was
+//! taken is given back step by step, as far as it is predicted to fit. A step back that had to be undone soon makes the next
+//! one wait twice as long, so that a load at the edge does not make it swing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+/// What is aimed at, as a share of the limit.
+const AIM: f64 = 0.8;
+/// Below this share of the limit, something is given back.
+const LOW: f64 = 0.6;
+/// Above this many limits, nobody waits for a second tick.
+const URGENT: f64 = 1.5;
+/// Ticks that a change is given to show its effect.
+const SETTLE: u32 = 2;
+/// Calm ticks before something is given back, at first and at most.
+const PATIENCE: std::ops::RangeInclusive<u32> = 5..=320;
+/// A step back is regretted if the limit is passed within so many ticks.
+const REGRET: u32 = 12;
+/// Calm ticks after which an old regret is forgotten.
+const FORGET: u32 = 4 * REGRET;
+/// Sparsest sampling.
+pub const MAX_ONE_IN: u32 = 1024;
+/// Least share of the time for which a tracer is attached.
+pub const MIN_ATTACHED: f64 = 0.01;
+/// Sampling that saves less than this share of a tracer's cost is no help.
+const HELPS: f64 = 0.05;
+
+/// What one tracer cost in a tick.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reading {
+    /// Which.
+    pub tracer: &'static str,
+    /// What its hooks cost others.
+    pub hooks: Duration,
+    /// What the agent's process spent on it.
+    pub own: Duration,
+}
+
+/// How much a tracer may do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Allowance {
+    /// One in so many of what may be sampled.
+    pub one_in: u32,
+    /// Share of the time for which it is attached.
+    pub attached: f64,
+}
+
+impl Allowance {
+    /// Everything.
+    pub const FULL: Self = Self { one_in: 1, attached: 1.0 };
+}
+
+/// A decision, to be carried out and told.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Change {
+    /// Whose.
+    pub tracer: &'static str,
+    /// What it was allowed.
+    pub from: Allowance,
+    /// What it is allowed now.
+    pub to: Allowance,
+    /// Cost of everything, as a share of one core.
+    pub cost: f64,
+    /// The limit.
+    pub limit: f64,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.tracer)?;
+        if self.to.one_in != self.from.one_in {
+            write!(f, "samples one in {} (before: {})", self.to.one_in, self.from.one_in)?;
+        } else {
+            let percent = |share: f64| (share * 1000.0).round() / 10.0;
+            write!(
+                f,
+                "attached {} % of the time (before: {} %)",
+                percent(self.to.attached),
+                percent(self.from.attached)
+            )?;
+        }
+        write!(
+            f,
+            ", as tracing costs {:.2} % of a core and the limit is {} %",
+            self.cost * 100.0,
+            self.limit * 100.0
+        )
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    allowance: Allowance,
+    samples: bool,
+    /// Sampling less has shown no effect.
+    sampling_is_no_help: bool,
+    /// Cost when sampling was made sparser, to see whether that helps.
+    cost_before: Option<f64>,
+    own: Smooth,
+    /// Share of one core in the last tick.
+    cost: f64,
+}
+
+/// A mean that forgets. It begins at nothing, so that what starting takes is no reason for anything.
+#[derive(Debug, Default)]
+struct Smooth {
+    sum: f64,
+}
+
+impl Smooth {
+    fn add(&mut self, value: Duration, elapsed: Duration, horizon: Duration) -> f64 {
+        let horizon = horizon.as_secs_f64();
+        self.sum = self.sum * (-elapsed.as_secs_f64() / horizon).exp() + value.as_secs_f64();
+        self.sum / horizon
+    }
+
+    /// What was cheap or dear about the time so far will be so many times as much.
+    fn scale(&mut self, factor: f64) {
+        self.sum *= factor;
+    }
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Governor {
+    /// Share of one core; 0: no limit.
+    limit: f64,
+    /// What the process itself spends comes in bursts, when windows end: over how long it is averaged.
+    horizon: Duration,
+    tracers: BTreeMap<&'static str, State>,
+    rest: Smooth,
+    cost: f64,
+    /// Ticks since the last change.
+    since_change: u32,
+    /// Ticks since something was given back.
+    since_given: u32,
+    over: u32,
+    calm: u32,
+    patience: u32,
+    stuck: bool,
+}
+
+impl Governor {
+    /// With a limit in percent of one core, 0 for none, and windows of this length.
+    pub fn new(limit_percent: f64, interval: Duration) -> Self {
+        Self {
+            limit: limit_percent / 100.0,
+            horizon: interval.clamp(Duration::from_secs(30), Duration::from_secs(120)),
+            tracers: BTreeMap::new(),
+            rest: Smooth::default(),
+            cost: 0.0,
+            since_change: 0,
+            since_given: u32::MAX,
+            over: 0,
+            calm: 0,
+            patience: *PATIENCE.start(),
+            stuck: false,
+        }
+    }
+
+    /// Another limit, from now on.
+    pub fn set_limit(&mut self, limit_percent: f64) {
+        self.limit = limit_percent / 100.0;
+        (self.over, self.calm, self.stuck) = (0, 0, false);
+    }
+
+    /// A tracer that started; `samples` if its sampling can be changed.
+    pub fn add(&mut self, tracer: &'static str, samples: bool) {
+        let state = State {
+            allowance: Allowance::FULL,
+            samples,
+            sampling_is_no_help: false,
+            cost_before: None,
+            own: Smooth::default(),
+            cost: 0.0,
+        };
+        self.tracers.insert(tracer, state);
+    }
+
+    /// A tracer that ended.
+    pub fn remove(&mut self, tracer: &str) {
+        self.tracers.remove(tracer);
+    }
+
+    /// What a tracer is allowed.
+    pub fn allowance(&self, tracer: &str) -> Allowance {
+        self.tracers.get(tracer).map_or(Allowance::FULL, |state| state.allowance)
+    }
+
+    /// Cost of everything in the last tick, as a share of one core.
+    pub fn cost(&self) -> f64 {
+        self.cost
+    }
+
+    /// Cost of one tracer in the last tick, as a share of one core.
+    pub fn cost_of(&self, tracer: &str) -> f64 {
+        self.tracers.get(tracer).map_or(0.0, |state| state.cost)
+    }
+
+    /// Whether the limit is passed, though there is nothing left to take.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck
+    }
+
+    /// Takes in what the tracers cost in the time that has passed, and `rest`, what the process spent on no tracer; decides.
+    pub fn tick(&mut self, elapsed: Duration, rest: Duration, readings: &[Reading]) -> Option<Change> {
+        if elapsed.is_zero() {
+            return None;
+        }
+        let mut cost = self.rest.add(rest, elapsed, self.horizon);
+        for reading in readings {
+            let Some(state) = self.tracers.get_mut(reading.tracer) else { continue };
+            let hooks = reading.hooks.as_secs_f64() / elapsed.as_secs_f64();
+            state.cost = hooks + state.own.add(reading.own, elapsed, self.horizon);
+            cost += state.cost;
+        }
+        self.cost = cost;
+        self.since_change = self.since_change.saturating_add(1);
+        self.since_given = self.since_given.saturating_add(1);
+        if self.limit <= 0.0 {
+            return self.give_all();
+        }
+        if cost > self.limit {
+            self.calm = 0;
+            self.over += 1;
+        } else {
+            self.over = 0;
+            self.stuck = false;
+            self.calm = if cost < self.limit * LOW { self.calm + 1 } else { 0 };
+        }
+        if self.since_change < SETTLE {
+            return None;
+        }
+        if self.over >= 2 || cost > self.limit * URGENT {
+            return self.take();
+        }
+        if self.since_given > FORGET && self.since_change > FORGET {
+            self.patience = *PATIENCE.start();
+        }
+        if self.calm >= self.patience { self.give() } else { None }
+    }
+
+    /// The costliest first.
+    fn by_cost(&self) -> Vec<&'static str> {
+        let mut names: Vec<_> = self.tracers.iter().map(|(name, state)| (state.cost, *name)).collect();
+        names.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        names.into_iter().map(|(_, name)| name).collect()
+    }
+
+    fn take(&mut self) -> Option<Change> {
+        if self.since_given <= REGRET {
+            self.patience = (self.patience * 2).min(*PATIENCE.end());
+            self.since_given = u32::MAX;
+        }
+        for state in self.tracers.values_mut() {
+            if let Some(before) = state.cost_before.take() {
+                state.sampling_is_no_help = state.cost > before * (1.0 - HELPS);
+            }
+        }
+        let (cost, limit) = (self.cost, self.limit);
+        let excess = cost - limit * AIM;
+        let names = self.by_cost();
+        let sampler = names.iter().copied().find(|name| {
+            let can = |state: &State| {
+                let worth = state.cost > excess / 8.0;
+                state.samples && worth && !state.sampling_is_no_help && state.allowance.one_in < MAX_ONE_IN
+            };
+            self.tracers.get(name).is_some_and(can)
+        });
+        if let Some(name) = sampler {
+            let state = self.tracers.get_mut(name)?;
+            let from = state.allowance;
+            let factor = if cost > 2.0 * limit { 4 } else { 2 };
+            state.allowance.one_in = (from.one_in * factor).min(MAX_ONE_IN);
+            state.cost_before = Some(state.cost);
+            let to = state.allowance;
+            return self.changed(name, from, to);
+        }
+        // Those that cost next to nothing are not to blame, whatever is left of the others.
+        let attached = names.iter().copied().find(|name| {
+            self.tracers
+                .get(name)
+                .is_some_and(|state| state.cost > excess / 8.0 && state.allowance.attached > MIN_ATTACHED)
+        });
+        let Some(name) = attached else {
+            self.stuck = true;
+            return None;
+        };
+        let state = self.tracers.get_mut(name)?;
+        let from = state.allowance;
+        let keep = ((state.cost - excess) / state.cost).clamp(0.02, 1.0);
+        state.allowance.attached = (from.attached * keep).max(MIN_ATTACHED);
+        state.own.scale(keep);
+        let to = state.allowance;
+        self.changed(name, from, to)
+    }
+
+    /// Gives one step back, if it is predicted to fit.
+    fn give(&mut self) -> Option<Change> {
+        let room = (self.limit * AIM - self.cost).max(0.0);
+        let mut names = self.by_cost();
+        names.reverse();
+        for name in names {
+            let state = self.tracers.get_mut(name)?;
+            let from = state.allowance;
+            if from.attached < 1.0 {
+                // Costs grow with the time that it is attached.
+                let most = if state.cost > 0.0 { 1.0 + room / state.cost } else { f64::INFINITY };
+                let factor = most.min(4.0);
+                if factor < 1.1 {
+                    continue;
+                }
+                let attached = from.attached * factor;
+                // The last bit is given at once, so that counts become exact again.
+                state.allowance.attached = if attached > 0.9 { 1.0 } else { attached };
+            } else if from.one_in > 1 && state.cost <= room {
+                state.allowance.one_in = (from.one_in / 2).max(1);
+                state.sampling_is_no_help = false;
+            } else {
+                continue;
+            }
+            let to = state.allowance;
+            self.since_given = 0;
+            return self.changed(name, from, to);
+        }
+        None
+    }
+
+    /// Without a limit, everything is given back, a tracer a tick.
+    fn give_all(&mut self) -> Option<Change> {
+        let (name, state) = self.tracers.iter_mut().find(|(_, state)| state.allowance != Allowance::FULL)?;
+        let (name, from) = (*name, std::mem::replace(&mut state.allowance, Allowance::FULL));
+        // A change tells of one of both.
+        if from.one_in != 1 && from.attached < 1.0 {
+            state.allowance.one_in = from.one_in;
+        }
+        let to = state.allowance;
+        self.changed(name, from, to)
+    }
+
+    fn changed(&mut self, tracer: &'static str, from: Allowance, to: Allowance) -> Option<Change> {
+        self.since_change = 0;
+        self.over = 0;
+        self.calm = 0;
+        Some(Change { tracer, from, to, cost: self.cost, limit: self.limit })
+    }
+}
+
+#[cfg(test)]
+mod tests;

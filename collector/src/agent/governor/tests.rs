@@ -1,0 +1,176 @@
+use super::*;
+
+const TICK: Duration = Duration::from_secs(2);
+
+/// Tracers whose cost follows a load as real ones' does.
+struct Plant {
+    governor: Governor,
+    changes: Vec<Change>,
+}
+
+/// Costs at a load of 1, as shares of one core: what sampling cannot save, and what it can.
+const COSTS: [(&str, bool, f64, f64); 3] =
+    [("syscalls", true, 0.7, 0.3), ("profile", false, 0.1, 0.0), ("tcp", true, 0.0, 0.05)];
+
+impl Plant {
+    fn new(limit: f64) -> Self {
+        let mut governor = Governor::new(limit, Duration::from_secs(10));
+        COSTS.iter().for_each(|(name, samples, _, _)| governor.add(name, *samples));
+        Self { governor, changes: Vec::new() }
+    }
+
+    fn cost(&self, load: f64) -> f64 {
+        let of = |(name, _, fixed, sampled): &(&str, bool, f64, f64)| {
+            let Allowance { one_in, attached } = self.governor.allowance(name);
+            load * attached * (fixed + sampled / f64::from(one_in))
+        };
+        COSTS.iter().map(of).sum()
+    }
+
+    fn run(&mut self, ticks: usize, load: impl Fn(usize) -> f64) -> Vec<f64> {
+        (0..ticks)
+            .map(|tick| {
+                let readings: Vec<Reading> = COSTS
+                    .iter()
+                    .map(|(tracer, _, fixed, sampled)| {
+                        let Allowance { one_in, attached } = self.governor.allowance(tracer);
+                        let hooks = load(tick) * attached * (fixed + sampled / f64::from(one_in));
+                        Reading { tracer, hooks: TICK.mul_f64(hooks), own: Duration::ZERO }
+                    })
+                    .collect();
+                self.changes.extend(self.governor.tick(TICK, Duration::ZERO, &readings));
+                self.cost(load(tick))
+            })
+            .collect()
+    }
+
+    fn allowances(&self) -> Vec<Allowance> {
+        COSTS.iter().map(|(name, _, _, _)| self.governor.allowance(name)).collect()
+    }
+}
+
+#[test]
+fn nothing_is_taken_below_the_limit() {
+    let mut plant = Plant::new(1.0);
+    plant.run(500, |_| 0.008);
+    assert_eq!(plant.changes, []);
+}
+
+#[test]
+fn sampling_is_taken_first_then_time_and_the_limit_holds() {
+    let mut plant = Plant::new(1.0);
+    // 34 % of a core: a million system calls a second.
+    let costs = plant.run(100, |_| 0.34);
+    assert!(costs[40..].iter().all(|cost| *cost <= 0.01), "{costs:?}");
+    assert!(costs[40..].iter().all(|cost| *cost > 0.004), "not more than needed: {costs:?}");
+    let first = plant.changes[0];
+    assert_eq!((first.tracer, first.to.one_in, first.to.attached), ("syscalls", 4, 1.0));
+    let kinds: Vec<bool> =
+        plant.changes.iter().map(|change| change.to.attached != change.from.attached).collect();
+    assert!(kinds.contains(&true), "sampling alone cannot do it");
+    assert!(plant.governor.allowance("syscalls").attached < 0.1);
+}
+
+#[test]
+fn a_light_tracer_is_left_alone_while_a_heavy_one_is_to_blame() {
+    let mut plant = Plant::new(10.0);
+    plant.run(200, |_| 0.3);
+    assert_eq!(plant.governor.allowance("tcp"), Allowance::FULL);
+    assert_eq!(plant.governor.allowance("profile"), Allowance::FULL);
+}
+
+#[test]
+fn everything_is_given_back_when_the_load_is_gone() {
+    let mut plant = Plant::new(1.0);
+    plant.run(100, |_| 0.5);
+    assert_ne!(plant.allowances(), [Allowance::FULL; 3]);
+    plant.run(400, |_| 0.001);
+    assert_eq!(plant.allowances(), [Allowance::FULL; 3]);
+    assert!(!plant.governor.is_stuck());
+}
+
+#[test]
+fn a_load_at_the_edge_does_not_make_it_swing() {
+    for load in [0.009, 0.0101, 0.011, 0.013, 0.02, 0.05] {
+        let mut plant = Plant::new(1.0);
+        let costs = plant.run(2000, |_| load);
+        let over = costs[20..].iter().filter(|cost| **cost > 0.01).count();
+        assert!(over < 60, "{load}: over the limit in {over} of 2000 ticks");
+        let late = plant.changes.len();
+        plant.run(1000, |_| load);
+        let swings = plant.changes.len() - late;
+        assert!(
+            swings <= 20,
+            "{load}: {swings} changes in 1000 ticks that were alike: {:?}",
+            &plant.changes[late..]
+        );
+    }
+}
+
+#[test]
+fn a_load_that_comes_and_goes_is_followed_ever_less_eagerly() {
+    let mut plant = Plant::new(1.0);
+    // 40 s of load, 40 s without.
+    plant.run(2000, |tick| if tick / 20 % 2 == 0 { 0.3 } else { 0.0 });
+    let late = plant.changes.len();
+    let costs = plant.run(1000, |tick| if tick / 20 % 2 == 0 { 0.3 } else { 0.0 });
+    let over = costs.iter().filter(|cost| **cost > 0.01).count();
+    assert!(over < 250, "over in {over} of 1000 ticks");
+    assert!(plant.changes.len() - late < 400);
+}
+
+#[test]
+fn bursts_of_the_process_itself_are_averaged() {
+    let mut governor = Governor::new(1.0, Duration::from_secs(10));
+    governor.add("profile", false);
+    // Names are looked up when windows end: 80 ms every 10 s are 0.8 %.
+    let tick = |governor: &mut Governor, millis: u64| {
+        let own = Duration::from_millis(millis);
+        governor.tick(TICK, Duration::ZERO, &[Reading { tracer: "profile", hooks: Duration::ZERO, own }])
+    };
+    for round in 0..600 {
+        let change = tick(&mut governor, if round % 5 == 4 { 70 } else { 0 });
+        assert_eq!(change, None, "{round}");
+    }
+    let changes = (0..100).filter_map(|round| tick(&mut governor, if round % 5 == 4 { 300 } else { 0 }));
+    assert!(changes.count() > 0, "3 % are too much");
+}
+
+#[test]
+fn without_a_limit_nothing_is_taken_and_all_is_given_back() {
+    let mut plant = Plant::new(0.0);
+    plant.run(100, |_| 1.0);
+    assert_eq!(plant.changes, []);
+    plant.governor.set_limit(1.0);
+    plant.run(100, |_| 1.0);
+    plant.governor.set_limit(0.0);
+    plant.run(10, |_| 1.0);
+    assert_eq!(plant.allowances(), [Allowance::FULL; 3]);
+}
+
+#[test]
+fn it_says_when_there_is_nothing_left_to_take() {
+    let mut governor = Governor::new(1.0, Duration::from_secs(10));
+    governor.add("profile", false);
+    let all = Duration::from_millis(500);
+    let reading = [Reading { tracer: "profile", hooks: Duration::ZERO, own: Duration::ZERO }];
+    for _ in 0..50 {
+        governor.tick(TICK, all, &reading);
+    }
+    assert!(governor.is_stuck());
+    assert_eq!(governor.tick(Duration::ZERO, all, &reading), None);
+}
+
+#[test]
+fn changes_are_told_in_words() {
+    let from = Allowance::FULL;
+    let change = |to| Change { tracer: "syscalls", from, to, cost: 0.0234, limit: 0.01 }.to_string();
+    assert_eq!(
+        change(Allowance { one_in: 4, ..from }),
+        "syscalls: samples one in 4 (before: 1), as tracing costs 2.34 % of a core and the limit is 1 %"
+    );
+    assert_eq!(
+        change(Allowance { attached: 0.125, ..from }),
+        "syscalls: attached 12.5 % of the time (before: 100 %), as tracing costs 2.34 % of a core and the limit is 1 %"
+    );
+}

@@ -1,0 +1,502 @@
+//! Tracers in one event loop.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use bpf_loader::target::RunningTarget;
+use mio::{Registry, Token};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::budget::{Budget, resident};
+use super::config::{AgentConfig, TracerConfig};
+use super::governor::{Governor, Reading};
+use super::health::Server;
+use super::meter::{STATISTICS_EVERY, machine_scale, process_time, statistics};
+use super::order::Order;
+use super::pacing::Pacing;
+use super::report::{Failure, Report};
+use super::slot::Slot;
+use crate::error::{Error, Result};
+use crate::poll::EventLoop;
+use crate::telemetry::Sink;
+use crate::tracer::{Info, Start, TRACERS};
+
+/// How often the governor looks, and the cycle of tracers that are attached part of the time.
+const TICK: Duration = Duration::from_secs(2);
+/// Tokens of the health endpoint, then of tracers by their place in [`TRACERS`]; those from here on are the caller's.
+const TRACER_TOKENS: usize = 1000;
+/// First token that the caller may use.
+pub const FIRST_FOREIGN_TOKEN: usize = 2000;
+
+/// The tracers that run, and all that keeps them in bounds. The caller says when windows end, and takes what was found.
+pub struct Agent {
+    /// Tracers that there are.
+    known: &'static [&'static Info],
+    config: AgentConfig,
+    events: EventLoop,
+    ready: Vec<Token>,
+    slots: Vec<Slot>,
+    failures: Vec<Failure>,
+    notes: Vec<String>,
+    budget: Budget,
+    over_budget: bool,
+    governor: Governor,
+    pacing: Pacing,
+    order: Order,
+    server: Option<Server>,
+    /// What the endpoint says under `/metrics`.
+    metrics: String,
+    scale: f64,
+    statistics: Option<OwnedFd>,
+    ticks: u32,
+    cycle: Duration,
+    tick_start: Instant,
+    cpu_at_tick: Duration,
+    window_start: Instant,
+    last_drain: Instant,
+}
+
+impl std::fmt::Debug for Agent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Agent")
+            .field("config", &self.config)
+            .field("slots", &self.slots)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Agent {
+    /// Starts every tracer that is enabled, with windows of this length. What cannot start is in [`failures`](Self::failures).
+    ///
+    /// # Errors
+    ///
+    /// No tracer starts: the error of the first. The address to listen on is taken.
+    pub fn start(config: AgentConfig, interval: Duration) -> Result<Self> {
+        Self::start_some(TRACERS, config, interval)
+    }
+
+    /// As [`start`](Self::start), of these tracers.
+    pub(super) fn start_some(
+        known: &'static [&'static Info],
+        config: AgentConfig,
+        interval: Duration,
+    ) -> Result<Self> {
+        let events = EventLoop::new().map_err(Error::io("epoll"))?;
+        let server = config.agent.listen.map(|address| Server::bind(address, events.registry())).transpose();
+        let server = server.map_err(Error::io("cannot listen for health checks"))?;
+        let now = Instant::now();
+        let mut agent = Self {
+            known,
+            budget: Budget::new(config.agent.memory_budget, resident()),
+            governor: Governor::new(config.agent.cpu_limit, interval),
+            config,
+            events,
+            ready: Vec::new(),
+            slots: Vec::new(),
+            failures: Vec::new(),
+            notes: Vec::new(),
+            over_budget: false,
+            pacing: Pacing::default(),
+            order: Order::default(),
+            server,
+            metrics: String::new(),
+            scale: machine_scale(),
+            statistics: statistics(),
+            ticks: 0,
+            cycle: TICK,
+            tick_start: now,
+            cpu_at_tick: Duration::ZERO,
+            window_start: now,
+            last_drain: now,
+        };
+        let wanted = agent.wanted();
+        if let Some(error) = agent.start_tracers(&wanted).filter(|_| agent.slots.is_empty()) {
+            return Err(error);
+        }
+        agent.notes.push(agent.budget.to_string());
+        // What starting took is no cost of tracing, and no part of the first window.
+        agent.window_start = Instant::now();
+        let start = agent.window_start;
+        agent.slots.iter_mut().for_each(|slot| slot.begin_window(start));
+        agent.begin_tick(Instant::now());
+        Ok(agent)
+    }
+
+    /// Tracers that are enabled and do not run, in the order in which they are shown.
+    fn wanted(&self) -> Vec<&'static Info> {
+        let enabled = |info: &Info| self.config.tracers.get(info.name).is_some_and(|tracer| tracer.enabled);
+        let runs = |info: &Info| self.slots.iter().any(|slot| slot.info.name == info.name);
+        self.known.iter().copied().filter(|info| enabled(info) && !runs(info)).collect()
+    }
+
+    fn place(&self, info: &Info) -> usize {
+        self.known.iter().position(|known| known.name == info.name).unwrap_or(self.known.len())
+    }
+
+    /// The first error.
+    fn start_tracers(&mut self, wanted: &[&'static Info]) -> Option<Error> {
+        // The kernel's types take some memory: they are let go again.
+        let target = RunningTarget::new();
+        let mut first = None;
+        for (at, info) in wanted.iter().enumerate() {
+            let later: Vec<&str> = wanted.iter().skip(at + 1).map(|info| info.name).collect();
+            self.failures.retain(|failure| failure.name != info.name);
+            if let Err(error) = self.start_tracer(info, &later, &target) {
+                let asked = self.config.tracers.get(info.name).is_some_and(|tracer| tracer.asked);
+                self.fail(info.name, &error, asked);
+                first.get_or_insert(error);
+            }
+        }
+        first
+    }
+
+    fn start_tracer(&mut self, info: &'static Info, later: &[&str], target: &RunningTarget) -> Result<()> {
+        let tracer_config = self.config.tracers.get(info.name).cloned().unwrap_or_default();
+        let started = (info.start)(&Start {
+            filter: &self.config.filter,
+            settings: &self.config.settings,
+            memory: usize::try_from(self.budget.offer(info.name, later)).unwrap_or(usize::MAX),
+            forced: &tracer_config.rungs,
+            target,
+        })?;
+        for chosen in started.rungs().iter().filter(|chosen| !chosen.refused.is_empty()) {
+            let refused: Vec<String> = chosen
+                .refused
+                .iter()
+                .map(|refused| format!("{}: {}", refused.rung, refused.reason))
+                .collect();
+            let rung = chosen.rung.map_or("unavailable".to_owned(), |rung| format!("by {rung}"));
+            self.notes.push(format!(
+                "{}: {} {rung}; not by {}",
+                info.name,
+                chosen.what,
+                refused.join("; not by ")
+            ));
+        }
+        let token = Token(TRACER_TOKENS + self.place(info));
+        let slot = Slot::new(info, started, self.events.registry(), token, self.window_start)?;
+        self.budget.took(info.name, slot.tracer.overhead()?.map_bytes);
+        self.governor.add(info.name, slot.samples);
+        self.slots.push(slot);
+        // In the order in which they are shown.
+        let known = self.known;
+        self.slots.sort_by_key(|slot| known.iter().position(|info| info.name == slot.info.name));
+        Ok(())
+    }
+
+    fn fail(&mut self, name: &'static str, error: &Error, counts: bool) {
+        self.notes.push(format!("{name}: {error}"));
+        self.failures.push(Failure { name, error: error.to_string(), counts });
+    }
+
+    /// Where the caller's own sources are registered, with tokens from [`FIRST_FOREIGN_TOKEN`].
+    pub fn registry(&self) -> &Registry {
+        self.events.registry()
+    }
+
+    /// What it is told.
+    pub fn config(&self) -> &AgentConfig {
+        &self.config
+    }
+
+    /// The memory budget.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Tracers that do not run, though they are enabled.
+    pub fn failures(&self) -> &[Failure] {
+        &self.failures
+    }
+
+    /// What there is to tell the user, since this was asked last.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// Where it listens, if it does, with the port that the system chose.
+    pub fn address(&self) -> Option<std::net::SocketAddr> {
+        self.server.as_ref()?.address().ok()
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_cycle(&mut self, cycle: Duration) {
+        self.cycle = cycle;
+    }
+
+    /// Sets what the endpoint says under `/metrics`.
+    pub fn set_metrics(&mut self, text: String) {
+        self.metrics = text;
+    }
+
+    fn next_deadline(&self, now: Instant) -> Instant {
+        let mut next = (self.last_drain + self.pacing.period()).min(self.tick_start + self.cycle);
+        for slot in self.slots.iter().filter(|slot| slot.allowance.attached < 1.0) {
+            let pause = self.tick_start + self.cycle.mul_f64(slot.allowance.attached);
+            if pause > now {
+                next = next.min(pause);
+            }
+        }
+        self.server.as_ref().and_then(Server::deadline).map_or(next, |deadline| next.min(deadline))
+    }
+
+    /// Waits until something happens, at most until a time, and does what is to be done. Returns the caller's own tokens that
+    /// are ready.
+    ///
+    /// # Errors
+    ///
+    /// The event loop fails. A tracer that fails is stopped, and the others go on.
+    pub fn poll(&mut self, until: Instant, sink: &mut dyn Sink) -> Result<Vec<Token>> {
+        let mut ready = std::mem::take(&mut self.ready);
+        let deadline = until.min(self.next_deadline(Instant::now()));
+        self.events.wait(Some(deadline), &mut ready).map_err(Error::io("epoll"))?;
+        let now = Instant::now();
+        let is_tracers = |token: &Token| (TRACER_TOKENS..FIRST_FOREIGN_TOKEN).contains(&token.0);
+        let woken = ready.iter().any(is_tracers);
+        if woken || now >= self.last_drain + self.pacing.period() {
+            // The profiler's loop also wakes for its own timers, which says nothing of rings.
+            let ring = ready.iter().copied().filter(is_tracers).any(|token| self.has_ring(token));
+            self.pacing.drained(now.saturating_duration_since(self.last_drain), ring);
+            self.last_drain = now;
+            self.drain(sink);
+        }
+        self.attach_and_detach(now);
+        if now >= self.tick_start + self.cycle {
+            self.tick(now);
+        }
+        self.serve(&ready, now);
+        let foreign = ready.iter().copied().filter(|token| token.0 >= FIRST_FOREIGN_TOKEN).collect();
+        self.ready = ready;
+        Ok(foreign)
+    }
+
+    fn has_ring(&self, token: Token) -> bool {
+        let info = token.0.checked_sub(TRACER_TOKENS).and_then(|place| self.known.get(place));
+        let slot = info.and_then(|info| self.slots.iter().find(|slot| slot.info.name == info.name));
+        slot.is_some_and(|slot| !slot.tracer.descriptors().is_empty())
+    }
+
+    /// Does something with every tracer; one that fails is stopped.
+    fn each(&mut self, mut work: impl FnMut(&mut Slot, &mut Order) -> Result<()>) {
+        let mut failed = Vec::new();
+        for slot in &mut self.slots {
+            if let Err(error) = work(slot, &mut self.order) {
+                failed.push((slot.info.name, error));
+            }
+        }
+        for (name, error) in failed {
+            self.remove(name);
+            self.fail(name, &error, true);
+        }
+    }
+
+    fn remove(&mut self, name: &str) {
+        let registry = self.events.registry();
+        self.slots.iter_mut().filter(|slot| slot.info.name == name).for_each(|slot| slot.leave(registry));
+        self.slots.retain(|slot| slot.info.name != name);
+        self.governor.remove(name);
+        self.budget.freed(name);
+    }
+
+    /// Reads all rings.
+    fn drain(&mut self, sink: &mut dyn Sink) {
+        let before = boot_nanos();
+        self.each(|slot, order| slot.timed(|tracer| tracer.drain(&mut order.before(sink))));
+        self.order.release(before, sink);
+    }
+
+    /// Ends the window: hands over what was counted in it, and says how the agent fares.
+    pub fn collect(&mut self, sink: &mut dyn Sink) -> Report {
+        self.drain(sink);
+        let now = Instant::now();
+        self.last_drain = now;
+        let mut tracers = Vec::new();
+        self.each(|slot, order| {
+            slot.timed(|tracer| tracer.collect(&mut order.before(sink)))?;
+            tracers.push(slot.end_window(now)?);
+            Ok(())
+        });
+        self.order.release(boot_nanos(), sink);
+        for report in &mut tracers {
+            report.cost = self.governor.cost_of(report.name);
+            self.budget.took(report.name, report.overhead.map_bytes);
+        }
+        let window = now.saturating_duration_since(std::mem::replace(&mut self.window_start, now));
+        let resident = resident();
+        self.watch_memory(resident);
+        Report {
+            window,
+            tracers,
+            failures: self.failures.clone(),
+            cpu_time: process_time(),
+            cost: self.governor.cost(),
+            resident,
+            budget: self.budget.total,
+        }
+    }
+
+    /// Says once when the budget is passed, and when that is over.
+    fn watch_memory(&mut self, resident: u64) {
+        let used = self.budget.used(resident);
+        let over = used > self.budget.total;
+        if over && !self.over_budget {
+            let mebi = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            self.notes.push(format!(
+                "memory: {:.1}M in use are more than memory_budget, {:.1}M: process {:.1}M, maps and rings {:.1}M",
+                mebi(used),
+                mebi(self.budget.total),
+                mebi(resident),
+                mebi(self.budget.kernel_bytes())
+            ));
+        }
+        self.over_budget = over;
+    }
+
+    fn attach_and_detach(&mut self, now: Instant) {
+        let (cycle, into) = (self.cycle, now.saturating_duration_since(self.tick_start));
+        self.each(|slot, _| {
+            let wanted = slot.wants_attached(into, cycle);
+            slot.set_attached(wanted)
+        });
+    }
+
+    fn begin_tick(&mut self, now: Instant) {
+        self.tick_start = now;
+        self.cpu_at_tick = process_time();
+        let on = self.ticks % STATISTICS_EVERY == 0;
+        if on != self.statistics.is_some() {
+            self.statistics = if on { statistics() } else { None };
+        }
+        self.ticks = self.ticks.wrapping_add(1);
+        self.attach_and_detach(now);
+    }
+
+    fn tick(&mut self, now: Instant) {
+        let (scale, measured) = (self.scale, self.statistics.is_some());
+        let mut readings = Vec::new();
+        self.each(|slot, _| {
+            let hits = slot.tracer.stats()?.hits;
+            let (hooks, own) = slot.meter.read(slot.tracer.overhead()?, hits, scale, measured);
+            readings.push(Reading { tracer: slot.info.name, hooks, own });
+            Ok(())
+        });
+        let spent = process_time().saturating_sub(self.cpu_at_tick);
+        let rest = spent.saturating_sub(readings.iter().map(|reading| reading.own).sum());
+        let elapsed = now.saturating_duration_since(self.tick_start);
+        let was_stuck = self.governor.is_stuck();
+        if let Some(change) = self.governor.tick(elapsed, rest, &readings) {
+            self.notes.push(change.to_string());
+            self.each(|slot, _| if slot.info.name == change.tracer { slot.apply(&change) } else { Ok(()) });
+        }
+        if self.governor.is_stuck() && !was_stuck {
+            self.notes.push(format!(
+                "tracing costs {:.2} % of a core, more than cpu_limit, and there is nothing left to sample less or detach",
+                self.governor.cost() * 100.0
+            ));
+        }
+        self.begin_tick(now);
+    }
+
+    fn serve(&mut self, ready: &[Token], now: Instant) {
+        let Some(server) = &mut self.server else { return };
+        let (slots, failures, metrics) = (&self.slots, &self.failures, &self.metrics);
+        let pages = |path: &str| match path {
+            "/healthz" => Some((!slots.is_empty(), "ok\n".to_owned())),
+            "/readyz" => {
+                let not: String = failures.iter().map(|f| format!("{}: {}\n", f.name, f.error)).collect();
+                let ready = !slots.is_empty() && !failures.iter().any(|failure| failure.counts);
+                Some((ready, if not.is_empty() { "ok\n".to_owned() } else { not }))
+            }
+            "/metrics" => Some((true, metrics.clone())),
+            _ => None,
+        };
+        server.handle(self.events.registry(), ready, now, &pages);
+    }
+
+    /// Takes another configuration while it runs: changes what can be changed, and starts tracers again where it cannot. What
+    /// was counted so far goes to `sink`.
+    pub fn reload(&mut self, config: AgentConfig, sink: &mut dyn Sink) {
+        let old = std::mem::replace(&mut self.config, config);
+        self.governor.set_limit(self.config.agent.cpu_limit);
+        if self.config.agent.listen != old.agent.listen {
+            self.listen();
+        }
+        if self.config.agent.memory_budget != old.agent.memory_budget {
+            let budget = Budget::new(self.config.agent.memory_budget, self.budget.process);
+            let before = std::mem::replace(&mut self.budget, budget);
+            self.budget.tracers = before.tracers;
+        }
+        let mut restart: Vec<&'static str> = Vec::new();
+        let mut stop: Vec<&'static str> = Vec::new();
+        for slot in &mut self.slots {
+            let info = slot.info;
+            let tracer = |config: &AgentConfig| config.tracers.get(info.name).cloned().unwrap_or_default();
+            let (before, after): (TracerConfig, TracerConfig) = (tracer(&old), tracer(&self.config));
+            let settings =
+                info.keys.iter().any(|key| (key.get)(&old.settings) != (key.get)(&self.config.settings));
+            let memory = self.config.agent.memory_budget != old.agent.memory_budget;
+            if !after.enabled {
+                stop.push(info.name);
+            } else if settings || memory || before.rungs != after.rungs {
+                restart.push(info.name);
+            } else if self.config.filter != old.filter && slot.tracer.set_filter(&self.config.filter).is_err()
+            {
+                // Where that is for a reason, starting again says so.
+                restart.push(info.name);
+            }
+        }
+        // Nothing that was counted is lost.
+        for name in stop.iter().chain(&restart) {
+            if let Some(slot) = self.slots.iter_mut().find(|slot| slot.info.name == *name) {
+                let order = &mut self.order;
+                let drained = slot.timed(|tracer| tracer.drain(&mut order.before(sink)));
+                let collected = slot.timed(|tracer| tracer.collect(&mut order.before(sink)));
+                if let Err(error) = drained.and(collected) {
+                    self.notes.push(format!("{name}: {error}"));
+                }
+            }
+            self.remove(name);
+        }
+        let wanted = self.wanted();
+        self.failures.retain(|failure| self.config.tracers.get(failure.name).is_some_and(|t| t.enabled));
+        self.start_tracers(&wanted);
+        let names = |names: &[&str]| names.join(", ");
+        if !stop.is_empty() {
+            self.notes.push(format!("stopped {}", names(&stop)));
+        }
+        if !wanted.is_empty() {
+            let running: Vec<&str> = wanted
+                .iter()
+                .map(|info| info.name)
+                .filter(|name| self.slots.iter().any(|s| s.info.name == *name))
+                .collect();
+            self.notes.push(format!("started {}", names(&running)));
+        }
+    }
+
+    fn listen(&mut self) {
+        self.server = None;
+        let Some(address) = self.config.agent.listen else { return };
+        match Server::bind(address, self.events.registry()) {
+            Ok(server) => self.server = Some(server),
+            Err(error) => self.notes.push(format!("cannot listen on {address}: {error}")),
+        }
+    }
+
+    /// Detaches everything. What was counted can still be collected.
+    pub fn detach(&mut self) {
+        self.each(|slot, _| slot.set_attached(false));
+    }
+
+    /// Whether nothing is left that could be traced: every tracer has failed.
+    pub fn is_idle(&self) -> bool {
+        self.slots.is_empty()
+    }
+}
+
+/// Now, as BPF programs stamp it.
+fn boot_nanos() -> u64 {
+    let time = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+}

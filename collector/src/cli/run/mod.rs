@@ -1,0 +1,133 @@
+//! `ebpf-otlp run`.
+
+mod windows;
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use collector::agent::config::{AgentConfig, FILE_VARIABLE, Problem};
+use collector::agent::{Agent, FIRST_FOREIGN_TOKEN};
+use collector::export::config::process_env;
+use mio::{Interest, Token};
+use signal_hook::consts::SIGHUP;
+use signal_hook_mio::v1_0::Signals;
+
+use self::windows::Windows;
+use super::args::Run as Options;
+use super::{CliResult, SIGNALS_THAT_END, say};
+
+const SIGNAL_TOKEN: Token = Token(FIRST_FOREIGN_TOKEN);
+/// From a signal to the end, at most: service managers kill what takes longer.
+const LAST: Duration = Duration::from_millis(4500);
+
+/// Traces until the end of the duration or a signal; true if all that was asked for happened.
+pub fn run(options: &Options) -> CliResult {
+    let config = read_config(options)?;
+    // Before anything is attached, so that no signal finds the default action any more.
+    let mut signals = Signals::new(SIGNALS_THAT_END)?;
+    // A file at the limit of sizes is an error like any other, and ends nothing.
+    signal_hook::flag::register(libc::SIGXFSZ, Arc::default())?;
+    let mut windows = Windows::open(&config)?;
+    let interval = windows.interval(&config);
+    let mut agent = Agent::start(config, interval)?;
+    agent.registry().register(&mut signals, SIGNAL_TOKEN, Interest::READABLE)?;
+    let traced = trace(options, &mut agent, &mut signals, &mut windows);
+    tell(&mut agent);
+    let ended = traced?;
+    let mut well = !agent.failures().iter().any(|failure| failure.counts);
+    drop(agent);
+    // Once tracing is over, another signal ends the program: the receiver may keep it waiting.
+    for signal in SIGNALS_THAT_END {
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::new(AtomicBool::new(true)))?;
+    }
+    if let Some(sent) = windows.finish(LAST.saturating_sub(ended.elapsed())) {
+        sent.errors().iter().for_each(|error| say(format_args!("ebpf-otlp: {error}")));
+        sent.summaries().iter().for_each(say);
+        well &= sent.is_complete();
+    }
+    Ok(well)
+}
+
+/// All layers, as they are now.
+fn read_config(options: &Options) -> Result<AgentConfig, Box<dyn std::error::Error>> {
+    let path = options.config.clone().or_else(|| process_env(FILE_VARIABLE).map(Into::into));
+    let read = |path: std::path::PathBuf| {
+        let name = path.display().to_string();
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok((name, text)),
+            Err(error) => Err(Problem { place: name, what: error.to_string() }),
+        }
+    };
+    let file = path.map(read).transpose()?;
+    let file = file.as_ref().map(|(name, text)| (name.as_str(), text.as_str()));
+    let variables = std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
+    let mut config = AgentConfig::resolve(file, variables, &options.flags)?;
+    if !options.only.is_empty() {
+        config.enable_only(&options.only)?;
+    }
+    Ok(config)
+}
+
+fn tell(agent: &mut Agent) {
+    agent.take_notes().iter().for_each(|note| say(format_args!("ebpf-otlp: {note}")));
+}
+
+/// Until the end; when that began.
+fn trace(
+    options: &Options,
+    agent: &mut Agent,
+    signals: &mut Signals,
+    windows: &mut Windows,
+) -> Result<Instant, Box<dyn std::error::Error>> {
+    let start = Instant::now();
+    let end = options.duration.map(|duration| start + duration);
+    let mut window_end = start + windows.interval(agent.config());
+    loop {
+        tell(agent);
+        let until = end.map_or(window_end, |end| end.min(window_end));
+        let ready = agent.poll(until, windows.sink())?;
+        let now = Instant::now();
+        let mut ended = agent.is_idle() || end.is_some_and(|end| now >= end);
+        if ready.contains(&SIGNAL_TOKEN) {
+            for signal in signals.pending() {
+                match signal {
+                    SIGHUP => {
+                        reload(options, agent, windows);
+                        window_end = window_end.min(Instant::now() + windows.interval(agent.config()));
+                    }
+                    _ => ended = true,
+                }
+            }
+        }
+        if ended {
+            // Nothing is slowed down any more, whatever the rest takes.
+            agent.detach();
+        }
+        if ended || now >= window_end {
+            windows.end(agent)?;
+            // After a long stop, windows do not pile up.
+            window_end = (window_end + windows.interval(agent.config())).max(Instant::now());
+        }
+        if ended {
+            return Ok(now);
+        }
+        windows.go_on();
+    }
+}
+
+/// Reads the configuration again; what is wrong with it leaves the old one.
+fn reload(options: &Options, agent: &mut Agent, windows: &mut Windows) {
+    match read_config(options) {
+        Ok(config) => {
+            if config.export != agent.config().export {
+                say("ebpf-otlp: changes of [export] wait for the next start");
+            }
+            agent.reload(config, windows.sink());
+            say("ebpf-otlp: read the configuration again");
+        }
+        Err(error) => say(format_args!("ebpf-otlp: going on with the old configuration: {error}")),
+    }
+}

@@ -1,0 +1,195 @@
+//! What becomes of windows: they are shown, or exported.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use collector::agent::config::AgentConfig;
+use collector::agent::health::prometheus;
+use collector::agent::self_metrics::{DEFINITIONS, SelfMetrics};
+use collector::agent::{Agent, Budget};
+use collector::export::config::{ExportConfig, LogLevel, process_env};
+use collector::export::delivery::Limits;
+use collector::export::file::ConsoleExporter;
+use collector::export::{Outlet, Signal};
+use collector::output::live::Live;
+use collector::output::terminal::Style;
+use collector::pipeline::{Pipeline, Reading, Settings};
+use collector::telemetry::{Recorder, Sink};
+use collector::tracer::{Info, TRACERS};
+
+use super::super::profile::host_name;
+use super::super::say;
+use super::super::send::{Sender, Sent, Spool, random_id};
+
+/// How long a window is that is shown.
+const SHOWN_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Where windows go.
+pub enum Windows {
+    Shown(Box<Shown>),
+    Exported(Box<Exported>),
+}
+
+/// Windows on the terminal.
+pub struct Shown {
+    recorder: Recorder,
+    live: Live,
+    host: String,
+    own: SelfMetrics,
+}
+
+/// Windows to receivers and files.
+pub struct Exported {
+    pipeline: Pipeline,
+    sender: Sender,
+    interval: Duration,
+    own: SelfMetrics,
+}
+
+impl Windows {
+    /// Opens everything that windows go to, before anything is traced.
+    pub fn open(config: &AgentConfig) -> Result<Self, Box<dyn std::error::Error>> {
+        let export = ExportConfig::resolve(&Signal::ALL, &config.export.endpoints, &process_env)?;
+        let (log_level, mut warnings) = LogLevel::from_env(&process_env);
+        warnings.splice(0..0, export.warnings);
+        let is_shown = export.sinks.is_empty() && config.export.output.is_none();
+        if is_shown {
+            warn(log_level, &warnings);
+            if config.export.spool.is_some() {
+                say("ebpf-otlp: ignoring the spool: nothing is exported");
+            }
+            let live = Live::default();
+            let (recorder, own) = (Recorder::default(), SelfMetrics::default());
+            return Ok(Self::Shown(Box::new(Shown { recorder, live, host: host_name(), own })));
+        }
+        let budget = Budget::now(config.agent.memory_budget);
+        let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let (mut settings, more) =
+            Settings::read(&process_env, "ebpf-otlp", random_id(), bytes(budget.series + budget.names));
+        warnings.extend(more);
+        warn(log_level, &warnings);
+        settings.per_process |= config.export.per_process || !config.filter.pids.is_empty();
+        settings.sdk.metrics.interval = config.agent.interval.unwrap_or(settings.sdk.metrics.interval);
+        let interval = settings.sdk.metrics.interval;
+        let outlets = export.sinks.len() + usize::from(config.export.output.is_some());
+        let limits = Limits {
+            queue_bytes: bytes(budget.queues / outlets.max(1) as u64).max(1 << 20),
+            ..Limits::default()
+        };
+        let output = config.export.output.as_deref().map(|path| outlet(path, limits)).transpose()?;
+        let spool = config.export.spool.as_deref().map(|dir| Spool {
+            dir,
+            max_bytes: config.export.spool_size,
+            delay: config.export.spool_delay,
+        });
+        let attributes = settings.agent.shared().clone();
+        let sender =
+            Sender::start_with(&export.sinks, spool, attributes, limits, output.into_iter().collect())?;
+        let pipeline = Pipeline::new(settings, Reading::now())?;
+        Ok(Self::Exported(Box::new(Exported { pipeline, sender, interval, own: SelfMetrics::default() })))
+    }
+
+    /// Where tracers put what they find.
+    pub fn sink(&mut self) -> &mut dyn Sink {
+        match self {
+            Self::Shown(shown) => &mut shown.recorder,
+            Self::Exported(exported) => &mut exported.pipeline,
+        }
+    }
+
+    /// How long a window is.
+    pub fn interval(&self, config: &AgentConfig) -> Duration {
+        config.agent.interval.unwrap_or(match self {
+            Self::Shown(_) => SHOWN_INTERVAL,
+            Self::Exported(exported) => exported.interval,
+        })
+    }
+
+    /// Ends a window.
+    pub fn end(&mut self, agent: &mut Agent) -> io::Result<()> {
+        match self {
+            Self::Shown(shown) => shown.end(agent),
+            Self::Exported(exported) => {
+                exported.end(agent);
+                Ok(())
+            }
+        }
+    }
+
+    /// Spans and log records do not wait for the window's end.
+    pub fn go_on(&mut self) {
+        let Self::Exported(exported) = self else { return };
+        let now = Reading::now();
+        let mut due = exported.pipeline.due(now.boot_nanos);
+        due.retain(|signal| matches!(signal, Signal::Traces | Signal::Logs));
+        if !due.is_empty() {
+            exported.flush(now, &due);
+        }
+    }
+
+    /// Sends what is left, for at most so long.
+    pub fn finish(self, flush_for: Duration) -> Option<Sent> {
+        match self {
+            Self::Shown(_) => None,
+            Self::Exported(exported) => Some(exported.sender.finish_within(flush_for)),
+        }
+    }
+}
+
+fn warn(level: LogLevel, warnings: &[String]) {
+    if level >= LogLevel::Warn {
+        warnings.iter().for_each(|warning| say(format_args!("ebpf-otlp: {warning}")));
+    }
+}
+
+/// A file of JSON lines. Telemetry names what runs on a host: for its owner alone.
+fn outlet(path: &Path, limits: Limits) -> io::Result<Outlet> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    let file = file.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    Ok(Outlet {
+        name: path.display().to_string(),
+        signals: Signal::ALL.to_vec(),
+        timeout: None,
+        limits,
+        transport: Box::new(ConsoleExporter::new(file)),
+        spool: None,
+    })
+}
+
+impl Exported {
+    fn end(&mut self, agent: &mut Agent) {
+        // What waits now has had its time.
+        self.sender.news().iter().for_each(|line| say(format_args!("ebpf-otlp: {line}")));
+        let report = agent.collect(&mut self.pipeline);
+        self.own.tell(&report, &self.sender.stats(), &mut self.pipeline);
+        agent.set_metrics(prometheus::write(&self.own.totals, DEFINITIONS.metrics));
+        self.flush(Reading::now(), &Signal::ALL);
+    }
+
+    fn flush(&mut self, now: Reading, due: &[Signal]) {
+        let sender = &self.sender;
+        self.pipeline.flush(now, due, &mut |request| sender.push(&request));
+    }
+}
+
+impl Shown {
+    fn end(&mut self, agent: &mut Agent) -> io::Result<()> {
+        let report = agent.collect(&mut self.recorder);
+        let recorder = std::mem::take(&mut self.recorder);
+        self.own.tell(&report, &[], &mut Recorder::default());
+        agent.set_metrics(prometheus::write(&self.own.totals, DEFINITIONS.metrics));
+        let running: Vec<&'static Info> = TRACERS
+            .iter()
+            .copied()
+            .filter(|info| report.tracers.iter().any(|tracer| tracer.name == info.name))
+            .collect();
+        let style = Style::detect(&io::stdout(), process_env);
+        // One write a window, whatever the terminal is.
+        let mut text = Vec::new();
+        self.live.write(&report, &recorder, &running, &self.host, style, &mut text)?;
+        io::stdout().lock().write_all(&text)
+    }
+}

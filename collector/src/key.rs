@@ -1,0 +1,352 @@
+//! Keys of the configuration: each is declared once, beside what it sets. Pure.
+//!
+//! From one [`Key`] come the file's key, the environment variable and the line of `config --example`, so that none of them
+//! can say something else than the code does.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::units;
+
+/// A key that sets something in a `T`.
+pub struct Key<T: 'static> {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does, with its range; lines for a comment.
+    pub doc: &'static str,
+    /// What it is set to; of the defaults, the default.
+    pub get: fn(&T) -> Value,
+    /// Sets it.
+    pub set: fn(&mut T, &Value) -> Result<(), String>,
+}
+
+impl<T> fmt::Debug for Key<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// What a key is set to. Durations and sizes are texts.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// `true`, `false`
+    Bool(bool),
+    /// `19`
+    Int(i64),
+    /// `1.0`
+    Float(f64),
+    /// `"10s"`
+    Text(String),
+    /// `["a", "b"]`
+    List(Vec<Value>),
+    /// `{ a = "b" }`
+    Map(BTreeMap<String, String>),
+}
+
+type Result<T, E = String> = std::result::Result<T, E>;
+
+impl Value {
+    /// A duration.
+    pub fn of_duration(duration: Duration) -> Self {
+        Self::Text(units::show_duration(duration))
+    }
+
+    /// A size in bytes.
+    pub fn of_size(bytes: u64) -> Self {
+        Self::Text(units::show_size(bytes))
+    }
+
+    /// A list of texts.
+    pub fn of_texts<S: AsRef<str>>(texts: impl IntoIterator<Item = S>) -> Self {
+        Self::List(texts.into_iter().map(|text| Self::Text(text.as_ref().to_owned())).collect())
+    }
+
+    /// What may be unset, which an empty text stands for.
+    pub fn of_optional<T>(value: Option<T>, show: impl FnOnce(T) -> Self) -> Self {
+        value.map_or_else(|| Self::Text(String::new()), show)
+    }
+
+    fn wanted(&self, what: &str) -> String {
+        format!("{self} is not {what}")
+    }
+
+    /// `None` of an empty text.
+    ///
+    /// # Errors
+    ///
+    /// What `parse` says.
+    pub fn optional<T>(&self, parse: impl FnOnce(&Self) -> Result<T>) -> Result<Option<T>> {
+        if *self == Self::Text(String::new()) { Ok(None) } else { parse(self).map(Some) }
+    }
+
+    /// A truth value.
+    ///
+    /// # Errors
+    ///
+    /// It is something else.
+    pub fn boolean(&self) -> Result<bool> {
+        if let Self::Bool(b) = self { Ok(*b) } else { Err(self.wanted("true or false")) }
+    }
+
+    /// A whole number.
+    ///
+    /// # Errors
+    ///
+    /// It is something else, or outside the range.
+    pub fn whole<N: TryFrom<i64> + Into<i64> + Copy>(&self, range: RangeInclusive<N>) -> Result<N> {
+        let (least, most) = ((*range.start()).into(), (*range.end()).into());
+        let number = if let Self::Int(n) = self { Some(*n) } else { None };
+        let number = number.ok_or_else(|| self.wanted(&format!("a whole number from {least} to {most}")))?;
+        let within = (least..=most).contains(&number).then(|| N::try_from(number).ok()).flatten();
+        within.ok_or_else(|| format!("{number} is out of range: it must be {least} to {most}"))
+    }
+
+    /// A number.
+    ///
+    /// # Errors
+    ///
+    /// As [`whole`](Self::whole).
+    pub fn number(&self, range: RangeInclusive<f64>) -> Result<f64> {
+        let number = match self {
+            Self::Int(n) => *n as f64,
+            Self::Float(n) => *n,
+            _ => return Err(self.wanted("a number")),
+        };
+        let (least, most) = (range.start(), range.end());
+        let within = Some(number).filter(|n| range.contains(n));
+        within.ok_or_else(|| format!("{number} is out of range: it must be {least} to {most}"))
+    }
+
+    /// A text.
+    ///
+    /// # Errors
+    ///
+    /// It is something else.
+    pub fn text(&self) -> Result<&str> {
+        if let Self::Text(text) = self { Ok(text) } else { Err(self.wanted("a text in quotes")) }
+    }
+
+    /// A duration, as `"10s"`; a bare number is seconds.
+    ///
+    /// # Errors
+    ///
+    /// As [`whole`](Self::whole).
+    pub fn duration(&self, range: RangeInclusive<Duration>) -> Result<Duration> {
+        let duration = units::duration(&self.scalar_text()?)?;
+        let (least, most) = (units::show_duration(*range.start()), units::show_duration(*range.end()));
+        let within = Some(duration).filter(|d| range.contains(d));
+        within.ok_or_else(|| format!("{self} is out of range: it must be {least} to {most}"))
+    }
+
+    /// A size, as `"32M"`; a bare number is bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`whole`](Self::whole).
+    pub fn size(&self, range: RangeInclusive<u64>) -> Result<u64> {
+        let size = units::size(&self.scalar_text()?)?;
+        let (least, most) = (units::show_size(*range.start()), units::show_size(*range.end()));
+        let within = Some(size).filter(|size| range.contains(size));
+        within.ok_or_else(|| format!("{self} is out of range: it must be {least} to {most}"))
+    }
+
+    fn scalar_text(&self) -> Result<String> {
+        match self {
+            Self::Text(text) => Ok(text.clone()),
+            Self::Int(n) => Ok(n.to_string()),
+            _ => Err(self.wanted("a text in quotes")),
+        }
+    }
+
+    /// The entries of a list; one thing alone is a list of it.
+    pub fn entries(&self) -> &[Self] {
+        if let Self::List(entries) = self { entries } else { std::slice::from_ref(self) }
+    }
+
+    /// Texts.
+    ///
+    /// # Errors
+    ///
+    /// There is something else among them.
+    pub fn texts(&self) -> Result<Vec<String>> {
+        self.entries().iter().map(|entry| entry.text().map(str::to_owned)).collect()
+    }
+
+    /// Names with texts.
+    ///
+    /// # Errors
+    ///
+    /// It is something else.
+    pub fn map(&self) -> Result<&BTreeMap<String, String>> {
+        if let Self::Map(map) = self { Ok(map) } else { Err(self.wanted("a table of texts")) }
+    }
+
+    /// Reads what an environment variable or a flag says, as something of the same sort as `self`.
+    pub fn like(&self, text: &str) -> Self {
+        let text = text.trim();
+        let list = || text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        let number = |text: &str| text.parse().map_or_else(|_| Self::Text(text.to_owned()), Self::Int);
+        match self {
+            Self::Bool(_) => match text.to_ascii_lowercase().as_str() {
+                "true" | "1" => Self::Bool(true),
+                "false" | "0" => Self::Bool(false),
+                _ => Self::Text(text.to_owned()),
+            },
+            Self::Int(_) => number(text),
+            Self::Float(_) => text.parse().map_or_else(|_| Self::Text(text.to_owned()), Self::Float),
+            Self::Text(_) => Self::Text(text.to_owned()),
+            // A list of numbers and one of texts look the same when they are empty.
+            Self::List(_) => Self::List(list().map(number).collect()),
+            Self::Map(_) => {
+                let pair = |entry: &str| {
+                    let (key, value) = entry.split_once('=').unwrap_or((entry, ""));
+                    (key.trim().to_owned(), value.trim().to_owned())
+                };
+                Self::Map(list().map(pair).collect())
+            }
+        }
+    }
+}
+
+/// As TOML has it.
+impl Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bool(b) => b.fmt(f),
+            Self::Int(n) => n.fmt(f),
+            // Debug keeps the point, without which it would be an integer.
+            Self::Float(n) => write!(f, "{n:?}"),
+            Self::Text(text) => quote(text, f),
+            Self::List(entries) => {
+                f.write_str("[")?;
+                for (at, entry) in entries.iter().enumerate() {
+                    write!(f, "{}{entry}", if at > 0 { ", " } else { "" })?;
+                }
+                f.write_str("]")
+            }
+            Self::Map(map) if map.is_empty() => f.write_str("{}"),
+            Self::Map(map) => {
+                for (at, (key, value)) in map.iter().enumerate() {
+                    f.write_str(if at > 0 { ", " } else { "{ " })?;
+                    quote(key, f)?;
+                    f.write_str(" = ")?;
+                    quote(value, f)?;
+                }
+                f.write_str(" }")
+            }
+        }
+    }
+}
+
+/// A basic string of TOML.
+fn quote(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str("\"")?;
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => write!(f, "\\{c}")?,
+            c if c.is_control() => write!(f, "\\u{:04X}", c as u32)?,
+            c => write!(f, "{c}")?,
+        }
+    }
+    f.write_str("\"")
+}
+
+/// The name that `wrong` was most likely meant to be, if any is near.
+pub fn nearest<'n>(wrong: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    let near = names.into_iter().map(|name| (distance(wrong, name), name)).min()?;
+    // A third of the letters wrong is no slip any more.
+    (near.0 <= (wrong.chars().count().max(near.1.len()) / 3).max(1)).then_some(near.1)
+}
+
+/// `there is no WHAT "WRONG"; did you mean NAME?`, or which there are.
+pub fn unknown<'n>(what: &str, wrong: &str, names: impl IntoIterator<Item = &'n str> + Clone) -> String {
+    match nearest(wrong, names.clone()) {
+        Some(name) => format!("there is no {what} {wrong:?}: did you mean {name:?}?"),
+        None => {
+            let names: Vec<&str> = names.into_iter().collect();
+            format!("there is no {what} {wrong:?}: there are {}", names.join(", "))
+        }
+    }
+}
+
+/// Letters to insert, remove, replace or swap with their neighbour.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().take(64).collect());
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, y) in b.iter().enumerate() {
+            let of = |row: &[usize], at: usize| row.get(at).copied().unwrap_or(usize::MAX / 2);
+            let mut best = of(&last, j) + usize::from(x != y);
+            best = best.min(of(&last, j + 1) + 1).min(of(&row, j) + 1);
+            let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(y) && b.get(j - 1) == Some(x);
+            if swapped {
+                best = best.min(of(&before, j - 1) + 1);
+            }
+            row.push(best);
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_named() {
+        assert_eq!(Value::Int(7).whole(1..=1000u32), Ok(7));
+        assert_eq!(Value::Int(0).whole(1..=1000u32).unwrap_err(), "0 is out of range: it must be 1 to 1000");
+        assert!(Value::Text("x".into()).whole(1..=9u8).unwrap_err().contains("whole number from 1 to 9"));
+        assert_eq!(Value::Int(2).number(0.1..=100.0), Ok(2.0));
+        assert!(Value::Float(f64::NAN).number(0.1..=100.0).is_err());
+        let seconds = Duration::from_secs(1)..=Duration::from_secs(3600);
+        assert_eq!(Value::Text("2m".into()).duration(seconds.clone()), Ok(Duration::from_secs(120)));
+        assert_eq!(Value::Int(5).duration(seconds.clone()), Ok(Duration::from_secs(5)));
+        assert!(Value::Text("500ms".into()).duration(seconds).unwrap_err().contains("1s to 1h"));
+        assert!(Value::Text("1M".into()).size(4 << 20..=1 << 30).unwrap_err().contains("4M to 1G"));
+    }
+
+    #[test]
+    fn texts_are_read_as_what_they_replace() {
+        assert_eq!(Value::Bool(false).like(" TRUE "), Value::Bool(true));
+        assert_eq!(Value::Int(0).like("12"), Value::Int(12));
+        assert_eq!(Value::Int(0).like("x"), Value::Text("x".into()));
+        assert_eq!(Value::Float(0.0).like("0.5"), Value::Float(0.5));
+        assert_eq!(
+            Value::List(vec![]).like("1, b,"),
+            Value::List(vec![Value::Int(1), Value::Text("b".into())])
+        );
+        let map = BTreeMap::from([("a b".to_owned(), "c".to_owned())]);
+        assert_eq!(Value::Map(BTreeMap::new()).like("a b = c"), Value::Map(map));
+    }
+
+    #[test]
+    fn slips_find_their_name() {
+        let names = ["interval", "memory_budget", "cpu_limit", "listen"];
+        for (wrong, name) in [
+            ("intervall", "interval"),
+            ("memory-budget", "memory_budget"),
+            ("cpu_limti", "cpu_limit"),
+            ("lsiten", "listen"),
+        ] {
+            assert_eq!(nearest(wrong, names), Some(name));
+        }
+        assert_eq!(nearest("zzzzzz", names), None);
+        assert_eq!(nearest("", names), None);
+        assert_eq!(unknown("key", "zzz", ["a", "b"]), "there is no key \"zzz\": there are a, b");
+        assert_eq!((distance("ab", "ba"), distance("", "abc"), distance("kitten", "sitting")), (1, 3, 3));
+    }
+
+    #[test]
+    fn values_are_shown_as_toml() {
+        let map = BTreeMap::from([("a".to_owned(), "b\"\n".to_owned())]);
+        let values = [Value::Float(1.0), Value::of_texts(["x", "y"]), Value::Map(map)];
+        let texts: Vec<String> = values.iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["1.0", "[\"x\", \"y\"]", "{ \"a\" = \"b\\\"\\u000A\" }"]);
+    }
+}

@@ -1,0 +1,140 @@
+//! Names of system calls.
+
+use std::sync::OnceLock;
+
+use super::syscall_tables::{ARM, ARM64, I386, RISCV64, Run, X32, X86_64};
+
+/// Whose numbers they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SyscallAbi {
+    /// 64-bit programs on x86, and those of the x32 ABI.
+    X86_64,
+    /// 32-bit programs on x86.
+    I386,
+    /// 64-bit programs on ARM.
+    Arm64,
+    /// 32-bit programs on ARM. Calls that only these have, from 0xf0000 on, are numbered from 1008 here.
+    Arm,
+    /// 64-bit programs on RISC-V.
+    Riscv64,
+}
+
+/// Names by number.
+struct Table(Vec<Option<&'static str>>);
+
+impl Table {
+    fn new(parts: &[&[Run]]) -> Self {
+        let mut names = Vec::new();
+        for (first, run) in parts.iter().flat_map(|runs| runs.iter()) {
+            names.resize(usize::from(*first).max(names.len()), None);
+            names.extend(run.split(' ').map(Some));
+        }
+        Self(names)
+    }
+}
+
+/// From 0xf0001 on (arch/arm/include/uapi/asm/unistd.h).
+const ARM_PRIVATE: &[Run] = &[(1009, "breakpoint cacheflush usr26 usr32 set_tls get_tls")];
+
+impl SyscallAbi {
+    /// What programs of this machine use that are as wide as it is.
+    pub const NATIVE: Option<Self> = if cfg!(target_arch = "x86_64") {
+        Some(Self::X86_64)
+    } else if cfg!(target_arch = "aarch64") {
+        Some(Self::Arm64)
+    } else if cfg!(target_arch = "riscv64") {
+        Some(Self::Riscv64)
+    } else {
+        None
+    };
+
+    /// What 32-bit programs use on a machine whose 64-bit programs use this.
+    pub const fn compat(self) -> Option<Self> {
+        match self {
+            Self::X86_64 => Some(Self::I386),
+            Self::Arm64 => Some(Self::Arm),
+            _ => None,
+        }
+    }
+
+    fn table(self) -> &'static Table {
+        static TABLES: [OnceLock<Table>; 5] = [const { OnceLock::new() }; 5];
+        let (at, parts): (&OnceLock<Table>, &[&[Run]]) = match self {
+            Self::X86_64 => (&TABLES[0], &[X86_64, X32]),
+            Self::I386 => (&TABLES[1], &[I386]),
+            Self::Arm64 => (&TABLES[2], &[ARM64]),
+            Self::Arm => (&TABLES[3], &[ARM, ARM_PRIVATE]),
+            Self::Riscv64 => (&TABLES[4], &[RISCV64]),
+        };
+        at.get_or_init(|| Table::new(parts))
+    }
+
+    /// The name of a number; `None` if there was no such call when this was written.
+    pub fn name(self, number: u16) -> Option<&'static str> {
+        *self.table().0.get(usize::from(number))?
+    }
+
+    /// The numbers of a name: x86_64 has two for some, the second of the x32 ABI.
+    pub fn numbers(self, name: &str) -> impl Iterator<Item = u16> + '_ {
+        let names = self.table().0.iter().zip(0u16..);
+        let name = name.to_owned();
+        names.filter(move |(n, _)| **n == Some(name.as_str())).map(|(_, number)| number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_the_names_of_each_abi() {
+        use SyscallAbi::{Arm, Arm64, I386, Riscv64, X86_64};
+        let known = [
+            (X86_64, 0, "read"),
+            (X86_64, 59, "execve"),
+            (X86_64, 110, "getppid"),
+            (X86_64, 231, "exit_group"),
+            (X86_64, 334, "rseq"),
+            (X86_64, 335, "uretprobe"),
+            (X86_64, 424, "pidfd_send_signal"),
+            (X86_64, 512, "rt_sigaction"),
+            (I386, 1, "exit"),
+            (I386, 20, "getpid"),
+            (I386, 403, "clock_gettime64"),
+            (Arm64, 93, "exit"),
+            (Arm64, 173, "getppid"),
+            (Arm64, 220, "clone"),
+            (Arm, 1, "exit"),
+            (Arm, 248, "exit_group"),
+            (Arm, 1010, "cacheflush"),
+            (Riscv64, 259, "riscv_flush_icache"),
+        ];
+        for (abi, number, name) in known {
+            assert_eq!(abi.name(number), Some(name), "{abi:?} {number}");
+            assert!(abi.numbers(name).any(|n| n == number), "{abi:?} {name}");
+        }
+        for abi in [X86_64, I386, Arm64, Arm, Riscv64] {
+            assert_eq!((abi.name(435), abi.name(471)), (Some("clone3"), Some("rseq_slice_yield")), "{abi:?}");
+            assert_eq!((abi.name(500), abi.name(1023), abi.name(u16::MAX)), (None, None, None));
+            assert_eq!(abi.numbers("no_such_call").count(), 0);
+        }
+        assert_eq!(X86_64.name(340), None, "between two runs");
+    }
+
+    #[test]
+    fn this_machines_numbers_are_libcs() {
+        let Some(abi) = SyscallAbi::NATIVE else { return };
+        let known = [
+            (libc::SYS_getppid, "getppid"),
+            (libc::SYS_openat, "openat"),
+            (libc::SYS_exit_group, "exit_group"),
+            (libc::SYS_rt_sigreturn, "rt_sigreturn"),
+            (libc::SYS_clock_nanosleep, "clock_nanosleep"),
+            (libc::SYS_io_uring_enter, "io_uring_enter"),
+            (libc::SYS_memfd_secret, "memfd_secret"),
+        ];
+        for (number, name) in known {
+            assert_eq!(abi.name(number as u16), Some(name));
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! What `run` prints at the end of every window: how much of everything there was, over the last windows too, and who it was.
+//! Pure but for the order of the calls.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, Write};
+use std::time::Duration;
+
+use super::activity::{self, number};
+use super::names::{Names, clean};
+use super::summary::{cpu_seconds, sample_count};
+use super::table;
+use super::terminal::{Paint, Style, cut_middle};
+use crate::agent::Report;
+use crate::model::SampleType;
+use crate::telemetry::{Column, Instrument, Recorder, Show};
+use crate::tracer::Info;
+
+/// Windows that a sparkline shows.
+const WINDOWS: usize = 24;
+/// Rows of each table.
+const ROWS: usize = 5;
+/// Columns of what a sparkline is about.
+const LABEL: usize = 34;
+/// Heights of a sparkline.
+const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+/// The printer, with what it remembers of earlier windows.
+#[derive(Debug, Default)]
+pub struct Live {
+    history: BTreeMap<&'static str, VecDeque<f64>>,
+    elapsed: Duration,
+}
+
+/// A number of the window, as it goes into a sparkline.
+struct Trend {
+    label: &'static str,
+    value: f64,
+    text: String,
+}
+
+impl Live {
+    /// Writes what was found in a window that has ended.
+    ///
+    /// # Errors
+    ///
+    /// What `out` says.
+    pub fn write(
+        &mut self,
+        report: &Report,
+        recorder: &Recorder,
+        tracers: &[&'static Info],
+        host: &str,
+        style: Style,
+        out: &mut impl Write,
+    ) -> io::Result<()> {
+        self.elapsed += report.window;
+        let seconds = report.window.as_secs_f64().max(1e-9);
+        let head = format!(
+            "{host} after {} s: tracing costs {:.2} % of a core, {} of memory",
+            self.elapsed.as_secs_f64().round(),
+            report.cost * 100.0,
+            number::bytes(report.memory() as f64)
+        );
+        writeln!(out, "{}", style.paint(Paint::Bold, cut_middle(&head, style.width)))?;
+        let trends = trends(recorder, tracers, seconds);
+        for trend in &trends {
+            let line = self.line(trend, style);
+            writeln!(out, "{line}")?;
+        }
+        for line in cautions(report) {
+            writeln!(out, "{}", style.paint(Paint::Red, cut_middle(&line, style.width)))?;
+        }
+        let cpu = recorder.profiles.iter().find(|profile| profile.sample_type == SampleType::CPU);
+        if let Some(profile) = cpu.filter(|profile| sample_count(profile) > 0) {
+            table::processes(profile, &Names::of_processes(profile), ROWS, style, out)?;
+        }
+        let process_name = |pid: u32| name(recorder, pid);
+        let context = activity::Context { seconds, limit: ROWS, style, process_name: &process_name };
+        for view in tracers.iter().flat_map(|info| info.views) {
+            // Tables of nothing would hide the others.
+            if trends.iter().any(|trend| trend.label == view.title && trend.value != 0.0) {
+                activity::write(view, recorder, &context, out)?;
+            }
+        }
+        writeln!(out)
+    }
+
+    fn line(&mut self, trend: &Trend, style: Style) -> String {
+        let history = self.history.entry(trend.label).or_default();
+        history.push_back(trend.value);
+        if history.len() > WINDOWS {
+            history.pop_front();
+        }
+        let label = cut_middle(trend.label, LABEL);
+        let line = format!("{label:<LABEL$} {:>11}  {}", trend.text, sparkline(history));
+        line.chars().take(style.width).collect()
+    }
+}
+
+/// One bar a window, as high as its share of the highest.
+fn sparkline(values: &VecDeque<f64>) -> String {
+    let highest = values.iter().copied().fold(0.0, f64::max);
+    let bar = |value: &f64| {
+        let share = if highest > 0.0 { value / highest } else { 0.0 };
+        let height = (share * (BARS.len() - 1) as f64).round() as usize;
+        BARS.get(height).or(BARS.last()).copied().unwrap_or(' ')
+    };
+    values.iter().map(bar).collect()
+}
+
+fn trends(recorder: &Recorder, tracers: &[&'static Info], seconds: f64) -> Vec<Trend> {
+    let cpu = recorder.profiles.iter().filter(|profile| profile.sample_type == SampleType::CPU);
+    let cores: f64 = cpu.map(|profile| cpu_seconds(profile, sample_count(profile))).sum::<f64>() / seconds;
+    let mut trends = Vec::new();
+    if tracers.iter().any(|info| info.telemetry.profiles.iter().any(|p| p.sample_type == SampleType::CPU)) {
+        trends.push(Trend { label: "CPU", value: cores, text: format!("{cores:.2} cores") });
+    }
+    for view in tracers.iter().flat_map(|info| info.views) {
+        let Some(column) = view.columns.first() else { continue };
+        let (value, text) = total(column, recorder, seconds);
+        trends.push(Trend { label: view.title, value, text });
+    }
+    trends
+}
+
+/// The sum of a column over all its rows: a second, where it counts.
+fn total(column: &Column, recorder: &Recorder, seconds: f64) -> (f64, String) {
+    let numbers: f64 = recorder
+        .numbers
+        .iter()
+        .filter(|(series, _)| column.takes(series))
+        .map(|(_, n)| *n)
+        .fold(0.0, |sum, n| sum + n);
+    let histograms = || recorder.histograms.iter().filter(|(series, _)| column.takes(series)).map(|(_, h)| h);
+    let rate = match column.metric.instrument {
+        Instrument::UpDownCounter | Instrument::Gauge => {
+            let text = match column.show {
+                Show::Bytes | Show::ByteRate => number::bytes(numbers),
+                _ => number::count(numbers),
+            };
+            return (numbers, text);
+        }
+        Instrument::Histogram => histograms().map(|h| h.count() as f64).sum::<f64>() / seconds,
+        Instrument::Counter => numbers / seconds,
+    };
+    let text = match column.show {
+        Show::Bytes | Show::ByteRate => number::bytes(rate),
+        // Small rates are no whole numbers.
+        _ => number::count(if rate < 10.0 { (rate * 100.0).round() / 100.0 } else { rate.round() }),
+    };
+    (rate, format!("{text}/s"))
+}
+
+/// What the numbers of this window do not tell.
+fn cautions(report: &Report) -> Vec<String> {
+    let mut lines = Vec::new();
+    for tracer in &report.tracers {
+        if tracer.coverage < 1.0 {
+            lines.push(format!("{}: attached {:.1} % of the time", tracer.name, tracer.coverage * 100.0));
+        }
+        let dropped = tracer.stats.dropped.iter().filter(|(_, n)| *n > 0);
+        let causes: Vec<String> = dropped.map(|(cause, n)| format!("{n} {cause}")).collect();
+        if !causes.is_empty() {
+            lines.push(format!("{}: missing since the start: {}", tracer.name, causes.join(", ")));
+        }
+    }
+    lines.extend(report.failures.iter().map(|failure| format!("{}: {}", failure.name, failure.error)));
+    lines
+}
+
+/// The name that the kernel had for a process.
+fn name(recorder: &Recorder, pid: u32) -> String {
+    let Some(comm) = recorder.names.get(&pid) else { return String::new() };
+    let end = comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len());
+    clean(&String::from_utf8_lossy(comm.get(..end).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::TracerReport;
+    use crate::telemetry::{Definitions, Metric, Owner, Point, PointValue, Sink, Subject, View};
+    use crate::tracer::{Overhead, Stats};
+
+    static CALLS: Metric = Metric {
+        name: "test.calls",
+        unit: "{call}",
+        description: "Calls",
+        instrument: Instrument::Counter,
+        subject: Subject::Process,
+        attributes: &[],
+        source: "",
+    };
+    static VIEW: View = View {
+        title: "CALLS",
+        rows: "processes",
+        by_process: true,
+        by: &[],
+        columns: &[Column { heading: "CALLS", metric: &CALLS, only: &[], show: Show::Rate }],
+    };
+    static INFO: Info = Info {
+        name: "test",
+        command: "test",
+        about: "",
+        telemetry: Definitions::NONE,
+        views: &[&VIEW],
+        ladders: &[],
+        on_by_default: true,
+        keys: &[],
+        start: |_| Err(crate::error::Error::Stopped),
+    };
+
+    fn report(coverage: f64, dropped: u64) -> Report {
+        let tracer = TracerReport {
+            name: "test",
+            coverage,
+            one_in: 1,
+            rungs: Vec::new(),
+            stats: Stats { dropped: vec![("ring full", dropped)], ..Stats::default() },
+            overhead: Overhead::default(),
+            cost: 0.0,
+        };
+        Report { window: Duration::from_secs(2), tracers: vec![tracer], cost: 0.0012, ..Report::default() }
+    }
+
+    fn show(live: &mut Live, report: &Report, calls: i64, style: Style) -> String {
+        let mut recorder = Recorder::default();
+        let comm = *b"name\x1b[31mevil\0\0\0";
+        let owner = Owner::Process { pid: 7, comm };
+        if calls > 0 {
+            recorder.point(Point { metric: &CALLS, owner, attributes: &[], value: PointValue::Int(calls) });
+        }
+        let mut out = Vec::new();
+        live.write(report, &recorder, &[&INFO], "host", style, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn windows_make_sparklines() {
+        let mut live = Live::default();
+        let style = Style::default();
+        let quiet = show(&mut live, &report(1.0, 0), 0, style);
+        assert!(quiet.contains("host after 2 s: tracing costs 0.12 % of a core"), "{quiet}");
+        assert!(!quiet.contains("PROCESS"), "no table of nothing: {quiet}");
+        show(&mut live, &report(1.0, 0), 100, style);
+        let busy = show(&mut live, &report(1.0, 0), 200, style);
+        assert!(busy.contains("100/s  ▁▅█\n"), "{busy}");
+        assert!(busy.contains("host after 6 s") && busy.contains("       7 name"), "{busy}");
+        assert!(!busy.contains('\x1b'), "{busy:?}");
+    }
+
+    #[test]
+    fn nothing_missing_is_hidden_and_no_line_is_too_long() {
+        for width in [40, 80, 200] {
+            let mut live = Live::default();
+            for _ in 0..100 {
+                let text = show(&mut live, &report(0.25, 12), 5, Style { width, color: false });
+                assert!(text.contains("test: attached 25.0 %") && text.contains("12 ring full"), "{text}");
+                assert!(text.lines().all(|line| line.chars().count() <= width), "{text}");
+            }
+            assert!(live.history.values().all(|values| values.len() <= WINDOWS));
+        }
+    }
+}

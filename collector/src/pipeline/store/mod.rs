@@ -1,0 +1,498 @@
+//! Series of metrics: what every point adds up to until it is exported.
+//!
+//! A series is a metric, a resource and a list of attributes. Counters and histograms of all processes of a resource are one
+//! series; of up-down counters, each process' part is kept, so that a part can change and end; of gauges, the last value
+//! counts.
+//!
+//! **Start times.** Tracers say what is new, so a series begins with the window in which it is first heard of, or with its
+//! process where that began later: what was counted of it was counted since then, and no earlier series of the same name can
+//! reach into this time, even one that was evicted before. When the agent is restarted, everything begins anew with a new
+//! start, as nothing was counted while it was away: receivers see a reset, and add both up.
+
+mod sets;
+
+use std::collections::HashMap;
+
+use otlp_encode::MetricBlob;
+
+use super::resources::ResourceId;
+use crate::convert::metrics::{MetricPoint, Value};
+use crate::enrich::cache::ProcessKey;
+use crate::export::config::Temporality;
+use crate::telemetry::{Exponential, Instrument, Metric, Point, PointValue, Subject};
+use sets::{OVERFLOW, SetId, Sets};
+
+/// Memory of a series beside its buckets: entries of all tables, with their slack.
+const PER_SERIES: usize = 176;
+/// Memory of a process' part of an up-down counter.
+const PER_PART: usize = 96;
+/// Flushes without a value after which a series makes room, where there is none.
+const IDLE_WHEN_FULL: u32 = 2;
+/// Flushes without a value after which a delta series is forgotten: nobody misses it.
+const IDLE_DELTA: u32 = 8;
+
+/// Which series: the order in which they are exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Key {
+    resource: ResourceId,
+    metric: u16,
+    set: SetId,
+}
+
+/// Whose part of which series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct PartKey {
+    process: ProcessKey,
+    metric: u16,
+    set: SetId,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    resource: ResourceId,
+    value: Number,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Number {
+    Int(i64),
+    Double(f64),
+}
+
+impl Number {
+    fn add(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Int(a), Self::Int(b)) => Self::Int(a.saturating_add(b)),
+            (a, b) => Self::Double(a.as_f64() + b.as_f64()),
+        }
+    }
+
+    fn negative(self) -> Self {
+        match self {
+            Self::Int(n) => Self::Int(n.saturating_neg()),
+            Self::Double(n) => Self::Double(-n),
+        }
+    }
+
+    fn as_f64(self) -> f64 {
+        match self {
+            Self::Int(n) => n as f64,
+            Self::Double(n) => n,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Content {
+    Number(Number),
+    Histogram(Box<Exponential>),
+}
+
+#[derive(Debug)]
+struct Series {
+    key: Key,
+    /// Nanoseconds since the epoch, once it was exported; until then, `CLOCK_BOOTTIME` when its process began.
+    start: u64,
+    exported: bool,
+    /// Flush before which it was last touched.
+    touched: u32,
+    content: Content,
+}
+
+#[derive(Debug)]
+struct Known {
+    metric: &'static Metric,
+    head: MetricBlob,
+    temporality: otlp_encode::Temporality,
+}
+
+/// What became of points that made no series.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Series now, those for what did not fit included.
+    pub series: usize,
+    /// Memory that they take, in bytes, estimated.
+    pub bytes: usize,
+    /// Points of counters and histograms that found no room: they are counted in `otel.metric.overflow`.
+    pub folded: u64,
+    /// Points of gauges and up-down counters that found no room: they are lost, as states of several cannot be added up
+    /// without knowing whose they are.
+    pub lost: u64,
+    /// Points that were not valid: a tracer's fault.
+    pub refused: u64,
+}
+
+/// All series.
+#[derive(Debug)]
+pub struct Store {
+    preference: Temporality,
+    max_bytes: usize,
+    metrics: Vec<Known>,
+    by_address: HashMap<usize, u16>,
+    sets: Sets,
+    series: Vec<Option<Series>>,
+    free: Vec<u32>,
+    by_key: HashMap<Key, u32>,
+    parts: HashMap<PartKey, Part>,
+    /// Series in the order of their keys, once [`Self::sort`] was called.
+    order: Vec<(Key, u32)>,
+    flushes: u32,
+    /// Whether something found no room since the last flush.
+    full: bool,
+    stats: StoreStats,
+}
+
+/// Whose a point is, as the store sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct PointOwner {
+    /// The resource.
+    pub resource: ResourceId,
+    /// Which process of it, if it is one's.
+    pub process: Option<ProcessKey>,
+    /// When that began, in nanoseconds of `CLOCK_BOOTTIME`; 0 if unknown.
+    pub start_boot_nanos: u64,
+}
+
+impl Store {
+    /// An empty one that takes about so much memory at most.
+    pub fn new(preference: Temporality, max_bytes: usize) -> Self {
+        Self {
+            preference,
+            max_bytes,
+            metrics: Vec::new(),
+            by_address: HashMap::new(),
+            sets: Sets::new(),
+            series: Vec::new(),
+            free: Vec::new(),
+            by_key: HashMap::new(),
+            parts: HashMap::new(),
+            order: Vec::new(),
+            flushes: 0,
+            full: false,
+            stats: StoreStats::default(),
+        }
+    }
+
+    /// What became of everything.
+    pub fn stats(&self) -> StoreStats {
+        StoreStats { series: self.by_key.len(), ..self.stats }
+    }
+
+    /// Adds a point.
+    pub fn point(&mut self, point: &Point<'_>, owner: PointOwner) {
+        if self.take(point, owner).is_none() {
+            self.stats.refused += 1;
+        }
+    }
+
+    /// `None` for a point that is not valid.
+    fn take(&mut self, point: &Point<'_>, owner: PointOwner) -> Option<()> {
+        let metric = self.metric(point.metric)?;
+        let value = match point.value {
+            PointValue::Histogram(histogram) => {
+                (point.metric.instrument == Instrument::Histogram).then_some(())?;
+                return self.histogram(point, metric, owner, histogram);
+            }
+            PointValue::Int(n) => Number::Int(n),
+            PointValue::Double(n) => Number::Double(n),
+        };
+        match point.metric.instrument {
+            Instrument::Histogram => None,
+            Instrument::Counter => {
+                // Not a number is no amount either.
+                (value.as_f64() >= 0.0).then_some(())?;
+                let series = self.series(point, metric, owner, true)?;
+                series.map(|series| series.change(|old| old.add(value)));
+                Some(())
+            }
+            Instrument::Gauge => {
+                let series = self.series(point, metric, owner, false)?;
+                series.map(|series| series.change(|_| value));
+                Some(())
+            }
+            Instrument::UpDownCounter => self.part(point, metric, owner, value),
+        }
+    }
+
+    fn histogram(
+        &mut self,
+        point: &Point<'_>,
+        metric: u16,
+        owner: PointOwner,
+        histogram: &Exponential,
+    ) -> Option<()> {
+        let Some(series) = self.series(point, metric, owner, true)? else { return Some(()) };
+        let Content::Histogram(own) = &mut series.content else { return None };
+        let before = own.buckets.capacity();
+        own.merge(histogram);
+        let grown = own.buckets.capacity().saturating_sub(before) * 8;
+        self.stats.bytes += grown;
+        Some(())
+    }
+
+    /// Changes a process' part of an up-down counter.
+    fn part(&mut self, point: &Point<'_>, metric: u16, owner: PointOwner, value: Number) -> Option<()> {
+        let Some(series) = self.series(point, metric, owner, false)? else { return Some(()) };
+        let key = series.key;
+        let Some(process) = owner.process else {
+            series.change(|_| value);
+            return Some(());
+        };
+        let part_key = PartKey { process, metric, set: key.set };
+        let part = Part { resource: owner.resource, value };
+        let before = match self.parts.get_mut(&part_key) {
+            Some(old) => Some(std::mem::replace(old, part)),
+            None if self.stats.bytes + PER_PART > self.max_bytes => {
+                self.full = true;
+                self.stats.lost += 1;
+                return Some(());
+            }
+            None => {
+                self.stats.bytes += PER_PART;
+                self.parts.insert(part_key, part)
+            }
+        };
+        if let Some(before) = before {
+            self.add_to(Key { resource: before.resource, ..key }, before.value.negative());
+        }
+        self.add_to(key, value);
+        Some(())
+    }
+
+    fn add_to(&mut self, key: Key, value: Number) {
+        let Some(&at) = self.by_key.get(&key) else { return };
+        if let Some(Some(series)) = self.series.get_mut(at as usize) {
+            series.change(|old| old.add(value));
+        }
+    }
+
+    /// The series of a point, made if there is none. Where there is no room for another: the one for all others, if they can
+    /// be `folded`, or none. `None` for attributes that are not valid.
+    fn series(
+        &mut self,
+        point: &Point<'_>,
+        metric: u16,
+        owner: PointOwner,
+        folded: bool,
+    ) -> Option<Option<&mut Series>> {
+        let known = self.sets.find(point.attributes);
+        let mut start = owner.start_boot_nanos;
+        let key = |set| Key { resource: owner.resource, metric, set };
+        let there = known.and_then(|set| self.by_key.get(&key(set)).copied());
+        let at = match there {
+            Some(at) => at,
+            None => {
+                let is_histogram = point.metric.instrument == Instrument::Histogram;
+                let mut cost = PER_SERIES + if is_histogram { size_of::<Exponential>() } else { 0 };
+                if known.is_none() {
+                    cost += self.sets.cost();
+                }
+                let key = if self.stats.bytes + cost <= self.max_bytes {
+                    let set = match known {
+                        Some(set) => set,
+                        None => self.sets.add(point.attributes).ok()?,
+                    };
+                    key(set)
+                } else {
+                    self.full = true;
+                    if !folded {
+                        self.stats.lost += 1;
+                        return Some(None);
+                    }
+                    self.stats.folded += 1;
+                    cost = PER_SERIES;
+                    start = 0;
+                    Key { resource: ResourceId::HOST, metric, set: OVERFLOW }
+                };
+                match self.by_key.get(&key) {
+                    Some(&at) => at,
+                    None => {
+                        self.stats.bytes += cost;
+                        self.insert(key, start, is_histogram)
+                    }
+                }
+            }
+        };
+        let series = self.series.get_mut(at as usize)?.as_mut()?;
+        series.touched = self.flushes;
+        Some(Some(series))
+    }
+
+    fn insert(&mut self, key: Key, start: u64, is_histogram: bool) -> u32 {
+        let content =
+            if is_histogram { Content::Histogram(Box::default()) } else { Content::Number(Number::Int(0)) };
+        let series = Some(Series { key, start, exported: false, touched: self.flushes, content });
+        let at = match self.free.pop() {
+            Some(at) => {
+                if let Some(place) = self.series.get_mut(at as usize) {
+                    *place = series;
+                }
+                at
+            }
+            None => {
+                self.series.push(series);
+                self.series.len() as u32 - 1
+            }
+        };
+        self.sets.hold(key.set);
+        self.by_key.insert(key, at);
+        self.order.push((key, at));
+        at
+    }
+
+    fn metric(&mut self, metric: &'static Metric) -> Option<u16> {
+        // Definitions are statics: one address each.
+        let address = std::ptr::from_ref(metric) as usize;
+        if let Some(number) = self.by_address.get(&address) {
+            return Some(*number);
+        }
+        let number = u16::try_from(self.metrics.len()).ok()?;
+        let head = MetricBlob::new(metric.name, metric.unit, metric.description).ok()?;
+        let adds = matches!(metric.instrument, Instrument::Counter | Instrument::Histogram);
+        let delta = adds
+            && match self.preference {
+                Temporality::Cumulative => false,
+                Temporality::Delta => true,
+                // What is read from totals, and not counted as it happens, would have to be remembered.
+                Temporality::LowMemory => metric.subject != Subject::Agent,
+            };
+        let temporality =
+            if delta { otlp_encode::Temporality::Delta } else { otlp_encode::Temporality::Cumulative };
+        self.metrics.push(Known { metric, head, temporality });
+        self.by_address.insert(address, number);
+        Some(number)
+    }
+
+    /// Takes out what processes that ended were part of.
+    pub fn end_processes(&mut self, ended: &[ProcessKey]) {
+        if ended.is_empty() || self.parts.is_empty() {
+            return;
+        }
+        let mut sorted = ended.to_vec();
+        sorted.sort_unstable();
+        let gone = |key: &PartKey| sorted.binary_search(&key.process).is_ok();
+        let mut parts: Vec<_> =
+            self.parts.iter().filter(|(key, _)| gone(key)).map(|(key, part)| (*key, *part)).collect();
+        // Sums of floating-point numbers depend on the order.
+        parts.sort_unstable_by_key(|(key, _)| (key.process, key.metric, key.set));
+        for (key, part) in parts {
+            self.parts.remove(&key);
+            self.stats.bytes = self.stats.bytes.saturating_sub(PER_PART);
+            let key = Key { resource: part.resource, metric: key.metric, set: key.set };
+            self.add_to(key, part.value.negative());
+        }
+    }
+
+    /// Puts series in order, for [`Self::points`]. `start_unix`: when the window that ends began; `time_unix`: now;
+    /// `to_unix` converts the kernel's time.
+    pub fn sort(&mut self, start_unix: u64, time_unix: u64, to_unix: impl Fn(u64) -> u64) {
+        // What was in order before stays so: only what is new is moved.
+        self.order.sort();
+        for series in self.series.iter_mut().flatten() {
+            let is_delta = self.metrics.get(usize::from(series.key.metric)).is_some_and(Known::is_delta);
+            if !series.exported {
+                let born = if series.start == 0 { 0 } else { to_unix(series.start) };
+                series.start = start_unix.max(born);
+                series.exported = true;
+            } else if is_delta {
+                series.start = start_unix;
+            }
+            // A clock that was set back: no point may end before it starts.
+            series.start = series.start.min(time_unix);
+        }
+    }
+
+    /// How many series there are at most for [`Self::get`], in their order.
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// What is exported of a series, if anything is.
+    pub fn get(&self, position: usize) -> Option<MetricPoint<'_>> {
+        let &(key, at) = self.order.get(position)?;
+        let series = self.series.get(at as usize)?.as_ref()?;
+        let known = self.metrics.get(usize::from(key.metric))?;
+        let is_new = series.touched == self.flushes;
+        // Nothing new is nothing to say of a delta, and a gauge that nobody read has no value.
+        if !is_new && (known.is_delta() || known.metric.instrument == Instrument::Gauge) {
+            return None;
+        }
+        Some(MetricPoint {
+            resource: key.resource,
+            metric: known.metric,
+            head: &known.head,
+            temporality: known.temporality,
+            attributes: self.sets.encoded(key.set)?,
+            start_unix_nanos: series.start,
+            value: match &series.content {
+                Content::Number(Number::Int(n)) => Value::Int(*n),
+                Content::Number(Number::Double(n)) => Value::Double(*n),
+                Content::Histogram(histogram) => Value::Histogram(histogram),
+            },
+        })
+    }
+
+    /// Ends the window: deltas begin anew, and series go whose resource has ended, or that are idle where there is no room.
+    pub fn finish(&mut self, has_ended: impl Fn(ResourceId) -> bool) {
+        let idle_cumulative = if std::mem::take(&mut self.full) { IDLE_WHEN_FULL } else { u32::MAX };
+        let mut order = std::mem::take(&mut self.order);
+        order.retain(|&(key, at)| {
+            let Some(Some(series)) = self.series.get_mut(at as usize) else { return false };
+            let known = self.metrics.get(usize::from(key.metric));
+            let is_delta = known.is_some_and(Known::is_delta);
+            let state = known.is_some_and(|known| known.metric.instrument == Instrument::UpDownCounter);
+            let idle = self.flushes.wrapping_sub(series.touched);
+            let limit = if is_delta { IDLE_DELTA.min(idle_cumulative) } else { idle_cumulative };
+            // A state that nobody repeats is still one, as long as somebody is in it.
+            let is_idle = idle >= limit && !(state && key.resource.is_processes());
+            let goes = has_ended(key.resource) || (is_idle && key.set != OVERFLOW);
+            if !goes {
+                if is_delta {
+                    series.clear();
+                }
+                return true;
+            }
+            let mut freed = PER_SERIES;
+            if let Content::Histogram(histogram) = &series.content {
+                freed += size_of::<Exponential>() + histogram.buckets.capacity() * 8;
+            }
+            freed += self.sets.release(key.set);
+            self.stats.bytes = self.stats.bytes.saturating_sub(freed);
+            if let Some(place) = self.series.get_mut(at as usize) {
+                *place = None;
+            }
+            self.free.push(at);
+            self.by_key.remove(&key);
+            false
+        });
+        self.order = order;
+        self.flushes = self.flushes.wrapping_add(1);
+    }
+
+    /// Counts points that a receiver could not have taken.
+    pub fn count_refused(&mut self, points: u64) {
+        self.stats.refused += points;
+    }
+}
+
+impl Known {
+    fn is_delta(&self) -> bool {
+        self.temporality == otlp_encode::Temporality::Delta
+    }
+}
+
+impl Series {
+    fn change(&mut self, change: impl FnOnce(Number) -> Number) {
+        if let Content::Number(number) = &mut self.content {
+            *number = change(*number);
+        }
+    }
+
+    /// Keeps the memory.
+    fn clear(&mut self) {
+        match &mut self.content {
+            Content::Number(number) => *number = Number::Int(0),
+            Content::Histogram(histogram) => histogram.clear(),
+        }
+    }
+}

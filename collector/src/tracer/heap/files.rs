@@ -1,0 +1,56 @@
+//! The files that a process has mapped to execute, as far as they allocate.
+
+use std::collections::HashSet;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+
+use super::functions::{self, Probe};
+use crate::symbolize::maps;
+use crate::symbolize::read_at::FileReader;
+use crate::symbolize::{Host, Place, read_limited};
+
+/// Bytes of `/proc/PID/maps` that are read.
+const MAX_MAPS: usize = 64 << 20;
+
+/// A file with functions to probe. It stays open, so that the probes go where the functions were found.
+#[derive(Debug)]
+pub struct ProbedFile {
+    file: FileReader,
+    /// Where the probes go.
+    pub probes: Vec<Probe>,
+}
+
+impl ProbedFile {
+    /// A path that leads to the open file, whatever has become of its name.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.file.file().as_raw_fd()))
+    }
+}
+
+/// Files of one process that have been looked at, by device and inode as the process' mappings have them.
+#[derive(Debug, Default)]
+pub struct KnownFiles(HashSet<((u32, u32), u64)>);
+
+impl KnownFiles {
+    /// Looks at what the process has mapped since the last look: the files that allocate. Files that cannot be read, or are
+    /// no programs, have no functions to probe.
+    pub fn read_new(&mut self, host: &Host, pid: u32) -> Vec<ProbedFile> {
+        let text = read_limited(&host.process_file(pid, "maps"), MAX_MAPS).unwrap_or_default();
+        let lines = maps::parse(&text).filter(|line| line.executable && line.inode != 0);
+        let new = lines.filter(|line| self.0.insert((line.device, line.inode)));
+        let found = new.filter_map(|line| {
+            let in_kernel = host.process_file(pid, &format!("map_files/{:x}-{:x}", line.start, line.end));
+            // Where the links of mappings may not be followed, the path must lead to the same inode.
+            let file = FileReader::open(&Place::trusted(in_kernel)).ok().or_else(|| {
+                use std::os::unix::fs::MetadataExt;
+                let path = std::str::from_utf8(line.path).ok()?;
+                let opened = FileReader::open(&host.in_process_root(pid, path)).ok();
+                opened.filter(|(_, metadata)| metadata.ino() == line.inode)
+            });
+            let (file, _) = file?;
+            let probes = functions::find_probes(&file).ok()?;
+            (!probes.is_empty()).then_some(ProbedFile { file, probes })
+        });
+        found.collect()
+    }
+}

@@ -1,0 +1,313 @@
+//! One process whose heap is traced: its own object, probes and symbols.
+
+use std::collections::HashMap;
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::os::unix::fs::MetadataExt;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use bpf_loader::attach::{BinaryFunctions, BinaryPlace, UprobeMultiOptions, UprobeOptions};
+use bpf_loader::link::Link;
+use bpf_loader::load::Object;
+use bpf_loader::map::{Global, Hash, PerCpuArray};
+use bpf_loader::object::ObjectSpec;
+use bpf_loader::target::RunningTarget;
+use bpf_programs::events::heap::{Allocation, HeapStats, Sort, Stack, Thread};
+
+use super::files::{KnownFiles, ProbedFile};
+use super::{ALLOCATIONS, Settings};
+use crate::error::{Error, Result};
+use crate::symbolize::Host;
+use crate::tracer::ladder::{Chosen, Forced, climb};
+use crate::tracer::profile::symbols::Symbols;
+
+/// What an element of a hash table takes beside key and value: its head, and its share of the buckets.
+const ELEMENT: usize = 64;
+/// As many of each map as make sense.
+const MAX_ELEMENTS: usize = 16 << 20;
+
+/// Programs of the rung `uprobe`, and the functions that they go to.
+const ENTRIES: [(&str, Sort); 8] = [
+    ("enter_malloc", Sort::Malloc),
+    ("enter_sized", Sort::Sized),
+    ("enter_array", Sort::Array),
+    ("enter_realloc", Sort::Realloc),
+    ("enter_rearray", Sort::Rearray),
+    ("enter_aligned", Sort::Aligned),
+    ("enter_memalign", Sort::Memalign),
+    ("enter_free", Sort::Free),
+];
+
+/// Which program a process runs: another after an exec.
+#[derive(Debug, PartialEq, Eq)]
+struct Identity {
+    executable: (u64, u64),
+    /// Addresses that the kernel chooses anew for every program.
+    auxv: Vec<u8>,
+}
+
+impl Identity {
+    fn read(host: &Host, pid: u32) -> Option<Self> {
+        let executable = fs::metadata(host.process_file(pid, "exe")).ok()?;
+        let auxv = fs::read(host.process_file(pid, "auxv")).ok().filter(|auxv| !auxv.is_empty())?;
+        Some(Self { executable: (executable.dev(), executable.ino()), auxv })
+    }
+}
+
+/// What became of a process since the last look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It goes on.
+    None,
+    /// It runs another program, and nothing of its heap is left.
+    Exec,
+    /// It has ended.
+    Exit,
+}
+
+/// A process.
+pub struct TracedProcess {
+    pub pid: u32,
+    pub object: Object,
+    pub chosen: Vec<Chosen>,
+    /// None while it is paused.
+    links: Vec<Link>,
+    identity: Identity,
+    files: KnownFiles,
+    /// Places where `malloc` was found.
+    mallocs: usize,
+    malloc_is_leaf: Global<u32>,
+    sample_bytes: Global<u32>,
+    stacks: Hash<u64, [u8; Stack::SIZE]>,
+    allocations: Hash<u64, [u8; Allocation::SIZE]>,
+    stats: PerCpuArray<[u8; HeapStats::SIZE]>,
+    pub symbols: Symbols,
+    pub window: Window,
+}
+
+/// What was told already.
+pub struct Window {
+    pub start_unix_nanos: u64,
+    pub start: Instant,
+    /// Allocations.
+    pub allocations: u64,
+    /// Bytes allocated, by stack.
+    pub bytes: HashMap<u64, u64>,
+    pub losses: (u64, u64),
+}
+
+impl Window {
+    fn new() -> Self {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            start_unix_nanos: unix.as_nanos() as u64,
+            start: Instant::now(),
+            allocations: 0,
+            bytes: HashMap::new(),
+            losses: (0, 0),
+        }
+    }
+}
+
+/// Elements of the maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sizes {
+    allocations: u32,
+    stacks: u32,
+    threads: u32,
+}
+
+impl Sizes {
+    /// Half for allocations, three eighths for stacks, an eighth for threads; not less than it takes to work at all.
+    fn of(memory: usize) -> Self {
+        let fit = |eighths: usize, value: usize, least: usize| {
+            let fit = memory / 8 * eighths / (value + size_of::<u64>() + ELEMENT);
+            fit.clamp(least, MAX_ELEMENTS) as u32
+        };
+        Self {
+            allocations: fit(4, Allocation::SIZE, 256),
+            stacks: fit(3, Stack::SIZE, 64),
+            threads: fit(1, Thread::SIZE, 512),
+        }
+    }
+}
+
+fn prepare(spec: &mut ObjectSpec<'_>, memory: usize) -> Result<()> {
+    let sizes = Sizes::of(memory);
+    for (name, entries) in
+        [("allocations", sizes.allocations), ("stacks", sizes.stacks), ("threads", sizes.threads)]
+    {
+        let missing = || Error::Load(bpf_loader::Error::NoSuchMap { name: name.into() });
+        spec.map_mut(name).ok_or_else(missing)?.max_entries = entries;
+    }
+    let seed = RandomState::new().hash_one(0u8);
+    spec.set_global("hash_seed", &seed.to_ne_bytes()).map_err(Error::Load)?;
+    let is_arm64 = u32::from(cfg!(target_arch = "aarch64"));
+    spec.set_global("is_arm64", &is_arm64.to_ne_bytes()).map_err(Error::Load)
+}
+
+/// Attaches one program to all functions that are its own.
+fn attach(object: &Object, name: &str, files: &[ProbedFile], pid: u32) -> Result<Vec<Link>> {
+    let program = object.program(name).map_err(Error::Load)?;
+    let mut links = Vec::new();
+    for file in files {
+        let path = file.path();
+        if name == "session" {
+            let offsets: Vec<u64> = file.probes.iter().map(|probe| probe.offset).collect();
+            let cookies: Vec<u64> = file.probes.iter().map(|probe| probe.sort as u64).collect();
+            let options = UprobeMultiOptions { pid: Some(pid), cookies: &cookies, ..Default::default() };
+            let functions = BinaryFunctions::Offsets(&offsets);
+            links.push(program.attach_uprobe_multi(&path, functions, &options).map_err(Error::Load)?);
+            continue;
+        }
+        let own = ENTRIES.iter().find(|(entry, _)| *entry == name).map(|(_, sort)| *sort);
+        let is_own = |sort: Sort| own.map_or(sort != Sort::Free, |own| sort == own);
+        let options = UprobeOptions { ret: own.is_none(), pid: Some(pid), ..Default::default() };
+        for probe in file.probes.iter().filter(|probe| is_own(probe.sort)) {
+            let at = BinaryPlace::Offset(probe.offset);
+            links.push(program.attach_uprobe(&path, at, &options).map_err(Error::Load)?);
+        }
+    }
+    Ok(links)
+}
+
+impl TracedProcess {
+    /// Loads an object for the process and attaches it.
+    ///
+    /// # Errors
+    ///
+    /// There is no such process; the kernel has no rung.
+    pub fn start(
+        pid: u32,
+        settings: &Settings,
+        memory: usize,
+        forced: &Forced,
+        target: &RunningTarget,
+    ) -> Result<Self> {
+        let host = Host::default();
+        let identity = Identity::read(&host, pid).ok_or(Error::NoSuchProcess(pid))?;
+        let mut files = KnownFiles::default();
+        let probed = files.read_new(&host, pid);
+        let climbed = climb(
+            bpf_programs::HEAP,
+            &[&ALLOCATIONS],
+            forced,
+            target,
+            |spec, _| prepare(spec, memory),
+            |object, name| attach(object, name, &probed, pid),
+        )?;
+        let object = climbed.object;
+        let map = |name: &str| object.map(name).map_err(Error::Load);
+        let mut process = Self {
+            pid,
+            chosen: climbed.chosen,
+            links: climbed.links,
+            identity,
+            files,
+            mallocs: 0,
+            malloc_is_leaf: object.global("malloc_is_leaf").map_err(Error::Load)?,
+            sample_bytes: object.global("sample_bytes").map_err(Error::Load)?,
+            stacks: Hash::new(map("stacks")?).map_err(Error::Load)?,
+            allocations: Hash::new(map("allocations")?).map_err(Error::Load)?,
+            stats: PerCpuArray::new(map("heap_stats")?).map_err(Error::Load)?,
+            symbols: Symbols::new(),
+            window: Window::new(),
+            object,
+        };
+        process.note_mallocs(&probed)?;
+        process.set_sample_bytes(settings.sample_bytes)?;
+        // Those whose stack finds no room.
+        process.stacks.set(&0, &[0; Stack::SIZE], bpf_sys::uapi::flags::BPF_ANY).map_err(Error::Kernel)?;
+        // Names must be there when the process is not any more.
+        process.symbols.meet(pid, &[0; 16], 0);
+        Ok(process)
+    }
+
+    /// `malloc` in two places may be one that calls the other.
+    fn note_mallocs(&mut self, files: &[ProbedFile]) -> Result<()> {
+        let probes = files.iter().flat_map(|file| &file.probes);
+        self.mallocs += probes.filter(|probe| probe.sort == Sort::Malloc).count();
+        self.malloc_is_leaf.set(&u32::from(self.mallocs == 1)).map_err(Error::Kernel)
+    }
+
+    /// Takes smaller allocations with a likelihood of their size to this.
+    pub fn set_sample_bytes(&mut self, bytes: u32) -> Result<()> {
+        self.sample_bytes.set(&bytes).map_err(Error::Kernel)
+    }
+
+    /// Looks at what became of the process, and probes what it has loaded since.
+    pub fn follow(&mut self) -> Result<Change> {
+        let host = Host::default();
+        let Some(identity) = Identity::read(&host, self.pid) else { return Ok(Change::Exit) };
+        if identity != self.identity {
+            return Ok(Change::Exec);
+        }
+        if self.is_running() {
+            let new = self.files.read_new(&host, self.pid);
+            if !new.is_empty() {
+                // First, so that nothing is taken for a leaf that is none any more.
+                self.note_mallocs(&new)?;
+                let programs: Vec<String> = self.object.programs.iter().map(|p| p.name.clone()).collect();
+                for name in programs {
+                    self.links.extend(attach(&self.object, &name, &new, self.pid)?);
+                }
+            }
+        }
+        Ok(Change::None)
+    }
+
+    /// Takes all probes away.
+    pub fn detach(&mut self) {
+        self.links.clear();
+    }
+
+    /// Whether there are probes.
+    pub fn is_running(&self) -> bool {
+        !self.links.is_empty()
+    }
+
+    /// What was allocated, by stack.
+    pub fn read_stacks(&self) -> Result<Vec<(u64, Stack)>> {
+        let mut stacks = Vec::new();
+        let mut batches = self.stacks.batches(256);
+        while let Some((keys, values)) = batches.next().map_err(Error::Kernel)? {
+            stacks.extend(keys.iter().copied().zip(values.iter().filter_map(|value| Stack::decode(value))));
+        }
+        Ok(stacks)
+    }
+
+    /// Addresses in the table, and how many there may be.
+    pub fn fill(&self) -> Result<(u64, u64)> {
+        let mut used = 0;
+        let mut batches = self.allocations.batches(4096);
+        while let Some((keys, _)) = batches.next().map_err(Error::Kernel)? {
+            used += keys.len() as u64;
+        }
+        let capacity = self.object.map("allocations").map_err(Error::Load)?.fd.max_entries();
+        Ok((used, u64::from(capacity)))
+    }
+
+    /// What was counted, over all CPUs.
+    pub fn read_stats(&self) -> Result<HeapStats> {
+        let values = self.stats.get(0).map_err(Error::Kernel)?;
+        let stats =
+            values.iter().flat_map(|values| values.iter()).filter_map(|bytes| HeapStats::decode(&bytes));
+        Ok(stats.fold(HeapStats::default(), |a, b| a + b))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_share_the_budget() {
+        let sizes = Sizes::of(8 << 20);
+        let bytes = |elements: u32, value: usize| elements as usize * (value + 8 + ELEMENT);
+        let all = bytes(sizes.allocations, Allocation::SIZE)
+            + bytes(sizes.stacks, Stack::SIZE)
+            + bytes(sizes.threads, Thread::SIZE);
+        assert!(all <= 8 << 20 && all > 7 << 20, "{all}");
+        assert_eq!(Sizes::of(0), Sizes { allocations: 256, stacks: 64, threads: 512 });
+    }
+}

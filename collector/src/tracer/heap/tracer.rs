@@ -1,0 +1,331 @@
+//! The processes that are traced, as one tracer.
+
+use std::time::Instant;
+
+use bpf_loader::target::RunningTarget;
+use bpf_programs::events::heap::{COUNT_ONE, HeapStats, Stack};
+
+use super::process::{Change, TracedProcess};
+use super::{ALLOC_SPACE, ALLOCATED, INFO, INUSE_OBJECTS, INUSE_SPACE, OUTSTANDING, Settings};
+use crate::aggregate::{SampleKey, Samples};
+use crate::config::Filter;
+use crate::error::{Error, Result};
+use crate::model::{Losses, Profile};
+use crate::telemetry::{Metric, Owner, Point, PointValue, ProfileDef, Sink};
+use crate::tracer::ladder::{Chosen, Forced};
+use crate::tracer::profile::naming::{self, WindowInfo};
+use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cost};
+
+/// What one in so many allocations means where all are taken: of allocations of this size.
+const USUAL_SIZE: u32 = 64;
+/// Most that `sample_bytes` can be.
+const MAX_SAMPLE_BYTES: u32 = 1 << 31;
+/// What a probe costs the process, as measured by `tests/bench/heap` on a machine of the year 2024.
+const NANOS_PER_HIT: f64 = 900.0;
+
+/// Starts a tracer.
+pub(super) fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
+    let settings = &start.settings.heap;
+    check(start.filter)?;
+    let memory = start.memory / start.filter.pids.len().max(1);
+    let begin = |&pid: &u32| TracedProcess::start(pid, settings, memory, start.forced, start.target);
+    let processes = start.filter.pids.iter().map(begin).collect::<Result<Vec<_>>>()?;
+    let chosen = processes.first().map(|process| process.chosen.clone()).unwrap_or_default();
+    Ok(Box::new(HeapTracer {
+        settings: settings.clone(),
+        one_in: 1,
+        memory: start.memory,
+        forced: start.forced.clone(),
+        chosen,
+        processes,
+        past: HeapStats::default(),
+        fill: (0, 0, 0),
+        running: true,
+    }))
+}
+
+/// Probes go into processes that are named; other conditions would have to be asked at every allocation.
+fn check(filter: &Filter) -> Result<()> {
+    let what = if filter.pids.is_empty() {
+        "trace all processes: name some (--pid)"
+    } else if filter.children {
+        "follow children"
+    } else if filter.comm.is_some() || filter.cgroup.is_some() {
+        "choose processes by anything but their number"
+    } else {
+        return Ok(());
+    };
+    Err(Error::Unsupported { tracer: INFO.name, what })
+}
+
+struct HeapTracer {
+    settings: Settings,
+    one_in: u32,
+    memory: usize,
+    forced: Forced,
+    chosen: Vec<Chosen>,
+    processes: Vec<TracedProcess>,
+    /// Counts of programs that are gone.
+    past: HeapStats,
+    /// Addresses, stacks, and how many addresses there may be.
+    fill: (u64, u64, u64),
+    running: bool,
+}
+
+impl std::fmt::Debug for HeapTracer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let pids: Vec<u32> = self.processes.iter().map(|process| process.pid).collect();
+        f.debug_struct("HeapTracer")
+            .field("pids", &pids)
+            .field("running", &self.running)
+            .finish_non_exhaustive()
+    }
+}
+
+impl HeapTracer {
+    fn sample_bytes(&self) -> u32 {
+        match (self.settings.sample_bytes, self.one_in) {
+            (bytes, 0 | 1) => bytes,
+            (bytes, one_in) => bytes.max(USUAL_SIZE).saturating_mul(one_in).min(MAX_SAMPLE_BYTES),
+        }
+    }
+
+    fn begin(&self, pid: u32, of: usize) -> Result<TracedProcess> {
+        let settings = Settings { sample_bytes: self.sample_bytes() };
+        TracedProcess::start(pid, &settings, self.memory / of.max(1), &self.forced, &RunningTarget::new())
+    }
+
+    /// Begins anew with a process: what it had is not known any more.
+    fn begin_again(&mut self, at: usize) -> Result<()> {
+        let of = self.processes.len();
+        let Some(old) = self.processes.get(at) else { return Ok(()) };
+        self.past = self.past + old.read_stats()?;
+        // The old probes stay until the new ones are there, and count nothing of theirs.
+        let new = self.begin(old.pid, of);
+        match new {
+            Ok(new) => {
+                if let Some(process) = self.processes.get_mut(at) {
+                    *process = new;
+                }
+                Ok(())
+            }
+            Err(Error::NoSuchProcess(_)) => {
+                self.processes.remove(at);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn total(&self) -> Result<HeapStats> {
+        self.processes.iter().try_fold(self.past, |all, process| Ok(all + process.read_stats()?))
+    }
+}
+
+impl Tracer for HeapTracer {
+    fn info(&self) -> &'static Info {
+        &INFO
+    }
+
+    fn rungs(&self) -> &[Chosen] {
+        &self.chosen
+    }
+
+    fn collect(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        let sample_bytes = self.sample_bytes();
+        let mut fill = (0, 0, 0);
+        let mut at = 0;
+        while let Some(process) = self.processes.get_mut(at) {
+            match process.follow()? {
+                Change::None => {
+                    let (used, capacity) = process.fill()?;
+                    let stacks = report(process, sample_bytes, true, sink)?;
+                    fill = (fill.0 + used, fill.1 + stacks, fill.2 + capacity);
+                    at += 1;
+                }
+                // What it had when it ended is what it never freed.
+                Change::Exit => {
+                    report(process, sample_bytes, false, sink)?;
+                    self.past = self.past + process.read_stats()?;
+                    self.processes.remove(at);
+                }
+                Change::Exec => {
+                    let left = self.processes.len();
+                    self.begin_again(at)?;
+                    at += usize::from(self.processes.len() == left);
+                }
+            }
+        }
+        self.fill = fill;
+        Ok(())
+    }
+
+    /// Frees are not seen meanwhile, so [`resume`](Self::resume) begins anew.
+    fn pause(&mut self) -> Result<()> {
+        self.processes.iter_mut().for_each(TracedProcess::detach);
+        self.running = false;
+        Ok(())
+    }
+
+    fn resume(&mut self) -> Result<()> {
+        if self.running {
+            return Ok(());
+        }
+        for at in (0..self.processes.len()).rev() {
+            self.begin_again(at)?;
+        }
+        self.running = true;
+        Ok(())
+    }
+
+    fn is_running(&self) -> bool {
+        self.running
+    }
+
+    fn set_filter(&mut self, filter: &Filter) -> Result<()> {
+        check(filter)?;
+        let new = filter.pids.iter().filter(|pid| self.processes.iter().all(|p| p.pid != **pid));
+        let mut new = new.map(|&pid| self.begin(pid, filter.pids.len())).collect::<Result<Vec<_>>>()?;
+        if !self.running {
+            new.iter_mut().for_each(TracedProcess::detach);
+        }
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.processes).into_iter().partition(|p| filter.pids.contains(&p.pid));
+        self.processes = kept;
+        self.processes.extend(new);
+        for process in gone {
+            self.past = self.past + process.read_stats()?;
+        }
+        Ok(())
+    }
+
+    fn set_sampling(&mut self, one_in: u32) -> Result<()> {
+        self.one_in = one_in;
+        let bytes = self.sample_bytes();
+        self.processes.iter_mut().try_for_each(|process| process.set_sample_bytes(bytes))
+    }
+
+    fn stats(&mut self) -> Result<Stats> {
+        let total = self.total()?;
+        let (addresses, stacks, capacity) = self.fill;
+        Ok(Stats {
+            hits: total.calls + total.frees,
+            dropped: vec![
+                ("table full", total.table_full),
+                ("no stack", total.no_stack),
+                ("too many threads", total.no_thread),
+                ("free not seen", total.replaced),
+            ],
+            map_fill: vec![
+                ("allocations", addresses, capacity),
+                ("stacks", stacks, stack_capacity(&self.processes)),
+            ],
+            ..Stats::default()
+        })
+    }
+
+    fn overhead(&self) -> Result<Overhead> {
+        let total = self.total()?;
+        let mut overhead = Overhead {
+            // A call that allocates is hit twice.
+            hits: 2 * total.calls + total.frees + total.nested,
+            nanos_per_hit: NANOS_PER_HIT,
+            ..Overhead::default()
+        };
+        for process in &self.processes {
+            overhead.program_time += cost::object_run_time(&process.object)?.0;
+            overhead.map_bytes += cost::object_map_bytes(&process.object);
+        }
+        Ok(overhead)
+    }
+}
+
+fn stack_capacity(processes: &[TracedProcess]) -> u64 {
+    let maps = processes.iter().filter_map(|process| process.object.map("stacks").ok());
+    maps.map(|map| u64::from(map.fd.max_entries())).sum()
+}
+
+/// Tells what a process has allocated. How many stacks there are.
+fn report(
+    process: &mut TracedProcess,
+    sample_bytes: u32,
+    is_alive: bool,
+    sink: &mut dyn Sink,
+) -> Result<u64> {
+    let stats = process.read_stats()?;
+    let stacks = process.read_stacks()?;
+    let outstanding: i64 = stacks.iter().map(|(_, stack)| positive(stack.bytes) as i64).sum();
+    let allocations = stats.calls.saturating_sub(stats.empty);
+    let new = allocations.saturating_sub(process.window.allocations);
+    process.window.allocations = process.window.allocations.max(allocations);
+    let owner = Owner::Process { pid: process.pid, comm: [0; 16] };
+    let mut point = |metric: &'static Metric, value: i64| {
+        sink.point(Point { metric, owner, attributes: &[], value: PointValue::Int(value) });
+    };
+    // Nothing is left of the heap of a process that has ended.
+    point(&OUTSTANDING, if is_alive { outstanding } else { 0 });
+    point(&ALLOCATED, i64::try_from(new).unwrap_or(i64::MAX));
+
+    let (before, now) = (process.window.losses, (stats.table_full, stats.no_stack));
+    let info = WindowInfo {
+        start_unix_nanos: process.window.start_unix_nanos,
+        duration_nanos: process.window.start.elapsed().as_nanos() as u64,
+        period_nanos: sample_bytes.max(1).into(),
+        losses: Losses {
+            table_full: now.0.saturating_sub(before.0),
+            no_stack: now.1.saturating_sub(before.1),
+            ..Losses::default()
+        },
+    };
+    process.window.losses = now;
+    process.window.start_unix_nanos += info.duration_nanos;
+    process.window.start = Instant::now();
+
+    process.symbols.begin_window();
+    let inuse_space = |_: u64, stack: &Stack| positive(stack.bytes);
+    sink_profile(profile(process, &stacks, info, &INUSE_SPACE, inuse_space), sink);
+    let inuse_objects = |_: u64, stack: &Stack| (positive(stack.count) + COUNT_ONE / 2) / COUNT_ONE;
+    sink_profile(profile(process, &stacks, info, &INUSE_OBJECTS, inuse_objects), sink);
+    let told = std::mem::take(&mut process.window.bytes);
+    let alloc_space =
+        |key: u64, stack: &Stack| stack.allocated_bytes.saturating_sub(told.get(&key).copied().unwrap_or(0));
+    sink_profile(profile(process, &stacks, info, &ALLOC_SPACE, alloc_space), sink);
+    process.window.bytes = stacks.iter().map(|(key, stack)| (*key, stack.allocated_bytes)).collect();
+    process.symbols.end_window();
+    Ok(stacks.len() as u64)
+}
+
+/// A sum that is read while an allocation goes may be short of what comes.
+fn positive(sum: u64) -> u64 {
+    u64::try_from(sum as i64).unwrap_or(0)
+}
+
+fn sink_profile(profile: Profile, sink: &mut dyn Sink) {
+    if !profile.samples.is_empty() {
+        sink.profile(profile);
+    }
+}
+
+fn profile(
+    process: &mut TracedProcess,
+    stacks: &[(u64, Stack)],
+    info: WindowInfo,
+    definition: &ProfileDef,
+    value: impl Fn(u64, &Stack) -> u64,
+) -> Profile {
+    let mut samples = Samples::default();
+    let comm = std::fs::read(format!("/proc/{}/comm", process.pid)).unwrap_or_default();
+    let mut name = [0; 16];
+    comm.iter().take_while(|&&byte| byte != b'\n').take(15).zip(&mut name).for_each(|(from, to)| *to = *from);
+    let id = process.symbols.meet(process.pid, &name, 0);
+    for (key, stack) in stacks {
+        let value = value(*key, stack);
+        if value == 0 {
+            continue;
+        }
+        let frames: Vec<u64> = stack.addresses().collect();
+        let user = samples.stacks.intern(&frames);
+        samples.add(SampleKey { process: id, tid: process.pid, kernel: None, user }, name, value);
+    }
+    Profile { sample_type: definition.sample_type, ..naming::name(&samples, info, &mut process.symbols) }
+}

@@ -1,0 +1,215 @@
+//! Records of the kernel's to points and spans.
+
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+
+use bpf_programs::events::ring::Event;
+use bpf_programs::events::tcp::{CLIENT, Connection, Durations, End, EndKey, SCALE, Series, SeriesKey};
+use bpf_sys::Errno;
+use otlp_encode::Value;
+
+use super::define::*;
+use super::ledger::{Account, Amounts};
+use crate::telemetry::{Attribute, Exponential, Metric, Owner, Point, PointValue, Sink, Span, SpanKind};
+
+/// Name of a state, as `ss` and the kernel's headers have it.
+const fn state_name(state: u16) -> &'static str {
+    match state {
+        1 => "ESTABLISHED",
+        2 => "SYN_SENT",
+        3 => "SYN_RECV",
+        4 => "FIN_WAIT1",
+        5 => "FIN_WAIT2",
+        6 => "TIME_WAIT",
+        8 => "CLOSE_WAIT",
+        9 => "LAST_ACK",
+        11 => "CLOSING",
+        _ => "CLOSE",
+    }
+}
+
+/// The value of `error.type`; `None` where nothing went wrong.
+fn error_type(error: u32) -> Option<&'static str> {
+    let error = i32::try_from(error).ok()?;
+    (error != 0).then(|| Errno::from_raw(error).name().unwrap_or("_OTHER"))
+}
+
+fn role_name(role: u16) -> &'static str {
+    if role == CLIENT { "client" } else { "server" }
+}
+
+fn seconds(nanos: u64) -> f64 {
+    nanos as f64 / 1e9
+}
+
+/// IPv4 as IPv6 maps it is IPv4.
+fn address(bytes: [u8; 16]) -> std::net::IpAddr {
+    Ipv6Addr::from(bytes).to_canonical()
+}
+
+/// Calls `with` with the attributes of a series.
+fn series_attributes(key: &SeriesKey, error: Option<&'static str>, with: impl FnOnce(&[Attribute<'_>])) {
+    let mut attributes: Vec<Attribute<'_>> = vec![(ROLE, Value::Str(role_name(key.role)))];
+    let peer = (key.peer != [0; 16]).then(|| address(key.peer).to_string());
+    if let Some(peer) = &peer {
+        attributes.push((PEER_ADDRESS, Value::Str(peer)));
+        if key.peer_port != 0 {
+            attributes.push((PEER_PORT, Value::Int(u16::from_be(key.peer_port).into())));
+        }
+    }
+    if let Some(error) = error {
+        attributes.push((ERROR_TYPE, Value::Str(error)));
+    }
+    with(&attributes);
+}
+
+/// Connections that ended, by how.
+pub fn ends(key: &EndKey, end: &End, sink: &mut dyn Sink) {
+    let Some(series) = SeriesKey::decode(&key.series) else { return };
+    series_attributes(&series, error_type(key.error), |attributes| {
+        sink.point(Point {
+            metric: &CONNECTIONS,
+            owner: Owner::Process { pid: series.tgid, comm: end.comm },
+            attributes,
+            value: PointValue::Int(end.count as i64),
+        });
+    });
+}
+
+/// Round-trip times of connections that live, by the bytes of their [`SeriesKey`].
+pub type LivingRtt = BTreeMap<[u8; SeriesKey::SIZE], ([u8; 16], Exponential)>;
+
+/// Durations of a series, and, with its [`LivingRtt`], round-trip times.
+pub fn durations(key: &SeriesKey, series: &Series, sink: &mut dyn Sink) {
+    for (metric, bytes) in [
+        (&CONNECT_DURATION, &series.connect),
+        (&CONNECTION_DURATION, &series.connection),
+        (&RTT, &series.rtt),
+    ] {
+        histogram(metric, key, series.comm, &exponential(bytes), sink);
+    }
+}
+
+/// One histogram of a series, unless it is empty.
+pub fn histogram(
+    metric: &'static Metric,
+    key: &SeriesKey,
+    comm: [u8; 16],
+    histogram: &Exponential,
+    sink: &mut dyn Sink,
+) {
+    if histogram.count() == 0 {
+        return;
+    }
+    series_attributes(key, None, |attributes| {
+        sink.point(Point {
+            metric,
+            owner: Owner::Process { pid: key.tgid, comm },
+            attributes,
+            value: PointValue::Histogram(histogram),
+        });
+    });
+}
+
+fn exponential(bytes: &[u8]) -> Exponential {
+    let Some(durations) = Durations::decode(bytes) else { return Exponential::new(SCALE) };
+    let slots: Vec<u64> = durations.counts().collect();
+    Exponential::from_slots(SCALE, durations.zero.into(), &slots, durations.sum_ns)
+}
+
+/// Bytes of each process, and what its clients and servers had to send again.
+pub fn amounts(told: &BTreeMap<Account, ([u8; 16], Amounts)>, sink: &mut dyn Sink) {
+    let mut processes: BTreeMap<u32, ([u8; 16], [u64; 2])> = BTreeMap::new();
+    for ((tgid, role), (comm, [sent, received, retransmits])) in told {
+        let of = processes.entry(*tgid).or_insert((*comm, [0; 2]));
+        of.1[0] += sent;
+        of.1[1] += received;
+        if *retransmits > 0 {
+            sink.point(Point {
+                metric: &RETRANSMITS,
+                owner: Owner::Process { pid: *tgid, comm: *comm },
+                attributes: &[(ROLE, Value::Str(role_name(*role)))],
+                value: PointValue::Int(*retransmits as i64),
+            });
+        }
+    }
+    for (tgid, (comm, [sent, received])) in processes {
+        for (direction, bytes) in [("transmit", sent), ("receive", received)] {
+            if bytes > 0 {
+                sink.point(Point {
+                    metric: &NETWORK_IO,
+                    owner: Owner::Process { pid: tgid, comm },
+                    attributes: &[(DIRECTION, Value::Str(direction)), (TRANSPORT, Value::Str("tcp"))],
+                    value: PointValue::Int(bytes as i64),
+                });
+            }
+        }
+    }
+}
+
+/// A sum of the machine's, unless it has not grown.
+pub fn host(metric: &'static Metric, grown: u64, attributes: &[Attribute<'_>], sink: &mut dyn Sink) {
+    if grown > 0 {
+        let value = PointValue::Int(grown as i64);
+        sink.point(Point { metric, owner: Owner::Host, attributes, value });
+    }
+}
+
+/// A connection that is over.
+pub fn connection(head: Event, record: &Connection, sink: &mut dyn Sink) {
+    let (local, peer) = (address(record.local), address(record.peer));
+    let (local_text, peer_text) = (local.to_string(), peer.to_string());
+    let port = |port: u16| Value::Int(u16::from_be(port).into());
+    let mut attributes: Vec<Attribute<'_>> = vec![
+        (TRANSPORT, Value::Str("tcp")),
+        (NETWORK_TYPE, Value::Str(if peer.is_ipv4() { "ipv4" } else { "ipv6" })),
+        (LOCAL_ADDRESS, Value::Str(&local_text)),
+        (LOCAL_PORT, port(record.local_port)),
+        (PEER_ADDRESS, Value::Str(&peer_text)),
+        (PEER_PORT, port(record.peer_port)),
+        (STATE, Value::Str(state_name(record.state))),
+        (SENT, Value::Int(record.sent as i64)),
+        (RECEIVED, Value::Int(record.received as i64)),
+        (SEGMENTS_SENT, Value::Int(record.segments_sent.into())),
+        (SEGMENTS_RECEIVED, Value::Int(record.segments_received.into())),
+        (SEGMENTS_AGAIN, Value::Int(record.retransmits.into())),
+    ];
+    if record.rtt_us > 0 {
+        attributes.push((SPAN_RTT, Value::Double(f64::from(record.rtt_us) / 1e6)));
+    }
+    let is_client = record.role == CLIENT;
+    if is_client && record.established_ns > record.start_ns {
+        attributes.push((CONNECTED_AFTER, Value::Double(seconds(record.established_ns - record.start_ns))));
+    }
+    attributes.push((NETNS, Value::Int(record.netns.into())));
+    sink.span(Span {
+        span: &CONNECTION,
+        kind: if is_client { SpanKind::Client } else { SpanKind::Server },
+        owner: Owner::Process { pid: head.tgid, comm: record.comm },
+        boot_nanos: (record.start_ns, head.boot_ns),
+        attributes: &attributes,
+        error: error_type(record.error),
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mapped_addresses_are_ipv4() {
+        let mut bytes = [0; 16];
+        bytes[10..].copy_from_slice(&[0xff, 0xff, 127, 0, 0, 1]);
+        assert_eq!(address(bytes).to_string(), "127.0.0.1");
+        bytes[10..].copy_from_slice(&[0, 0, 0, 0, 0, 1]);
+        assert_eq!(address(bytes).to_string(), "::1");
+    }
+
+    #[test]
+    fn errors_have_their_c_names() {
+        assert_eq!(error_type(0), None);
+        assert_eq!(error_type(libc::ECONNREFUSED as u32), Some("ECONNREFUSED"));
+        assert_eq!(error_type(9999), Some("_OTHER"));
+        assert_eq!(error_type(u32::MAX), None);
+    }
+}

@@ -1,0 +1,279 @@
+//! The TCP tracer as one among others.
+
+use std::collections::HashMap;
+use std::os::fd::BorrowedFd;
+
+use bpf_loader::btf::Kind;
+use bpf_loader::target::{RunningTarget, TargetBtf};
+use bpf_programs::events::tcp::{
+    CONNECTION as CONNECTION_EVENT, Connection, Living, SCALE, SeriesKey, Traffic,
+};
+use otlp_encode::Value;
+
+use super::define::{self, CONNECTION};
+use super::ladders::{ACCEPTING, DROP_REASONS, LISTEN, LIVING, OLDER, STATES};
+use super::ledger::{Account, Amounts, Ledger};
+use super::listen::ListenCounters;
+use super::program::{Collected, TcpProgram, check_forced};
+use super::tell::{self, LivingRtt};
+use super::views;
+use super::{
+    CONNECT_DURATION, CONNECTION_DURATION, CONNECTIONS, DROPS, LISTEN_DROPS, LISTEN_OVERFLOWS, NETWORK_IO,
+    RETRANSMITS, RTT,
+};
+use crate::config::Filter;
+use crate::error::Result;
+use crate::telemetry::{Definitions, Exponential, Sink};
+use crate::tracer::ladder::Chosen;
+use crate::tracer::ring::EventRing;
+use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cost};
+
+/// The TCP tracer.
+pub static INFO: Info = Info {
+    name: "tcp",
+    command: "network",
+    about: "TCP connections: bytes, latencies, failures, retransmits",
+    telemetry: Definitions {
+        metrics: &[
+            &CONNECTIONS,
+            &CONNECT_DURATION,
+            &CONNECTION_DURATION,
+            &RTT,
+            &RETRANSMITS,
+            &NETWORK_IO,
+            &LISTEN_OVERFLOWS,
+            &LISTEN_DROPS,
+            &DROPS,
+        ],
+        spans: &[&CONNECTION],
+        ..Definitions::NONE
+    },
+    views: &[&views::PROCESSES, &views::TRAFFIC, &views::LISTENERS],
+    ladders: &[&STATES, &ACCEPTING, &LIVING, &OLDER, &LISTEN, &DROP_REASONS],
+    on_by_default: true,
+    keys: super::KEYS,
+    start,
+};
+
+/// What one run of a program costs, entry included, measured with `tests/bench/tcp`.
+const NANOS_PER_HIT: f64 = 200.0;
+
+fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
+    let listen = check_forced(start.forced, &LISTEN)?;
+    let program = TcpProgram::load(start)?;
+    let mut chosen = program.chosen().to_vec();
+    let counters = listen.rung.map(|_| ListenCounters::read());
+    chosen.push(listen);
+    Ok(Box::new(TcpTracer {
+        ring: EventRing::open(program.object())?,
+        reasons: if start.settings.tcp.drops { drop_reasons(start.target) } else { HashMap::new() },
+        program,
+        chosen,
+        ledger: Ledger::default(),
+        counters,
+        dropped: HashMap::new(),
+        running: true,
+        fill: Vec::new(),
+    }))
+}
+
+#[derive(Debug)]
+struct TcpTracer {
+    program: TcpProgram,
+    ring: EventRing,
+    chosen: Vec<Chosen>,
+    ledger: Ledger,
+    counters: Option<ListenCounters>,
+    /// Names of the reasons for which packets are dropped.
+    reasons: HashMap<u32, String>,
+    /// Packets dropped so far, by reason.
+    dropped: HashMap<u32, u64>,
+    running: bool,
+    fill: Vec<(&'static str, u64, u64)>,
+}
+
+/// The kernel's reasons by number.
+fn drop_reasons(target: &RunningTarget) -> HashMap<u32, String> {
+    let Ok(Some(btf)) = target.vmlinux() else { return HashMap::new() };
+    let id = btf.find_by_name("skb_drop_reason", Kind::Enum);
+    let Some(reasons) = id.and_then(|id| btf.type_by_id(id).ok()) else { return HashMap::new() };
+    let named = reasons.enumerators().filter_map(|reason| {
+        let name = reason.name().ok()?;
+        Some((
+            u32::try_from(reason.value).ok()?,
+            name.strip_prefix("SKB_DROP_REASON_").unwrap_or(name).to_owned(),
+        ))
+    });
+    named.collect()
+}
+
+/// What ended, for the ledger.
+fn ended(collected: &Collected) -> impl Iterator<Item = (Account, [u8; 16], Amounts)> + '_ {
+    collected.series.iter().map(|(key, series)| {
+        ((key.tgid, key.role), series.comm, [series.sent, series.received, series.retransmits])
+    })
+}
+
+/// What lives, for the ledger.
+fn lives(living: &[Living]) -> impl Iterator<Item = (Account, [u8; 16], Amounts)> + '_ {
+    living.iter().filter_map(|living| {
+        let (key, traffic) = (SeriesKey::decode(&living.key)?, Traffic::decode(&living.traffic)?);
+        Some((
+            (key.tgid, key.role),
+            living.comm,
+            [traffic.sent, traffic.received, traffic.retransmits.into()],
+        ))
+    })
+}
+
+fn living_rtt(living: &[Living]) -> LivingRtt {
+    let mut all = LivingRtt::new();
+    for living in living {
+        let rtt = Traffic::decode(&living.traffic).map_or(0, |traffic| traffic.rtt_us);
+        if rtt > 0 {
+            let (_, histogram) =
+                all.entry(living.key).or_insert_with(|| (living.comm, Exponential::new(SCALE)));
+            histogram.add_nanos(u64::from(rtt) * 1000);
+        }
+    }
+    all
+}
+
+impl TcpTracer {
+    /// Takes a window out. First what ended, then what lives: see the ledger.
+    fn take(&mut self) -> Result<(Collected, Vec<Living>)> {
+        let collected = self.program.take()?;
+        let living = self.program.living()?;
+        let sizes = self.program.sizes;
+        self.fill = vec![
+            ("connections", living.len() as u64, sizes.connections.into()),
+            ("series", collected.series.len() as u64, sizes.series.into()),
+            ("ends", collected.ends.len() as u64, sizes.ends.into()),
+        ];
+        Ok((collected, living))
+    }
+
+    fn tell_drops(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        for (reason, count) in self.program.drops()? {
+            let last = self.dropped.insert(reason, count).unwrap_or(0);
+            let number = reason.to_string();
+            let name = self.reasons.get(&reason).unwrap_or(&number);
+            tell::host(&DROPS, count.saturating_sub(last), &[(define::DROP_REASON, Value::Str(name))], sink);
+        }
+        Ok(())
+    }
+}
+
+impl Tracer for TcpTracer {
+    fn info(&self) -> &'static Info {
+        &INFO
+    }
+
+    fn rungs(&self) -> &[Chosen] {
+        &self.chosen
+    }
+
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.ring.descriptor()]
+    }
+
+    fn drain(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        self.ring.drain(|head, bytes| {
+            if head.kind == CONNECTION_EVENT {
+                if let Some(record) = Connection::decode(bytes) {
+                    tell::connection(head, &record, sink);
+                }
+            }
+        })
+    }
+
+    fn collect(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        self.drain(sink)?;
+        let (collected, living) = self.take()?;
+        for (key, end) in &collected.ends {
+            tell::ends(key, end, sink);
+        }
+        for (key, series) in &collected.series {
+            tell::durations(key, series, sink);
+        }
+        for (key, (comm, histogram)) in &living_rtt(&living) {
+            if let Some(key) = SeriesKey::decode(key) {
+                tell::histogram(&RTT, &key, *comm, histogram, sink);
+            }
+        }
+        tell::amounts(&self.ledger.enter(ended(&collected), lives(&living)), sink);
+        if let Some(counters) = &mut self.counters {
+            let grown = counters.grow();
+            tell::host(&LISTEN_OVERFLOWS, grown.overflows, &[], sink);
+            tell::host(&LISTEN_DROPS, grown.drops, &[], sink);
+        }
+        self.tell_drops(sink)?;
+        self.program.filter().0.forget_ended()
+    }
+
+    fn pause(&mut self) -> Result<()> {
+        if self.running {
+            self.program.detach();
+            self.running = false;
+            // What connections do from now on is not counted, and neither are their ends seen.
+            let living = self.program.living()?;
+            self.ledger.close(lives(&living));
+            self.program.forget_all()?;
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self) -> Result<()> {
+        if !self.running {
+            self.program.attach_again()?;
+            self.running = true;
+        }
+        Ok(())
+    }
+
+    fn is_running(&self) -> bool {
+        self.running
+    }
+
+    fn set_filter(&mut self, filter: &Filter) -> Result<()> {
+        let (current, object) = self.program.filter();
+        current.set(object, filter)
+    }
+
+    /// Of spans only.
+    fn set_sampling(&mut self, one_in: u32) -> Result<()> {
+        self.program.set_span_sampling(one_in)
+    }
+
+    fn stats(&mut self) -> Result<Stats> {
+        let stats = self.program.stats()?;
+        let (produced, ring_full) = self.ring.produced_and_dropped()?;
+        Ok(Stats {
+            hits: stats.runs,
+            produced,
+            received: self.ring.received(),
+            dropped: vec![
+                ("ring full", ring_full),
+                ("span rate", stats.span_rate),
+                ("span sampling", stats.span_sampling),
+                ("connections full", stats.connections_full),
+                ("series full", stats.series_full),
+                ("reasons full", stats.reasons_full),
+                ("skipped by the kernel", self.program.skipped()?),
+                ("children not followed", self.program.filter().0.children_lost()),
+            ],
+            ring_high_water: self.ring.high_water(),
+            map_fill: self.fill.clone(),
+        })
+    }
+
+    fn overhead(&self) -> Result<Overhead> {
+        let (program_time, _) = cost::object_run_time(self.program.object())?;
+        Ok(Overhead {
+            hits: self.program.stats()?.runs,
+            nanos_per_hit: NANOS_PER_HIT,
+            program_time,
+            map_bytes: self.program.maps().map(|map| cost::map_bytes(&map.fd)).sum(),
+        })
+    }
+}

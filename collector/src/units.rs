@@ -1,0 +1,93 @@
+//! Durations and sizes as people write them. Pure.
+
+use std::time::Duration;
+
+/// Longest duration.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Least size: nothing that has one works with less.
+const LEAST: u64 = 1 << 20;
+
+const DURATION_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+const SIZE_UNITS: [(&str, u32); 4] = [("K", 10), ("M", 20), ("G", 30), ("T", 40)];
+
+/// `10s`, `500ms`, `2m`, `1h`; a bare number is seconds. At most a year, at least a millisecond.
+///
+/// # Errors
+///
+/// Says what is wrong, beginning with the text.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let (count, unit) = split(text);
+    let unit = if unit.is_empty() { "s" } else { unit };
+    let millis = DURATION_UNITS.iter().find(|(name, _)| *name == unit);
+    millis
+        .and_then(|(_, millis)| count.parse::<u64>().ok()?.checked_mul(*millis))
+        .map(Duration::from_millis)
+        .filter(|d| !d.is_zero() && *d <= LONGEST)
+        .ok_or_else(|| format!("{text} is not a duration: write it as 10s, 500ms, 2m or 1h"))
+}
+
+/// `64M`, `1G`, `512K`, in powers of 1024; a bare number is bytes. At least 1 MiB.
+///
+/// # Errors
+///
+/// Says what is wrong, beginning with the text.
+pub fn size(text: &str) -> Result<u64, String> {
+    let (count, unit) = split(text);
+    let shift = if unit.is_empty() { Some(0) } else { unit_shift(unit) };
+    shift
+        .and_then(|shift| count.parse::<u64>().ok()?.checked_mul(1 << shift))
+        .filter(|bytes| *bytes >= LEAST)
+        .ok_or_else(|| format!("{text} is not a size of 1M or more: write it as 64M or 1G"))
+}
+
+/// As [`duration`] takes it.
+pub fn show_duration(duration: Duration) -> String {
+    let millis = duration.as_millis() as u64;
+    let unit = DURATION_UNITS.iter().rev().find(|(_, unit)| millis >= *unit && millis % unit == 0);
+    let (name, unit) = unit.copied().unwrap_or(("ms", 1));
+    format!("{}{name}", millis / unit)
+}
+
+/// As [`size`] takes it.
+pub fn show_size(bytes: u64) -> String {
+    let unit = SIZE_UNITS.iter().rev().find(|(_, shift)| bytes >= 1 << shift && bytes % (1 << shift) == 0);
+    unit.map_or_else(|| bytes.to_string(), |(name, shift)| format!("{}{name}", bytes >> shift))
+}
+
+fn unit_shift(unit: &str) -> Option<u32> {
+    SIZE_UNITS.iter().find(|(name, _)| *name == unit).map(|(_, shift)| *shift)
+}
+
+fn split(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_reads_back() {
+        for millis in [1, 500, 1000, 1500, 60_000, 90_000, 3_600_000, 86_400_000] {
+            let one = Duration::from_millis(millis);
+            assert_eq!(duration(&show_duration(one)), Ok(one));
+        }
+        for bytes in [1 << 20, (1 << 20) + 1, 1536 << 10, 32 << 20, 5 << 30, 1 << 40] {
+            assert_eq!(size(&show_size(bytes)), Ok(bytes));
+        }
+        assert_eq!(
+            (show_duration(Duration::from_secs(60)), show_size(32 << 20)),
+            ("1m".into(), "32M".into())
+        );
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for bad in ["0s", "", "s", "1d", "-1s", "1.5s", "99999999999h", "1000h1"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+        for bad in ["", "K", "1K", "1X", "-1M", "99999999999T", "1 M"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! The heap tracer, against a program that knows what it allocated: `tests/workloads/leak.c`.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use collector::model::Profile;
+use collector::telemetry::Recorder;
+use collector::tracer::heap::{INFO, INUSE_OBJECTS, INUSE_SPACE, Settings as HeapSettings};
+use collector::tracer::{Settings, Tracer};
+
+use crate::{kernel_has, skip, start};
+
+/// Bytes and allocations by function, as the program or the tracer has them.
+type Held = BTreeMap<String, (u64, u64)>;
+
+const RUNGS: [(&str, (u8, u8)); 2] = [("session", (6, 13)), ("uprobe", (5, 8))];
+
+/// The program, which waits for commands.
+struct Leak {
+    child: Child,
+    commands: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+    calls: u64,
+    held: Held,
+}
+
+impl Leak {
+    fn start(program: &Path, preload: Option<&str>) -> Self {
+        let mut command = Command::new(program);
+        if let Some(library) = preload {
+            command.env("LD_PRELOAD", library);
+        }
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = piped.spawn().unwrap();
+        let (commands, answers) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
+        let mut leak = Self { child, commands, answers, calls: 0, held: Held::new() };
+        leak.listen();
+        leak
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn listen(&mut self) {
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        let answer: serde_json::Value = serde_json::from_str(&line).unwrap();
+        self.calls = answer["calls"].as_u64().unwrap();
+        let held = answer.as_object().unwrap().iter().filter_map(|(name, value)| {
+            let value = value.as_array()?;
+            let (bytes, count) = (value[0].as_u64()?, value[1].as_u64()?);
+            Some((name.clone(), (bytes, count)))
+        });
+        self.held = held.filter(|(_, (_, count))| *count > 0).collect();
+    }
+
+    fn run(&mut self, commands: &str) {
+        for command in commands.bytes() {
+            self.commands.as_mut().unwrap().write_all(&[command]).unwrap();
+            self.listen();
+        }
+    }
+}
+
+impl Drop for Leak {
+    fn drop(&mut self) {
+        drop(self.commands.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// The static program of virtual machines; here, it is compiled. A folder of the test's own goes with it.
+struct Programs(Option<PathBuf>);
+
+impl Drop for Programs {
+    fn drop(&mut self) {
+        if let Some(folder) = &self.0 {
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    }
+}
+
+impl Programs {
+    fn new(test: &str) -> Self {
+        if Path::new("/bin/leak").exists() {
+            return Self(None);
+        }
+        let folder = std::env::temp_dir().join(format!("heap-{test}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        Self(Some(folder))
+    }
+
+    /// The program as `compiler` makes it; `None`, with the reason printed, if that is not here.
+    fn compile(&self, compiler: &str, options: &[&str]) -> Option<PathBuf> {
+        let Some(folder) = &self.0 else { return Some("/bin/leak".into()) };
+        let program = folder.join(format!("{compiler}{}", options.join("")));
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/workloads/leak.c");
+        let usual = ["-O2", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-pthread"];
+        let compiled =
+            Command::new(compiler).args(usual).args(options).arg(source).arg("-o").arg(&program).status();
+        match compiled {
+            Ok(status) => {
+                assert!(status.success(), "{compiler} {options:?}");
+                Some(program)
+            }
+            Err(error) => skip(&format!("{compiler}: {error}")),
+        }
+    }
+
+    fn usual(&self) -> Option<PathBuf> {
+        self.compile("gcc", &[])
+    }
+}
+
+fn settings(sample_bytes: u32) -> Settings {
+    Settings { heap: HeapSettings { sample_bytes }, ..Settings::default() }
+}
+
+/// A tracer of a process on each rung that this kernel has.
+fn on_every_rung(mut each: impl FnMut(&str, &mut dyn FnMut(u32, u32) -> Box<dyn Tracer>)) {
+    for (rung, since) in RUNGS {
+        if !kernel_has(since) {
+            let _: Option<()> = skip(&format!("rung {rung}: before Linux {}.{}", since.0, since.1));
+            continue;
+        }
+        let mut begin = |pid: u32, sample_bytes: u32| {
+            let started = start(&INFO, pid, &settings(sample_bytes), &[("allocations", rung)]);
+            let tracer = started.expect("this test runs as root").unwrap();
+            assert_eq!(tracer.rungs()[0].rung, Some(rung));
+            tracer
+        };
+        each(rung, &mut begin);
+    }
+}
+
+fn of_type<'r>(recorder: &'r Recorder, value: &str) -> Option<&'r Profile> {
+    recorder.profiles.iter().rev().find(|profile| profile.sample_type.value.0 == value)
+}
+
+/// Values by the caller of the allocator, and by that one's caller where it is called `common`.
+fn by_caller(profile: Option<&Profile>) -> BTreeMap<String, u64> {
+    let mut found = BTreeMap::new();
+    let Some(profile) = profile else { return found };
+    for sample in &profile.samples {
+        let frames = &profile.stacks[sample.stack.0 as usize];
+        let name = |at: usize| -> String {
+            let frame = frames.get(at).map(|frame| &profile.frames[frame.0 as usize]);
+            let line = frame.and_then(|frame| frame.lines.last());
+            line.map_or_else(|| "?".to_owned(), |line| line.function.to_string())
+        };
+        let caller = if name(1) == "common" { name(2) } else { name(1) };
+        *found.entry(caller).or_insert(0) += sample.count;
+    }
+    found
+}
+
+/// What the tracer says now.
+fn look(tracer: &mut dyn Tracer) -> (Recorder, Held) {
+    let mut recorder = Recorder::default();
+    tracer.collect(&mut recorder).unwrap();
+    let bytes = by_caller(of_type(&recorder, INUSE_SPACE.sample_type.value.0));
+    let counts = by_caller(of_type(&recorder, INUSE_OBJECTS.sample_type.value.0));
+    let held =
+        counts.iter().map(|(name, &count)| (name.clone(), (bytes.get(name).copied().unwrap_or(0), count)));
+    let held = held.collect();
+    (recorder, held)
+}
+
+/// What functions of the program hold; what the C library holds for itself is not the program's to know.
+fn own(held: &Held) -> Held {
+    let is_own = |name: &str| name.starts_with("keep_") || name.starts_with("by_");
+    held.iter().filter(|(name, _)| is_own(name)).map(|(name, value)| (name.clone(), *value)).collect()
+}
+
+fn check_exact(program: &Path, preload: Option<&str>) {
+    on_every_rung(|rung, begin| {
+        let what = format!("{} {preload:?} {rung}", program.display());
+        let mut leak = Leak::start(program, preload);
+        let mut tracer = begin(leak.pid(), 0);
+        leak.run("b");
+        let (recorder, held) = look(&mut *tracer);
+        assert_eq!(held, leak.held, "{what}");
+        let bytes: u64 = leak.held.values().map(|held| held.0).sum();
+        assert_eq!(recorder.number("ebpf.heap.outstanding", leak.pid(), &[]), bytes as f64, "{what}");
+        assert_eq!(recorder.number("ebpf.heap.allocations", leak.pid(), &[]), leak.calls as f64, "{what}");
+
+        // A child that frees what it inherits; threads that free what others allocated.
+        leak.run("ct");
+        let (_, held) = look(&mut *tracer);
+        assert_eq!(own(&held), leak.held, "{what}");
+
+        let before = leak.calls;
+        leak.run("mf");
+        let (recorder, held) = look(&mut *tracer);
+        assert_eq!(own(&held), leak.held, "{what}");
+        let calls = recorder.number("ebpf.heap.allocations", leak.pid(), &[]);
+        assert_eq!(calls, (leak.calls - before) as f64, "{what}");
+        let stats = tracer.stats().unwrap();
+        assert_eq!(stats.total_dropped(), 0, "{what}: {:?}", stats.dropped);
+    });
+}
+
+#[test]
+fn what_is_held_is_known_by_function() {
+    let programs = Programs::new("exact");
+    if let Some(program) = programs.usual() {
+        check_exact(&program, None);
+    }
+}
+
+#[test]
+fn static_programs_are_read_too() {
+    let programs = Programs::new("static");
+    if let Some(program) = programs.compile("gcc", &["-static"]) {
+        check_exact(&program, None);
+    }
+}
+
+#[test]
+fn musl_is_read_too() {
+    let programs = Programs::new("musl");
+    for options in [&["-static"][..], &[]] {
+        if let Some(program) = programs.compile("musl-gcc", options) {
+            check_exact(&program, None);
+        }
+    }
+}
+
+#[test]
+fn other_allocators_are_read_too() {
+    let programs = Programs::new("preload");
+    let Some(program) = programs.usual() else { return };
+    let folder = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+    for library in ["libjemalloc.so.2", "libmimalloc.so.2", "libtcmalloc_minimal.so.4"] {
+        let path = format!("{folder}/{library}");
+        if Path::new(&path).exists() && programs.0.is_some() {
+            check_exact(&program, Some(&path));
+        } else {
+            let _: Option<()> = skip(&format!("{library}: it is not installed"));
+        }
+    }
+}
+
+#[test]
+fn samples_stand_for_what_was_not_seen() {
+    let programs = Programs::new("sampled");
+    let Some(program) = programs.usual() else { return };
+    on_every_rung(|rung, begin| {
+        let mut leak = Leak::start(&program, None);
+        let mut tracer = begin(leak.pid(), 8 << 10);
+        leak.run("s");
+        let (recorder, held) = look(&mut *tracer);
+        for (name, &(bytes, count)) in &leak.held {
+            let (seen_bytes, seen_count) = held.get(name).copied().unwrap_or_default();
+            let size = bytes / count;
+            // Of n allocations, each taken with likelihood p, the estimate is off by sqrt(n (1 - p) / p) of them in the mean;
+            // five times that happens once in a million times.
+            let likelihood = (size as f64 / f64::from(8 << 10)).min(1.0);
+            let bound = 5.0 * (count as f64 * (1.0 - likelihood) / likelihood).sqrt() + 1.0;
+            let off = |seen: u64, size: u64| (seen as f64 - (count * size) as f64).abs() / size as f64;
+            assert!(off(seen_count, 1) <= bound, "{rung} {name}: {seen_count} of {count}, bound {bound}");
+            assert!(off(seen_bytes, size) <= bound, "{rung} {name}: {seen_bytes} of {bytes}, bound {bound}");
+        }
+        // How many there were is counted all the same.
+        assert_eq!(recorder.number("ebpf.heap.allocations", leak.pid(), &[]), leak.calls as f64);
+        leak.run("f");
+        let (recorder, _) = look(&mut *tracer);
+        assert_eq!(recorder.number("ebpf.heap.outstanding", leak.pid(), &[]), 0.0, "{rung}");
+
+        // All are taken again.
+        tracer.set_sampling(1).unwrap();
+        leak.run("b");
+        tracer.set_sampling(1000).unwrap();
+        leak.run("f");
+        let (recorder, _) = look(&mut *tracer);
+        assert_eq!(recorder.number("ebpf.heap.outstanding", leak.pid(), &[]), 0.0, "{rung}");
+    });
+}
+
+#[test]
+fn what_finds_no_room_is_counted() {
+    let programs = Programs::new("overflow");
+    let Some(program) = programs.usual() else { return };
+    on_every_rung(|rung, begin| {
+        let mut leak = Leak::start(&program, None);
+        let mut tracer = begin(leak.pid(), 0);
+        leak.run("s");
+        let (recorder, held) = look(&mut *tracer);
+        let stats = tracer.stats().unwrap();
+        let dropped = |cause: &str| stats.dropped.iter().find(|(name, _)| *name == cause).unwrap().1;
+        let seen: u64 = own(&held).values().map(|held| held.1).sum();
+        let all: u64 = leak.held.values().map(|held| held.1).sum();
+        assert!(dropped("table full") > 0, "{rung}: {stats:?}");
+        assert_eq!(seen + dropped("table full"), all, "{rung}");
+        let (_, used, capacity) = stats.map_fill[0];
+        assert!(used <= capacity && used >= seen, "{rung}: {stats:?}");
+        assert_eq!(recorder.number("ebpf.heap.allocations", leak.pid(), &[]), leak.calls as f64, "{rung}");
+        // What is freed makes room again.
+        leak.run("fb");
+        let (_, held) = look(&mut *tracer);
+        assert_eq!(own(&held), leak.held, "{rung}");
+    });
+}
+
+#[test]
+fn exec_and_exit_are_noticed() {
+    let programs = Programs::new("exec");
+    let Some(program) = programs.usual() else { return };
+    on_every_rung(|rung, begin| {
+        let mut leak = Leak::start(&program, None);
+        let mut tracer = begin(leak.pid(), 0);
+        leak.run("b");
+        leak.run("x");
+        let (_, held) = look(&mut *tracer);
+        assert_eq!(held, Held::new(), "{rung}: nothing is left of the program before");
+        leak.run("b");
+        let (_, held) = look(&mut *tracer);
+        assert_eq!(held, leak.held, "{rung}");
+
+        // Nothing is seen while it is paused, and nothing is known of what there was.
+        tracer.pause().unwrap();
+        assert!(!tracer.is_running());
+        leak.run("f");
+        tracer.resume().unwrap();
+        assert!(tracer.is_running());
+        leak.run("b");
+        let (_, held) = look(&mut *tracer);
+        assert_eq!(held, leak.held, "{rung}");
+
+        let (pid, at_end) = (leak.pid(), leak.held.clone());
+        drop(leak);
+        let (recorder, held) = look(&mut *tracer);
+        assert_eq!(held, at_end, "{rung}: what was never freed");
+        assert_eq!(recorder.number("ebpf.heap.outstanding", pid, &[]), 0.0, "{rung}");
+        let (recorder, _) = look(&mut *tracer);
+        assert!(recorder.numbers.is_empty() && recorder.profiles.is_empty(), "{rung}");
+    });
+}
+
+#[test]
+fn only_processes_that_are_named_are_traced() {
+    use collector::config::Filter;
+    use collector::tracer::Start;
+    use collector::tracer::ladder::Forced;
+
+    let start = |filter: Filter| {
+        let started = (INFO.start)(&Start {
+            filter: &filter,
+            settings: &Settings::default(),
+            memory: 1 << 20,
+            forced: &Forced::default(),
+            target: &bpf_loader::target::RunningTarget::new(),
+        });
+        started.map(drop).unwrap_err().to_string()
+    };
+    let own = std::process::id();
+    assert!(start(Filter::default()).contains("name some"));
+    assert!(start(Filter { pids: vec![own], children: true, ..Filter::default() }).contains("children"));
+    assert!(start(Filter { pids: vec![u32::MAX - 1], ..Filter::default() }).contains("there is no process"));
+}

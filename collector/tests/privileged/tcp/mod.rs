@@ -1,0 +1,73 @@
+//! The TCP tracer, against processes whose connections are known.
+
+mod failures;
+mod node;
+mod rungs;
+mod traffic;
+
+use std::time::{Duration, Instant};
+
+use bpf_loader::target::RunningTarget;
+use collector::config::Filter;
+use collector::telemetry::{Item, Recorder};
+use collector::tracer::ladder::Forced;
+use collector::tracer::{Settings, Start, Tracer, tcp};
+
+/// Starts the tracer for some processes.
+fn trace(pids: &[u32], settings: tcp::Settings, memory: usize, rungs: &[(&str, &str)]) -> Box<dyn Tracer> {
+    let forced = rungs.iter().map(|(what, rung)| ((*what).to_owned(), (*rung).to_owned())).collect();
+    let started = (tcp::INFO.start)(&Start {
+        filter: &Filter { pids: pids.to_vec(), ..Filter::default() },
+        settings: &Settings { tcp: settings, ..Settings::default() },
+        memory,
+        forced: &Forced(forced),
+        target: &RunningTarget::new(),
+    });
+    started.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// As [`trace`], as it is by default.
+fn trace_all(pids: &[u32]) -> Box<dyn Tracer> {
+    trace(pids, tcp::Settings { spans_per_second: u32::MAX, ..tcp::Settings::default() }, 8 << 20, &[])
+}
+
+/// Collects until so many connections of a process have ended. The kernel ends them when it likes.
+fn collect_ends(tracer: &mut dyn Tracer, recorder: &mut Recorder, ends: &[(u32, u64)]) {
+    let start = Instant::now();
+    loop {
+        tracer.collect(recorder).unwrap();
+        if ends.iter().all(|(pid, n)| recorder.number("ebpf.tcp.connections", *pid, &[]) >= *n as f64) {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "{ends:?} in {:#?}", recorder.numbers);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // What ended while the window was taken out.
+    tracer.collect(recorder).unwrap();
+    tracer.collect(recorder).unwrap();
+    for (pid, n) in ends {
+        assert_eq!(recorder.number("ebpf.tcp.connections", *pid, &[]), *n as f64, "of {pid}");
+    }
+}
+
+/// Bytes sent and received.
+fn bytes(recorder: &Recorder, pid: u32) -> (u64, u64) {
+    let of = |direction| {
+        let attributes = [("network.io.direction", direction), ("network.transport", "tcp")];
+        recorder.number("process.network.io", pid, &attributes) as u64
+    };
+    (of("transmit"), of("receive"))
+}
+
+/// Spans of a process.
+fn spans(recorder: &Recorder, pid: u32) -> Vec<&Item> {
+    recorder.spans.iter().filter(|span| span.pid == Some(pid)).collect()
+}
+
+/// One of the counters that the thread's network namespace keeps.
+fn counter(file: &str, group: &str, name: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap();
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with(group)).collect();
+    let at = lines[0].split_whitespace().position(|word| word == name).unwrap();
+    lines[1].split_whitespace().nth(at).unwrap().parse().unwrap()
+}

@@ -1,0 +1,216 @@
+//! Bytes, durations, round-trip times.
+
+use collector::telemetry::Recorder;
+use collector::tracer::tcp;
+
+use super::node::{Node, in_namespace};
+use super::{bytes, collect_ends, counter, spans, trace, trace_all};
+
+#[test]
+fn known_bytes_flow_both_ways() {
+    // What the server listens on, what the client connects to, and the peer that both see.
+    for (listen, connect, kind, address) in [
+        ("127.0.0.1", "127.0.0.1", "ipv4", "127.0.0.1"),
+        ("[::1]", "[::1]", "ipv6", "::1"),
+        // IPv4 in IPv6: at the server, and at both.
+        ("[::]", "127.0.0.1", "ipv4", "127.0.0.1"),
+        ("[::]", "[::ffff:127.0.0.1]", "ipv4", "127.0.0.1"),
+    ] {
+        in_namespace(|| {
+            let (mut server, mut client) = (Node::new(), Node::new());
+            let port = server.ask(&format!("listen {listen}:0 16"));
+            let mut tracer = trace_all(&[server.pid(), client.pid()]);
+            client.does(&format!("connect {connect}:{port}"));
+            server.does("accept");
+            client.tell("send 300000");
+            server.does("receive 300000");
+            assert_eq!(client.answer(), "0");
+            server.does("send 70001");
+            client.does("receive 70001");
+            client.does("close");
+            server.does("close");
+            let mut recorder = Recorder::default();
+            collect_ends(&mut *tracer, &mut recorder, &[(server.pid(), 1), (client.pid(), 1)]);
+
+            assert_eq!(bytes(&recorder, client.pid()), (300_000, 70_001), "{kind}");
+            assert_eq!(bytes(&recorder, server.pid()), (70_001, 300_000), "{kind}");
+            // On a busy machine, even loopback's answers come late.
+            let retransmits =
+                |pid: u32, role| recorder.number("ebpf.tcp.retransmits", pid, &[("ebpf.tcp.role", role)]);
+            let both = retransmits(client.pid(), "client") + retransmits(server.pid(), "server");
+            assert_eq!(both, counter("snmp", "Tcp:", "RetransSegs") as f64);
+            for (pid, role, connects) in [(client.pid(), "client", 1), (server.pid(), "server", 0)] {
+                let role = [("ebpf.tcp.role", role)];
+                assert_eq!(recorder.number("ebpf.tcp.connections", pid, &role), 1.0);
+                assert_eq!(recorder.histogram("ebpf.tcp.connect.duration", pid, &role).count(), connects);
+                assert_eq!(recorder.histogram("ebpf.tcp.connection.duration", pid, &role).count(), 1);
+                assert!(recorder.histogram("ebpf.tcp.rtt", pid, &role).count() >= 1);
+                let spans = spans(&recorder, pid);
+                assert_eq!(spans.len(), 1);
+                assert_eq!(spans[0].attribute("network.type"), Some(kind));
+                assert_eq!(spans[0].attribute("network.peer.address"), Some(address));
+                assert_eq!(spans[0].attribute("network.local.address"), Some(address));
+                assert_eq!(spans[0].text, None);
+                assert!(spans[0].boot_nanos.0 < spans[0].boot_nanos.1);
+            }
+            assert_eq!(spans(&recorder, client.pid())[0].attribute("network.peer.port"), Some(&*port));
+            assert_eq!(spans(&recorder, server.pid())[0].attribute("network.local.port"), Some(&*port));
+            assert_eq!(spans(&recorder, client.pid())[0].attribute("ebpf.tcp.bytes.sent"), Some("300000"));
+            assert_eq!(tracer.stats().unwrap().total_dropped(), 0);
+        });
+    }
+}
+
+#[test]
+fn a_living_connection_is_seen_before_it_ends() {
+    in_namespace(|| {
+        let (mut server, mut client) = (Node::new(), Node::new());
+        let port = server.ask("listen 127.0.0.1:0 16");
+        let mut tracer = trace_all(&[server.pid(), client.pid()]);
+        let mut recorder = Recorder::default();
+        client.does(&format!("connect 127.0.0.1:{port}"));
+        server.does("accept");
+        let (mut sent, mut answered) = (0, 0);
+        for (request, answer) in [(1000, 2000), (5, 0), (0, 77), (100_000, 1)] {
+            client.tell(&format!("send {request}"));
+            server.does(&format!("receive {request}"));
+            assert_eq!(client.answer(), "0");
+            server.does(&format!("send {answer}"));
+            client.does(&format!("receive {answer}"));
+            (sent, answered) = (sent + request, answered + answer);
+            // The last acknowledgement may be delayed.
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            tracer.collect(&mut recorder).unwrap();
+            assert_eq!(bytes(&recorder, client.pid()), (sent, answered));
+            assert_eq!(bytes(&recorder, server.pid()), (answered, sent));
+            assert_eq!(recorder.number("ebpf.tcp.connections", client.pid(), &[]), 0.0);
+            assert!(recorder.histogram("ebpf.tcp.rtt", client.pid(), &[]).count() >= 1);
+        }
+        compare_with_ss(&port, sent, answered);
+        // Pausing loses what comes meanwhile, and counts nothing twice.
+        tracer.pause().unwrap();
+        assert!(!tracer.is_running());
+        client.does("send 500");
+        server.does("receive 500");
+        tracer.resume().unwrap();
+        client.does("send 30");
+        server.does("receive 30");
+        server.does("close");
+        client.does("close");
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        collect_ends(&mut *tracer, &mut recorder, &[(server.pid(), 1), (client.pid(), 1)]);
+        assert_eq!(bytes(&recorder, client.pid()), (sent + 30, answered));
+        assert_eq!(bytes(&recorder, server.pid()), (answered, sent + 30));
+        assert_eq!(
+            recorder.number("ebpf.tcp.connections", server.pid(), &[("ebpf.tcp.role", "server")]),
+            1.0
+        );
+        assert_eq!(
+            recorder.number("ebpf.tcp.connections", client.pid(), &[("ebpf.tcp.role", "client")]),
+            1.0
+        );
+    });
+}
+
+/// The client's socket as iproute2 shows it. To TCP, its SYN is a byte.
+fn compare_with_ss(port: &str, sent: u64, received: u64) {
+    let Ok(ss) = std::process::Command::new("ss").args(["-tinH", "dport", "=", port]).output() else {
+        crate::skip::<()>("no ss to compare with");
+        return;
+    };
+    let text = String::from_utf8(ss.stdout).unwrap();
+    let value =
+        |key: &str| text.split_whitespace().find_map(|word| word.strip_prefix(key)?.parse::<u64>().ok());
+    assert_eq!(value("bytes_acked:"), Some(sent + 1), "{text}");
+    assert_eq!(value("bytes_received:"), Some(received), "{text}");
+}
+
+#[test]
+fn connections_from_before_are_counted_from_then_on() {
+    in_namespace(|| {
+        let (mut server, mut client) = (Node::new(), Node::new());
+        let port = server.ask("listen 127.0.0.1:0 16");
+        client.does(&format!("connect 127.0.0.1:{port}"));
+        server.does("accept");
+        client.does("send 1000");
+        server.does("receive 1000");
+        let mut tracer = trace_all(&[server.pid(), client.pid()]);
+        let mut recorder = Recorder::default();
+        client.does("send 10");
+        server.does("receive 10");
+        server.does("send 20");
+        client.does("receive 20");
+        client.does("close");
+        server.does("close");
+        collect_ends(&mut *tracer, &mut recorder, &[(server.pid(), 1), (client.pid(), 1)]);
+        assert_eq!(bytes(&recorder, client.pid()), (10, 20));
+        assert_eq!(bytes(&recorder, server.pid()), (20, 10));
+        assert_eq!(
+            recorder.number("ebpf.tcp.connections", server.pid(), &[("ebpf.tcp.role", "server")]),
+            1.0
+        );
+        assert_eq!(
+            recorder.number("ebpf.tcp.connections", client.pid(), &[("ebpf.tcp.role", "client")]),
+            1.0
+        );
+    });
+}
+
+#[test]
+fn a_storm_loses_spans_alone_and_counts_them() {
+    const CONNECTIONS: u64 = 1000;
+    // Spans in a second; the rest is to find no room in the ring, or be beyond the rate.
+    for (spans_per_second, beyond) in [(u32::MAX, "ring full"), (10, "span rate")] {
+        in_namespace(|| {
+            let (mut server, mut client) = (Node::new(), Node::new());
+            let port = server.ask("listen 127.0.0.1:0 16");
+            let settings = tcp::Settings { spans_per_second, ..tcp::Settings::default() };
+            let mut tracer = trace(&[server.pid(), client.pid()], settings, 64 << 10, &[]);
+            server.tell(&format!("serve {CONNECTIONS}"));
+            client.does(&format!("storm {CONNECTIONS} 127.0.0.1:{port}"));
+            assert_eq!(server.answer(), "0");
+            let mut recorder = Recorder::default();
+            let expected = [(server.pid(), CONNECTIONS), (client.pid(), CONNECTIONS)];
+            collect_ends(&mut *tracer, &mut recorder, &expected);
+            assert_eq!(bytes(&recorder, client.pid()), (CONNECTIONS, CONNECTIONS));
+            assert_eq!(bytes(&recorder, server.pid()), (CONNECTIONS, CONNECTIONS));
+            let stats = tracer.stats().unwrap();
+            let dropped =
+                |cause| stats.dropped.iter().find(|(name, _)| *name == cause).map(|(_, n)| *n).unwrap();
+            assert_eq!(stats.produced, stats.received + dropped("ring full"));
+            assert_eq!(stats.produced + dropped("span rate"), 2 * CONNECTIONS);
+            assert_eq!(stats.received, recorder.spans.len() as u64);
+            assert!(dropped(beyond) > CONNECTIONS, "{stats:?}");
+            assert!(stats.received >= 10, "{stats:?}");
+            assert_eq!(stats.total_dropped(), dropped("ring full") + dropped("span rate"), "{stats:?}");
+        });
+    }
+}
+
+#[test]
+fn peers_have_series_of_their_own_up_to_a_bound() {
+    in_namespace(|| {
+        let mut client = Node::new();
+        let mut servers: Vec<(Node, String)> = Vec::new();
+        for _ in 0..3 {
+            let mut server = Node::new();
+            let port = server.ask("listen 127.0.0.1:0 16");
+            servers.push((server, port));
+        }
+        let settings = tcp::Settings { peers: 2, ..tcp::Settings::default() };
+        let mut tracer = trace(&[client.pid()], settings, 8 << 20, &[]);
+        for (server, port) in &mut servers {
+            client.does(&format!("connect 127.0.0.1:{port}"));
+            server.does("accept");
+            client.does("close");
+            server.does("close");
+        }
+        let mut recorder = Recorder::default();
+        collect_ends(&mut *tracer, &mut recorder, &[(client.pid(), 3)]);
+        let of = |port: &str| {
+            recorder.number("ebpf.tcp.connections", client.pid(), &[("network.peer.port", port)])
+        };
+        let ports: Vec<f64> = servers.iter().map(|(_, port)| of(port)).collect();
+        assert_eq!(ports, [1.0, 1.0, 0.0]);
+    });
+}
