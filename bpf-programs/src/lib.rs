@@ -20,6 +20,9 @@ pub const PROCESS: &[u8] = include_bytes!("../prebuilt/process.bpf.o");
 
 /// Waiting for CPUs, `bpf/sched.bpf.c`.
 pub const SCHED: &[u8] = include_bytes!("../prebuilt/sched.bpf.o");
+
+/// Requests to block devices, `bpf/disk.bpf.c`.
+pub const DISK: &[u8] = include_bytes!("../prebuilt/disk.bpf.o");
 /// System calls, `bpf/syscalls.bpf.c`.
 pub const SYSCALLS: &[u8] = include_bytes!("../prebuilt/syscalls.bpf.o");
 /// UDP's bytes by process, `bpf/udp.bpf.c`.

@@ -6,6 +6,7 @@
 mod cgroup;
 mod cost;
 pub mod dns;
+pub mod disk;
 pub mod filter;
 pub mod heap;
 pub mod ladder;
@@ -64,6 +65,7 @@ pub static TRACERS: &[&Info] = &[
     &tcp::INFO,
     &process::INFO,
     &sched::INFO,
+    &disk::INFO,
     &syscalls::INFO,
     &udp::INFO,
     &dns::INFO,

@@ -137,7 +137,7 @@ impl Programs {
         self.links = links;
         self.running = true;
         // As at the start: after the tracer's own.
-        self.filter.follow_again(&self.object)
+        self.filter.forget_last(&self.object)
     }
 
     /// Whether it is attached.

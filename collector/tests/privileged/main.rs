@@ -1,6 +1,7 @@
 //! Tracers on this kernel, against workloads whose numbers are known. Runs as root here and in every virtual machine; says
 //! so when it skips.
 
+mod disk;
 mod helper;
 mod probes;
 mod process;
@@ -12,7 +13,6 @@ mod memory;
 mod syscalls;
 mod tcp;
 mod dns;
-mod memory;
 mod udp;
 
 use std::collections::BTreeMap;
