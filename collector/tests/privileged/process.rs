@@ -102,7 +102,7 @@ fn every_fork_exec_and_end_is_told_with_its_code_or_signal() {
         let execs = recorder.logs.iter().filter(|log| log.name == process::EXEC.name);
         let execs: Vec<&Item> = execs.collect();
         assert_eq!((execs.len(), ended(&recorder).count()), (101, 501), "{rung}");
-        let forks: f64 = recorder.numbers.iter().map(|(_, n)| n).sum();
+        let forks: f64 = recorder.numbers.values().sum();
         assert_eq!(forks, 501.0, "{rung}");
         for (code, count) in [("0", 160), ("1", 100), ("2", 100), ("3", 100)] {
             assert_eq!(
