@@ -117,6 +117,8 @@ struct heap_stats {
 	__u64 no_thread;
 	/* Addresses that were allocated again though they had not been seen to be freed. */
 	__u64 replaced;
+	/* Addresses in the table: what went in less what went out, wherever that was. */
+	__u64 held;
 };
 
 /* A program can be interrupted by another thread's on its CPU, so counting needs atomics even here. */
@@ -186,7 +188,7 @@ static __always_inline void subtract(const struct allocation *gone)
 }
 
 /* Takes an address out of the table. Whether it was there; then *gone is what it stood for. */
-static __always_inline int take(__u64 address, struct allocation *gone)
+static __always_inline int take(__u64 address, struct allocation *gone, struct heap_stats *stats)
 {
 	struct allocation *found = bpf_map_lookup_elem(&allocations, &address);
 
@@ -196,6 +198,7 @@ static __always_inline int take(__u64 address, struct allocation *gone)
 	/* Whoever deletes it subtracts it: a program that frees twice must not make the sums wrong. */
 	if (bpf_map_delete_elem(&allocations, &address))
 		return 0;
+	__sync_fetch_and_add(&stats->held, -1);
 	subtract(gone);
 	return 1;
 }
@@ -255,13 +258,16 @@ static __always_inline int put(__u64 address, const struct allocation *new, stru
 {
 	struct allocation gone;
 
-	if (!bpf_map_update_elem(&allocations, &address, new, BPF_NOEXIST))
-		return 1;
-	if (take(address, &gone)) {
+	if (bpf_map_update_elem(&allocations, &address, new, BPF_NOEXIST)) {
+		if (!take(address, &gone, stats))
+			goto full;
 		__sync_fetch_and_add(&stats->replaced, 1);
-		if (!bpf_map_update_elem(&allocations, &address, new, BPF_NOEXIST))
-			return 1;
+		if (bpf_map_update_elem(&allocations, &address, new, BPF_NOEXIST))
+			goto full;
 	}
+	__sync_fetch_and_add(&stats->held, 1);
+	return 1;
+full:
 	__sync_fetch_and_add(&stats->table_full, 1);
 	return 0;
 }
@@ -321,7 +327,7 @@ static __always_inline int begin(void *regs, struct thread *thread, struct heap_
 	thread->stack.frames[0] = INSTRUCTION(regs);
 	thread->old_address = old;
 	thread->old.count = 0;
-	if (old && !take(old, &thread->old))
+	if (old && !take(old, &thread->old, stats))
 		thread->old.count = 0;
 	return 0;
 }
@@ -431,7 +437,7 @@ static __always_inline void released(__u64 address, struct heap_stats *stats)
 	if (!address)
 		return;
 	__sync_fetch_and_add(&stats->frees, 1);
-	take(address, &gone);
+	take(address, &gone, stats);
 }
 
 /* Entry and return of every function; its sort is the cookie. */
