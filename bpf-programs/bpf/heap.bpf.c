@@ -23,6 +23,24 @@
 /* Numbers of allocations have a fraction of so many bits, since a sampled one stands for several. */
 #define COUNT_ONE 1024
 
+/* Linux 6.13 and later may give a program of this kind one stack a CPU (the verifier's bpf_enable_priv_stack), though other
+ * threads' can interrupt it: programs of uprobes run preemptible, and nothing checks that they do not overlap. Those that hold
+ * a tail call have the thread's stack, as ever. So every program here holds one, of no program, that is never made. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} no_programs SEC(".maps");
+
+const volatile __u32 never = 0;
+
+#define KEEP_OWN_STACK(regs) \
+	({ \
+		if (never) \
+			bpf_tail_call(regs, &no_programs, 0); \
+	})
+
 /* Set before loading: on which architecture this runs, and against chosen collisions. */
 const volatile __u32 is_arm64 = 0;
 const volatile __u64 hash_seed = 0;
@@ -449,6 +467,7 @@ int session(void *regs)
 	__u32 tid = bpf_get_current_pid_tgid();
 	struct thread *thread;
 
+	KEEP_OWN_STACK(regs);
 	if (!stats)
 		return 1;
 	if (sort == SORT_FREE) {
@@ -480,6 +499,7 @@ int session(void *regs)
 		struct heap_stats *stats = own_stats(); \
 		struct thread *thread; \
 \
+		KEEP_OWN_STACK(regs); \
 		if (!stats) \
 			return 0; \
 		thread = own_thread(stats); \
@@ -500,6 +520,7 @@ int enter_free(void *regs)
 {
 	struct heap_stats *stats = own_stats();
 
+	KEEP_OWN_STACK(regs);
 	if (stats)
 		released(ARGUMENT_1(regs), stats);
 	return 0;
@@ -513,6 +534,7 @@ int leave(void *regs)
 	struct heap_stats *stats = own_stats();
 	struct thread *thread = bpf_map_lookup_elem(&threads, &tid);
 
+	KEEP_OWN_STACK(regs);
 	if (!stats)
 		return 0;
 	if (!thread)
