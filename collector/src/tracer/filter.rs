@@ -247,7 +247,7 @@ impl ResolvedFilter {
 }
 
 /// That there is such a process, and that the number is not one of its threads'.
-fn check_process(pid: u32) -> Result<()> {
+pub(super) fn check_process(pid: u32) -> Result<()> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(|_| Error::NoSuchProcess(pid))?;
     let tgid = status.lines().find_map(|l| l.strip_prefix("Tgid:")?.trim().parse().ok());
     match tgid {
