@@ -122,6 +122,9 @@ impl Tracer for SchedTracer {
     }
 
     fn resume(&mut self) -> Result<()> {
+        if self.is_running() {
+            return Ok(());
+        }
         // What threads noted before the pause is not what they did meanwhile.
         let threads = self.programs.object().map("threads").map_err(Error::Load)?;
         let threads = bpf_loader::map::Hash::<u32, [u8; 24]>::new(threads).map_err(Error::Load)?;
