@@ -3,7 +3,7 @@
 use bpf_loader::btf::{Btf, Kind};
 use bpf_loader::object::ObjectSpec;
 use bpf_programs::events::{
-    Layout, disk, filter, heap, memory, process, profile, ring, sched, syscalls, tcp,
+    Layout, disk, dns, filter, heap, memory, process, profile, ring, sched, syscalls, tcp, udp,
 };
 
 fn check(btf: &Btf<'_>, layout: Layout) {
@@ -85,6 +85,8 @@ const RECORDS: &[(&[u8], &[Layout])] = &[
             syscalls::SlowCall::LAYOUT,
         ],
     ),
+    (bpf_programs::DNS, &[dns::Message::LAYOUT, dns::Stats::LAYOUT]),
+    (bpf_programs::UDP, &[udp::Sums::LAYOUT, udp::Stats::LAYOUT]),
     (bpf_programs::SCHED, &[sched::Sums::LAYOUT, sched::Counts::LAYOUT]),
     (
         bpf_programs::DISK,

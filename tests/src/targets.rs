@@ -3,7 +3,9 @@
 //! cargo-fuzz runs them through `fuzz/fuzz_targets`; `tests/replay.rs` runs them over `fuzz/seeds` on a stable compiler.
 //! The names begin with the layer: `sys`, `loader`, `programs`, `encode`, or a module of `collector`.
 
+mod agent;
 mod btf;
+mod dns;
 mod encode;
 mod export;
 mod input;
@@ -18,7 +20,9 @@ mod symbolize;
 mod sys;
 mod text;
 
+pub use agent::{agent_config, agent_health};
 pub use btf::{loader_btf, loader_btf_ext, loader_core_relo, loader_split_btf};
+pub use dns::tracer_dns;
 pub use encode::encode_json;
 pub use export::{export_config, export_grpc, export_reply};
 pub use maps::loader_maps;
@@ -34,7 +38,9 @@ pub use text::{loader_kallsyms, loader_kconfig, loader_usdt, loader_verifier_log
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 23] = [
+pub const TARGETS: [(&str, Target); 26] = [
+    ("agent_config", agent_config),
+    ("agent_health", agent_health),
     ("convert_profile", convert_profile),
     ("encode_json", encode_json),
     ("export_config", export_config),
@@ -58,4 +64,5 @@ pub const TARGETS: [(&str, Target); 23] = [
     ("symbolize_sideband", symbolize_sideband),
     ("symbolize_text", symbolize_text),
     ("sys_sock_diag", sys_sock_diag),
+    ("tracer_dns", tracer_dns),
 ];

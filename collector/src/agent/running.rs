@@ -114,10 +114,9 @@ impl Agent {
             return Err(error);
         }
         agent.notes.push(agent.budget.to_string());
-        // What starting took is no cost of tracing, and no part of the first window.
-        agent.window_start = Instant::now();
-        let start = agent.window_start;
-        agent.slots.iter_mut().for_each(|slot| slot.begin_window(start));
+        // What starting took is no cost of tracing. The window began when the first tracer did.
+        let started = Instant::now();
+        agent.slots.iter_mut().for_each(|slot| slot.begin_window(started));
         agent.begin_tick(Instant::now());
         Ok(agent)
     }

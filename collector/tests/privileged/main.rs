@@ -12,6 +12,8 @@ mod memory;
 #[cfg(target_arch = "x86_64")]
 mod syscalls;
 mod tcp;
+mod dns;
+mod udp;
 
 use std::collections::BTreeMap;
 
@@ -60,5 +62,11 @@ pub fn start(
 
 /// Whether the tests may load programs.
 pub fn is_root() -> bool {
+/// Does this kernel take trampolines and kprobes? All that are tested in virtual machines do.
+pub fn has_trampolines_and_kprobes() -> bool {
+    std::fs::read_to_string("/proc/kallsyms").is_ok_and(|names| names.contains(" register_kprobe\n"))
+}
+
+fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }

@@ -32,12 +32,14 @@ pub struct Options {
     pub address: SocketAddr,
     /// What comes first.
     pub security: Security,
+    /// Whether bodies whose items have no numbers are good: any agent's.
+    pub unnumbered: bool,
 }
 
 impl Default for Options {
     /// HTTP on a free port.
     fn default() -> Self {
-        Self { address: ([127, 0, 0, 1], 0).into(), security: Security::None }
+        Self { address: ([127, 0, 0, 1], 0).into(), security: Security::None, unnumbered: false }
     }
 }
 
@@ -75,6 +77,7 @@ struct Shared {
     requests: AtomicUsize,
     closed: AtomicUsize,
     stop: AtomicBool,
+    unnumbered: bool,
     /// What ends the threads of connections.
     open: Mutex<BTreeMap<usize, TcpStream>>,
 }
@@ -106,6 +109,7 @@ impl Server {
             requests: AtomicUsize::new(0),
             closed: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
+            unnumbered: options.unnumbered,
             open: Mutex::default(),
         });
         let address = listener.local_addr()?;
@@ -243,7 +247,9 @@ fn requests(mut stream: BufReader<impl Channel>, connection: usize, shared: &Sha
         let gzipped = head.header("content-encoding") == Some("gzip");
         let signal = signal_of(&head.path);
         let items = match signal {
-            Some(signal) if behaviour.reads && read.is_ok() => items(signal, gzipped, &body),
+            Some(signal) if behaviour.reads && read.is_ok() && !shared.unnumbered => {
+                items(signal, gzipped, &body)
+            }
             _ => Ok(Vec::new()),
         };
         let valid = signal.is_some() && items.is_ok();

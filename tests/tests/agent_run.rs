@@ -1,0 +1,281 @@
+//! `ebpf-otlp run` as a service manager runs it: what it sends, what it does when it is told to, and what it leaves behind.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use collector::export::Signal;
+use tests::faults::{Behaviour, Deaf, Options, Server};
+use tests::receivers::TempDir;
+
+/// Connections that the workload makes.
+const CONNECTIONS: usize = 20;
+/// What service managers and users are promised.
+const LAST: Duration = Duration::from_secs(5);
+
+fn agent_binary() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.ancestors().nth(2).unwrap().join("ebpf-otlp")
+}
+
+/// Whether the agent can trace here; says so if not.
+fn can_trace() -> bool {
+    let agent = agent_binary();
+    if !agent.exists() {
+        println!("skipped: {} is not built", agent.display());
+        return false;
+    }
+    let usable = Command::new(agent).arg("check").output().unwrap().status.success();
+    if !usable {
+        assert!(
+            !rustix::process::geteuid().is_root() || fs::metadata("/sys/fs/bpf").is_err(),
+            "root can trace"
+        );
+        println!("skipped: `ebpf-otlp check` says that nothing can be traced here");
+    }
+    usable
+}
+
+/// A process that is ended with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The agent, with what it says.
+struct Agent {
+    process: Ended,
+    said: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Agent {
+    fn start(arguments: &[&str]) -> Self {
+        let mut command = Command::new(agent_binary());
+        command.arg("run").args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        for (name, _) in
+            std::env::vars().filter(|(name, _)| name.starts_with("OTEL_") || name.starts_with("EBPF_OTLP_"))
+        {
+            command.env_remove(name);
+        }
+        let mut process = Ended(command.spawn().unwrap());
+        let lines = BufReader::new(process.0.stderr.take().unwrap()).lines();
+        let said: Arc<Mutex<Vec<String>>> = Arc::default();
+        let into = Arc::clone(&said);
+        let reader = std::thread::spawn(move || {
+            lines.map_while(Result::ok).for_each(|line| into.lock().unwrap().push(line))
+        });
+        Self { process, said, reader: Some(reader) }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.process.0.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+
+    fn said(&self) -> String {
+        self.said.lock().unwrap().join("\n")
+    }
+
+    fn wait_said(&self, what: &str) {
+        let limit = Instant::now() + Duration::from_secs(30);
+        while !self.said().contains(what) {
+            assert!(Instant::now() < limit, "no {what:?} in {}", self.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Identifiers of its programs and links in the kernel.
+    fn in_kernel(&self) -> (BTreeSet<u32>, BTreeSet<u32>) {
+        let mut ids = (BTreeSet::new(), BTreeSet::new());
+        for entry in fs::read_dir(format!("/proc/{}/fdinfo", self.process.0.id())).unwrap().flatten() {
+            let text = fs::read_to_string(entry.path()).unwrap_or_default();
+            let id =
+                |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u32>().ok());
+            match id("link_id:") {
+                Some(link) => drop(ids.1.insert(link)),
+                None => ids.0.extend(id("prog_id:")),
+            }
+        }
+        ids
+    }
+
+    /// Ends it; its exit code, and how long that took.
+    fn end(mut self) -> (Option<i32>, Duration, String) {
+        let asked = Instant::now();
+        self.signal("-TERM");
+        let status = self.process.0.wait().unwrap();
+        let took = asked.elapsed();
+        self.reader.take().unwrap().join().unwrap();
+        (status.code(), took, self.said())
+    }
+}
+
+fn get(port: u16, path: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The last value of `metric` with the attribute, in a file of JSON lines.
+fn last_value(file: &PathBuf, metric: &str, attribute: (&str, &str)) -> Option<u64> {
+    let text = fs::read_to_string(file).unwrap();
+    let array = |value: &serde_json::Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
+    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let metrics = lines
+        .flat_map(|line| array(&line, "resourceMetrics"))
+        .flat_map(|resource| array(&resource, "scopeMetrics"))
+        .flat_map(|scope| array(&scope, "metrics"));
+    let points = metrics.filter(|m| m["name"] == metric).flat_map(|m| array(&m["sum"], "dataPoints"));
+    let has = |point: &serde_json::Value| {
+        let attributes = array(point, "attributes");
+        attributes.iter().any(|a| a["key"] == attribute.0 && a["value"]["stringValue"] == attribute.1)
+    };
+    points.filter(has).filter_map(|point| point["asInt"].as_str()?.parse().ok()).last()
+}
+
+#[test]
+fn it_exports_reloads_and_ends_as_it_is_told_and_leaves_nothing() {
+    if !can_trace() {
+        return;
+    }
+    let directory = TempDir::new("agent-run");
+    let (config, output) = (directory.join("agent.toml"), directory.join("out.jsonl"));
+    fs::write(&config, "[agent]\ninterval = \"1s\"\ncpu_limit = 0\n").unwrap();
+    // It takes whatever comes: what is in it is read from the file.
+    let options = Options { unnumbered: true, ..Options::default() };
+    let server = Server::with(options, |_| Behaviour::default()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap().port();
+    let script = format!(
+        "read go; for i in $(seq {CONNECTIONS}); do exec 3<>/dev/tcp/127.0.0.1/{target}; exec 3>&-; done; echo done; read go"
+    );
+    let mut workload = Ended(
+        Command::new("bash")
+            .args(["-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let pid = workload.0.id().to_string();
+    let port = free_port();
+    let agent = Agent::start(&[
+        "--config",
+        config.to_str().unwrap(),
+        "--endpoint",
+        &server.url(),
+        "--output",
+        output.to_str().unwrap(),
+        "--listen",
+        &format!("127.0.0.1:{port}"),
+        "--pid",
+        &pid,
+    ]);
+    let metrics = |requests: &[tests::faults::Received]| {
+        requests.iter().filter(|request| request.signal() == Some(Signal::Metrics)).count()
+    };
+    assert!(
+        server.log().wait(Duration::from_secs(60), |requests| metrics(requests) >= 1),
+        "{}",
+        agent.said()
+    );
+    let (programs, links) = agent.in_kernel();
+    assert!(!programs.is_empty(), "{}", agent.said());
+
+    workload.0.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+    let accepted: Vec<TcpStream> = (0..CONNECTIONS).map(|_| listener.accept().unwrap().0).collect();
+    let mut done = String::new();
+    BufReader::new(workload.0.stdout.as_mut().unwrap()).read_line(&mut done).unwrap();
+    drop(accepted);
+
+    assert!(get(port, "/healthz").starts_with("HTTP/1.1 200"));
+    assert!(get(port, "/readyz").starts_with("HTTP/1.1 200"), "{}", get(port, "/readyz"));
+    let own = get(port, "/metrics");
+    assert!(own.contains("ebpf_agent_running_ratio{ebpf_tracer=\"tcp\"} 1\n"), "{own}");
+
+    fs::write(&config, "[agent]\ninterval = \"1s\"\ncpu_limit = 0\n[tracer.profile]\nenabled = false\n")
+        .unwrap();
+    agent.signal("-HUP");
+    agent.wait_said("ebpf-otlp: stopped profile");
+    agent.wait_said("ebpf-otlp: read the configuration again");
+    fs::write(&config, "[agent]\nintervall = \"1s\"\n").unwrap();
+    agent.signal("-HUP");
+    agent.wait_said("going on with the old configuration");
+    agent.wait_said("agent.toml:2: [agent]: there is no key \"intervall\": did you mean \"interval\"?");
+
+    let sent = metrics(&server.log().requests());
+    let (code, took, said) = agent.end();
+    assert!(took < LAST, "{took:?}: {said}");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(metrics(&server.log().requests()) > sent, "the last window is sent: {said}");
+    assert_eq!(
+        last_value(&output, "ebpf.tcp.connections", ("ebpf.tcp.role", "client")),
+        Some(CONNECTIONS as u64),
+        "{said}"
+    );
+
+    // The kernel frees what was let go of a moment later.
+    let limit = Instant::now() + Duration::from_secs(10);
+    loop {
+        let there = |ids: bpf_sys::Ids| ids.filter_map(Result::ok).collect::<BTreeSet<u32>>();
+        let left: Vec<u32> = programs.intersection(&there(bpf_sys::prog::ids())).copied().collect();
+        let attached: Vec<u32> = links.intersection(&there(bpf_sys::link::ids())).copied().collect();
+        if left.is_empty() && attached.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < limit, "programs {left:?} and links {attached:?} are still in the kernel");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_receiver_that_never_answers_does_not_keep_it() {
+    if !can_trace() {
+        return;
+    }
+    let deaf = Deaf::start();
+    let endpoint = format!("http://{}", deaf.address());
+    let agent = Agent::start(&["--interval", "1s", "--only", "tcp", "--endpoint", &endpoint]);
+    agent.wait_said("memory: 32M: ");
+    std::thread::sleep(Duration::from_millis(2500));
+    let (code, took, said) = agent.end();
+    assert!(took < LAST, "{took:?}: {said}");
+    assert_eq!(code, Some(1), "not all was delivered: {said}");
+    assert!(said.contains("not delivered by the end"), "{said}");
+}
+
+#[test]
+fn without_a_receiver_it_shows_what_it_found() {
+    if !can_trace() {
+        return;
+    }
+    let mut command = Command::new(agent_binary());
+    command.args(["run", "--duration", "3s", "--interval", "1s", "--only", "profile,tcp"]);
+    command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
+    let output = command.output().unwrap();
+    let (text, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}");
+    assert!(text.matches("tracing costs").count() >= 2 && text.contains('▁'), "{text}");
+    assert!(!text.contains('\x1b') && text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    assert!(said.contains("memory: 32M: process "), "{said}");
+    let wrong = Command::new(agent_binary()).args(["run", "--interval", "1d"]).output().unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&wrong.stderr).starts_with("ebpf-otlp: --interval: interval: 1d is not"));
+}
