@@ -1,7 +1,7 @@
 //! Record bytes to records. One file a BPF program.
 
-pub mod dns;
 pub mod disk;
+pub mod dns;
 pub mod filter;
 pub mod heap;
 pub mod memory;

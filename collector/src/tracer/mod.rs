@@ -5,8 +5,8 @@
 
 mod cgroup;
 mod cost;
-pub mod dns;
 pub mod disk;
+pub mod dns;
 pub mod filter;
 pub mod heap;
 pub mod ladder;

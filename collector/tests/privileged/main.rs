@@ -2,17 +2,16 @@
 //! so when it skips.
 
 mod disk;
+mod dns;
+mod heap;
 mod helper;
+mod memory;
 mod probes;
 mod process;
 mod sched;
-// One module a tracer.
-mod heap;
-mod memory;
 #[cfg(target_arch = "x86_64")]
 mod syscalls;
 mod tcp;
-mod dns;
 mod udp;
 
 use std::collections::BTreeMap;
@@ -60,13 +59,12 @@ pub fn start(
     }
 }
 
-/// Whether the tests may load programs.
-pub fn is_root() -> bool {
 /// Does this kernel take trampolines and kprobes? All that are tested in virtual machines do.
 pub fn has_trampolines_and_kprobes() -> bool {
     std::fs::read_to_string("/proc/kallsyms").is_ok_and(|names| names.contains(" register_kprobe\n"))
 }
 
-fn is_root() -> bool {
+/// Whether the tests may load programs.
+pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }

@@ -20,6 +20,7 @@ pub static INFO: Info = Info {
     views: &[&NAMES],
     ladders: &[&MESSAGES, &CONNECTIONS],
     on_by_default: true,
+    keys: super::KEYS,
     start: super::start,
 };
 

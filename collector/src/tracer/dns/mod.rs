@@ -24,7 +24,9 @@ use super::ring::{self, EventRing};
 use super::{Info, Overhead, Start, Stats, Tracer};
 use crate::config::Filter;
 use crate::error::{Error, Result};
+use crate::key::{Key, Value};
 use crate::telemetry::Sink;
+use crate::tracer::Settings as AllSettings;
 
 pub use define::{CONNECTIONS, INFO, LOOKUP, LOOKUP_DURATION, MESSAGES};
 use lookups::Lookups;
@@ -46,6 +48,22 @@ impl Default for Settings {
         Self { names: 256, spans_per_second: 100 }
     }
 }
+
+/// Its keys of the configuration.
+static KEYS: &[Key<AllSettings>] = &[
+    Key {
+        name: "names",
+        doc: "How many names have series of their own: the first that come, and one more series for all others.",
+        get: |settings| Value::Int(settings.dns.names.into()),
+        set: |settings, v| v.whole(0..=u32::MAX).map(|n| settings.dns.names = n),
+    },
+    Key {
+        name: "spans_per_second",
+        doc: "Most spans in a second; lookups beyond are counted all the same.",
+        get: |settings| Value::Int(settings.dns.spans_per_second.into()),
+        set: |settings, v| v.whole(0..=u32::MAX).map(|n| settings.dns.spans_per_second = n),
+    },
+];
 
 /// Follows lookups.
 #[derive(Debug)]

@@ -16,6 +16,7 @@ pub static INFO: Info = Info {
     views: &[&PROCESSES],
     ladders: &[&TRAFFIC, &FULL_SOCKETS],
     on_by_default: true,
+    keys: &[],
     start: super::start,
 };
 
