@@ -21,7 +21,7 @@ pub use define::{CONTEXT_SWITCHES, INFO, OFF_CPU_TIME, RUN_QUEUE_DURATION, SWITC
 use window::ProcessSums;
 
 /// What a hit costs whoever is switched, on average over switches and wake-ups (`tests/bench/sched`).
-const NANOS_PER_HIT: f64 = 150.0;
+const NANOS_PER_HIT: f64 = 170.0;
 /// More than this in one sample, and a thread's note does not hold it.
 const MAX_SAMPLING: u32 = u16::MAX as u32;
 
