@@ -84,3 +84,12 @@ static __u64 (*const bpf_get_attach_cookie)(void *ctx) = (void *)174;
 #define type_exists(type) __builtin_preserve_type_info(*(type *)0, 0 /* it exists */)
 /* Whether the structure has the field in this kernel. */
 #define field_exists(base, field) __builtin_preserve_field_info((base)->field, 2 /* it exists */)
+
+/* As read_field; where the verifier knows what the pointer points to, the field is read as it stands. `direct` is a constant. */
+#define get_field(dst, direct, base, field)             \
+	do {                                            \
+		if (direct)                             \
+			(dst) = (base)->field;          \
+		else                                    \
+			read_field(dst, base, field);   \
+	} while (0)

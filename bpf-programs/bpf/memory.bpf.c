@@ -250,6 +250,8 @@ const struct oom_kill *describe_oom_kill __attribute__((unused));
 
 /* Which window is being filled. */
 volatile __u32 active = 0;
+/* Threads that were put into `ended`, so that user space need not look when there are few. */
+volatile __u64 threads_ended = 0;
 /* Size of a page. */
 const volatile __u64 page_bytes = 4096;
 
@@ -423,6 +425,8 @@ int thread_ends(__u64 *args)
 	COUNT(hits);
 	if (bpf_map_update_elem(&ended, &faults.thread, &faults, BPF_NOEXIST))
 		COUNT(ended_full);
+	else
+		__sync_fetch_and_add(&threads_ended, 1);
 	return 0;
 }
 

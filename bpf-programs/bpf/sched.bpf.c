@@ -155,15 +155,6 @@ struct newtask_tracepoint {
 	__u64 clone_flags;
 };
 
-/* A field of a task: read as it stands where the verifier knows what the pointer points to. `direct` is a constant. */
-#define task_field(dst, direct, task, field)             \
-	do {                                             \
-		if (direct)                              \
-			(dst) = (task)->field;           \
-		else                                     \
-			read_field(dst, task, field);    \
-	} while (0)
-
 static __always_inline struct cpu_counts *own_counts(void)
 {
 	__u32 zero = 0;
@@ -342,18 +333,18 @@ static __always_inline int switched(__u64 *args, int direct)
 
 	if (!counted)
 		return 0;
-	task_field(prev_tid, direct, prev, pid);
-	task_field(next_tid, direct, next, pid);
+	get_field(prev_tid, direct, prev, pid);
+	get_field(next_tid, direct, next, pid);
 	/* The idle task's number is 0. */
 	if (prev_tid) {
 		if (type_exists(btf_trace_sched_switch___state)) {
 			state = args[3];
 		} else if (field_exists((struct task_struct___state *)prev, __state)) {
-			task_field(state, direct, (struct task_struct___state *)prev, __state);
+			get_field(state, direct, (struct task_struct___state *)prev, __state);
 		} else {
 			long old_state = 0;
 
-			task_field(old_state, direct, (struct task_struct___old_state *)prev, state);
+			get_field(old_state, direct, (struct task_struct___old_state *)prev, state);
 			state = old_state;
 		}
 		if (args[0] & 1 || !state)
@@ -371,7 +362,7 @@ static __always_inline int woken_task(struct task_struct *task, int direct)
 {
 	int tid = 0;
 
-	task_field(tid, direct, task, pid);
+	get_field(tid, direct, task, pid);
 	return woken(tid);
 }
 
@@ -379,7 +370,7 @@ static __always_inline int born_task(struct task_struct *task, int direct)
 {
 	int tid = 0;
 
-	task_field(tid, direct, task, pid);
+	get_field(tid, direct, task, pid);
 	return born(tid, task_tgid(task), 1);
 }
 

@@ -308,10 +308,12 @@ int accept_fexit(__u64 *args)
 {
 	__u64 sk;
 
+	/* Behind the arguments is what it returns. In assembler, since the compiler would load from either place with one
+	 * instruction, which verifiers refuse. */
 	if (__builtin_preserve_type_info(*(struct proto_accept_arg *)0, 0))
-		sk = args[2];
+		asm volatile("%0 = *(u64 *)(%1 + 16)" : "=r"(sk) : "r"(args));
 	else
-		sk = args[4];
+		asm volatile("%0 = *(u64 *)(%1 + 32)" : "=r"(sk) : "r"(args));
 	return sk ? on_use((void *)sk, 1) : 0;
 }
 

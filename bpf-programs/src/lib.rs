@@ -20,5 +20,12 @@ pub const PROCESS: &[u8] = include_bytes!("../prebuilt/process.bpf.o");
 
 /// Waiting for CPUs, `bpf/sched.bpf.c`.
 pub const SCHED: &[u8] = include_bytes!("../prebuilt/sched.bpf.o");
+
+/// Requests to block devices, `bpf/disk.bpf.c`.
+pub const DISK: &[u8] = include_bytes!("../prebuilt/disk.bpf.o");
 /// System calls, `bpf/syscalls.bpf.c`.
 pub const SYSCALLS: &[u8] = include_bytes!("../prebuilt/syscalls.bpf.o");
+/// UDP's bytes by process, `bpf/udp.bpf.c`.
+pub const UDP: &[u8] = include_bytes!("../prebuilt/udp.bpf.o");
+/// DNS lookups, `bpf/dns.bpf.c`.
+pub const DNS: &[u8] = include_bytes!("../prebuilt/dns.bpf.o");

@@ -2,7 +2,9 @@
 
 use bpf_loader::btf::{Btf, Kind};
 use bpf_loader::object::ObjectSpec;
-use bpf_programs::events::{Layout, filter, heap, memory, process, profile, ring, sched, syscalls, tcp};
+use bpf_programs::events::{
+    Layout, disk, dns, filter, heap, memory, process, profile, ring, sched, syscalls, tcp, udp,
+};
 
 fn check(btf: &Btf<'_>, layout: Layout) {
     let id =
@@ -83,7 +85,13 @@ const RECORDS: &[(&[u8], &[Layout])] = &[
             syscalls::SlowCall::LAYOUT,
         ],
     ),
+    (bpf_programs::DNS, &[dns::Message::LAYOUT, dns::Stats::LAYOUT]),
+    (bpf_programs::UDP, &[udp::Sums::LAYOUT, udp::Stats::LAYOUT]),
     (bpf_programs::SCHED, &[sched::Sums::LAYOUT, sched::Counts::LAYOUT]),
+    (
+        bpf_programs::DISK,
+        &[disk::SumsKey::LAYOUT, disk::Sums::LAYOUT, disk::Counts::LAYOUT, disk::RequestNote::LAYOUT],
+    ),
 ];
 
 #[test]

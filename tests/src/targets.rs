@@ -5,6 +5,7 @@
 
 mod agent;
 mod btf;
+mod dns;
 mod encode;
 mod export;
 mod input;
@@ -21,6 +22,7 @@ mod text;
 
 pub use agent::{agent_config, agent_health};
 pub use btf::{loader_btf, loader_btf_ext, loader_core_relo, loader_split_btf};
+pub use dns::tracer_dns;
 pub use encode::encode_json;
 pub use export::{export_config, export_grpc, export_reply};
 pub use maps::loader_maps;
@@ -36,7 +38,7 @@ pub use text::{loader_kallsyms, loader_kconfig, loader_usdt, loader_verifier_log
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 25] = [
+pub const TARGETS: [(&str, Target); 26] = [
     ("agent_config", agent_config),
     ("agent_health", agent_health),
     ("convert_profile", convert_profile),
@@ -62,4 +64,5 @@ pub const TARGETS: [(&str, Target); 25] = [
     ("symbolize_sideband", symbolize_sideband),
     ("symbolize_text", symbolize_text),
     ("sys_sock_diag", sys_sock_diag),
+    ("tracer_dns", tracer_dns),
 ];

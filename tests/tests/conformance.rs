@@ -6,7 +6,14 @@
 
 use collector::convert::pprof;
 use collector::convert::profiles::{DEFAULT_MAX_REQUEST, ProfilesEncoder};
+use collector::export::config::Temporality;
+use collector::export::{Request, Signal};
 use collector::model::*;
+use collector::pipeline::{AboutAgent, Pipeline, Reading, Settings};
+use collector::telemetry::{
+    Exponential, Instrument, LogDef, LogRecord, Metric, Owner, Point, PointValue, Severity, Sink, Span,
+    SpanDef, SpanKind, Subject,
+};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
@@ -145,6 +152,81 @@ fn googles_protobuf_decodes_every_field() {
         assert!(summary.contains(&expected), "{expected} in {summary}");
     }
     equal_json(&requests, &output, &directory.join("ours.jsonl"));
+}
+
+/// Requests of metrics, spans and log records, as the pipeline makes them of what tracers tell.
+fn told(temporality: Temporality) -> Vec<Request> {
+    static CALLS: Metric = Metric {
+        name: "test.calls",
+        unit: "{call}",
+        description: "Calls",
+        instrument: Instrument::Counter,
+        subject: Subject::Process,
+        attributes: &["call"],
+        source: "",
+    };
+    static TIMES: Metric =
+        Metric { name: "test.times", unit: "s", instrument: Instrument::Histogram, ..CALLS };
+    static HELD: Metric =
+        Metric { name: "test.held", unit: "By", instrument: Instrument::UpDownCounter, ..CALLS };
+    static LOAD: Metric = Metric { name: "test.load", unit: "1", instrument: Instrument::Gauge, ..CALLS };
+    static DIAL: SpanDef = SpanDef { name: "dial", description: "", attributes: &["call"], source: "" };
+    static DIED: LogDef =
+        LogDef { name: "died", description: "", severity: Severity::Warn, attributes: &["call"], source: "" };
+    let env = |name: &str| (name == "OTEL_RESOURCE_ATTRIBUTES").then(|| "zone=a".to_owned());
+    let (mut settings, warnings) = Settings::read(&env, "ebpf-otlp", 7, 8 << 20);
+    assert_eq!(warnings, [""; 0]);
+    settings.sdk.metrics.temporality = temporality;
+    settings.max_request = 20_000;
+    let mut pipeline = Pipeline::new(settings, Reading::now()).unwrap();
+    let mut histogram = Exponential::new(3);
+    histogram.zero = 1;
+    (40..80).for_each(|slot| histogram.add_slot(slot, slot.into()));
+    for pid in [std::process::id(), 0, u32::MAX] {
+        let owner = Owner::Process { pid, comm: *b"short-lived\0\0\0\0\0" };
+        for n in 0..40 {
+            let name = format!("call {n}");
+            let attributes = [("call", name.as_str().into())];
+            for (metric, value) in [
+                (&CALLS, PointValue::Int(n)),
+                (&TIMES, PointValue::Histogram(&histogram)),
+                (&HELD, PointValue::Int(-n)),
+                (&LOAD, PointValue::Double(0.5)),
+            ] {
+                pipeline.point(Point { metric, owner, attributes: &attributes, value });
+            }
+            let (kind, boot_nanos) = (SpanKind::Client, (1_000, 2_000));
+            let error = (n % 2 == 0).then_some("ECONNREFUSED");
+            pipeline.span(Span { span: &DIAL, kind, owner, boot_nanos, attributes: &attributes, error });
+            let (log, boot_nanos) = (&DIED, 3_000);
+            pipeline.log(LogRecord { log, owner, boot_nanos, body: "é", attributes: &attributes });
+        }
+    }
+    let stats = pipeline.stats();
+    AboutAgent::default().pipeline(&mut pipeline, &stats);
+    let mut requests = Vec::new();
+    pipeline.flush(Reading::now(), &Signal::ALL, &mut |request| requests.push(request));
+    requests
+}
+
+#[test]
+fn googles_protobuf_decodes_what_tracers_tell() {
+    for temporality in [Temporality::Cumulative, Temporality::Delta] {
+        let requests = told(temporality);
+        let items = |signal| requests.iter().filter(|r| r.signal == signal).map(|r| r.items).sum::<u64>();
+        assert!(items(Signal::Metrics) > 480);
+        assert_eq!((items(Signal::Traces), items(Signal::Logs)), (120, 120));
+        let Some(receiver) = Bindings::start(requests.len(), &[]) else { return };
+        for request in &requests {
+            assert_eq!(post(&receiver, request.signal.path(), "identity", &request.body), "200");
+        }
+        let (summary, content) = receiver.finish();
+        assert!(content, "{summary}");
+        let canonical = format!(r#""canonical": {}"#, requests.len());
+        for expected in [r#""protobuf": "upb""#, r#""unknown_fields": 0"#, &canonical] {
+            assert!(summary.contains(expected), "{expected} in {summary}");
+        }
+    }
 }
 
 /// Our JSON says the same as what Google's mapping made of the requests, which has ids in base64.

@@ -1,5 +1,7 @@
 //! Record bytes to records. One file a BPF program.
 
+pub mod disk;
+pub mod dns;
 pub mod filter;
 pub mod heap;
 pub mod memory;
@@ -9,6 +11,7 @@ pub mod ring;
 pub mod sched;
 pub mod syscalls;
 pub mod tcp;
+pub mod udp;
 
 /// Where a field of a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

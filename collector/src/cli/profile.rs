@@ -232,7 +232,7 @@ impl Display {
     }
 }
 
-fn write_file(
+pub fn write_file(
     profile: &Profile,
     host: &str,
     attributes: &SharedAttributes,

@@ -3,7 +3,7 @@
 use crate::model::*;
 
 /// Frames: 0 kernel, 1 to 3 native (2 with an inlined function, 3 without a name), 4 from a compiler at run time.
-pub(super) fn profile() -> Profile {
+pub(crate) fn profile() -> Profile {
     let line = |function: &str, line| Line {
         function: function.into(),
         system_name: None,

@@ -7,7 +7,7 @@ pub mod profiles;
 pub mod spans;
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 
 use crate::model::{Mapping, Process, Profile};
 use std::ops::Range;

@@ -209,7 +209,7 @@ impl ProcessCache {
     /// Looks at a process for the first time in a window.
     fn verify(&mut self, pid: u32, comm: &[u8]) {
         let window = self.window;
-        let known = self.by_pid.get(&pid).is_some();
+        let known = self.by_pid.contains_key(&pid);
         if self.reads_left < if known { 1 } else { FULL_READ } {
             self.stats.skipped += 1;
             match self.by_pid.get_mut(&pid) {
@@ -230,6 +230,10 @@ impl ProcessCache {
                 Look::Gone if is_other_name(&entry.identity, comm) => {}
                 Look::Gone => return,
                 Look::There(start, name) => {
+                    // It has ended, and nobody waited for it yet.
+                    if entry.ended.is_some() && is_same_start(start, entry.identity.start_boot_nanos) {
+                        return;
+                    }
                     let same = entry.complete
                         && entry.ended.is_none()
                         && is_same_start(start, entry.identity.start_boot_nanos)
@@ -325,6 +329,15 @@ impl ProcessCache {
 
     /// A process was started, or runs another program now: an event of the kernel's.
     pub fn started(&mut self, started: &Started<'_>) {
+        if started.pid == 0 {
+            return;
+        }
+        // Half of what may be read is for those who are mentioned.
+        let known = |cache: &Self, pid| cache.by_pid.contains_key(&pid);
+        let is_cheap = self.reads_left > READS_PER_WINDOW / 2;
+        if is_cheap && started.parent > 0 && !known(self, started.pid) && !known(self, started.parent) {
+            self.verify(started.parent, &[]);
+        }
         let own = self.by_pid.get(&started.pid).filter(|entry| {
             entry.ended.is_none() && is_same_start(entry.identity.start_boot_nanos, started.start_boot_nanos)
         });
@@ -338,7 +351,8 @@ impl ProcessCache {
         if let Some(path) = started.executable_path {
             identity.executable_name =
                 path.rsplit('/').next().filter(|name| !name.is_empty()).map(Into::into);
-            identity.process.executable_path = Some(path.into());
+            // As it was named: that may be from a directory that nobody knows.
+            identity.process.executable_path = path.starts_with('/').then(|| path.into());
         }
         if let Some(uid) = started.uid {
             identity.owner = Some(self.users.name(uid));
@@ -358,8 +372,8 @@ impl ProcessCache {
             known == 0 || start_boot_nanos == 0 || is_same_start(known, start_boot_nanos)
         });
         if let Some(entry) = same {
-            // Nothing can be learned of it any more.
-            (entry.complete, entry.verified) = (true, self.window);
+            // Who has the number next is somebody else, even in the same window.
+            entry.verified = 0;
             self.end(pid);
         }
     }

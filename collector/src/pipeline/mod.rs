@@ -10,8 +10,10 @@
 //! | `resources.rs` | whose it is: services, containers, processes, the machine, the agent |
 //! | `store/` | series of metrics, cumulative or delta |
 //! | `records.rs` | spans and log records that wait |
+//! | `about_agent.rs` | what the agent tells about all this |
 //! | `settings.rs` | what the specification lets users set, and the memory |
 
+mod about_agent;
 mod clock;
 mod ids;
 mod keep;
@@ -25,6 +27,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 
+use bpf_programs::events::process::Lifecycle;
 use bytes::Bytes;
 use otlp_encode::{Limits, LogsRequest, MetricsRequest, ScopeBlob, ScopeInfo, TracesRequest};
 
@@ -40,6 +43,7 @@ use records::Records;
 use resources::{PER_RESOURCE, ResourceId, Resources};
 use store::{PointOwner, Store};
 
+pub use about_agent::AboutAgent;
 pub use clock::{Clock, Reading};
 pub use settings::{Memory, Settings};
 pub use store::StoreStats;
@@ -133,19 +137,26 @@ impl Pipeline {
     /// What is due for a flush at a time of `CLOCK_BOOTTIME`, in nanoseconds: metrics at their interval, spans and log
     /// records after their delay or when a request is full, profiles at once.
     pub fn due(&self, boot_nanos: u64) -> Vec<Signal> {
-        let waiting = |signal| match signal {
-            Signal::Metrics => self.store.len(),
-            Signal::Traces => self.spans.len(),
-            Signal::Logs => self.logs.len(),
-            Signal::Profiles => self.profiles.len(),
-        };
-        let is_due = |signal: &Signal| self.schedule.is_due(*signal, waiting(*signal), boot_nanos);
+        let is_due = |signal: &Signal| self.schedule.is_due(*signal, self.waiting(*signal), boot_nanos);
         Signal::ALL.into_iter().filter(is_due).collect()
     }
 
-    /// When something is due at the latest, in nanoseconds of `CLOCK_BOOTTIME`.
+    /// When something that waits now is due at the latest, in nanoseconds of `CLOCK_BOOTTIME`.
     pub fn deadline(&self) -> u64 {
-        self.schedule.deadline()
+        let times = Signal::ALL
+            .into_iter()
+            .filter_map(|signal| (self.waiting(signal) > 0).then(|| self.schedule.next(signal)));
+        times.min().unwrap_or(u64::MAX)
+    }
+
+    /// How much there is to flush. A window of metrics ends even if nothing was counted.
+    fn waiting(&self, signal: Signal) -> usize {
+        match signal {
+            Signal::Metrics => 1,
+            Signal::Traces => self.spans.len(),
+            Signal::Logs => self.logs.len(),
+            Signal::Profiles => self.profiles.len(),
+        }
     }
 
     /// Hands out requests of these signals: of metrics, the window ends.
@@ -239,19 +250,6 @@ impl Pipeline {
         self.logs.clear();
     }
 
-    /// A process was started, or runs another program: an event of the kernel's, for those that are gone before anybody
-    /// looks.
-    pub fn process_started(&mut self, started: &Started<'_>) {
-        self.last = None;
-        self.processes.started(started);
-    }
-
-    /// A process ended: an event of the kernel's.
-    pub fn process_exited(&mut self, pid: u32, start_boot_nanos: u64) {
-        self.last = None;
-        self.processes.exited(pid, start_boot_nanos);
-    }
-
     /// What became of everything.
     pub fn stats(&self) -> PipelineStats {
         let [spans, logs, profiles] = self.refused;
@@ -341,6 +339,24 @@ impl Sink for Pipeline {
         });
         let [.., refused] = &mut self.refused;
         *refused += u64::from(encoded.is_err());
+    }
+
+    fn lifecycle(&mut self, event: &Lifecycle) {
+        self.last = None;
+        let process = event.process();
+        let path = match event {
+            Lifecycle::Exit(..) => return self.processes.exited(process.tgid, process.start_boot_ns),
+            Lifecycle::Fork(_) => None,
+            Lifecycle::Exec(_, path) => std::str::from_utf8(path.bytes()).ok(),
+        };
+        self.processes.started(&Started {
+            pid: process.tgid,
+            parent: process.parent_tgid,
+            start_boot_nanos: process.start_boot_ns,
+            comm: &process.comm,
+            executable_path: path,
+            uid: Some(process.uid),
+        });
     }
 }
 

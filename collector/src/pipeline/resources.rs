@@ -5,7 +5,7 @@
 //! joins of which something else is true, what differs is left out. Receivers take that for another resource, so it is
 //! one here too, whose series begin then.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use otlp_encode::{AttributeWriter, Error, ResourceBlob, ResourceInfo, Value};
@@ -16,9 +16,9 @@ use crate::enrich::cache::{Identity, ProcessKey};
 use crate::enrich::host::HostFacts;
 use crate::export::config::{AgentResource, SharedAttributes, TELEMETRY_SDK};
 
-/// Number of a resource.
+/// Number of a resource: never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ResourceId(u32);
+pub struct ResourceId(u64);
 
 impl ResourceId {
     /// The machine.
@@ -29,11 +29,11 @@ impl ResourceId {
     pub const HIDDEN: Self = Self(2);
     /// Processes for whose resources there is no room.
     pub const OTHERS: Self = Self(3);
-    const FIXED: usize = 4;
+    const FIXED: u64 = 4;
 
     /// Whether it is one of processes that can be told apart.
     pub fn is_processes(self) -> bool {
-        self.0 as usize >= Self::FIXED
+        self.0 >= Self::FIXED
     }
 }
 
@@ -74,8 +74,8 @@ pub(crate) struct Resources {
     max: usize,
     /// What all have.
     shared: Vec<(String, String)>,
-    entries: Vec<Option<Entry>>,
-    free: Vec<u32>,
+    entries: BTreeMap<ResourceId, Entry>,
+    next: u64,
     by_group: HashMap<Group, ResourceId>,
     of_process: HashMap<ProcessKey, ResourceId>,
 }
@@ -112,7 +112,7 @@ impl Resources {
         let entry = |blob| {
             let (common, service) = (Common::default(), Arc::from(""));
             let blob = Some(blob);
-            Some(Entry {
+            Entry {
                 group: Group::Fixed,
                 common,
                 differs: 0,
@@ -121,14 +121,14 @@ impl Resources {
                 members: 0,
                 pending: 0,
                 blob,
-            })
+            }
         };
         Ok(Self {
             per_process,
             max,
             shared,
-            entries: blobs.map(entry).into(),
-            free: Vec::new(),
+            entries: (0..).map(ResourceId).zip(blobs.map(entry)).collect(),
+            next: ResourceId::FIXED,
             by_group: HashMap::new(),
             of_process: HashMap::new(),
         })
@@ -151,7 +151,7 @@ impl Resources {
         };
         let id = match self.by_group.get(&group).copied() {
             Some(id) => self.meet(id, common),
-            None if self.entries.len() - self.free.len() >= self.max => return ResourceId::OTHERS,
+            None if self.entries.len() >= self.max => return ResourceId::OTHERS,
             None => {
                 let service = Arc::from(identity.service());
                 let pids = self.per_process.then_some((identity.process.pid, identity.parent));
@@ -211,25 +211,15 @@ impl Resources {
     }
 
     fn insert(&mut self, entry: Entry) -> ResourceId {
-        let group = entry.group.clone();
-        let id = match self.free.pop() {
-            Some(id) => {
-                if let Some(place) = self.entries.get_mut(id as usize) {
-                    *place = Some(entry);
-                }
-                ResourceId(id)
-            }
-            None => {
-                self.entries.push(Some(entry));
-                ResourceId(self.entries.len() as u32 - 1)
-            }
-        };
-        self.by_group.insert(group, id);
+        let id = ResourceId(self.next);
+        self.next += 1;
+        self.by_group.insert(entry.group.clone(), id);
+        self.entries.insert(id, entry);
         id
     }
 
     fn get_mut(&mut self, id: ResourceId) -> Option<&mut Entry> {
-        self.entries.get_mut(id.0 as usize)?.as_mut()
+        self.entries.get_mut(&id)
     }
 
     fn change(&mut self, id: ResourceId, change: impl FnOnce(&mut Entry)) {
@@ -255,13 +245,12 @@ impl Resources {
 
     /// Whether none of its processes lives.
     pub(crate) fn has_ended(&self, id: ResourceId) -> bool {
-        id.is_processes()
-            && self.entries.get(id.0 as usize).is_none_or(|e| e.as_ref().is_none_or(|e| e.members == 0))
+        id.is_processes() && self.entries.get(&id).is_none_or(|entry| entry.members == 0)
     }
 
     /// Encodes those that are new.
     pub(crate) fn encode_new(&mut self) {
-        for entry in self.entries.iter_mut().flatten().filter(|entry| entry.blob.is_none()) {
+        for entry in self.entries.values_mut().filter(|entry| entry.blob.is_none()) {
             let mut texts: Vec<(&str, &str)> = vec![("service.name", &entry.service)];
             let own = COMMON.iter().zip(&entry.common);
             texts.extend(own.filter_map(|(key, value)| Some((*key, value.as_deref()?))));
@@ -276,25 +265,24 @@ impl Resources {
 
     /// The resource as it is sent, once it is [encoded](Self::encode_new).
     pub(crate) fn encoded(&self, id: ResourceId) -> Option<&ResourceBlob> {
-        self.entries.get(id.0 as usize)?.as_ref()?.blob.as_ref()
+        self.entries.get(&id)?.blob.as_ref()
     }
 
     /// Forgets those that have ended, once their series are.
     pub(crate) fn forget_ended(&mut self) {
-        for at in ResourceId::FIXED..self.entries.len() {
-            let Some(place) = self.entries.get_mut(at) else { continue };
-            if let Some(entry) = place.take_if(|entry| entry.members == 0 && entry.pending == 0) {
-                self.free.push(at as u32);
-                if self.by_group.get(&entry.group) == Some(&ResourceId(at as u32)) {
-                    self.by_group.remove(&entry.group);
-                }
+        let by_group = &mut self.by_group;
+        self.entries.retain(|id, entry| {
+            let stays = !id.is_processes() || entry.members > 0 || entry.pending > 0;
+            if !stays && by_group.get(&entry.group) == Some(id) {
+                by_group.remove(&entry.group);
             }
-        }
+            stays
+        });
     }
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.entries.len() - self.free.len()
+        self.entries.len()
     }
 }
 

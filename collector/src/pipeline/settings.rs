@@ -100,11 +100,11 @@ impl Schedule {
     }
 
     pub(super) fn is_due(&self, signal: Signal, waiting: usize, boot_nanos: u64) -> bool {
-        *self.next.get(signal) <= boot_nanos || waiting >= *self.batches.get(signal)
+        waiting > 0 && (*self.next.get(signal) <= boot_nanos || waiting >= *self.batches.get(signal))
     }
 
-    pub(super) fn deadline(&self) -> u64 {
-        self.next.iter().map(|(_, next)| *next).min().unwrap_or(u64::MAX)
+    pub(super) fn next(&self, signal: Signal) -> u64 {
+        *self.next.get(signal)
     }
 
     pub(super) fn flushed(&mut self, signals: &[Signal], boot_nanos: u64) {

@@ -4,6 +4,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use bpf_programs::events::process::{self, Process, Status};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -97,7 +98,7 @@ fn settings(host: Host, temporality: Temporality) -> Settings {
     }
 }
 
-fn process(pid: u32) -> Owner {
+fn of(pid: u32) -> Owner {
     Owner::Process { pid, comm: NO_COMM }
 }
 
@@ -106,6 +107,38 @@ fn number(metric: &'static Metric, owner: Owner, key: &str, value: i64) -> impl 
         let attributes = [("k", key.into())];
         pipeline.point(Point { metric, owner, attributes: &attributes, value: PointValue::Int(value) });
     }
+}
+
+/// The kernel's event of a process that ended.
+fn exited(pipeline: &mut Pipeline, pid: u32, start_boot_ns: u64) {
+    let process = Process { start_boot_ns, ..process_event(process::EXIT, pid, 0, "") };
+    pipeline.lifecycle(&Lifecycle::Exit(process, Status(0)));
+}
+
+fn process_event(kind: u32, tgid: u32, parent_tgid: u32, name: &str) -> Process {
+    let mut comm = [0; 16];
+    comm[..name.len()].copy_from_slice(name.as_bytes());
+    let start_boot_ns = 105 * SECOND;
+    Process { kind, tgid, boot_ns: start_boot_ns, start_boot_ns, cgroup_id: 0, parent_tgid, uid: 5, comm }
+}
+
+/// The kernel's event of a process that was started at 105 s and executes a file, as its bytes.
+fn execed(pid: u32, parent: u32, path: &str) -> Lifecycle {
+    let process = process_event(process::EXEC, pid, parent, path.rsplit('/').next().unwrap());
+    let mut bytes = Vec::new();
+    bytes.extend(process.kind.to_le_bytes());
+    bytes.extend(process.tgid.to_le_bytes());
+    bytes.extend(process.boot_ns.to_le_bytes());
+    bytes.extend(process.start_boot_ns.to_le_bytes());
+    bytes.extend(process.cgroup_id.to_le_bytes());
+    bytes.extend(process.parent_tgid.to_le_bytes());
+    bytes.extend(process.uid.to_le_bytes());
+    bytes.extend(process.comm);
+    bytes.extend((path.len() as u32 + 1).to_le_bytes());
+    bytes.resize(64, 0);
+    bytes.extend(path.as_bytes());
+    bytes.resize(256, 0);
+    Lifecycle::decode(&bytes).unwrap()
 }
 
 /// Requests of a flush of everything.

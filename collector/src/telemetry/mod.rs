@@ -3,13 +3,16 @@
 //!
 //! `docs/telemetry.md` is generated from the definitions.
 
+pub mod agent;
 mod define;
+mod document;
 mod exponential;
 mod recorder;
 mod sink;
 mod view;
 
 pub use define::{Definitions, Instrument, LogDef, Metric, ProfileDef, Severity, SpanDef, SpanKind, Subject};
+pub use document::document;
 pub use exponential::{Exponential, OCTAVES};
 pub use recorder::{Item, Recorder, Series};
 pub use sink::{Attribute, LogRecord, Owner, Point, PointValue, Sink, Span};

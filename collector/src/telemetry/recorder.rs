@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bpf_programs::events::process::Lifecycle;
 use otlp_encode::Value;
 
 use super::{Attribute, Exponential, Instrument, LogRecord, Owner, Point, PointValue, Sink, Span};
@@ -22,6 +23,8 @@ pub struct Recorder {
     pub logs: Vec<Item>,
     /// Profiles in their order.
     pub profiles: Vec<Profile>,
+    /// What happened to processes.
+    pub lifecycle: Vec<Lifecycle>,
 }
 
 /// What a point belongs to.
@@ -130,6 +133,10 @@ impl Sink for Recorder {
 
     fn profile(&mut self, profile: Profile) {
         self.profiles.push(profile);
+    }
+
+    fn lifecycle(&mut self, event: &Lifecycle) {
+        self.lifecycle.push(*event);
     }
 }
 

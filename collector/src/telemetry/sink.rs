@@ -1,5 +1,6 @@
 //! What tracers hand over.
 
+use bpf_programs::events::process::Lifecycle;
 use otlp_encode::Value;
 
 use super::{Exponential, LogDef, Metric, SpanDef, SpanKind};
@@ -92,4 +93,9 @@ pub trait Sink {
     fn log(&mut self, record: LogRecord<'_>);
     /// A profile of the window that ends.
     fn profile(&mut self, profile: Profile);
+    /// What happened to a process, for whoever names processes. Told before the record of it; who passes on what it gets
+    /// passes this on at once.
+    fn lifecycle(&mut self, event: &Lifecycle) {
+        let _ = event;
+    }
 }

@@ -70,8 +70,8 @@ const MAX_FOLLOWED: u32 = 4096;
 
 /// Programs that follow forks, and the tracepoints that they run on. In this order: a child that is born between the two is
 /// then followed.
-const FOLLOWERS: [(&str, &str); 2] =
-    [("follow_fork", "sched_process_fork"), ("forget_exit", "sched_process_exit")];
+const FOLLOWERS: [(&str, &str); 2] = [("follow_fork", "sched_process_fork"), FORGETTER];
+const FORGETTER: (&str, &str) = ("forget_exit", "sched_process_exit");
 
 impl TaskFilter {
     /// Takes hold of the filter of an object that is loaded, and lets everything pass.
@@ -99,7 +99,10 @@ impl TaskFilter {
     pub fn set(&mut self, object: &Object, filter: &Filter) -> Result<()> {
         let resolved = ResolvedFilter::resolve(filter)?;
         if filter.children && self.follow.is_empty() {
-            self.follow = attach_followers(object)?;
+            self.follow = FOLLOWERS
+                .into_iter()
+                .map(|follower| attach_follower(object, follower))
+                .collect::<Result<_>>()?;
         }
         // 0, and then 1 and 2 in turn.
         let next: u32 = if self.in_use.get() == 1 { 2 } else { 1 };
@@ -132,15 +135,16 @@ impl TaskFilter {
         Ok(())
     }
 
-    /// Attaches what follows forks and forgets ends anew, if it is attached: it then runs after what was attached meanwhile to
-    /// the same tracepoints. No fork is missed in between.
+    /// Attaches what forgets ends anew, if it is attached: it then runs after what was attached meanwhile to the same
+    /// tracepoint.
     ///
     /// # Errors
     ///
-    /// The kernel does not take the programs any more.
-    pub fn follow_again(&mut self, object: &Object) -> Result<()> {
-        if !self.follow.is_empty() {
-            self.follow = attach_followers(object)?;
+    /// The kernel does not take the program any more.
+    pub fn forget_last(&mut self, object: &Object) -> Result<()> {
+        if self.follow.pop().is_some() {
+            // Older kernels (5.10, for one) attach a program to a tracepoint only once.
+            self.follow.push(attach_follower(object, FORGETTER)?);
         }
         Ok(())
     }
@@ -168,11 +172,8 @@ impl TaskFilter {
     }
 }
 
-fn attach_followers(object: &Object) -> Result<Vec<Link>> {
-    let attach = |(name, tracepoint)| {
-        object.program(name).and_then(|p| p.attach_raw_tracepoint(tracepoint)).map_err(Error::Load)
-    };
-    FOLLOWERS.into_iter().map(attach).collect()
+fn attach_follower(object: &Object, (name, tracepoint): (&str, &str)) -> Result<Link> {
+    object.program(name).and_then(|p| p.attach_raw_tracepoint(tracepoint)).map_err(Error::Load)
 }
 
 /// Whether a process has ended, though its parent may not have taken notice yet.

@@ -3,7 +3,10 @@
 //! A tracer owns BPF programs and their maps. It aggregates in the kernel: [`Tracer::collect`] takes the window's sums out;
 //! only rare things become events, which [`Tracer::drain`] reads from a ring.
 
+mod cgroup;
 mod cost;
+pub mod disk;
+pub mod dns;
 pub mod filter;
 pub mod heap;
 pub mod ladder;
@@ -15,6 +18,7 @@ pub mod ring;
 pub mod sched;
 pub mod syscalls;
 pub mod tcp;
+pub mod udp;
 mod windows;
 
 use std::fmt;
@@ -61,7 +65,10 @@ pub static TRACERS: &[&Info] = &[
     &tcp::INFO,
     &process::INFO,
     &sched::INFO,
+    &disk::INFO,
     &syscalls::INFO,
+    &udp::INFO,
+    &dns::INFO,
 ];
 
 /// What a tracer is started with.
@@ -92,6 +99,8 @@ pub struct Settings {
     pub tcp: tcp::Settings,
     /// Of the system call tracer.
     pub syscalls: syscalls::Settings,
+    /// Of the DNS tracer.
+    pub dns: dns::Settings,
 }
 
 /// A tracer that runs. Dropping it detaches and frees everything.

@@ -1,7 +1,9 @@
 //! A tracer's programs in the kernel: what all tracers that climb ladders do alike.
 
 use std::cell::RefCell;
+use std::path::{Path, PathBuf};
 
+use bpf_loader::attach::CgroupOptions;
 use bpf_loader::link::Link;
 use bpf_loader::load::Object;
 use bpf_loader::map::PerCpuArray;
@@ -25,7 +27,19 @@ pub(crate) struct Programs {
     chosen: Vec<Chosen>,
     filter: TaskFilter,
     follows_children: bool,
+    /// The control group that the filter named at first.
+    cgroup: Option<PathBuf>,
     object: Object,
+}
+
+/// Attaches a program as its section says; those of control groups to the filter's, or to all.
+fn attach(object: &Object, name: &str, cgroup: Option<&Path>) -> Result<Link> {
+    let program = object.program(name).map_err(Error::Load)?;
+    if program.kind.section.starts_with("cgroup") {
+        let directory = super::cgroup::directory(cgroup)?;
+        return program.attach_cgroup(directory, &CgroupOptions::default()).map_err(Error::Load);
+    }
+    program.attach().map_err(Error::Load)
 }
 
 impl Programs {
@@ -63,7 +77,7 @@ impl Programs {
                     filter.set(object, &not_following)?;
                     *opened = Some((filter, open(object)?));
                 }
-                object.program(program).and_then(|p| p.attach()).map(|link| vec![link]).map_err(Error::Load)
+                attach(object, program, start.filter.cgroup.as_deref()).map(|link| vec![link])
             },
         )?;
         let Some((mut filter, of_tracer)) = opened.into_inner() else {
@@ -82,6 +96,7 @@ impl Programs {
             chosen: climbed.chosen,
             filter,
             follows_children: start.filter.children,
+            cgroup: start.filter.cgroup.clone(),
             object: climbed.object,
         };
         Ok((programs, of_tracer))
@@ -116,13 +131,13 @@ impl Programs {
         for (ladder, chosen) in self.ladders.iter().zip(&self.chosen) {
             let rung = ladder.rungs.iter().find(|rung| Some(rung.name) == chosen.rung);
             for name in rung.iter().flat_map(|rung| rung.programs) {
-                links.push(self.object.program(name).and_then(|p| p.attach()).map_err(Error::Load)?);
+                links.push(attach(&self.object, name, self.cgroup.as_deref())?);
             }
         }
         self.links = links;
         self.running = true;
         // As at the start: after the tracer's own.
-        self.filter.follow_again(&self.object)
+        self.filter.forget_last(&self.object)
     }
 
     /// Whether it is attached.

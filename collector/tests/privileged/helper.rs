@@ -26,14 +26,15 @@ impl Helper {
         self.0.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
     }
 
-    /// Waits until it says READY.
-    pub fn wait_ready(&mut self) {
+    /// Waits until it says READY, and returns what it said.
+    pub fn wait_ready(&mut self) -> String {
         let mut out = Vec::new();
         let mut byte = [0];
         while !out.ends_with(b"READY\n") {
             self.0.stdout.as_mut().unwrap().read_exact(&mut byte).unwrap();
             out.push(byte[0]);
         }
+        String::from_utf8(out).unwrap()
     }
 }
 

@@ -1,16 +1,18 @@
 //! Tracers on this kernel, against workloads whose numbers are known. Runs as root here and in every virtual machine; says
 //! so when it skips.
 
+mod disk;
+mod dns;
+mod heap;
 mod helper;
+mod memory;
 mod probes;
 mod process;
 mod sched;
-// One module a tracer.
-mod heap;
-mod memory;
 #[cfg(target_arch = "x86_64")]
 mod syscalls;
 mod tcp;
+mod udp;
 
 use std::collections::BTreeMap;
 
@@ -55,6 +57,11 @@ pub fn start(
         }
         other => Some(other),
     }
+}
+
+/// Does this kernel take trampolines and kprobes? All that are tested in virtual machines do.
+pub fn has_trampolines_and_kprobes() -> bool {
+    std::fs::read_to_string("/proc/kallsyms").is_ok_and(|names| names.contains(" register_kprobe\n"))
 }
 
 /// Whether the tests may load programs.

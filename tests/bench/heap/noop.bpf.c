@@ -14,10 +14,11 @@ int leave(void *regs)
 	return 0;
 }
 
+/* Nothing is to be done when free returns, whose cookie is 8. */
 SEC("?uprobe.session")
 int session(void *regs)
 {
-	return 0;
+	return bpf_get_attach_cookie(regs) == 8;
 }
 
 char _license[] SEC("license") = "Dual MIT/GPL";

@@ -6,6 +6,7 @@ mod inspect;
 mod load;
 mod profile;
 mod run;
+mod table;
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -17,6 +18,7 @@ pub use inspect::Inspect;
 pub use load::Load;
 pub use profile::Profile;
 pub use run::Run;
+pub use table::Table;
 
 /// What the user asked for.
 #[derive(Debug, PartialEq)]
@@ -43,6 +45,11 @@ Usage: ebpf-otlp COMMAND [OPTIONS]
 
   run       the agent: everything that is enabled, shown or exported, until a signal
   profile   sample where CPU time goes, kernel and user, by function name
+  network   TCP connections, UDP traffic and DNS lookups, by process
+  syscalls  system calls, their errors and latencies, by process
+  memory    page faults, mappings, reclaim, OOM kills, a process' heap
+  sched     who waits for a CPU, and how long
+  disk      block requests and how long they take
   check     what this kernel and user allow, and what to do about what is missing
   load      load BPF objects with the project's own loader
   inspect   show what is in a BPF object, without privileges
@@ -66,15 +73,17 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
         Some(other) => return Err(text(other.unexpected())),
     };
     match command.to_str() {
-        Some("run") => run::parse(&mut parser),
+        Some("run") => run::parse(&mut parser, None),
         Some("check") => check::parse(&mut parser),
         Some("profile") => profile::parse(&mut parser),
         Some("load") => load::parse(&mut parser),
         Some("inspect") => inspect::parse(&mut parser),
         Some("config") => config::parse(&mut parser),
+        Some(command) if Table::of(command).is_some() => run::parse(&mut parser, Table::of(command)),
         Some("help") => Ok(Command::Help(HELP)),
         _ => Err(format!(
-            "unknown command {command:?}: there are run, profile, check, load, inspect and config"
+            "unknown command {command:?}: there are run, profile, network, syscalls, memory, sched, disk, check, load, \
+             inspect and config"
         )),
     }
 }

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use collector::agent::config::Flag;
+use collector::output::Format;
 use lexopt::prelude::*;
 
-use super::{Command, duration, string, text};
+use super::{Command, Table, duration, string, text};
 
 /// What `run` was asked for beside the configuration's other layers.
 #[derive(Debug, Default, PartialEq)]
@@ -18,6 +19,8 @@ pub struct Run {
     pub only: Vec<String>,
     /// Keys that flags set.
     pub flags: Vec<Flag>,
+    /// What one of the other commands shows instead of summaries.
+    pub table: Option<Table>,
 }
 
 const HELP: &str = "\
@@ -26,6 +29,7 @@ Usage: ebpf-otlp run [OPTIONS]
 The agent: traces with everything that is enabled, and exports what it finds; without a receiver, prints a summary
 every interval. SIGHUP reads the configuration again, SIGTERM sends what is left and ends.
 
+  --set KEY=VALUE     a key of that file, as tracer.profile.frequency=49 (repeatable)
   --config FILE       a file of settings, which `ebpf-otlp config --example` explains
                       (or EBPF_OTLP_CONFIG)
   --duration D        how long, as 10s, 2m, 1h (default: until interrupted)
@@ -65,11 +69,19 @@ const KEYS: [(&str, &str, &str); 12] = [
 ];
 const LISTS: [&str; 2] = ["filter.pids", "export.endpoints"];
 
-pub(super) fn parse(parser: &mut lexopt::Parser) -> Result<Command, String> {
-    let mut run = Run::default();
+pub(super) fn parse(parser: &mut lexopt::Parser, table: Option<Table>) -> Result<Command, String> {
+    let mut run = Run { table, ..Run::default() };
     while let Some(arg) = parser.next().map_err(text)? {
         match arg {
-            Long("config") => run.config = Some(parser.value().map_err(text)?.into()),
+            Long("json") if run.table.is_some() => run.table.iter_mut().for_each(|table| table.json = true),
+            Long("output") if run.table.is_some() => run.output(parser.value().map_err(text)?.into())?,
+            Long("set") => {
+                let pair = string("--set", parser)?;
+                let (key, value) =
+                    pair.split_once('=').ok_or_else(|| format!("--set {pair} is not KEY=VALUE"))?;
+                run.set("--set", key, value.to_owned());
+            }
+            Long("config") if run.table.is_none() => run.config = Some(parser.value().map_err(text)?.into()),
             Long("duration") => run.duration = Some(duration("--duration", parser)?),
             Long("only") => {
                 let names = string("--only", parser)?;
@@ -77,7 +89,9 @@ pub(super) fn parse(parser: &mut lexopt::Parser) -> Result<Command, String> {
             }
             Long("children") => run.set("--children", "filter.children", "true".to_owned()),
             Long("per-process") => run.set("--per-process", "export.per_process", "true".to_owned()),
-            Long("help") | Short('h') => return Ok(Command::Help(HELP)),
+            Long("help") | Short('h') => {
+                return Ok(Command::Help(run.table.map_or(HELP, |table| table.help())));
+            }
             Long(name) => {
                 let Some((_, flag, key)) = KEYS.iter().find(|(known, _, _)| *known == name) else {
                     return Err(text(arg.unexpected()));
@@ -88,10 +102,34 @@ pub(super) fn parse(parser: &mut lexopt::Parser) -> Result<Command, String> {
             other => return Err(text(other.unexpected())),
         }
     }
+    if let Some(table) = &run.table {
+        if run.only.is_empty() {
+            run.only = table.tracers(&run);
+        }
+        // Whoever asks now wants all of it, whatever it costs.
+        if !run.flags.iter().any(|flag| flag.key == "agent.cpu_limit") {
+            run.set("--cpu-limit", "agent.cpu_limit", "0".to_owned());
+        }
+    }
     Ok(Command::Run(Box::new(run)))
 }
 
 impl Run {
+    /// A file of JSON lines is what `run` writes too; all others are of profiles.
+    fn output(&mut self, path: PathBuf) -> Result<(), String> {
+        let format = Format::from_path(&path).map_err(|e| e.to_string())?;
+        match (format, &mut self.table) {
+            (Format::OtlpJsonLines, _) => {
+                let path = path.into_os_string().into_string();
+                let path = path.map_err(|path| format!("--output {path:?} is not valid UTF-8"))?;
+                self.set("--output", "export.output", path);
+            }
+            (_, Some(table)) => table.outputs.push((path, format)),
+            (_, None) => {}
+        }
+        Ok(())
+    }
+
     fn set(&mut self, name: &'static str, key: &str, text: String) {
         match self.flags.iter_mut().find(|flag| flag.key == key) {
             Some(flag) if LISTS.contains(&key) => {

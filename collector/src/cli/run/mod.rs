@@ -1,5 +1,7 @@
 //! `ebpf-otlp run`.
 
+mod tables;
+mod tables_json;
 mod windows;
 
 use std::fs;
@@ -29,7 +31,7 @@ pub fn run(options: &Options) -> CliResult {
     let mut signals = Signals::new(SIGNALS_THAT_END)?;
     // A file at the limit of sizes is an error like any other, and ends nothing.
     signal_hook::flag::register(libc::SIGXFSZ, Arc::default())?;
-    let mut windows = Windows::open(&config)?;
+    let mut windows = Windows::open(&config, options.table.as_ref())?;
     let interval = windows.interval(&config);
     let mut agent = Agent::start(config, interval)?;
     agent.registry().register(&mut signals, SIGNAL_TOKEN, Interest::READABLE)?;
@@ -42,7 +44,9 @@ pub fn run(options: &Options) -> CliResult {
     for signal in SIGNALS_THAT_END {
         signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::new(AtomicBool::new(true)))?;
     }
-    if let Some(sent) = windows.finish(LAST.saturating_sub(ended.elapsed())) {
+    let (shown, sent) = windows.finish(LAST.saturating_sub(ended.elapsed()))?;
+    well &= shown;
+    if let Some(sent) = sent {
         sent.errors().iter().for_each(|error| say(format_args!("ebpf-otlp: {error}")));
         sent.summaries().iter().for_each(say);
         well &= sent.is_complete();
@@ -52,7 +56,9 @@ pub fn run(options: &Options) -> CliResult {
 
 /// All layers, as they are now.
 fn read_config(options: &Options) -> Result<AgentConfig, Box<dyn std::error::Error>> {
-    let path = options.config.clone().or_else(|| process_env(FILE_VARIABLE).map(Into::into));
+    // The file is the agent's; the other commands are not it.
+    let from_environment = || process_env(FILE_VARIABLE).filter(|_| options.table.is_none()).map(Into::into);
+    let path = options.config.clone().or_else(from_environment);
     let read = |path: std::path::PathBuf| {
         let name = path.display().to_string();
         match fs::read_to_string(&path) {

@@ -20,9 +20,11 @@ use collector::pipeline::{Pipeline, Reading, Settings};
 use collector::telemetry::{Recorder, Sink};
 use collector::tracer::{Info, TRACERS};
 
+use super::super::args::Table;
 use super::super::profile::host_name;
 use super::super::say;
 use super::super::send::{Sender, Sent, Spool, random_id};
+use super::tables::{COLLECT_EVERY, Tables};
 
 /// How long a window is that is shown.
 const SHOWN_INTERVAL: Duration = Duration::from_secs(5);
@@ -30,6 +32,7 @@ const SHOWN_INTERVAL: Duration = Duration::from_secs(5);
 /// Where windows go.
 pub enum Windows {
     Shown(Box<Shown>),
+    Tables(Box<Tables>),
     Exported(Box<Exported>),
 }
 
@@ -51,7 +54,7 @@ pub struct Exported {
 
 impl Windows {
     /// Opens everything that windows go to, before anything is traced.
-    pub fn open(config: &AgentConfig) -> Result<Self, Box<dyn std::error::Error>> {
+    pub fn open(config: &AgentConfig, table: Option<&Table>) -> Result<Self, Box<dyn std::error::Error>> {
         let export = ExportConfig::resolve(&Signal::ALL, &config.export.endpoints, &process_env)?;
         let (log_level, mut warnings) = LogLevel::from_env(&process_env);
         warnings.splice(0..0, export.warnings);
@@ -61,9 +64,19 @@ impl Windows {
             if config.export.spool.is_some() {
                 say("ebpf-otlp: ignoring the spool: nothing is exported");
             }
+            if let Some(table) = table {
+                let tables = Tables::open(table, config.agent.interval.is_some())?;
+                return Ok(Self::Tables(Box::new(tables)));
+            }
             let live = Live::default();
             let (recorder, own) = (Recorder::default(), SelfMetrics::default());
             return Ok(Self::Shown(Box::new(Shown { recorder, live, host: host_name(), own })));
+        }
+        if table.is_some_and(|table| table.json || !table.outputs.is_empty()) {
+            return Err(
+                "--json and files of profiles show what is not exported: leave out the receiver, or them"
+                    .into(),
+            );
         }
         let budget = Budget::now(config.agent.memory_budget);
         let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -96,6 +109,7 @@ impl Windows {
     pub fn sink(&mut self) -> &mut dyn Sink {
         match self {
             Self::Shown(shown) => &mut shown.recorder,
+            Self::Tables(tables) => &mut tables.recorder,
             Self::Exported(exported) => &mut exported.pipeline,
         }
     }
@@ -104,6 +118,7 @@ impl Windows {
     pub fn interval(&self, config: &AgentConfig) -> Duration {
         config.agent.interval.unwrap_or(match self {
             Self::Shown(_) => SHOWN_INTERVAL,
+            Self::Tables(_) => COLLECT_EVERY,
             Self::Exported(exported) => exported.interval,
         })
     }
@@ -112,6 +127,7 @@ impl Windows {
     pub fn end(&mut self, agent: &mut Agent) -> io::Result<()> {
         match self {
             Self::Shown(shown) => shown.end(agent),
+            Self::Tables(tables) => tables.end(agent),
             Self::Exported(exported) => {
                 exported.end(agent);
                 Ok(())
@@ -130,11 +146,12 @@ impl Windows {
         }
     }
 
-    /// Sends what is left, for at most so long.
-    pub fn finish(self, flush_for: Duration) -> Option<Sent> {
+    /// Shows or sends what is left, for at most so long: whether all was shown, and what was sent.
+    pub fn finish(self, flush_for: Duration) -> io::Result<(bool, Option<Sent>)> {
         match self {
-            Self::Shown(_) => None,
-            Self::Exported(exported) => Some(exported.sender.finish_within(flush_for)),
+            Self::Shown(_) => Ok((true, None)),
+            Self::Tables(tables) => Ok((tables.finish()?, None)),
+            Self::Exported(exported) => Ok((true, Some(exported.sender.finish_within(flush_for)))),
         }
     }
 }

@@ -24,9 +24,9 @@ fn processes_of_a_service_add_up() {
     proc.add(8, 15_000, "/usr/bin/shop", "/system.slice/shop.service", "");
     proc.add(9, 500, "/usr/bin/java", "/", "OTEL_SERVICE_NAME=cart\0");
     let mut pipeline = new(&proc, Temporality::Cumulative);
-    number(&CALLS, process(7), "a", 3)(&mut pipeline);
-    number(&CALLS, process(9), "a", 5)(&mut pipeline);
-    number(&HELD, process(7), "a", 10)(&mut pipeline);
+    number(&CALLS, of(7), "a", 3)(&mut pipeline);
+    number(&CALLS, of(9), "a", 5)(&mut pipeline);
+    number(&HELD, of(7), "a", 10)(&mut pipeline);
     let first = points(&flush(&mut pipeline, at(110)));
     assert_eq!(
         rows(&first),
@@ -43,12 +43,12 @@ fn processes_of_a_service_add_up() {
         (shop.get("process.owner").map(String::as_str), shop.get("process.pid")),
         (Some("1000"), None)
     );
-    number(&CALLS, process(7), "a", 1)(&mut pipeline);
-    number(&CALLS, process(8), "a", 100)(&mut pipeline);
-    number(&HELD, process(7), "a", 4)(&mut pipeline);
-    number(&HELD, process(8), "a", 40)(&mut pipeline);
+    number(&CALLS, of(7), "a", 1)(&mut pipeline);
+    number(&CALLS, of(8), "a", 100)(&mut pipeline);
+    number(&HELD, of(7), "a", 4)(&mut pipeline);
+    number(&HELD, of(8), "a", 40)(&mut pipeline);
     // Started at 150 s, in a window that began at 110 s: of a series that is there already, the start stays.
-    number(&BYTES, process(8), "a", 1)(&mut pipeline);
+    number(&BYTES, of(8), "a", 1)(&mut pipeline);
     assert_eq!(
         rows(&points(&flush(&mut pipeline, at(160)))),
         [
@@ -69,15 +69,15 @@ fn what_ended_is_exported_once_more() {
     let proc = FakeProc::new();
     proc.add(7, 500, "/usr/bin/shop", "/", "");
     let mut pipeline = new(&proc, Temporality::Cumulative);
-    number(&CALLS, process(7), "a", 3)(&mut pipeline);
+    number(&CALLS, of(7), "a", 3)(&mut pipeline);
     assert_eq!(points(&flush(&mut pipeline, at(110))).len(), 1);
-    number(&CALLS, process(7), "a", 2)(&mut pipeline);
+    number(&CALLS, of(7), "a", 2)(&mut pipeline);
     proc.remove(7);
-    pipeline.process_exited(7, 5 * SECOND);
+    exited(&mut pipeline, 7, 5 * SECOND);
     assert_eq!(rows(&points(&flush(&mut pipeline, at(120)))), [row("shop", "t.calls", 5.0, 100, 120)]);
     assert_eq!((pipeline.stats().series.series, pipeline.stats().resources), (0, 4));
     // What was collected late has its name, and begins with its window.
-    number(&CALLS, process(7), "a", 1)(&mut pipeline);
+    number(&CALLS, of(7), "a", 1)(&mut pipeline);
     assert_eq!(rows(&points(&flush(&mut pipeline, at(130)))), [row("shop", "t.calls", 1.0, 120, 130)]);
     assert!(flush(&mut pipeline, at(140)).is_empty());
     assert!(pipeline.stats().processes.processes <= 1);
@@ -88,11 +88,11 @@ fn a_number_that_is_used_again_is_somebody_else() {
     let proc = FakeProc::new();
     proc.add(7, 500, "/usr/bin/shop", "/", "");
     let mut pipeline = new(&proc, Temporality::Cumulative);
-    number(&CALLS, process(7), "a", 3)(&mut pipeline);
-    number(&HELD, process(7), "a", 9)(&mut pipeline);
+    number(&CALLS, of(7), "a", 3)(&mut pipeline);
+    number(&HELD, of(7), "a", 9)(&mut pipeline);
     flush(&mut pipeline, at(110));
     proc.add(7, 11_500, "/usr/bin/cart", "/", "");
-    number(&CALLS, process(7), "a", 1)(&mut pipeline);
+    number(&CALLS, of(7), "a", 1)(&mut pipeline);
     assert_eq!(
         rows(&points(&flush(&mut pipeline, at(120)))),
         [
@@ -108,22 +108,15 @@ fn processes_that_nobody_could_look_at() {
     let proc = FakeProc::new();
     proc.add(7, 500, "/usr/bin/shop", &format!("/docker/{}", "c".repeat(64)), "OTEL_SERVICE_NAME=cart\0");
     let mut pipeline = new(&proc, Temporality::Delta);
-    number(&CALLS, process(7), "a", 1)(&mut pipeline);
+    number(&CALLS, of(7), "a", 1)(&mut pipeline);
     // Told by events: what a container has started is in it.
-    pipeline.process_started(&Started {
-        pid: 20,
-        parent: 7,
-        start_boot_nanos: 105 * SECOND,
-        comm: b"ls\0\0",
-        executable_path: Some("/bin/ls"),
-        uid: Some(5),
-    });
-    pipeline.process_exited(20, 105 * SECOND);
-    number(&CALLS, process(20), "b", 2)(&mut pipeline);
+    pipeline.lifecycle(&execed(20, 7, "/bin/ls"));
+    exited(&mut pipeline, 20, 105 * SECOND);
+    number(&CALLS, of(20), "b", 2)(&mut pipeline);
     // Told by nobody but the one who counted.
     let comm = *b"grep\0\0\0\0\0\0\0\0\0\0\0\0";
     number(&CALLS, Owner::Process { pid: 21, comm }, "c", 4)(&mut pipeline);
-    number(&CALLS, process(0), "d", 8)(&mut pipeline);
+    number(&CALLS, of(0), "d", 8)(&mut pipeline);
     let got = points(&flush(&mut pipeline, at(110)));
     let of = |key: &str| got.iter().find(|got| got.attributes["k"] == key).unwrap();
     for key in ["a", "b"] {
@@ -141,16 +134,16 @@ fn what_differs_within_a_service_is_left_out() {
         proc.add(pid, 500, path, "/", "OTEL_SERVICE_NAME=shop\0");
     }
     let mut pipeline = new(&proc, Temporality::Cumulative);
-    number(&CALLS, process(7), "a", 1)(&mut pipeline);
+    number(&CALLS, of(7), "a", 1)(&mut pipeline);
     assert_eq!(points(&flush(&mut pipeline, at(110)))[0].resource["process.executable.name"], "shop");
-    number(&CALLS, process(7), "a", 2)(&mut pipeline);
-    number(&CALLS, process(8), "a", 4)(&mut pipeline);
+    number(&CALLS, of(7), "a", 2)(&mut pipeline);
+    number(&CALLS, of(8), "a", 4)(&mut pipeline);
     // The first comes to its end with what it had, and another begins.
     let got = points(&flush(&mut pipeline, at(120)));
     assert_eq!(rows(&got), [row("shop", "t.calls", 3.0, 100, 120), row("shop", "t.calls", 4.0, 110, 120)]);
     assert!(got[0].resource.contains_key("process.executable.name"));
     assert!(!got[1].resource.contains_key("process.executable.name"));
-    number(&CALLS, process(7), "a", 8)(&mut pipeline);
+    number(&CALLS, of(7), "a", 8)(&mut pipeline);
     assert_eq!(rows(&points(&flush(&mut pipeline, at(130)))), [row("shop", "t.calls", 12.0, 110, 130)]);
 }
 
@@ -161,8 +154,8 @@ fn each_process_where_it_is_asked_for() {
     proc.add(8, 500, "/usr/bin/shop", "/a/c", "");
     let settings = Settings { per_process: true, ..settings(proc.host(), Temporality::Cumulative) };
     let mut pipeline = Pipeline::new(settings, at(100)).unwrap();
-    number(&CALLS, process(7), "a", 1)(&mut pipeline);
-    number(&CALLS, process(8), "a", 2)(&mut pipeline);
+    number(&CALLS, of(7), "a", 1)(&mut pipeline);
+    number(&CALLS, of(8), "a", 2)(&mut pipeline);
     let got = points(&flush(&mut pipeline, at(110)));
     let pids: Vec<_> = got.iter().map(|got| (&*got.resource["process.pid"], got.value)).collect();
     assert_eq!(pids, [("7", 1.0), ("8", 2.0)]);
@@ -313,8 +306,8 @@ fn the_same_input_is_the_same_bytes() {
         let mut bytes = Vec::new();
         for window in 0..3 {
             for n in 0..400_u32 {
-                number(&CALLS, process(1 + n * 7 % 39), &format!("{}", n % 11), 1)(&mut pipeline);
-                number(&HELD, process(1 + n * 5 % 39), &format!("{}", n % 3), n.into())(&mut pipeline);
+                number(&CALLS, of(1 + n * 7 % 39), &format!("{}", n % 11), 1)(&mut pipeline);
+                number(&HELD, of(1 + n * 5 % 39), &format!("{}", n % 3), n.into())(&mut pipeline);
             }
             proc.remove(5 + window);
             bytes.extend(flush(&mut pipeline, at(110 + 10 * u64::from(window))).into_iter().map(|r| r.body));

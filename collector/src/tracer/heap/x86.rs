@@ -328,4 +328,82 @@ mod tests {
             }
         }
     }
+
+    /// Instructions of the C library as objdump has them: bytes and text.
+    fn disassembled() -> Vec<(Vec<u8>, String)> {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let Some(libc) =
+            maps.lines().find_map(|line| line.split_whitespace().nth(5).filter(|p| p.contains("/libc.so")))
+        else {
+            return Vec::new();
+        };
+        let Ok(output) =
+            std::process::Command::new("objdump").args(["-d", "-w", "-j", ".text", libc]).output()
+        else {
+            eprintln!("SKIP objdump is not installed");
+            return Vec::new();
+        };
+        let text = String::from_utf8_lossy(&output.stdout);
+        let instructions = text.lines().filter_map(|line| {
+            let mut columns = line.split('\t').skip(1);
+            let bytes = columns
+                .next()?
+                .split_whitespace()
+                .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+                .collect();
+            Some((bytes, columns.next().unwrap_or_default().trim().to_owned()))
+        });
+        instructions.collect()
+    }
+
+    #[test]
+    fn objdump_agrees_on_the_system_library() {
+        let needed = |operand: &str| {
+            let registers = ["rsp", "esp", "sp", "spl", "rdi", "edi", "di", "dil", "rsi", "esi", "si", "sil"];
+            let more = ["rdx", "edx", "dx", "dl", "dh", "rcx", "ecx", "cx", "cl", "ch"];
+            operand.strip_prefix('%').is_some_and(|name| registers.contains(&name) || more.contains(&name))
+        };
+        let all = disassembled();
+        let (mut unknown, mut emulated, mut harmless) = (0, 0, 0);
+        for (bytes, text) in &all {
+            let Some(decoded) = decode(bytes) else {
+                unknown += 1;
+                continue;
+            };
+            assert_eq!(decoded.length, bytes.len(), "{bytes:02x?} {text}");
+            let name = text.split_whitespace().next().unwrap_or_default();
+            let last = text
+                .split('#')
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .rsplit([' ', ','])
+                .next()
+                .unwrap_or_default();
+            match decoded.effect {
+                Emulated => {
+                    emulated += 1;
+                    let known = ["push", "nop", "xchg", "call", "jmp", "bnd", "notrack"];
+                    assert!(known.contains(&name) || name.starts_with('j'), "{bytes:02x?} {text}");
+                }
+                Harmless => {
+                    harmless += 1;
+                    let only_reads =
+                        name.starts_with("cmp") || name.starts_with("test") || name.contains("nop");
+                    assert!(only_reads || !needed(last), "{bytes:02x?} {text}");
+                    let flow = ["ret", "call", "jmp", "push", "pop", "leave", "syscall"];
+                    assert!(!flow.iter().any(|f| name.starts_with(f)), "{bytes:02x?} {text}");
+                }
+                Other => {}
+            }
+        }
+        if !all.is_empty() {
+            assert!(unknown * 1000 < all.len(), "{unknown} of {} are unknown", all.len());
+            assert!(
+                emulated * 10 > all.len() && harmless * 10 > all.len(),
+                "{emulated} and {harmless} of {}",
+                all.len()
+            );
+        }
+    }
 }

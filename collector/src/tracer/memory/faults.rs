@@ -10,7 +10,7 @@ use std::io::Read;
 
 use bpf_loader::link::Link;
 use bpf_loader::load::Object;
-use bpf_loader::map::Hash;
+use bpf_loader::map::{Global, Hash};
 use bpf_programs::events::memory::{ThreadFaults, ThreadKey};
 
 use crate::error::{Error, Result};
@@ -76,6 +76,10 @@ impl Threads {
 pub struct Accounting {
     iterator: Link,
     ended: Hash<[u8; ThreadKey::SIZE], [u8; ThreadFaults::SIZE]>,
+    /// Room for threads that ended, how many did since the start, and of how many that was told.
+    room: u64,
+    ended_count: Global<u64>,
+    taken: u64,
     threads: Threads,
     bytes: Vec<u8>,
 }
@@ -88,8 +92,16 @@ impl Accounting {
     ///
     /// The kernel does not run the iterator.
     pub fn begin(object: &Object, iterator: Link) -> Result<Self> {
-        let ended = Hash::new(object.map("ended").map_err(Error::Load)?).map_err(Error::Load)?;
-        let mut all = Self { iterator, ended, threads: Threads::default(), bytes: Vec::new() };
+        let table = object.map("ended").map_err(Error::Load)?;
+        let mut all = Self {
+            iterator,
+            ended: Hash::new(table).map_err(Error::Load)?,
+            room: table.max_entries().into(),
+            ended_count: object.global("threads_ended").map_err(Error::Load)?,
+            taken: 0,
+            threads: Threads::default(),
+            bytes: Vec::new(),
+        };
         all.skip()?;
         Ok(all)
     }
@@ -107,12 +119,15 @@ impl Accounting {
         Ok(())
     }
 
-    /// Adds what threads had that have ended, so that there is room for more.
+    /// Adds what threads had that have ended, if they take so much room that there may soon be none for more.
     ///
     /// # Errors
     ///
     /// The table cannot be read.
-    pub fn collect_ended(&mut self, to: &mut BTreeMap<u32, ProcessFaults>) -> Result<()> {
+    pub fn make_room(&mut self, to: &mut BTreeMap<u32, ProcessFaults>) -> Result<()> {
+        if self.waiting() < self.room / 4 {
+            return Ok(());
+        }
         self.take_ended(|faults, (minor, major)| add(to, faults, minor, major))
     }
 
@@ -123,6 +138,15 @@ impl Accounting {
     /// As [`collect`](Self::collect).
     pub fn skip(&mut self) -> Result<()> {
         self.collect(&mut BTreeMap::new())
+    }
+
+    /// Threads that ended and were not taken out yet; of how many there is room for.
+    pub fn fill(&self) -> (u64, u64) {
+        (self.waiting(), self.room)
+    }
+
+    fn waiting(&self) -> u64 {
+        self.ended_count.get().saturating_sub(self.taken)
     }
 
     /// Looks at threads that there was no room for.
@@ -145,6 +169,7 @@ impl Accounting {
     fn take_ended(&mut self, mut each: impl FnMut(&ThreadFaults, (u64, u64))) -> Result<()> {
         let mut batches = self.ended.take_batches(BATCH);
         while let Some((_, values)) = batches.next().map_err(Error::Kernel)? {
+            self.taken += values.len() as u64;
             for faults in values.iter().filter_map(|value| ThreadFaults::decode(value)) {
                 if let Some(since) = self.threads.advance(&faults, true) {
                     each(&faults, since);

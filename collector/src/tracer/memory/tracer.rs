@@ -31,6 +31,8 @@ use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cost};
 const RING_BYTES: usize = 16 << 10;
 /// Bytes of an entry of `ended`, as the kernel counts them.
 const ENDED_BYTES: usize = 160;
+/// What a page fault costs more with the program of a perf event; at other hooks as much, about.
+const NANOS_PER_HIT: f64 = 300.0;
 /// Bounds of its size.
 const ENDED: std::ops::RangeInclusive<usize> = 1024..=32768;
 
@@ -173,8 +175,7 @@ impl MemoryTracer {
     fn look(&mut self) -> Result<()> {
         match &mut self.accounting {
             Some(accounting) if self.running => accounting.collect(&mut self.faults),
-            Some(accounting) => accounting.collect_ended(&mut self.faults),
-            None => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -267,7 +268,7 @@ impl Tracer for MemoryTracer {
             perf.follow_cpus(&self.object)?;
         }
         if let Some(accounting) = &mut self.accounting {
-            accounting.collect_ended(&mut self.faults)?;
+            accounting.make_room(&mut self.faults)?;
         }
         let Self { ring, wanted, .. } = self;
         ring.drain(|event, record| {
@@ -375,6 +376,10 @@ impl Tracer for MemoryTracer {
         let (used, entries) = self.sums.fill();
         let stacks = self.stacks.as_mut().map(Session::counters).transpose()?;
         let stacks = stacks.map(|counters| counters.losses).unwrap_or_default();
+        let mut map_fill = vec![("sums", used, entries)];
+        if let Some((waiting, room)) = self.accounting.as_ref().map(Accounting::fill) {
+            map_fill.push(("ended threads", waiting, room));
+        }
         Ok(Stats {
             hits: stats.hits,
             produced,
@@ -394,14 +399,17 @@ impl Tracer for MemoryTracer {
                 ("children not followed", self.filter.children_lost()),
             ],
             ring_high_water: self.ring.high_water(),
-            map_fill: vec![("sums", used, entries)],
+            map_fill,
         })
     }
 
     fn overhead(&self) -> Result<Overhead> {
         let (program_time, runs) = cost::object_run_time(&self.object)?;
         let map_bytes = cost::object_map_bytes(&self.object) + self.sums.bytes();
-        Ok(Overhead { hits: runs.max(self.read_stats()?.hits), nanos_per_hit: 0.0, program_time, map_bytes })
+        let stats = self.read_stats()?;
+        // Faults that the filter keeps out are runs too.
+        let hits = runs.max(stats.hits).max(stats.minor_runs + stats.major_runs);
+        Ok(Overhead { hits, nanos_per_hit: NANOS_PER_HIT, program_time, map_bytes })
     }
 }
 

@@ -94,10 +94,8 @@ pub static INFO: Info = Info {
 const MAX_RING: usize = 256 << 10;
 /// What a hit costs beside a bare kernel, fork, exec and end alike.
 const NANOS_PER_HIT: f64 = 1500.0;
-/// Events kept for [`ProcessTracer::take_lifecycle`], at most: those of whoever does not ask for them.
-const MAX_KEPT: usize = 4096;
 
-/// Watches processes. The pipeline names what it can from [`take_lifecycle`](Self::take_lifecycle).
+/// Watches processes.
 #[derive(Debug)]
 pub struct ProcessTracer {
     programs: Programs,
@@ -105,7 +103,6 @@ pub struct ProcessTracer {
     counts: PerCpuArray<[u8; Counts::SIZE]>,
     /// As of the last window.
     forks: u64,
-    kept: Vec<Lifecycle>,
 }
 
 impl ProcessTracer {
@@ -124,13 +121,7 @@ impl ProcessTracer {
         };
         let (programs, (ring, counts)) =
             Programs::start(bpf_programs::PROCESS, INFO.ladders, start, |spec, _| prepare(spec), open)?;
-        Ok(Self { programs, ring, counts, forks: 0, kept: Vec::new() })
-    }
-
-    /// What happened since it was asked last, in the order in which the kernel told it; of many events that nobody took, the
-    /// last ones.
-    pub fn take_lifecycle(&mut self) -> Vec<Lifecycle> {
-        std::mem::take(&mut self.kept)
+        Ok(Self { programs, ring, counts, forks: 0 })
     }
 
     fn counts(&self) -> Result<Counts> {
@@ -153,14 +144,11 @@ impl Tracer for ProcessTracer {
     }
 
     fn drain(&mut self, sink: &mut dyn Sink) -> Result<()> {
-        let kept = &mut self.kept;
         self.ring.drain(|_, record| {
             let Some(event) = Lifecycle::decode(record) else { return };
+            // First who it is, so that the record has a name.
+            sink.lifecycle(&event);
             records::tell(&event, sink);
-            if kept.len() >= MAX_KEPT {
-                kept.drain(..MAX_KEPT / 2);
-            }
-            kept.push(event);
         })
     }
 

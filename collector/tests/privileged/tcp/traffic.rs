@@ -92,6 +92,8 @@ fn a_living_connection_is_seen_before_it_ends() {
         assert!(!tracer.is_running());
         client.does("send 500");
         server.does("receive 500");
+        // Until it is acknowledged, which may be delayed.
+        std::thread::sleep(std::time::Duration::from_millis(300));
         tracer.resume().unwrap();
         client.does("send 30");
         server.does("receive 30");

@@ -1,0 +1,436 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* UDP: payload and calls by process, and datagrams for which a socket had no room.
+ *
+ * Sends and receives are counted where they return, in the context of whoever called, so that what counts is what the caller
+ * was told: payload, without headers. Receives that leave the datagram where it is (MSG_PEEK), and those of errors
+ * (MSG_ERRQUEUE), are none.
+ *
+ * A datagram that finds no room is dropped in an interrupt, when nobody knows whose the socket is: its count waits under the
+ * socket's address until a process receives from the socket.
+ *
+ * Sums exist twice; see profile.bpf.c for how windows are swapped. Processes run on several CPUs at once, so counting needs
+ * atomics.
+ */
+#include "task_filter.h"
+
+#define WINDOWS 2
+/* Defaults; user space sizes the maps. */
+#define MAX_PROCESSES 1024
+#define MAX_SOCKETS 1024
+#define MAX_CALLS 4096
+
+#define AF_INET 2
+#define AF_INET6 10
+#define IPPROTO_UDP 17
+#define IPPROTO_UDPLITE 136
+#define MSG_PEEK 0x2
+#define MSG_ERRQUEUE 0x2000
+
+enum direction {
+	SEND,
+	RECEIVE,
+};
+
+struct udp_sums {
+	__u64 sent_bytes;
+	__u64 sends;
+	__u64 received_bytes;
+	__u64 receives;
+	__u64 drops;
+	/* Of the thread that was seen first. */
+	char comm[16];
+};
+
+struct udp_stats {
+	/* Sends and receives of UDP, whatever the filter. */
+	__u64 hits;
+	/* Of those that are looked at, these found no room. */
+	__u64 processes_full;
+	/* kprobes: calls whose end could not be awaited. */
+	__u64 calls_full;
+	/* Datagrams dropped, whoever's. */
+	__u64 drops;
+	/* Of these, those whose socket found no room. */
+	__u64 sockets_full;
+};
+
+/* By process. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, WINDOWS);
+	__type(key, __u32);
+	__array(values, struct {
+		__uint(type, BPF_MAP_TYPE_HASH);
+		__uint(max_entries, MAX_PROCESSES);
+		__type(key, __u32);
+		__uint(value_size, sizeof(struct udp_sums));
+	});
+} processes SEC(".maps");
+
+/* Datagrams dropped, by the socket's address. Sockets that nobody receives from any more make way for others. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_SOCKETS);
+	__type(key, __u64);
+	__type(value, __u64);
+} dropped SEC(".maps");
+
+/* A call that a kprobe has seen the begin of. */
+struct call {
+	/* Which function's, as its return may be another's that it calls. */
+	__u32 function;
+	__u32 flags;
+	__u64 socket;
+};
+
+/* By thread. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_CALLS);
+	__type(key, __u64);
+	__type(value, struct call);
+} calls SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct udp_stats);
+} stats SEC(".maps");
+
+/* Clang describes in BTF only what it sees used in a map of the outer level or a global. */
+const struct udp_sums *describe_udp_sums __attribute__((unused));
+
+/* Which window is being filled. */
+volatile __u32 active = 0;
+/* Whether `dropped` has had anything. */
+volatile __u32 any_dropped = 0;
+
+/* How many arguments udp_recvmsg has: its flags are the fifth of six (before 5.19), the fourth of five or four. */
+const volatile __u32 receive_arguments = 5;
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct sock_common {
+	__u16 skc_family;
+};
+
+struct sock {
+	struct sock_common __sk_common;
+	__u16 sk_protocol;
+};
+
+struct pt_regs___x86 {
+	unsigned long di;
+	unsigned long cx;
+	unsigned long r8;
+	unsigned long ax;
+};
+
+struct pt_regs___arm64 {
+	__u64 regs[31];
+};
+
+#pragma clang attribute pop
+
+static __always_inline struct udp_stats *own_stats(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&stats, &zero);
+}
+
+static __always_inline struct udp_sums *sums_of(__u32 tgid)
+{
+	__u32 window = active;
+	void *table = bpf_map_lookup_elem(&processes, &window);
+	struct udp_sums first = {}, *sums;
+
+	if (!table)
+		return 0;
+	sums = bpf_map_lookup_elem(table, &tgid);
+	if (sums)
+		return sums;
+	bpf_get_current_comm(first.comm, sizeof(first.comm));
+	/* Another CPU may be faster. */
+	bpf_map_update_elem(table, &tgid, &first, BPF_NOEXIST);
+	return bpf_map_lookup_elem(table, &tgid);
+}
+
+/* Takes what waits for the socket's process to show. */
+static __always_inline __u64 claim_drops(__u64 socket)
+{
+	__u64 *waiting, count;
+
+	if (!any_dropped)
+		return 0;
+	waiting = bpf_map_lookup_elem(&dropped, &socket);
+	if (!waiting)
+		return 0;
+	count = *waiting;
+	/* Of two that receive at once, one deletes. A drop in this very moment goes with it: programs of old kernels cannot take a
+	 * number and leave 0 at once. */
+	return bpf_map_delete_elem(&dropped, &socket) ? 0 : count;
+}
+
+/* A call has ended, with this result. */
+static __always_inline int count_call(__u64 socket, enum direction direction, int result, __u32 flags)
+{
+	struct udp_stats *stat = own_stats();
+	struct udp_sums *sums;
+	__u32 tgid;
+	__u64 drops;
+
+	if (!stat)
+		return 0;
+	__sync_fetch_and_add(&stat->hits, 1);
+	if (result < 0 || (direction == RECEIVE && flags & (MSG_PEEK | MSG_ERRQUEUE)))
+		return 0;
+	tgid = current_tgid(bpf_get_current_pid_tgid(), 1);
+	if (!task_wanted(tgid, 1))
+		return 0;
+	sums = sums_of(tgid);
+	if (!sums) {
+		__sync_fetch_and_add(&stat->processes_full, 1);
+		return 0;
+	}
+	if (direction == SEND) {
+		__sync_fetch_and_add(&sums->sent_bytes, result);
+		__sync_fetch_and_add(&sums->sends, 1);
+		return 0;
+	}
+	__sync_fetch_and_add(&sums->received_bytes, result);
+	__sync_fetch_and_add(&sums->receives, 1);
+	drops = claim_drops(socket);
+	if (drops)
+		__sync_fetch_and_add(&sums->drops, drops);
+	return 0;
+}
+
+static __always_inline __u16 family_of(__u64 socket)
+{
+	__u16 family = 0;
+
+	read_field(family, (struct sock *)socket, __sk_common.skc_family);
+	return family;
+}
+
+/* ---- whatever kind of socket it is: (struct sock *, int result, int flags) ---- */
+
+static __always_inline int of_any_socket(__u64 *args, enum direction direction)
+{
+	struct sock *sk = (void *)args[0];
+	__u16 protocol = 0, family = family_of(args[0]);
+
+	if (family != AF_INET && family != AF_INET6)
+		return 0;
+	read_field(protocol, sk, sk_protocol);
+	if (protocol != IPPROTO_UDP && protocol != IPPROTO_UDPLITE)
+		return 0;
+	return count_call(args[0], direction, args[1], args[2]);
+}
+
+SEC("?tp_btf/sock_send_length")
+int send_btf(__u64 *args)
+{
+	return of_any_socket(args, SEND);
+}
+
+SEC("?tp_btf/sock_recv_length")
+int receive_btf(__u64 *args)
+{
+	return of_any_socket(args, RECEIVE);
+}
+
+SEC("?raw_tp/sock_send_length")
+int send_raw(__u64 *args)
+{
+	return of_any_socket(args, SEND);
+}
+
+SEC("?raw_tp/sock_recv_length")
+int receive_raw(__u64 *args)
+{
+	return of_any_socket(args, RECEIVE);
+}
+
+/* ---- UDP's own functions: udpv6_* of IPv6 sockets may call udp_*, which then does not count ---- */
+
+static __always_inline int receive_exit(__u64 *args)
+{
+	if (receive_arguments == 6)
+		return count_call(args[0], RECEIVE, args[6], args[4]);
+	if (receive_arguments == 5)
+		return count_call(args[0], RECEIVE, args[5], args[3]);
+	return count_call(args[0], RECEIVE, args[4], args[3]);
+}
+
+SEC("?fexit/udp_sendmsg")
+int send_fexit(__u64 *args)
+{
+	return family_of(args[0]) == AF_INET ? count_call(args[0], SEND, args[3], 0) : 0;
+}
+
+SEC("?fexit/udpv6_sendmsg")
+int send6_fexit(__u64 *args)
+{
+	return count_call(args[0], SEND, args[3], 0);
+}
+
+SEC("?fexit/udp_recvmsg")
+int receive_fexit(__u64 *args)
+{
+	return family_of(args[0]) == AF_INET ? receive_exit(args) : 0;
+}
+
+SEC("?fexit/udpv6_recvmsg")
+int receive6_fexit(__u64 *args)
+{
+	return receive_exit(args);
+}
+
+enum function {
+	UDP_SENDMSG,
+	UDPV6_SENDMSG,
+	UDP_RECVMSG,
+	UDPV6_RECVMSG,
+};
+
+static __always_inline int call_begins(void *regs, __u32 function)
+{
+	struct pt_regs___x86 *x86 = regs;
+	struct pt_regs___arm64 *arm64 = regs;
+	struct call call = { .function = function };
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct udp_stats *stat;
+	__u64 flags = 0;
+
+	if (__builtin_preserve_field_info(x86->di, 2 /* exists */)) {
+		read_field(call.socket, x86, di);
+		if (receive_arguments == 6)
+			read_field(flags, x86, r8);
+		else
+			read_field(flags, x86, cx);
+	} else if (__builtin_preserve_field_info(arm64->regs, 2)) {
+		read_field(call.socket, arm64, regs[0]);
+		if (receive_arguments == 6)
+			read_field(flags, arm64, regs[4]);
+		else
+			read_field(flags, arm64, regs[3]);
+	}
+	call.flags = flags;
+	if ((function == UDP_SENDMSG || function == UDP_RECVMSG) && family_of(call.socket) != AF_INET)
+		return 0;
+	if (bpf_map_update_elem(&calls, &thread, &call, BPF_ANY)) {
+		stat = own_stats();
+		if (stat)
+			__sync_fetch_and_add(&stat->calls_full, 1);
+	}
+	return 0;
+}
+
+static __always_inline int call_ends(void *regs, __u32 function, enum direction direction)
+{
+	struct pt_regs___x86 *x86 = regs;
+	struct pt_regs___arm64 *arm64 = regs;
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct call *found = bpf_map_lookup_elem(&calls, &thread);
+	struct call call;
+	__u64 result = 0;
+
+	if (!found || found->function != function)
+		return 0;
+	call = *found;
+	bpf_map_delete_elem(&calls, &thread);
+	if (__builtin_preserve_field_info(x86->ax, 2 /* exists */))
+		read_field(result, x86, ax);
+	else if (__builtin_preserve_field_info(arm64->regs, 2))
+		read_field(result, arm64, regs[0]);
+	return count_call(call.socket, direction, result, call.flags);
+}
+
+SEC("?kprobe/udp_sendmsg")
+int send_kprobe(void *regs)
+{
+	return call_begins(regs, UDP_SENDMSG);
+}
+
+SEC("?kretprobe/udp_sendmsg")
+int send_kretprobe(void *regs)
+{
+	return call_ends(regs, UDP_SENDMSG, SEND);
+}
+
+SEC("?kprobe/udpv6_sendmsg")
+int send6_kprobe(void *regs)
+{
+	return call_begins(regs, UDPV6_SENDMSG);
+}
+
+SEC("?kretprobe/udpv6_sendmsg")
+int send6_kretprobe(void *regs)
+{
+	return call_ends(regs, UDPV6_SENDMSG, SEND);
+}
+
+SEC("?kprobe/udp_recvmsg")
+int receive_kprobe(void *regs)
+{
+	return call_begins(regs, UDP_RECVMSG);
+}
+
+SEC("?kretprobe/udp_recvmsg")
+int receive_kretprobe(void *regs)
+{
+	return call_ends(regs, UDP_RECVMSG, RECEIVE);
+}
+
+SEC("?kprobe/udpv6_recvmsg")
+int receive6_kprobe(void *regs)
+{
+	return call_begins(regs, UDPV6_RECVMSG);
+}
+
+SEC("?kretprobe/udpv6_recvmsg")
+int receive6_kretprobe(void *regs)
+{
+	return call_ends(regs, UDPV6_RECVMSG, RECEIVE);
+}
+
+/* ---- drops ---- */
+
+static __always_inline int count_drop(__u64 socket)
+{
+	struct udp_stats *stat = own_stats();
+	__u64 none = 0, *count = bpf_map_lookup_elem(&dropped, &socket);
+
+	if (!stat)
+		return 0;
+	__sync_fetch_and_add(&stat->drops, 1);
+	if (!count) {
+		bpf_map_update_elem(&dropped, &socket, &none, BPF_NOEXIST);
+		count = bpf_map_lookup_elem(&dropped, &socket);
+		if (!count) {
+			__sync_fetch_and_add(&stat->sockets_full, 1);
+			return 0;
+		}
+	}
+	__sync_fetch_and_add(count, 1);
+	any_dropped = 1;
+	return 0;
+}
+
+/* (int error, struct sock *, ...) */
+SEC("?tp_btf/udp_fail_queue_rcv_skb")
+int drop_btf(__u64 *args)
+{
+	return count_drop(args[1]);
+}
+
+SEC("?raw_tp/udp_fail_queue_rcv_skb")
+int drop_raw(__u64 *args)
+{
+	return count_drop(args[1]);
+}
+
+char _license[] SEC("license") = "Dual MIT/GPL";

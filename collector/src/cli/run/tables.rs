@@ -1,0 +1,161 @@
+//! What the tracers of one kind found, as tables: `network`, `syscalls`, `memory`, `sched`, `disk`.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use collector::agent::{Agent, Report};
+use collector::export::config::{SharedAttributes, process_env};
+use collector::model::Profile;
+use collector::output::activity::{self, Context};
+use collector::output::file::OutputFile;
+use collector::output::names::clean;
+use collector::output::terminal::Style;
+use collector::output::{Format, OutputError};
+use collector::telemetry::Recorder;
+use collector::tracer::TRACERS;
+
+use super::super::args::Table;
+use super::super::profile::{host_name, write_file};
+use super::super::say;
+use super::tables_json;
+
+/// Rows of a table, and events after it.
+const ROWS: usize = 20;
+/// How often the kernel's tables are taken out while nobody asked to see them.
+pub const COLLECT_EVERY: Duration = Duration::from_secs(5);
+
+/// Everything that was found since it was shown last.
+pub struct Tables {
+    command: &'static str,
+    json: bool,
+    /// Whether every window is shown, and not all of them at the end.
+    each_window: bool,
+    pub recorder: Recorder,
+    seconds: f64,
+    /// Of the whole run, by what they count.
+    profiles: BTreeMap<(&'static str, &'static str), Profile>,
+    files: Vec<(PathBuf, Format, OutputFile)>,
+    last: Report,
+}
+
+impl Tables {
+    /// Opens the files.
+    pub fn open(table: &Table, each_window: bool) -> Result<Self, OutputError> {
+        let file =
+            |(path, format): &(PathBuf, Format)| Ok((path.clone(), *format, OutputFile::create(path)?));
+        Ok(Self {
+            command: table.command,
+            json: table.json,
+            each_window,
+            recorder: Recorder::default(),
+            seconds: 0.0,
+            profiles: BTreeMap::new(),
+            files: table.outputs.iter().map(file).collect::<Result<_, _>>()?,
+            last: Report::default(),
+        })
+    }
+
+    pub fn end(&mut self, agent: &mut Agent) -> io::Result<()> {
+        self.last = agent.collect(&mut self.recorder);
+        self.seconds += self.last.window.as_secs_f64();
+        for profile in std::mem::take(&mut self.recorder.profiles) {
+            let empty = || Profile {
+                sample_type: profile.sample_type,
+                period_nanos: profile.period_nanos,
+                ..Profile::default()
+            };
+            self.profiles.entry(profile.sample_type.value).or_insert_with(empty).absorb(profile);
+        }
+        if !self.each_window {
+            return Ok(());
+        }
+        self.show()?;
+        self.recorder = Recorder::default();
+        self.seconds = 0.0;
+        Ok(())
+    }
+
+    /// Shows what is left, and writes the files; whether all of that worked.
+    pub fn finish(mut self) -> io::Result<bool> {
+        if !self.each_window {
+            self.show()?;
+        }
+        let mut well = true;
+        for (path, format, file) in std::mem::take(&mut self.files) {
+            well &= self.write(&path, format, file);
+        }
+        Ok(well)
+    }
+
+    fn show(&self) -> io::Result<()> {
+        let mut text = Vec::new();
+        if self.json {
+            tables_json::write(self.command, &self.recorder, self.seconds, &self.last, &mut text)?;
+        } else {
+            self.write_tables(&mut text)?;
+        }
+        // One write a window, whatever the terminal is.
+        io::stdout().lock().write_all(&text)
+    }
+
+    fn write_tables(&self, out: &mut Vec<u8>) -> io::Result<()> {
+        let style = Style::detect(&io::stdout(), process_env);
+        let name = |pid: u32| self.process_name(pid);
+        let context = Context { seconds: self.seconds, limit: ROWS, style, process_name: &name };
+        writeln!(out, "{} of {}, {:.1} s", self.command, host_name(), self.seconds)?;
+        for tracer in &self.last.tracers {
+            let Some(info) = TRACERS.iter().find(|info| info.name == tracer.name) else { continue };
+            for view in info.views {
+                activity::write(view, &self.recorder, &context, out)?;
+            }
+        }
+        let events = &self.recorder.logs;
+        if !events.is_empty() {
+            writeln!(out, "\nEvents")?;
+        }
+        for event in events.iter().skip(events.len().saturating_sub(ROWS)) {
+            writeln!(out, "  {}", clean(event.text.as_deref().unwrap_or(event.name)))?;
+        }
+        if events.len() > ROWS {
+            writeln!(out, "(the last {ROWS} of {})", events.len())?;
+        }
+        let lost = |tracer: &collector::agent::TracerReport| {
+            let causes = tracer.stats.dropped.iter().filter(|(_, n)| *n > 0);
+            causes.map(|(cause, n)| format!("{}: {n} {cause}", tracer.name)).collect::<Vec<_>>()
+        };
+        let lost: Vec<String> = self.last.tracers.iter().flat_map(lost).collect();
+        writeln!(out, "\nlost: {}", if lost.is_empty() { "nothing".to_owned() } else { lost.join("; ") })
+    }
+
+    /// What to call a process: as it is called now, or as it was when the kernel saw it.
+    fn process_name(&self, pid: u32) -> String {
+        let now = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok();
+        let then = || {
+            let comm = self.recorder.names.get(&pid)?;
+            let end = comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len());
+            Some(String::from_utf8_lossy(comm.get(..end)?).into_owned())
+        };
+        now.map(|name| name.trim_end().to_owned()).or_else(then).unwrap_or_else(|| "-".to_owned())
+    }
+
+    /// Writes the first profile to a file; whether that worked.
+    fn write(&self, path: &std::path::Path, format: Format, file: OutputFile) -> bool {
+        let Some(profile) = self.profiles.values().next() else {
+            say(format_args!("ebpf-otlp: {}: nothing was sampled", path.display()));
+            return false;
+        };
+        match write_file(profile, &host_name(), &SharedAttributes::default(), format, file) {
+            Ok(()) => {
+                let (kind, unit) = profile.sample_type.value;
+                say(format_args!("wrote {}: {kind} in {unit}", path.display()));
+                true
+            }
+            Err(error) => {
+                say(format_args!("ebpf-otlp: {error}"));
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! UDP: bytes, datagrams and drops by process, counted where sends and receives return.
+
+mod define;
+
+use bpf_loader::btf::Kind;
+use bpf_loader::load::Object;
+use bpf_loader::map::{Hash, PerCpuArray};
+use bpf_loader::object::ObjectSpec;
+use bpf_loader::target::{RunningTarget, TargetBtf};
+use bpf_programs::events::udp::{Stats as Counts, Sums};
+use otlp_encode::Value;
+
+use super::ladder::Chosen;
+use super::programs::{Programs, Rungs, add_counts};
+use super::windows::Windows;
+use super::{Info, Overhead, Start, Stats, Tracer};
+use crate::config::Filter;
+use crate::error::{Error, Result};
+use crate::telemetry::{Metric, Owner, Point, PointValue, Sink};
+
+pub use define::{DATAGRAMS, DROPS, FULL_SOCKETS, INFO, NETWORK_IO, TRAFFIC};
+
+/// What a send or a receive costs whoever calls.
+const NANOS_PER_HIT: f64 = 250.0;
+/// Entries read with one call.
+const BATCH: usize = 128;
+
+/// Entries of the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sizes {
+    processes: u32,
+    sockets: u32,
+    calls: u32,
+}
+
+impl Sizes {
+    /// What the kernel's hash table takes for an entry beside key and value.
+    const ENTRY: usize = 64;
+
+    /// Half for processes, of which there are two tables, a quarter each for sockets and for calls.
+    fn of(memory: usize) -> Self {
+        let entries = |bytes: usize, entry: usize| (bytes / entry).clamp(64, 16 << 10) as u32;
+        Self {
+            processes: entries(memory / 4, Self::ENTRY + Sums::SIZE),
+            sockets: entries(memory / 4, Self::ENTRY + 16),
+            calls: entries(memory / 4, Self::ENTRY + 24),
+        }
+    }
+
+    fn apply(self, spec: &mut ObjectSpec<'_>) -> Result<()> {
+        let no_map = |name: &str| Error::Load(bpf_loader::Error::NoSuchMap { name: name.into() });
+        for (name, entries) in [("dropped", self.sockets), ("calls", self.calls)] {
+            spec.map_mut(name).ok_or_else(|| no_map(name))?.max_entries = entries;
+        }
+        let processes = spec.map_mut("processes").and_then(|map| map.inner.as_deref_mut());
+        processes.ok_or_else(|| no_map("processes"))?.max_entries = self.processes;
+        Ok(())
+    }
+}
+
+/// How many arguments the kernel's `udp_recvmsg` has; `None` if its types do not tell.
+fn receive_arguments(target: &RunningTarget) -> Option<u32> {
+    let btf = target.vmlinux().ok()??;
+    let function = btf.type_by_id(btf.find_by_name("udp_recvmsg", Kind::Func)?).ok()?;
+    let prototype = btf.type_by_id(function.type_id()?).ok()?;
+    u32::try_from(prototype.params().count()).ok()
+}
+
+/// Counts sends and receives.
+#[derive(Debug)]
+struct UdpTracer {
+    programs: Programs,
+    windows: Windows<Hash<u32, [u8; Sums::SIZE]>>,
+    counts: PerCpuArray<[u8; Counts::SIZE]>,
+    sizes: Sizes,
+    /// Processes in the last window.
+    seen: u64,
+}
+
+fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
+    let sizes = Sizes::of(start.memory);
+    let arguments = receive_arguments(start.target);
+    let open = |object: &Object| {
+        let mut spec = ObjectSpec::parse(bpf_programs::UDP).map_err(Error::Load)?;
+        sizes.apply(&mut spec)?;
+        let windows = Windows::create(&spec, object, "processes", Hash::new)?;
+        let counts = object.map("stats").and_then(PerCpuArray::new).map_err(Error::Load)?;
+        Ok((windows, counts))
+    };
+    let prepare = |spec: &mut ObjectSpec<'_>, _: Rungs<'_>| {
+        if let Some(arguments) = arguments {
+            spec.set_global("receive_arguments", &arguments.to_ne_bytes()).map_err(Error::Load)?;
+        }
+        sizes.apply(spec)
+    };
+    let (programs, (windows, counts)) =
+        Programs::start(bpf_programs::UDP, INFO.ladders, start, prepare, open)?;
+    Ok(Box::new(UdpTracer { programs, windows, counts, sizes, seen: 0 }))
+}
+
+/// Hands over what a process did.
+fn tell(pid: u32, sums: &Sums, sink: &mut dyn Sink) {
+    let owner = Owner::Process { pid, comm: sums.comm };
+    let directions =
+        [("transmit", sums.sent_bytes, sums.sends), ("receive", sums.received_bytes, sums.receives)];
+    let mut point = |metric: &'static Metric, attributes: &[_], number: u64| {
+        if number > 0 {
+            let value = PointValue::Int(i64::try_from(number).unwrap_or(i64::MAX));
+            sink.point(Point { metric, owner, attributes, value });
+        }
+    };
+    for (direction, bytes, calls) in directions {
+        let direction = (define::DIRECTION, Value::Str(direction));
+        point(&NETWORK_IO, &[direction, (define::TRANSPORT, Value::Str("udp"))], bytes);
+        point(&DATAGRAMS, &[direction], calls);
+    }
+    point(&DROPS, &[], sums.drops);
+}
+
+impl UdpTracer {
+    fn counts(&self) -> Result<Counts> {
+        let counts = Counts::decode(&add_counts(&self.counts)?);
+        counts.ok_or(Error::Load(bpf_loader::Error::Internal("size of udp_stats")))
+    }
+}
+
+impl Tracer for UdpTracer {
+    fn info(&self) -> &'static Info {
+        &INFO
+    }
+
+    fn rungs(&self) -> &[Chosen] {
+        self.programs.chosen()
+    }
+
+    fn collect(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        self.programs.forget_ended()?;
+        self.seen = 0;
+        let mut batches = self.windows.swap()?.take_batches(BATCH);
+        while let Some((pids, sums)) = batches.next().map_err(Error::Kernel)? {
+            for (pid, sums) in pids.iter().zip(sums) {
+                Sums::decode(sums).iter().for_each(|sums| tell(*pid, sums, sink));
+                self.seen += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self) -> Result<()> {
+        self.programs.pause();
+        Ok(())
+    }
+
+    fn resume(&mut self) -> Result<()> {
+        self.programs.resume()
+    }
+
+    fn is_running(&self) -> bool {
+        self.programs.is_running()
+    }
+
+    fn set_filter(&mut self, filter: &Filter) -> Result<()> {
+        self.programs.set_filter(filter)
+    }
+
+    fn stats(&mut self) -> Result<Stats> {
+        let counts = self.counts()?;
+        Ok(Stats {
+            hits: counts.hits + counts.drops,
+            dropped: vec![
+                ("process table full", counts.processes_full),
+                ("call table full", counts.calls_full),
+                ("socket table full", counts.sockets_full),
+                self.programs.children_lost(),
+            ],
+            map_fill: vec![("processes", self.seen, self.sizes.processes.into())],
+            ..Stats::default()
+        })
+    }
+
+    fn overhead(&self) -> Result<Overhead> {
+        let mut overhead = self.programs.overhead(self.counts()?.hits, NANOS_PER_HIT)?;
+        overhead.map_bytes += self.windows.map_bytes();
+        Ok(overhead)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_fit_the_memory() {
+        let sizes = Sizes::of(1 << 20);
+        let bytes = 2 * sizes.processes as usize * (Sizes::ENTRY + Sums::SIZE)
+            + sizes.sockets as usize * (Sizes::ENTRY + 16)
+            + sizes.calls as usize * (Sizes::ENTRY + 24);
+        assert!((900 << 10..=1 << 20).contains(&bytes), "{bytes}");
+        assert_eq!(Sizes::of(0), Sizes { processes: 64, sockets: 64, calls: 64 });
+    }
+}

@@ -1,0 +1,190 @@
+//! Requests to a loop device of the test's own, against what the kernel has counted: `/proc/diskstats`.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::process::Command;
+
+use bpf_loader::target::RunningTarget;
+use collector::config::Filter;
+use collector::telemetry::Recorder;
+use collector::tracer::disk::{self, DISK_IO, DISK_OPERATIONS, REQUEST_DURATION};
+use collector::tracer::ladder::Forced;
+use collector::tracer::{Settings, Start, Tracer};
+
+use crate::{is_root, skip};
+
+const SIZE: u64 = 16 << 20;
+
+/// A loop device over a file. Both go when it is dropped.
+struct Loop {
+    file: PathBuf,
+    device: PathBuf,
+}
+
+impl Loop {
+    /// `None` where the kernel has no loop devices.
+    fn new(name: &str) -> Option<Self> {
+        let file = std::env::temp_dir().join(format!("ebpf-otlp-{}-{name}", std::process::id()));
+        File::create(&file).unwrap().set_len(SIZE).unwrap();
+        // Of two tests that look for a free one at once, one may have to look again.
+        for _ in 0..10 {
+            let free = Command::new("losetup").arg("-f").output().ok();
+            let device = free.map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
+            let Some(device) = device.filter(|device| device.starts_with("/dev/loop")) else { break };
+            let made = Command::new("losetup").arg(&device).arg(&file).output();
+            if made.is_ok_and(|out| out.status.success()) {
+                return Some(Self { file, device: device.into() });
+            }
+        }
+        let _ = fs::remove_file(&file);
+        assert!(!fs::read_to_string("/proc/devices").unwrap().contains(" loop\n"), "there are loop devices");
+        skip("disk: the kernel has no loop devices")
+    }
+
+    fn name(&self) -> &str {
+        self.device.file_name().unwrap().to_str().unwrap()
+    }
+
+    /// Past the page cache: what is read or written is a request at once.
+    fn open(&self) -> File {
+        let direct = rustix::fs::OFlags::DIRECT.bits() as i32;
+        OpenOptions::new().read(true).write(true).custom_flags(direct).open(&self.device).unwrap()
+    }
+
+    /// What the kernel has counted: by direction, requests and bytes.
+    fn counted(&self) -> [(&'static str, u64, u64); 4] {
+        let stats = fs::read_to_string("/proc/diskstats").unwrap();
+        let of_device = |line: &&str| line.split_whitespace().nth(2) == Some(self.name());
+        let line = stats.lines().find(of_device).unwrap();
+        let fields: Vec<u64> = line.split_whitespace().skip(3).map(|n| n.parse().unwrap()).collect();
+        [
+            ("read", fields[0], fields[2] * 512),
+            ("write", fields[4], fields[6] * 512),
+            ("discard", fields[11], fields[13] * 512),
+            ("flush", fields[15], 0),
+        ]
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").arg("-d").arg(&self.device).status();
+        let _ = fs::remove_file(&self.file);
+    }
+}
+
+/// Memory as direct input and output wants it.
+fn aligned(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
+    buffer.resize(len + 4096, 7);
+    let start = buffer.as_ptr().align_offset(4096);
+    &mut buffer[start..start + len]
+}
+
+fn start(filter: Filter, rung: &str, memory: usize) -> Box<dyn Tracer> {
+    let started = (disk::INFO.start)(&Start {
+        filter: &filter,
+        settings: &Settings::default(),
+        memory,
+        forced: &Forced([(disk::REQUESTS.what.to_owned(), rung.to_owned())].into()),
+        target: &RunningTarget::new(),
+    });
+    // Every kernel from 5.8 on has all rungs.
+    started.unwrap_or_else(|error| panic!("{rung}: {error}"))
+}
+
+fn each_rung(test: impl Fn(&str)) {
+    if is_root() {
+        disk::REQUESTS.rungs.iter().for_each(|rung| test(rung.name));
+    } else {
+        skip::<()>("disk: needs root");
+    }
+}
+
+/// The sum over a metric's series of a device and a direction; of histograms, how many.
+fn sum(recorder: &Recorder, metric: &str, device: &str, direction: &str) -> u64 {
+    let wanted = [("system.device", device.to_owned()), ("disk.io.direction", direction.to_owned())];
+    let is = |series: &collector::telemetry::Series| series.metric == metric && series.attributes == wanted;
+    let numbers = recorder.numbers.iter().filter(|(series, _)| is(series)).map(|(_, n)| *n as u64);
+    let histograms = recorder.histograms.iter().filter(|(series, _)| is(series)).map(|(_, h)| h.count());
+    numbers.chain(histograms).sum()
+}
+
+#[test]
+fn requests_and_bytes_are_the_kernels_own() {
+    each_rung(|rung| {
+        let Some(device) = Loop::new("exact") else { return };
+        let file = device.open();
+        let mut tracer = start(Filter::default(), rung, 1 << 20);
+        let mut recorder = Recorder::default();
+        let before = device.counted();
+        let mut buffer = Vec::new();
+        let small = aligned(&mut buffer, 4096);
+        (0..100).for_each(|i| file.write_all_at(small, i * 8192).unwrap());
+        (0..50).for_each(|i| file.read_exact_at(small, i * 4096).unwrap());
+        // Windows may end at any time.
+        tracer.collect(&mut recorder).unwrap();
+        // More than a request may hold.
+        let mut buffer = Vec::new();
+        let large = aligned(&mut buffer, 6 << 20);
+        file.read_exact_at(large, 0).unwrap();
+        file.write_all_at(large, 4096).unwrap();
+        (0..20).for_each(|_| file.sync_data().unwrap());
+        let mut discard = Command::new("blkdiscard");
+        discard.args(["-o", "1048576", "-l", "2097152"]).arg(&device.device);
+        let discarded = discard.output().is_ok_and(|out| out.status.success());
+        let after = device.counted();
+        tracer.collect(&mut recorder).unwrap();
+        let name = device.name();
+        for ((direction, requests, bytes), (_, requests_before, bytes_before)) in after.iter().zip(before) {
+            let (requests, bytes) = (requests - requests_before, bytes - bytes_before);
+            eprintln!("{rung} {direction}: {requests} requests, {bytes} bytes");
+            let told = sum(&recorder, REQUEST_DURATION.name, name, direction);
+            // The kernel counts who asked for a flush as a write without data too, though the device sees the flush alone.
+            let flushes = if *direction == "write" { after[3].1 - before[3].1 } else { 0 };
+            assert!(told == requests || told + flushes == requests, "{rung} {direction}: {told}");
+            if matches!(*direction, "read" | "write") {
+                assert_eq!(sum(&recorder, DISK_OPERATIONS.name, name, direction), told, "{rung} {direction}");
+                assert_eq!(sum(&recorder, DISK_IO.name, name, direction), bytes, "{rung} {direction}");
+                // The kernel looks for partitions now and then.
+                let own = (6 << 20) + if *direction == "read" { 50 } else { 100 } * 4096;
+                assert!(bytes >= own, "{rung} {direction}: {bytes}");
+            }
+            if *direction == "discard" && discarded {
+                assert!(requests > 0, "{rung}");
+            }
+        }
+        let stats = tracer.stats().unwrap();
+        assert_eq!(stats.total_dropped(), 0, "{rung}: {stats:?}");
+        let took: Vec<f64> = recorder.histograms.values().map(|h| h.sum_seconds()).collect();
+        assert!(took.iter().all(|seconds| *seconds > 0.0 && *seconds < 100.0), "{rung}: {took:?}");
+    });
+}
+
+#[test]
+fn a_filter_chooses_requests_by_who_issues_them() {
+    each_rung(|rung| {
+        let Some(device) = Loop::new("filter") else { return };
+        let mut child = Command::new("sleep").arg("100").spawn().unwrap();
+        let mut tracer = start(Filter { pids: vec![child.id()], ..Filter::default() }, rung, 1 << 20);
+        let file = device.open();
+        let mut buffer = Vec::new();
+        let small = aligned(&mut buffer, 4096);
+        let mut recorder = Recorder::default();
+        (0..10).for_each(|i| file.write_all_at(small, i * 4096).unwrap());
+        tracer.collect(&mut recorder).unwrap();
+        assert!(recorder.numbers.is_empty(), "{rung}: another's requests were counted");
+        tracer.set_filter(&Filter { pids: vec![std::process::id()], ..Filter::default() }).unwrap();
+        (0..10).for_each(|i| file.write_all_at(small, i * 4096).unwrap());
+        tracer.pause().unwrap();
+        (0..10).for_each(|i| file.write_all_at(small, i * 4096).unwrap());
+        tracer.resume().unwrap();
+        (0..10).for_each(|i| file.read_exact_at(small, i * 4096).unwrap());
+        tracer.collect(&mut recorder).unwrap();
+        let name = device.name();
+        assert_eq!(sum(&recorder, DISK_OPERATIONS.name, name, "write"), 10, "{rung}");
+        assert_eq!(sum(&recorder, DISK_OPERATIONS.name, name, "read"), 10, "{rung}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    });
+}
