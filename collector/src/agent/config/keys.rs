@@ -48,10 +48,7 @@ pub(super) static AGENT: &[Key<AgentConfig>] = &[
         set: |c, v| {
             let parse = |v: &Value| {
                 let text = v.text()?;
-                let address = text
-                    .parse()
-                    .map_err(|_| format!("{text} is not an address with a port, as 127.0.0.1:9464"));
-                address
+                text.parse().map_err(|_| format!("{text} is not an address with a port, as 127.0.0.1:9464"))
             };
             v.optional(parse).map(|listen| c.agent.listen = listen)
         },
