@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::{Definitions, Instrument, Severity, Subject, agent};
+use crate::agent::self_metrics;
 use crate::tracer::ladder::Ladder;
 use crate::tracer::{Info, TRACERS};
 
@@ -13,6 +14,9 @@ const INTRODUCTION: &str = include_str!("document/introduction.md");
 const PROFILES: &str = include_str!("document/profiles.md");
 /// Kernels that are tested.
 const KERNELS: [(u32, u32); 4] = [(5, 10), (6, 1), (6, 12), (7, 2)];
+
+/// What the agent tells about itself.
+static OWN: [&Definitions; 2] = [&self_metrics::DEFINITIONS, &agent::AGENT];
 
 /// Everything that the agent tells, and what it takes, as Markdown.
 pub fn document() -> String {
@@ -38,7 +42,7 @@ fn write(to: &mut String) -> std::fmt::Result {
         to,
         "\n## The agent itself\n\nOf the resource `service.name=ebpf-otlp`, unless `OTEL_SERVICE_NAME` says otherwise.\n"
     )?;
-    definitions(to, &agent::AGENT)?;
+    OWN.iter().try_for_each(|own| definitions(to, own))?;
     writeln!(to, "\n## Every metric on the kernels that are tested\n")?;
     writeln!(
         to,
@@ -188,7 +192,7 @@ mod tests {
     #[test]
     fn names_mean_one_thing() {
         let mut known = BTreeMap::new();
-        let all = TRACERS.iter().map(|info| &info.telemetry).chain([&agent::AGENT]);
+        let all = TRACERS.iter().map(|info| &info.telemetry).chain(OWN.iter().copied());
         for metric in all.flat_map(|all| all.metrics) {
             // The conventions' names of processes may be several tracers'.
             let same = (metric.unit, metric.instrument);

@@ -201,13 +201,15 @@ impl Store {
             Instrument::Counter => {
                 // Not a number is no amount either.
                 (value.as_f64() >= 0.0).then_some(())?;
-                let series = self.series(point, metric, owner, true)?;
-                series.map(|series| series.change(|old| old.add(value)));
+                if let Some(series) = self.series(point, metric, owner, true)? {
+                    series.change(|old| old.add(value));
+                }
                 Some(())
             }
             Instrument::Gauge => {
-                let series = self.series(point, metric, owner, false)?;
-                series.map(|series| series.change(|_| value));
+                if let Some(series) = self.series(point, metric, owner, false)? {
+                    series.change(|_| value);
+                }
                 Some(())
             }
             Instrument::UpDownCounter => self.part(point, metric, owner, value),
