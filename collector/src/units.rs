@@ -43,6 +43,9 @@ pub fn size(text: &str) -> Result<u64, String> {
 /// As [`duration`] takes it.
 pub fn show_duration(duration: Duration) -> String {
     let millis = duration.as_millis() as u64;
+    if millis == 0 {
+        return "0s".to_owned();
+    }
     let unit = DURATION_UNITS.iter().rev().find(|(_, unit)| millis >= *unit && millis % unit == 0);
     let (name, unit) = unit.copied().unwrap_or(("ms", 1));
     format!("{}{name}", millis / unit)
