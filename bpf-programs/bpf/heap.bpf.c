@@ -23,6 +23,24 @@
 /* Numbers of allocations have a fraction of so many bits, since a sampled one stands for several. */
 #define COUNT_ONE 1024
 
+/* Linux 6.13 and later may give a program of this kind one stack a CPU (the verifier's bpf_enable_priv_stack), though other
+ * threads' can interrupt it: programs of uprobes run preemptible, and nothing checks that they do not overlap. Those that hold
+ * a tail call have the thread's stack, as ever. So every program here holds one, of no program, that is never made. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} no_programs SEC(".maps");
+
+const volatile __u32 never = 0;
+
+#define KEEP_OWN_STACK(regs) \
+	({ \
+		if (never) \
+			bpf_tail_call(regs, &no_programs, 0); \
+	})
+
 /* Set before loading: on which architecture this runs, and against chosen collisions. */
 const volatile __u32 is_arm64 = 0;
 const volatile __u64 hash_seed = 0;
@@ -117,6 +135,8 @@ struct heap_stats {
 	__u64 no_thread;
 	/* Addresses that were allocated again though they had not been seen to be freed. */
 	__u64 replaced;
+	/* Addresses in the table: what went in less what went out, wherever that was. */
+	__u64 held;
 };
 
 /* A program can be interrupted by another thread's on its CPU, so counting needs atomics even here. */
@@ -186,7 +206,7 @@ static __always_inline void subtract(const struct allocation *gone)
 }
 
 /* Takes an address out of the table. Whether it was there; then *gone is what it stood for. */
-static __always_inline int take(__u64 address, struct allocation *gone)
+static __always_inline int take(__u64 address, struct allocation *gone, struct heap_stats *stats)
 {
 	struct allocation *found = bpf_map_lookup_elem(&allocations, &address);
 
@@ -196,6 +216,7 @@ static __always_inline int take(__u64 address, struct allocation *gone)
 	/* Whoever deletes it subtracts it: a program that frees twice must not make the sums wrong. */
 	if (bpf_map_delete_elem(&allocations, &address))
 		return 0;
+	__sync_fetch_and_add(&stats->held, -1);
 	subtract(gone);
 	return 1;
 }
@@ -255,13 +276,16 @@ static __always_inline int put(__u64 address, const struct allocation *new, stru
 {
 	struct allocation gone;
 
-	if (!bpf_map_update_elem(&allocations, &address, new, BPF_NOEXIST))
-		return 1;
-	if (take(address, &gone)) {
+	if (bpf_map_update_elem(&allocations, &address, new, BPF_NOEXIST)) {
+		if (!take(address, &gone, stats))
+			goto full;
 		__sync_fetch_and_add(&stats->replaced, 1);
-		if (!bpf_map_update_elem(&allocations, &address, new, BPF_NOEXIST))
-			return 1;
+		if (bpf_map_update_elem(&allocations, &address, new, BPF_NOEXIST))
+			goto full;
 	}
+	__sync_fetch_and_add(&stats->held, 1);
+	return 1;
+full:
 	__sync_fetch_and_add(&stats->table_full, 1);
 	return 0;
 }
@@ -321,7 +345,7 @@ static __always_inline int begin(void *regs, struct thread *thread, struct heap_
 	thread->stack.frames[0] = INSTRUCTION(regs);
 	thread->old_address = old;
 	thread->old.count = 0;
-	if (old && !take(old, &thread->old))
+	if (old && !take(old, &thread->old, stats))
 		thread->old.count = 0;
 	return 0;
 }
@@ -431,7 +455,7 @@ static __always_inline void released(__u64 address, struct heap_stats *stats)
 	if (!address)
 		return;
 	__sync_fetch_and_add(&stats->frees, 1);
-	take(address, &gone);
+	take(address, &gone, stats);
 }
 
 /* Entry and return of every function; its sort is the cookie. */
@@ -443,6 +467,7 @@ int session(void *regs)
 	__u32 tid = bpf_get_current_pid_tgid();
 	struct thread *thread;
 
+	KEEP_OWN_STACK(regs);
 	if (!stats)
 		return 1;
 	if (sort == SORT_FREE) {
@@ -474,6 +499,7 @@ int session(void *regs)
 		struct heap_stats *stats = own_stats(); \
 		struct thread *thread; \
 \
+		KEEP_OWN_STACK(regs); \
 		if (!stats) \
 			return 0; \
 		thread = own_thread(stats); \
@@ -494,6 +520,7 @@ int enter_free(void *regs)
 {
 	struct heap_stats *stats = own_stats();
 
+	KEEP_OWN_STACK(regs);
 	if (stats)
 		released(ARGUMENT_1(regs), stats);
 	return 0;
@@ -507,6 +534,7 @@ int leave(void *regs)
 	struct heap_stats *stats = own_stats();
 	struct thread *thread = bpf_map_lookup_elem(&threads, &tid);
 
+	KEEP_OWN_STACK(regs);
 	if (!stats)
 		return 0;
 	if (!thread)

@@ -24,6 +24,8 @@ pub enum Error {
         /// Its process.
         process: u32,
     },
+    /// The process has no function that allocates, under any name that is known.
+    NoAllocator(u32),
     /// The profiler cannot be asked by its own callback, which it waits for.
     FromCallback,
     /// The cgroup directory cannot be used.
@@ -119,6 +121,10 @@ impl fmt::Display for Error {
             Self::IsThread { tid, process } => {
                 write!(f, "{tid} is a thread of process {process}: use --pid {process}")
             }
+            Self::NoAllocator(pid) => write!(
+                f,
+                "process {pid} has no function that allocates: neither its program nor its libraries have one called malloc or the like"
+            ),
             Self::FromCallback => f.write_str("the profiler waits for its callback, which asked it something"),
             Self::Cgroup { path, reason } => write!(f, "cgroup {}: {reason}", path.display()),
             Self::Privileges(e) => write!(

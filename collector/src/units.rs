@@ -7,10 +7,12 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Least size: nothing that has one works with less.
 const LEAST: u64 = 1 << 20;
 
-const DURATION_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+/// In microseconds.
+const DURATION_UNITS: [(&str, u64); 5] =
+    [("us", 1), ("ms", 1000), ("s", 1_000_000), ("m", 60_000_000), ("h", 3_600_000_000)];
 const SIZE_UNITS: [(&str, u32); 4] = [("K", 10), ("M", 20), ("G", 30), ("T", 40)];
 
-/// `10s`, `500ms`, `2m`, `1h`; a bare number is seconds. At most a year, at least a millisecond.
+/// `10s`, `500ms`, `20us`, `2m`, `1h`; a bare number is seconds. At most a year, at least a microsecond.
 ///
 /// # Errors
 ///
@@ -18,10 +20,10 @@ const SIZE_UNITS: [(&str, u32); 4] = [("K", 10), ("M", 20), ("G", 30), ("T", 40)
 pub fn duration(text: &str) -> Result<Duration, String> {
     let (count, unit) = split(text);
     let unit = if unit.is_empty() { "s" } else { unit };
-    let millis = DURATION_UNITS.iter().find(|(name, _)| *name == unit);
-    millis
-        .and_then(|(_, millis)| count.parse::<u64>().ok()?.checked_mul(*millis))
-        .map(Duration::from_millis)
+    let micros = DURATION_UNITS.iter().find(|(name, _)| *name == unit);
+    micros
+        .and_then(|(_, micros)| count.parse::<u64>().ok()?.checked_mul(*micros))
+        .map(Duration::from_micros)
         .filter(|d| !d.is_zero() && *d <= LONGEST)
         .ok_or_else(|| format!("{text} is not a duration: write it as 10s, 500ms, 2m or 1h"))
 }
@@ -42,13 +44,13 @@ pub fn size(text: &str) -> Result<u64, String> {
 
 /// As [`duration`] takes it.
 pub fn show_duration(duration: Duration) -> String {
-    let millis = duration.as_millis() as u64;
-    if millis == 0 {
+    let micros = duration.as_micros() as u64;
+    if micros == 0 {
         return "0s".to_owned();
     }
-    let unit = DURATION_UNITS.iter().rev().find(|(_, unit)| millis >= *unit && millis % unit == 0);
-    let (name, unit) = unit.copied().unwrap_or(("ms", 1));
-    format!("{}{name}", millis / unit)
+    let unit = DURATION_UNITS.iter().rev().find(|(_, unit)| micros >= *unit && micros % unit == 0);
+    let (name, unit) = unit.copied().unwrap_or(("us", 1));
+    format!("{}{name}", micros / unit)
 }
 
 /// As [`size`] takes it.

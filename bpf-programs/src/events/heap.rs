@@ -54,7 +54,7 @@ record! {
 
 record! {
     /// Counts of one CPU, since the object was loaded.
-    pub struct HeapStats = "heap_stats", 64 {
+    pub struct HeapStats = "heap_stats", 72 {
         /// Calls of functions that allocate, sampled or not, but not those that others of them make.
         calls: u64 = 0,
         /// Of these, calls that allocated nothing.
@@ -71,13 +71,15 @@ record! {
         no_thread: u64 = 48,
         /// Addresses that were allocated again though they had not been seen to be freed.
         replaced: u64 = 56,
+        /// Addresses in the table; of one CPU, what it put in less what it took out.
+        held: u64 = 64,
     }
 }
 
 impl Default for HeapStats {
     fn default() -> Self {
-        let [calls, empty, frees, nested, table_full, no_stack, no_thread, replaced] = [0; 8];
-        Self { calls, empty, frees, nested, table_full, no_stack, no_thread, replaced }
+        let [calls, empty, frees, nested, table_full, no_stack, no_thread, replaced, held] = [0; 9];
+        Self { calls, empty, frees, nested, table_full, no_stack, no_thread, replaced, held }
     }
 }
 
@@ -94,6 +96,7 @@ impl std::ops::Add for HeapStats {
             no_stack: self.no_stack.wrapping_add(other.no_stack),
             no_thread: self.no_thread.wrapping_add(other.no_thread),
             replaced: self.replaced.wrapping_add(other.replaced),
+            held: self.held.wrapping_add(other.held),
         }
     }
 }

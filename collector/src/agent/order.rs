@@ -3,6 +3,8 @@
 //! Each tracer's rings are read in turn, so that what one of them tells of a moment comes after what another tells of later
 //! ones. Events are held back until the rings have been read once more: at most for one period of draining.
 
+use bpf_programs::events::process::Lifecycle;
+
 use crate::event_buffer::Event;
 use crate::merge::Merge;
 use crate::model::Profile;
@@ -60,6 +62,10 @@ impl Sink for Ordering<'_> {
 
     fn profile(&mut self, profile: Profile) {
         self.sink.profile(profile);
+    }
+
+    fn lifecycle(&mut self, event: &Lifecycle) {
+        self.sink.lifecycle(event);
     }
 }
 

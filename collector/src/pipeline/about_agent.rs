@@ -48,7 +48,7 @@ impl AboutAgent {
                     let items = stats.dropped.get(reason).items;
                     if items > 0 {
                         let [name, signal] = of;
-                        self.tell(sink, &agent::EXPORT_DROPPED, &[name, signal, reason.name()], items);
+                        self.tell(sink, &agent::EXPORT_DROPS, &[name, signal, reason.name()], items);
                     }
                 }
             }
@@ -71,7 +71,7 @@ impl AboutAgent {
             self.tell(sink, &agent::UNNAMED, &[cause], number);
         }
         for (signal, cause, number) in &stats.dropped {
-            self.tell(sink, &agent::RECORDS_DROPPED, &[signal.noun(), cause], *number);
+            self.tell(sink, &agent::RECORD_DROPS, &[signal.noun(), cause], *number);
         }
         self.tell(sink, &agent::CLOCK_STEPS, &[], stats.clock_steps);
     }
@@ -110,10 +110,10 @@ mod tests {
         for folded in [10, 12, 3, 4] {
             about.pipeline(&mut recorder, &stats(folded));
         }
-        assert_eq!(get(&recorder, "ebpf.agent.series.overflow", &[("ebpf.cause", "folded")]), 16.0);
-        let dropped = [("ebpf.signal", "logs"), ("ebpf.cause", "queue full")];
-        assert_eq!(get(&recorder, "ebpf.agent.records.dropped", &dropped), 4.0);
-        assert_eq!(get(&recorder, "ebpf.agent.processes.unnamed", &[("ebpf.cause", "gone")]), 2.0);
+        assert_eq!(get(&recorder, "ebpf.agent.series.overflow", &[("ebpf.drop.cause", "folded")]), 16.0);
+        let dropped = [("ebpf.signal", "logs"), ("ebpf.drop.cause", "queue full")];
+        assert_eq!(get(&recorder, "ebpf.agent.records.drops", &dropped), 4.0);
+        assert_eq!(get(&recorder, "ebpf.agent.processes.unnamed", &[("ebpf.drop.cause", "gone")]), 2.0);
         assert_eq!(get(&recorder, "ebpf.agent.series", &[]), 7.0);
     }
 
@@ -129,6 +129,6 @@ mod tests {
         assert_eq!(get(&recorder, "ebpf.agent.export.retries", &at), 3.0);
         assert_eq!(get(&recorder, "ebpf.agent.export.queued", &at), 100.0);
         assert_eq!(get(&recorder, "ebpf.agent.export.spooled", &at), 200.0);
-        assert_eq!(get(&recorder, "ebpf.agent.export.dropped", &[]), 0.0);
+        assert_eq!(get(&recorder, "ebpf.agent.export.drops", &[]), 0.0);
     }
 }

@@ -143,9 +143,8 @@ impl Pipeline {
 
     /// When something that waits now is due at the latest, in nanoseconds of `CLOCK_BOOTTIME`.
     pub fn deadline(&self) -> u64 {
-        let times = Signal::ALL
-            .into_iter()
-            .filter_map(|signal| (self.waiting(signal) > 0).then(|| self.schedule.next(signal)));
+        let waiting = Signal::ALL.into_iter().filter(|signal| self.waiting(*signal) > 0);
+        let times = waiting.map(|signal| self.schedule.next(signal));
         times.min().unwrap_or(u64::MAX)
     }
 
@@ -328,8 +327,10 @@ impl Sink for Pipeline {
 
     fn profile(&mut self, profile: Profile) {
         let Self { encoder, profiles, profile_bytes, profiles_full, .. } = self;
+        // One is there before anybody asks how large it is: what waits is bounded, and not a single one.
+        let is_only = profiles.is_empty();
         let encoded = encoder.encode(&profile, self.ids.trace(), |bytes, items| {
-            if *profile_bytes + bytes.len() > self.max_profile_bytes {
+            if !is_only && *profile_bytes + bytes.len() > self.max_profile_bytes {
                 *profiles_full += items;
                 return;
             }

@@ -18,14 +18,14 @@ pub struct Memory {
     pub processes: usize,
     /// Spans and log records that wait, half each.
     pub records: usize,
-    /// Encoded profiles that wait.
+    /// Encoded profiles that wait; a single one may be larger.
     pub profiles: usize,
 }
 
 impl Memory {
-    /// Half for series, which are most telling and most; an eighth for processes and records each, a quarter for profiles.
+    /// Half for series, which are most telling and most; a quarter for processes, an eighth for records and profiles each.
     pub fn split(total: usize) -> Self {
-        Self { series: total / 2, processes: total / 8, records: total / 8, profiles: total / 4 }
+        Self { series: total / 2, processes: total / 4, records: total / 8, profiles: total / 8 }
     }
 }
 

@@ -17,12 +17,12 @@ const DESTINATION: &[&str] = &["ebpf.destination", "ebpf.signal"];
 const EXPORTER: &str = "the exporter's own counts";
 const PIPELINE: &str = "the pipeline's own counts";
 
-/// `ebpf.agent.export.dropped`
-pub static EXPORT_DROPPED: Metric = metric(
-    "ebpf.agent.export.dropped",
+/// `ebpf.agent.export.drops`
+pub static EXPORT_DROPS: Metric = metric(
+    "ebpf.agent.export.drops",
     "{item}",
     Instrument::Counter,
-    &["ebpf.destination", "ebpf.signal", "ebpf.cause"],
+    &["ebpf.destination", "ebpf.signal", "ebpf.drop.cause"],
     EXPORTER,
     "Items that were given up, by cause",
 );
@@ -66,7 +66,7 @@ pub static SERIES_OVERFLOW: Metric = metric(
     "ebpf.agent.series.overflow",
     "{point}",
     Instrument::Counter,
-    &["ebpf.cause"],
+    &["ebpf.drop.cause"],
     PIPELINE,
     "Points without a series of their own: `folded` into the one with `otel.metric.overflow`, `lost` where states cannot \
      be added up, or `not valid`",
@@ -87,18 +87,18 @@ pub static UNNAMED: Metric = metric(
     "ebpf.agent.processes.unnamed",
     "{process}",
     Instrument::Counter,
-    &["ebpf.cause"],
+    &["ebpf.drop.cause"],
     PIPELINE,
     "Processes of which only the kernel's name is known as they were `gone`, looks at processes that were `skipped` as \
      enough was read, and processes that were `evicted` for want of room",
 );
 
-/// `ebpf.agent.records.dropped`
-pub static RECORDS_DROPPED: Metric = metric(
-    "ebpf.agent.records.dropped",
+/// `ebpf.agent.records.drops`
+pub static RECORD_DROPS: Metric = metric(
+    "ebpf.agent.records.drops",
     "{item}",
     Instrument::Counter,
-    &["ebpf.signal", "ebpf.cause"],
+    &["ebpf.signal", "ebpf.drop.cause"],
     PIPELINE,
     "Spans, log records and profiles that found no room before they were requests, by cause",
 );
@@ -116,7 +116,7 @@ pub static CLOCK_STEPS: Metric = metric(
 /// All of it.
 pub static AGENT: Definitions = Definitions {
     metrics: &[
-        &EXPORT_DROPPED,
+        &EXPORT_DROPS,
         &RETRIES,
         &QUEUED,
         &SPOOLED,
@@ -124,7 +124,7 @@ pub static AGENT: Definitions = Definitions {
         &SERIES_OVERFLOW,
         &PROCESSES,
         &UNNAMED,
-        &RECORDS_DROPPED,
+        &RECORD_DROPS,
         &CLOCK_STEPS,
     ],
     ..Definitions::NONE

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::{Definitions, Instrument, Severity, Subject, agent};
+use crate::agent::self_metrics;
 use crate::tracer::ladder::Ladder;
 use crate::tracer::{Info, TRACERS};
 
@@ -13,6 +14,9 @@ const INTRODUCTION: &str = include_str!("document/introduction.md");
 const PROFILES: &str = include_str!("document/profiles.md");
 /// Kernels that are tested.
 const KERNELS: [(u32, u32); 4] = [(5, 10), (6, 1), (6, 12), (7, 2)];
+
+/// What the agent tells about itself.
+static OWN: [&Definitions; 2] = [&self_metrics::DEFINITIONS, &agent::AGENT];
 
 /// Everything that the agent tells, and what it takes, as Markdown.
 pub fn document() -> String {
@@ -38,19 +42,19 @@ fn write(to: &mut String) -> std::fmt::Result {
         to,
         "\n## The agent itself\n\nOf the resource `service.name=ebpf-otlp`, unless `OTEL_SERVICE_NAME` says otherwise.\n"
     )?;
-    definitions(to, &agent::AGENT)?;
+    OWN.iter().try_for_each(|own| definitions(to, own))?;
     writeln!(to, "\n## Every metric on the kernels that are tested\n")?;
     writeln!(
         to,
         "The best rung that x86_64 has in that version, if the kernel is built with what the rung needs (`ebpf-otlp check`"
     )?;
     writeln!(to, "tells of this machine). Names of metrics, spans, log records and types of profiles.\n")?;
-    write!(to, "| name |")?;
+    write!(to, "| name | tracer |")?;
     KERNELS.iter().try_for_each(|(major, minor)| write!(to, " {major}.{minor} |"))?;
-    writeln!(to, "\n|---|{}", "---|".repeat(KERNELS.len()))?;
+    writeln!(to, "\n|---|---|{}", "---|".repeat(KERNELS.len()))?;
     for info in TRACERS {
         for (name, source) in sources(&info.telemetry) {
-            write!(to, "| `{name}` |")?;
+            write!(to, "| `{name}` | {} |", info.name)?;
             let ladder = info.ladders.iter().find(|ladder| ladder.what == source);
             for kernel in KERNELS {
                 let rung = ladder.map_or(Some("any"), |ladder| {
@@ -152,10 +156,10 @@ fn codes(names: &[&str]) -> String {
     codes.join(", ")
 }
 
-/// Whether x86_64 has what there is `since` a version: `5.8`, `5.8, 6.4 on arm64`.
+/// Whether x86_64 has what there is `since` a version: `5.8`, `5.8 on x86-64`, `5.8, 6.4 on arm64`.
 fn has(since: &str, kernel: (u32, u32)) -> bool {
-    let of_x86 =
-        since.split(',').map(str::trim).find(|part| !part.contains(" on ") || part.ends_with("on x86_64"));
+    let mut parts = since.split([',', ';']).map(str::trim);
+    let of_x86 = parts.find(|part| !part.contains(" on ") || part.contains(" on x86"));
     let version = of_x86.and_then(|part| part.split(' ').next()?.split_once('.'));
     let version = version.and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
     version.is_some_and(|version: (u32, u32)| version <= kernel)
@@ -188,7 +192,7 @@ mod tests {
     #[test]
     fn names_mean_one_thing() {
         let mut known = BTreeMap::new();
-        let all = TRACERS.iter().map(|info| &info.telemetry).chain([&agent::AGENT]);
+        let all = TRACERS.iter().map(|info| &info.telemetry).chain(OWN.iter().copied());
         for metric in all.flat_map(|all| all.metrics) {
             // The conventions' names of processes may be several tracers'.
             let same = (metric.unit, metric.instrument);
@@ -212,7 +216,8 @@ mod tests {
     #[test]
     fn rungs_by_version() {
         assert!(has("5.8", (5, 10)) && !has("5.11", (5, 10)) && has("5.11", (6, 1)));
-        assert!(has("5.8, 6.4 on arm64", (5, 10)));
+        assert!(has("5.8, 6.4 on arm64", (5, 10)) && has("5.8; 6.0 on arm64", (5, 10)));
+        assert!(has("5.8 on x86-64", (5, 10)) && has("6.4 on arm64, 5.8 on x86_64", (5, 10)));
         assert!(!has("6.0 on arm64", (7, 2)) && !has("", (7, 2)));
     }
 }

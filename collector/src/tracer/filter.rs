@@ -4,14 +4,15 @@ use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use bpf_loader::link::Link;
 use bpf_loader::load::Object;
 use bpf_loader::map::{Global, Hash};
 use bpf_loader::object::ObjectSpec;
 use bpf_programs::events::filter;
-use bpf_sys::map;
 use bpf_sys::uapi::flags::BPF_ANY;
+use bpf_sys::{Errno, map};
 
 use crate::config::Filter;
 use crate::error::{Error, Result};
@@ -71,6 +72,8 @@ const MAX_FOLLOWED: u32 = 4096;
 /// Programs that follow forks, and the tracepoints that they run on. In this order: a child that is born between the two is
 /// then followed.
 const FOLLOWERS: [(&str, &str); 2] = [("follow_fork", "sched_process_fork"), FORGETTER];
+/// How often attaching it again is tried, once a millisecond.
+const FORGETTER_TRIES: u32 = 100;
 const FORGETTER: (&str, &str) = ("forget_exit", "sched_process_exit");
 
 impl TaskFilter {
@@ -143,7 +146,19 @@ impl TaskFilter {
     /// The kernel does not take the program any more.
     pub fn forget_last(&mut self, object: &Object) -> Result<()> {
         if self.follow.pop().is_some() {
-            // Older kernels (5.10, for one) attach a program to a tracepoint only once.
+            // A program is attached to a tracepoint only once; and a child of this process that is about to execute something
+            // may hold the old link a moment longer.
+            for _ in 0..FORGETTER_TRIES {
+                match attach_follower(object, FORGETTER) {
+                    Err(Error::Load(error)) if error.errno() == Some(Errno::EEXIST) => {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    attached => {
+                        self.follow.push(attached?);
+                        return Ok(());
+                    }
+                }
+            }
             self.follow.push(attach_follower(object, FORGETTER)?);
         }
         Ok(())
@@ -247,7 +262,7 @@ impl ResolvedFilter {
 }
 
 /// That there is such a process, and that the number is not one of its threads'.
-fn check_process(pid: u32) -> Result<()> {
+pub(super) fn check_process(pid: u32) -> Result<()> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(|_| Error::NoSuchProcess(pid))?;
     let tgid = status.lines().find_map(|l| l.strip_prefix("Tgid:")?.trim().parse().ok());
     match tgid {

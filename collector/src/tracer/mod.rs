@@ -58,17 +58,16 @@ pub struct Info {
 
 /// All tracers, in the order in which they are shown.
 pub static TRACERS: &[&Info] = &[
-    // One line a tracer.
     &profile::INFO,
-    &memory::INFO,
-    &heap::INFO,
-    &tcp::INFO,
-    &process::INFO,
-    &sched::INFO,
-    &disk::INFO,
     &syscalls::INFO,
+    &tcp::INFO,
     &udp::INFO,
     &dns::INFO,
+    &memory::INFO,
+    &heap::INFO,
+    &sched::INFO,
+    &disk::INFO,
+    &process::INFO,
 ];
 
 /// What a tracer is started with.

@@ -1,4 +1,5 @@
-/* For each byte on standard input, prints what a getppid costs: nanoseconds, the median of batches. */
+/* For each byte on standard input, prints what a getppid costs: nanoseconds of CPU time, so that others on the CPU count for
+ * little, the median of batches. */
 #define _GNU_SOURCE
 #include <sched.h>
 #include <stdio.h>
@@ -7,14 +8,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BATCHES 101
-#define CALLS 5000
+#define BATCHES 501
+#define CALLS 1000
 
 static double now(void)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
 	return t.tv_sec * 1e9 + t.tv_nsec;
 }
 

@@ -16,7 +16,7 @@ use collector::export::file::ConsoleExporter;
 use collector::export::{Outlet, Signal};
 use collector::output::live::Live;
 use collector::output::terminal::Style;
-use collector::pipeline::{Pipeline, Reading, Settings};
+use collector::pipeline::{AboutAgent, Pipeline, Reading, Settings};
 use collector::telemetry::{Recorder, Sink};
 use collector::tracer::{Info, TRACERS};
 
@@ -50,6 +50,7 @@ pub struct Exported {
     sender: Sender,
     interval: Duration,
     own: SelfMetrics,
+    about: AboutAgent,
 }
 
 impl Windows {
@@ -102,7 +103,8 @@ impl Windows {
         let sender =
             Sender::start_with(&export.sinks, spool, attributes, limits, output.into_iter().collect())?;
         let pipeline = Pipeline::new(settings, Reading::now())?;
-        Ok(Self::Exported(Box::new(Exported { pipeline, sender, interval, own: SelfMetrics::default() })))
+        let (own, about) = (SelfMetrics::default(), AboutAgent::default());
+        Ok(Self::Exported(Box::new(Exported { pipeline, sender, interval, own, about })))
     }
 
     /// Where tracers put what they find.
@@ -181,7 +183,10 @@ impl Exported {
         // What waits now has had its time.
         self.sender.news().iter().for_each(|line| say(format_args!("ebpf-otlp: {line}")));
         let report = agent.collect(&mut self.pipeline);
-        self.own.tell(&report, &self.sender.stats(), &mut self.pipeline);
+        let (exports, pipeline) = (self.sender.stats(), self.pipeline.stats());
+        self.own.tell(&report, &exports, &mut self.pipeline);
+        self.about.export(&mut self.pipeline, &exports);
+        self.about.pipeline(&mut self.pipeline, &pipeline);
         agent.set_metrics(prometheus::write(&self.own.totals, DEFINITIONS.metrics));
         self.flush(Reading::now(), &Signal::ALL);
     }

@@ -166,7 +166,7 @@ fn profiles_pass_through() {
     assert_eq!(requests.iter().map(|r| (r.signal, r.items)).collect::<Vec<_>>(), [(Signal::Profiles, 3)]);
     assert!(pipeline.due(102 * SECOND).is_empty());
     pipeline.max_profile_bytes = 10;
-    pipeline.profile(fixture::profile());
-    assert!(flush(&mut pipeline, at(103)).is_empty());
+    (0..2).for_each(|_| pipeline.profile(fixture::profile()));
+    assert_eq!(flush(&mut pipeline, at(103)).len(), 1);
     assert!(pipeline.stats().dropped.contains(&(Signal::Profiles, "memory full", 3)));
 }

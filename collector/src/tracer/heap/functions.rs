@@ -23,7 +23,6 @@ const STANDARD: &[(&str, Sort)] = &[
     ("malloc", Sort::Malloc),
     ("calloc", Sort::Array),
     ("realloc", Sort::Realloc),
-    ("reallocf", Sort::Realloc),
     ("reallocarray", Sort::Rearray),
     ("aligned_alloc", Sort::Aligned),
     ("memalign", Sort::Aligned),
@@ -39,7 +38,8 @@ const STANDARD: &[(&str, Sort)] = &[
 /// Prefixes under which libraries have the standard names, and more.
 const PREFIXES: &[&str] = &["je_", "_rjem_", "mi_", "tc_"];
 
-/// Names of jemalloc beyond the standard, with and without its prefixes.
+/// Names of jemalloc beyond the standard, with and without its prefixes. Not `xallocx`, which changes the size of what stays
+/// where it is: that keeps the size that it had.
 const JEMALLOC: &[(&str, Sort)] = &[
     ("mallocx", Sort::Sized),
     ("rallocx", Sort::Realloc),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -18,6 +19,7 @@ use super::files::{KnownFiles, ProbedFile};
 use super::{ALLOCATIONS, Settings};
 use crate::error::{Error, Result};
 use crate::symbolize::Host;
+use crate::tracer::filter::check_process;
 use crate::tracer::ladder::{Chosen, Forced, climb};
 use crate::tracer::profile::symbols::Symbols;
 
@@ -48,9 +50,14 @@ struct Identity {
 
 impl Identity {
     fn read(host: &Host, pid: u32) -> Option<Self> {
-        let executable = fs::metadata(host.process_file(pid, "exe")).ok()?;
-        let auxv = fs::read(host.process_file(pid, "auxv")).ok().filter(|auxv| !auxv.is_empty())?;
-        Some(Self { executable: (executable.dev(), executable.ino()), auxv })
+        Self::try_read(host, pid).ok().filter(|identity| !identity.auxv.is_empty())
+    }
+
+    /// Without an `auxv` of a process that is ending.
+    fn try_read(host: &Host, pid: u32) -> io::Result<Self> {
+        let executable = fs::metadata(host.process_file(pid, "exe"))?;
+        let auxv = fs::read(host.process_file(pid, "auxv"))?;
+        Ok(Self { executable: (executable.dev(), executable.ino()), auxv })
     }
 }
 
@@ -70,8 +77,8 @@ pub struct TracedProcess {
     pub pid: u32,
     pub object: Object,
     pub chosen: Vec<Chosen>,
-    /// None while it is paused.
     links: Vec<Link>,
+    is_paused: bool,
     identity: Identity,
     files: KnownFiles,
     /// Places where `malloc` was found.
@@ -79,7 +86,6 @@ pub struct TracedProcess {
     malloc_is_leaf: Global<u32>,
     sample_bytes: Global<u32>,
     stacks: Hash<u64, [u8; Stack::SIZE]>,
-    allocations: Hash<u64, [u8; Allocation::SIZE]>,
     stats: PerCpuArray<[u8; HeapStats::SIZE]>,
     pub symbols: Symbols,
     pub window: Window,
@@ -185,7 +191,11 @@ impl TracedProcess {
         target: &RunningTarget,
     ) -> Result<Self> {
         let host = Host::default();
-        let identity = Identity::read(&host, pid).ok_or(Error::NoSuchProcess(pid))?;
+        check_process(pid)?;
+        let identity = Identity::try_read(&host, pid).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::NoSuchProcess(pid),
+            _ => Error::Io { what: "/proc/PID/exe and auxv of the process", error },
+        })?;
         let mut files = KnownFiles::default();
         let probed = files.read_new(&host, pid);
         let climbed = climb(
@@ -202,13 +212,13 @@ impl TracedProcess {
             pid,
             chosen: climbed.chosen,
             links: climbed.links,
+            is_paused: false,
             identity,
             files,
             mallocs: 0,
             malloc_is_leaf: object.global("malloc_is_leaf").map_err(Error::Load)?,
             sample_bytes: object.global("sample_bytes").map_err(Error::Load)?,
             stacks: Hash::new(map("stacks")?).map_err(Error::Load)?,
-            allocations: Hash::new(map("allocations")?).map_err(Error::Load)?,
             stats: PerCpuArray::new(map("heap_stats")?).map_err(Error::Load)?,
             symbols: Symbols::new(),
             window: Window::new(),
@@ -242,7 +252,7 @@ impl TracedProcess {
         if identity != self.identity {
             return Ok(Change::Exec);
         }
-        if self.is_running() {
+        if !self.is_paused {
             let new = self.files.read_new(&host, self.pid);
             if !new.is_empty() {
                 // First, so that nothing is taken for a leaf that is none any more.
@@ -259,10 +269,11 @@ impl TracedProcess {
     /// Takes all probes away.
     pub fn detach(&mut self) {
         self.links.clear();
+        self.is_paused = true;
     }
 
-    /// Whether there are probes.
-    pub fn is_running(&self) -> bool {
+    /// Whether there is anything to probe.
+    pub fn has_allocator(&self) -> bool {
         !self.links.is_empty()
     }
 
@@ -274,17 +285,6 @@ impl TracedProcess {
             stacks.extend(keys.iter().copied().zip(values.iter().filter_map(|value| Stack::decode(value))));
         }
         Ok(stacks)
-    }
-
-    /// Addresses in the table, and how many there may be.
-    pub fn fill(&self) -> Result<(u64, u64)> {
-        let mut used = 0;
-        let mut batches = self.allocations.batches(4096);
-        while let Some((keys, _)) = batches.next().map_err(Error::Kernel)? {
-            used += keys.len() as u64;
-        }
-        let capacity = self.object.map("allocations").map_err(Error::Load)?.fd.max_entries();
-        Ok((used, u64::from(capacity)))
     }
 
     /// What was counted, over all CPUs.

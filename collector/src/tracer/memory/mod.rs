@@ -40,7 +40,7 @@ pub static FAULTS: Metric = Metric {
 pub static MAPPED: Metric = Metric {
     name: "ebpf.memory.mapped",
     unit: "By",
-    description: "Address space that processes asked for and gave back, by how: mmap, munmap, brk (grown), brk_shrink; ends of processes, exec's own and mremap are not in it",
+    description: "Address space that processes asked for and gave back, by how: mmap, munmap, brk (grown), brk_shrink; what the end of a process gives back and what mremap changes are not in it",
     instrument: Instrument::Counter,
     subject: Subject::Process,
     attributes: &["ebpf.memory.operation"],

@@ -21,7 +21,7 @@ pub use define::{CONTEXT_SWITCHES, INFO, OFF_CPU_TIME, RUN_QUEUE_DURATION, SWITC
 use window::ProcessSums;
 
 /// What a hit costs whoever is switched, on average over switches and wake-ups (`tests/bench/sched`).
-const NANOS_PER_HIT: f64 = 150.0;
+const NANOS_PER_HIT: f64 = 170.0;
 /// More than this in one sample, and a thread's note does not hold it.
 const MAX_SAMPLING: u32 = u16::MAX as u32;
 
@@ -122,6 +122,9 @@ impl Tracer for SchedTracer {
     }
 
     fn resume(&mut self) -> Result<()> {
+        if self.is_running() {
+            return Ok(());
+        }
         // What threads noted before the pause is not what they did meanwhile.
         let threads = self.programs.object().map("threads").map_err(Error::Load)?;
         let threads = bpf_loader::map::Hash::<u32, [u8; 24]>::new(threads).map_err(Error::Load)?;

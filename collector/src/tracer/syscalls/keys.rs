@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::key::{Key, Value};
 use crate::tracer::Settings;
 
-/// Longest duration that can be asked for.
+/// Shortest and longest duration that can be asked for.
+const SHORTEST: Duration = Duration::from_micros(1);
 const LONGEST: Duration = Duration::from_secs(3600);
 
 /// Keys of the system call tracer.
@@ -26,16 +27,14 @@ pub(super) static KEYS: &[Key<Settings>] = &[
         name: "minimum",
         doc: "Durations below are not recorded. Their calls and errors are counted all the same.",
         get: |settings| Value::of_duration(settings.syscalls.minimum),
-        set: |settings, v| {
-            v.duration(Duration::ZERO..=LONGEST).map(|least| settings.syscalls.minimum = least)
-        },
+        set: |settings, v| v.duration(SHORTEST..=LONGEST).map(|least| settings.syscalls.minimum = least),
     },
     Key {
         name: "span_threshold",
         doc: "Calls that take this long or longer become spans, as \"100ms\"; every call is timed then. \"\": none does.",
         get: |settings| Value::of_optional(settings.syscalls.span_threshold, Value::of_duration),
         set: |settings, v| {
-            let threshold = v.optional(|v| v.duration(Duration::ZERO..=LONGEST))?;
+            let threshold = v.optional(|v| v.duration(SHORTEST..=LONGEST))?;
             settings.syscalls.span_threshold = threshold;
             Ok(())
         },
