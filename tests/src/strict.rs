@@ -229,8 +229,9 @@ fn buckets(name: &str, point: &ExponentialHistogramDataPoint, found: &mut Findin
                 least += *count as f64 * bound(index as f64);
                 most += *count as f64 * bound(index as f64 + 1.0);
             }
-            let slack = 1.0 + 1e-6;
-            found.must(least <= sum * slack && sum <= most * slack, || {
+            // The kernel takes whole units of 2^-30 s.
+            let slack = 1e-6 * sum + count * f64::powi(2.0, -30);
+            found.must(least <= sum + slack && sum <= most + slack, || {
                 format!("{name}: a sum of {sum}, and buckets say {least} to {most}")
             });
         }

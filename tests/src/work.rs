@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Calls of getppid.
@@ -68,15 +69,21 @@ pub fn serve() -> u16 {
 
 /// A name server that knows no name, until the process ends; `None` where its port cannot be had.
 pub fn serve_names() -> Option<SocketAddrV4> {
-    let address = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 77), 53);
-    let socket = UdpSocket::bind(address).ok()?;
-    std::thread::spawn(move || {
-        let mut buffer = [0; 512];
-        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-            // A response, NXDOMAIN.
-            (buffer[2], buffer[3]) = (0x81, 0x83);
-            let _ = socket.send_to(&buffer[..length], from);
-        }
-    });
-    Some(address)
+    // One for all tests of a process.
+    static SERVER: OnceLock<Option<SocketAddrV4>> = OnceLock::new();
+    *SERVER.get_or_init(|| {
+        let address = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 77), 53);
+        let socket = UdpSocket::bind(address).ok()?;
+        std::thread::spawn(move || answer(&socket));
+        Some(address)
+    })
+}
+
+fn answer(socket: &UdpSocket) {
+    let mut buffer = [0; 512];
+    while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+        // A response, NXDOMAIN.
+        (buffer[2], buffer[3]) = (0x81, 0x83);
+        let _ = socket.send_to(&buffer[..length], from);
+    }
 }
