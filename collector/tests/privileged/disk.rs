@@ -165,8 +165,6 @@ fn requests_and_bytes_are_the_kernels_own() {
 fn a_filter_chooses_requests_by_who_issues_them() {
     each_rung(|rung| {
         let Some(device) = Loop::new("filter") else { return };
-        // With one, it is often a thread of the kernel that issues.
-        fs::write(format!("/sys/block/{}/queue/scheduler", device.name()), "none").unwrap();
         let mut child = Command::new("sleep").arg("100").spawn().unwrap();
         let mut tracer = start(Filter { pids: vec![child.id()], ..Filter::default() }, rung, 1 << 20);
         let file = device.open();

@@ -43,19 +43,19 @@ pub static REQUESTS: Ladder = Ladder {
     rungs: &[
         Rung {
             name: "tp_btf",
-            programs: &["complete_btf", "requeue_btf", "issue_btf"],
+            programs: &["complete_btf", "requeue_btf", "insert_btf", "issue_btf"],
             since: "5.8",
             drawback: "",
         },
         Rung {
             name: "raw_tp",
-            programs: &["complete_raw", "requeue_raw", "issue_raw"],
+            programs: &["complete_raw", "requeue_raw", "insert_raw", "issue_raw"],
             since: "5.8",
             drawback: "a little slower",
         },
         Rung {
             name: "tracepoint",
-            programs: &["complete_classic", "requeue_classic", "issue_classic"],
+            programs: &["complete_classic", "requeue_classic", "insert_classic", "issue_classic"],
             since: "5.8",
             drawback: "tells two requests for the same sectors at once not apart; keeps CPU samples from being taken meanwhile",
         },
