@@ -16,7 +16,7 @@ use collector::tracer::{Settings, Start, Tracer};
 
 use crate::helper::{self, Helper};
 use crate::process::Script;
-use crate::{is_root, kernel_has, skip};
+use crate::{is_root, skip};
 
 fn each_rung(test: impl Fn(&str)) {
     sched::SWITCHES.rungs.iter().for_each(|rung| test(rung.name));
@@ -177,13 +177,8 @@ fn exact(rung: &str) -> Option<(f64, u64)> {
     if counted != all as f64 {
         return Some((counted, all));
     }
-    if rung == "tracepoint" && !kernel_has((5, 18)) {
-        // It says of threads that are woken while they are still being switched away that they could have gone on.
-        assert!(switches("involuntary") >= expected.involuntary as f64, "{rung}");
-    } else {
-        assert_eq!(switches("voluntary"), expected.voluntary as f64, "{rung}");
-        assert_eq!(switches("involuntary"), expected.involuntary as f64, "{rung}");
-    }
+    assert_eq!(switches("voluntary"), expected.voluntary as f64, "{rung}");
+    assert_eq!(switches("involuntary"), expected.involuntary as f64, "{rung}");
     assert!(expected.voluntary > 500 && expected.involuntary > 0, "{rung}: {expected:?}");
     let waits = recorder.histogram(RUN_QUEUE_DURATION.name, pid, &[]);
     // Whoever is back has waited, and so have the newly born. The kernel does not count those who were made to wait just when

@@ -57,7 +57,7 @@ pub static SWITCHES: Ladder = Ladder {
             name: "tracepoint",
             programs: &["newtask_classic", "wakeup_new_classic", "wakeup_classic", "switch_classic"],
             since: "5.8",
-            drawback: "slower; keeps CPU samples from being taken meanwhile; before 5.18, takes threads that are woken at once for preempted ones",
+            drawback: "slower; keeps CPU samples from being taken meanwhile",
         },
     ],
     required: true,
