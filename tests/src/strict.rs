@@ -44,17 +44,20 @@ const OF_AGENT: [&str; 4] =
 const PID: &str = "process.pid";
 
 /// What was found.
-#[derive(Debug, Default)]
-struct Findings(BTreeSet<String>);
+#[derive(Debug)]
+struct Findings {
+    all: BTreeSet<String>,
+    living: String,
+}
 
 impl Findings {
     fn add(&mut self, what: impl Into<String>) {
-        self.0.insert(what.into());
+        self.all.insert(what.into());
     }
 
     fn must(&mut self, holds: bool, what: impl FnOnce() -> String) {
         if !holds {
-            self.0.insert(what());
+            self.all.insert(what());
         }
     }
 }
@@ -64,9 +67,10 @@ fn all_definitions() -> impl Iterator<Item = &'static Definitions> {
     TRACERS.iter().map(|info| &info.telemetry).chain(own)
 }
 
-/// Everything in what was received that should not be there. `delta`: which temporality was asked for.
-pub fn violations(received: &Received, delta: bool) -> Vec<String> {
-    let mut found = Findings::default();
+/// Everything in what was received that should not be there. `delta`: which temporality was asked for. `living`: a process
+/// that was there all the time, so that all is known of it.
+pub fn violations(received: &Received, delta: bool, living: u32) -> Vec<String> {
+    let mut found = Findings { all: BTreeSet::new(), living: living.to_string() };
     metrics(received, delta, &mut found);
     spans(received, &mut found);
     logs(received, &mut found);
@@ -80,7 +84,7 @@ pub fn violations(received: &Received, delta: bool) -> Vec<String> {
             }
         }
     }
-    found.0.into_iter().collect()
+    found.all.into_iter().collect()
 }
 
 /// Checks a resource, and returns what it says.
@@ -99,8 +103,10 @@ fn head(
     let mut wanted = OF_ALL.to_vec();
     if is_agent(&attributes) {
         wanted.extend(OF_AGENT);
-    } else if attributes.contains_key(PID) {
+    } else if attributes.get(PID) == Some(&found.living) {
         wanted.extend(of_process);
+    } else if attributes.contains_key(PID) {
+        wanted.push("service.name");
     }
     for key in wanted {
         let has = attributes.get(key).is_some_and(|value| !value.is_empty());

@@ -388,7 +388,7 @@ fn deliver(protocol: Protocol, temporality: &str) {
     let received = Received::read(&bodies);
     let differences = workload.differences(&received, &WITH_CHILDREN);
     assert!(differences.is_empty(), "{temporality}: {differences:#?}: {said}");
-    let violations = strict::violations(&received, temporality == "delta");
+    let violations = strict::violations(&received, temporality == "delta", workload.pid());
     assert!(violations.is_empty(), "{temporality}: {violations:#?}");
     // The file says the same.
     let written = Received::read_lines(&file, &directory.join("lines"));
@@ -449,7 +449,7 @@ fn files_of_every_tracer_and_command_read_back_with_the_same_numbers() {
         let received = Received::read_lines(&file, &directory.join(name));
         let differences = workload.differences(&received, tracers);
         assert!(differences.is_empty(), "{name}: {differences:#?}: {said}");
-        let violations = strict::violations(&received, false);
+        let violations = strict::violations(&received, false, workload.pid());
         assert!(violations.is_empty(), "{name}: {violations:#?}");
     }
 }
