@@ -34,6 +34,9 @@ const OF_PROCESS: [&str; 5] = [
     "process.executable.path",
     "process.owner",
 ];
+/// What that of a profile says.
+const OF_PROFILE: &[&str] =
+    &["service.name", "process.parent_pid", "process.executable.name", "process.executable.path"];
 /// What that of the agent says.
 const OF_AGENT: [&str; 4] =
     ["service.instance.id", "service.version", "process.pid", "process.executable.name"];
@@ -41,17 +44,20 @@ const OF_AGENT: [&str; 4] =
 const PID: &str = "process.pid";
 
 /// What was found.
-#[derive(Debug, Default)]
-struct Findings(BTreeSet<String>);
+#[derive(Debug)]
+struct Findings {
+    all: BTreeSet<String>,
+    living: String,
+}
 
 impl Findings {
     fn add(&mut self, what: impl Into<String>) {
-        self.0.insert(what.into());
+        self.all.insert(what.into());
     }
 
     fn must(&mut self, holds: bool, what: impl FnOnce() -> String) {
         if !holds {
-            self.0.insert(what());
+            self.all.insert(what());
         }
     }
 }
@@ -61,23 +67,33 @@ fn all_definitions() -> impl Iterator<Item = &'static Definitions> {
     TRACERS.iter().map(|info| &info.telemetry).chain(own)
 }
 
-/// Everything in what was received that should not be there. `delta`: which temporality was asked for.
-pub fn violations(received: &Received, delta: bool) -> Vec<String> {
-    let mut found = Findings::default();
+/// Everything in what was received that should not be there. `delta`: which temporality was asked for. `living`: a process
+/// that was there all the time, so that all is known of it.
+pub fn violations(received: &Received, delta: bool, living: u32) -> Vec<String> {
+    let mut found = Findings { all: BTreeSet::new(), living: living.to_string() };
     metrics(received, delta, &mut found);
     spans(received, &mut found);
     logs(received, &mut found);
     for request in &received.profiles {
         profcheck::check(request).iter().for_each(|violation| found.add(violation.to_string()));
         for resource in &request.resource_profiles {
-            head(&resource.resource, &resource.schema_url, &mut found);
+            let own = head(&resource.resource, &resource.schema_url, OF_PROFILE, &mut found);
+            found.must(own.contains_key(PID), || "a profile of no process".into());
+            for scope in &resource.scope_profiles {
+                scope_is_ours(&scope.scope, &scope.schema_url, &mut found);
+            }
         }
     }
-    found.0.into_iter().collect()
+    found.all.into_iter().collect()
 }
 
 /// Checks a resource, and returns what it says.
-fn head(resource: &Option<Resource>, schema_url: &str, found: &mut Findings) -> Attributes {
+fn head(
+    resource: &Option<Resource>,
+    schema_url: &str,
+    of_process: &[&'static str],
+    found: &mut Findings,
+) -> Attributes {
     found.must(schema_url == SCHEMA_URL, || format!("resource with schema {schema_url:?}"));
     let attributes = of_resource(resource);
     if let Some(resource) = resource {
@@ -87,8 +103,10 @@ fn head(resource: &Option<Resource>, schema_url: &str, found: &mut Findings) -> 
     let mut wanted = OF_ALL.to_vec();
     if is_agent(&attributes) {
         wanted.extend(OF_AGENT);
+    } else if attributes.get(PID) == Some(&found.living) {
+        wanted.extend(of_process);
     } else if attributes.contains_key(PID) {
-        wanted.extend(OF_PROCESS);
+        wanted.push("service.name");
     }
     for key in wanted {
         let has = attributes.get(key).is_some_and(|value| !value.is_empty());
@@ -136,7 +154,7 @@ fn metrics(received: &Received, delta: bool, found: &mut Findings) {
     for request in &received.metrics {
         let mut resources = BTreeSet::new();
         for resource in &request.resource_metrics {
-            let attributes = head(&resource.resource, &resource.schema_url, found);
+            let attributes = head(&resource.resource, &resource.schema_url, &OF_PROCESS, found);
             found.must(!resource.scope_metrics.is_empty(), || "a resource without scopes".into());
             found.must(resources.insert(attributes), || "a resource twice in a request".into());
             for scope in &resource.scope_metrics {
@@ -283,7 +301,7 @@ fn series(points: &[Point<'_>], found: &mut Findings) {
 fn spans(received: &Received, found: &mut Findings) {
     let mut ids = BTreeSet::new();
     for resource in received.traces.iter().flat_map(|request| &request.resource_spans) {
-        let own = head(&resource.resource, &resource.schema_url, found);
+        let own = head(&resource.resource, &resource.schema_url, &OF_PROCESS, found);
         for scope in &resource.scope_spans {
             scope_is_ours(&scope.scope, &scope.schema_url, found);
             for span in &scope.spans {
@@ -309,7 +327,7 @@ fn spans(received: &Received, found: &mut Findings) {
 
 fn logs(received: &Received, found: &mut Findings) {
     for resource in received.logs.iter().flat_map(|request| &request.resource_logs) {
-        let own = head(&resource.resource, &resource.schema_url, found);
+        let own = head(&resource.resource, &resource.schema_url, &OF_PROCESS, found);
         for scope in &resource.scope_logs {
             scope_is_ours(&scope.scope, &scope.schema_url, found);
             for record in &scope.log_records {

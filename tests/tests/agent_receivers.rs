@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use collector::export::Signal;
 use collector::export::destination::Protocol;
-use tests::received::Received;
+use tests::received::{Received, map};
 use tests::receivers::{Bindings, Rotel, TempDir, python};
 use tests::strict;
 use tests::work;
@@ -138,8 +138,10 @@ impl Workload {
         }
         differences.extend(self.events(received, tracers));
         if !differences.is_empty() {
-            let dropped = received.total("ebpf.agent.drops", &[], &[]);
-            differences.push(format!("the agent says that it dropped {dropped}"));
+            let dropped =
+                received.points().into_iter().filter(|point| point.metric.name == "ebpf.agent.drops");
+            differences
+                .extend(dropped.map(|p| format!("{} dropped: {:?}", p.value.amount(), map(p.attributes))));
         }
         differences
     }
@@ -275,7 +277,7 @@ impl Workload {
         let mut execs = 0;
         let mut exits = 0;
         for record in logs {
-            let attributes = tests::received::map(&record.attributes);
+            let attributes = map(&record.attributes);
             let is_seven = attributes.get("process.exit.code").is_some_and(|code| code == "7");
             execs += u64::from(record.event_name == "ebpf.process.exec");
             exits += u64::from(record.event_name == "ebpf.process.exit" && is_seven);
@@ -386,7 +388,7 @@ fn deliver(protocol: Protocol, temporality: &str) {
     let received = Received::read(&bodies);
     let differences = workload.differences(&received, &WITH_CHILDREN);
     assert!(differences.is_empty(), "{temporality}: {differences:#?}: {said}");
-    let violations = strict::violations(&received, temporality == "delta");
+    let violations = strict::violations(&received, temporality == "delta", workload.pid());
     assert!(violations.is_empty(), "{temporality}: {violations:#?}");
     // The file says the same.
     let written = Received::read_lines(&file, &directory.join("lines"));
@@ -447,7 +449,7 @@ fn files_of_every_tracer_and_command_read_back_with_the_same_numbers() {
         let received = Received::read_lines(&file, &directory.join(name));
         let differences = workload.differences(&received, tracers);
         assert!(differences.is_empty(), "{name}: {differences:#?}: {said}");
-        let violations = strict::violations(&received, false);
+        let violations = strict::violations(&received, false, workload.pid());
         assert!(violations.is_empty(), "{name}: {violations:#?}");
     }
 }
