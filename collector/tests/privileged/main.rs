@@ -65,6 +65,12 @@ pub fn has_trampolines_and_kprobes() -> bool {
     std::fs::read_to_string("/proc/kallsyms").is_ok_and(|names| names.contains(" register_kprobe\n"))
 }
 
+/// So many repetitions, or a quarter where each takes long: on the slow CPU of the tests' virtual machines.
+pub fn fewer_if_emulated(times: u32) -> u32 {
+    let emulated = std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|info| info.contains("QEMU TCG"));
+    if emulated { times.div_ceil(4) } else { times }
+}
+
 /// Whether the tests may load programs.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()

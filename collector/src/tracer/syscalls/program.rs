@@ -165,8 +165,9 @@ impl Program {
         let rung = SYSTEM_CALLS.rungs.iter().find(|r| Some(r.name) == rung);
         let programs = rung.iter().flat_map(|rung| rung.programs);
         let object = &self.climbed.object;
-        let links = programs.map(|name| object.program(name).and_then(|p| p.attach()));
-        self.climbed.links = links.collect::<bpf_loader::Result<_>>().map_err(Error::Load)?;
+        let attach = |name: &str| object.program(name).and_then(|p| p.attach()).map_err(Error::Load);
+        let links = programs.map(|name| filter::attach_again(|| attach(name)));
+        self.climbed.links = links.collect::<Result<_>>()?;
         Ok(())
     }
 
