@@ -134,7 +134,10 @@ impl Value {
     ///
     /// As [`whole`](Self::whole).
     pub fn duration(&self, range: RangeInclusive<Duration>) -> Result<Duration> {
-        let duration = units::duration(&self.scalar_text()?)?;
+        let text = self.scalar_text()?;
+        // Elsewhere, nobody means no time at all.
+        let is_none = matches!(text.as_str(), "0" | "0s") && range.contains(&Duration::ZERO);
+        let duration = if is_none { Duration::ZERO } else { units::duration(&text)? };
         let (least, most) = (units::show_duration(*range.start()), units::show_duration(*range.end()));
         let within = Some(duration).filter(|d| range.contains(d));
         within.ok_or_else(|| format!("{self} is out of range: it must be {least} to {most}"))
@@ -308,6 +311,8 @@ mod tests {
         assert_eq!(Value::Text("2m".into()).duration(seconds.clone()), Ok(Duration::from_secs(120)));
         assert_eq!(Value::Int(5).duration(seconds.clone()), Ok(Duration::from_secs(5)));
         assert!(Value::Text("500ms".into()).duration(seconds).unwrap_err().contains("1s to 1h"));
+        let none = Duration::ZERO..=Duration::from_secs(1);
+        assert_eq!(Value::of_duration(Duration::ZERO).duration(none), Ok(Duration::ZERO));
         assert!(Value::Text("1M".into()).size(4 << 20..=1 << 30).unwrap_err().contains("4M to 1G"));
     }
 

@@ -45,6 +45,9 @@ pub fn size(text: &str) -> Result<u64, String> {
 /// As [`duration`] takes it.
 pub fn show_duration(duration: Duration) -> String {
     let micros = duration.as_micros() as u64;
+    if micros == 0 {
+        return "0s".to_owned();
+    }
     let unit = DURATION_UNITS.iter().rev().find(|(_, unit)| micros >= *unit && micros % unit == 0);
     let (name, unit) = unit.copied().unwrap_or(("us", 1));
     format!("{}{name}", micros / unit)

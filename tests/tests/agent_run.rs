@@ -147,7 +147,7 @@ fn last_value(file: &PathBuf, metric: &str, attribute: (&str, &str)) -> Option<u
         let attributes = array(point, "attributes");
         attributes.iter().any(|a| a["key"] == attribute.0 && a["value"]["stringValue"] == attribute.1)
     };
-    points.filter(has).filter_map(|point| point["asInt"].as_str()?.parse().ok()).last()
+    points.filter(has).filter_map(|point| point["asInt"].as_str()?.parse().ok()).next_back()
 }
 
 #[test]

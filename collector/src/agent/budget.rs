@@ -116,11 +116,34 @@ impl fmt::Display for Budget {
     }
 }
 
-/// Resident memory of this process in bytes; 0 where `/proc` does not say.
+/// Resident memory of this process in bytes, without rings that it has mapped, which are counted as maps; 0 where `/proc` does
+/// not say.
 pub fn resident() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: Option<u64> = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());
-    pages.unwrap_or(0) * rustix::param::page_size() as u64
+    let all = pages.unwrap_or(0) * rustix::param::page_size() as u64;
+    all.saturating_sub(mapped_maps(&fs::read_to_string("/proc/self/smaps").unwrap_or_default()))
+}
+
+/// Resident bytes of BPF maps in a process' `smaps`. A ring's data is mapped twice, and counted so.
+fn mapped_maps(smaps: &str) -> u64 {
+    let mut is_map = false;
+    let mut kibibytes: u64 = 0;
+    for line in smaps.lines() {
+        match line.strip_prefix("Rss:") {
+            Some(size) if is_map => {
+                let size: Option<u64> = size.trim().strip_suffix(" kB").and_then(|size| size.parse().ok());
+                kibibytes = kibibytes.saturating_add(size.unwrap_or(0));
+            }
+            Some(_) => {}
+            // The head of a mapping begins with its range; fields begin with capitals.
+            None if line.starts_with(|c: char| c.is_ascii_hexdigit() && !c.is_ascii_uppercase()) => {
+                is_map = line.ends_with("anon_inode:bpf-map");
+            }
+            None => {}
+        }
+    }
+    kibibytes.saturating_mul(1024)
 }
 
 #[cfg(test)]
@@ -178,5 +201,14 @@ mod tests {
             )
         );
         assert!(resident() > MIB);
+    }
+
+    #[test]
+    fn rings_that_are_mapped_are_no_memory_of_the_process() {
+        let smaps = "7f00-7f10 rw-s 00000000 00:0e 12    anon_inode:bpf-map\nSize: 64 kB\nRss:   64 kB\nPss: 1 kB\n\
+                     7f10-7f20 r--s 00001000 00:0e 12    anon_inode:bpf-map\nRss:    8 kB\n\
+                     55aa-55ab rw-p 00000000 00:00 0     [heap]\nRss:  900 kB\n";
+        assert_eq!(mapped_maps(smaps), 72 << 10);
+        assert_eq!(mapped_maps("Rss: x kB\n"), 0);
     }
 }

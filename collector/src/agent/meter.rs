@@ -17,6 +17,8 @@ use crate::tracer::Overhead;
 const REFERENCE_NANOS: f64 = 166.0;
 /// The entry into a program on a tracepoint, there.
 const ENTRY_NANOS: f64 = 58.0;
+/// A run does not take so many times as long as it did.
+const OUTLIER: f64 = 3.0;
 /// In how many ticks statistics are on once.
 pub(super) const STATISTICS_EVERY: u32 = 16;
 
@@ -77,7 +79,10 @@ impl Meter {
         let hits = now.hits.saturating_sub(self.last.hits) as f64;
         let in_programs = now.program_time.saturating_sub(self.last.program_time).as_nanos() as f64;
         if measured && hits > 0.0 && in_programs > 0.0 {
-            self.program_nanos = Some(in_programs / hits);
+            let nanos = in_programs / hits;
+            // The kernel's clock goes on while a CPU is taken away from a program: one such tick is not believed.
+            self.program_nanos =
+                Some(self.program_nanos.map_or(nanos, |old| (old + nanos.min(OUTLIER * old)) / 2.0));
         }
         let by_program = self.program_nanos.map_or(0.0, |nanos| nanos + ENTRY_NANOS * scale);
         let per_hit = by_program.max(now.nanos_per_hit * scale).max(ENTRY_NANOS * scale);
@@ -108,6 +113,8 @@ mod tests {
         assert_eq!(cost, Duration::from_nanos(1000 * 558));
         let (cost, _) = meter.read(overhead(3010, 200.0, 500_000), 0, 1.0, false);
         assert_eq!(cost, Duration::from_nanos(10 * 558), "as measured last");
+        let (cost, _) = meter.read(overhead(3020, 200.0, 90_500_000), 0, 1.0, true);
+        assert_eq!(cost, Duration::from_nanos(10 * (1000 + 58)), "an outlier");
     }
 
     #[test]

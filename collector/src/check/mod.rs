@@ -5,6 +5,7 @@
 pub mod facts;
 mod judge;
 pub mod probe;
+pub mod tracers;
 
 pub use facts::Facts;
 pub use judge::judge;

@@ -49,12 +49,12 @@ fn write(to: &mut String) -> std::fmt::Result {
         "The best rung that x86_64 has in that version, if the kernel is built with what the rung needs (`ebpf-otlp check`"
     )?;
     writeln!(to, "tells of this machine). Names of metrics, spans, log records and types of profiles.\n")?;
-    write!(to, "| name |")?;
+    write!(to, "| name | tracer |")?;
     KERNELS.iter().try_for_each(|(major, minor)| write!(to, " {major}.{minor} |"))?;
-    writeln!(to, "\n|---|{}", "---|".repeat(KERNELS.len()))?;
+    writeln!(to, "\n|---|---|{}", "---|".repeat(KERNELS.len()))?;
     for info in TRACERS {
         for (name, source) in sources(&info.telemetry) {
-            write!(to, "| `{name}` |")?;
+            write!(to, "| `{name}` | {} |", info.name)?;
             let ladder = info.ladders.iter().find(|ladder| ladder.what == source);
             for kernel in KERNELS {
                 let rung = ladder.map_or(Some("any"), |ladder| {
@@ -156,10 +156,10 @@ fn codes(names: &[&str]) -> String {
     codes.join(", ")
 }
 
-/// Whether x86_64 has what there is `since` a version: `5.8`, `5.8, 6.4 on arm64`.
+/// Whether x86_64 has what there is `since` a version: `5.8`, `5.8 on x86-64`, `5.8, 6.4 on arm64`.
 fn has(since: &str, kernel: (u32, u32)) -> bool {
-    let of_x86 =
-        since.split(',').map(str::trim).find(|part| !part.contains(" on ") || part.ends_with("on x86_64"));
+    let mut parts = since.split([',', ';']).map(str::trim);
+    let of_x86 = parts.find(|part| !part.contains(" on ") || part.contains(" on x86"));
     let version = of_x86.and_then(|part| part.split(' ').next()?.split_once('.'));
     let version = version.and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
     version.is_some_and(|version: (u32, u32)| version <= kernel)
@@ -216,7 +216,8 @@ mod tests {
     #[test]
     fn rungs_by_version() {
         assert!(has("5.8", (5, 10)) && !has("5.11", (5, 10)) && has("5.11", (6, 1)));
-        assert!(has("5.8, 6.4 on arm64", (5, 10)));
+        assert!(has("5.8, 6.4 on arm64", (5, 10)) && has("5.8; 6.0 on arm64", (5, 10)));
+        assert!(has("5.8 on x86-64", (5, 10)) && has("6.4 on arm64, 5.8 on x86_64", (5, 10)));
         assert!(!has("6.0 on arm64", (7, 2)) && !has("", (7, 2)));
     }
 }

@@ -28,8 +28,10 @@ const FORGET: u32 = 4 * REGRET;
 pub const MAX_ONE_IN: u32 = 1024;
 /// Least share of the time for which a tracer is attached.
 pub const MIN_ATTACHED: f64 = 0.01;
+/// Most that sampling gets sparser at once.
+const MAX_SPARSER: u32 = 32;
 /// Sampling that saves less than this share of a tracer's cost is no help.
-const HELPS: f64 = 0.05;
+const HELPS: f64 = 0.2;
 
 /// What one tracer cost in a tick.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -265,40 +267,30 @@ impl Governor {
         }
         let (cost, limit) = (self.cost, self.limit);
         let excess = cost - limit * AIM;
-        let names = self.by_cost();
-        let sampler = names.iter().copied().find(|name| {
-            let can = |state: &State| {
-                let worth = state.cost > excess / 8.0;
-                state.samples && worth && !state.sampling_is_no_help && state.allowance.one_in < MAX_ONE_IN
+        // The costliest first, by sampling as long as that helps. Those that cost next to nothing are not to blame, whatever is
+        // left of the others.
+        for name in self.by_cost() {
+            let Some(state) = self.tracers.get_mut(name).filter(|state| state.cost > excess / 8.0) else {
+                break;
             };
-            self.tracers.get(name).is_some_and(can)
-        });
-        if let Some(name) = sampler {
-            let state = self.tracers.get_mut(name)?;
             let from = state.allowance;
-            let factor = if cost > 2.0 * limit { 4 } else { 2 };
-            state.allowance.one_in = (from.one_in * factor).min(MAX_ONE_IN);
-            state.cost_before = Some(state.cost);
+            if state.samples && !state.sampling_is_no_help && from.one_in < MAX_ONE_IN {
+                let wanted = (cost / limit).min(f64::from(MAX_SPARSER)) as u32;
+                let factor = wanted.max(2).next_power_of_two();
+                state.allowance.one_in = from.one_in.saturating_mul(factor).min(MAX_ONE_IN);
+                state.cost_before = Some(state.cost);
+            } else if from.attached > MIN_ATTACHED {
+                let keep = ((state.cost - excess) / state.cost).clamp(0.02, 1.0);
+                state.allowance.attached = (from.attached * keep).max(MIN_ATTACHED);
+                state.own.scale(keep);
+            } else {
+                continue;
+            }
             let to = state.allowance;
             return self.changed(name, from, to);
         }
-        // Those that cost next to nothing are not to blame, whatever is left of the others.
-        let attached = names.iter().copied().find(|name| {
-            self.tracers
-                .get(name)
-                .is_some_and(|state| state.cost > excess / 8.0 && state.allowance.attached > MIN_ATTACHED)
-        });
-        let Some(name) = attached else {
-            self.stuck = true;
-            return None;
-        };
-        let state = self.tracers.get_mut(name)?;
-        let from = state.allowance;
-        let keep = ((state.cost - excess) / state.cost).clamp(0.02, 1.0);
-        state.allowance.attached = (from.attached * keep).max(MIN_ATTACHED);
-        state.own.scale(keep);
-        let to = state.allowance;
-        self.changed(name, from, to)
+        self.stuck = true;
+        None
     }
 
     /// Gives one step back, if it is predicted to fit.

@@ -64,7 +64,7 @@ fn sampling_is_taken_first_then_time_and_the_limit_holds() {
     assert!(costs[40..].iter().all(|cost| *cost <= 0.01), "{costs:?}");
     assert!(costs[40..].iter().all(|cost| *cost > 0.004), "not more than needed: {costs:?}");
     let first = plant.changes[0];
-    assert_eq!((first.tracer, first.to.one_in, first.to.attached), ("syscalls", 4, 1.0));
+    assert_eq!((first.tracer, first.to.one_in, first.to.attached), ("syscalls", 32, 1.0));
     let kinds: Vec<bool> =
         plant.changes.iter().map(|change| change.to.attached != change.from.attached).collect();
     assert!(kinds.contains(&true), "sampling alone cannot do it");

@@ -343,10 +343,21 @@ impl Store {
     }
 
     fn metric(&mut self, metric: &'static Metric) -> Option<u16> {
-        // Definitions are statics: one address each.
+        // Definitions are statics, so that nearly always an address says enough.
         let address = std::ptr::from_ref(metric) as usize;
         if let Some(number) = self.by_address.get(&address) {
             return Some(*number);
+        }
+        // Tracers may have one of the conventions' metrics in common.
+        let same = |known: &Known| {
+            let own = known.metric;
+            (own.name, own.unit, own.instrument, own.subject)
+                == (metric.name, metric.unit, metric.instrument, metric.subject)
+        };
+        if let Some(number) = self.metrics.iter().position(same) {
+            let number = number as u16;
+            self.by_address.insert(address, number);
+            return Some(number);
         }
         let number = u16::try_from(self.metrics.len()).ok()?;
         let head = MetricBlob::new(metric.name, metric.unit, metric.description).ok()?;

@@ -254,6 +254,22 @@ fn what_finds_no_room_is_folded_and_counted() {
 }
 
 #[test]
+fn a_metric_of_two_tracers_is_one() {
+    static AGAIN: Metric =
+        Metric { description: "other", ..metric("t.calls", Instrument::Counter, Subject::Process) };
+    let proc = FakeProc::new();
+    let mut pipeline = new(&proc, Temporality::Cumulative);
+    number(&CALLS, Owner::Host, "a", 1)(&mut pipeline);
+    number(&AGAIN, Owner::Host, "b", 2)(&mut pipeline);
+    number(&AGAIN, Owner::Host, "a", 4)(&mut pipeline);
+    let requests = flush(&mut pipeline, at(110));
+    let decoded = ExportMetricsServiceRequest::decode(requests[0].body.clone()).unwrap();
+    assert_eq!(decoded.resource_metrics[0].scope_metrics[0].metrics.len(), 1);
+    let values: Vec<f64> = points(&requests).iter().map(|got| got.value).collect();
+    assert_eq!(values, [5.0, 2.0]);
+}
+
+#[test]
 fn what_is_not_valid_is_refused_and_counted() {
     let proc = FakeProc::new();
     let mut pipeline = new(&proc, Temporality::Cumulative);

@@ -27,7 +27,9 @@ pub(super) static KEYS: &[Key<Settings>] = &[
         name: "minimum",
         doc: "Durations below are not recorded. Their calls and errors are counted all the same.",
         get: |settings| Value::of_duration(settings.syscalls.minimum),
-        set: |settings, v| v.duration(SHORTEST..=LONGEST).map(|least| settings.syscalls.minimum = least),
+        set: |settings, v| {
+            v.duration(Duration::ZERO..=LONGEST).map(|least| settings.syscalls.minimum = least)
+        },
     },
     Key {
         name: "span_threshold",

@@ -39,7 +39,8 @@ fn collect_ends(tracer: &mut dyn Tracer, recorder: &mut Recorder, ends: &[(u32, 
         if ends.iter().all(|(pid, n)| recorder.number("ebpf.tcp.connections", *pid, &[]) >= *n as f64) {
             break;
         }
-        assert!(start.elapsed() < Duration::from_secs(20), "{ends:?} in {:#?}", recorder.numbers);
+        let stats = tracer.stats().unwrap();
+        assert!(start.elapsed() < Duration::from_secs(20), "{ends:?}: {stats:?} in {:#?}", recorder.numbers);
         std::thread::sleep(Duration::from_millis(20));
     }
     // What ended while the window was taken out.

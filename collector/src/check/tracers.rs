@@ -1,0 +1,37 @@
+//! What each tracer would use here: found by starting it for this process alone, and stopping it at once.
+
+use bpf_loader::target::RunningTarget;
+
+use crate::config::Filter;
+use crate::tracer::ladder::{Chosen, Forced};
+use crate::tracer::{Info, Settings, Start, TRACERS};
+
+/// Kernel memory that a tracer may take for a moment.
+const MEMORY: usize = 1 << 20;
+
+/// What became of starting a tracer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TracerFinding {
+    /// Its name.
+    pub name: &'static str,
+    /// The rung of each of its ladders, or why it cannot start.
+    pub ladders: Result<Vec<Chosen>, String>,
+}
+
+/// Tries every tracer. Nothing stays attached.
+pub fn try_all() -> Vec<TracerFinding> {
+    let target = RunningTarget::new();
+    let filter = Filter { pids: vec![std::process::id()], ..Filter::default() };
+    let try_one = |info: &&'static Info| {
+        let started = (info.start)(&Start {
+            filter: &filter,
+            settings: &Settings::default(),
+            memory: MEMORY,
+            forced: &Forced::default(),
+            target: &target,
+        });
+        let ladders = started.map(|tracer| tracer.rungs().to_vec()).map_err(|error| error.to_string());
+        TracerFinding { name: info.name, ladders }
+    };
+    TRACERS.iter().map(try_one).collect()
+}
