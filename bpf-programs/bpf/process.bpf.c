@@ -64,7 +64,10 @@ struct ended_key {
 	__u64 tgid;
 };
 
-/* Processes whose end was told. */
+/* In a key: the process is wanted. Without: its end was told. */
+#define WANTED (1ULL << 32)
+
+/* Processes that end. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, MAX_ENDED);
@@ -207,31 +210,41 @@ static __always_inline int status_of(struct task_struct *task, struct signal_str
 	return status;
 }
 
-/* Whether this process' end was not told yet. */
-static __always_inline int first_to_tell(struct task_struct *task, __u64 tgid)
-{
-	struct ended_key key = { .tgid = tgid, .start_boot_ns = start_of(task) };
-	__u8 told = 1;
-
-	return !bpf_map_update_elem(&ended, &key, &told, BPF_NOEXIST);
-}
-
-/* The current thread ends; tells so if it is its process' last, or one of several that end at once and find that none is
- * left. The filter is asked before that is decided, as forget_exit, which runs after this on each thread's CPU, may come first
- * on another: whoever makes it forget the process has then told its end, or found it told. */
+/* The current thread ends; tells so if it is its process' last, or one of several that end at once and find that none is left.
+ *
+ * With a filter that follows children, forget_exit runs after this on each thread's CPU, and may find that none is left when
+ * this did not: the process is then out of the filter before its end is told. So threads that are not the last leave a mark that
+ * their process is wanted.
+ */
 static __always_inline int ended_thread(void)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	__u32 tgid = current_tgid(pid_tgid, 1);
+	struct ended_key key = { .tgid = pid_tgid >> 32, .start_boot_ns = start_of(task) };
 	struct process_counts *counted = own_counts();
+	int wanted = task_wanted(tgid, 1);
 	struct signal_struct *signal = 0;
 	struct exit_event *event;
 	int live = 1;
+	__u8 set = 1;
 
+	if (!counted)
+		return 0;
 	read_field(signal, task, signal);
 	read_field(live, signal, live.counter);
-	if (live || !counted || !task_wanted(tgid, 1) || !first_to_tell(task, pid_tgid >> 32))
+	if (live || !wanted) {
+		key.tgid |= WANTED;
+		if (live) {
+			if (wanted && filter_in_use)
+				bpf_map_update_elem(&ended, &key, &set, BPF_ANY);
+			return 0;
+		}
+		if (!filter_in_use || !bpf_map_lookup_elem(&ended, &key))
+			return 0;
+		key.tgid &= ~WANTED;
+	}
+	if (bpf_map_update_elem(&ended, &key, &set, BPF_NOEXIST))
 		return 0;
 	__sync_fetch_and_add(&counted->exits, 1);
 	event = reserve_event(sizeof(*event));
