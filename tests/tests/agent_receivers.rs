@@ -243,9 +243,10 @@ impl Workload {
         const MAJOR: [(&str, &str); 1] = [("system.paging.fault.type", "major")];
         wanted.push(("memory", "process.paging.faults", &MINOR, after.minor - self.before.minor, 0));
         wanted.push(("memory", "process.paging.faults", &MAJOR, after.major - self.before.major, 0));
-        // The wait that was under way when the tracer came was not seen to begin.
+        // Waits that were under way when the tracer came and when it went are not in it, and on a busy machine a few more are
+        // missing.
         let switches = after.switches - self.before.switches;
-        wanted.push(("sched", "process.context_switches", &[], switches, 1));
+        wanted.push(("sched", "process.context_switches", &[], switches, 2 + switches / 50));
         wanted
     }
 
