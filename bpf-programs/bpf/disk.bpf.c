@@ -33,6 +33,7 @@ struct request_key {
 };
 
 struct request_note {
+	/* When; 0 where it only waits to be, and who put it into the queue passed the filter. */
 	__u64 issued;
 	__u32 device;
 	__u8 operation;
@@ -164,6 +165,25 @@ static __always_inline __u32 group_of(__u32 operation)
 	return operation & 1;
 }
 
+/* A request is put into the queue, by the task that wants it; from there, threads of the kernel may issue it. */
+static __always_inline int inserted(struct request_key *key, __u32 operation)
+{
+	__u32 tgid = current_tgid(bpf_get_current_pid_tgid(), 1);
+	struct disk_counts *counted = own_counts();
+	struct request_note note = {}, *old;
+
+	if (!filter_in_use || !counted || operation >= OP_PASS_THROUGH)
+		return 0;
+	old = bpf_map_lookup_elem(&requests, key);
+	if (old && old->requeued)
+		return 0;
+	if (!task_wanted(tgid, 1))
+		bpf_map_delete_elem(&requests, key);
+	else if (bpf_map_update_elem(&requests, key, &note, BPF_ANY))
+		__sync_fetch_and_add(&counted->requests_full, 1);
+	return 0;
+}
+
 /* `operation`: as the request has it. */
 static __always_inline int issued(struct request_key *key, __u32 device, __u32 operation, __u64 bytes)
 {
@@ -171,10 +191,12 @@ static __always_inline int issued(struct request_key *key, __u32 device, __u32 o
 	struct disk_counts *counted = own_counts();
 	struct request_note note = {}, *old;
 
-	if (!counted || operation >= OP_PASS_THROUGH || !task_wanted(tgid, 1))
+	if (!counted || operation >= OP_PASS_THROUGH)
 		return 0;
 	old = bpf_map_lookup_elem(&requests, key);
-	if (old && old->requeued) {
+	if ((!old || old->issued) && !(old && old->requeued) && !task_wanted(tgid, 1))
+		return 0;
+	if (old && old->requeued && old->issued) {
 		/* It takes as long as from when it was issued first. */
 		old->requeued = 0;
 		return 0;
@@ -273,6 +295,15 @@ static __always_inline int issued_request(struct request *request, int direct)
 	return issued(&key, device_of(request, direct), flags & OP_MASK, 0);
 }
 
+static __always_inline int inserted_request(struct request *request)
+{
+	struct request_key key = { .what = (__u64)request };
+	__u32 flags = 0;
+
+	read_field(flags, request, cmd_flags);
+	return inserted(&key, flags & OP_MASK);
+}
+
 static __always_inline int done_request(struct request *request, __u32 bytes, int direct)
 {
 	struct request_key key = { .what = (__u64)request };
@@ -280,7 +311,7 @@ static __always_inline int done_request(struct request *request, __u32 bytes, in
 	struct request_note copy;
 	__u32 left = 0;
 
-	if (!note)
+	if (!note || !note->issued)
 		return 0;
 	copy = *note;
 	/* The hook comes before the bytes are taken off what is left. */
@@ -312,6 +343,12 @@ int issue_btf(__u64 *args)
 	return issued_request((void *)args[0], 1);
 }
 
+SEC("?tp_btf/block_rq_insert")
+int insert_btf(__u64 *args)
+{
+	return inserted_request(request_of(args));
+}
+
 SEC("?tp_btf/block_rq_requeue")
 int requeue_btf(__u64 *args)
 {
@@ -328,6 +365,12 @@ SEC("?raw_tp/block_rq_issue")
 int issue_raw(__u64 *args)
 {
 	return issued_request(request_of(args), 0);
+}
+
+SEC("?raw_tp/block_rq_insert")
+int insert_raw(__u64 *args)
+{
+	return inserted_request(request_of(args));
 }
 
 SEC("?raw_tp/block_rq_requeue")
@@ -354,26 +397,39 @@ static __always_inline struct request_key place_of(__u32 device, __u64 sector, i
 	return key;
 }
 
-SEC("?tracepoint/block/block_rq_issue")
-int issue_classic(struct trace_event_raw_block_rq *args)
+static __always_inline __u32 operation_of(struct trace_event_raw_block_rq *args)
 {
-	struct request_key key = place_of(args->dev, args->sector, args->bytes != 0);
 	char letter = args->rwbs[0];
-	__u32 operation = OP_PASS_THROUGH;
 
 	/* A flush that comes before other things is written first. */
 	if (letter == 'F' && (args->rwbs[1] == 'W' || args->rwbs[1] == 'F'))
 		letter = args->rwbs[1];
 	if (letter == 'R')
-		operation = OP_READ;
-	else if (letter == 'W')
-		operation = OP_WRITE;
-	else if (letter == 'F')
-		operation = OP_FLUSH;
-	else if (letter == 'D')
-		/* Erasing securely is written DE. */
-		operation = args->rwbs[1] == 'E' ? OP_WRITE : OP_DISCARD;
-	return issued(&key, args->dev, operation, args->bytes);
+		return OP_READ;
+	if (letter == 'W')
+		return OP_WRITE;
+	if (letter == 'F')
+		return OP_FLUSH;
+	/* Erasing securely is written DE. */
+	if (letter == 'D')
+		return args->rwbs[1] == 'E' ? OP_WRITE : OP_DISCARD;
+	return OP_PASS_THROUGH;
+}
+
+SEC("?tracepoint/block/block_rq_insert")
+int insert_classic(struct trace_event_raw_block_rq *args)
+{
+	struct request_key key = place_of(args->dev, args->sector, args->bytes != 0);
+
+	return inserted(&key, operation_of(args));
+}
+
+SEC("?tracepoint/block/block_rq_issue")
+int issue_classic(struct trace_event_raw_block_rq *args)
+{
+	struct request_key key = place_of(args->dev, args->sector, args->bytes != 0);
+
+	return issued(&key, args->dev, operation_of(args), args->bytes);
 }
 
 SEC("?tracepoint/block/block_rq_requeue")
@@ -396,7 +452,7 @@ int complete_classic(struct sectors_tracepoint *args)
 	struct disk_counts *counted = own_counts();
 	struct request_note rest;
 
-	if (!note || !counted)
+	if (!note || !note->issued || !counted)
 		return 0;
 	rest = *note;
 	if (bytes >= rest.left) {

@@ -322,6 +322,19 @@ static __always_inline int born(__u32 tid, __u32 tgid, int can_run)
 	return 0;
 }
 
+static __always_inline unsigned int state_of(struct task_struct *task, int direct)
+{
+	unsigned int state = 0;
+	long old_state = 0;
+
+	if (field_exists((struct task_struct___state *)task, __state)) {
+		get_field(state, direct, (struct task_struct___state *)task, __state);
+		return state;
+	}
+	get_field(old_state, direct, (struct task_struct___old_state *)task, state);
+	return old_state;
+}
+
 static __always_inline int switched(__u64 *args, int direct)
 {
 	struct task_struct *prev = (void *)args[1], *next = (void *)args[2];
@@ -337,16 +350,10 @@ static __always_inline int switched(__u64 *args, int direct)
 	get_field(next_tid, direct, next, pid);
 	/* The idle task's number is 0. */
 	if (prev_tid) {
-		if (type_exists(btf_trace_sched_switch___state)) {
+		if (type_exists(btf_trace_sched_switch___state))
 			state = args[3];
-		} else if (field_exists((struct task_struct___state *)prev, __state)) {
-			get_field(state, direct, (struct task_struct___state *)prev, __state);
-		} else {
-			long old_state = 0;
-
-			get_field(old_state, direct, (struct task_struct___old_state *)prev, state);
-			state = old_state;
-		}
+		else
+			state = state_of(prev, direct);
 		if (args[0] & 1 || !state)
 			reason = PREEMPTED;
 		else if ((state & (TASK_UNINTERRUPTIBLE | TASK_NOLOAD)) == TASK_UNINTERRUPTIBLE)
@@ -424,7 +431,8 @@ int switch_classic(struct switch_tracepoint *args)
 	__builtin_memcpy(prev_comm, args->prev_comm, sizeof(prev_comm));
 	__builtin_memcpy(next_comm, args->next_comm, sizeof(next_comm));
 	if (args->prev_pid) {
-		if (state & REPORT_PREEMPTED || !state)
+		/* Before 5.18, one that is being woken already is told to be able to run. */
+		if (state & REPORT_PREEMPTED || (!state && !state_of((void *)bpf_get_current_task(), 0)))
 			reason = PREEMPTED;
 		else if (state & TASK_UNINTERRUPTIBLE)
 			reason = BLOCKED;

@@ -229,7 +229,11 @@ struct pt_regs___riscv {
 
 static __always_inline int in_set(const volatile __u64 *set, __u32 abi, __u32 number)
 {
-	return set[(abi * (MAX_NUMBER + 1) + (number & MAX_NUMBER)) / 64 & (WORDS - 1)] >> (number & 63) & 1;
+	__u32 word = (abi * (MAX_NUMBER + 1) + (number & MAX_NUMBER)) / 64;
+
+	/* Verifiers before 5.16 forget the bounds of a number that is put on the stack: they are to be set right here. */
+	asm volatile("" : "+r"(word));
+	return set[word & (WORDS - 1)] >> (number & 63) & 1;
 }
 
 static __always_inline __u32 current_abi(int access)

@@ -72,8 +72,6 @@ const MAX_FOLLOWED: u32 = 4096;
 /// Programs that follow forks, and the tracepoints that they run on. In this order: a child that is born between the two is
 /// then followed.
 const FOLLOWERS: [(&str, &str); 2] = [("follow_fork", "sched_process_fork"), FORGETTER];
-/// How often attaching it again is tried, once a millisecond.
-const FORGETTER_TRIES: u32 = 100;
 const FORGETTER: (&str, &str) = ("forget_exit", "sched_process_exit");
 
 impl TaskFilter {
@@ -146,20 +144,7 @@ impl TaskFilter {
     /// The kernel does not take the program any more.
     pub fn forget_last(&mut self, object: &Object) -> Result<()> {
         if self.follow.pop().is_some() {
-            // A program is attached to a tracepoint only once; and a child of this process that is about to execute something
-            // may hold the old link a moment longer.
-            for _ in 0..FORGETTER_TRIES {
-                match attach_follower(object, FORGETTER) {
-                    Err(Error::Load(error)) if error.errno() == Some(Errno::EEXIST) => {
-                        std::thread::sleep(Duration::from_millis(1));
-                    }
-                    attached => {
-                        self.follow.push(attached?);
-                        return Ok(());
-                    }
-                }
-            }
-            self.follow.push(attach_follower(object, FORGETTER)?);
+            self.follow.push(attach_again(|| attach_follower(object, FORGETTER))?);
         }
         Ok(())
     }
@@ -185,6 +170,20 @@ impl TaskFilter {
     pub fn children_lost(&self) -> u64 {
         self.children_lost.get()
     }
+}
+
+/// Attaches what was attached until now. A program is attached to a tracepoint only once, and a child of this process that
+/// is about to execute something may hold the old link a moment longer: then it is tried again, for a tenth of a second.
+pub(super) fn attach_again(attach: impl Fn() -> Result<Link>) -> Result<Link> {
+    for _ in 0..100 {
+        match attach() {
+            Err(Error::Load(error)) if error.errno() == Some(Errno::EEXIST) => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            attached => return attached,
+        }
+    }
+    attach()
 }
 
 fn attach_follower(object: &Object, (name, tracepoint): (&str, &str)) -> Result<Link> {

@@ -131,7 +131,7 @@ impl Programs {
         for (ladder, chosen) in self.ladders.iter().zip(&self.chosen) {
             let rung = ladder.rungs.iter().find(|rung| Some(rung.name) == chosen.rung);
             for name in rung.iter().flat_map(|rung| rung.programs) {
-                links.push(attach(&self.object, name, self.cgroup.as_deref())?);
+                links.push(filter::attach_again(|| attach(&self.object, name, self.cgroup.as_deref()))?);
             }
         }
         self.links = links;

@@ -340,6 +340,30 @@ fn exec_and_exit_are_noticed() {
     });
 }
 
+/// A process with probes makes a system call wherever a probed function returns, and knows nothing of it.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn system_calls_of_probes_have_their_names() {
+    use collector::tracer::syscalls;
+
+    let programs = Programs::new("calls");
+    let Some(program) = programs.usual() else { return };
+    on_every_rung(|rung, begin| {
+        let mut leak = Leak::start(&program, None);
+        let _tracer = begin(leak.pid(), 0);
+        let started = start(&syscalls::INFO, leak.pid(), &Settings::default(), &[]);
+        let mut calls = started.expect("this test runs as root").unwrap();
+        leak.run("b");
+        let mut recorder = Recorder::default();
+        calls.collect(&mut recorder).unwrap();
+        let count = |name| recorder.number("ebpf.syscall.calls", leak.pid(), &[("ebpf.syscall.name", name)]);
+        assert!(count("read") > 0.0 && count("invalid") == 0.0, "{rung}: {recorder:?}");
+        // Such calls there are since 6.11.
+        let returns = if kernel_has((6, 11)) { leak.calls as f64 } else { 0.0 };
+        assert!(count("uretprobe") >= returns, "{rung}: {} of {returns}", count("uretprobe"));
+    });
+}
+
 #[test]
 fn only_processes_that_are_named_are_traced() {
     use collector::config::Filter;

@@ -8,6 +8,7 @@ mod helper;
 mod memory;
 mod probes;
 mod process;
+mod profile;
 mod sched;
 #[cfg(target_arch = "x86_64")]
 mod syscalls;
@@ -62,6 +63,12 @@ pub fn start(
 /// Does this kernel take trampolines and kprobes? All that are tested in virtual machines do.
 pub fn has_trampolines_and_kprobes() -> bool {
     std::fs::read_to_string("/proc/kallsyms").is_ok_and(|names| names.contains(" register_kprobe\n"))
+}
+
+/// So many repetitions, or a quarter where each takes long: on the slow CPU of the tests' virtual machines.
+pub fn fewer_if_emulated(times: u32) -> u32 {
+    let emulated = std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|info| info.contains("QEMU TCG"));
+    if emulated { times.div_ceil(4) } else { times }
 }
 
 /// Whether the tests may load programs.

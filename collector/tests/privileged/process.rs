@@ -13,7 +13,7 @@ use collector::tracer::process::{self, ProcessTracer};
 use collector::tracer::{Settings, Start, Tracer};
 
 use crate::helper::{self, Helper};
-use crate::{is_root, skip};
+use crate::{fewer_if_emulated, is_root, skip};
 
 /// A shell that waits for a line before it begins, and prints one when it is done.
 pub(crate) struct Script(Child);
@@ -186,7 +186,7 @@ fn helper_with_many_threads() {
 fn a_process_ends_once_however_many_threads_it_has() {
     each_rung(|rung| {
         for (what, times) in [("exit", 20), ("wait", 5)] {
-            for _ in 0..times {
+            for _ in 0..fewer_if_emulated(times) {
                 let mut helper = Helper::start("process::helper_with_many_threads", what);
                 let tracer = start(helper.pid(), rung, 1 << 20);
                 helper.go();
@@ -219,7 +219,7 @@ fn a_process_ends_once_however_many_threads_it_has() {
 #[test]
 fn what_overflows_a_ring_is_counted() {
     each_rung(|rung| {
-        let storm = "i=0; while [ $i -lt 2000 ]; do (exit 1); i=$((i + 1)); done";
+        let storm = "i=0; while [ $i -lt 400 ]; do (exit 1); i=$((i + 1)); done";
         let mut script = Script::start(storm);
         let Some(mut tracer) = start(script.pid(), rung, 1) else { return };
         let mut recorder = Recorder::default();
@@ -227,12 +227,12 @@ fn what_overflows_a_ring_is_counted() {
         std::thread::sleep(Duration::from_millis(100));
         tracer.collect(&mut recorder).unwrap();
         let stats = tracer.stats().unwrap();
-        assert_eq!((stats.hits, stats.produced), (4000, 4000), "{rung}");
-        assert_eq!(stats.received + stats.total_dropped(), 4000, "{rung}: {stats:?}");
-        assert!(stats.total_dropped() > 3000, "{rung}: a page holds few: {stats:?}");
+        assert_eq!((stats.hits, stats.produced), (800, 800), "{rung}");
+        assert_eq!(stats.received + stats.total_dropped(), 800, "{rung}: {stats:?}");
+        assert!(stats.total_dropped() > 600, "{rung}: a page holds few: {stats:?}");
         assert_eq!(
             recorder.numbers.values().sum::<f64>(),
-            2000.0,
+            400.0,
             "{rung}: forks are counted whatever the ring"
         );
     });

@@ -43,19 +43,19 @@ pub static REQUESTS: Ladder = Ladder {
     rungs: &[
         Rung {
             name: "tp_btf",
-            programs: &["complete_btf", "requeue_btf", "issue_btf"],
+            programs: &["complete_btf", "requeue_btf", "insert_btf", "issue_btf"],
             since: "5.8",
             drawback: "",
         },
         Rung {
             name: "raw_tp",
-            programs: &["complete_raw", "requeue_raw", "issue_raw"],
+            programs: &["complete_raw", "requeue_raw", "insert_raw", "issue_raw"],
             since: "5.8",
             drawback: "a little slower",
         },
         Rung {
             name: "tracepoint",
-            programs: &["complete_classic", "requeue_classic", "issue_classic"],
+            programs: &["complete_classic", "requeue_classic", "insert_classic", "issue_classic"],
             since: "5.8",
             drawback: "tells two requests for the same sectors at once not apart; keeps CPU samples from being taken meanwhile",
         },
@@ -68,13 +68,13 @@ static DEVICES: View = View {
     title: "Disks",
     rows: "devices and directions",
     by_process: false,
-    by: &[("system.device", "device"), ("disk.io.direction", "direction")],
+    by: &[("system.device", "DEVICE"), ("disk.io.direction", "DIRECTION")],
     columns: &[
-        Column { heading: "requests/s", metric: &REQUEST_DURATION, only: &[], show: Show::CountRate },
-        Column { heading: "bytes/s", metric: &DISK_IO, only: &[], show: Show::ByteRate },
-        Column { heading: "mean", metric: &REQUEST_DURATION, only: &[], show: Show::Mean },
-        Column { heading: "p50", metric: &REQUEST_DURATION, only: &[], show: Show::Percentile(50) },
-        Column { heading: "p99", metric: &REQUEST_DURATION, only: &[], show: Show::Percentile(99) },
+        Column { heading: "REQUEST/S", metric: &REQUEST_DURATION, only: &[], show: Show::CountRate },
+        Column { heading: "BYTES/S", metric: &DISK_IO, only: &[], show: Show::ByteRate },
+        Column { heading: "MEAN", metric: &REQUEST_DURATION, only: &[], show: Show::Mean },
+        Column { heading: "P50", metric: &REQUEST_DURATION, only: &[], show: Show::Percentile(50) },
+        Column { heading: "P99", metric: &REQUEST_DURATION, only: &[], show: Show::Percentile(99) },
     ],
 };
 

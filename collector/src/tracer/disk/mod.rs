@@ -1,7 +1,8 @@
 //! Requests to block devices: how long the device takes, how many there are, how many bytes.
 //!
-//! A filter chooses requests by the task that issues them. That is the one that wants the data where it reads, or writes
-//! around the page cache; what the cache holds is written by threads of the kernel, and passes no filter.
+//! A filter chooses requests by the task that puts them into the device's queue or issues them itself. That is the one that
+//! wants the data where it reads, or writes around the page cache; what the cache holds is written by threads of the kernel,
+//! and passes no filter.
 
 mod define;
 mod device;

@@ -22,6 +22,9 @@ use crate::tracer::ring::{self, EventRing};
 
 /// A CPU times this many calls a second, of more than that.
 const TIMED_PER_SECOND: u64 = 20_000;
+/// Calls after which the registers are of another time, without the call's number: those that end a signal's handler, and those
+/// that the kernel itself puts in the way of a process with probes.
+const RETURN_ELSEWHERE: &[&str] = &["sigreturn", "rt_sigreturn", "uretprobe", "uprobe"];
 /// Bounds of the tables' sizes, in entries.
 const TABLE_ENTRIES: std::ops::RangeInclusive<usize> = 1024..=65536;
 /// What the kernel keeps for an entry of a hash table beside key and value, its share of the buckets included.
@@ -87,8 +90,8 @@ impl Constants {
             cpus: cpus::read_present_limit().map_err(Error::io("/sys/devices/system/cpu/present"))?.max(1),
             wanted: wanted.map_err(|name| setting(format!("there is no system call {name:?}")))?,
             sets: [
-                ("entry_calls", named(&["exit", "exit_group", "sigreturn", "rt_sigreturn"])),
-                ("sigreturn_calls", named(&["sigreturn", "rt_sigreturn"])),
+                ("entry_calls", named(&[&["exit", "exit_group"], RETURN_ELSEWHERE].concat())),
+                ("sigreturn_calls", named(RETURN_ELSEWHERE)),
                 ("fork_calls", named(&["fork", "vfork", "clone", "clone3"])),
             ],
             sample_interval: if every { 0 } else { 1_000_000_000 / TIMED_PER_SECOND },
@@ -162,8 +165,9 @@ impl Program {
         let rung = SYSTEM_CALLS.rungs.iter().find(|r| Some(r.name) == rung);
         let programs = rung.iter().flat_map(|rung| rung.programs);
         let object = &self.climbed.object;
-        let links = programs.map(|name| object.program(name).and_then(|p| p.attach()));
-        self.climbed.links = links.collect::<bpf_loader::Result<_>>().map_err(Error::Load)?;
+        let attach = |name: &str| object.program(name).and_then(|p| p.attach()).map_err(Error::Load);
+        let links = programs.map(|name| filter::attach_again(|| attach(name)));
+        self.climbed.links = links.collect::<Result<_>>()?;
         Ok(())
     }
 
