@@ -45,12 +45,12 @@ impl Drop for Ended {
     }
 }
 
-/// What the kernel says of a process: minor and major faults, and voluntary switches.
+/// What the kernel says of a process: minor and major faults, and switches to other tasks.
 #[derive(Debug, Clone, Copy)]
 struct Counters {
     minor: u64,
     major: u64,
-    voluntary: u64,
+    switches: u64,
 }
 
 impl Counters {
@@ -59,11 +59,12 @@ impl Counters {
         let (_, fields) = stat.rsplit_once(") ").unwrap();
         let fields: Vec<&str> = fields.split(' ').collect();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let voluntary = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        let switches = status.lines().filter(|line| line.contains("ctxt_switches:"));
+        let switches = switches.map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap());
         Self {
             minor: fields[7].parse().unwrap(),
             major: fields[9].parse().unwrap(),
-            voluntary: voluntary.unwrap().trim().parse().unwrap(),
+            switches: switches.sum(),
         }
     }
 }
@@ -84,7 +85,7 @@ impl Workload {
         command.args([work::serve().to_string(), dns]).env("OTEL_SERVICE_NAME", "known");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let answers = BufReader::new(child.stdout.take().unwrap());
-        let before = Counters { minor: 0, major: 0, voluntary: 0 };
+        let before = Counters { minor: 0, major: 0, switches: 0 };
         let mut workload = Self { process: Ended(child), answers, has_names: names.is_some(), before };
         workload.wait("ready");
         workload.before = Counters::read(workload.pid());
@@ -138,8 +139,10 @@ impl Workload {
         }
         differences.extend(self.events(received, tracers));
         if !differences.is_empty() {
-            let dropped =
-                received.points().into_iter().filter(|point| point.metric.name == "ebpf.agent.drops");
+            let dropped = received
+                .points()
+                .into_iter()
+                .filter(|point| point.metric.name == "ebpf.agent.drops" && point.value.amount() > 0.0);
             differences
                 .extend(dropped.map(|p| format!("{} dropped: {:?}", p.value.amount(), map(p.attributes))));
         }
@@ -236,16 +239,14 @@ impl Workload {
         for row in &mut wanted {
             row.3 *= ROUNDS;
         }
-        let faults = |kind| [("system.paging.fault.type", kind)];
         const MINOR: [(&str, &str); 1] = [("system.paging.fault.type", "minor")];
         const MAJOR: [(&str, &str); 1] = [("system.paging.fault.type", "major")];
-        const VOLUNTARY: [(&str, &str); 1] = [("process.context_switch.type", "voluntary")];
-        debug_assert_eq!(faults("minor"), MINOR);
         wanted.push(("memory", "process.paging.faults", &MINOR, after.minor - self.before.minor, 0));
         wanted.push(("memory", "process.paging.faults", &MAJOR, after.major - self.before.major, 0));
-        // The wait that was under way when the tracer came was not seen to begin.
-        let switches = after.voluntary - self.before.voluntary;
-        wanted.push(("sched", "process.context_switches", &VOLUNTARY, switches, 1));
+        // Waits that were under way when the tracer came and when it went are not in it, and on a busy machine a few more are
+        // missing.
+        let switches = after.switches - self.before.switches;
+        wanted.push(("sched", "process.context_switches", &[], switches, 2 + switches / 50));
         wanted
     }
 
