@@ -13,7 +13,7 @@ use collector::tracer::syscalls::{INFO, Settings};
 use collector::tracer::{self, Start, Tracer};
 use elf::{Code, Reg, Running};
 
-use super::{kernel_has, skip, start};
+use super::{fewer_if_emulated, kernel_has, skip, start};
 
 const GETPPID: i32 = 110;
 const RUNGS: [(&str, (u8, u8)); 3] = [("tp_btf", (5, 11)), ("raw_tp", (5, 8)), ("tracepoint", (5, 8))];
@@ -124,8 +124,8 @@ fn calls_errors_and_durations_are_those_of_the_program() {
 #[test]
 fn sampled_durations_leave_calls_exact() {
     let mut code = Code::of_64_bits();
-    const CALLS: u64 = 400_000;
-    code.gate().times(CALLS as u32, |c| _ = c.call(GETPPID)).exit(231);
+    let made = fewer_if_emulated(400_000);
+    code.gate().times(made, |c| _ = c.call(GETPPID)).exit(231);
     for rung in RUNGS {
         // One in ten, and by the rate.
         for one_in in [10, 1] {
@@ -141,11 +141,11 @@ fn sampled_durations_leave_calls_exact() {
             let recorder = collected(&mut *tracer);
             assert_eq!(
                 calls(&recorder, pid),
-                named([("read", 1), ("getppid", CALLS), ("exit_group", 1)]),
+                named([("read", 1), ("getppid", made.into()), ("exit_group", 1)]),
                 "{rung:?}"
             );
             let durations = recorder.histogram("ebpf.syscall.duration", pid, &[]);
-            let stand_for = durations.count() as f64 / CALLS as f64;
+            let stand_for = durations.count() as f64 / f64::from(made);
             eprintln!("{rung:?} one in {one_in}: {:.1} % of the calls", stand_for * 100.0);
             assert!((0.8..1.2).contains(&stand_for), "{rung:?} {one_in} {stand_for}");
             assert_eq!(dropped(&mut *tracer), BTreeMap::new(), "{rung:?}");
