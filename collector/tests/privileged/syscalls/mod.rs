@@ -179,6 +179,17 @@ fn family(children: u32, body: impl Fn(&mut Code)) -> Code {
     code
 }
 
+/// Whether the kernel has left out runs, which the tracer then says. From 6.13 on, programs at system calls can be preempted,
+/// and what other threads call on that CPU meanwhile is not seen; the classic tracepoint is still held on to.
+fn is_incomplete(tracer: &mut dyn Tracer, rung: &str) -> bool {
+    let skipped = dropped(tracer).get("skipped by the kernel").copied().unwrap_or(0);
+    assert!(skipped == 0 || kernel_has((6, 13)) && rung != "tracepoint", "{rung}: {skipped} skipped");
+    if skipped > 0 {
+        eprintln!("{rung}: the kernel left out {skipped} runs");
+    }
+    skipped > 0
+}
+
 /// Sums over all processes.
 fn all_calls(recorder: &Recorder) -> BTreeMap<String, u64> {
     let mut sums = BTreeMap::new();
@@ -228,8 +239,13 @@ fn processes_that_live_shortly_and_threads_are_counted() {
             program.wait_until_asleep();
             program.let_on();
             program.finish();
-            let recorder = collected(&mut *tracer);
-            assert_eq!(all_calls(&recorder), named(expected), "{rung}");
+            let calls = all_calls(&collected(&mut *tracer));
+            if is_incomplete(&mut *tracer, rung) {
+                let most = named(expected);
+                assert!(calls.iter().all(|(name, n)| most.get(name) >= Some(n)), "{rung}: {calls:?}");
+                continue;
+            }
+            assert_eq!(calls, named(expected), "{rung}");
             assert_eq!(dropped(&mut *tracer), BTreeMap::from([("durations: start not seen", 1)]), "{rung}");
         }
     }
@@ -253,9 +269,14 @@ fn what_finds_no_room_is_counted() {
         let recorder = collected(&mut *tracer);
         let counted: u64 = all_calls(&recorder).values().sum();
         let lost = dropped(&mut *tracer).get("table full").copied().unwrap_or(0);
-        let made = u64::from(CHILDREN) * (400 + 3) + 2;
+        let mut made = u64::from(CHILDREN) * (400 + 3) + 2;
+        if is_incomplete(&mut *tracer, rung) {
+            assert!(counted + lost <= made, "{rung}: {counted} counted, {lost} lost");
+            made = counted + lost;
+        } else {
+            assert!(lost > 1000, "{rung}: {lost}");
+        }
         assert_eq!(counted + lost, made, "{rung}: {counted} counted, {lost} lost");
-        assert!(lost > 1000, "{rung}: {lost}");
         let stats = tracer.stats().unwrap();
         assert_eq!((stats.hits, stats.map_fill[0].1), (made, stats.map_fill[0].2));
     }
