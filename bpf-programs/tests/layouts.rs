@@ -144,3 +144,13 @@ fn every_program_and_map_of_the_profiler_is_understood() {
         (profile::CountKey::SIZE, profile::Count::SIZE)
     );
 }
+
+/// See `KEEP_OWN_STACK` in `heap.bpf.c`: without it, threads would share stacks on new kernels.
+#[test]
+fn every_program_of_the_heap_tracer_holds_a_tail_call() {
+    let spec = ObjectSpec::parse(bpf_programs::HEAP).unwrap();
+    // BPF_JMP | BPF_CALL, of BPF_FUNC_tail_call.
+    let tail_call = [0x85, 0, 0, 0, 12, 0, 0, 0];
+    let calls = bpf_programs::HEAP.windows(8).filter(|bytes| **bytes == tail_call).count();
+    assert!(calls >= spec.programs.len() && !spec.programs.is_empty(), "{calls}");
+}

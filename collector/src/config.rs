@@ -140,8 +140,13 @@ impl Config {
 
     /// CPU time between two samples of one CPU, in nanoseconds.
     pub fn period_nanos(&self) -> u64 {
-        1_000_000_000 / u64::from(self.frequency.max(1))
+        period_nanos(self.frequency)
     }
+}
+
+/// CPU time between two samples of one CPU, in nanoseconds, at so many a second.
+pub(crate) fn period_nanos(frequency: u32) -> u64 {
+    1_000_000_000 / u64::from(frequency.max(1))
 }
 
 impl Filter {

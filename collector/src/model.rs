@@ -91,12 +91,16 @@ pub struct Sample {
 pub struct Process {
     /// Process id in the agent's pid namespace; 0 is the idle task and kernel threads' parent.
     pub pid: u32,
+    /// Who started it, or took it over; 0 if unknown.
+    pub parent_pid: u32,
     /// The leader's `comm`.
     pub comm: Option<Arc<str>>,
     /// Path of the executable as the process sees it.
     pub executable_path: Option<Arc<str>>,
     /// Container id found in the cgroup path.
     pub container_id: Option<Arc<str>>,
+    /// The uid of its Kubernetes pod, found there too.
+    pub pod_uid: Option<Arc<str>>,
     /// `service.name`, where the process' environment or its container states one.
     pub service_name: Option<Arc<str>>,
 }

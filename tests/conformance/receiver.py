@@ -5,7 +5,8 @@ Listens on 127.0.0.1, over HTTP and, where grpcio is installed, gRPC. Prints `ht
 is ready, and at the end one line of JSON: how many requests of each path, bytes, items of each path, requests that came
 gzipped over HTTP, unknown fields, requests that Google's encoder would write with the same bytes, and requests that were refused.
 
-Exit status: 0 when as many requests as asked for arrived and each was decoded without an unknown field, else 1.
+Exit status: 0 when as many requests as asked for arrived and each was decoded without an unknown field, else 1. Who does
+not know how many there will be asks for 0, and closes its standard input when there will be no more.
 """
 
 import argparse
@@ -121,12 +122,12 @@ class Received:
             summary["items"][path] = summary["items"].get(path, 0) + count_items(path, request)
             summary["gzipped"] += gzipped
             if self.bodies:
-                (self.bodies / str(summary["requests"])).write_bytes(body)
+                (self.bodies / f"{summary['requests']}-{path.rsplit('/', 1)[1]}").write_bytes(body)
             if self.output:
                 line = json_format.MessageToJson(request, indent=None)
                 self.output.write(line + "\n")
                 self.output.flush()
-            if summary["requests"] >= self.wanted:
+            if summary["requests"] == self.wanted:
                 self.done.set()
             return response_type()
 
@@ -135,7 +136,8 @@ class Received:
 
     def succeeded(self):
         summary = self.summary
-        return summary["requests"] == self.wanted and not summary["unknown_fields"] and not summary["refused"]
+        enough = summary["requests"] == self.wanted if self.wanted else summary["requests"] > 0
+        return enough and not summary["unknown_fields"] and not summary["refused"]
 
 
 def http_server(received):
@@ -208,10 +210,10 @@ def grpc_server(received):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--requests", type=int, default=1, help="leave after so many requests (default 1)")
+    parser.add_argument("--requests", type=int, default=1, help="leave after so many requests (default 1); 0: when standard input ends")
     parser.add_argument("--timeout", type=float, default=30, help="leave after so many seconds (default 30)")
     parser.add_argument("--output", type=argparse.FileType("w"), help="write the requests there, one JSON a line")
-    parser.add_argument("--bodies", type=pathlib.Path, help="write the requests there as they came, as files 1, 2, ...")
+    parser.add_argument("--bodies", type=pathlib.Path, help="write the requests there as they came, as 1-metrics, 2-logs, ...")
     options = parser.parse_args()
 
     received = Received(options.requests, options.output, options.bodies)
@@ -222,7 +224,10 @@ def main():
         grpc_half, port = grpc_server(received)
         print(f"grpc {port}", flush=True)
 
-    received.done.wait(options.timeout)
+    if options.requests == 0:
+        sys.stdin.read()
+    else:
+        received.done.wait(options.timeout)
     # Answers that are under way get out before their connections close.
     http_half.shutdown()
     if grpc_half is not None:

@@ -6,5 +6,8 @@ pub mod faults;
 pub mod generate;
 pub mod mutate;
 pub mod profcheck;
+pub mod received;
 pub mod receivers;
+pub mod strict;
 pub mod targets;
+pub mod work;

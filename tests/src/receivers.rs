@@ -49,7 +49,8 @@ pub struct Bindings {
 }
 
 impl Bindings {
-    /// `None`, with the reason printed, where its Python modules are missing. `options` say what to write.
+    /// `None`, with the reason printed, where its Python modules are missing. `options` say what to write. Of 0 requests, it
+    /// takes whatever comes until [`finish`](Self::finish).
     pub fn start(requests: usize, options: &[(&str, &Path)]) -> Option<Self> {
         let python = python();
         let imports =
@@ -65,7 +66,7 @@ impl Bindings {
         for (option, path) in options {
             command.arg(option).arg(path);
         }
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("Python runs");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("Python runs");
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut port = |protocol: &str| {
             let mut line = String::new();
@@ -78,6 +79,7 @@ impl Bindings {
 
     /// Waits for its end: the summary, and whether it was content.
     pub fn finish(mut self) -> (String, bool) {
+        drop(self.child.stdin.take());
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).expect("text");
         (rest.lines().last().unwrap_or_default().to_owned(), self.child.wait().expect("its end").success())

@@ -50,6 +50,7 @@ fn window(samples: u32) -> Profile {
             executable_path: (!is_kernel).then(|| path.as_str().into()),
             container_id: (number == 4).then(|| "0123456789abcdef".into()),
             service_name: (number == 1).then(|| "checkout".into()),
+            ..Process::default()
         });
         profile.threads.push(Thread { tid: 100 * number, name: format!("worker-{number}").into() });
         profile.mappings.push(Mapping {

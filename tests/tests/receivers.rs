@@ -163,7 +163,7 @@ fn live_profiles_are_valid_over_every_protocol() {
         assert!(output.status.success() && !said.contains(SECRET), "{protocol}: {said}");
         let (summary, content) = receiver.finish();
         assert!(content && summary.contains(r#""canonical": 1"#), "{protocol}: {summary}");
-        let body = std::fs::read(directory.join("1")).unwrap();
+        let body = std::fs::read(directory.join("1-profiles")).unwrap();
         let request = ExportProfilesServiceRequest::decode(body.as_slice()).unwrap();
         let violations: Vec<String> = profcheck::check(&request).iter().map(ToString::to_string).collect();
         assert_eq!(violations, [""; 0], "{protocol}");

@@ -107,9 +107,11 @@ fn write_tracers(tracers: &[TracerFinding], out: &mut impl Write) -> io::Result<
             }
         };
         for chosen in ladders {
-            let status = if chosen.refused.is_empty() && chosen.rung.is_some() { "ok" } else { "degraded" };
+            let status = if chosen.refused.is_empty() { "ok" } else { "degraded" };
+            let without =
+                if chosen.refused.is_empty() { "off unless it is asked for" } else { "unavailable" };
             let name = format!("{}: {}", tracer.name, chosen.what);
-            writeln!(out, "{status:<9}{name:<34}{}", chosen.rung.unwrap_or("unavailable"))?;
+            writeln!(out, "{status:<9}{name:<34}{}", chosen.rung.unwrap_or(without))?;
             for refused in &chosen.refused {
                 writeln!(out, "{:<9}{:<34}not {}: {}", "", "", refused.rung, refused.reason)?;
             }

@@ -31,9 +31,11 @@ pub(crate) fn profile() -> Profile {
         processes: vec![
             Process {
                 pid: 100,
+                parent_pid: 10,
                 comm: Some("shop-worker".into()),
                 executable_path: Some("/usr/bin/shop".into()),
                 container_id: Some("c0ffee".into()),
+                pod_uid: Some("0dd".into()),
                 service_name: Some("checkout".into()),
             },
             Process { pid: 0, ..Process::default() },

@@ -130,10 +130,14 @@ fn resource(process: &Process, shared: &SharedAttributes) -> Result<ResourceBlob
         ("process.executable.name", name),
         ("process.executable.path", process.executable_path.as_deref()),
         ("container.id", process.container_id.as_deref()),
+        ("k8s.pod.uid", process.pod_uid.as_deref()),
     ];
     let attributes = |to: &mut AttributeWriter<'_>| {
         for (key, text) in shared.iter() {
             to.add(key, text);
+        }
+        if process.parent_pid > 0 {
+            to.add("process.parent_pid", process.parent_pid);
         }
         to.add("process.pid", process.pid);
         for (key, text) in TELEMETRY_SDK.iter().rev() {

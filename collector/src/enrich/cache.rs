@@ -40,12 +40,8 @@ pub struct Identity {
     pub executable_name: Option<Arc<str>>,
     /// Name of the user that it acts as.
     pub owner: Option<Arc<str>>,
-    /// The uid of its Kubernetes pod.
-    pub pod_uid: Option<Arc<str>>,
     /// Path of its control group.
     pub cgroup: Option<Arc<str>>,
-    /// Who started it; 0 if unknown.
-    pub parent: u32,
     /// When it started, in nanoseconds of `CLOCK_BOOTTIME`; 0 if unknown.
     pub start_boot_nanos: u64,
 }
@@ -72,9 +68,7 @@ impl Identity {
             owner: info.uid.map(|uid| users.name(uid)),
             process: info.process,
             executable_name: info.executable_name,
-            pod_uid: info.pod_uid,
             cgroup: info.cgroup,
-            parent: info.parent,
             start_boot_nanos: info.start_ticks.saturating_mul(tick_nanos()),
         }
     }
@@ -87,8 +81,8 @@ impl Identity {
 
     /// Memory that it takes, about.
     fn cost(&self) -> usize {
-        let Process { comm, executable_path, container_id, service_name, .. } = &self.process;
-        let own = [&self.executable_name, &self.pod_uid, &self.cgroup, comm, executable_path, container_id];
+        let Process { comm, executable_path, container_id, pod_uid, service_name, .. } = &self.process;
+        let own = [&self.executable_name, pod_uid, &self.cgroup, comm, executable_path, container_id];
         let texts = own.into_iter().chain([service_name]).flatten();
         let texts: usize = texts.map(|text| text.len() + 16).sum();
         size_of::<Self>() + 2 * size_of::<Entry>() + texts
@@ -345,7 +339,7 @@ impl ProcessCache {
         let from = own.or_else(|| self.by_pid.get(&started.parent)).map(|entry| Arc::clone(&entry.identity));
         let mut identity = from.map(|from| (*from).clone()).unwrap_or_default();
         identity.process.pid = started.pid;
-        identity.parent = started.parent;
+        identity.process.parent_pid = started.parent;
         identity.start_boot_nanos = started.start_boot_nanos;
         identity.process.comm = text(started.comm).or(identity.process.comm);
         if let Some(path) = started.executable_path {
@@ -451,7 +445,12 @@ fn is_other_name(identity: &Identity, comm: &[u8]) -> bool {
 /// Whether telemetry says the same of both.
 fn is_same_resource(a: &Identity, b: &Identity) -> bool {
     let texts = |i: &Identity| {
-        (i.executable_name.clone(), i.owner.clone(), i.pod_uid.clone(), i.process.executable_path.clone())
+        (
+            i.executable_name.clone(),
+            i.owner.clone(),
+            i.process.pod_uid.clone(),
+            i.process.executable_path.clone(),
+        )
     };
     a.service() == b.service()
         && a.process.container_id == b.process.container_id

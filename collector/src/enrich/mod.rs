@@ -35,12 +35,8 @@ pub struct ProcessInfo {
     pub start_ticks: u64,
     /// Path in the unified control group hierarchy, or in the first one that names a container.
     pub cgroup: Option<Arc<str>>,
-    /// The uid of the Kubernetes pod that it is in.
-    pub pod_uid: Option<Arc<str>>,
     /// The user that it acts as.
     pub uid: Option<u32>,
-    /// The process that started it, or took it over.
-    pub parent: u32,
     /// Its pids, from the namespace of `proc` inward; the last is the one it knows itself by.
     pub namespace_pids: Vec<u32>,
 }
@@ -63,18 +59,18 @@ pub fn read_process(host: &Host, pid: u32) -> Option<ProcessInfo> {
     let info = ProcessInfo {
         process: Process {
             pid,
+            parent_pid: stat.parent,
             comm: (!stat.comm.is_empty()).then(|| String::from_utf8_lossy(stat.comm).into()),
             executable_path: executable.map(Into::into),
             container_id: container_id(&cgroups).map(Into::into),
+            pod_uid: pod_uid(&cgroups).map(Into::into),
             service_name: service.map(Into::into),
         },
         executable_name: executable.and_then(|path| path.rsplit('/').next()).map(Into::into),
         start_ticks: stat.start_ticks,
         cgroup: main_cgroup(&cgroups).map(|path| String::from_utf8_lossy(path).into()),
-        pod_uid: pod_uid(&cgroups).map(Into::into),
         // Real, effective, saved, of the file system.
         uid: status_field(&status, b"Uid:").and_then(|mut uids| uids.nth(1)),
-        parent: stat.parent,
         namespace_pids: namespace_pids(&status),
     };
     // A pid that was reused in between belongs to a process that started later.

@@ -140,7 +140,7 @@ fn total(column: &Column, recorder: &Recorder, seconds: f64) -> (f64, String) {
             };
             return (numbers, text);
         }
-        Instrument::Histogram => histograms().map(|h| h.count() as f64).sum::<f64>() / seconds,
+        Instrument::Histogram => histograms().map(|h| h.count()).sum::<u64>() as f64 / seconds,
         Instrument::Counter => numbers / seconds,
     };
     let text = match column.show {

@@ -146,7 +146,7 @@ impl Resources {
             Group::Service {
                 name: identity.service().into(),
                 container: identity.process.container_id.clone(),
-                pod: identity.pod_uid.clone(),
+                pod: identity.process.pod_uid.clone(),
             }
         };
         let id = match self.by_group.get(&group).copied() {
@@ -154,7 +154,7 @@ impl Resources {
             None if self.entries.len() >= self.max => return ResourceId::OTHERS,
             None => {
                 let service = Arc::from(identity.service());
-                let pids = self.per_process.then_some((identity.process.pid, identity.parent));
+                let pids = self.per_process.then_some((identity.process.pid, identity.process.parent_pid));
                 self.insert(Entry {
                     group,
                     common,

@@ -40,7 +40,7 @@ pub struct Rung {
 pub struct Chosen {
     /// [`Ladder::what`].
     pub what: &'static str,
-    /// The rung in use; `None`: nothing that the kernel has serves.
+    /// The rung in use; `None`: nothing that the kernel has serves, or, if nothing was refused, nobody asked for it.
     pub rung: Option<&'static str>,
     /// The better ones, and why the kernel did not take them.
     pub refused: Vec<Refused>,

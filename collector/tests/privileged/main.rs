@@ -8,6 +8,7 @@ mod helper;
 mod memory;
 mod probes;
 mod process;
+mod profile;
 mod sched;
 #[cfg(target_arch = "x86_64")]
 mod syscalls;

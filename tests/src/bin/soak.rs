@@ -80,7 +80,15 @@ fn soak(agent: &Path, length: Duration) -> std::io::Result<Vec<String>> {
     if took > Duration::from_secs(5) {
         problems.push(format!("the agent took {took:?} to end"));
     }
-    let after = in_kernel();
+    // The kernel frees programs a moment after their last descriptor is closed.
+    let freed = Instant::now() + Duration::from_secs(5);
+    let mut after = in_kernel();
+    while (after.0.difference(&before.0).next().is_some() || after.1.difference(&before.1).next().is_some())
+        && Instant::now() < freed
+    {
+        thread::sleep(Duration::from_millis(100));
+        after = in_kernel();
+    }
     let left = |kind: &str, before: &BTreeSet<u32>, after: &BTreeSet<u32>| {
         let new: Vec<_> = after.difference(before).collect();
         (!new.is_empty()).then(|| format!("{kind} that are still in the kernel: {new:?}"))
@@ -125,9 +133,11 @@ fn growth(samples: &[(Duration, Sample)], length: Duration) -> Vec<String> {
     if b > a + NOISE_KIB {
         problems.push(format!("resident memory grew from {a} to {b} KiB"));
     }
-    let (a, b) = (median(first, |s| s.descriptors), median(last, |s| s.descriptors));
+    // Tracers that are detached for part of the time have fewer meanwhile.
+    let a = first.iter().map(|sample| sample.descriptors).max().unwrap_or(0);
+    let b = last.iter().map(|sample| sample.descriptors).min().unwrap_or(0);
     if b > a {
-        problems.push(format!("descriptors grew from {a} to {b}"));
+        problems.push(format!("descriptors grew from {a} at most to {b} at least"));
     }
     problems
 }

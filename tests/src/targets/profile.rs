@@ -128,13 +128,12 @@ fn optional(input: &mut Input<'_>) -> Option<Arc<str>> {
 }
 
 fn process(input: &mut Input<'_>) -> Process {
-    Process {
-        pid: input.u16().into(),
-        comm: optional(input),
-        executable_path: optional(input),
-        container_id: optional(input),
-        service_name: optional(input),
-    }
+    let pid = input.u16().into();
+    let (comm, executable_path, container_id) = (optional(input), optional(input), optional(input));
+    // Not read of the input, so that older seeds still say what they said.
+    let (parent_pid, pod_uid) = (pid / 2, container_id.clone());
+    let service_name = optional(input);
+    Process { pid, parent_pid, comm, executable_path, container_id, pod_uid, service_name }
 }
 
 fn mapping(input: &mut Input<'_>) -> Mapping {

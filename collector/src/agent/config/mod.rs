@@ -239,8 +239,11 @@ impl AgentConfig {
                 return Err(Problem { place: "--only".to_owned(), what: unknown("tracer", name, known) });
             }
         }
+        // `memory` is a tracer, and a command that has another beside it: it means the tracer.
+        let is_tracer = |name: &String| TRACERS.iter().any(|info| info.name == name);
         for info in TRACERS {
-            let wanted = names.iter().any(|name| name == info.name || name == info.command);
+            let means = |name: &String| name == info.name || (name == info.command && !is_tracer(name));
+            let wanted = names.iter().any(means);
             let tracer = self.tracers.entry(info.name).or_default();
             (tracer.enabled, tracer.asked) = (wanted, wanted);
         }

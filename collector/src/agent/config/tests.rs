@@ -126,6 +126,9 @@ fn only_some_tracers_can_be_asked_for() {
     let mut config = AgentConfig::default();
     config.enable_only(&["profile".to_owned()]).unwrap();
     assert_eq!(config.enabled().map(|(info, _)| info.name).collect::<Vec<_>>(), ["profile"]);
+    // The heap has the same command, and is not meant.
+    config.enable_only(&["memory".to_owned()]).unwrap();
+    assert_eq!(config.enabled().map(|(info, _)| info.name).collect::<Vec<_>>(), ["memory"]);
     assert!(config.enable_only(&["profil".to_owned()]).unwrap_err().what.contains("did you mean"));
     config.enable_only(&[]).unwrap();
     assert!(config.validate().is_err());

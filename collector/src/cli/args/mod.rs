@@ -146,6 +146,24 @@ mod tests {
     }
 
     #[test]
+    fn run_sets_keys() {
+        let line = "run --config a.toml --duration 15s --only tcp,udp --pid 3 --pid 7 --children --cpu-limit 2 --cpu-limit 3";
+        let Ok(Command::Run(run)) = parse_line(line) else { panic!("{:?}", parse_line(line)) };
+        assert_eq!((run.config, run.duration), (Some("a.toml".into()), Some(Duration::from_secs(15))));
+        assert_eq!(run.only, ["tcp", "udp"]);
+        let flags: Vec<_> = run.flags.iter().map(|flag| (flag.name, &*flag.key, &*flag.text)).collect();
+        let expected = [
+            ("--pid", "filter.pids", "3,7"),
+            ("--children", "filter.children", "true"),
+            ("--cpu-limit", "agent.cpu_limit", "3"),
+        ];
+        assert_eq!(flags, expected);
+        assert_eq!(parse_line("config --example"), Ok(Command::ConfigExample));
+        assert!(parse_line("config").unwrap_err().contains("--example"));
+        assert!(parse_line("run --no-such 3").unwrap_err().contains("no-such"));
+    }
+
+    #[test]
     fn durations_have_units() {
         let of = |d: &str| profile_line(&format!("profile --duration {d}")).duration.unwrap();
         assert_eq!(of("500ms"), Duration::from_millis(500));

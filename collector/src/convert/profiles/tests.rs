@@ -104,6 +104,7 @@ fn a_resource_is_a_process() {
     assert_eq!(resources.len(), 3);
     assert_eq!(get(0, "service.name"), Some("checkout"));
     assert_eq!(get(0, "process.pid"), Some("100"));
+    assert_eq!((get(0, "process.parent_pid"), get(0, "k8s.pod.uid")), (Some("10"), Some("0dd")));
     assert_eq!(get(0, "process.executable.name"), Some("shop"));
     assert_eq!(get(0, "process.executable.path"), Some("/usr/bin/shop"));
     assert_eq!(get(0, "container.id"), Some("c0ffee"));

@@ -68,13 +68,13 @@ static DEVICES: View = View {
     title: "Disks",
     rows: "devices and directions",
     by_process: false,
-    by: &[("system.device", "device"), ("disk.io.direction", "direction")],
+    by: &[("system.device", "DEVICE"), ("disk.io.direction", "DIRECTION")],
     columns: &[
-        Column { heading: "requests/s", metric: &REQUEST_DURATION, only: &[], show: Show::CountRate },
-        Column { heading: "bytes/s", metric: &DISK_IO, only: &[], show: Show::ByteRate },
-        Column { heading: "mean", metric: &REQUEST_DURATION, only: &[], show: Show::Mean },
-        Column { heading: "p50", metric: &REQUEST_DURATION, only: &[], show: Show::Percentile(50) },
-        Column { heading: "p99", metric: &REQUEST_DURATION, only: &[], show: Show::Percentile(99) },
+        Column { heading: "REQUEST/S", metric: &REQUEST_DURATION, only: &[], show: Show::CountRate },
+        Column { heading: "BYTES/S", metric: &DISK_IO, only: &[], show: Show::ByteRate },
+        Column { heading: "MEAN", metric: &REQUEST_DURATION, only: &[], show: Show::Mean },
+        Column { heading: "P50", metric: &REQUEST_DURATION, only: &[], show: Show::Percentile(50) },
+        Column { heading: "P99", metric: &REQUEST_DURATION, only: &[], show: Show::Percentile(99) },
     ],
 };
 

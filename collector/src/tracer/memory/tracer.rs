@@ -90,10 +90,8 @@ fn start_stacks(start: &Start<'_>, chosen: &mut Vec<Chosen>) -> Result<Option<Se
     let what = FAULT_STACKS.what;
     start.forced.check(&FAULT_STACKS)?;
     let one_in = start.settings.memory.fault_stacks;
-    let session = if start.forced.0.get(what).is_some_and(String::is_empty) {
+    let session = if one_in == 0 || start.forced.0.get(what).is_some_and(String::is_empty) {
         None
-    } else if one_in == 0 {
-        Some(Err("not asked for".to_owned()))
     } else {
         Some(Session::start_faults(start.filter.clone(), one_in).map_err(|error| error.to_string()))
     };

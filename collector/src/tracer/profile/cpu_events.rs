@@ -48,6 +48,11 @@ impl CpuEvents {
         }
     }
 
+    /// Whether they are paused.
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
     /// Closes the events of CPUs that are gone, or that went and came back, which events do not survive; which CPUs.
     ///
     /// # Errors

@@ -66,6 +66,8 @@ pub struct Session {
     window: WindowStart,
     skipped: Skipped,
     idle: IdleClock,
+    /// What periods of another length came to.
+    before: EarlierPeriods,
     /// Samples that kept no stack, and samples that were lost, for want of room outside the kernel.
     no_stack: u64,
     table_full: u64,
@@ -165,6 +167,7 @@ impl Session {
             window: WindowStart::now(Losses::default()),
             skipped: Skipped::default(),
             idle: IdleClock::default(),
+            before: EarlierPeriods::default(),
             no_stack: 0,
             table_full: 0,
             last_swap: monotonic_nanos(),
@@ -310,14 +313,19 @@ impl Session {
         // Expected before runs: what fires in between counts as a run too many, never as a loss.
         let expected = self.cpu_events.expected_periods()?;
         let idle = self.idle.read()?;
-        let mut total = Counters { expected_periods: expected.values().sum(), ..Counters::default() };
-        let (mut skipped, mut table_full, mut no_stack) = (0, self.table_full, self.no_stack);
+        let before = &self.before;
+        let mut total = Counters {
+            expected_periods: before.expected + expected.values().sum::<u64>(),
+            idle_slept: before.idle_slept,
+            ..Counters::default()
+        };
+        let (mut skipped, mut table_full, mut no_stack) = (before.skipped, self.table_full, self.no_stack);
         for (cpu, stats) in self.program.stats() {
             let of = |map: &BTreeMap<u32, u64>| map.get(&cpu).copied().unwrap_or(0);
             let periods = CpuPeriods {
                 expected: of(&expected),
-                runs: stats.runs,
-                idle_runs: stats.idle,
+                runs: stats.runs - of(&before.runs),
+                idle_runs: stats.idle - of(&before.idle_runs),
                 // Only time passes without a sample where nothing runs.
                 idle_nanos: if self.sampled.sample_type == SampleType::CPU { of(&idle) } else { 0 },
             };
@@ -338,6 +346,30 @@ impl Session {
             children_lost: self.program.children_lost(),
             ..total
         })
+    }
+
+    /// Samples this often from now on. The window must be empty, since it has one period: call it right after
+    /// [`finish_window`](Self::finish_window).
+    ///
+    /// # Errors
+    ///
+    /// An event cannot be opened.
+    pub(super) fn set_period(&mut self, period: u64) -> Result<()> {
+        let totals = self.counters()?;
+        let stats: Vec<_> = self.program.stats().collect();
+        self.before = EarlierPeriods {
+            expected: totals.expected_periods,
+            idle_slept: totals.idle_slept,
+            skipped: totals.losses.skipped,
+            runs: stats.iter().map(|(cpu, stats)| (*cpu, stats.runs)).collect(),
+            idle_runs: stats.iter().map(|(cpu, stats)| (*cpu, stats.idle)).collect(),
+        };
+        let paused = self.cpu_events.is_paused();
+        self.sampled.period = period;
+        self.cpu_events = CpuEvents::new(self.sampled.counted, period);
+        self.idle = IdleClock::default();
+        self.follow_cpus()?;
+        if paused { self.pause() } else { Ok(()) }
     }
 
     /// Stops the timers; what was sampled stays.
@@ -395,6 +427,16 @@ fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: u64 = statm.split_whitespace().nth(1).and_then(|f| f.parse().ok()).unwrap_or(0);
     pages * rustix::param::page_size() as u64
+}
+
+/// What was counted while the period was another. Runs are by CPU, to be taken from those since the program was loaded.
+#[derive(Debug, Default)]
+struct EarlierPeriods {
+    expected: u64,
+    idle_slept: u64,
+    skipped: u64,
+    runs: BTreeMap<u32, u64>,
+    idle_runs: BTreeMap<u32, u64>,
 }
 
 /// How long each CPU was idle while the timers were on.

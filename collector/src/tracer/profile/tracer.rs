@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 use std::time::Instant;
 
 use super::session::{Session, WINDOW_IS_ANOTHERS};
-use crate::config::{Config, FREQUENCY_RANGE, Filter};
+use crate::config::{Config, FREQUENCY_RANGE, Filter, period_nanos};
 use crate::error::Result;
 use crate::key::{Key, Value};
 use crate::model::SampleType;
@@ -67,7 +67,14 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     start.forced.check(&CPU_CLOCK)?;
     let session = Session::start(config)?;
     let chosen = [Chosen { what: CPU_CLOCK.what, rung: Some("cpu-clock"), refused: Vec::new() }];
-    Ok(Box::new(ProfileTracer { session, chosen, running: true }))
+    Ok(Box::new(ProfileTracer {
+        session,
+        chosen,
+        running: true,
+        frequency: start.settings.profile.frequency,
+        one_in: 1,
+        next_one_in: 1,
+    }))
 }
 
 #[derive(Debug)]
@@ -75,6 +82,10 @@ struct ProfileTracer {
     session: Session,
     chosen: [Chosen; 1],
     running: bool,
+    /// Samples a second that the configuration asks for, one in how many of these is taken, and from the next window on.
+    frequency: u32,
+    one_in: u32,
+    next_one_in: u32,
 }
 
 impl Tracer for ProfileTracer {
@@ -96,6 +107,11 @@ impl Tracer for ProfileTracer {
 
     fn collect(&mut self, sink: &mut dyn Sink) -> Result<()> {
         let profile = self.session.finish_window()?;
+        // A window has one period.
+        if self.next_one_in != self.one_in {
+            self.one_in = self.next_one_in;
+            self.session.set_period(period_nanos(self.frequency).saturating_mul(self.one_in.into()))?;
+        }
         if !profile.samples.is_empty() {
             sink.profile(profile);
         }
@@ -120,6 +136,12 @@ impl Tracer for ProfileTracer {
 
     fn set_filter(&mut self, filter: &Filter) -> Result<()> {
         self.session.set_filter(filter.clone())
+    }
+
+    /// Lowers the frequency, from the next window on.
+    fn set_sampling(&mut self, one_in: u32) -> Result<()> {
+        self.next_one_in = one_in.clamp(1, self.frequency.max(1));
+        Ok(())
     }
 
     fn stats(&mut self) -> Result<Stats> {

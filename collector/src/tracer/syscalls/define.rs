@@ -49,7 +49,7 @@ pub static DURATION: Metric = Metric {
 pub static SLOW_CALL: SpanDef = SpanDef {
     name: "ebpf.syscall",
     description: "A system call that took at least as long as the threshold that is set; there are none unless one is",
-    attributes: &[NAME],
+    attributes: &[NAME, "error.type"],
     source: SYSTEM_CALLS.what,
 };
 

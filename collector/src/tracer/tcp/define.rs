@@ -142,6 +142,7 @@ pub static CONNECTION: SpanDef = SpanDef {
         SPAN_RTT,
         CONNECTED_AFTER,
         NETNS,
+        ERROR_TYPE,
     ],
     source: STATES.what,
 };

@@ -24,21 +24,21 @@ pub static PROCESSES: View = View {
 
 /// A row a process, living connections included.
 pub static TRAFFIC: View = View {
-    title: "Bytes by process",
+    title: "TCP bytes by process",
     rows: "processes",
     by_process: true,
-    by: &[("network.transport", "TRANSPORT")],
+    by: &[],
     columns: &[
         Column {
             heading: "SENT",
             metric: &NETWORK_IO,
-            only: &[("network.io.direction", "transmit")],
+            only: &[("network.io.direction", "transmit"), ("network.transport", "tcp")],
             show: Show::Bytes,
         },
         Column {
             heading: "RECEIVED",
             metric: &NETWORK_IO,
-            only: &[("network.io.direction", "receive")],
+            only: &[("network.io.direction", "receive"), ("network.transport", "tcp")],
             show: Show::Bytes,
         },
     ],

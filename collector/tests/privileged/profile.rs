@@ -1,0 +1,41 @@
+//! The profiler as a tracer: its frequency is lowered while it runs, and its profiles say so.
+
+use std::time::{Duration, Instant};
+
+use collector::telemetry::Recorder;
+use collector::tracer::{Settings, profile};
+
+use super::start;
+
+#[test]
+fn a_lower_frequency_counts_from_the_next_window_on() {
+    let Some(started) = start(&profile::INFO, std::process::id(), &Settings::default(), &[]) else { return };
+    let mut tracer = started.unwrap();
+    let mut window = |one_in: Option<u32>| {
+        let mut recorder = Recorder::default();
+        if let Some(one_in) = one_in {
+            tracer.set_sampling(one_in).unwrap();
+            tracer.collect(&mut recorder).unwrap();
+        }
+        recorder = Recorder::default();
+        let end = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < end {
+            std::hint::black_box(0u64);
+        }
+        tracer.drain(&mut recorder).unwrap();
+        tracer.collect(&mut recorder).unwrap();
+        let profile = recorder.profiles.pop().unwrap();
+        let samples: u64 = profile.samples.iter().map(|sample| sample.count).sum();
+        let lost = profile.losses.skipped;
+        (samples, profile.period_nanos, lost)
+    };
+    // This thread alone is busy; on a busy machine it gets a part of a CPU.
+    let (samples, period, _) = window(None);
+    assert_eq!(period, 1_000_000_000 / 19);
+    let (fewer, longer, lost) = window(Some(4));
+    assert_eq!(longer, period * 4);
+    assert!((1..=20).contains(&fewer) && fewer < samples, "{fewer} of {samples}");
+    assert!(lost <= 6, "{lost} periods skipped");
+    let (_, period_again, _) = window(Some(1));
+    assert_eq!(period_again, period);
+}
