@@ -172,12 +172,12 @@ impl TaskFilter {
     }
 }
 
-/// Attaches what was attached until now. A program is attached to a tracepoint only once, and a child of this process that
+/// Attaches what was attached until now. A program is attached to a tracepoint or function only once, and a child of this process that
 /// is about to execute something may hold the old link a moment longer: then it is tried again, for a tenth of a second.
 pub(super) fn attach_again(attach: impl Fn() -> Result<Link>) -> Result<Link> {
     for _ in 0..100 {
         match attach() {
-            Err(Error::Load(error)) if error.errno() == Some(Errno::EEXIST) => {
+            Err(Error::Load(error)) if matches!(error.errno(), Some(Errno::EEXIST | Errno::EBUSY)) => {
                 std::thread::sleep(Duration::from_millis(1));
             }
             attached => return attached,

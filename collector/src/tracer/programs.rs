@@ -8,6 +8,7 @@ use bpf_loader::link::Link;
 use bpf_loader::load::Object;
 use bpf_loader::map::PerCpuArray;
 use bpf_loader::object::ObjectSpec;
+use bpf_loader::program::Program;
 
 use super::filter::{self, TaskFilter};
 use super::ladder::{self, Chosen, Ladder};
@@ -39,7 +40,18 @@ fn attach(object: &Object, name: &str, cgroup: Option<&Path>) -> Result<Link> {
         let directory = super::cgroup::directory(cgroup)?;
         return program.attach_cgroup(directory, &CgroupOptions::default()).map_err(Error::Load);
     }
-    program.attach().map_err(Error::Load)
+    attach_by_section(program)
+}
+
+/// Attaches a program as its section says. Before Linux 5.13, one at a function of the kernel can be attached only once: that
+/// is found out at once, for a tracer that is paused has to be resumed.
+pub(super) fn attach_by_section(program: &Program) -> Result<Link> {
+    let attach = || program.attach().map_err(Error::Load);
+    if program.kind.section.starts_with("fentry") || program.kind.section.starts_with("fexit") {
+        drop(attach()?);
+        return filter::attach_again(attach);
+    }
+    attach()
 }
 
 impl Programs {

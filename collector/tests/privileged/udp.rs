@@ -84,6 +84,7 @@ fn start(pid: u32, rungs: &[(&str, &str)]) -> Option<Box<dyn Tracer>> {
     let started = crate::start(&udp::INFO, pid, &Settings::default(), rungs)?;
     match started {
         Ok(tracer) => Some(tracer),
+        Err(error) if rung == "fexit" && !kernel_has((5, 13)) => skip(&format!("udp by fexit: {error}")),
         // Trampolines and kprobes can be missing from any kernel; tracepoints not.
         Err(error) if matches!(rung, "fexit" | "kprobe") && !crate::has_trampolines_and_kprobes() => {
             skip(&format!("udp by {rung}: {error}"))

@@ -138,7 +138,7 @@ pub static MAPPINGS: Ladder = Ladder {
         Rung {
             name: "fentry",
             programs: &["mmap_fexit", "munmap_fexit", "brk_fentry", "brk_fexit"],
-            since: "5.8 on x86-64",
+            since: "5.13 on x86-64",
             drawback: "",
         },
         Rung {
@@ -201,7 +201,7 @@ pub static STALLS: Ladder = Ladder {
 pub static OOM: Ladder = Ladder {
     what: "OOM kills",
     rungs: &[
-        Rung { name: "fentry", programs: &["oom_fentry"], since: "5.8; 6.0 on arm64", drawback: "" },
+        Rung { name: "fentry", programs: &["oom_fentry"], since: "5.13; 6.0 on arm64", drawback: "" },
         Rung { name: "kprobe", programs: &["oom_kprobe"], since: "5.8", drawback: "" },
         Rung {
             name: "raw_tp",

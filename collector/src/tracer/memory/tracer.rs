@@ -24,6 +24,7 @@ use crate::telemetry::{Attribute, Metric, Owner, Point, PointValue, Sink};
 use crate::tracer::filter::{self, TaskFilter};
 use crate::tracer::ladder::{Chosen, Climbed, Forced, Refused, climb};
 use crate::tracer::profile::Session;
+use crate::tracer::programs::attach_by_section;
 use crate::tracer::ring::{self, EventRing};
 use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cost};
 
@@ -143,7 +144,7 @@ impl Attached {
                 self.perf = Some(PerfFaults::open(object)?);
                 Ok(Vec::new())
             }
-            _ => Ok(vec![program.attach().map_err(Error::Load)?]),
+            _ => Ok(vec![attach_by_section(program)?]),
         }
     }
 }

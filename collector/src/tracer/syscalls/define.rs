@@ -57,12 +57,17 @@ pub static SLOW_CALL: SpanDef = SpanDef {
 pub static SYSTEM_CALLS: Ladder = Ladder {
     what: "system calls",
     rungs: &[
-        Rung { name: "tp_btf", programs: &["begins_btf", "returns_btf"], since: "5.11", drawback: "" },
+        Rung {
+            name: "tp_btf",
+            programs: &["begins_btf", "returns_btf"],
+            since: "5.11",
+            drawback: "from 6.13 on, where the kernel preempts programs, calls that other threads make on the CPU meanwhile are only counted as skipped",
+        },
         Rung {
             name: "raw_tp",
             programs: &["begins_raw", "returns_raw"],
             since: "5.8",
-            drawback: "costs more for each call",
+            drawback: "as tp_btf; costs more for each call",
         },
         Rung {
             name: "tracepoint",

@@ -27,7 +27,7 @@ pub static ACCEPTING: Ladder = Ladder {
         Rung {
             name: "fexit",
             programs: &["accept_fexit"],
-            since: "5.8, 6.4 on arm64",
+            since: "5.13, 6.4 on arm64",
             drawback: "connections from before the tracer, and those of accept calls in flight when it starts, show whose they are when they are closed",
         },
         Rung {

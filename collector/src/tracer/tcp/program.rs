@@ -21,6 +21,7 @@ use super::listen;
 use crate::error::{Error, Result};
 use crate::tracer::filter::{self, TaskFilter};
 use crate::tracer::ladder::{Chosen, Forced, Ladder, Rung, climb};
+use crate::tracer::programs::attach_by_section;
 use crate::tracer::{Start, ring};
 
 /// Ladders that programs climb. What others rely on comes first.
@@ -420,7 +421,7 @@ fn attach(object: &Object, name: &str, iterators: &mut Iterators) -> Result<Vec<
             iterators.living = Some(program.attach_iter(Some(target)).map_err(Error::Load)?);
         }
         "older_connections" => iterators.older = Some(program.attach_iter(None).map_err(Error::Load)?),
-        _ => return Ok(vec![program.attach().map_err(Error::Load)?]),
+        _ => return Ok(vec![attach_by_section(program)?]),
     }
     Ok(Vec::new())
 }

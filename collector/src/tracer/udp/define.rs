@@ -60,7 +60,7 @@ pub static TRAFFIC: Ladder = Ladder {
         Rung {
             name: "fexit",
             programs: &["send_fexit", "send6_fexit", "receive_fexit", "receive6_fexit"],
-            since: "5.8, 6.4 on arm64",
+            since: "5.13, 6.4 on arm64",
             drawback: "before 6.5, files sent by sendfile or splice are not counted",
         },
         Rung {

@@ -13,7 +13,7 @@ use collector::tracer::syscalls::{INFO, Settings};
 use collector::tracer::{self, Start, Tracer};
 use elf::{Code, Reg, Running};
 
-use super::{kernel_has, skip, start};
+use super::{fewer_if_emulated, kernel_has, skip, start};
 
 const GETPPID: i32 = 110;
 const RUNGS: [(&str, (u8, u8)); 3] = [("tp_btf", (5, 11)), ("raw_tp", (5, 8)), ("tracepoint", (5, 8))];
@@ -124,8 +124,8 @@ fn calls_errors_and_durations_are_those_of_the_program() {
 #[test]
 fn sampled_durations_leave_calls_exact() {
     let mut code = Code::of_64_bits();
-    const CALLS: u64 = 400_000;
-    code.gate().times(CALLS as u32, |c| _ = c.call(GETPPID)).exit(231);
+    let made = fewer_if_emulated(400_000);
+    code.gate().times(made, |c| _ = c.call(GETPPID)).exit(231);
     for rung in RUNGS {
         // One in ten, and by the rate.
         for one_in in [10, 1] {
@@ -141,11 +141,11 @@ fn sampled_durations_leave_calls_exact() {
             let recorder = collected(&mut *tracer);
             assert_eq!(
                 calls(&recorder, pid),
-                named([("read", 1), ("getppid", CALLS), ("exit_group", 1)]),
+                named([("read", 1), ("getppid", made.into()), ("exit_group", 1)]),
                 "{rung:?}"
             );
             let durations = recorder.histogram("ebpf.syscall.duration", pid, &[]);
-            let stand_for = durations.count() as f64 / CALLS as f64;
+            let stand_for = durations.count() as f64 / f64::from(made);
             eprintln!("{rung:?} one in {one_in}: {:.1} % of the calls", stand_for * 100.0);
             assert!((0.8..1.2).contains(&stand_for), "{rung:?} {one_in} {stand_for}");
             assert_eq!(dropped(&mut *tracer), BTreeMap::new(), "{rung:?}");
@@ -177,6 +177,17 @@ fn family(children: u32, body: impl Fn(&mut Code)) -> Code {
     }
     code.exit(231);
     code
+}
+
+/// Whether the kernel has left out runs, which the tracer then says. From 6.13 on, programs at system calls can be preempted,
+/// and what other threads call on that CPU meanwhile is not seen; the classic tracepoint is still held on to.
+fn is_incomplete(tracer: &mut dyn Tracer, rung: &str) -> bool {
+    let skipped = dropped(tracer).get("skipped by the kernel").copied().unwrap_or(0);
+    assert!(skipped == 0 || kernel_has((6, 13)) && rung != "tracepoint", "{rung}: {skipped} skipped");
+    if skipped > 0 {
+        eprintln!("{rung}: the kernel left out {skipped} runs");
+    }
+    skipped > 0
 }
 
 /// Sums over all processes.
@@ -228,8 +239,13 @@ fn processes_that_live_shortly_and_threads_are_counted() {
             program.wait_until_asleep();
             program.let_on();
             program.finish();
-            let recorder = collected(&mut *tracer);
-            assert_eq!(all_calls(&recorder), named(expected), "{rung}");
+            let calls = all_calls(&collected(&mut *tracer));
+            if is_incomplete(&mut *tracer, rung) {
+                let most = named(expected);
+                assert!(calls.iter().all(|(name, n)| most.get(name) >= Some(n)), "{rung}: {calls:?}");
+                continue;
+            }
+            assert_eq!(calls, named(expected), "{rung}");
             assert_eq!(dropped(&mut *tracer), BTreeMap::from([("durations: start not seen", 1)]), "{rung}");
         }
     }
@@ -253,9 +269,14 @@ fn what_finds_no_room_is_counted() {
         let recorder = collected(&mut *tracer);
         let counted: u64 = all_calls(&recorder).values().sum();
         let lost = dropped(&mut *tracer).get("table full").copied().unwrap_or(0);
-        let made = u64::from(CHILDREN) * (400 + 3) + 2;
+        let mut made = u64::from(CHILDREN) * (400 + 3) + 2;
+        if is_incomplete(&mut *tracer, rung) {
+            assert!(counted + lost <= made, "{rung}: {counted} counted, {lost} lost");
+            made = counted + lost;
+        } else {
+            assert!(lost > 1000, "{rung}: {lost}");
+        }
         assert_eq!(counted + lost, made, "{rung}: {counted} counted, {lost} lost");
-        assert!(lost > 1000, "{rung}: {lost}");
         let stats = tracer.stats().unwrap();
         assert_eq!((stats.hits, stats.map_fill[0].1), (made, stats.map_fill[0].2));
     }
@@ -389,7 +410,8 @@ fn slow_calls_are_spans_and_those_that_find_no_room_are_counted() {
     code.gate().times(100, |c| _ = c.call(GETPPID)).times(5, |c| _ = c.sleep());
     code.set(Reg::Di, -1).call(3).exit(231);
     let mut many = Code::of_64_bits();
-    many.gate().times(100_000, |c| _ = c.call(GETPPID)).exit(231);
+    let made = fewer_if_emulated(100_000);
+    many.gate().times(made, |c| _ = c.call(GETPPID)).exit(231);
     let above = |threshold| settings(Settings { span_threshold: Some(threshold), ..Settings::default() });
     for rung in RUNGS {
         let run = |code: &Code, threshold| {
@@ -417,7 +439,8 @@ fn slow_calls_are_spans_and_those_that_find_no_room_are_counted() {
         assert_eq!((recorder.spans.len(), closed.text.as_deref()), (106, Some("EBADF")), "{rung:?}");
         let (_, recorder, stats) = run(&many, Duration::ZERO).unwrap();
         let ring_full = stats.dropped.iter().find(|(cause, _)| *cause == "ring full").unwrap().1;
-        assert_eq!((stats.produced, stats.received + ring_full), (100_000, 100_000), "{rung:?}");
+        let made = u64::from(made);
+        assert_eq!((stats.produced, stats.received + ring_full), (made, made), "{rung:?}");
         assert!(ring_full > 0 && recorder.spans.len() as u64 == stats.received && stats.ring_high_water > 0);
     }
 }
