@@ -176,7 +176,7 @@ fn a_filter_chooses_requests_by_who_issues_them() {
         assert!(recorder.numbers.is_empty(), "{rung}: another's requests were counted");
         tracer.set_filter(&Filter { pids: vec![std::process::id()], ..Filter::default() }).unwrap();
         (0..10).for_each(|i| file.write_all_at(small, i * 4096).unwrap());
-        tracer.pause().unwrap();
+        crate::pause(&mut *tracer);
         (0..10).for_each(|i| file.write_all_at(small, i * 4096).unwrap());
         tracer.resume().unwrap();
         (0..10).for_each(|i| file.read_exact_at(small, i * 4096).unwrap());

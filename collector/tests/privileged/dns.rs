@@ -207,7 +207,7 @@ fn lookups_are_told_by_name_outcome_and_process() {
     let stats = tracer.stats().unwrap();
     assert_eq!(stats.produced, stats.received);
     assert_eq!(stats.total_dropped(), 0, "{:?}", stats.dropped);
-    tracer.pause().unwrap();
+    crate::pause(&mut *tracer);
     assert!(!tracer.is_running());
     let hits = tracer.stats().unwrap().hits;
     UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().send_to(&query(1, "a.test"), v4_end).unwrap();

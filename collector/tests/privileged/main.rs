@@ -71,6 +71,13 @@ pub fn fewer_if_emulated(times: u32) -> u32 {
     if emulated { times.div_ceil(4) } else { times }
 }
 
+/// Pauses a tracer. A process that another test forks at this moment holds the descriptors of what is attached until it
+/// executes something, so the programs may run a little longer.
+pub fn pause(tracer: &mut dyn Tracer) {
+    tracer.pause().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(200));
+}
+
 /// Whether the tests may load programs.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()

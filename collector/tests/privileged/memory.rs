@@ -184,7 +184,7 @@ fn page_faults_are_those_of_getrusage_and_proc() {
         assert_eq!(faults(&collect(&mut *tracer), pid), (0, 0), "{}: nothing is counted twice", rung.name);
 
         // While it is paused, nothing counts; afterwards, as before.
-        tracer.pause().unwrap();
+        crate::pause(&mut *tracer);
         assert!(!tracer.is_running());
         workload.ask("touch 100");
         tracer.resume().unwrap();

@@ -118,7 +118,7 @@ fn payload_is_counted_once_whatever_the_socket() {
         assert!(recorder.numbers.keys().all(|series| series.pid == Some(helper.pid())));
         // The window is empty now, and while it is detached nothing is counted.
         let mut again = Recorder::default();
-        tracer.pause().unwrap();
+        crate::pause(&mut *tracer);
         tracer.collect(&mut again).unwrap();
         assert!(again.numbers.is_empty() && !tracer.is_running(), "{}", rung.name);
         tracer.resume().unwrap();

@@ -367,7 +367,7 @@ fn filters_change_and_pauses_pass_while_programs_run() {
         assert_eq!(run(&mut *tracer), [100, 0], "{rung:?}");
         tracer.set_filter(&Filter { pids: vec![pids[1]], ..Filter::default() }).unwrap();
         assert_eq!(run(&mut *tracer), [100, 100], "{rung:?}");
-        tracer.pause().unwrap();
+        crate::pause(&mut *tracer);
         assert!(!tracer.is_running());
         assert_eq!(run(&mut *tracer), [100, 100], "{rung:?}");
         tracer.resume().unwrap();
