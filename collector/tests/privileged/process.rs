@@ -245,7 +245,7 @@ fn a_pause_ends_and_children_are_still_followed() {
             Script::start("(exit 1); (exit 1); echo half; read line; (exit 2); (exit 2); (exit 2)");
         let Some(mut tracer) = start(script.pid(), rung, 1 << 20) else { return };
         let mut recorder = Recorder::default();
-        crate::pause(&mut *tracer);
+        crate::pause(&mut tracer);
         assert!(!tracer.is_running());
         script.0.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
         let mut half = [0; 5];
