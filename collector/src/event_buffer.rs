@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
 
+use bpf_programs::events::process::Lifecycle;
 use otlp_encode::Value;
 
 use crate::model::Profile;
@@ -37,6 +38,8 @@ pub enum EventKind {
     Log,
     /// A profile of a window. It has processes of its own, and passes any filter of pids.
     Profile,
+    /// The start or the end of a process, by which sinks name those that live only for a moment.
+    Lifecycle,
 }
 
 /// Which events a sink gets. Conditions that are given must all hold.
@@ -82,6 +85,7 @@ pub(crate) enum Event {
         attributes: Attributes,
     },
     Profile(Box<Profile>),
+    Lifecycle(Box<Lifecycle>),
 }
 
 pub(crate) enum Number {
@@ -132,6 +136,7 @@ impl Event {
             Self::Span { .. } => EventKind::Span,
             Self::Log { .. } => EventKind::Log,
             Self::Profile(_) => EventKind::Profile,
+            Self::Lifecycle(_) => EventKind::Lifecycle,
         }
     }
 
@@ -140,6 +145,10 @@ impl Event {
         match self {
             Self::Point { owner, .. } | Self::Span { owner, .. } | Self::Log { owner, .. } => Some(*owner),
             Self::Profile(_) => None,
+            Self::Lifecycle(event) => {
+                let process = event.process();
+                Some(Owner::Process { pid: process.tgid, comm: process.comm })
+            }
         }
     }
 
@@ -181,6 +190,7 @@ impl Event {
                 attributes: &attributes.lend(),
             }),
             Self::Profile(profile) => sink.profile(Profile::clone(profile)),
+            Self::Lifecycle(event) => sink.lifecycle(event),
         }
     }
 }
@@ -274,6 +284,10 @@ impl Sink for EventBuffer {
     fn profile(&mut self, profile: Profile) {
         self.push(Event::Profile(Box::new(profile)));
     }
+
+    fn lifecycle(&mut self, event: &Lifecycle) {
+        self.push(Event::Lifecycle(Box::new(*event)));
+    }
 }
 
 /// So that the caller keeps a hand on a sink that it gave away.
@@ -292,6 +306,10 @@ impl<S: Sink> Sink for Rc<RefCell<S>> {
 
     fn profile(&mut self, profile: Profile) {
         self.borrow_mut().profile(profile);
+    }
+
+    fn lifecycle(&mut self, event: &Lifecycle) {
+        self.borrow_mut().lifecycle(event);
     }
 }
 

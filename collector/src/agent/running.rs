@@ -19,7 +19,7 @@ use super::slot::Slot;
 use crate::error::{Error, Result};
 use crate::poll::EventLoop;
 use crate::telemetry::Sink;
-use crate::tracer::{Info, Start, TRACERS};
+use crate::tracer::{Info, Start, TRACERS, filter};
 
 /// How often the governor looks, and the cycle of tracers that are attached part of the time.
 const TICK: Duration = Duration::from_secs(2);
@@ -110,7 +110,7 @@ impl Agent {
             last_drain: now,
         };
         let wanted = agent.wanted();
-        if let Some(error) = agent.start_tracers(&wanted).filter(|_| agent.slots.is_empty()) {
+        if let Some(error) = agent.start_tracers(&wanted, &[]).filter(|_| agent.slots.is_empty()) {
             return Err(error);
         }
         agent.notes.push(agent.budget.to_string());
@@ -133,7 +133,7 @@ impl Agent {
     }
 
     /// The first error.
-    fn start_tracers(&mut self, wanted: &[&'static Info]) -> Option<Error> {
+    fn start_tracers(&mut self, wanted: &[&'static Info], ran_before: &[&'static str]) -> Option<Error> {
         // The kernel's types take some memory: they are let go again.
         let target = RunningTarget::new();
         let mut first = None;
@@ -142,7 +142,7 @@ impl Agent {
             self.failures.retain(|failure| failure.name != info.name);
             if let Err(error) = self.start_tracer(info, &later, &target) {
                 let asked = self.config.tracers.get(info.name).is_some_and(|tracer| tracer.asked);
-                self.fail(info.name, &error, asked);
+                self.fail(info.name, &error, asked || ran_before.contains(&info.name));
                 first.get_or_insert(error);
             }
         }
@@ -216,6 +216,11 @@ impl Agent {
     /// Where it listens, if it does, with the port that the system chose.
     pub fn address(&self) -> Option<std::net::SocketAddr> {
         self.server.as_ref()?.address().ok()
+    }
+
+    #[cfg(test)]
+    pub(super) fn slots_mut(&mut self) -> &mut [Slot] {
+        &mut self.slots
     }
 
     #[cfg(test)]
@@ -414,7 +419,12 @@ impl Agent {
 
     /// Takes another configuration while it runs: changes what can be changed, and starts tracers again where it cannot. What
     /// was counted so far goes to `sink`.
-    pub fn reload(&mut self, config: AgentConfig, sink: &mut dyn Sink) {
+    ///
+    /// # Errors
+    ///
+    /// The filter names something that does not exist: everything stays as it is.
+    pub fn reload(&mut self, config: AgentConfig, sink: &mut dyn Sink) -> Result<()> {
+        filter::needs_kernel_types(&config.filter)?;
         let old = std::mem::replace(&mut self.config, config);
         self.governor.set_limit(self.config.agent.cpu_limit);
         if self.config.agent.listen != old.agent.listen {
@@ -458,19 +468,18 @@ impl Agent {
         }
         let wanted = self.wanted();
         self.failures.retain(|failure| self.config.tracers.get(failure.name).is_some_and(|t| t.enabled));
-        self.start_tracers(&wanted);
+        self.start_tracers(&wanted, &restart);
         let names = |names: &[&str]| names.join(", ");
         if !stop.is_empty() {
             self.notes.push(format!("stopped {}", names(&stop)));
         }
-        if !wanted.is_empty() {
-            let running: Vec<&str> = wanted
-                .iter()
-                .map(|info| info.name)
-                .filter(|name| self.slots.iter().any(|s| s.info.name == *name))
-                .collect();
+        let running = wanted.iter().map(|info| info.name);
+        let running: Vec<&str> =
+            running.filter(|name| self.slots.iter().any(|slot| slot.info.name == *name)).collect();
+        if !running.is_empty() {
             self.notes.push(format!("started {}", names(&running)));
         }
+        Ok(())
     }
 
     fn listen(&mut self) {
@@ -484,7 +493,8 @@ impl Agent {
 
     /// Detaches everything. What was counted can still be collected.
     pub fn detach(&mut self) {
-        self.each(|slot, _| slot.set_attached(false));
+        let now = Instant::now();
+        self.each(|slot, _| slot.end_tracing(now));
     }
 
     /// Whether nothing is left that could be traced: every tracer has failed.

@@ -59,7 +59,7 @@ pub static MEMORY: Metric = metric(
 pub static MAPS: Metric = metric(
     "ebpf.agent.map.memory",
     "By",
-    Instrument::UpDownCounter,
+    Instrument::Gauge,
     "Kernel memory of a tracer's maps and rings",
     TRACER,
     "/proc/self/fdinfo",
@@ -131,7 +131,7 @@ pub static RUNG: Metric = metric(
 pub static MAP_USAGE: Metric = metric(
     "ebpf.agent.map.usage",
     "{entry}",
-    Instrument::UpDownCounter,
+    Instrument::Gauge,
     "Entries used of a map",
     &["ebpf.tracer", "ebpf.map"],
     COUNTERS,
@@ -140,7 +140,7 @@ pub static MAP_USAGE: Metric = metric(
 pub static MAP_LIMIT: Metric = metric(
     "ebpf.agent.map.limit",
     "{entry}",
-    Instrument::UpDownCounter,
+    Instrument::Gauge,
     "Entries that there are of a map",
     &["ebpf.tracer", "ebpf.map"],
     COUNTERS,

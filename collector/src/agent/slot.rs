@@ -28,6 +28,8 @@ pub(super) struct Slot {
     /// How long it was attached in this window, before it was attached last.
     attached: Duration,
     window_start: Instant,
+    /// When it was detached for good: the window ended then.
+    ended: Option<Instant>,
 }
 
 impl Slot {
@@ -56,6 +58,7 @@ impl Slot {
             attached_since: Some(Instant::now()),
             attached: Duration::ZERO,
             window_start,
+            ended: None,
         })
     }
 
@@ -85,9 +88,26 @@ impl Slot {
             self.attached_since = Some(Instant::now());
         } else {
             self.timed(|tracer| tracer.pause())?;
-            self.attached += self.attached_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+            self.account(Instant::now());
         }
         Ok(())
+    }
+
+    /// Detaches it for good.
+    pub fn end_tracing(&mut self, now: Instant) -> Result<()> {
+        if self.attached_since.is_some() {
+            self.timed(|tracer| tracer.pause())?;
+            self.account(now);
+        }
+        self.ended = Some(now);
+        Ok(())
+    }
+
+    /// It was attached until now. Time before the window belongs to those before.
+    fn account(&mut self, now: Instant) {
+        if let Some(since) = self.attached_since.take() {
+            self.attached += now.saturating_duration_since(since.max(self.window_start));
+        }
     }
 
     /// Whether it is to be attached now, so long after its cycle began.
@@ -106,6 +126,7 @@ impl Slot {
 
     /// Share of the window for which it was attached; 1 exactly where it was never detached.
     pub fn coverage(&self, now: Instant) -> f64 {
+        let now = self.ended.unwrap_or(now);
         let window = now.saturating_duration_since(self.window_start);
         match self.attached_since {
             Some(since) if since <= self.window_start && self.attached.is_zero() => 1.0,

@@ -51,7 +51,13 @@ const KEYS: &[Key<Settings>] = &[Key {
     set: |_, _| Ok(()),
 }];
 
-static GOOD: Info = info("good", |start| Ok(Box::new(Fake::new(&GOOD, start))));
+static GOOD: Info = info("good", |start| {
+    if world(|world| world.refuses) {
+        Err(Error::NoPerfEvents)
+    } else {
+        Ok(Box::new(Fake::new(&GOOD, start)))
+    }
+});
 static OTHER: Info = info("other", |start| Ok(Box::new(Fake::new(&OTHER, start))));
 static BROKEN: Info = info("broken", |_| Err(Error::NoPerfEvents));
 static ALL: &[&Info] = &[&GOOD, &BROKEN, &OTHER];
@@ -69,6 +75,8 @@ struct World {
     calls: Vec<String>,
     fails: Option<&'static str>,
     needs_restart: bool,
+    /// Whether `good` cannot start.
+    refuses: bool,
     hits: u64,
     /// Tracers that are detached.
     paused: Vec<&'static str>,
@@ -249,13 +257,13 @@ fn filters_change_while_it_runs_and_settings_by_starting_again() {
     calls();
     let mut changed = config(&["good", "other"]);
     changed.filter.comm = Some("a".to_owned());
-    agent.reload(changed.clone(), &mut recorder);
+    agent.reload(changed.clone(), &mut recorder).unwrap();
     assert_eq!(calls(), ["filter good Some(\"a\")", "filter other Some(\"a\")"]);
 
     world(|world| world.needs_restart = true);
     changed.filter.comm = Some("b".to_owned());
     changed.tracers.remove("other");
-    agent.reload(changed.clone(), &mut recorder);
+    agent.reload(changed.clone(), &mut recorder).unwrap();
     assert_eq!(
         calls(),
         ["collect other", "drop other", "collect good", "drop good", "start good Some(\"b\")"],
@@ -264,10 +272,55 @@ fn filters_change_while_it_runs_and_settings_by_starting_again() {
     assert_eq!(recorder.numbers.values().sum::<f64>(), 2.0);
 
     changed.settings.profile.frequency += 1;
-    agent.reload(changed.clone(), &mut recorder);
+    agent.reload(changed.clone(), &mut recorder).unwrap();
     assert_eq!(calls(), ["collect good", "drop good", "start good Some(\"b\")"]);
-    agent.reload(changed, &mut recorder);
+    agent.reload(changed, &mut recorder).unwrap();
     assert_eq!(calls(), [""; 0], "nothing has changed");
+}
+
+#[test]
+fn a_filter_that_names_nothing_changes_nothing() {
+    let mut agent = start(&["good"]);
+    let mut recorder = Recorder::default();
+    calls();
+    let mut wrong = config(&["good"]);
+    wrong.filter.cgroup = Some("/no/such/cgroup".into());
+    assert!(agent.reload(wrong, &mut recorder).is_err());
+    assert_eq!(calls(), [""; 0]);
+    assert_eq!(agent.config(), &config(&["good"]));
+}
+
+#[test]
+fn a_tracer_that_ran_and_cannot_start_again_has_failed() {
+    let mut agent = start(&["good", "other"]);
+    let mut recorder = Recorder::default();
+    let mut changed = config(&["good", "other"]);
+    changed.settings.profile.frequency += 1;
+    changed.tracers.values_mut().for_each(|tracer| tracer.asked = false);
+    world(|world| world.refuses = true);
+    agent.reload(changed, &mut recorder).unwrap();
+    let failures: Vec<_> = agent.failures().iter().map(|failure| (failure.name, failure.counts)).collect();
+    assert_eq!(failures, [("good", true)]);
+}
+
+#[test]
+fn a_window_in_whose_middle_a_tracer_is_detached_is_covered_in_part() {
+    let mut agent = start(&["good"]);
+    let mut recorder = Recorder::default();
+    agent.collect(&mut recorder);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(agent.collect(&mut recorder).tracers[0].coverage, 1.0);
+    std::thread::sleep(Duration::from_millis(50));
+    agent.slots_mut()[0].set_attached(false).unwrap();
+    std::thread::sleep(Duration::from_millis(150));
+    let coverage = agent.collect(&mut recorder).tracers[0].coverage;
+    assert!((0.05..0.6).contains(&coverage), "{coverage}");
+    // What is detached at the very end was attached all the time until then.
+    agent.slots_mut()[0].set_attached(true).unwrap();
+    agent.collect(&mut recorder);
+    agent.detach();
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(agent.collect(&mut recorder).tracers[0].coverage, 1.0);
 }
 
 #[test]
@@ -276,7 +329,7 @@ fn a_costly_tracer_is_attached_part_of_the_time_and_says_so() {
     let mut quick = config(&["good", "other"]);
     quick.agent.cpu_limit = 1.0;
     let mut recorder = Recorder::default();
-    agent.reload(quick, &mut recorder);
+    agent.reload(quick, &mut recorder).unwrap();
     agent.set_cycle(Duration::from_millis(100));
     agent.collect(&mut recorder);
     calls();

@@ -235,6 +235,7 @@ impl AgentConfig {
         for name in names {
             if !known.clone().any(|known| known == name) {
                 let mut known: Vec<_> = known.collect();
+                known.sort_unstable();
                 known.dedup();
                 return Err(Problem { place: "--only".to_owned(), what: unknown("tracer", name, known) });
             }

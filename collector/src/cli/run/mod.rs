@@ -100,7 +100,8 @@ fn trace(
         if ready.contains(&SIGNAL_TOKEN) {
             for signal in signals.pending() {
                 match signal {
-                    SIGHUP => {
+                    // The other commands have no file to read again, and end with their terminal.
+                    SIGHUP if options.table.is_none() => {
                         reload(options, agent, windows);
                         window_end = window_end.min(Instant::now() + windows.interval(agent.config()));
                     }
@@ -131,8 +132,10 @@ fn reload(options: &Options, agent: &mut Agent, windows: &mut Windows) {
             if config.export != agent.config().export {
                 say("ebpf-otlp: changes of [export] wait for the next start");
             }
-            agent.reload(config, windows.sink());
-            say("ebpf-otlp: read the configuration again");
+            match agent.reload(config, windows.sink()) {
+                Ok(()) => say("ebpf-otlp: read the configuration again"),
+                Err(error) => say(format_args!("ebpf-otlp: going on with the old configuration: {error}")),
+            }
         }
         Err(error) => say(format_args!("ebpf-otlp: going on with the old configuration: {error}")),
     }

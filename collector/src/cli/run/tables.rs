@@ -23,6 +23,8 @@ use super::tables_json;
 
 /// Rows of a table, and events after it.
 const ROWS: usize = 20;
+/// Most spans, and log records, that are kept until they are shown.
+const MAX_EVENTS: usize = 100_000;
 /// How often the kernel's tables are taken out while nobody asked to see them.
 pub const COLLECT_EVERY: Duration = Duration::from_secs(5);
 
@@ -38,6 +40,8 @@ pub struct Tables {
     profiles: BTreeMap<(&'static str, &'static str), Profile>,
     files: Vec<(PathBuf, Format, OutputFile)>,
     last: Report,
+    /// Events that had to make room.
+    left_out: usize,
 }
 
 impl Tables {
@@ -54,6 +58,7 @@ impl Tables {
             profiles: BTreeMap::new(),
             files: table.outputs.iter().map(file).collect::<Result<_, _>>()?,
             last: Report::default(),
+            left_out: 0,
         })
     }
 
@@ -68,6 +73,7 @@ impl Tables {
             };
             self.profiles.entry(profile.sample_type.value).or_insert_with(empty).absorb(profile);
         }
+        self.bound_events();
         if !self.each_window {
             return Ok(());
         }
@@ -75,6 +81,19 @@ impl Tables {
         self.recorder = Recorder::default();
         self.seconds = 0.0;
         Ok(())
+    }
+
+    /// Runs may be long: what nobody will see goes at once, and the oldest of the rest when there is too much.
+    fn bound_events(&mut self) {
+        self.recorder.lifecycle.clear();
+        if !self.json {
+            self.recorder.spans.clear();
+        }
+        for events in [&mut self.recorder.spans, &mut self.recorder.logs] {
+            let surplus = events.len().saturating_sub(MAX_EVENTS);
+            events.drain(..surplus);
+            self.left_out += surplus;
+        }
     }
 
     /// Shows what is left, and writes the files; whether all of that worked.
@@ -125,7 +144,10 @@ impl Tables {
             let causes = tracer.stats.dropped.iter().filter(|(_, n)| *n > 0);
             causes.map(|(cause, n)| format!("{}: {n} {cause}", tracer.name)).collect::<Vec<_>>()
         };
-        let lost: Vec<String> = self.last.tracers.iter().flat_map(lost).collect();
+        let mut lost: Vec<String> = self.last.tracers.iter().flat_map(lost).collect();
+        if self.left_out > 0 {
+            lost.push(format!("{} events of before, which were not kept", self.left_out));
+        }
         writeln!(out, "\nlost: {}", if lost.is_empty() { "nothing".to_owned() } else { lost.join("; ") })
     }
 
