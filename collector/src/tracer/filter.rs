@@ -15,6 +15,7 @@ use bpf_sys::uapi::flags::BPF_ANY;
 use bpf_sys::{Errno, map};
 
 use crate::config::Filter;
+use crate::enrich::parse_stat;
 use crate::error::{Error, Result};
 
 /// Inode number of the initial pid namespace (`PROC_PID_INIT_INO`).
@@ -30,8 +31,8 @@ pub struct TaskFilter {
     filters: Global<[u8; 2 * filter::TaskFilter::SIZE]>,
     in_use: Global<u32>,
     children_lost: Global<u64>,
-    /// Processes of the filter that are still there.
-    watched: Vec<u32>,
+    /// Processes of the filter that are still there, and when they started.
+    watched: Vec<(u32, Option<u64>)>,
     /// Follow forks and forget ends, where the object was loaded for that.
     follow: Vec<Link>,
 }
@@ -110,7 +111,9 @@ impl TaskFilter {
         let bit = 1u8 << (next - 1);
         for entry in self.pids.entries().collect::<Vec<_>>() {
             let (pid, bits) = entry.map_err(Error::Kernel)?;
-            if bits & bit != 0 {
+            if bits == bit {
+                self.pids.delete(&pid).map_err(Error::Kernel)?;
+            } else if bits & bit != 0 {
                 self.pids.set(&pid, &(bits & !bit), BPF_ANY).map_err(Error::Kernel)?;
             }
         }
@@ -132,7 +135,7 @@ impl TaskFilter {
         self.filters.set(&filters).map_err(Error::Kernel)?;
         let in_use = if resolved.conditions(filter.comm.as_deref()) == 0 { 0 } else { next };
         self.in_use.set(&in_use).map_err(Error::Kernel)?;
-        self.watched = resolved.pids;
+        self.watched = resolved.pids.into_iter().map(|pid| (pid, start_ticks(pid))).collect();
         Ok(())
     }
 
@@ -155,10 +158,10 @@ impl TaskFilter {
     ///
     /// The kernel does not take it.
     pub fn forget_ended(&mut self) -> Result<()> {
-        let (ended, left) = self.watched.iter().copied().partition(|&pid| has_ended(pid));
+        let (ended, left): (Vec<_>, Vec<_>) =
+            self.watched.iter().copied().partition(|&(pid, start)| has_ended(pid, start));
         self.watched = left;
-        let ended: Vec<u32> = ended;
-        ended.iter().try_for_each(|pid| self.pids.delete(pid).map(drop)).map_err(Error::Kernel)
+        ended.iter().try_for_each(|(pid, _)| self.pids.delete(pid).map(drop)).map_err(Error::Kernel)
     }
 
     /// Whether none of the processes that the filter names is left; false where it names none, or follows children.
@@ -190,8 +193,17 @@ fn attach_follower(object: &Object, (name, tracepoint): (&str, &str)) -> Result<
     object.program(name).and_then(|p| p.attach_raw_tracepoint(tracepoint)).map_err(Error::Load)
 }
 
-/// Whether a process has ended, though its parent may not have taken notice yet.
-fn has_ended(pid: u32) -> bool {
+/// When a process started, in clock ticks since boot.
+fn start_ticks(pid: u32) -> Option<u64> {
+    parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?).map(|stat| stat.start_ticks)
+}
+
+/// Whether a process that started then has ended, though its parent may not have taken notice yet, or its number may be
+/// another's by now.
+fn has_ended(pid: u32, start: Option<u64>) -> bool {
+    if start.is_some() && start_ticks(pid) != start {
+        return true;
+    }
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
     // After the name, which may hold anything: state is the first field, the number of threads the 18th. A first thread
     // that ended before the others is a zombie too.

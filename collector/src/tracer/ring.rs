@@ -10,6 +10,9 @@ use bpf_programs::events::ring::{Event, EventStats};
 
 use crate::error::{Error, Result};
 
+/// Bytes before each record (`BPF_RINGBUF_HDR_SZ`).
+const RECORD_HEADER: usize = 8;
+
 /// Reads a tracer's events and counts what became of them.
 #[derive(Debug)]
 pub struct EventRing {
@@ -58,7 +61,7 @@ impl EventRing {
         self.map.fd.as_fd()
     }
 
-    /// Hands every event that is there to `each`: its head, and the whole record. A record without a whole head is a defect of
+    /// Hands every event that is there by now to `each`, and not many that come meanwhile, so that a flood of them keeps nobody here: its head, and the whole record. A record without a whole head is a defect of
     /// its program, and counted as received.
     ///
     /// # Errors
@@ -66,7 +69,9 @@ impl EventRing {
     /// The ring is not as the kernel writes it.
     pub fn drain(&mut self, mut each: impl FnMut(Event, &[u8])) -> Result<()> {
         let mut bytes = 0;
-        let drained = self.reader.drain(usize::MAX, |record| {
+        // A ring holds no more than this: each record has a header of its own.
+        let most = self.map.max_entries() as usize / (RECORD_HEADER + Event::SIZE) + 1;
+        let drained = self.reader.drain(most, |record| {
             bytes += record.len() as u64;
             if let Some(head) = Event::decode(record) {
                 each(head, record);

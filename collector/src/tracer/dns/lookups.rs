@@ -161,6 +161,12 @@ impl Lookups {
         self.finish(&pending, took, error.as_deref(), sink);
     }
 
+    /// The answers to what waits will not be seen, which says nothing about them.
+    pub fn lose_answers(&mut self) {
+        self.losses.answers_lost += self.pending.len() as u64;
+        self.pending.clear();
+    }
+
     /// Gives up what waits for too long. `now` is before the ring was drained; `ring_dropped` is how many events it has had no
     /// room for so far.
     pub fn expire(&mut self, now: u64, ring_dropped: u64, sink: &mut dyn Sink) {

@@ -138,6 +138,7 @@ impl Tracer for DnsTracer {
 
     fn pause(&mut self) -> Result<()> {
         self.programs.pause();
+        self.lookups.lose_answers();
         Ok(())
     }
 

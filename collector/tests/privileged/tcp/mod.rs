@@ -13,6 +13,8 @@ use collector::telemetry::{Item, Recorder};
 use collector::tracer::ladder::Forced;
 use collector::tracer::{Settings, Start, Tracer, tcp};
 
+use super::kernel_has;
+
 /// Starts the tracer for some processes.
 fn trace(pids: &[u32], settings: tcp::Settings, memory: usize, rungs: &[(&str, &str)]) -> Box<dyn Tracer> {
     let forced = rungs.iter().map(|(what, rung)| ((*what).to_owned(), (*rung).to_owned())).collect();
@@ -31,12 +33,28 @@ fn trace_all(pids: &[u32]) -> Box<dyn Tracer> {
     trace(pids, tcp::Settings { spans_per_second: u32::MAX, ..tcp::Settings::default() }, 8 << 20, &[])
 }
 
+/// Runs that the kernel left out, as the tracer says: from 6.13 on it may preempt a program, and leaves out those of other threads
+/// on the CPU meanwhile. Each may cost a connection.
+fn skipped(tracer: &mut dyn Tracer) -> u64 {
+    let dropped = tracer.stats().unwrap().dropped;
+    let skipped = dropped.iter().find(|(cause, _)| *cause == "skipped by the kernel").map_or(0, |(_, n)| *n);
+    if kernel_has((6, 13)) { skipped } else { 0 }
+}
+
 /// Collects until so many connections of a process have ended. The kernel ends them when it likes.
 fn collect_ends(tracer: &mut dyn Tracer, recorder: &mut Recorder, ends: &[(u32, u64)]) {
     let start = Instant::now();
     loop {
         tracer.collect(recorder).unwrap();
-        if ends.iter().all(|(pid, n)| recorder.number("ebpf.tcp.connections", *pid, &[]) >= *n as f64) {
+        let seen = |recorder: &Recorder, pid| recorder.number("ebpf.tcp.connections", pid, &[]);
+        if ends.iter().all(|(pid, n)| seen(recorder, *pid) >= *n as f64) {
+            break;
+        }
+        let left_out = skipped(tracer);
+        let least = |n: u64| n.saturating_sub(left_out) as f64;
+        if start.elapsed() > Duration::from_secs(10)
+            && ends.iter().map(|(pid, n)| (*pid, least(*n))).all(|(pid, least)| seen(recorder, pid) >= least)
+        {
             break;
         }
         let stats = tracer.stats().unwrap();
@@ -46,8 +64,10 @@ fn collect_ends(tracer: &mut dyn Tracer, recorder: &mut Recorder, ends: &[(u32, 
     // What ended while the window was taken out.
     tracer.collect(recorder).unwrap();
     tracer.collect(recorder).unwrap();
+    let skipped = skipped(tracer);
     for (pid, n) in ends {
-        assert_eq!(recorder.number("ebpf.tcp.connections", *pid, &[]), *n as f64, "of {pid}");
+        let seen = recorder.number("ebpf.tcp.connections", *pid, &[]) as u64;
+        assert!((n.saturating_sub(skipped)..=*n).contains(&seen), "{seen} of {n} of {pid}");
     }
 }
 
