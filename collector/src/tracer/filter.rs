@@ -194,7 +194,7 @@ fn attach_follower(object: &Object, (name, tracepoint): (&str, &str)) -> Result<
 }
 
 /// When a process started, in clock ticks since boot.
-fn start_ticks(pid: u32) -> Option<u64> {
+pub(super) fn start_ticks(pid: u32) -> Option<u64> {
     parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?).map(|stat| stat.start_ticks)
 }
 

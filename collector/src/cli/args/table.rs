@@ -27,7 +27,7 @@ macro_rules! help {
             $about,
             "\n",
             "\
-Without --endpoint, prints tables at the end, or every --interval.
+Prints tables at the end, or every --interval; with --endpoint or a .jsonl file, exports instead.
 
   --duration D        how long, as 10s, 2m, 1h (default: until interrupted)
   --interval D        show a window this often, instead of all at the end

@@ -354,6 +354,17 @@ mod tests {
     }
 
     #[test]
+    fn lookups_under_way_when_it_is_paused_are_no_timeouts() {
+        let mut test = Test::new();
+        test.query(0, 1, 1, A);
+        test.query(0, 1, 2, A);
+        test.0.lose_answers();
+        test.0.expire(TIMEOUT_NANOS, 0, &mut test.1);
+        assert_eq!((test.0.losses.answers_lost, test.0.waiting()), (2, 0));
+        assert_eq!(test.counts(), []);
+    }
+
+    #[test]
     fn what_waits_is_bounded_and_so_are_spans() {
         let mut test = Test::new();
         for socket in 0..MAX_PENDING as u64 + 5 {

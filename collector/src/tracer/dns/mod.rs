@@ -31,7 +31,7 @@ use crate::tracer::Settings as AllSettings;
 pub use define::{CONNECTIONS, INFO, LOOKUP, LOOKUP_DURATION, MESSAGES};
 use lookups::Lookups;
 
-/// What a packet costs that is no DNS message.
+/// What a packet costs that is no DNS message: an estimate from the program's length, not measured yet.
 const NANOS_PER_HIT: f64 = 100.0;
 
 /// Settings of the DNS tracer.

@@ -20,6 +20,7 @@ use super::{ALLOCATIONS, Settings};
 use crate::error::{Error, Result};
 use crate::symbolize::Host;
 use crate::tracer::filter::check_process;
+use crate::tracer::filter::start_ticks;
 use crate::tracer::ladder::{Chosen, Forced, climb};
 use crate::tracer::profile::symbols::Symbols;
 
@@ -40,9 +41,11 @@ const ENTRIES: [(&str, Sort); 8] = [
     ("enter_free", Sort::Free),
 ];
 
-/// Which program a process runs: another after an exec.
+/// Which process it is, whatever its number, and which program it runs: another after an exec.
 #[derive(Debug, PartialEq, Eq)]
 struct Identity {
+    /// In clock ticks since boot. An exec does not change it.
+    started: Option<u64>,
     executable: (u64, u64),
     /// Addresses that the kernel chooses anew for every program.
     auxv: Vec<u8>,
@@ -57,7 +60,7 @@ impl Identity {
     fn try_read(host: &Host, pid: u32) -> io::Result<Self> {
         let executable = fs::metadata(host.process_file(pid, "exe"))?;
         let auxv = fs::read(host.process_file(pid, "auxv"))?;
-        Ok(Self { executable: (executable.dev(), executable.ino()), auxv })
+        Ok(Self { started: start_ticks(pid), executable: (executable.dev(), executable.ino()), auxv })
     }
 }
 
@@ -245,10 +248,18 @@ impl TracedProcess {
         self.sample_bytes.set(&bytes).map_err(Error::Kernel)
     }
 
+    /// Whether it has ended, though its number may be another process' by now.
+    pub fn is_gone(&self) -> bool {
+        start_ticks(self.pid) != self.identity.started
+    }
+
     /// Looks at what became of the process, and probes what it has loaded since.
     pub fn follow(&mut self) -> Result<Change> {
         let host = Host::default();
         let Some(identity) = Identity::read(&host, self.pid) else { return Ok(Change::Exit) };
+        if self.is_gone() {
+            return Ok(Change::Exit);
+        }
         if identity != self.identity {
             return Ok(Change::Exec);
         }

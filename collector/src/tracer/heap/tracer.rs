@@ -103,6 +103,11 @@ impl HeapTracer {
     fn begin_again(&mut self, at: usize) -> Result<()> {
         let of = self.processes.len();
         let Some(old) = self.processes.get(at) else { return Ok(()) };
+        if old.is_gone() {
+            self.past = self.past + old.read_stats()?;
+            self.processes.remove(at);
+            return Ok(());
+        }
         self.past = self.past + old.read_stats()?;
         // The old probes stay until the new ones are there, and count nothing of theirs.
         let new = self.begin(old.pid, of);

@@ -20,7 +20,7 @@ use crate::telemetry::{Metric, Owner, Point, PointValue, Sink};
 
 pub use define::{DATAGRAMS, DROPS, FULL_SOCKETS, INFO, NETWORK_IO, TRAFFIC};
 
-/// What a send or a receive costs whoever calls.
+/// What a send or a receive costs whoever calls: an estimate from the programs' length, not measured yet.
 const NANOS_PER_HIT: f64 = 250.0;
 /// Entries read with one call.
 const BATCH: usize = 128;
