@@ -449,42 +449,37 @@ static __always_inline void draw(struct cpu_state *state, __u64 now)
 static __always_inline int call_begins(__s64 id, int access)
 {
 	__u32 number = small_number(id), cpu = bpf_get_smp_processor_id();
-	__u32 abi = NATIVE, weight = 1, at_entry = 0, tgid;
-	struct cpu_state *state = 0;
+	__u32 abi = NATIVE, weight = 1, at_entry = 0, tgid = 0;
+	struct cpu_state *state;
 	__u64 pid_tgid, now;
 
+	/* Which of the two a call is of is asked only where that makes a difference. */
 	if (in_set(entry_calls, NATIVE, number) | in_set(entry_calls, COMPAT, number)) {
 		abi = current_abi(access);
 		at_entry = in_set(entry_calls, abi, number);
+	} else if (some_only && in_set(wanted_calls, NATIVE, number) != in_set(wanted_calls, COMPAT, number)) {
+		abi = current_abi(access);
 	}
-	if (at_entry) {
-		/* Even if nobody wants it: its return must not be taken for another call's. */
-		if (in_set(sigreturn_calls, abi, number))
-			keep_start(bpf_get_current_pid_tgid(), cpu, bpf_ktime_get_boot_ns(), COUNTED);
-		if (some_only && !in_set(wanted_calls, abi, number))
-			return 0;
-	} else {
-		if (some_only && !(in_set(wanted_calls, NATIVE, number) | in_set(wanted_calls, COMPAT, number)))
-			return 0;
-		if (sample_interval || one_in > 1) {
-			state = cpu_state(cpu);
-			if (!state)
-				return 0;
-			if (state->skip) {
-				state->skip--;
-				return 0;
-			}
-		}
-	}
+	/* Even if nobody wants it: its return must not be taken for another call's. */
+	if (at_entry && in_set(sigreturn_calls, abi, number))
+		keep_start(bpf_get_current_pid_tgid(), cpu, bpf_ktime_get_boot_ns(), COUNTED);
+	if (some_only && !in_set(wanted_calls, abi, number))
+		return 0;
 	pid_tgid = bpf_get_current_pid_tgid();
 	if (at_entry || filter_in_use) {
 		tgid = current_tgid(pid_tgid, 1);
 		if (!task_wanted(tgid, 1))
 			return 0;
-		if (at_entry) {
-			count_entry(tgid, number | abi << ABI_SHIFT);
-			return 0;
-		}
+	}
+	if (at_entry) {
+		count_entry(tgid, number | abi << ABI_SHIFT);
+		return 0;
+	}
+	/* What passes before the next that is timed are calls that are wanted: it stands for these, and for no others. */
+	state = sample_interval || one_in > 1 ? cpu_state(cpu) : 0;
+	if (state && state->skip) {
+		state->skip--;
+		return 0;
 	}
 	now = bpf_ktime_get_boot_ns();
 	if (state) {
