@@ -287,6 +287,27 @@ fn processes_that_live_shortly_and_threads_are_counted() {
 }
 
 #[test]
+fn more_busy_processes_than_cpus_lose_no_call() {
+    let made = fewer_if_emulated(1_000_000);
+    let mut code = Code::of_64_bits();
+    code.gate().times(made, |c| _ = c.call(GETPPID)).exit(231);
+    for rung in RUNGS {
+        let mut programs: Vec<_> = (0..4).map(|_| Running::start(&code, 0).unwrap()).collect();
+        programs.iter_mut().for_each(Running::wait_for_gate);
+        let pids: Vec<u32> = programs.iter().map(Running::pid).collect();
+        let Some(mut tracer) = trace(pids[0], &exact(), rung) else { continue };
+        tracer.set_filter(&Filter { pids: pids.clone(), ..Filter::default() }).unwrap();
+        programs.iter_mut().for_each(Running::let_on);
+        programs.into_iter().for_each(Running::finish);
+        let recorder = collected(&mut *tracer);
+        eprintln!("{rung:?}: {:?}", dropped(&mut *tracer));
+        for pid in pids {
+            assert_eq!(calls(&recorder, pid)["getppid"], u64::from(made), "{rung:?}");
+        }
+    }
+}
+
+#[test]
 fn what_finds_no_room_is_counted() {
     const CHILDREN: u32 = 16;
     let code = family(CHILDREN, |c| _ = c.call_all(600, 999));
