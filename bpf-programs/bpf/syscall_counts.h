@@ -30,15 +30,27 @@ static __always_inline void add_to_table(__u32 window, const struct cell_key *ke
 	__sync_fetch_and_add(&count->sum_ns, add->sum_ns);
 }
 
+/* Counts a call in the table, without a CPU's cells. */
+static __always_inline void count_in_table(__u32 tgid, __u32 what, __u32 weight, __u64 sum_ns)
+{
+	struct cell_key key = { .tgid = tgid, .what = what };
+	struct cell_count one = { .calls = 1, .weight = weight, .sum_ns = sum_ns };
+
+	bpf_get_current_comm(one.comm, sizeof(one.comm));
+	add_to_table(active & 1, &key, &one);
+}
+
 /* Counts a call in this CPU's cells. Only for the program that sees calls return. */
 static __always_inline void count_return(__u32 cpu, __u32 tgid, __u32 what, __u32 weight, __u64 sum_ns)
 {
 	__u32 window = active & 1, at = window * cpus + cpu;
-	struct cells *own = bpf_map_lookup_elem(&cells, &at);
+	struct cells *own = cpu < cpus ? bpf_map_lookup_elem(&cells, &at) : 0;
 	struct cell *cell;
 
-	if (!own)
+	if (!own) {
+		count_in_table(tgid, what, weight, sum_ns);
 		return;
+	}
 	cell = &own->cells[(tgid * 0x9e3779b1 ^ what * 0x85ebca6b) >> 26 & (CELLS - 1)];
 	if (cell->key.tgid != tgid || cell->key.what != what) {
 		if (cell->count.calls)
@@ -53,14 +65,4 @@ static __always_inline void count_return(__u32 cpu, __u32 tgid, __u32 what, __u3
 	cell->count.calls++;
 	cell->count.weight += weight;
 	cell->count.sum_ns += sum_ns;
-}
-
-/* Counts a call that has only begun. */
-static __always_inline void count_entry(__u32 tgid, __u32 what)
-{
-	struct cell_key key = { .tgid = tgid, .what = what };
-	struct cell_count one = { .calls = 1 };
-
-	bpf_get_current_comm(one.comm, sizeof(one.comm));
-	add_to_table(active & 1, &key, &one);
 }

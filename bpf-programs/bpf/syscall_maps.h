@@ -58,19 +58,31 @@ struct cells {
 struct start {
 	/* 0: nobody's. Otherwise the upper part of the thread's number, and the time. */
 	volatile __u64 word;
-	/* How many calls the one that is timed stands for; COUNTED: its return is nothing to count any more. */
-	volatile __u32 weight;
-	/* Threads in `more_starts` that belong here. */
-	volatile __u32 elsewhere;
+	/* START_OF. */
+	volatile __u32 call;
+	/* CLAIM for each thread that has this place or tries to get it, ELSEWHERE for each in `more_starts` that belongs here. */
+	volatile __u32 threads;
 };
+
+#define CLAIM 1
+#define CLAIMS 0xffff
+#define ELSEWHERE (CLAIMS + 1)
 
 #define TIME_BITS 54
 #define TIME_MASK ((1ULL << TIME_BITS) - 1)
+
+/* A call's number, and how many calls it stands for; COUNTED: its return is nothing to count any more. */
+#define START_OF(number, weight) ((number) << WEIGHT_BITS | (weight))
+#define WEIGHT_BITS 20
+#define WEIGHT_MASK ((1U << WEIGHT_BITS) - 1)
+#define MAX_WEIGHT 65536
 #define COUNTED 0
 
 struct other_start {
 	__u64 boot_ns;
-	__u64 weight;
+	/* START_OF. */
+	__u32 call;
+	__u32 pad;
 };
 
 struct cpu_state {
@@ -157,6 +169,7 @@ volatile __u32 active = 0;
 volatile __u32 one_in = 1;
 
 /* Set before loading. */
+/* CPUs that have cells; others use the table. */
 const volatile __u32 cpus = MAX_CPUS;
 const volatile __u32 machine = MACHINE_X86;
 const volatile __u32 scale = 2;
@@ -177,6 +190,8 @@ const volatile __u64 entry_calls[WORDS] = {};
 const volatile __u64 sigreturn_calls[WORDS] = {};
 /* Calls that make a task, which then returns 0 from a call that it never made. */
 const volatile __u64 fork_calls[WORDS] = {};
+/* Calls that return as execve's of the program that they start, whichever they were. */
+const volatile __u64 exec_calls[WORDS] = {};
 
 static __always_inline int in_set(const volatile __u64 *set, __u32 abi, __u32 number)
 {

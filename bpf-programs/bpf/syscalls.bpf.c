@@ -32,8 +32,8 @@ static __always_inline void draw(struct cpu_state *state, __u64 now)
 		if (wanted > n)
 			n = wanted;
 	}
-	if (n > 65536)
-		n = 65536;
+	if (n > MAX_WEIGHT)
+		n = MAX_WEIGHT;
 	if (n > 1)
 		n = 1 + bpf_get_prandom_u32() % (2 * (__u32)n - 1);
 	state->drawn = n;
@@ -43,9 +43,9 @@ static __always_inline void draw(struct cpu_state *state, __u64 now)
 static __always_inline int call_begins(__s64 id, int access)
 {
 	__u32 number = small_number(id), cpu = bpf_get_smp_processor_id();
-	__u32 abi = NATIVE, weight = 1, at_entry = 0, tgid = 0;
+	__u64 pid_tgid = bpf_get_current_pid_tgid(), now;
+	__u32 abi = NATIVE, weight = 1, at_entry = 0, tgid, left;
 	struct cpu_state *state;
-	__u64 pid_tgid, now;
 
 	/* Which of the two a call is of is asked only where that makes a difference. */
 	if (in_set(entry_calls, NATIVE, number) | in_set(entry_calls, COMPAT, number)) {
@@ -56,31 +56,35 @@ static __always_inline int call_begins(__s64 id, int access)
 	}
 	/* Even if nobody wants it: its return must not be taken for another call's. */
 	if (at_entry && in_set(sigreturn_calls, abi, number))
-		keep_start(bpf_get_current_pid_tgid(), cpu, bpf_ktime_get_boot_ns(), COUNTED);
+		keep_start(pid_tgid, cpu, bpf_ktime_get_boot_ns(), COUNTED);
+	else if (at_entry)
+		take_start(pid_tgid, &left);
 	if (some_only && !in_set(wanted_calls, abi, number))
 		return 0;
-	pid_tgid = bpf_get_current_pid_tgid();
-	if (at_entry || filter_in_use) {
-		tgid = current_tgid(pid_tgid, 1);
-		if (!task_wanted(tgid, 1))
-			return 0;
-	}
 	if (at_entry) {
-		count_entry(tgid, number | abi << ABI_SHIFT);
+		tgid = current_tgid(pid_tgid, 1);
+		if (task_wanted(tgid, 1))
+			count_in_table(tgid, number | abi << ABI_SHIFT, 0, 0);
 		return 0;
 	}
+	if (filter_in_use && !task_wanted(current_tgid(pid_tgid, 1), 1))
+		goto not_timed;
 	/* What passes before the next that is timed are calls that are wanted: it stands for these, and for no others. */
 	state = sample_interval || one_in > 1 ? cpu_state(cpu) : 0;
 	if (state && state->skip) {
 		state->skip--;
-		return 0;
+		goto not_timed;
 	}
 	now = bpf_ktime_get_boot_ns();
 	if (state) {
 		weight = state->drawn ? state->drawn : 1;
 		draw(state, now);
 	}
-	keep_start(pid_tgid, cpu, now, weight);
+	keep_start(pid_tgid, cpu, now, START_OF(number, weight));
+	return 0;
+not_timed:
+	/* Of a call whose return was missed, for this one's not to be taken for that. */
+	take_start(pid_tgid, &left);
 	return 0;
 }
 
@@ -100,19 +104,31 @@ static __always_inline void tell(__u32 tgid, __u32 what, __u64 now, __u64 durati
 	submit_event(call);
 }
 
+/* Whether the call that began may be the one that returns. Otherwise, its own return was missed, and then another's beginning. */
+static __always_inline int is_same_call(__u32 began, __u32 returns, __u32 abi)
+{
+	return began == returns ||
+	       ((in_set(exec_calls, NATIVE, began) | in_set(exec_calls, COMPAT, began)) && in_set(exec_calls, abi, returns));
+}
+
 static __always_inline int call_returns(__s64 id, __s64 result, int access)
 {
 	__u64 pid_tgid = bpf_get_current_pid_tgid(), began, now, duration, sum_ns = 0;
 	__u32 tid = pid_tgid, tgid = current_tgid(pid_tgid, 1), cpu = bpf_get_smp_processor_id();
-	__u32 number = small_number(id), abi = current_abi(access), weight = 0, place = NOT_TIMED, what;
+	__u32 number = small_number(id), abi = current_abi(access), call = 0, weight, place = NOT_TIMED, what;
 	struct cpu_state *state = cpu_state(cpu);
 
 	if (!state)
 		return 0;
 	state->runs++;
-	began = take_start(tid, &weight);
+	began = take_start(tid, &call);
+	weight = call & WEIGHT_MASK;
 	if (began && weight == COUNTED)
 		return 0;
+	if (began && !is_same_call(call >> WEIGHT_BITS, number, abi)) {
+		began = 0;
+		weight = 0;
+	}
 	if (some_only && !in_set(wanted_calls, abi, number))
 		return 0;
 	/* Whether a process is wanted was found out where a beginning was kept. */

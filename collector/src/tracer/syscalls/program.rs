@@ -57,7 +57,7 @@ struct Constants {
     machine: u32,
     cpus: u32,
     wanted: CallSet,
-    sets: [(&'static str, CallSet); 3],
+    sets: [(&'static str, CallSet); 4],
     sample_interval: u64,
 }
 
@@ -93,6 +93,7 @@ impl Constants {
                 ("entry_calls", named(&[&["exit", "exit_group"], RETURN_ELSEWHERE].concat())),
                 ("sigreturn_calls", named(RETURN_ELSEWHERE)),
                 ("fork_calls", named(&["fork", "vfork", "clone", "clone3"])),
+                ("exec_calls", named(&["execve", "execveat"])),
             ],
             sample_interval: if every { 0 } else { 1_000_000_000 / TIMED_PER_SECOND },
         })
