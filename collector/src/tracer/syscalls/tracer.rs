@@ -163,10 +163,11 @@ impl Tracer for SyscallTracer {
 
     fn overhead(&self) -> Result<Overhead> {
         let calls = self.program.state().runs;
-        let mut overhead = self.program.programs.overhead(calls, self.nanos_per_hit)?;
         // A call runs two programs, and what it costs is known for both.
-        overhead.hits = calls;
-        overhead.map_bytes += self.program.maps.counts.map_bytes();
-        Ok(overhead)
+        Ok(Overhead { hits: calls, ..self.program.programs.overhead(calls, self.nanos_per_hit)? })
+    }
+
+    fn map_bytes(&self) -> u64 {
+        self.program.programs.map_bytes() + self.program.maps.counts.map_bytes()
     }
 }

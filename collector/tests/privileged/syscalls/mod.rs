@@ -418,6 +418,35 @@ fn calls_of_32_bit_programs_have_their_names() {
 }
 
 #[test]
+fn calls_of_both_sorts_in_one_program_have_their_names() {
+    if Running::start(Code::of_32_bits().exit(1), 0).is_none() {
+        skip::<()>("this kernel runs no 32-bit programs");
+        return;
+    }
+    let mut code = Code::of_64_bits();
+    code.gate().times(300, |c| _ = c.call(GETPPID).call_compat(64));
+    // The same number, 6, is lstat here and close there; close of nothing, and what is no call of either.
+    code.times(20, |c| _ = c.set(Reg::B, -1).call_compat(6).set(Reg::Di, 0).call(6));
+    code.times(7, |c| _ = c.call_compat(900)).exit(231);
+    for rung in RUNGS {
+        let mut program = Running::start(&code, 0).unwrap();
+        program.wait_for_gate();
+        let pid = program.pid();
+        let Some(mut tracer) = trace(pid, &exact(), rung) else { continue };
+        program.wait_until_asleep();
+        program.let_on();
+        program.finish();
+        let recorder = collected(&mut *tracer);
+        let expected =
+            [("read", 1), ("getppid", 600), ("close", 20), ("lstat", 20), ("900", 7), ("exit_group", 1)];
+        assert_eq!(calls(&recorder, pid), named(expected), "{rung:?}");
+        let failed = [("close", "EBADF", 20), ("lstat", "EFAULT", 20), ("900", "ENOSYS", 7)];
+        let failed = failed.map(|(call, error, n)| ((call.to_owned(), error.to_owned()), n));
+        assert_eq!(errors(&recorder, pid), BTreeMap::from(failed), "{rung:?}");
+    }
+}
+
+#[test]
 fn filters_change_and_pauses_pass_while_programs_run() {
     let mut code = Code::of_64_bits();
     for _ in 0..4 {
