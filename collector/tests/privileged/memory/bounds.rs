@@ -97,11 +97,9 @@ fn sums_that_find_no_room_are_counted() {
 fn helper_that_runs_out_of_descriptors() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-    if helper::task().is_none() {
-        return;
-    }
+    let Some(program) = helper::task() else { return };
     let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
-    let mut workload = Workload::start();
+    let mut workload = Workload::start_program(Path::new(&program));
     let filter = Filter { pids: vec![workload.pid()], ..Filter::default() };
     let rungs = [(FAULT_COUNTS.what, "accounting"), (STALLS.what, "raw_tp")];
     let mut tracer = start_filtered(filter, 8 << 20, &rungs).unwrap();
@@ -125,7 +123,9 @@ fn helper_that_runs_out_of_descriptors() {
 
 #[test]
 fn what_refuses_to_be_resumed_leaves_nothing_attached() {
-    let mut helper = Helper::start("memory::bounds::helper_that_runs_out_of_descriptors", "this");
+    let program = binary();
+    let test = "memory::bounds::helper_that_runs_out_of_descriptors";
+    let mut helper = Helper::start(test, program.to_str().unwrap());
     helper.go();
     helper.wait_ready();
 }

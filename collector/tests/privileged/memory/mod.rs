@@ -49,7 +49,11 @@ struct Workload {
 
 impl Workload {
     fn start() -> Self {
-        let mut child = Command::new(binary()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        Self::start_program(&binary())
+    }
+
+    fn start_program(program: &Path) -> Self {
+        let mut child = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (to, from) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
         let mut workload = Self { child, to, from };
         assert_eq!(workload.answer(), "ready");
