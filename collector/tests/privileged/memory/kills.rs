@@ -10,10 +10,11 @@ use super::*;
 fn starve(workload: &mut Workload, group: &Cgroup, tracer: &mut dyn Tracer, recorder: &mut Recorder) {
     group.set("cgroup.procs", u64::from(workload.pid()));
     fs::write(format!("/proc/{}/oom_score_adj", workload.pid()), "77").unwrap();
-    let until = Instant::now() + Duration::from_secs(60);
-    let kills = group.kills();
     workload.tell("hog");
-    while group.kills() == kills && Instant::now() < until {
+    // Until it has ended, and is still there to be looked at.
+    let until = Instant::now() + Duration::from_secs(60);
+    let has_ended = || fs::read_to_string(format!("/proc/{}/stat", workload.pid())).unwrap().contains(") Z ");
+    while !has_ended() && Instant::now() < until {
         sleep(Duration::from_millis(1));
     }
     tracer.drain(recorder).unwrap();
