@@ -158,11 +158,11 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_is_told_from_the_next_of_its_number() {
+    fn a_thread_is_told_from_the_next_in_its_place() {
         let mut bytes = [0; ThreadFaults::SIZE];
         (bytes[0], bytes[8], bytes[24]) = (7, 9, 3);
         let faults = ThreadFaults::decode(&bytes).unwrap();
-        assert_eq!(ThreadKey::decode(&faults.thread), Some(ThreadKey { pid: 7, started_ns: 9 }));
+        assert_eq!(ThreadKey::decode(&faults.thread), Some(ThreadKey { task: 7, started_ns: 9 }));
         assert_eq!((faults.minor, faults.major), (3, 0));
         assert_eq!(ThreadFaults::decode(&bytes[1..]), None);
     }
