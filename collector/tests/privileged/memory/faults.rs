@@ -262,4 +262,24 @@ fn stacks_of_page_faults_add_up() {
     });
     let of_touch: u64 = of_touch.map(|sample| sample.count).sum();
     assert!(of_touch >= 2000, "{of_touch} of {total}");
+
+    // Every thread has its own place in the table, which is not read meanwhile.
+    let before = workload.stat();
+    for _ in 0..20 {
+        workload.ask("threads 2000 1");
+        if dropped(&mut *tracer, "table of stacks full") > 0 {
+            break;
+        }
+    }
+    workload.wait_for_threads();
+    let (minor, major) = since(workload.stat(), before);
+    let recorder = collect(&mut *tracer);
+    let total: u64 = recorder.profiles[0].samples.iter().map(|sample| sample.count).sum();
+    let full = dropped(&mut *tracer, "table of stacks full");
+    let skipped = dropped(&mut *tracer, "stacks skipped by the kernel");
+    assert!(full > 0, "{total} of {minor}");
+    assert!(
+        total + full <= minor + major && total + full + skipped >= minor + major,
+        "{total}, {full} without room, {skipped} skipped of {minor} and {major}"
+    );
 }
