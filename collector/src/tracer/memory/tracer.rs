@@ -414,9 +414,11 @@ impl Tracer for MemoryTracer {
         let stats = self.read_stats()?;
         // Faults that the filter keeps out are runs too.
         let hits = stats.hits.max(stats.minor_runs + stats.major_runs);
-        let mut overhead = self.programs.overhead(hits, NANOS_PER_HIT)?;
-        overhead.map_bytes += self.sums.bytes();
-        Ok(overhead)
+        self.programs.overhead(hits, NANOS_PER_HIT)
+    }
+
+    fn map_bytes(&self) -> u64 {
+        self.programs.map_bytes() + self.sums.bytes()
     }
 }
 
