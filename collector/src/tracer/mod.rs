@@ -3,6 +3,7 @@
 //! A tracer owns BPF programs and their maps. It aggregates in the kernel: [`Tracer::collect`] takes the window's sums out;
 //! only rare things become events, which [`Tracer::drain`] reads from a ring.
 
+pub mod cause;
 mod cgroup;
 mod cost;
 pub mod disk;
@@ -199,7 +200,7 @@ pub struct Stats {
     pub produced: u64,
     /// Events that were read. Once a ring is drained, this and the drops for want of room in the ring make up `produced`.
     pub received: u64,
-    /// What is missing, by cause: `ring full`, `table full` and so on.
+    /// What is missing, by one of the causes in [`cause`].
     pub dropped: Vec<(&'static str, u64)>,
     /// The fullest a ring was when it was read, in bytes.
     pub ring_high_water: u64,

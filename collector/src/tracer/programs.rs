@@ -12,7 +12,7 @@ use bpf_loader::program::Program;
 
 use super::filter::{self, TaskFilter};
 use super::ladder::{self, Chosen, Ladder};
-use super::{Overhead, Start, cost};
+use super::{Overhead, Start, cause, cost};
 use crate::config::Filter;
 use crate::error::{Error, Result};
 
@@ -211,7 +211,16 @@ impl Programs {
 
     /// Children that could not be followed, as a loss.
     pub fn children_lost(&self) -> (&'static str, u64) {
-        ("too many children", self.filter.children_lost())
+        (cause::CHILDREN, self.filter.children_lost())
+    }
+
+    /// Runs that the kernel left out, as a loss.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not tell about a program.
+    pub fn missed(&self) -> Result<(&'static str, u64)> {
+        Ok((cause::SKIPPED, cost::object_missed_runs(&self.object)?))
     }
 
     /// What it costs. `hits` is as the tracer counts them.

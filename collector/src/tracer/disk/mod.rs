@@ -17,7 +17,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::ladder::Chosen;
 use super::programs::{Programs, Rungs, add_counts};
 use super::windows::Windows;
-use super::{Info, Overhead, Start, Stats, Tracer};
+use super::{Info, Overhead, Start, Stats, Tracer, cause};
 use crate::config::Filter;
 use crate::error::{Error, Result};
 use crate::telemetry::{Attribute, Exponential, Owner, Point, PointValue, Sink};
@@ -183,9 +183,10 @@ impl Tracer for DiskTracer {
         Ok(Stats {
             hits: counts.issued,
             dropped: vec![
-                ("request table full", counts.requests_full),
-                ("device table full", counts.sums_full),
-                ("end not seen", self.lost),
+                (cause::TOO_MANY_AT_ONCE, counts.requests_full),
+                (cause::TABLE_FULL, counts.sums_full),
+                (cause::END_NOT_SEEN, self.lost),
+                self.programs.missed()?,
                 self.programs.children_lost(),
             ],
             map_fill: vec![("devices", self.seen, self.sizes.sums.into())],

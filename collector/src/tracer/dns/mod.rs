@@ -21,7 +21,7 @@ use bpf_programs::events::dns::{Message, Stats as Counts};
 use super::ladder::Chosen;
 use super::programs::{Programs, Rungs, add_counts};
 use super::ring::{self, EventRing};
-use super::{Info, Overhead, Start, Stats, Tracer};
+use super::{Info, Overhead, Start, Stats, Tracer, cause};
 use crate::config::Filter;
 use crate::error::{Error, Result};
 use crate::key::{Key, Value};
@@ -167,13 +167,14 @@ impl Tracer for DnsTracer {
             produced,
             received: self.ring.received(),
             dropped: vec![
-                ("ring full", ring_full),
-                ("answers lost", losses.answers_lost),
-                ("too many waiting", losses.pending_full),
-                ("series full", losses.series_full),
-                ("span rate", losses.span_rate),
-                ("malformed", losses.malformed),
-                ("unknown TCP connection", counts.unknown_owners),
+                (cause::RING_FULL, ring_full),
+                (cause::END_NOT_SEEN, losses.answers_lost),
+                (cause::TOO_MANY_AT_ONCE, losses.pending_full),
+                (cause::TABLE_FULL, losses.series_full),
+                (cause::SPAN_RATE, losses.span_rate),
+                (cause::MALFORMED, losses.malformed),
+                (cause::OWNER_NOT_KNOWN, counts.unknown_owners),
+                self.programs.missed()?,
                 self.programs.children_lost(),
             ],
             ring_high_water: self.ring.high_water(),

@@ -14,7 +14,7 @@ use crate::model::{Losses, Profile};
 use crate::telemetry::{Metric, Owner, Point, PointValue, ProfileDef, Sink};
 use crate::tracer::ladder::{Chosen, Forced};
 use crate::tracer::profile::naming::{self, WindowInfo};
-use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cost};
+use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cause, cost};
 
 /// What one in so many allocations means where all are taken: of allocations of this size.
 const USUAL_SIZE: u32 = 64;
@@ -221,15 +221,18 @@ impl Tracer for HeapTracer {
             .try_fold(0, |all, process| Ok::<_, Error>(all + process.read_stats()?.held))?;
         let not_probed = self.processes.iter().map(TracedProcess::not_probed).sum::<u64>();
         let not_probed = self.past_not_probed + not_probed;
+        let missed = self.processes.iter().map(|process| cost::object_missed_runs(&process.object));
+        let missed = missed.sum::<Result<u64>>()?;
         let capacity = |map| capacity(&self.processes, map);
         Ok(Stats {
             hits: total.calls + total.frees,
             dropped: vec![
-                ("table full", total.table_full),
-                ("no stack", total.no_stack),
-                ("too many threads", total.no_thread),
-                ("free not seen", total.replaced),
-                ("files not probed", not_probed),
+                (cause::TABLE_FULL, total.table_full),
+                (cause::NO_STACK, total.no_stack),
+                (cause::THREADS, total.no_thread),
+                (cause::END_NOT_SEEN, total.replaced),
+                (cause::SKIPPED, missed),
+                (cause::FILES_NOT_PROBED, not_probed),
             ],
             map_fill: vec![
                 ("allocations", held, capacity("allocations")),

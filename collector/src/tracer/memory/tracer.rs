@@ -27,7 +27,7 @@ use crate::tracer::ladder::{Chosen, Forced, Refused};
 use crate::tracer::profile::Session;
 use crate::tracer::programs::{Programs, add_counts, attach_by_section};
 use crate::tracer::ring::{self, EventRing};
-use crate::tracer::{Info, Overhead, Start, Stats, Tracer};
+use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cause};
 
 /// Most bytes of the ring: of kills there are few.
 const RING_BYTES: usize = 16 << 10;
@@ -391,18 +391,17 @@ impl Tracer for MemoryTracer {
             produced,
             received: self.ring.received(),
             dropped: vec![
-                ("ring full", ring_full),
-                ("table full", stats.sums_full),
-                ("table of ended threads full", stats.ended_full),
-                ("too many threads", self.accounting.as_ref().map_or(0, Accounting::not_followed)),
-                ("too many stalls at once", stats.stalled_full),
-                ("too many calls at once", stats.in_call_full),
-                ("skipped by the kernel", skipped),
-                ("stacks skipped by the kernel", stacks.skipped),
-                ("table of stacks full", stacks.table_full),
-                ("no stack", stacks.no_stack),
-                ("process records", stacks.sideband),
-                ("victims gone before they were looked at", self.unknown_victims),
+                (cause::RING_FULL, ring_full),
+                (cause::TABLE_FULL, stats.sums_full),
+                (cause::ENDED_THREADS, stats.ended_full),
+                (cause::THREADS, self.accounting.as_ref().map_or(0, Accounting::not_followed)),
+                (cause::TOO_MANY_AT_ONCE, stats.stalled_full + stats.in_call_full),
+                (cause::SKIPPED, skipped + self.programs.missed()?.1),
+                (cause::STACKS_SKIPPED, stacks.skipped),
+                (cause::STACKS_FULL, stacks.table_full),
+                (cause::NO_STACK, stacks.no_stack),
+                (cause::PROCESS_RECORDS, stacks.sideband),
+                (cause::VICTIMS_GONE, self.unknown_victims),
                 self.programs.children_lost(),
             ],
             ring_high_water: self.ring.high_water(),

@@ -196,14 +196,6 @@ impl Program {
         }
         sum
     }
-
-    /// Runs that the kernel reports as missed (Linux 5.12).
-    pub(super) fn missed_runs(&self) -> Result<u64> {
-        self.climbed.object.programs.iter().try_fold(0, |sum, program| {
-            let info = bpf_sys::prog::info(&program.fd).map_err(|e| Error::Kernel(e.into()))?;
-            Ok(sum + info.recursion_misses().unwrap_or(0))
-        })
-    }
 }
 
 pub(super) fn map<'o>(object: &'o Object, name: &str) -> Result<&'o Map> {

@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::names::{SyscallAbi, errno_name};
 use crate::telemetry::{Owner, Point, PointValue, Sink, Span, SpanKind};
 use crate::tracer::ladder::Chosen;
-use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cost};
+use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cause, cost};
 
 /// Calls to find out what the programs cost.
 const CALIBRATION: u32 = 2000;
@@ -155,12 +155,12 @@ impl Tracer for SyscallTracer {
             produced,
             received: self.program.ring.received(),
             dropped: vec![
-                ("ring full", ring_full),
-                ("table full", state.table_full),
-                ("durations: table full", state.starts_full),
-                ("durations: start not seen", state.no_start),
-                ("skipped by the kernel", self.program.missed_runs()?),
-                ("children", self.program.filter.children_lost()),
+                (cause::RING_FULL, ring_full),
+                (cause::TABLE_FULL, state.table_full),
+                (cause::TOO_MANY_AT_ONCE, state.starts_full),
+                (cause::BEGIN_NOT_SEEN, state.no_start),
+                (cause::SKIPPED, cost::object_missed_runs(&self.program.climbed.object)?),
+                (cause::CHILDREN, self.program.filter.children_lost()),
             ],
             ring_high_water: self.program.ring.high_water(),
             map_fill: vec![("counts", used, entries)],

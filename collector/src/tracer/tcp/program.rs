@@ -389,18 +389,6 @@ impl TcpProgram {
         Ok(all)
     }
 
-    /// Runs that the kernel left out, since the program was running already on the CPU (`recursion_misses`, Linux 5.12).
-    ///
-    /// # Errors
-    ///
-    /// The kernel does not tell about a program.
-    pub fn skipped(&self) -> Result<u64> {
-        self.object.programs.iter().try_fold(0, |sum, program| {
-            let info = bpf_sys::prog::info(&program.fd).map_err(|e| Error::Kernel(e.into()))?;
-            Ok(sum + info.recursion_misses().unwrap_or(0))
-        })
-    }
-
     /// Packets dropped by reason, since the start.
     ///
     /// # Errors

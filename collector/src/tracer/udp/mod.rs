@@ -13,7 +13,7 @@ use otlp_encode::Value;
 use super::ladder::Chosen;
 use super::programs::{Programs, Rungs, add_counts};
 use super::windows::Windows;
-use super::{Info, Overhead, Start, Stats, Tracer};
+use super::{Info, Overhead, Start, Stats, Tracer, cause};
 use crate::config::Filter;
 use crate::error::{Error, Result};
 use crate::telemetry::{Metric, Owner, Point, PointValue, Sink};
@@ -168,9 +168,10 @@ impl Tracer for UdpTracer {
         Ok(Stats {
             hits: counts.hits + counts.drops,
             dropped: vec![
-                ("process table full", counts.processes_full),
-                ("call table full", counts.calls_full),
-                ("socket table full", counts.sockets_full),
+                (cause::TABLE_FULL, counts.processes_full),
+                (cause::TOO_MANY_AT_ONCE, counts.calls_full),
+                (cause::SOCKETS, counts.sockets_full),
+                self.programs.missed()?,
                 self.programs.children_lost(),
             ],
             map_fill: vec![("processes", self.seen, self.sizes.processes.into())],
