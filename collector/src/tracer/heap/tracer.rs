@@ -276,8 +276,7 @@ fn report(
 ) -> Result<u64> {
     let stats = process.read_stats()?;
     let stacks = process.read_stacks()?;
-    let outstanding = stacks.iter().fold(0u64, |all, (_, stack)| all.saturating_add(positive(stack.bytes)));
-    let outstanding = i64::try_from(outstanding).unwrap_or(i64::MAX);
+    let outstanding = outstanding(stacks.iter().map(|(_, stack)| stack.bytes));
     let allocations = stats.calls.saturating_sub(stats.empty);
     let new = allocations.saturating_sub(process.window.allocations);
     process.window.allocations = process.window.allocations.max(allocations);
@@ -318,6 +317,12 @@ fn report(
     Ok(stacks.len() as u64)
 }
 
+/// What all stacks hold.
+fn outstanding(sums: impl Iterator<Item = u64>) -> i64 {
+    let bytes = sums.fold(0u64, |all, sum| all.saturating_add(positive(sum)));
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
 /// A sum that is read while an allocation goes may be short of what comes.
 fn positive(sum: u64) -> u64 {
     u64::try_from(sum as i64).unwrap_or(0)
@@ -349,4 +354,16 @@ fn profile(
         samples.add(SampleKey { process: id, tid: process.pid, kernel: None, user }, name, value);
     }
     Profile { sample_type: definition.sample_type, ..naming::name(&samples, info, &mut process.symbols) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_is_never_negative_nor_too_much() {
+        assert_eq!(outstanding([3, 4].into_iter()), 7);
+        assert_eq!(outstanding([3, -1i64 as u64].into_iter()), 3, "freed before it was added");
+        assert_eq!(outstanding([i64::MAX as u64; 3].into_iter()), i64::MAX);
+    }
 }
