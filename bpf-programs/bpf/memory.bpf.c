@@ -290,19 +290,6 @@ static __always_inline void resident_pages(void *mm, struct oom_kill *kill)
 	kill->shmem_rss = shmem > 0 ? shmem : 0;
 }
 
-/* Of a victim by its number in the initial pid namespace, which is all that is known of it. Names and cgroups are left to user
- * space. */
-static __always_inline int number_wanted(__u32 tgid)
-{
-	__u32 number = filter_in_use;
-	__u8 *in;
-
-	if (!number || !(filters[(number - 1) & 1].conditions & FILTER_PIDS))
-		return 1;
-	in = bpf_map_lookup_elem(&pids, &tgid);
-	return in && *in & (1 << ((number - 1) & 1));
-}
-
 /* User space is woken at once: it looks at the victim while it is still there. */
 static __always_inline int oom_killed(struct task_struct *victim, __u32 pid)
 {
@@ -331,7 +318,8 @@ static __always_inline int oom_killed(struct task_struct *victim, __u32 pid)
 		}
 		if (!other_task_wanted(victim, leader, kill.event.tgid))
 			return 0;
-	} else if (!number_wanted(kill.event.tgid)) {
+	} else if (!process_wanted(filter_in_use, kill.event.tgid)) {
+		/* Names and cgroups are left to user space. */
 		return 0;
 	}
 	kill.event.boot_ns = bpf_ktime_get_boot_ns();

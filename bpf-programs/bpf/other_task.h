@@ -57,6 +57,17 @@ static __always_inline int in_cgroup(struct task_struct *task, __s32 hierarchy, 
 	return 0;
 }
 
+/* Whether the filter in use, of that number, lets a process pass by its number. */
+static __always_inline int process_wanted(__u32 number, __u32 tgid)
+{
+	__u8 *in;
+
+	if (!number || !(filters[(number - 1) & 1].conditions & FILTER_PIDS))
+		return 1;
+	in = bpf_map_lookup_elem(&pids, &tgid);
+	return in && *in & (1 << ((number - 1) & 1));
+}
+
 /* As task_wanted(), of any task. */
 static __always_inline int other_task_wanted(struct task_struct *task, struct task_struct *leader, __u32 tgid)
 {
@@ -66,15 +77,10 @@ static __always_inline int other_task_wanted(struct task_struct *task, struct ta
 
 	if (!number)
 		return 1;
-	number = (number - 1) & 1;
-	filter = &filters[number];
+	if (!process_wanted(number, tgid))
+		return 0;
+	filter = &filters[(number - 1) & 1];
 	conditions = filter->conditions;
-	if (conditions & FILTER_PIDS) {
-		__u8 *in = bpf_map_lookup_elem(&pids, &tgid);
-
-		if (!in || !(*in & (1 << number)))
-			return 0;
-	}
 	if (conditions & FILTER_COMM) {
 		char own[16] = {}, process[16] = {};
 
