@@ -21,7 +21,7 @@ use bpf_programs::events::dns::{Message, Stats as Counts};
 use super::ladder::Chosen;
 use super::programs::{Programs, Rungs, add_counts};
 use super::ring::{self, EventRing};
-use super::{Info, Overhead, Start, Stats, Tracer, cause};
+use super::{Info, Overhead, Start, Stats, Tracer, boot_nanos, cause};
 use crate::config::Filter;
 use crate::error::{Error, Result};
 use crate::key::{Key, Value};
@@ -106,12 +106,6 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     Ok(Box::new(DnsTracer { programs, ring, counts, asked, lookups, cgroup: start.filter.cgroup.clone() }))
 }
 
-/// Nanoseconds of `CLOCK_BOOTTIME`, by which programs tell the time.
-fn now() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    (now.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as u64)
-}
-
 impl DnsTracer {
     fn counts(&self) -> Result<Counts> {
         let counts = Counts::decode(&add_counts(&self.counts)?);
@@ -148,7 +142,7 @@ impl Tracer for DnsTracer {
 
     fn drain(&mut self, sink: &mut dyn Sink) -> Result<()> {
         // Of what came before now, the ring has all.
-        let now = now();
+        let now = boot_nanos();
         let lookups = &mut self.lookups;
         self.ring.drain(|head, bytes| {
             if let Some(record) = Message::decode(bytes) {
@@ -163,7 +157,7 @@ impl Tracer for DnsTracer {
     fn collect(&mut self, sink: &mut dyn Sink) -> Result<()> {
         self.drain(sink)?;
         self.lookups.tell(sink);
-        self.forget_unanswered(now())?;
+        self.forget_unanswered(boot_nanos())?;
         self.programs.forget_ended()
     }
 
