@@ -51,7 +51,7 @@ causes! {
     VICTIMS_GONE = "victims gone";
     /// Messages that make no sense.
     MALFORMED = "malformed";
-    /// Messages on connections that were there before the tracer, so that nobody knows whose they are.
+    /// What is of a socket of which nobody knows whose it is, as it was there before the tracer or nobody receives from it.
     OWNER_NOT_KNOWN = "owner not known";
 }
 
