@@ -8,8 +8,13 @@ const NO_DRAWBACK: &str = "";
 pub static STATES: Ladder = Ladder {
     what: "TCP states",
     rungs: &[
-        Rung { name: "tp_btf", programs: &["states_btf"], since: "5.8", drawback: NO_DRAWBACK },
-        Rung { name: "raw_tp", programs: &["states_raw"], since: "5.8", drawback: NO_DRAWBACK },
+        Rung { name: "tp_btf", programs: &["states_btf"], since: "5.9", drawback: NO_DRAWBACK },
+        Rung {
+            name: "raw_tp",
+            programs: &["states_raw"],
+            since: "5.8",
+            drawback: "costs more: reads the socket's fields one by one through a helper",
+        },
         Rung {
             name: "tracepoint",
             programs: &["states_classic"],
