@@ -118,11 +118,10 @@ static __always_inline int span_wanted(__u64 now)
 static __always_inline void tell(struct sock *sk, const struct connection *connection, const struct traffic *traffic,
 				 __u32 error, int state, __u64 now)
 {
-	struct tcp_sock *tcp = (void *)sk;
 	struct inet_sock *inet = (void *)sk;
 	struct connection_event *event;
 	struct net *net = 0;
-	__u32 segments = 0, netns = 0;
+	__u32 netns = 0;
 	__u16 port = 0;
 
 	event = reserve_event(sizeof(*event));
@@ -137,10 +136,8 @@ static __always_inline void tell(struct sock *sk, const struct connection *conne
 	event->received = traffic->received;
 	event->retransmits = traffic->retransmits;
 	event->rtt_us = traffic->rtt_us;
-	read_field(segments, tcp, segs_out);
-	event->segments_sent = segments - connection->base_segments_sent;
-	read_field(segments, tcp, segs_in);
-	event->segments_received = segments - connection->base_segments_received;
+	event->segments_sent = traffic->segments_sent;
+	event->segments_received = traffic->segments_received;
 	read_field(net, sk, __sk_common.skc_net.net);
 	read_field(netns, net, ns.inum);
 	event->netns = netns;
@@ -157,15 +154,18 @@ static __always_inline void tell(struct sock *sk, const struct connection *conne
 	submit_event(event);
 }
 
-static __always_inline void count_end(void *window, const struct end_key *key, const char *comm)
+static __always_inline void count_failure(__u32 window, const struct end_key *key, const char *comm)
 {
-	struct end *end = bpf_map_lookup_elem(window, key);
-	struct end first = {};
+	void *all = bpf_map_lookup_elem(&ends, &window);
+	struct end first = {}, *end;
 
+	if (!all)
+		return;
+	end = bpf_map_lookup_elem(all, key);
 	if (!end) {
 		__builtin_memcpy(first.comm, comm, sizeof(first.comm));
-		bpf_map_update_elem(window, key, &first, BPF_NOEXIST);
-		end = bpf_map_lookup_elem(window, key);
+		bpf_map_update_elem(all, key, &first, BPF_NOEXIST);
+		end = bpf_map_lookup_elem(all, key);
 	}
 	if (end)
 		__sync_fetch_and_add(&end->count, 1);
@@ -173,29 +173,34 @@ static __always_inline void count_end(void *window, const struct end_key *key, c
 		count_stat(series_full);
 }
 
-static __always_inline void on_closed(struct sock *sk, struct tcp_sock *tcp, const struct connection *connection, int state,
+static __always_inline void on_closed(struct sock *sk, struct tcp_sock *tcp, struct connection *connection, int state,
 				      int direct)
 {
 	struct end_key key = {};
 	struct traffic traffic = {};
 	__u32 window = active;
 	void *all = bpf_map_lookup_elem(&series, &window);
-	void *all_ends = bpf_map_lookup_elem(&ends, &window);
 	struct series *found;
 	__u64 now = bpf_ktime_get_boot_ns();
 
 	/* What belongs to nobody passes no filter. */
-	if (!all || !all_ends || (filter_in_use && !connection->owner_known))
+	if (!all || (filter_in_use && !connection->owner_known))
 		return;
 	measure(sk, tcp, connection, state, &traffic, direct);
-	key_of(sk, connection, &key.series);
+	if (!key_of(sk, connection, &key.series))
+		count_stat(peers_full);
 	key.error = why_closed(sk, tcp, connection, state, direct);
-	count_end(all_ends, &key, connection->comm);
+	if (key.error)
+		count_failure(window, &key, connection->comm);
 	found = series_of(all, &key.series, connection->comm);
 	if (found) {
 		__sync_fetch_and_add(&found->sent, traffic.sent);
 		__sync_fetch_and_add(&found->received, traffic.received);
 		__sync_fetch_and_add(&found->retransmits, (__u64)traffic.retransmits);
+		__sync_fetch_and_add(&found->segments_sent, (__u64)traffic.segments_sent);
+		__sync_fetch_and_add(&found->segments_received, (__u64)traffic.segments_received);
+		if (!key.error)
+			__sync_fetch_and_add(&found->ended, 1);
 		if (connection->established_ns)
 			add_duration(&found->connection, now - connection->established_ns);
 		if (traffic.rtt_us)
@@ -450,7 +455,7 @@ int living_connections(struct element_iterator *iterator)
 	living.socket = id;
 	living.start_ns = connection.start_ns;
 	__builtin_memcpy(living.comm, connection.comm, sizeof(living.comm));
-	key_of(sk, &connection, &living.key);
+	key_of(sk, now, &living.key);
 	bpf_seq_write(meta->seq, &living, sizeof(living));
 	return 0;
 }

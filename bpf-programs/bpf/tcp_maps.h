@@ -40,7 +40,9 @@ struct connection {
 	char comm[16];
 	__u32 role;
 	/* Whether `tgid` and `comm` are. */
-	__u32 owner_known;
+	__u16 owner_known;
+	/* Whether it was told among other peers' connections, which it stays. */
+	__u16 folded;
 };
 
 /* Growth since the connection is followed. */
@@ -49,6 +51,8 @@ struct traffic {
 	__u64 received;
 	__u32 retransmits;
 	__u32 rtt_us;
+	__u32 segments_sent;
+	__u32 segments_received;
 };
 
 struct series_key {
@@ -60,9 +64,10 @@ struct series_key {
 	__u8 peer[16];
 };
 
+/* Of connections that failed. */
 struct end_key {
 	struct series_key series;
-	/* An errno; 0 where all went well. */
+	/* An errno. */
 	__u32 error;
 };
 
@@ -82,6 +87,10 @@ struct series {
 	__u64 sent;
 	__u64 received;
 	__u64 retransmits;
+	__u64 segments_sent;
+	__u64 segments_received;
+	/* How many ended well. */
+	__u64 ended;
 	char comm[16];
 	struct durations connect;
 	struct durations connection;
@@ -133,6 +142,8 @@ struct tcp_stats {
 	__u64 span_sampling;
 	/* Packets whose reason found no room. */
 	__u64 reasons_full;
+	/* Connections that are counted among those of other peers, since there was no room for theirs. */
+	__u64 peers_full;
 };
 
 struct {
@@ -166,7 +177,8 @@ struct {
 	});
 } ends SEC(".maps");
 
-/* Peers that have series of their own: the first that come, so that there are never more series than that. */
+/* Peers that have series of their own: the first that come, so that there are never more series than that. User space takes out
+ * those that are not seen any more. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_PEERS);

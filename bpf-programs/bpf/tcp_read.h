@@ -67,7 +67,7 @@ static __always_inline void measure(struct sock *sk, struct tcp_sock *tcp, const
 				    struct traffic *traffic, int direct)
 {
 	__u64 acked = 0, received = 0, sent_base = connection->base_acked, received_base = connection->base_received;
-	__u32 una = 0, write = 0, retransmits = 0, srtt = 0;
+	__u32 una = 0, write = 0, retransmits = 0, srtt = 0, segments = 0;
 	unsigned long flags = 0;
 
 	get_field(acked, direct, tcp, bytes_acked);
@@ -88,6 +88,10 @@ static __always_inline void measure(struct sock *sk, struct tcp_sock *tcp, const
 	traffic->received = received > received_base ? received - received_base : 0;
 	traffic->retransmits = retransmits - connection->base_retransmits;
 	traffic->rtt_us = srtt >> 3;
+	get_field(segments, direct, tcp, segs_out);
+	traffic->segments_sent = segments - connection->base_segments_sent;
+	get_field(segments, direct, tcp, segs_in);
+	traffic->segments_received = segments - connection->base_segments_received;
 }
 
 #define read_address(address, sk, v4, v6) \
@@ -107,8 +111,8 @@ static __always_inline void measure(struct sock *sk, struct tcp_sock *tcp, const
 #define read_local(address, sk) read_address(address, sk, skc_rcv_saddr, skc_v6_rcv_saddr)
 #define read_peer(address, sk) read_address(address, sk, skc_daddr, skc_v6_daddr)
 
-/* Under what a connection is counted. */
-static __always_inline void key_of(struct sock *sk, const struct connection *connection, struct series_key *key)
+/* Under what a connection is counted. Whether that is its own peer, where peers are told apart. */
+static __always_inline int key_of(struct sock *sk, struct connection *connection, struct series_key *key)
 {
 	struct {
 		__u8 address[16];
@@ -119,12 +123,17 @@ static __always_inline void key_of(struct sock *sk, const struct connection *con
 	key->tgid = connection->tgid;
 	key->role = connection->role;
 	if (!tell_peers)
-		return;
+		return 1;
+	if (connection->folded)
+		return 0;
 	read_peer(peer.address, sk);
 	if (connection->role == CLIENT)
 		read_field(peer.port, sk, __sk_common.skc_dport);
-	if (!bpf_map_lookup_elem(&peers, &peer) && bpf_map_update_elem(&peers, &peer, &one, BPF_ANY))
-		return;
+	if (!bpf_map_lookup_elem(&peers, &peer) && bpf_map_update_elem(&peers, &peer, &one, BPF_ANY)) {
+		connection->folded = 1;
+		return 0;
+	}
 	__builtin_memcpy(key->peer, peer.address, 16);
 	key->peer_port = peer.port;
+	return 1;
 }

@@ -38,17 +38,17 @@ record! {
 }
 
 record! {
-    /// What ends are counted under.
+    /// What failures are counted under.
     pub struct EndKey = "end_key", 28 {
         /// A [`SeriesKey`].
         series: [u8; 24] = 0,
-        /// An errno; 0 where all went well.
+        /// An errno.
         error: u32 = 24,
     }
 }
 
 record! {
-    /// Connections that ended.
+    /// Connections that failed.
     pub struct End = "end", 24 {
         /// How many.
         count: u64 = 0,
@@ -78,21 +78,27 @@ impl Durations {
 
 record! {
     /// Sums of a window.
-    pub struct Series = "series", 1144 {
+    pub struct Series = "series", 1168 {
         /// Payload that the peers acknowledged, of connections that ended.
         sent: u64 = 0,
         /// Payload that was received, of connections that ended.
         received: u64 = 8,
         /// Segments sent again, of connections that ended.
         retransmits: u64 = 16,
+        /// Segments sent, of connections that ended.
+        segments_sent: u64 = 24,
+        /// Segments received, of connections that ended.
+        segments_received: u64 = 32,
+        /// Connections that ended well.
+        ended: u64 = 40,
         /// Name of a thread of the process, zero-terminated.
-        comm: [u8; 16] = 24,
+        comm: [u8; 16] = 48,
         /// [`Durations`] from SYN to established.
-        connect: [u8; 368] = 40,
+        connect: [u8; 368] = 64,
         /// [`Durations`] from established to closed.
-        connection: [u8; 368] = 408,
+        connection: [u8; 368] = 432,
         /// [`Durations`]: round-trip times, at the end.
-        rtt: [u8; 368] = 776,
+        rtt: [u8; 368] = 800,
     }
 }
 
@@ -138,7 +144,7 @@ record! {
 
 record! {
     /// Growth since a connection is followed.
-    pub struct Traffic = "traffic", 24 {
+    pub struct Traffic = "traffic", 32 {
         /// Payload that the peer acknowledged.
         sent: u64 = 0,
         /// Payload that was received.
@@ -147,26 +153,32 @@ record! {
         retransmits: u32 = 16,
         /// Smoothed round-trip time; 0 where none was measured.
         rtt_us: u32 = 20,
+        /// Segments sent.
+        segments_sent: u32 = 24,
+        /// Segments received.
+        segments_received: u32 = 28,
     }
 }
 
 record! {
     /// A connection that lives.
-    pub struct Living = "living", 80 {
-        /// Tells it from others.
+    pub struct Living = "living", 88 {
+        /// Tells it from others that live at the same time.
         socket: u64 = 0,
+        /// Tells it from others of the same socket.
+        start_ns: u64 = 8,
         /// A [`Traffic`].
-        traffic: [u8; 24] = 16,
+        traffic: [u8; 32] = 16,
         /// A [`SeriesKey`].
-        key: [u8; 24] = 40,
+        key: [u8; 24] = 48,
         /// Name of a thread of the process, zero-terminated.
-        comm: [u8; 16] = 64,
+        comm: [u8; 16] = 72,
     }
 }
 
 record! {
     /// Counts of one CPU.
-    pub struct Stats = "tcp_stats", 48 {
+    pub struct Stats = "tcp_stats", 56 {
         /// Runs of programs.
         runs: u64 = 0,
         /// Connections that were not followed, for want of room.
@@ -179,6 +191,8 @@ record! {
         span_sampling: u64 = 32,
         /// Dropped packets whose reason found no room.
         reasons_full: u64 = 40,
+        /// Connections that are counted among those of other peers, for want of room.
+        peers_full: u64 = 48,
     }
 }
 

@@ -27,7 +27,7 @@ mod views;
 
 pub use define::{
     CONNECT_DURATION, CONNECTION, CONNECTION_DURATION, CONNECTIONS, DROPS, LISTEN_DROPS, LISTEN_OVERFLOWS,
-    NETWORK_IO, RETRANSMITS, RTT,
+    NETWORK_IO, RETRANSMITS, RTT, SEGMENTS,
 };
 pub use ladders::{ACCEPTING, DROP_REASONS, LISTEN, LIVING, OLDER, STATES};
 pub use tracer::INFO;
@@ -40,8 +40,8 @@ use crate::tracer::Settings as AllSettings;
 pub struct Settings {
     /// Most spans in a second; connections beyond are counted all the same.
     pub spans_per_second: u32,
-    /// How many peers may have series of their own: the first that come, and one more series for all others. 0: peers are
-    /// not told apart.
+    /// How many peers may have series of their own at once: the first that come, while they do something; all others share
+    /// one. 0: peers are not told apart.
     pub peers: u32,
     /// Whether dropped packets are counted by reason. Costs something for every packet that the kernel drops.
     pub drops: bool,
@@ -63,8 +63,8 @@ static KEYS: &[Key<AllSettings>] = &[
     },
     Key {
         name: "peers",
-        doc: "How many peers may have series of their own: the first that come, and one more series for all others.\n\
-              0: peers are not told apart.",
+        doc: "How many peers may have series of their own at once: the first that come, while they do something; all\n\
+              others share one. 0: peers are not told apart.",
         get: |settings| Value::Int(settings.tcp.peers.into()),
         set: |settings, v| v.whole(0..=u32::MAX).map(|n| settings.tcp.peers = n),
     },

@@ -1,10 +1,9 @@
 //! The BPF programs of the TCP tracer and their maps.
 
-use std::fs::File;
+use std::collections::HashSet;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use bpf_loader::kernel::RunningKernel;
 use bpf_loader::link::Link;
@@ -13,15 +12,16 @@ use bpf_loader::map::{Global, Hash, Map, MapOfMaps, PerCpuArray};
 use bpf_loader::object::ObjectSpec;
 use bpf_programs::events::tcp::{End, EndKey, Followed, Living, Series, SeriesKey, Stats};
 use bpf_sys::link::IterTarget;
+use bpf_sys::net_ns::NetNs;
 use bpf_sys::uapi::flags::BPF_ANY;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::ladders::{ACCEPTING, DROP_REASONS, LIVING, OLDER, STATES};
-use super::listen;
+use super::ledger::Account;
+use super::listen::MAX_NAMESPACES;
 use crate::error::{Error, Result};
 use crate::tracer::filter::{self, TaskFilter};
 use crate::tracer::ladder::{Chosen, Forced, Ladder, Rung, climb};
-use crate::tracer::programs::attach_by_section;
+use crate::tracer::programs::{add_counts, attach_by_section};
 use crate::tracer::{Start, ring};
 
 /// Ladders that programs climb. What others rely on comes first.
@@ -31,6 +31,8 @@ static CLIMBED_WITH_DROPS: &[&Ladder] = &[&STATES, &ACCEPTING, &LIVING, &OLDER, 
 
 /// Entries read with one call.
 const BATCH: usize = 128;
+/// A peer of a [`SeriesKey`]: address and port.
+const PEER: usize = 18;
 /// What the kernel's hash tables need for an entry beside key and value.
 const ENTRY_HEAD: usize = 56;
 const CONNECTION_ENTRY: usize = size_of::<u64>() + Followed::SIZE + ENTRY_HEAD;
@@ -93,9 +95,9 @@ struct Tables {
 /// What the kernel tells of a window.
 #[derive(Debug, Default)]
 pub struct Collected {
-    /// Sums.
-    pub series: Vec<(SeriesKey, Series)>,
-    /// Ends.
+    /// Sums, with the bytes of their keys.
+    pub series: Vec<(Account, SeriesKey, Series)>,
+    /// Failures.
     pub ends: Vec<(EndKey, End)>,
 }
 
@@ -107,6 +109,7 @@ pub struct TcpProgram {
     filter: TaskFilter,
     stats: PerCpuArray<[u8; Stats::SIZE]>,
     drops: Hash<u32, u64>,
+    peers: Hash<[u8; PEER], u8>,
     span_one_in: Global<u32>,
     chosen: Vec<Chosen>,
     links: Vec<Link>,
@@ -187,7 +190,7 @@ impl Tables {
             let entries = keys.iter().zip(values);
             collected
                 .series
-                .extend(entries.filter_map(|(k, v)| Some((SeriesKey::decode(k)?, Series::decode(v)?))));
+                .extend(entries.filter_map(|(k, v)| Some((*k, SeriesKey::decode(k)?, Series::decode(v)?))));
         }
         let mut batches = full.ends.take_batches(BATCH);
         while let Some((keys, values)) = batches.next().map_err(Error::Kernel)? {
@@ -238,6 +241,7 @@ impl TcpProgram {
             filter,
             stats: PerCpuArray::new(object.map("stats").map_err(Error::Load)?).map_err(Error::Load)?,
             drops: Hash::new(object.map("drops").map_err(Error::Load)?).map_err(Error::Load)?,
+            peers: Hash::new(object.map("peers").map_err(Error::Load)?).map_err(Error::Load)?,
             span_one_in: object.global("span_one_in").map_err(Error::Load)?,
             chosen: climbed.chosen,
             links: climbed.links,
@@ -309,15 +313,10 @@ impl TcpProgram {
         let own = std::fs::metadata("/proc/thread-self/ns/net").map_or(0, |own| own.ino());
         // What the program writes is nothing; reading is what makes it run.
         let _ = read_all(link);
-        for (namespace, directory) in listen::namespaces() {
-            if namespace == own {
-                continue;
-            }
+        let namespaces = NetNs::list(MAX_NAMESPACES).unwrap_or_default().namespaces;
+        for namespace in namespaces.iter().filter(|namespace| namespace.inode() != own) {
             // An iterator walks over the namespace of the thread that opens it.
-            std::thread::scope(|scope| {
-                let entered = scope.spawn(|| enter_and_read(link, &directory));
-                let _ = entered.join();
-            });
+            let _ = namespace.enter(|| read_all(link));
         }
     }
 
@@ -368,25 +367,8 @@ impl TcpProgram {
     ///
     /// The kernel's counters cannot be read.
     pub fn stats(&self) -> Result<Stats> {
-        let values = self.stats.get(0).map_err(Error::Kernel)?;
-        let mut all = Stats {
-            runs: 0,
-            connections_full: 0,
-            series_full: 0,
-            span_rate: 0,
-            span_sampling: 0,
-            reasons_full: 0,
-        };
-        for stats in values.iter().flat_map(|values| values.iter()).filter_map(|bytes| Stats::decode(&bytes))
-        {
-            all.runs += stats.runs;
-            all.connections_full += stats.connections_full;
-            all.series_full += stats.series_full;
-            all.span_rate += stats.span_rate;
-            all.span_sampling += stats.span_sampling;
-            all.reasons_full += stats.reasons_full;
-        }
-        Ok(all)
+        let counts = Stats::decode(&add_counts(&self.stats)?);
+        counts.ok_or(Error::Load(bpf_loader::Error::Internal("size of tcp_stats")))
     }
 
     /// Runs that the kernel left out, since the program was running already on the CPU (`recursion_misses`, Linux 5.12).
@@ -401,6 +383,22 @@ impl TcpProgram {
         })
     }
 
+    /// Gives the room of peers that nobody talks to any more to others. `seen` are the keys of a window, those of connections
+    /// that live included: a connection keeps the key that it was first told under.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's table cannot be read.
+    pub fn keep_peers<'a>(&self, seen: impl Iterator<Item = &'a Account>) -> Result<()> {
+        let seen: HashSet<[u8; PEER]> = seen.filter_map(peer).collect();
+        let peers: Vec<[u8; PEER]> =
+            self.peers.keys().collect::<bpf_loader::Result<_>>().map_err(Error::Kernel)?;
+        let gone = peers.iter().filter(|peer| !seen.contains(*peer));
+        gone.map(|peer| self.peers.delete(peer).map(drop))
+            .collect::<bpf_loader::Result<_>>()
+            .map_err(Error::Kernel)
+    }
+
     /// Packets dropped by reason, since the start.
     ///
     /// # Errors
@@ -409,6 +407,16 @@ impl TcpProgram {
     pub fn drops(&self) -> Result<Vec<(u32, u64)>> {
         self.drops.entries().collect::<bpf_loader::Result<_>>().map_err(Error::Kernel)
     }
+}
+
+/// The peer that a key names, as the table of peers has it.
+fn peer(key: &Account) -> Option<[u8; PEER]> {
+    let key = SeriesKey::decode(key)?;
+    let mut peer = [0; PEER];
+    let (address, port) = peer.split_at_mut(key.peer.len());
+    address.copy_from_slice(&key.peer);
+    port.copy_from_slice(&key.peer_port.to_ne_bytes());
+    Some(peer)
 }
 
 /// Attaches one program; iterators, which only run when they are read, are kept apart.
@@ -431,14 +439,6 @@ fn read_all(iterator: &Link) -> Result<Vec<u8>> {
     let mut file = iterator.iter().map_err(Error::Kernel)?;
     file.read_to_end(&mut bytes).map_err(Error::io("an iterator"))?;
     Ok(bytes)
-}
-
-/// Reads an iterator in the network namespace of the process that the directory of `/proc` is of. Changes the thread's own.
-fn enter_and_read(iterator: &Link, process: &Path) -> Result<()> {
-    let namespace = File::open(process.join("ns/net")).map_err(Error::io("/proc/PID/ns/net"))?;
-    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
-        .map_err(|e| Error::io("/proc/PID/ns/net")(e.into()))?;
-    read_all(iterator).map(drop)
 }
 
 /// That the rung asked for, if any, is one of the ladder's that no program climbs.

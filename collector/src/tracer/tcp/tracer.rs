@@ -12,14 +12,14 @@ use otlp_encode::Value;
 
 use super::define::{self, CONNECTION};
 use super::ladders::{ACCEPTING, DROP_REASONS, LISTEN, LIVING, OLDER, STATES};
-use super::ledger::{Account, Amounts, Ledger};
+use super::ledger::{Ended, Ledger, Lives};
 use super::listen::ListenCounters;
 use super::program::{Collected, TcpProgram, check_forced};
 use super::tell::{self, LivingRtt};
 use super::views;
 use super::{
     CONNECT_DURATION, CONNECTION_DURATION, CONNECTIONS, DROPS, LISTEN_DROPS, LISTEN_OVERFLOWS, NETWORK_IO,
-    RETRANSMITS, RTT,
+    RETRANSMITS, RTT, SEGMENTS,
 };
 use crate::config::Filter;
 use crate::error::Result;
@@ -40,6 +40,7 @@ pub static INFO: Info = Info {
             &CONNECTION_DURATION,
             &RTT,
             &RETRANSMITS,
+            &SEGMENTS,
             &NETWORK_IO,
             &LISTEN_OVERFLOWS,
             &LISTEN_DROPS,
@@ -73,6 +74,7 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         counters,
         dropped: HashMap::new(),
         running: true,
+        tells_peers: start.settings.tcp.peers > 0,
         fill: Vec::new(),
     }))
 }
@@ -89,6 +91,7 @@ struct TcpTracer {
     /// Packets dropped so far, by reason.
     dropped: HashMap<u32, u64>,
     running: bool,
+    tells_peers: bool,
     fill: Vec<(&'static str, u64, u64)>,
 }
 
@@ -108,21 +111,33 @@ fn drop_reasons(target: &RunningTarget) -> HashMap<u32, String> {
 }
 
 /// What ended, for the ledger.
-fn ended(collected: &Collected) -> impl Iterator<Item = (Account, [u8; 16], Amounts)> + '_ {
-    collected.series.iter().map(|(key, series)| {
-        ((key.tgid, key.role), series.comm, [series.sent, series.received, series.retransmits])
+fn ended(collected: &Collected) -> impl Iterator<Item = Ended> + '_ {
+    collected.series.iter().map(|(account, _, series)| Ended {
+        account: *account,
+        comm: series.comm,
+        amounts: [
+            series.sent,
+            series.received,
+            series.retransmits,
+            series.segments_sent,
+            series.segments_received,
+        ],
     })
 }
 
 /// What lives, for the ledger.
-fn lives(living: &[Living]) -> impl Iterator<Item = (Account, [u8; 16], Amounts)> + '_ {
+fn lives(living: &[Living]) -> impl Iterator<Item = Lives> + '_ {
     living.iter().filter_map(|living| {
-        let (key, traffic) = (SeriesKey::decode(&living.key)?, Traffic::decode(&living.traffic)?);
-        Some((
-            (key.tgid, key.role),
-            living.comm,
-            [traffic.sent, traffic.received, traffic.retransmits.into()],
-        ))
+        let traffic = Traffic::decode(&living.traffic)?;
+        let amounts = [
+            traffic.sent,
+            traffic.received,
+            traffic.retransmits.into(),
+            traffic.segments_sent.into(),
+            traffic.segments_received.into(),
+        ];
+        let so_far = Ended { account: living.key, comm: living.comm, amounts };
+        Some(Lives { connection: (living.socket, living.start_ns), so_far })
     })
 }
 
@@ -191,9 +206,10 @@ impl Tracer for TcpTracer {
         self.drain(sink)?;
         let (collected, living) = self.take()?;
         for (key, end) in &collected.ends {
-            tell::ends(key, end, sink);
+            tell::failures(key, end, sink);
         }
-        for (key, series) in &collected.series {
+        for (_, key, series) in &collected.series {
+            tell::ended(key, series, sink);
             tell::durations(key, series, sink);
         }
         for (key, (comm, histogram)) in &living_rtt(&living) {
@@ -202,6 +218,10 @@ impl Tracer for TcpTracer {
             }
         }
         tell::amounts(&self.ledger.enter(ended(&collected), lives(&living)), sink);
+        if self.tells_peers {
+            let seen = collected.series.iter().map(|(account, ..)| account);
+            self.program.keep_peers(seen.chain(living.iter().map(|living| &living.key)))?;
+        }
         if let Some(counters) = &mut self.counters {
             let grown = counters.grow();
             tell::host(&LISTEN_OVERFLOWS, grown.overflows, &[], sink);
@@ -259,6 +279,8 @@ impl Tracer for TcpTracer {
                 ("connections full", stats.connections_full),
                 ("series full", stats.series_full),
                 ("reasons full", stats.reasons_full),
+                ("peers full", stats.peers_full),
+                ("namespaces full", self.counters.as_ref().map_or(0, ListenCounters::left_out)),
                 ("skipped by the kernel", self.program.skipped()?),
                 ("children not followed", self.program.filter().0.children_lost()),
             ],
