@@ -57,6 +57,8 @@ static __always_inline void begin(struct sock *sk, struct tcp_sock *tcp, __u32 r
 	else
 		connection.established_ns = connection.start_ns;
 	follow(&connection, sk, BPF_ANY);
+	if (role == SERVER)
+		note_ends(sk);
 }
 
 static __always_inline void on_connected(struct sock *sk, struct connection *connection)
@@ -68,6 +70,7 @@ static __always_inline void on_connected(struct sock *sk, struct connection *con
 	void *all = bpf_map_lookup_elem(&series, &window);
 
 	connection->established_ns = now;
+	note_ends(sk);
 	if (!all)
 		return;
 	key_of(sk, connection, &key);
@@ -235,14 +238,14 @@ static __always_inline int on_state(struct sock *sk, int old, int new, int direc
 	if (!connection)
 		return 0;
 	if (!connection->owner_known && used_by_current(sk, direct) && !learn_owner(connection)) {
-		bpf_map_delete_elem(&connections, &id);
+		forget(id);
 		return 0;
 	}
 	if (new == TCP_ESTABLISHED && !connection->established_ns) {
 		on_connected(sk, connection);
 	} else if (new == TCP_CLOSE) {
 		on_closed(sk, tcp, connection, old, direct);
-		bpf_map_delete_elem(&connections, &id);
+		forget(id);
 	}
 	return 0;
 }
@@ -255,7 +258,7 @@ static __always_inline int on_use(struct sock *sk, int certain, int direct)
 
 	count_stat(runs);
 	if (connection && !connection->owner_known && (certain || used_by_current(sk, direct)) && !learn_owner(connection))
-		bpf_map_delete_elem(&connections, &id);
+		forget(id);
 	return 0;
 }
 
@@ -420,6 +423,8 @@ int older_connections(struct tcp_iterator *iterator)
 	if (state != TCP_SYN_SENT)
 		connection.established_ns = connection.start_ns;
 	follow(&connection, sk, BPF_NOEXIST);
+	if (state != TCP_SYN_SENT)
+		note_ends(sk);
 	return 0;
 }
 
@@ -447,7 +452,7 @@ int living_connections(struct element_iterator *iterator)
 		return 0;
 	/* Its end was missed: the kernel runs no program within itself. */
 	if (state == TCP_CLOSE && bpf_ktime_get_boot_ns() - connection.start_ns > 1000000000) {
-		bpf_map_delete_elem(&connections, &id);
+		forget(id);
 		return 0;
 	}
 	if (!connection.owner_known)

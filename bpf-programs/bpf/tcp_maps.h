@@ -45,6 +45,19 @@ struct connection {
 	__u16 folded;
 };
 
+/* The two ends of a connection, by which user space finds its socket. */
+struct endpoints {
+	__u32 netns;
+	/* In network order. */
+	__u16 local_port;
+	__u16 peer_port;
+	/* IPv4 as IPv6 maps it. */
+	__u8 local[16];
+	__u8 peer[16];
+	/* Whether peers are told apart. */
+	__u32 peer_known;
+};
+
 /* Growth since the connection is followed. */
 struct traffic {
 	__u64 sent;
@@ -153,6 +166,14 @@ struct {
 	__type(value, struct connection);
 } connections SEC(".maps");
 
+/* Of the connections that were established. Only where `note_endpoints`. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_CONNECTIONS);
+	__type(key, __u64);
+	__type(value, struct endpoints);
+} endpoints SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, WINDOWS);
@@ -228,9 +249,10 @@ volatile __u32 span_one_in = 1;
 volatile __u32 span_count = 0;
 volatile __u64 span_second = 0;
 
-/* Set before loading: spans in a second, and whether peers are told apart. */
+/* Set before loading: spans in a second, whether peers are told apart, and whether user space looks for sockets itself. */
 const volatile __u32 span_rate = 100;
 const volatile __u32 tell_peers = 0;
+const volatile __u32 note_endpoints = 0;
 
 #define count_stat(field) \
 	({ \

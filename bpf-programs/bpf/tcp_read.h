@@ -111,6 +111,33 @@ static __always_inline void measure(struct sock *sk, struct tcp_sock *tcp, const
 #define read_local(address, sk) read_address(address, sk, skc_rcv_saddr, skc_v6_rcv_saddr)
 #define read_peer(address, sk) read_address(address, sk, skc_daddr, skc_v6_daddr)
 
+/* Of a connection that is established: its local port is known by then. */
+static __always_inline void note_ends(struct sock *sk)
+{
+	struct inet_sock *inet = (void *)sk;
+	struct endpoints ends = { .peer_known = tell_peers };
+	__u64 id = (__u64)sk;
+	struct net *net = 0;
+
+	if (!note_endpoints)
+		return;
+	read_field(net, sk, __sk_common.skc_net.net);
+	read_field(ends.netns, net, ns.inum);
+	read_local(ends.local, sk);
+	read_peer(ends.peer, sk);
+	read_field(ends.local_port, inet, inet_sport);
+	read_field(ends.peer_port, sk, __sk_common.skc_dport);
+	if (bpf_map_update_elem(&endpoints, &id, &ends, BPF_ANY))
+		count_stat(connections_full);
+}
+
+static __always_inline void forget(__u64 id)
+{
+	bpf_map_delete_elem(&connections, &id);
+	if (note_endpoints)
+		bpf_map_delete_elem(&endpoints, &id);
+}
+
 /* Under what a connection is counted. Whether that is its own peer, where peers are told apart. */
 static __always_inline int key_of(struct sock *sk, struct connection *connection, struct series_key *key)
 {

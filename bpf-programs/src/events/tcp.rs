@@ -20,6 +20,44 @@ record! {
     pub struct Followed = "connection", 72 {
         /// When it began.
         start_ns: u64 = 0,
+        /// What its socket had counted before: payload that the peer acknowledged.
+        base_acked: u64 = 16,
+        /// Payload received.
+        base_received: u64 = 24,
+        /// Segments sent again.
+        base_retransmits: u32 = 32,
+        /// Segments sent.
+        base_segments_sent: u32 = 36,
+        /// Segments received.
+        base_segments_received: u32 = 40,
+        /// Process.
+        tgid: u32 = 44,
+        /// Name of a thread of the process, zero-terminated.
+        comm: [u8; 16] = 48,
+        /// [`CLIENT`] or [`SERVER`].
+        role: u32 = 64,
+        /// Not 0 where the process is known.
+        owner_known: u16 = 68,
+        /// Not 0 where it is told among other peers' connections.
+        folded: u16 = 70,
+    }
+}
+
+record! {
+    /// The two ends of a connection.
+    pub struct Endpoints = "endpoints", 44 {
+        /// Inode number of its network namespace.
+        netns: u32 = 0,
+        /// In network order.
+        local_port: u16 = 4,
+        /// In network order.
+        peer_port: u16 = 6,
+        /// IPv6; IPv4 as IPv6 maps it.
+        local: [u8; 16] = 8,
+        /// IPv6; IPv4 as IPv6 maps it.
+        peer: [u8; 16] = 24,
+        /// Not 0 where peers are told apart.
+        peer_known: u32 = 40,
     }
 }
 
@@ -34,6 +72,21 @@ record! {
         peer_port: u16 = 6,
         /// IPv6; IPv4 as IPv6 maps it; zeros where peers are not told apart, and for those beyond the bound.
         peer: [u8; 16] = 8,
+    }
+}
+
+impl SeriesKey {
+    /// The bytes that it decodes from.
+    pub fn encode(&self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        let (tgid, rest) = bytes.split_at_mut(4);
+        let (role, rest) = rest.split_at_mut(2);
+        let (port, peer) = rest.split_at_mut(2);
+        tgid.copy_from_slice(&self.tgid.to_ne_bytes());
+        role.copy_from_slice(&self.role.to_ne_bytes());
+        port.copy_from_slice(&self.peer_port.to_ne_bytes());
+        peer.copy_from_slice(&self.peer);
+        bytes
     }
 }
 
@@ -199,6 +252,12 @@ record! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_are_encoded_as_they_are_decoded() {
+        let bytes: [u8; SeriesKey::SIZE] = std::array::from_fn(|at| at as u8);
+        assert_eq!(SeriesKey::decode(&bytes).map(|key| key.encode()), Some(bytes));
+    }
 
     #[test]
     fn histograms_are_counts_by_slot() {

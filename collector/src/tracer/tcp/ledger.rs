@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use bpf_programs::events::tcp::SeriesKey;
+use bpf_programs::events::tcp::{SeriesKey, Traffic};
 
 /// Whose: the bytes of a [`SeriesKey`].
 pub type Account = [u8; SeriesKey::SIZE];
@@ -40,6 +40,14 @@ pub struct Lives {
     pub connection: (u64, u64),
     /// As of [`Ended`].
     pub so_far: Ended,
+    /// Smoothed round-trip time; 0 where none was measured.
+    pub rtt_us: u32,
+}
+
+/// What a connection has done.
+pub fn traffic_amounts(traffic: &Traffic) -> Amounts {
+    let Traffic { sent, received, retransmits, segments_sent, segments_received, .. } = *traffic;
+    [sent, received, retransmits.into(), segments_sent.into(), segments_received.into()]
 }
 
 /// The accounts.
@@ -84,7 +92,7 @@ impl Ledger {
     fn grow(&mut self, living: impl Iterator<Item = Lives>) {
         let mut gone = std::mem::take(&mut self.told);
         for lives in living {
-            let Lives { connection, so_far: Ended { account, comm, amounts } } = lives;
+            let Lives { connection, so_far: Ended { account, comm, amounts }, .. } = lives;
             let last = gone.remove(&connection).map_or([0; AMOUNTS], |(_, last)| last);
             let mut growth = [0; AMOUNTS];
             let mut told = last;
@@ -130,7 +138,11 @@ mod tests {
 
     /// Connections by their sockets.
     fn lives(living: &[(u64, [u64; 3])]) -> impl Iterator<Item = Lives> + '_ {
-        living.iter().map(|(socket, amounts)| Lives { connection: (*socket, 1), so_far: account(*amounts) })
+        living.iter().map(|(socket, amounts)| Lives {
+            connection: (*socket, 1),
+            so_far: account(*amounts),
+            rtt_us: 0,
+        })
     }
 
     fn enter(ledger: &mut Ledger, ended: &[[u64; 3]], living: &[(u64, [u64; 3])]) -> [u64; 3] {
@@ -184,7 +196,7 @@ mod tests {
     fn a_socket_that_is_used_again_begins_at_nothing() {
         let mut ledger = Ledger::default();
         enter(&mut ledger, &[], &[(1, [10, 0, 0])]);
-        let again = Lives { connection: (1, 2), so_far: account([4, 0, 0]) };
+        let again = Lives { connection: (1, 2), so_far: account([4, 0, 0]), rtt_us: 0 };
         let told = ledger.enter([account([11, 0, 0])].into_iter(), [again].into_iter());
         assert_eq!(told.get(&A).map(|(_, amounts)| amounts[0]), Some(1 + 4));
     }

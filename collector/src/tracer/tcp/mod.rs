@@ -7,6 +7,7 @@
 //! | `program.rs` | loads the BPF programs, sized for the memory there is; swaps their two windows; walks over sockets |
 //! | `ledger.rs` | bytes of connections that live and of those that ended, each counted once |
 //! | `listen.rs` | connections that found no room in a queue, from each network namespace's own counters |
+//! | `living.rs` | what connections that live have done, where the kernel has no iterators |
 //! | `tell.rs` | records to points and spans |
 //! | `tracer.rs` | all of it as one tracer among others |
 //!
@@ -20,6 +21,7 @@ mod define;
 mod ladders;
 mod ledger;
 mod listen;
+mod living;
 mod program;
 mod tell;
 mod tracer;

@@ -10,17 +10,20 @@ use bpf_loader::link::Link;
 use bpf_loader::load::Object;
 use bpf_loader::map::{Global, Hash, Map, MapOfMaps, PerCpuArray};
 use bpf_loader::object::ObjectSpec;
-use bpf_programs::events::tcp::{End, EndKey, Followed, Living, Series, SeriesKey, Stats};
+use bpf_programs::events::tcp::{
+    End, EndKey, Endpoints, Followed, Living, Series, SeriesKey, Stats, Traffic,
+};
 use bpf_sys::link::IterTarget;
 use bpf_sys::net_ns::NetNs;
 use bpf_sys::uapi::flags::BPF_ANY;
 
-use super::ladders::{ACCEPTING, DROP_REASONS, LIVING, OLDER, STATES};
-use super::ledger::Account;
+use super::ladders::{ACCEPTING, DROP_REASONS, LIVING, OLDER, SOCK_DIAG, STATES};
+use super::ledger::{Account, Ended, Lives, traffic_amounts};
 use super::listen::MAX_NAMESPACES;
+use super::living::Diag;
 use crate::error::{Error, Result};
 use crate::tracer::filter::{self, TaskFilter};
-use crate::tracer::ladder::{Chosen, Forced, Ladder, Rung, climb};
+use crate::tracer::ladder::{Chosen, Forced, Ladder, Refused, Rung, climb};
 use crate::tracer::programs::{add_counts, attach_by_section};
 use crate::tracer::{Start, ring};
 
@@ -36,6 +39,7 @@ const PEER: usize = 18;
 /// What the kernel's hash tables need for an entry beside key and value.
 const ENTRY_HEAD: usize = 56;
 const CONNECTION_ENTRY: usize = size_of::<u64>() + Followed::SIZE + ENTRY_HEAD;
+const ENDPOINTS_ENTRY: usize = size_of::<u64>() + Endpoints::SIZE + ENTRY_HEAD;
 /// Bounds of tables, in entries: below, they are of no use.
 const CONNECTIONS: std::ops::RangeInclusive<usize> = 1024..=65536;
 const SERIES: std::ops::RangeInclusive<usize> = 64..=16384;
@@ -49,6 +53,8 @@ type EndTable = Hash<[u8; EndKey::SIZE], [u8; End::SIZE]>;
 pub struct Sizes {
     /// Connections followed at once.
     pub connections: u32,
+    /// Those whose ends are noted: none, or all.
+    pub endpoints: u32,
     /// Series of one window.
     pub series: u32,
     /// Ends of one window.
@@ -65,10 +71,18 @@ impl Sizes {
         };
         Self {
             connections: entries(memory / 4, CONNECTION_ENTRY, &CONNECTIONS),
+            endpoints: 0,
             series: entries(memory / 4, SeriesKey::SIZE + Series::SIZE + ENTRY_HEAD, &SERIES),
             ends: entries(memory / 16, EndKey::SIZE + End::SIZE + ENTRY_HEAD, &ENDS),
             ring: (memory / 8).clamp(16 << 10, 1 << 20),
         }
+    }
+
+    /// With the ends of all connections, in the same memory.
+    fn with_endpoints(self) -> Self {
+        let shared = self.connections as usize * CONNECTION_ENTRY / (CONNECTION_ENTRY + ENDPOINTS_ENTRY);
+        let connections = (shared as u32).max(*CONNECTIONS.start() as u32);
+        Self { connections, endpoints: connections, ..self }
     }
 }
 
@@ -118,10 +132,12 @@ pub struct TcpProgram {
     pub sizes: Sizes,
 }
 
+/// Ways to the sockets that there are.
 #[derive(Debug, Default)]
 struct Iterators {
     living: Option<Link>,
     older: Option<Link>,
+    diag: Option<Diag>,
 }
 
 fn no_map(name: &str) -> Error {
@@ -133,7 +149,11 @@ fn prepare(spec: &mut ObjectSpec<'_>, start: &Start<'_>, sizes: Sizes) -> Result
     let settings = &start.settings.tcp;
     filter::prepare(spec, start.filter)?;
     ring::prepare(spec, sizes.ring)?;
-    spec.map_mut("connections").ok_or_else(|| no_map("connections"))?.max_entries = sizes.connections;
+    for (name, entries) in [("connections", sizes.connections), ("endpoints", sizes.endpoints)] {
+        spec.map_mut(name).ok_or_else(|| no_map(name))?.max_entries = entries.max(1);
+    }
+    let note = u32::from(sizes.endpoints > 0);
+    spec.set_global("note_endpoints", &note.to_ne_bytes()).map_err(Error::Load)?;
     for (name, entries) in [("series", sizes.series), ("ends", sizes.ends)] {
         let inner =
             spec.map_mut(name).and_then(|map| map.inner.as_deref_mut()).ok_or_else(|| no_map(name))?;
@@ -212,7 +232,7 @@ impl TcpProgram {
     ///
     /// As [`climb`]; the filter names something that does not exist.
     pub fn load(start: &Start<'_>) -> Result<Self> {
-        let sizes = Sizes::of(start.memory);
+        let mut sizes = Sizes::of(start.memory);
         let ladders = if start.settings.tcp.drops { CLIMBED_WITH_DROPS } else { CLIMBED };
         let mut sized = ObjectSpec::parse(bpf_programs::TCP).map_err(Error::Load)?;
         prepare(&mut sized, start, sizes)?;
@@ -223,7 +243,11 @@ impl TcpProgram {
             ladders,
             start.forced,
             start.target,
-            |spec, _| prepare(spec, start, sizes),
+            |spec, rungs| {
+                let asks = rungs(LIVING.what) == Some(SOCK_DIAG);
+                sizes = if asks { Sizes::of(start.memory).with_endpoints() } else { Sizes::of(start.memory) };
+                prepare(spec, start, sizes)
+            },
             |object, name| {
                 // Once for each object that is tried, and before anything of it is attached.
                 if STATES.rungs.iter().any(|rung| rung.programs.contains(&name)) {
@@ -235,6 +259,13 @@ impl TcpProgram {
             },
         )?;
         let object = climbed.object;
+        let mut chosen = climbed.chosen;
+        if sizes.endpoints > 0 {
+            match Diag::open(&object) {
+                Ok(diag) => iterators.diag = Some(diag),
+                Err(error) => refuse(&mut chosen, LIVING.what, &error),
+            }
+        }
         let (tables, filter) = parts.ok_or(Error::Load(bpf_loader::Error::Internal("no states")))?;
         let program = Self {
             tables,
@@ -243,7 +274,7 @@ impl TcpProgram {
             drops: Hash::new(object.map("drops").map_err(Error::Load)?).map_err(Error::Load)?,
             peers: Hash::new(object.map("peers").map_err(Error::Load)?).map_err(Error::Load)?,
             span_one_in: object.global("span_one_in").map_err(Error::Load)?,
-            chosen: climbed.chosen,
+            chosen,
             links: climbed.links,
             object,
             iterators,
@@ -295,14 +326,18 @@ impl TcpProgram {
     ///
     /// # Errors
     ///
-    /// The iterator cannot be read.
-    pub fn living(&self) -> Result<Vec<Living>> {
+    /// The kernel's tables cannot be read.
+    pub fn living(&mut self) -> Result<Vec<Lives>> {
+        if let Some(diag) = &mut self.iterators.diag {
+            return diag.living();
+        }
         let Some(link) = &self.iterators.living else { return Ok(Vec::new()) };
         let bytes = read_all(link)?;
-        let mut living: Vec<Living> = bytes.chunks_exact(Living::SIZE).filter_map(Living::decode).collect();
+        let records = bytes.chunks_exact(Living::SIZE).filter_map(Living::decode);
+        let mut living: Vec<Lives> = records.filter_map(|living| lives(&living)).collect();
         // A table that changes while it is walked over may show an entry twice.
-        living.sort_unstable_by_key(|living| living.socket);
-        living.dedup_by_key(|living| living.socket);
+        living.sort_unstable_by_key(|lives| lives.connection);
+        living.dedup_by_key(|lives| lives.connection.0);
         Ok(living)
     }
 
@@ -331,10 +366,8 @@ impl TcpProgram {
     ///
     /// The kernel's table cannot be read.
     pub fn forget_all(&self) -> Result<()> {
-        let connections = self.object.map("connections").map_err(Error::Load)?;
-        let table: Hash<u64, [u8; Followed::SIZE]> = Hash::new(connections).map_err(Error::Load)?;
-        let sockets: Vec<u64> = table.keys().collect::<bpf_loader::Result<_>>().map_err(Error::Kernel)?;
-        sockets.iter().try_for_each(|socket| table.delete(socket).map(drop)).map_err(Error::Kernel)
+        empty::<{ Followed::SIZE }>(&self.object, "connections")?;
+        empty::<{ Endpoints::SIZE }>(&self.object, "endpoints")
     }
 
     /// Attaches the same rungs again, and takes up the connections that there are.
@@ -409,6 +442,27 @@ impl TcpProgram {
     }
 }
 
+fn lives(living: &Living) -> Option<Lives> {
+    let traffic = Traffic::decode(&living.traffic)?;
+    let so_far = Ended { account: living.key, comm: living.comm, amounts: traffic_amounts(&traffic) };
+    Some(Lives { connection: (living.socket, living.start_ns), so_far, rtt_us: traffic.rtt_us })
+}
+
+/// Takes all sockets out of a table.
+fn empty<const SIZE: usize>(object: &Object, name: &str) -> Result<()> {
+    let table: Hash<u64, [u8; SIZE]> = object.map(name).and_then(Hash::new).map_err(Error::Load)?;
+    let sockets: Vec<u64> = table.keys().collect::<bpf_loader::Result<_>>().map_err(Error::Kernel)?;
+    sockets.iter().try_for_each(|socket| table.delete(socket).map(drop)).map_err(Error::Kernel)
+}
+
+/// The last rung of a ladder is of no use after all.
+fn refuse(chosen: &mut [Chosen], what: &str, error: &Error) {
+    for chosen in chosen.iter_mut().filter(|chosen| chosen.what == what) {
+        let refused = chosen.rung.take().map(|rung| Refused { rung, reason: error.to_string() });
+        chosen.refused.extend(refused);
+    }
+}
+
 /// The peer that a key names, as the table of peers has it.
 fn peer(key: &Account) -> Option<[u8; PEER]> {
     let key = SeriesKey::decode(key)?;
@@ -462,6 +516,9 @@ mod tests {
             + sizes.ring;
         assert!(bytes <= 8 << 20, "{bytes}");
         assert!(bytes >= 7 << 20, "{bytes}");
-        assert_eq!(Sizes::of(0), Sizes { connections: 1024, series: 64, ends: 256, ring: 16 << 10 });
+        assert_eq!(
+            Sizes::of(0),
+            Sizes { connections: 1024, endpoints: 0, series: 64, ends: 256, ring: 16 << 10 }
+        );
     }
 }

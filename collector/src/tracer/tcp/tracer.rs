@@ -5,9 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use bpf_loader::btf::Kind;
 use bpf_loader::target::{RunningTarget, TargetBtf};
-use bpf_programs::events::tcp::{
-    CONNECTION as CONNECTION_EVENT, Connection, Living, SCALE, SeriesKey, Traffic,
-};
+use bpf_programs::events::tcp::{CONNECTION as CONNECTION_EVENT, Connection, SCALE, SeriesKey};
 use otlp_encode::Value;
 
 use super::define::{self, CONNECTION};
@@ -125,38 +123,19 @@ fn ended(collected: &Collected) -> impl Iterator<Item = Ended> + '_ {
     })
 }
 
-/// What lives, for the ledger.
-fn lives(living: &[Living]) -> impl Iterator<Item = Lives> + '_ {
-    living.iter().filter_map(|living| {
-        let traffic = Traffic::decode(&living.traffic)?;
-        let amounts = [
-            traffic.sent,
-            traffic.received,
-            traffic.retransmits.into(),
-            traffic.segments_sent.into(),
-            traffic.segments_received.into(),
-        ];
-        let so_far = Ended { account: living.key, comm: living.comm, amounts };
-        Some(Lives { connection: (living.socket, living.start_ns), so_far })
-    })
-}
-
-fn living_rtt(living: &[Living]) -> LivingRtt {
+fn living_rtt(living: &[Lives]) -> LivingRtt {
     let mut all = LivingRtt::new();
-    for living in living {
-        let rtt = Traffic::decode(&living.traffic).map_or(0, |traffic| traffic.rtt_us);
-        if rtt > 0 {
-            let (_, histogram) =
-                all.entry(living.key).or_insert_with(|| (living.comm, Exponential::new(SCALE)));
-            histogram.add_nanos(u64::from(rtt) * 1000);
-        }
+    for Lives { so_far, rtt_us, .. } in living.iter().filter(|lives| lives.rtt_us > 0) {
+        let (_, histogram) =
+            all.entry(so_far.account).or_insert_with(|| (so_far.comm, Exponential::new(SCALE)));
+        histogram.add_nanos(u64::from(*rtt_us) * 1000);
     }
     all
 }
 
 impl TcpTracer {
     /// Takes a window out. First what ended, then what lives: see the ledger.
-    fn take(&mut self) -> Result<(Collected, Vec<Living>)> {
+    fn take(&mut self) -> Result<(Collected, Vec<Lives>)> {
         let collected = self.program.take()?;
         let living = self.program.living()?;
         let sizes = self.program.sizes;
@@ -217,10 +196,10 @@ impl Tracer for TcpTracer {
                 tell::histogram(&RTT, &key, *comm, histogram, sink);
             }
         }
-        tell::amounts(&self.ledger.enter(ended(&collected), lives(&living)), sink);
+        tell::amounts(&self.ledger.enter(ended(&collected), living.iter().copied()), sink);
         if self.tells_peers {
             let seen = collected.series.iter().map(|(account, ..)| account);
-            self.program.keep_peers(seen.chain(living.iter().map(|living| &living.key)))?;
+            self.program.keep_peers(seen.chain(living.iter().map(|lives| &lives.so_far.account)))?;
         }
         if let Some(counters) = &mut self.counters {
             let grown = counters.grow();
@@ -237,7 +216,7 @@ impl Tracer for TcpTracer {
             self.running = false;
             // What connections do from now on is not counted, and neither are their ends seen.
             let living = self.program.living()?;
-            self.ledger.close(lives(&living));
+            self.ledger.close(living.into_iter());
             self.program.forget_all()?;
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Bytes, durations, round-trip times.
 
 use collector::telemetry::Recorder;
-use collector::tracer::tcp;
+use collector::tracer::tcp::{self, LIVING};
 
 use super::node::{Node, in_namespace};
 use super::{bytes, collect_ends, counter, dropped, skipped, spans, trace, trace_all};
@@ -63,12 +63,22 @@ fn known_bytes_flow_both_ways() {
 
 #[test]
 fn a_living_connection_is_seen_before_it_ends() {
+    for (rung, address) in [("iterator", "127.0.0.1"), ("sock_diag", "127.0.0.1"), ("sock_diag", "[::1]")] {
+        see_a_living_connection(rung, address);
+    }
+}
+
+fn see_a_living_connection(rung: &str, address: &str) {
     in_namespace(|| {
         let (mut server, mut client) = (Node::new(), Node::new());
-        let port = server.ask("listen 127.0.0.1:0 16");
-        let mut tracer = trace_all(&[server.pid(), client.pid()]);
+        let port = server.ask(&format!("listen {address}:0 16"));
+        let settings = tcp::Settings { spans_per_second: u32::MAX, ..tcp::Settings::default() };
+        let pids = [server.pid(), client.pid()];
+        let mut tracer = trace(&pids, settings, 8 << 20, &[(LIVING.what, rung)]);
+        let chosen = tracer.rungs().iter().find(|chosen| chosen.what == LIVING.what).unwrap();
+        assert_eq!(chosen.rung, Some(rung), "{chosen:?}");
         let mut recorder = Recorder::default();
-        client.does(&format!("connect 127.0.0.1:{port}"));
+        client.does(&format!("connect {address}:{port}"));
         server.does("accept");
         let (mut sent, mut answered) = (0, 0);
         for (request, answer) in [(1000, 2000), (5, 0), (0, 77), (100_000, 1)] {
@@ -81,8 +91,8 @@ fn a_living_connection_is_seen_before_it_ends() {
             // The last acknowledgement may be delayed.
             std::thread::sleep(std::time::Duration::from_millis(300));
             tracer.collect(&mut recorder).unwrap();
-            assert_eq!(bytes(&recorder, client.pid()), (sent, answered));
-            assert_eq!(bytes(&recorder, server.pid()), (answered, sent));
+            assert_eq!(bytes(&recorder, client.pid()), (sent, answered), "{rung}");
+            assert_eq!(bytes(&recorder, server.pid()), (answered, sent), "{rung}");
             assert_eq!(recorder.number("ebpf.tcp.connections", client.pid(), &[]), 0.0);
             assert!(recorder.histogram("ebpf.tcp.rtt", client.pid(), &[]).count() >= 1);
         }
@@ -203,6 +213,12 @@ fn a_storm_loses_spans_alone_and_counts_them() {
 
 #[test]
 fn peers_have_series_of_their_own_up_to_a_bound() {
+    for rung in ["iterator", "sock_diag"] {
+        tell_peers_apart(rung);
+    }
+}
+
+fn tell_peers_apart(rung: &str) {
     in_namespace(|| {
         let mut client = Node::new();
         let mut servers: Vec<(Node, String)> = Vec::new();
@@ -212,7 +228,7 @@ fn peers_have_series_of_their_own_up_to_a_bound() {
             servers.push((server, port));
         }
         let settings = tcp::Settings { peers: 2, ..tcp::Settings::default() };
-        let mut tracer = trace(&[client.pid()], settings, 8 << 20, &[]);
+        let mut tracer = trace(&[client.pid()], settings, 8 << 20, &[(LIVING.what, rung)]);
         let mut recorder = Recorder::default();
         for (at, (server, port)) in servers.iter_mut().enumerate() {
             client.does(&format!("connect 127.0.0.1:{port}"));
@@ -222,6 +238,8 @@ fn peers_have_series_of_their_own_up_to_a_bound() {
         }
         // Part of it while they live, the rest when they end.
         tracer.collect(&mut recorder).unwrap();
+        let sent = [("network.io.direction", "transmit"), ("network.peer.port", &*servers[1].1)];
+        assert_eq!(recorder.number("process.network.io", client.pid(), &sent), 101.0, "{rung}");
         for (at, (server, _)) in servers.iter_mut().enumerate().rev() {
             server.does(&format!("send {}", 10 + at));
             client.does(&format!("receive {}", 10 + at));
