@@ -476,9 +476,9 @@ int drop_reasons(__u64 *args)
 	unsigned char *head = 0;
 	__u64 *count, none = 0;
 
-	read_field(protocol, packet, protocol);
-	read_field(network, packet, network_header);
-	read_field(head, packet, head);
+	get_field(protocol, 1, packet, protocol);
+	get_field(network, 1, packet, network_header);
+	get_field(head, 1, packet, head);
 	/* ETH_P_IP and ETH_P_IPV6, in network order. */
 	if (protocol == 0x0008)
 		bpf_probe_read_kernel(&transport, 1, head + network + 9);

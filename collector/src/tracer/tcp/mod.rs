@@ -45,7 +45,8 @@ pub struct Settings {
     /// How many peers may have series of their own at once: the first that come, while they do something; all others share
     /// one. 0: peers are not told apart.
     pub peers: u32,
-    /// Whether dropped packets are counted by reason. Costs something for every packet that the kernel drops.
+    /// Whether dropped packets are counted by reason. Off, as it costs something for every packet of any kind that the kernel
+    /// drops: one of each ordinary connection, and most in a flood, when there is least to spare.
     pub drops: bool,
 }
 
@@ -72,7 +73,8 @@ static KEYS: &[Key<AllSettings>] = &[
     },
     Key {
         name: "drops",
-        doc: "Whether dropped packets are counted by reason. Costs something for every packet that the kernel drops.",
+        doc: "Whether dropped packets are counted by reason. Costs something for every packet that the kernel drops:\n\
+              one of each ordinary connection, and all of a flood.",
         get: |settings| Value::Bool(settings.tcp.drops),
         set: |settings, v| v.boolean().map(|drops| settings.tcp.drops = drops),
     },
