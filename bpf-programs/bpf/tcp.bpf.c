@@ -157,60 +157,40 @@ static __always_inline void tell(struct sock *sk, const struct connection *conne
 	submit_event(event);
 }
 
-static __always_inline void count_failure(__u32 window, const struct end_key *key, const char *comm)
-{
-	void *all = bpf_map_lookup_elem(&ends, &window);
-	struct end first = {}, *end;
-
-	if (!all)
-		return;
-	end = bpf_map_lookup_elem(all, key);
-	if (!end) {
-		__builtin_memcpy(first.comm, comm, sizeof(first.comm));
-		bpf_map_update_elem(all, key, &first, BPF_NOEXIST);
-		end = bpf_map_lookup_elem(all, key);
-	}
-	if (end)
-		__sync_fetch_and_add(&end->count, 1);
-	else
-		count_stat(series_full);
-}
-
 static __always_inline void on_closed(struct sock *sk, struct tcp_sock *tcp, struct connection *connection, int state,
 				      int direct)
 {
-	struct end_key key = {};
+	struct series_key key = {};
 	struct traffic traffic = {};
 	__u32 window = active;
 	void *all = bpf_map_lookup_elem(&series, &window);
 	struct series *found;
 	__u64 now = bpf_ktime_get_boot_ns();
+	__u32 error;
 
 	/* What belongs to nobody passes no filter. */
 	if (!all || (filter_in_use && !connection->owner_known))
 		return;
 	measure(sk, tcp, connection, state, &traffic, direct);
-	if (!key_of(sk, connection, &key.series))
+	if (!key_of(sk, connection, &key))
 		count_stat(peers_full);
-	key.error = why_closed(sk, tcp, connection, state, direct);
-	if (key.error)
-		count_failure(window, &key, connection->comm);
-	found = series_of(all, &key.series, connection->comm);
+	error = why_closed(sk, tcp, connection, state, direct);
+	key.error = error;
+	found = series_of(all, &key, connection->comm);
 	if (found) {
 		__sync_fetch_and_add(&found->sent, traffic.sent);
 		__sync_fetch_and_add(&found->received, traffic.received);
 		__sync_fetch_and_add(&found->retransmits, (__u64)traffic.retransmits);
 		__sync_fetch_and_add(&found->segments_sent, (__u64)traffic.segments_sent);
 		__sync_fetch_and_add(&found->segments_received, (__u64)traffic.segments_received);
-		if (!key.error)
-			__sync_fetch_and_add(&found->ended, 1);
+		__sync_fetch_and_add(&found->ended, 1);
 		if (connection->established_ns)
 			add_duration(&found->connection, now - connection->established_ns);
 		if (traffic.rtt_us)
 			add_duration(&found->rtt, traffic.rtt_us * 1000ULL);
 	}
 	if (span_wanted(now))
-		tell(sk, connection, &traffic, key.error, state, now);
+		tell(sk, connection, &traffic, error, state, now);
 }
 
 static __always_inline int on_state(struct sock *sk, int old, int new, int direct)

@@ -9,7 +9,6 @@
 #define WINDOWS 2
 #define MAX_CONNECTIONS 8192
 #define MAX_SERIES 256
-#define MAX_ENDS 1024
 #define MAX_PEERS 64
 #define MAX_DROP_REASONS 1024
 
@@ -70,23 +69,13 @@ struct traffic {
 
 struct series_key {
 	__u32 tgid;
-	__u16 role;
+	__u8 role;
+	/* An errno, of connections that failed; 0 of others and of those that live. */
+	__u8 error;
 	/* In network order, and 0 of servers' peers. */
 	__u16 peer_port;
 	/* All zero unless peers are told apart; IPv4 as IPv6 maps it. */
 	__u8 peer[16];
-};
-
-/* Of connections that failed. */
-struct end_key {
-	struct series_key series;
-	/* An errno. */
-	__u32 error;
-};
-
-struct end {
-	__u64 count;
-	char comm[16];
 };
 
 struct durations {
@@ -102,7 +91,7 @@ struct series {
 	__u64 retransmits;
 	__u64 segments_sent;
 	__u64 segments_received;
-	/* How many ended well. */
+	/* How many ended. */
 	__u64 ended;
 	char comm[16];
 	struct durations connect;
@@ -148,7 +137,7 @@ struct tcp_stats {
 	__u64 runs;
 	/* Connections that were not followed, since the table was full. */
 	__u64 connections_full;
-	/* Ends, and what was measured of connections, for which the window had no room. */
+	/* What was measured of connections, or of their end, for which the window had no room. */
 	__u64 series_full;
 	/* Spans beyond the rate, and those that sampling leaves out. */
 	__u64 span_rate;
@@ -186,18 +175,6 @@ struct {
 	});
 } series SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, WINDOWS);
-	__type(key, __u32);
-	__array(values, struct {
-		__uint(type, BPF_MAP_TYPE_HASH);
-		__uint(max_entries, MAX_ENDS);
-		__uint(key_size, sizeof(struct end_key));
-		__uint(value_size, sizeof(struct end));
-	});
-} ends SEC(".maps");
-
 /* Peers that have series of their own: the first that come, so that there are never more series than that. User space takes out
  * those that are not seen any more. */
 struct {
@@ -234,8 +211,6 @@ struct {
 const struct series_key *describe_series_key __attribute__((unused));
 const struct series *describe_series __attribute__((unused));
 const struct durations *describe_durations __attribute__((unused));
-const struct end_key *describe_end_key __attribute__((unused));
-const struct end *describe_end __attribute__((unused));
 const struct connection_event *describe_connection_event __attribute__((unused));
 const struct living *describe_living __attribute__((unused));
 const struct traffic *describe_traffic __attribute__((unused));

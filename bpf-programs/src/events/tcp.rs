@@ -8,9 +8,9 @@ pub const SCALE: u8 = 1;
 pub const SLOTS: usize = 44 << SCALE;
 
 /// [`SeriesKey::role`] of who connects.
-pub const CLIENT: u16 = 1;
+pub const CLIENT: u8 = 1;
 /// [`SeriesKey::role`] of who accepts.
-pub const SERVER: u16 = 2;
+pub const SERVER: u8 = 2;
 
 /// [`Event::kind`](super::ring::Event::kind) of a [`Connection`].
 pub const CONNECTION: u32 = 1;
@@ -67,7 +67,9 @@ record! {
         /// Process; 0 where nobody was seen to use the connection.
         tgid: u32 = 0,
         /// [`CLIENT`] or [`SERVER`].
-        role: u16 = 4,
+        role: u8 = 4,
+        /// An errno, of connections that failed; 0 of others and of those that live.
+        error: u8 = 5,
         /// In network order; 0 for servers, and where peers are not told apart.
         peer_port: u16 = 6,
         /// IPv6; IPv4 as IPv6 maps it; zeros where peers are not told apart, and for those beyond the bound.
@@ -80,33 +82,15 @@ impl SeriesKey {
     pub fn encode(&self) -> [u8; Self::SIZE] {
         let mut bytes = [0; Self::SIZE];
         let (tgid, rest) = bytes.split_at_mut(4);
-        let (role, rest) = rest.split_at_mut(2);
+        let (role, rest) = rest.split_at_mut(1);
+        let (error, rest) = rest.split_at_mut(1);
         let (port, peer) = rest.split_at_mut(2);
         tgid.copy_from_slice(&self.tgid.to_ne_bytes());
-        role.copy_from_slice(&self.role.to_ne_bytes());
+        role.copy_from_slice(&[self.role]);
+        error.copy_from_slice(&[self.error]);
         port.copy_from_slice(&self.peer_port.to_ne_bytes());
         peer.copy_from_slice(&self.peer);
         bytes
-    }
-}
-
-record! {
-    /// What failures are counted under.
-    pub struct EndKey = "end_key", 28 {
-        /// A [`SeriesKey`].
-        series: [u8; 24] = 0,
-        /// An errno.
-        error: u32 = 24,
-    }
-}
-
-record! {
-    /// Connections that failed.
-    pub struct End = "end", 24 {
-        /// How many.
-        count: u64 = 0,
-        /// Name of a thread of the process, zero-terminated.
-        comm: [u8; 16] = 8,
     }
 }
 
@@ -142,7 +126,7 @@ record! {
         segments_sent: u64 = 24,
         /// Segments received, of connections that ended.
         segments_received: u64 = 32,
-        /// Connections that ended well.
+        /// Connections that ended.
         ended: u64 = 40,
         /// Name of a thread of the process, zero-terminated.
         comm: [u8; 16] = 48,

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bpf_programs::events::tcp::{SeriesKey, Traffic};
 
-/// Whose: the bytes of a [`SeriesKey`].
+/// Whose: the bytes of a [`SeriesKey`] without an error.
 pub type Account = [u8; SeriesKey::SIZE];
 
 /// Of bytes and segments. See [`AMOUNTS`].

@@ -132,11 +132,12 @@ fn lives(socket: u64, connection: &Followed, ends: &Endpoints, found: &TcpSocket
         return None;
     }
     let traffic = traffic(connection, found.state, &found.info?);
-    let role = u16::try_from(connection.role).ok()?;
+    let role = u8::try_from(connection.role).ok()?;
     let peers_told = connection.folded == 0 && ends.peer_known != 0;
     let account = SeriesKey {
         tgid: connection.tgid,
         role,
+        error: 0,
         peer_port: if peers_told && role == bpf_programs::events::tcp::CLIENT { ends.peer_port } else { 0 },
         peer: if peers_told { ends.peer } else { [0; 16] },
     };

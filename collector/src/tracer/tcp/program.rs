@@ -5,17 +5,13 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
-use bpf_loader::kernel::RunningKernel;
 use bpf_loader::link::Link;
 use bpf_loader::load::Object;
-use bpf_loader::map::{Global, Hash, Map, MapOfMaps, PerCpuArray};
+use bpf_loader::map::{Global, Hash, PerCpuArray};
 use bpf_loader::object::ObjectSpec;
-use bpf_programs::events::tcp::{
-    End, EndKey, Endpoints, Followed, Living, Series, SeriesKey, Stats, Traffic,
-};
+use bpf_programs::events::tcp::{Endpoints, Followed, Living, Series, SeriesKey, Stats, Traffic};
 use bpf_sys::link::IterTarget;
 use bpf_sys::net_ns::NetNs;
-use bpf_sys::uapi::flags::BPF_ANY;
 
 use super::ladders::{ACCEPTING, DROP_REASONS, LIVING, OLDER, SOCK_DIAG, STATES};
 use super::ledger::{Account, Ended, Lives, traffic_amounts};
@@ -25,7 +21,8 @@ use crate::error::{Error, Result};
 use crate::tracer::filter::{self, TaskFilter};
 use crate::tracer::ladder::{Chosen, Forced, Ladder, Refused, Rung, climb};
 use crate::tracer::programs::{add_counts, attach_by_section};
-use crate::tracer::{Start, ring};
+use crate::tracer::windows::Windows;
+use crate::tracer::{Start, cost, ring};
 
 /// Ladders that programs climb. What others rely on comes first.
 static CLIMBED: &[&Ladder] = &[&STATES, &ACCEPTING, &LIVING, &OLDER];
@@ -43,10 +40,8 @@ const ENDPOINTS_ENTRY: usize = size_of::<u64>() + Endpoints::SIZE + ENTRY_HEAD;
 /// Bounds of tables, in entries: below, they are of no use.
 const CONNECTIONS: std::ops::RangeInclusive<usize> = 1024..=65536;
 const SERIES: std::ops::RangeInclusive<usize> = 64..=16384;
-const ENDS: std::ops::RangeInclusive<usize> = 256..=32768;
 
 type SeriesTable = Hash<[u8; SeriesKey::SIZE], [u8; Series::SIZE]>;
-type EndTable = Hash<[u8; EndKey::SIZE], [u8; End::SIZE]>;
 
 /// How many entries tables have, for the memory there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,14 +52,12 @@ pub struct Sizes {
     pub endpoints: u32,
     /// Series of one window.
     pub series: u32,
-    /// Ends of one window.
-    pub ends: u32,
     /// Bytes of the ring.
     pub ring: usize,
 }
 
 impl Sizes {
-    /// A quarter for connections, half for both windows' series, an eighth for their ends and for the ring.
+    /// A quarter for connections, five eighths for both windows' series, an eighth for the ring.
     pub fn of(memory: usize) -> Self {
         let entries = |share: usize, entry: usize, bounds: &std::ops::RangeInclusive<usize>| {
             (share / entry).clamp(*bounds.start(), *bounds.end()) as u32
@@ -72,8 +65,7 @@ impl Sizes {
         Self {
             connections: entries(memory / 4, CONNECTION_ENTRY, &CONNECTIONS),
             endpoints: 0,
-            series: entries(memory / 4, SeriesKey::SIZE + Series::SIZE + ENTRY_HEAD, &SERIES),
-            ends: entries(memory / 16, EndKey::SIZE + End::SIZE + ENTRY_HEAD, &ENDS),
+            series: entries(memory / 16 * 5, SeriesKey::SIZE + Series::SIZE + ENTRY_HEAD, &SERIES),
             ring: (memory / 8).clamp(16 << 10, 1 << 20),
         }
     }
@@ -86,40 +78,11 @@ impl Sizes {
     }
 }
 
-/// What a window has collected.
-#[derive(Debug)]
-struct Window {
-    series: SeriesTable,
-    ends: EndTable,
-    /// To be set into the outer map once more, which waits.
-    series_map: Map,
-}
-
-/// The maps that the programs fill.
-#[derive(Debug)]
-struct Tables {
-    windows: [Window; 2],
-    outer: MapOfMaps<u32>,
-    active: Global<u32>,
-    filling: u32,
-    /// To keep the inner maps in the statistics of memory.
-    ends_maps: [Map; 2],
-}
-
-/// What the kernel tells of a window.
-#[derive(Debug, Default)]
-pub struct Collected {
-    /// Sums, with the bytes of their keys.
-    pub series: Vec<(Account, SeriesKey, Series)>,
-    /// Failures.
-    pub ends: Vec<(EndKey, End)>,
-}
-
 /// The programs in the kernel, attached.
 #[derive(Debug)]
 pub struct TcpProgram {
     object: Object,
-    tables: Tables,
+    windows: Windows<SeriesTable>,
     filter: TaskFilter,
     stats: PerCpuArray<[u8; Stats::SIZE]>,
     drops: Hash<u32, u64>,
@@ -154,75 +117,11 @@ fn prepare(spec: &mut ObjectSpec<'_>, start: &Start<'_>, sizes: Sizes) -> Result
     }
     let note = u32::from(sizes.endpoints > 0);
     spec.set_global("note_endpoints", &note.to_ne_bytes()).map_err(Error::Load)?;
-    for (name, entries) in [("series", sizes.series), ("ends", sizes.ends)] {
-        let inner =
-            spec.map_mut(name).and_then(|map| map.inner.as_deref_mut()).ok_or_else(|| no_map(name))?;
-        inner.max_entries = entries;
-    }
+    let series = spec.map_mut("series").and_then(|map| map.inner.as_deref_mut());
+    series.ok_or_else(|| no_map("series"))?.max_entries = sizes.series;
     spec.map_mut("peers").ok_or_else(|| no_map("peers"))?.max_entries = settings.peers.max(1);
     spec.set_global("span_rate", &settings.spans_per_second.to_ne_bytes()).map_err(Error::Load)?;
     spec.set_global("tell_peers", &u32::from(settings.peers > 0).to_ne_bytes()).map_err(Error::Load)
-}
-
-impl Tables {
-    /// Makes the inner maps, and gives them to the object, whose programs must not be attached yet.
-    fn new(object: &Object, spec: &ObjectSpec<'_>) -> Result<Self> {
-        let kernel = RunningKernel::default();
-        let outer = |name: &str| MapOfMaps::new(object.map(name).map_err(Error::Load)?).map_err(Error::Load);
-        let (series, ends): (MapOfMaps<u32>, MapOfMaps<u32>) = (outer("series")?, outer("ends")?);
-        let inner = |name: &str, outer: &MapOfMaps<u32>, index: u32| -> Result<Map> {
-            let inner = spec.map(name).and_then(|map| map.inner.as_deref()).ok_or_else(|| no_map(name))?;
-            let map = Map::new(name.into(), inner.create(&kernel).map_err(Error::Load)?);
-            outer.set(&index, &map, BPF_ANY).map_err(Error::Load)?;
-            Ok(map)
-        };
-        let window = |index: u32| -> Result<(Window, Map)> {
-            let (series_map, ends_map) = (inner("series", &series, index)?, inner("ends", &ends, index)?);
-            let window = Window {
-                series: Hash::new(&series_map).map_err(Error::Load)?,
-                ends: Hash::new(&ends_map).map_err(Error::Load)?,
-                series_map,
-            };
-            Ok((window, ends_map))
-        };
-        let ((first, first_ends), (second, second_ends)) = (window(0)?, window(1)?);
-        Ok(Self {
-            windows: [first, second],
-            ends_maps: [first_ends, second_ends],
-            active: object.global("active").map_err(Error::Load)?,
-            outer: series,
-            filling: 0,
-        })
-    }
-
-    /// Makes programs fill the other window, waits until none is still in the old one, and takes out what that has.
-    fn take(&mut self) -> Result<Collected> {
-        let [first, second] = &self.windows;
-        let (old, full) = if self.filling == 0 { (0, first) } else { (1, second) };
-        self.filling ^= 1;
-        self.active.set(&self.filling).map_err(Error::Kernel)?;
-        // Updating a map of maps returns only after every program that may have read the old value has ended
-        // (`maybe_wait_bpf_programs`, Linux 5.0), so setting what is already there is a wait for our own flip.
-        self.outer.set(&old, &full.series_map, BPF_ANY).map_err(Error::Kernel)?;
-        let mut collected = Collected::default();
-        let mut batches = full.series.take_batches(BATCH);
-        while let Some((keys, values)) = batches.next().map_err(Error::Kernel)? {
-            let entries = keys.iter().zip(values);
-            collected
-                .series
-                .extend(entries.filter_map(|(k, v)| Some((*k, SeriesKey::decode(k)?, Series::decode(v)?))));
-        }
-        let mut batches = full.ends.take_batches(BATCH);
-        while let Some((keys, values)) = batches.next().map_err(Error::Kernel)? {
-            let entries = keys.iter().zip(values);
-            collected.ends.extend(entries.filter_map(|(k, v)| Some((EndKey::decode(k)?, End::decode(v)?))));
-        }
-        Ok(collected)
-    }
-
-    fn maps(&self) -> impl Iterator<Item = &Map> {
-        self.windows.iter().map(|window| &window.series_map).chain(&self.ends_maps)
-    }
 }
 
 impl TcpProgram {
@@ -253,7 +152,7 @@ impl TcpProgram {
                 if STATES.rungs.iter().any(|rung| rung.programs.contains(&name)) {
                     let mut filter = TaskFilter::new(object)?;
                     filter.set(object, start.filter)?;
-                    parts = Some((Tables::new(object, &sized)?, filter));
+                    parts = Some((Windows::create(&sized, object, "series", Hash::new)?, filter));
                 }
                 attach(object, name, &mut iterators)
             },
@@ -266,9 +165,9 @@ impl TcpProgram {
                 Err(error) => refuse(&mut chosen, LIVING.what, &error),
             }
         }
-        let (tables, filter) = parts.ok_or(Error::Load(bpf_loader::Error::Internal("no states")))?;
+        let (windows, filter) = parts.ok_or(Error::Load(bpf_loader::Error::Internal("no states")))?;
         let program = Self {
-            tables,
+            windows,
             filter,
             stats: PerCpuArray::new(object.map("stats").map_err(Error::Load)?).map_err(Error::Load)?,
             drops: Hash::new(object.map("drops").map_err(Error::Load)?).map_err(Error::Load)?,
@@ -289,9 +188,9 @@ impl TcpProgram {
         &self.object
     }
 
-    /// All maps, those of the windows too.
-    pub fn maps(&self) -> impl Iterator<Item = &Map> {
-        self.object.maps.iter().chain(self.tables.maps())
+    /// Kernel memory of all maps, those of the windows too.
+    pub fn map_bytes(&self) -> u64 {
+        cost::object_map_bytes(&self.object) + self.windows.map_bytes()
     }
 
     /// The rung in use of each ladder that programs climb.
@@ -318,8 +217,14 @@ impl TcpProgram {
     /// # Errors
     ///
     /// The kernel's tables cannot be read.
-    pub fn take(&mut self) -> Result<Collected> {
-        self.tables.take()
+    pub fn take(&mut self) -> Result<Vec<(SeriesKey, Series)>> {
+        let mut collected = Vec::new();
+        let mut batches = self.windows.swap()?.take_batches(BATCH);
+        while let Some((keys, values)) = batches.next().map_err(Error::Kernel)? {
+            let entries = keys.iter().zip(values);
+            collected.extend(entries.filter_map(|(k, v)| Some((SeriesKey::decode(k)?, Series::decode(v)?))));
+        }
+        Ok(collected)
     }
 
     /// The connections that live and whose process is known.
@@ -422,7 +327,7 @@ impl TcpProgram {
     /// # Errors
     ///
     /// The kernel's table cannot be read.
-    pub fn keep_peers<'a>(&self, seen: impl Iterator<Item = &'a Account>) -> Result<()> {
+    pub fn keep_peers(&self, seen: impl Iterator<Item = Account>) -> Result<()> {
         let seen: HashSet<[u8; PEER]> = seen.filter_map(peer).collect();
         let peers: Vec<[u8; PEER]> =
             self.peers.keys().collect::<bpf_loader::Result<_>>().map_err(Error::Kernel)?;
@@ -464,8 +369,8 @@ fn refuse(chosen: &mut [Chosen], what: &str, error: &Error) {
 }
 
 /// The peer that a key names, as the table of peers has it.
-fn peer(key: &Account) -> Option<[u8; PEER]> {
-    let key = SeriesKey::decode(key)?;
+fn peer(key: Account) -> Option<[u8; PEER]> {
+    let key = SeriesKey::decode(&key)?;
     let mut peer = [0; PEER];
     let (address, port) = peer.split_at_mut(key.peer.len());
     address.copy_from_slice(&key.peer);
@@ -512,13 +417,9 @@ mod tests {
         let sizes = Sizes::of(8 << 20);
         let bytes = sizes.connections as usize * CONNECTION_ENTRY
             + 2 * sizes.series as usize * (SeriesKey::SIZE + Series::SIZE + ENTRY_HEAD)
-            + 2 * sizes.ends as usize * (EndKey::SIZE + End::SIZE + ENTRY_HEAD)
             + sizes.ring;
         assert!(bytes <= 8 << 20, "{bytes}");
         assert!(bytes >= 7 << 20, "{bytes}");
-        assert_eq!(
-            Sizes::of(0),
-            Sizes { connections: 1024, endpoints: 0, series: 64, ends: 256, ring: 16 << 10 }
-        );
+        assert_eq!(Sizes::of(0), Sizes { connections: 1024, endpoints: 0, series: 64, ring: 16 << 10 });
     }
 }

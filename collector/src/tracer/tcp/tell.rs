@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use bpf_programs::events::ring::Event;
-use bpf_programs::events::tcp::{CLIENT, Connection, Durations, End, EndKey, SCALE, Series, SeriesKey};
+use bpf_programs::events::tcp::{CLIENT, Connection, Durations, SCALE, Series, SeriesKey};
 use bpf_sys::Errno;
 use otlp_encode::Value;
 
@@ -34,7 +34,7 @@ fn error_type(error: u32) -> Option<&'static str> {
     (error != 0).then(|| Errno::from_raw(error).name().unwrap_or("_OTHER"))
 }
 
-fn role_name(role: u16) -> &'static str {
+fn role_name(role: u8) -> &'static str {
     if role == CLIENT { "client" } else { "server" }
 }
 
@@ -67,23 +67,12 @@ fn with_peer<'a>(key: &SeriesKey, attributes: Vec<Attribute<'a>>, with: impl FnO
     with(&attributes);
 }
 
-/// Connections that ended well.
+/// Connections that ended, by how.
 pub fn ended(key: &SeriesKey, series: &Series, sink: &mut dyn Sink) {
-    ends(key, None, (series.comm, series.ended), sink);
-}
-
-/// Connections that failed, by how.
-pub fn failures(key: &EndKey, end: &End, sink: &mut dyn Sink) {
-    if let Some(series) = SeriesKey::decode(&key.series) {
-        ends(&series, error_type(key.error), (end.comm, end.count), sink);
-    }
-}
-
-fn ends(key: &SeriesKey, error: Option<&'static str>, (comm, count): ([u8; 16], u64), sink: &mut dyn Sink) {
-    if count > 0 {
-        let owner = Owner::Process { pid: key.tgid, comm };
-        let value = PointValue::Int(count as i64);
-        series_attributes(key, error, |attributes| {
+    if series.ended > 0 {
+        let owner = Owner::Process { pid: key.tgid, comm: series.comm };
+        let value = PointValue::Int(series.ended as i64);
+        series_attributes(key, error_type(key.error.into()), |attributes| {
             sink.point(Point { metric: &CONNECTIONS, owner, attributes, value });
         });
     }
@@ -136,7 +125,7 @@ pub fn amounts(told: &Told, sink: &mut dyn Sink) {
     let mut bytes: BTreeMap<Account, ([u8; 16], [u64; 2])> = BTreeMap::new();
     for (account, (comm, [sent, received, again, segments_sent, segments_received])) in told {
         let Some(key) = SeriesKey::decode(account) else { continue };
-        let of = bytes.entry(without_role(account)).or_insert((*comm, [0; 2]));
+        let of = bytes.entry(without_role(key)).or_insert((*comm, [0; 2]));
         of.1[0] += sent;
         of.1[1] += received;
         let role = (ROLE, Value::Str(role_name(key.role)));
@@ -155,10 +144,9 @@ pub fn amounts(told: &Told, sink: &mut dyn Sink) {
     }
 }
 
-fn without_role(account: &Account) -> Account {
-    let mut account = *account;
-    account[4..6].fill(0);
-    account
+/// The key of what a process does in both roles.
+fn without_role(key: SeriesKey) -> Account {
+    SeriesKey { role: 0, ..key }.encode()
 }
 
 /// A sum of a series, unless it has not grown.
@@ -207,7 +195,7 @@ pub fn connection(head: Event, record: &Connection, sink: &mut dyn Sink) {
     if record.rtt_us > 0 {
         attributes.push((SPAN_RTT, Value::Double(f64::from(record.rtt_us) / 1e6)));
     }
-    let is_client = record.role == CLIENT;
+    let is_client = record.role == u16::from(CLIENT);
     if is_client && record.established_ns > record.start_ns {
         attributes.push((CONNECTED_AFTER, Value::Double(seconds(record.established_ns - record.start_ns))));
     }

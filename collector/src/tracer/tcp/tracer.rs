@@ -5,14 +5,14 @@ use std::os::fd::BorrowedFd;
 
 use bpf_loader::btf::Kind;
 use bpf_loader::target::{RunningTarget, TargetBtf};
-use bpf_programs::events::tcp::{CONNECTION as CONNECTION_EVENT, Connection, SCALE, SeriesKey};
+use bpf_programs::events::tcp::{CONNECTION as CONNECTION_EVENT, Connection, SCALE, Series, SeriesKey};
 use otlp_encode::Value;
 
 use super::define::{self, CONNECTION};
 use super::ladders::{ACCEPTING, DROP_REASONS, LISTEN, LIVING, OLDER, STATES};
 use super::ledger::{Ended, Ledger, Lives};
 use super::listen::ListenCounters;
-use super::program::{Collected, TcpProgram, check_forced};
+use super::program::{TcpProgram, check_forced};
 use super::tell::{self, LivingRtt};
 use super::views;
 use super::{
@@ -109,9 +109,9 @@ fn drop_reasons(target: &RunningTarget) -> HashMap<u32, String> {
 }
 
 /// What ended, for the ledger.
-fn ended(collected: &Collected) -> impl Iterator<Item = Ended> + '_ {
-    collected.series.iter().map(|(account, _, series)| Ended {
-        account: *account,
+fn ended(collected: &[(SeriesKey, Series)]) -> impl Iterator<Item = Ended> + '_ {
+    collected.iter().map(|(key, series)| Ended {
+        account: SeriesKey { error: 0, ..*key }.encode(),
         comm: series.comm,
         amounts: [
             series.sent,
@@ -135,14 +135,13 @@ fn living_rtt(living: &[Lives]) -> LivingRtt {
 
 impl TcpTracer {
     /// Takes a window out. First what ended, then what lives: see the ledger.
-    fn take(&mut self) -> Result<(Collected, Vec<Lives>)> {
+    fn take(&mut self) -> Result<(Vec<(SeriesKey, Series)>, Vec<Lives>)> {
         let collected = self.program.take()?;
         let living = self.program.living()?;
         let sizes = self.program.sizes;
         self.fill = vec![
             ("connections", living.len() as u64, sizes.connections.into()),
-            ("series", collected.series.len() as u64, sizes.series.into()),
-            ("ends", collected.ends.len() as u64, sizes.ends.into()),
+            ("series", collected.len() as u64, sizes.series.into()),
         ];
         Ok((collected, living))
     }
@@ -184,10 +183,7 @@ impl Tracer for TcpTracer {
     fn collect(&mut self, sink: &mut dyn Sink) -> Result<()> {
         self.drain(sink)?;
         let (collected, living) = self.take()?;
-        for (key, end) in &collected.ends {
-            tell::failures(key, end, sink);
-        }
-        for (_, key, series) in &collected.series {
+        for (key, series) in &collected {
             tell::ended(key, series, sink);
             tell::durations(key, series, sink);
         }
@@ -198,8 +194,8 @@ impl Tracer for TcpTracer {
         }
         tell::amounts(&self.ledger.enter(ended(&collected), living.iter().copied()), sink);
         if self.tells_peers {
-            let seen = collected.series.iter().map(|(account, ..)| account);
-            self.program.keep_peers(seen.chain(living.iter().map(|lives| &lives.so_far.account)))?;
+            let seen = collected.iter().map(|(key, _)| key.encode());
+            self.program.keep_peers(seen.chain(living.iter().map(|lives| lives.so_far.account)))?;
         }
         if let Some(counters) = &mut self.counters {
             let grown = counters.grow();
@@ -274,7 +270,7 @@ impl Tracer for TcpTracer {
             hits: self.program.stats()?.runs,
             nanos_per_hit: NANOS_PER_HIT,
             program_time,
-            map_bytes: self.program.maps().map(|map| cost::map_bytes(&map.fd)).sum(),
+            map_bytes: self.program.map_bytes(),
         })
     }
 }
