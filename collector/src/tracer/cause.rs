@@ -31,6 +31,10 @@ causes! {
     ENDED_THREADS = "table of ended threads full";
     /// Sockets for which there was no room.
     SOCKETS = "socket table full";
+    /// Peers for which there was no room: they are told together.
+    PEERS = "peers full";
+    /// Network namespaces for which there was no room.
+    NAMESPACES = "namespaces full";
     /// Reasons for which there was no room.
     REASONS = "reasons full";
     /// Samples whose stack could not be read.
