@@ -3,6 +3,7 @@
 //! A tracer owns BPF programs and their maps. It aggregates in the kernel: [`Tracer::collect`] takes the window's sums out;
 //! only rare things become events, which [`Tracer::drain`] reads from a ring.
 
+pub mod cause;
 mod cgroup;
 mod cost;
 pub mod disk;
@@ -199,7 +200,7 @@ pub struct Stats {
     pub produced: u64,
     /// Events that were read. Once a ring is drained, this and the drops for want of room in the ring make up `produced`.
     pub received: u64,
-    /// What is missing, by cause: `ring full`, `table full` and so on.
+    /// What is missing, by one of the causes in [`cause`].
     pub dropped: Vec<(&'static str, u64)>,
     /// The fullest a ring was when it was read, in bytes.
     pub ring_high_water: u64,
@@ -212,6 +213,12 @@ impl Stats {
     pub fn total_dropped(&self) -> u64 {
         self.dropped.iter().map(|(_, n)| n).sum()
     }
+}
+
+/// Nanoseconds of `CLOCK_BOOTTIME`, by which programs tell the time.
+pub(crate) fn boot_nanos() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    (now.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as u64)
 }
 
 /// What a tracer costs, since the start.

@@ -230,14 +230,6 @@ impl Program {
         }
         sum
     }
-
-    /// Runs that the kernel reports as missed (Linux 5.12).
-    pub(super) fn missed_runs(&self) -> Result<u64> {
-        self.programs.object().programs.iter().try_fold(0, |sum, program| {
-            let info = bpf_sys::prog::info(&program.fd).map_err(|e| Error::Kernel(e.into()))?;
-            Ok(sum + info.recursion_misses().unwrap_or(0))
-        })
-    }
 }
 
 fn mapped<const SIZE: usize>(object: &Object, name: &str, writable: bool) -> Result<MappedArray<[u8; SIZE]>> {

@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::names::{SyscallAbi, errno_name};
 use crate::telemetry::{Owner, Point, PointValue, Sink, Span, SpanKind};
 use crate::tracer::ladder::Chosen;
-use crate::tracer::{Info, Overhead, Start, Stats, Tracer};
+use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cause, cost};
 
 /// Calls to find out what the programs cost.
 const CALIBRATION: u32 = 2000;
@@ -149,11 +149,11 @@ impl Tracer for SyscallTracer {
             produced,
             received: self.program.maps.ring.received(),
             dropped: vec![
-                ("ring full", ring_full),
-                ("table full", state.table_full),
-                ("durations: table full", state.starts_full),
-                ("durations: start not seen", state.no_start),
-                ("skipped by the kernel", self.program.missed_runs()?),
+                (cause::RING_FULL, ring_full),
+                (cause::TABLE_FULL, state.table_full),
+                (cause::TOO_MANY_AT_ONCE, state.starts_full),
+                (cause::BEGIN_NOT_SEEN, state.no_start),
+                (cause::SKIPPED, cost::object_missed_runs(self.program.programs.object())?),
                 self.program.programs.children_lost(),
             ],
             ring_high_water: self.program.maps.ring.high_water(),
