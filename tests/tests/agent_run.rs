@@ -16,6 +16,7 @@ use tests::receivers::TempDir;
 
 /// Connections that the workload makes.
 const CONNECTIONS: usize = 20;
+const SIGTERM: u32 = 15;
 /// What service managers and users are promised.
 const LAST: Duration = Duration::from_secs(5);
 
@@ -259,6 +260,30 @@ fn a_receiver_that_never_answers_does_not_keep_it() {
     assert!(took < LAST, "{took:?}: {said}");
     assert_eq!(code, Some(1), "not all was delivered: {said}");
     assert!(said.contains("not delivered by the end"), "{said}");
+}
+
+#[test]
+fn a_signal_while_tracers_start_ends_it_at_once() {
+    if !can_trace() {
+        return;
+    }
+    let agent = Agent::start(&["--interval", "1s"]);
+    let limit = Instant::now() + Duration::from_secs(10);
+    let catches = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", agent.process.0.id())).unwrap_or_default();
+        let mask =
+            status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigCgt:\t")?, 16).ok());
+        mask.is_some_and(|mask| mask >> (SIGTERM - 1) & 1 == 1)
+    };
+    while !catches() {
+        assert!(Instant::now() < limit, "it catches no SIGTERM: {}", agent.said());
+    }
+    // Tracers take a good part of a second to start.
+    std::thread::sleep(Duration::from_millis(5));
+    let (code, took, said) = agent.end();
+    assert!(took < LAST, "{took:?}: {said}");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!said.contains("memory: "), "it did not wait until all had started: {said}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod windows;
 
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use collector::agent::config::{AgentConfig, FILE_VARIABLE, Problem};
@@ -31,9 +31,11 @@ pub fn run(options: &Options) -> CliResult {
     let mut signals = Signals::new(SIGNALS_THAT_END)?;
     // A file at the limit of sizes is an error like any other, and ends nothing.
     signal_hook::flag::register(libc::SIGXFSZ, Arc::default())?;
+    let starting = end_at_once(options.table.is_some())?;
     let mut windows = Windows::open(&config, options.table.as_ref())?;
     let interval = windows.interval(&config);
     let mut agent = Agent::start(config, interval)?;
+    starting.store(false, Ordering::Relaxed);
     agent.registry().register(&mut signals, SIGNAL_TOKEN, Interest::READABLE)?;
     let traced = trace(options, &mut agent, &mut signals, &mut windows);
     tell(&mut agent);
@@ -52,6 +54,16 @@ pub fn run(options: &Options) -> CliResult {
         well &= sent.is_complete();
     }
     Ok(well)
+}
+
+/// While tracers start, which may take long, a signal ends the program at once: nothing was traced, and what is in the kernel
+/// goes with the process. SIGHUP waits where it does not mean the end. Returns what says that they are starting.
+fn end_at_once(hang_up: bool) -> std::io::Result<Arc<AtomicBool>> {
+    let starting = Arc::new(AtomicBool::new(true));
+    for signal in SIGNALS_THAT_END.into_iter().filter(|signal| hang_up || *signal != SIGHUP) {
+        signal_hook::flag::register_conditional_shutdown(signal, 0, Arc::clone(&starting))?;
+    }
+    Ok(starting)
 }
 
 /// All layers, as they are now.

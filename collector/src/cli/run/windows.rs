@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use collector::agent::config::AgentConfig;
+use collector::agent::config::{AgentConfig, Problem};
 use collector::agent::health::prometheus;
 use collector::agent::self_metrics::{DEFINITIONS, SelfMetrics};
 use collector::agent::{Agent, Budget};
@@ -74,10 +74,9 @@ impl Windows {
             return Ok(Self::Shown(Box::new(Shown { recorder, live, host: host_name(), own })));
         }
         if table.is_some_and(|table| table.json || !table.outputs.is_empty()) {
-            return Err(
-                "--json and files of profiles show what is not exported: leave out the receiver, or them"
-                    .into(),
-            );
+            let what =
+                "files of profiles, as --json, show what is not exported: leave out the receiver, or them";
+            return Err(Problem { place: "--output".to_owned(), what: what.to_owned() }.into());
         }
         let budget = Budget::now(config.agent.memory_budget);
         let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
