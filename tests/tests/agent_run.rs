@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use collector::export::Signal;
 use tests::faults::{Behaviour, Deaf, Options, Server};
+use tests::prometheus::{Samples, parse, sum};
 use tests::receivers::TempDir;
 
 /// Connections that the workload makes.
@@ -130,6 +131,14 @@ fn get(port: u16, path: &str) -> String {
     answer
 }
 
+/// `/metrics`, which is as strict readers want it.
+fn metrics_page(port: u16) -> Samples {
+    let answer = get(port, "/metrics");
+    let (head, page) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("version=0.0.4"), "{head}");
+    parse(page).unwrap_or_else(|error| panic!("{error}"))
+}
+
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -208,8 +217,22 @@ fn it_exports_reloads_and_ends_as_it_is_told_and_leaves_nothing() {
 
     assert!(get(port, "/healthz").starts_with("HTTP/1.1 200"));
     assert!(get(port, "/readyz").starts_with("HTTP/1.1 200"), "{}", get(port, "/readyz"));
-    let own = get(port, "/metrics");
-    assert!(own.contains("ebpf_agent_running_ratio{ebpf_tracer=\"tcp\"} 1\n"), "{own}");
+    assert_eq!(sum(&metrics_page(port), "ebpf_agent_running_ratio", &[("ebpf_tracer", "tcp")]), 1.0);
+    let limit = Instant::now() + Duration::from_secs(10);
+    loop {
+        let page = metrics_page(port);
+        let client = [("instance", pid.as_str()), ("ebpf_tcp_role", "client")];
+        if sum(&page, "ebpf_tcp_connections_total", &client) == CONNECTIONS as f64 {
+            let durations = sum(&page, "ebpf_tcp_connect_duration_seconds_count", &client);
+            assert_eq!(durations, CONNECTIONS as f64, "{page:?}");
+            assert_eq!(sum(&page, "target_info", &[("process_pid", pid.as_str())]), 1.0, "{page:?}");
+            assert!(sum(&page, "ebpf_agent_export_items_total", &[("ebpf_outcome", "delivered")]) > 0.0);
+            assert_eq!(sum(&page, "ebpf_agent_page_omitted", &[]), 0.0);
+            break;
+        }
+        assert!(Instant::now() < limit, "{page:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 
     fs::write(&config, "[agent]\ninterval = \"1s\"\ncpu_limit = 0\n[tracer.profile]\nenabled = false\n")
         .unwrap();
@@ -284,6 +307,37 @@ fn a_signal_while_tracers_start_ends_it_at_once() {
     assert!(took < LAST, "{took:?}: {said}");
     assert_eq!(code, Some(0), "{said}");
     assert!(!said.contains("memory: "), "it did not wait until all had started: {said}");
+}
+
+#[test]
+fn metrics_are_served_before_the_first_window_ends_and_without_a_receiver() {
+    if !can_trace() {
+        return;
+    }
+    for (interval, ended) in [("1h", false), ("1s", true)] {
+        let port = free_port();
+        let listen = format!("127.0.0.1:{port}");
+        let own = std::process::id().to_string();
+        let arguments = ["--interval", interval, "--only", "memory", "--pid", &own, "--listen", &listen];
+        let agent = Agent::start(&arguments);
+        agent.wait_said("memory: 32M: ");
+        let limit = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < limit, "{}", agent.said());
+        }
+        let page = metrics_page(port);
+        assert_eq!(sum(&page, "ebpf_agent_running_ratio", &[("ebpf_tracer", "memory")]), 1.0, "{page:?}");
+        assert!(sum(&page, "ebpf_agent_memory_usage_bytes", &[]) > 1e6, "{page:?}");
+        assert!(get(port, "/readyz").starts_with("HTTP/1.1 200"));
+        let faults = |page: &Samples| sum(page, "process_paging_faults_total", &[("instance", &own)]);
+        while ended && faults(&metrics_page(port)) == 0.0 {
+            std::hint::black_box(vec![1u8; 8 << 20]);
+            assert!(Instant::now() < limit, "{}", agent.said());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let (code, took, said) = agent.end();
+        assert!(took < LAST && code == Some(0), "{code:?} after {took:?}: {said}");
+    }
 }
 
 #[test]

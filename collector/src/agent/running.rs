@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use bpf_loader::target::RunningTarget;
+use bytes::Bytes;
 use mio::{Registry, Token};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -45,7 +46,7 @@ pub struct Agent {
     order: Order,
     server: Option<Server>,
     /// What the endpoint says under `/metrics`.
-    metrics: String,
+    metrics: Bytes,
     scale: f64,
     statistics: Option<OwnedFd>,
     ticks: u32,
@@ -99,7 +100,7 @@ impl Agent {
             pacing: Pacing::default(),
             order: Order::default(),
             server,
-            metrics: String::new(),
+            metrics: Bytes::new(),
             scale: machine_scale(),
             statistics: statistics(),
             ticks: 0,
@@ -229,7 +230,7 @@ impl Agent {
     }
 
     /// Sets what the endpoint says under `/metrics`.
-    pub fn set_metrics(&mut self, text: String) {
+    pub fn set_metrics(&mut self, text: Bytes) {
         self.metrics = text;
     }
 
@@ -314,27 +315,37 @@ impl Agent {
         self.drain(sink);
         let now = Instant::now();
         self.last_drain = now;
+        self.each(|slot, order| slot.timed(|tracer| tracer.collect(&mut order.before(sink))));
+        self.order.release(boot_nanos(), sink);
+        let report = self.report_at(now);
+        self.slots.iter_mut().for_each(|slot| slot.begin_window(now));
+        self.window_start = now;
+        self.watch_memory(report.resident);
+        report
+    }
+
+    /// How the agent fares, in the middle of a window.
+    pub fn report(&mut self) -> Report {
+        self.report_at(Instant::now())
+    }
+
+    fn report_at(&mut self, now: Instant) -> Report {
         let mut tracers = Vec::new();
-        self.each(|slot, order| {
-            slot.timed(|tracer| tracer.collect(&mut order.before(sink)))?;
-            tracers.push(slot.end_window(now)?);
+        self.each(|slot, _| {
+            tracers.push(slot.report(now)?);
             Ok(())
         });
-        self.order.release(boot_nanos(), sink);
         for report in &mut tracers {
             report.cost = self.governor.cost_of(report.name);
             self.budget.took(report.name, report.overhead.map_bytes);
         }
-        let window = now.saturating_duration_since(std::mem::replace(&mut self.window_start, now));
-        let resident = resident();
-        self.watch_memory(resident);
         Report {
-            window,
+            window: now.saturating_duration_since(self.window_start),
             tracers,
             failures: self.failures.clone(),
             cpu_time: process_time(),
             cost: self.governor.cost(),
-            resident,
+            resident: resident(),
             budget: self.budget.total,
         }
     }
@@ -405,11 +416,11 @@ impl Agent {
         let Some(server) = &mut self.server else { return };
         let (slots, failures, metrics) = (&self.slots, &self.failures, &self.metrics);
         let pages = |path: &str| match path {
-            "/healthz" => Some((!slots.is_empty(), "ok\n".to_owned())),
+            "/healthz" => Some((!slots.is_empty(), "ok\n".into())),
             "/readyz" => {
                 let not: String = failures.iter().map(|f| format!("{}: {}\n", f.name, f.error)).collect();
                 let ready = !slots.is_empty() && !failures.iter().any(|failure| failure.counts);
-                Some((ready, if not.is_empty() { "ok\n".to_owned() } else { not }))
+                Some((ready, if not.is_empty() { "ok\n".into() } else { not.into() }))
             }
             "/metrics" => Some((true, metrics.clone())),
             _ => None,

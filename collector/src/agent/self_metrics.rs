@@ -6,9 +6,7 @@ use otlp_encode::Value;
 
 use super::report::{Report, TracerReport};
 use crate::export::stats::{Amount, Stats};
-use crate::telemetry::{
-    Attribute, Definitions, Instrument, Metric, Owner, Point, PointValue, Recorder, Sink, Subject,
-};
+use crate::telemetry::{Attribute, Definitions, Instrument, Metric, Owner, Point, PointValue, Sink, Subject};
 
 const fn metric(
     name: &'static str,
@@ -204,22 +202,16 @@ type Counter = (&'static str, Vec<String>);
 #[derive(Debug, Default)]
 pub struct SelfMetrics {
     told: BTreeMap<Counter, f64>,
-    /// As `/metrics` has them.
-    pub totals: Recorder,
 }
 
-/// Points go to the caller's sink, and are kept for `/metrics`.
 struct Teller<'t> {
     told: &'t mut BTreeMap<Counter, f64>,
-    totals: &'t mut Recorder,
     sink: &'t mut dyn Sink,
 }
 
 impl Teller<'_> {
     fn point(&mut self, metric: &'static Metric, attributes: &[Attribute<'_>], value: f64) {
-        let point = Point { metric, owner: Owner::Agent, attributes, value: number(metric, value) };
-        self.totals.point(point);
-        self.sink.point(point);
+        self.sink.point(Point { metric, owner: Owner::Agent, attributes, value: number(metric, value) });
     }
 
     /// What is new of a total since the start. A tracer that starts again begins at nothing.
@@ -239,12 +231,7 @@ fn number(metric: &Metric, value: f64) -> PointValue<'static> {
 impl SelfMetrics {
     /// Tells how the agent fares, and what became of what was exported.
     pub fn tell(&mut self, report: &Report, exports: &[Stats], sink: &mut dyn Sink) {
-        // Gauges of what is no more are not told for ever.
-        self.totals.numbers.retain(|series, _| {
-            let metric = DEFINITIONS.metrics.iter().find(|metric| metric.name == series.metric);
-            metric.is_some_and(|metric| metric.instrument == Instrument::Counter)
-        });
-        let mut teller = Teller { told: &mut self.told, totals: &mut self.totals, sink };
+        let mut teller = Teller { told: &mut self.told, sink };
         teller.total(&CPU_TIME, &[], report.cpu_time.as_secs_f64());
         teller.point(&COST, &[], report.cost);
         teller.point(&MEMORY, &[], report.resident as f64);
@@ -308,7 +295,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::agent::health::prometheus;
+    use crate::telemetry::Recorder;
     use crate::tracer::{Overhead, Stats as TracerStats};
 
     fn report(hits: u64, cpu: u64) -> Report {
@@ -340,21 +327,6 @@ mod tests {
             })
             .collect();
         assert_eq!(told, [(10.0, 1.0), (15.0, 2.0), (5.0, 1.0)], "the tracer was started again");
-        assert_eq!(of(&own.totals, "ebpf.agent.hits"), 30.0);
-        assert_eq!(of(&own.totals, "ebpf.agent.coverage"), 0.5);
-        let text = prometheus::write(&own.totals, DEFINITIONS.metrics);
-        for line in [
-            "ebpf_agent_hits_total{ebpf_tracer=\"tcp\"} 30",
-            "ebpf_agent_cpu_time_seconds_total 4",
-            "ebpf_agent_sampling_ratio{ebpf_tracer=\"tcp\"} 0.25",
-            "ebpf_agent_drops_total{ebpf_tracer=\"tcp\",ebpf_drop_cause=\"ring full\"} 3",
-        ] {
-            assert!(text.lines().any(|l| l == line), "{line} in {text}");
-        }
-        // What has stopped is told no more.
-        own.tell(&Report::default(), &[], &mut Recorder::default());
-        assert_eq!(of(&own.totals, "ebpf.agent.coverage"), 0.0);
-        assert_eq!(of(&own.totals, "ebpf.agent.hits"), 30.0);
     }
 
     #[test]

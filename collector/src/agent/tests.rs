@@ -368,7 +368,7 @@ fn the_endpoint_answers_in_the_same_loop() {
     config.tracers.get_mut("broken").unwrap().asked = true;
     config.agent.listen = Some("127.0.0.1:0".parse().unwrap());
     let mut agent = Agent::start_some(ALL, config, Duration::from_secs(1)).unwrap();
-    agent.set_metrics("x 1\n".to_owned());
+    agent.set_metrics("x 1\n".into());
     let address = agent.address().unwrap();
     let client = std::thread::spawn(move || {
         let get = |path: &str| {

@@ -11,12 +11,14 @@
 //! | `store/` | series of metrics, cumulative or delta |
 //! | `records.rs` | spans and log records that wait |
 //! | `about_agent.rs` | what the agent tells about all this |
+//! | `page.rs` | the same series as Prometheus reads them |
 //! | `settings.rs` | what the specification lets users set, and the memory |
 
 mod about_agent;
 mod clock;
 mod ids;
 mod keep;
+mod page;
 mod records;
 pub mod resources;
 mod settings;
@@ -87,6 +89,7 @@ pub struct Pipeline {
     profiles_full: u64,
     refused: [u64; 3],
     encoder: ProfilesEncoder,
+    page: Option<page::Served>,
     requests: (MetricsRequest, TracesRequest, LogsRequest),
     scope: ScopeBlob,
     schedule: settings::Schedule,
@@ -127,6 +130,7 @@ impl Pipeline {
             refused: [0; 3],
             encoder: ProfilesEncoder::new(seed, max_request)
                 .with_attributes(resources::shared(&agent, &facts)),
+            page: None,
             requests: (MetricsRequest::new(limits(usize::MAX)), traces, logs),
             scope: ScopeBlob::new(SCOPE_NAME, &(), &scope)?,
             schedule: settings::Schedule::new(&sdk, now.boot_nanos),
@@ -182,6 +186,9 @@ impl Pipeline {
     fn flush_metrics(&mut self, now: Reading, out: &mut dyn FnMut(Request)) {
         let ended = self.processes.end_window();
         self.store.end_processes(&ended);
+        if let Some(totals) = self.page.as_mut().and_then(page::Served::totals) {
+            totals.end_processes(&ended);
+        }
         ended.iter().for_each(|key| self.resources.leave(*key));
         let time = self.clock.unix(now.boot_nanos);
         // Windows follow each other without a gap, unless the clock was set: then the old times mean nothing.
@@ -198,7 +205,13 @@ impl Pipeline {
             |batch| out(request(Signal::Metrics, batch)),
         );
         self.store.count_refused(refused);
-        self.store.finish(|id| self.resources.has_ended(id));
+        // What ends now is on the page once more.
+        self.refresh_page();
+        let has_ended = |id| self.resources.has_ended(id);
+        self.store.finish(has_ended);
+        if let Some(totals) = self.page.as_mut().and_then(page::Served::totals) {
+            totals.finish(has_ended);
+        }
         self.resources.forget_ended();
         self.window = Reading { boot_nanos: now.boot_nanos, unix_nanos: time };
     }
@@ -305,6 +318,9 @@ impl Sink for Pipeline {
     fn point(&mut self, point: Point<'_>) {
         let owner = self.owner(point.owner);
         self.store.point(&point, owner);
+        if let Some(totals) = self.page.as_mut().and_then(page::Served::totals) {
+            totals.point(&point, owner);
+        }
     }
 
     fn span(&mut self, span: Span<'_>) {

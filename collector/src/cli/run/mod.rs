@@ -1,5 +1,6 @@
 //! `ebpf-otlp run`.
 
+mod found;
 mod tables;
 mod tables_json;
 mod windows;
@@ -36,6 +37,7 @@ pub fn run(options: &Options) -> CliResult {
     let interval = windows.interval(&config);
     let mut agent = Agent::start(config, interval)?;
     starting.store(false, Ordering::Relaxed);
+    windows.serve(&mut agent);
     agent.registry().register(&mut signals, SIGNAL_TOKEN, Interest::READABLE)?;
     let traced = trace(options, &mut agent, &mut signals, &mut windows);
     tell(&mut agent);
@@ -145,7 +147,10 @@ fn reload(options: &Options, agent: &mut Agent, windows: &mut Windows) {
                 say("ebpf-otlp: changes of [export] wait for the next start");
             }
             match agent.reload(config, windows.sink()) {
-                Ok(()) => say("ebpf-otlp: read the configuration again"),
+                Ok(()) => {
+                    windows.serve(agent);
+                    say("ebpf-otlp: read the configuration again");
+                }
                 Err(error) => say(format_args!("ebpf-otlp: going on with the old configuration: {error}")),
             }
         }

@@ -7,8 +7,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use collector::agent::config::{AgentConfig, Problem};
-use collector::agent::health::prometheus;
-use collector::agent::self_metrics::{DEFINITIONS, SelfMetrics};
 use collector::agent::{Agent, Budget};
 use collector::export::config::{ExportConfig, LogLevel, process_env};
 use collector::export::delivery::Limits;
@@ -16,14 +14,15 @@ use collector::export::file::ConsoleExporter;
 use collector::export::{Outlet, Signal};
 use collector::output::live::Live;
 use collector::output::terminal::Style;
-use collector::pipeline::{AboutAgent, Pipeline, Reading, Settings};
-use collector::telemetry::{Recorder, Sink};
+use collector::pipeline::{Pipeline, Reading, Settings};
+use collector::telemetry::Sink;
 use collector::tracer::{Info, TRACERS};
 
 use super::super::args::Table;
 use super::super::profile::host_name;
 use super::super::say;
 use super::super::send::{Sender, Sent, Spool, random_id};
+use super::found::{Found, Telling, memory};
 use super::tables::{COLLECT_EVERY, Tables};
 
 /// How long a window is that is shown.
@@ -38,19 +37,16 @@ pub enum Windows {
 
 /// Windows on the terminal.
 pub struct Shown {
-    recorder: Recorder,
+    found: Found,
     live: Live,
     host: String,
-    own: SelfMetrics,
 }
 
 /// Windows to receivers and files.
 pub struct Exported {
-    pipeline: Pipeline,
+    telling: Telling,
     sender: Sender,
     interval: Duration,
-    own: SelfMetrics,
-    about: AboutAgent,
 }
 
 impl Windows {
@@ -70,8 +66,7 @@ impl Windows {
                 return Ok(Self::Tables(Box::new(tables)));
             }
             let live = Live::default();
-            let (recorder, own) = (Recorder::default(), SelfMetrics::default());
-            return Ok(Self::Shown(Box::new(Shown { recorder, live, host: host_name(), own })));
+            return Ok(Self::Shown(Box::new(Shown { found: Found::default(), live, host: host_name() })));
         }
         if table.is_some_and(|table| table.json || !table.outputs.is_empty()) {
             let what =
@@ -80,8 +75,8 @@ impl Windows {
         }
         let budget = Budget::now(config.agent.memory_budget);
         let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-        let (mut settings, more) =
-            Settings::read(&process_env, "ebpf-otlp", random_id(), bytes(budget.series + budget.names));
+        let (memory, _) = memory(&budget, config);
+        let (mut settings, more) = Settings::read(&process_env, "ebpf-otlp", random_id(), memory);
         warnings.extend(more);
         warn(log_level, &warnings);
         settings.per_process |= config.export.per_process || !config.filter.pids.is_empty();
@@ -101,17 +96,30 @@ impl Windows {
         let attributes = settings.agent.shared().clone();
         let sender =
             Sender::start_with(&export.sinks, spool, attributes, limits, output.into_iter().collect())?;
-        let pipeline = Pipeline::new(settings, Reading::now())?;
-        let (own, about) = (SelfMetrics::default(), AboutAgent::default());
-        Ok(Self::Exported(Box::new(Exported { pipeline, sender, interval, own, about })))
+        let telling = Telling::new(Pipeline::new(settings, Reading::now())?);
+        Ok(Self::Exported(Box::new(Exported { telling, sender, interval })))
+    }
+
+    /// Takes what the configuration says of the port, and gives it a page.
+    pub fn serve(&mut self, agent: &mut Agent) {
+        match self {
+            Self::Shown(shown) => shown.found.serve(agent.config()),
+            Self::Tables(tables) => tables.found.serve(agent.config()),
+            Self::Exported(exported) => exported.telling.serve(agent.config()),
+        }
+        match self {
+            Self::Shown(shown) => shown.found.begin(agent),
+            Self::Tables(tables) => tables.found.begin(agent),
+            Self::Exported(exported) => exported.telling.begin(agent),
+        }
     }
 
     /// Where tracers put what they find.
     pub fn sink(&mut self) -> &mut dyn Sink {
         match self {
-            Self::Shown(shown) => &mut shown.recorder,
-            Self::Tables(tables) => &mut tables.recorder,
-            Self::Exported(exported) => &mut exported.pipeline,
+            Self::Shown(shown) => &mut shown.found,
+            Self::Tables(tables) => &mut tables.found,
+            Self::Exported(exported) => &mut exported.telling.pipeline,
         }
     }
 
@@ -140,7 +148,7 @@ impl Windows {
     pub fn go_on(&mut self) {
         let Self::Exported(exported) = self else { return };
         let now = Reading::now();
-        let mut due = exported.pipeline.due(now.boot_nanos);
+        let mut due = exported.telling.pipeline.due(now.boot_nanos);
         due.retain(|signal| matches!(signal, Signal::Traces | Signal::Logs));
         if !due.is_empty() {
             exported.flush(now, &due);
@@ -181,27 +189,23 @@ impl Exported {
     fn end(&mut self, agent: &mut Agent) {
         // What waits now has had its time.
         self.sender.news().iter().for_each(|line| say(format_args!("ebpf-otlp: {line}")));
-        let report = agent.collect(&mut self.pipeline);
-        let (exports, pipeline) = (self.sender.stats(), self.pipeline.stats());
-        self.own.tell(&report, &exports, &mut self.pipeline);
-        self.about.export(&mut self.pipeline, &exports);
-        self.about.pipeline(&mut self.pipeline, &pipeline);
-        agent.set_metrics(prometheus::write(&self.own.totals, DEFINITIONS.metrics));
+        let report = agent.collect(&mut self.telling.pipeline);
+        let exports = self.sender.stats();
+        self.telling.tell(&report, &exports);
         self.flush(Reading::now(), &Signal::ALL);
+        agent.set_metrics(self.telling.pipeline.page());
     }
 
     fn flush(&mut self, now: Reading, due: &[Signal]) {
         let sender = &self.sender;
-        self.pipeline.flush(now, due, &mut |request| sender.push(&request));
+        self.telling.pipeline.flush(now, due, &mut |request| sender.push(&request));
     }
 }
 
 impl Shown {
     fn end(&mut self, agent: &mut Agent) -> io::Result<()> {
-        let report = agent.collect(&mut self.recorder);
-        let recorder = std::mem::take(&mut self.recorder);
-        self.own.tell(&report, &[], &mut Recorder::default());
-        agent.set_metrics(prometheus::write(&self.own.totals, DEFINITIONS.metrics));
+        let report = self.found.collect(agent);
+        let recorder = std::mem::take(&mut self.found.recorder);
         let running: Vec<&'static Info> = TRACERS
             .iter()
             .copied()

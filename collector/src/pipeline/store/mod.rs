@@ -19,7 +19,7 @@ use super::resources::ResourceId;
 use crate::convert::metrics::{MetricPoint, Value};
 use crate::enrich::cache::ProcessKey;
 use crate::export::config::Temporality;
-use crate::telemetry::{Exponential, Instrument, Metric, Point, PointValue, Subject};
+use crate::telemetry::{Attribute, Exponential, Instrument, Metric, Point, PointValue, Subject};
 use sets::{OVERFLOW, SetId, Sets};
 
 /// Memory of a series beside its buckets: entries of all tables, with their slack.
@@ -142,6 +142,18 @@ pub struct Store {
     stats: StoreStats,
 }
 
+/// A series as it is now.
+#[derive(Debug, Clone, Copy)]
+pub struct Current<'a> {
+    /// Whose.
+    pub resource: ResourceId,
+    /// Which metric.
+    pub metric: &'static Metric,
+    set: SetId,
+    /// How much.
+    pub value: Value<'a>,
+}
+
 /// Whose a point is, as the store sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct PointOwner {
@@ -171,6 +183,16 @@ impl Store {
             full: false,
             stats: StoreStats::default(),
         }
+    }
+
+    /// What counters and histograms count from.
+    pub fn preference(&self) -> Temporality {
+        self.preference
+    }
+
+    /// How much memory it takes at most, about.
+    pub fn max_bytes(&self) -> usize {
+        self.max_bytes
     }
 
     /// What became of everything.
@@ -437,12 +459,30 @@ impl Store {
             temporality: known.temporality,
             attributes: self.sets.encoded(key.set)?,
             start_unix_nanos: series.start,
-            value: match &series.content {
-                Content::Number(Number::Int(n)) => Value::Int(*n),
-                Content::Number(Number::Double(n)) => Value::Double(*n),
-                Content::Histogram(histogram) => Value::Histogram(histogram),
-            },
+            value: series.value(),
         })
+    }
+
+    /// Series as they are now, each once. Gauges that nobody read in
+    /// this window or in the last one have no value.
+    pub fn current(&self) -> impl Iterator<Item = Current<'_>> {
+        self.order.iter().filter_map(|&(key, at)| {
+            let series = self.series.get(at as usize)?.as_ref()?;
+            let metric = self.metrics.get(usize::from(key.metric))?.metric;
+            let is_old = self.flushes.wrapping_sub(series.touched) > 1;
+            let is_gone = is_old && metric.instrument == Instrument::Gauge;
+            (!is_gone).then(|| Current {
+                resource: key.resource,
+                metric,
+                set: key.set,
+                value: series.value(),
+            })
+        })
+    }
+
+    /// The attributes of a series.
+    pub fn attributes(&self, current: &Current<'_>) -> Vec<Attribute<'_>> {
+        self.sets.attributes(current.set)
     }
 
     /// Ends the window: deltas begin anew, and series go whose resource has ended, or that are idle where there is no room.
@@ -495,6 +535,14 @@ impl Known {
 }
 
 impl Series {
+    fn value(&self) -> Value<'_> {
+        match &self.content {
+            Content::Number(Number::Int(n)) => Value::Int(*n),
+            Content::Number(Number::Double(n)) => Value::Double(*n),
+            Content::Histogram(histogram) => Value::Histogram(histogram),
+        }
+    }
+
     fn change(&mut self, change: impl FnOnce(Number) -> Number) {
         if let Content::Number(number) = &mut self.content {
             *number = change(*number);
