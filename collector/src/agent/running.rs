@@ -20,7 +20,7 @@ use super::slot::Slot;
 use crate::error::{Error, Result};
 use crate::poll::EventLoop;
 use crate::telemetry::Sink;
-use crate::tracer::{Info, Start, TRACERS, filter};
+use crate::tracer::{Info, Start, Stats, TRACERS, filter};
 
 /// How often the governor looks, and the cycle of tracers that are attached part of the time.
 const TICK: Duration = Duration::from_secs(2);
@@ -38,6 +38,8 @@ pub struct Agent {
     ready: Vec<Token>,
     slots: Vec<Slot>,
     failures: Vec<Failure>,
+    /// What tracers had counted that were stopped, or failed.
+    before: Vec<(&'static str, Stats)>,
     notes: Vec<String>,
     budget: Budget,
     over_budget: bool,
@@ -95,6 +97,7 @@ impl Agent {
             ready: Vec::new(),
             slots: Vec::new(),
             failures: Vec::new(),
+            before: Vec::new(),
             notes: Vec::new(),
             over_budget: false,
             pacing: Pacing::default(),
@@ -297,7 +300,16 @@ impl Agent {
 
     fn remove(&mut self, name: &str) {
         let registry = self.events.registry();
-        self.slots.iter_mut().filter(|slot| slot.info.name == name).for_each(|slot| slot.leave(registry));
+        for slot in self.slots.iter_mut().filter(|slot| slot.info.name == name) {
+            slot.leave(registry);
+            // Of one that failed, as far as it still knows.
+            let Ok(mut stats) = slot.tracer.stats() else { continue };
+            stats.map_fill.clear();
+            match self.before.iter_mut().find(|(own, _)| *own == name) {
+                Some((_, before)) => before.add(&stats),
+                None => self.before.push((slot.info.name, stats)),
+            }
+        }
         self.slots.retain(|slot| slot.info.name != name);
         self.governor.remove(name);
         self.budget.freed(name);
@@ -335,13 +347,18 @@ impl Agent {
             tracers.push(slot.report(now)?);
             Ok(())
         });
+        let mut ended = self.before.clone();
         for report in &mut tracers {
+            if let Some(at) = ended.iter().position(|(name, _)| *name == report.name) {
+                report.stats.add(&ended.swap_remove(at).1);
+            }
             report.cost = self.governor.cost_of(report.name);
             self.budget.took(report.name, report.overhead.map_bytes);
         }
         Report {
             window: now.saturating_duration_since(self.window_start),
             tracers,
+            ended,
             failures: self.failures.clone(),
             cpu_time: process_time(),
             cost: self.governor.cost(),

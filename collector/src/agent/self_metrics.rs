@@ -7,6 +7,7 @@ use otlp_encode::Value;
 use super::report::{Report, TracerReport};
 use crate::export::stats::{Amount, Stats};
 use crate::telemetry::{Attribute, Definitions, Instrument, Metric, Owner, Point, PointValue, Sink, Subject};
+use crate::tracer::Stats as TracerStats;
 
 const fn metric(
     name: &'static str,
@@ -214,12 +215,11 @@ impl Teller<'_> {
         self.sink.point(Point { metric, owner: Owner::Agent, attributes, value: number(metric, value) });
     }
 
-    /// What is new of a total since the start. A tracer that starts again begins at nothing.
+    /// What is new of a total since the start, which does not fall.
     fn total(&mut self, metric: &'static Metric, attributes: &[Attribute<'_>], total: f64) {
         let texts = attributes.iter().map(|(_, value)| format!("{value:?}")).collect();
         let told = self.told.insert((metric.name, texts), total).unwrap_or(0.0);
-        let new = if total < told { total } else { total - told };
-        self.point(metric, attributes, new);
+        self.point(metric, attributes, (total - told).max(0.0));
     }
 }
 
@@ -237,6 +237,7 @@ impl SelfMetrics {
         teller.point(&MEMORY, &[], report.resident as f64);
         teller.point(&MEMORY_LIMIT, &[], report.budget as f64);
         report.tracers.iter().for_each(|tracer| teller.tracer(tracer));
+        report.ended.iter().for_each(|(name, stats)| teller.counts(("ebpf.tracer", Value::Str(name)), stats));
         for failure in &report.failures {
             teller.point(&RUNNING, &[("ebpf.tracer", Value::Str(failure.name))], 0.0);
         }
@@ -261,6 +262,14 @@ impl SelfMetrics {
 }
 
 impl Teller<'_> {
+    fn counts(&mut self, name: Attribute<'_>, stats: &TracerStats) {
+        self.total(&HITS, &[name], stats.hits as f64);
+        self.total(&EVENTS, &[name], stats.produced as f64);
+        for (cause, count) in &stats.dropped {
+            self.total(&DROPS, &[name, ("ebpf.drop.cause", Value::Str(cause))], *count as f64);
+        }
+    }
+
     fn tracer(&mut self, tracer: &TracerReport) {
         let name = ("ebpf.tracer", Value::Str(tracer.name));
         let stats = &tracer.stats;
@@ -269,11 +278,7 @@ impl Teller<'_> {
         self.point(&MAPS, &[name], tracer.overhead.map_bytes as f64);
         self.point(&COVERAGE, &[name], tracer.coverage);
         self.point(&SAMPLING, &[name], 1.0 / f64::from(tracer.one_in.max(1)));
-        self.total(&HITS, &[name], stats.hits as f64);
-        self.total(&EVENTS, &[name], stats.produced as f64);
-        for (cause, count) in &stats.dropped {
-            self.total(&DROPS, &[name, ("ebpf.drop.cause", Value::Str(cause))], *count as f64);
-        }
+        self.counts(name, stats);
         for chosen in &tracer.rungs {
             let rung = Value::Str(chosen.rung.unwrap_or_default());
             let attributes = [name, ("ebpf.ladder", Value::Str(chosen.what)), ("ebpf.rung", rung)];
@@ -296,7 +301,7 @@ mod tests {
 
     use super::*;
     use crate::telemetry::Recorder;
-    use crate::tracer::{Overhead, Stats as TracerStats};
+    use crate::tracer::Overhead;
 
     fn report(hits: u64, cpu: u64) -> Report {
         let tracer = TracerReport {
@@ -318,7 +323,7 @@ mod tests {
     #[test]
     fn totals_become_what_is_new() {
         let mut own = SelfMetrics::default();
-        let told: Vec<(f64, f64)> = [(10, 1), (25, 3), (5, 4)]
+        let told: Vec<(f64, f64)> = [(10, 1), (25, 3), (25, 4)]
             .into_iter()
             .map(|(hits, cpu)| {
                 let mut window = Recorder::default();
@@ -326,7 +331,14 @@ mod tests {
                 (of(&window, "ebpf.agent.hits"), of(&window, "ebpf.agent.cpu.time"))
             })
             .collect();
-        assert_eq!(told, [(10.0, 1.0), (15.0, 2.0), (5.0, 1.0)], "the tracer was started again");
+        assert_eq!(told, [(10.0, 1.0), (15.0, 2.0), (0.0, 1.0)]);
+        // What ended is told too.
+        let stats = TracerStats { hits: 27, dropped: vec![("ring full", 8)], ..TracerStats::default() };
+        let ended = Report { ended: vec![("tcp", stats)], ..Report::default() };
+        let mut window = Recorder::default();
+        own.tell(&ended, &[], &mut window);
+        assert_eq!((of(&window, "ebpf.agent.hits"), of(&window, "ebpf.agent.drops")), (2.0, 5.0));
+        assert_eq!(of(&window, "ebpf.agent.running"), 0.0);
     }
 
     #[test]

@@ -205,6 +205,20 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Adds what was counted before; how full maps are is of now.
+    pub fn add(&mut self, before: &Self) {
+        self.hits += before.hits;
+        self.produced += before.produced;
+        self.received += before.received;
+        self.ring_high_water = self.ring_high_water.max(before.ring_high_water);
+        for (cause, count) in &before.dropped {
+            match self.dropped.iter_mut().find(|(own, _)| own == cause) {
+                Some((_, own)) => *own += count,
+                None => self.dropped.push((cause, *count)),
+            }
+        }
+    }
+
     /// All that is missing.
     pub fn total_dropped(&self) -> u64 {
         self.dropped.iter().map(|(_, n)| n).sum()

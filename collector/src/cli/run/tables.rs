@@ -14,7 +14,7 @@ use collector::output::names::clean;
 use collector::output::terminal::Style;
 use collector::output::{Format, OutputError};
 use collector::telemetry::Recorder;
-use collector::tracer::TRACERS;
+use collector::tracer::{Stats, TRACERS};
 
 use super::super::args::Table;
 use super::super::profile::{host_name, write_file};
@@ -141,11 +141,13 @@ impl Tables {
         if events.len() > ROWS {
             writeln!(out, "(the last {ROWS} of {})", events.len())?;
         }
-        let lost = |tracer: &collector::agent::TracerReport| {
-            let causes = tracer.stats.dropped.iter().filter(|(_, n)| *n > 0);
-            causes.map(|(cause, n)| format!("{}: {n} {cause}", tracer.name)).collect::<Vec<_>>()
+        let lost = |(name, stats): (&str, &Stats)| {
+            let causes = stats.dropped.iter().filter(|(_, n)| *n > 0);
+            causes.map(|(cause, n)| format!("{name}: {n} {cause}")).collect::<Vec<_>>()
         };
-        let mut lost: Vec<String> = self.last.tracers.iter().flat_map(lost).collect();
+        let running = self.last.tracers.iter().map(|tracer| (tracer.name, &tracer.stats));
+        let ended = self.last.ended.iter().map(|(name, stats)| (*name, stats));
+        let mut lost: Vec<String> = running.chain(ended).flat_map(lost).collect();
         if self.left_out > 0 {
             lost.push(format!("{} events of before, which were not kept", self.left_out));
         }
