@@ -63,6 +63,10 @@ struct Agent {
 
 impl Agent {
     fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[])
+    }
+
+    fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(agent_binary());
         command.arg("run").args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         for (name, _) in
@@ -70,6 +74,7 @@ impl Agent {
         {
             command.env_remove(name);
         }
+        command.envs(variables.iter().copied());
         let mut process = Ended(command.spawn().unwrap());
         let lines = BufReader::new(process.0.stderr.take().unwrap()).lines();
         let said: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -123,6 +128,24 @@ impl Agent {
     }
 }
 
+/// A shell that makes connections once it is told to.
+fn connector(port: u16) -> Ended {
+    let script = format!(
+        "read go; for i in $(seq {CONNECTIONS}); do exec 3<>/dev/tcp/127.0.0.1/{port}; exec 3>&-; done; echo done; read go"
+    );
+    let mut command = Command::new("bash");
+    Ended(command.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
+}
+
+/// Lets it make them.
+fn connect(workload: &mut Ended, listener: &TcpListener) {
+    workload.0.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+    let accepted: Vec<TcpStream> = (0..CONNECTIONS).map(|_| listener.accept().unwrap().0).collect();
+    let mut done = String::new();
+    BufReader::new(workload.0.stdout.as_mut().unwrap()).read_line(&mut done).unwrap();
+    drop(accepted);
+}
+
 fn get(port: u16, path: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
@@ -173,17 +196,7 @@ fn it_exports_reloads_and_ends_as_it_is_told_and_leaves_nothing() {
     let server = Server::with(options, |_| Behaviour::default()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = listener.local_addr().unwrap().port();
-    let script = format!(
-        "read go; for i in $(seq {CONNECTIONS}); do exec 3<>/dev/tcp/127.0.0.1/{target}; exec 3>&-; done; echo done; read go"
-    );
-    let mut workload = Ended(
-        Command::new("bash")
-            .args(["-c", &script])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap(),
-    );
+    let mut workload = connector(target);
     let pid = workload.0.id().to_string();
     let port = free_port();
     let agent = Agent::start(&[
@@ -209,11 +222,7 @@ fn it_exports_reloads_and_ends_as_it_is_told_and_leaves_nothing() {
     let (programs, links) = agent.in_kernel();
     assert!(!programs.is_empty(), "{}", agent.said());
 
-    workload.0.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
-    let accepted: Vec<TcpStream> = (0..CONNECTIONS).map(|_| listener.accept().unwrap().0).collect();
-    let mut done = String::new();
-    BufReader::new(workload.0.stdout.as_mut().unwrap()).read_line(&mut done).unwrap();
-    drop(accepted);
+    connect(&mut workload, &listener);
 
     assert!(get(port, "/healthz").starts_with("HTTP/1.1 200"));
     assert!(get(port, "/readyz").starts_with("HTTP/1.1 200"), "{}", get(port, "/readyz"));
@@ -283,6 +292,32 @@ fn a_receiver_that_never_answers_does_not_keep_it() {
     assert!(took < LAST, "{took:?}: {said}");
     assert_eq!(code, Some(1), "not all was delivered: {said}");
     assert!(said.contains("not delivered by the end"), "{said}");
+}
+
+#[test]
+fn spans_without_room_are_said_and_a_failure() {
+    if !can_trace() {
+        return;
+    }
+    let directory = TempDir::new("agent-lost");
+    let output = directory.join("out.jsonl");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut workload = connector(listener.local_addr().unwrap().port());
+    let pid = workload.0.id().to_string();
+    let arguments =
+        ["--interval", "1h", "--only", "tcp", "--pid", &pid, "--output", output.to_str().unwrap()];
+    let agent = Agent::start_with(&arguments, &[("OTEL_BSP_MAX_QUEUE_SIZE", "1")]);
+    agent.wait_said("memory: 32M: ");
+    connect(&mut workload, &listener);
+    let (code, took, said) = agent.end();
+    assert!(took < LAST && code == Some(1), "{code:?} after {took:?}: {said}");
+    let lost = said.lines().filter_map(|line| {
+        line.strip_prefix("ebpf-otlp: lost ")?.strip_suffix(" spans: queue full")?.parse().ok()
+    });
+    let lost: usize = lost.last().unwrap();
+    let text = fs::read_to_string(&output).unwrap();
+    let sent = text.matches("\"name\":\"ebpf.tcp.connection\"").count();
+    assert!(sent >= 1 && sent + lost == CONNECTIONS, "{sent} and {lost}: {said}");
 }
 
 #[test]

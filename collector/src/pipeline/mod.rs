@@ -65,6 +65,18 @@ pub struct PipelineStats {
     pub clock_steps: u64,
 }
 
+impl PipelineStats {
+    /// What never became part of a request, with why. Points that were folded into the series for all others did.
+    pub fn lost(&self) -> Vec<(Signal, &'static str, u64)> {
+        let series = [
+            (Signal::Metrics, "memory full", self.series.lost),
+            (Signal::Metrics, "not valid", self.series.refused),
+        ];
+        let all = series.into_iter().chain(self.dropped.iter().copied());
+        all.filter(|(_, _, count)| *count > 0).collect()
+    }
+}
+
 /// Makes OTLP requests of what tracers tell.
 #[derive(Debug)]
 pub struct Pipeline {

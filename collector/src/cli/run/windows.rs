@@ -47,6 +47,8 @@ pub struct Exported {
     telling: Telling,
     sender: Sender,
     interval: Duration,
+    /// What was said to be lost.
+    said: Vec<(Signal, &'static str)>,
 }
 
 impl Windows {
@@ -97,7 +99,7 @@ impl Windows {
         let sender =
             Sender::start_with(&export.sinks, spool, attributes, limits, output.into_iter().collect())?;
         let telling = Telling::new(Pipeline::new(settings, Reading::now())?);
-        Ok(Self::Exported(Box::new(Exported { telling, sender, interval })))
+        Ok(Self::Exported(Box::new(Exported { telling, sender, interval, said: Vec::new() })))
     }
 
     /// Takes what the configuration says of the port, and gives it a page.
@@ -155,14 +157,33 @@ impl Windows {
         }
     }
 
-    /// Shows or sends what is left, for at most so long: whether all was shown, and what was sent.
+    /// Shows or sends what is left, for at most so long: whether all was shown or became requests, and what was sent.
     pub fn finish(self, flush_for: Duration) -> io::Result<(bool, Option<Sent>)> {
         match self {
             Self::Shown(_) => Ok((true, None)),
             Self::Tables(tables) => Ok((tables.finish()?, None)),
-            Self::Exported(exported) => Ok((true, Some(exported.sender.finish_within(flush_for)))),
+            Self::Exported(exported) => {
+                let stats = exported.telling.pipeline.stats();
+                let lost = stats.lost();
+                lost.iter().for_each(|lost| say(lost_line(*lost)));
+                if stats.series.folded > 0 {
+                    say(format_args!(
+                        "ebpf-otlp: {} data points found no room for series of their own, and are in those with \
+                         otel.metric.overflow",
+                        stats.series.folded
+                    ));
+                }
+                Ok((lost.is_empty(), Some(exported.sender.finish_within(flush_for))))
+            }
         }
     }
+}
+
+/// What found no room before it was part of a request.
+fn lost_line((signal, cause, count): (Signal, &str, u64)) -> String {
+    let noun = signal.item_noun();
+    let noun = if count == 1 { noun.trim_end_matches('s') } else { noun };
+    format!("ebpf-otlp: lost {count} {noun}: {cause}")
 }
 
 fn warn(level: LogLevel, warnings: &[String]) {
@@ -190,6 +211,13 @@ impl Exported {
         // What waits now has had its time.
         self.sender.news().iter().for_each(|line| say(format_args!("ebpf-otlp: {line}")));
         let report = agent.collect(&mut self.telling.pipeline);
+        // What goes on is told once, and once more at the end.
+        for lost in self.telling.pipeline.stats().lost() {
+            if !self.said.contains(&(lost.0, lost.1)) {
+                self.said.push((lost.0, lost.1));
+                say(lost_line(lost));
+            }
+        }
         let exports = self.sender.stats();
         self.telling.tell(&report, &exports);
         self.flush(Reading::now(), &Signal::ALL);
