@@ -81,8 +81,8 @@ impl PipelineStats {
 #[derive(Debug)]
 pub struct Pipeline {
     clock: Clock,
-    /// The wall clock was set since the last flush of metrics.
-    stepped: bool,
+    /// The clock as it was, if the wall clock was set since the last flush of metrics.
+    before: Option<Clock>,
     clock_steps: u64,
     /// When the window of metrics began, by both clocks.
     window: Reading,
@@ -125,7 +125,7 @@ impl Pipeline {
         let seed = RandomState::new().hash_one(0);
         Ok(Self {
             clock: Clock::new(now),
-            stepped: false,
+            before: None,
             clock_steps: 0,
             window: now,
             processes: ProcessCache::new(host, memory.processes / 2),
@@ -176,9 +176,11 @@ impl Pipeline {
 
     /// Hands out requests of these signals: of metrics, the window ends.
     pub fn flush(&mut self, now: Reading, due: &[Signal], out: &mut dyn FnMut(Request)) {
-        let stepped = self.clock.synchronise(now);
-        self.stepped |= stepped;
-        self.clock_steps += u64::from(stepped);
+        let before = self.clock;
+        if self.clock.synchronise(now) {
+            self.before.get_or_insert(before);
+            self.clock_steps += 1;
+        }
         self.last = None;
         self.schedule.flushed(due, now.boot_nanos);
         self.resources.encode_new();
@@ -204,13 +206,16 @@ impl Pipeline {
         ended.iter().for_each(|key| self.resources.leave(*key));
         let time = self.clock.unix(now.boot_nanos);
         // Windows follow each other without a gap, unless the clock was set: then the old times mean nothing.
-        let stepped = std::mem::take(&mut self.stepped);
-        let start = if stepped { self.clock.unix(self.window.boot_nanos) } else { self.window.unix_nanos };
-        self.store.sort(start, time, |boot| self.clock.unix(boot));
+        let started = self.window.unix_nanos;
+        let before = self.before.take().map(|clock| {
+            let time = clock.unix(now.boot_nanos).max(started);
+            store::Before { start: started, time, clock }
+        });
+        let start = if before.is_some() { self.clock.unix(self.window.boot_nanos) } else { started };
+        self.store.sort(&store::Window { start, time, clock: self.clock, before });
         let refused = metrics::encode(
             &mut self.requests.0,
             &self.scope,
-            time,
             self.store.len(),
             |position| self.store.get(position),
             |id| self.resources.encoded(id),
