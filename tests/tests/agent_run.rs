@@ -311,13 +311,35 @@ fn spans_without_room_are_said_and_a_failure() {
     connect(&mut workload, &listener);
     let (code, took, said) = agent.end();
     assert!(took < LAST && code == Some(1), "{code:?} after {took:?}: {said}");
-    let lost = said.lines().filter_map(|line| {
+    let mut lost = said.lines().filter_map(|line| {
         line.strip_prefix("ebpf-otlp: lost ")?.strip_suffix(" spans: queue full")?.parse().ok()
     });
-    let lost: usize = lost.last().unwrap();
+    let lost: usize = lost.next_back().unwrap();
     let text = fs::read_to_string(&output).unwrap();
     let sent = text.matches("\"name\":\"ebpf.tcp.connection\"").count();
     assert!(sent >= 1 && sent + lost == CONNECTIONS, "{sent} and {lost}: {said}");
+}
+
+#[test]
+fn as_much_is_said_as_the_environment_asks_for() {
+    if !can_trace() {
+        return;
+    }
+    let run = |level: &str| {
+        let mut command = Command::new(agent_binary());
+        command.args(["run", "--duration", "1s", "--only", "process"]).env("OTEL_LOG_LEVEL", level);
+        command
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+            .env("OTEL_METRIC_EXPORT_INTERVAL", "1");
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "nobody listens there");
+        let said = String::from_utf8(output.stderr).unwrap();
+        ["memory: 32M", "counts as 1000", "cannot send to"].map(|part| said.contains(part))
+    };
+    assert_eq!(run("info"), [true, true, true]);
+    assert_eq!(run("warn"), [false, true, true]);
+    assert_eq!(run("error"), [false, false, true]);
+    assert_eq!(run("none"), [false, false, false]);
 }
 
 #[test]

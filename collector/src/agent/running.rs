@@ -41,6 +41,7 @@ pub struct Agent {
     /// What tracers had counted that were stopped, or failed.
     before: Vec<(&'static str, Stats)>,
     notes: Vec<String>,
+    warnings: Vec<String>,
     budget: Budget,
     over_budget: bool,
     governor: Governor,
@@ -99,6 +100,7 @@ impl Agent {
             failures: Vec::new(),
             before: Vec::new(),
             notes: Vec::new(),
+            warnings: Vec::new(),
             over_budget: false,
             pacing: Pacing::default(),
             order: Order::default(),
@@ -188,7 +190,7 @@ impl Agent {
     }
 
     fn fail(&mut self, name: &'static str, error: &Error, counts: bool) {
-        self.notes.push(format!("{name}: {error}"));
+        self.warnings.push(format!("{name}: {error}"));
         self.failures.push(Failure { name, error: error.to_string(), counts });
     }
 
@@ -215,6 +217,11 @@ impl Agent {
     /// What there is to tell the user, since this was asked last.
     pub fn take_notes(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notes)
+    }
+
+    /// What went wrong, since this was asked last.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
     }
 
     /// Where it listens, if it does, with the port that the system chose.
@@ -373,7 +380,7 @@ impl Agent {
         let over = used > self.budget.total;
         if over && !self.over_budget {
             let mebi = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-            self.notes.push(format!(
+            self.warnings.push(format!(
                 "memory: {:.1}M in use are more than memory_budget, {:.1}M: process {:.1}M, maps and rings {:.1}M",
                 mebi(used),
                 mebi(self.budget.total),
@@ -489,7 +496,7 @@ impl Agent {
                 let drained = slot.timed(|tracer| tracer.drain(&mut order.before(sink)));
                 let collected = slot.timed(|tracer| tracer.collect(&mut order.before(sink)));
                 if let Err(error) = drained.and(collected) {
-                    self.notes.push(format!("{name}: {error}"));
+                    self.warnings.push(format!("{name}: {error}"));
                 }
             }
             self.remove(name);
@@ -515,7 +522,7 @@ impl Agent {
         let Some(address) = self.config.agent.listen else { return };
         match Server::bind(address, self.events.registry()) {
             Ok(server) => self.server = Some(server),
-            Err(error) => self.notes.push(format!("cannot listen on {address}: {error}")),
+            Err(error) => self.warnings.push(format!("cannot listen on {address}: {error}")),
         }
     }
 

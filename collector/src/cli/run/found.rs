@@ -5,14 +5,14 @@ use collector::agent::config::AgentConfig;
 use collector::agent::self_metrics::SelfMetrics;
 use collector::agent::{Agent, Budget, Report};
 use collector::export::Signal;
-use collector::export::config::{Temporality, process_env};
+use collector::export::config::{LogLevel, Temporality, process_env};
 use collector::export::stats::Stats;
 use collector::model::Profile;
 use collector::pipeline::{AboutAgent, Pipeline, Reading, Settings};
 use collector::telemetry::{LogRecord, Point, Recorder, Sink, Span};
 
 use super::super::send::random_id;
-use super::super::{one_line, say};
+use super::super::{one_line, say_at};
 
 /// Least room for the page.
 const MIN_PAGE: usize = 256 << 10;
@@ -89,7 +89,9 @@ impl Found {
         } else if self.page.is_none() {
             match Telling::for_page(config) {
                 Ok(page) => self.page = Some(Box::new(page)),
-                Err(error) => say(format_args!("ebpf-otlp: no metrics are served: {}", one_line(&error))),
+                Err(error) => {
+                    say_at(LogLevel::Error, format_args!("no metrics are served: {}", one_line(&error)))
+                }
             }
         }
     }

@@ -20,7 +20,7 @@ use collector::tracer::{Info, TRACERS};
 
 use super::super::args::Table;
 use super::super::profile::host_name;
-use super::super::say;
+use super::super::say_at;
 use super::super::send::{Sender, Sent, Spool, random_id};
 use super::found::{Found, Telling, memory};
 use super::tables::{COLLECT_EVERY, Tables};
@@ -55,13 +55,13 @@ impl Windows {
     /// Opens everything that windows go to, before anything is traced.
     pub fn open(config: &AgentConfig, table: Option<&Table>) -> Result<Self, Box<dyn std::error::Error>> {
         let export = ExportConfig::resolve(&Signal::ALL, &config.export.endpoints, &process_env)?;
-        let (log_level, mut warnings) = LogLevel::from_env(&process_env);
+        let (_, mut warnings) = LogLevel::from_env(&process_env);
         warnings.splice(0..0, export.warnings);
         let is_shown = export.sinks.is_empty() && config.export.output.is_none();
         if is_shown {
-            warn(log_level, &warnings);
+            warn(&warnings);
             if config.export.spool.is_some() {
-                say("ebpf-otlp: ignoring the spool: nothing is exported");
+                say_at(LogLevel::Warn, "ignoring the spool: nothing is exported");
             }
             if let Some(table) = table {
                 let tables = Tables::open(table, config.agent.interval.is_some())?;
@@ -80,7 +80,7 @@ impl Windows {
         let (memory, _) = memory(&budget, config);
         let (mut settings, more) = Settings::read(&process_env, "ebpf-otlp", random_id(), memory);
         warnings.extend(more);
-        warn(log_level, &warnings);
+        warn(&warnings);
         settings.per_process |= config.export.per_process || !config.filter.pids.is_empty();
         settings.sdk.metrics.interval = config.agent.interval.unwrap_or(settings.sdk.metrics.interval);
         let interval = settings.sdk.metrics.interval;
@@ -165,13 +165,16 @@ impl Windows {
             Self::Exported(exported) => {
                 let stats = exported.telling.pipeline.stats();
                 let lost = stats.lost();
-                lost.iter().for_each(|lost| say(lost_line(*lost)));
+                lost.iter().for_each(|lost| say_at(LogLevel::Warn, lost_line(*lost)));
                 if stats.series.folded > 0 {
-                    say(format_args!(
-                        "ebpf-otlp: {} data points found no room for series of their own, and are in those with \
+                    say_at(
+                        LogLevel::Warn,
+                        format_args!(
+                            "{} data points found no room for series of their own, and are in those with \
                          otel.metric.overflow",
-                        stats.series.folded
-                    ));
+                            stats.series.folded
+                        ),
+                    );
                 }
                 Ok((lost.is_empty(), Some(exported.sender.finish_within(flush_for))))
             }
@@ -183,13 +186,11 @@ impl Windows {
 fn lost_line((signal, cause, count): (Signal, &str, u64)) -> String {
     let noun = signal.item_noun();
     let noun = if count == 1 { noun.trim_end_matches('s') } else { noun };
-    format!("ebpf-otlp: lost {count} {noun}: {cause}")
+    format!("lost {count} {noun}: {cause}")
 }
 
-fn warn(level: LogLevel, warnings: &[String]) {
-    if level >= LogLevel::Warn {
-        warnings.iter().for_each(|warning| say(format_args!("ebpf-otlp: {warning}")));
-    }
+fn warn(warnings: &[String]) {
+    warnings.iter().for_each(|warning| say_at(LogLevel::Warn, warning));
 }
 
 /// A file of JSON lines. Telemetry names what runs on a host: for its owner alone.
@@ -209,13 +210,13 @@ fn outlet(path: &Path, limits: Limits) -> io::Result<Outlet> {
 impl Exported {
     fn end(&mut self, agent: &mut Agent) {
         // What waits now has had its time.
-        self.sender.news().iter().for_each(|line| say(format_args!("ebpf-otlp: {line}")));
+        self.sender.news().iter().for_each(|line| say_at(LogLevel::Error, line));
         let report = agent.collect(&mut self.telling.pipeline);
         // What goes on is told once, and once more at the end.
         for lost in self.telling.pipeline.stats().lost() {
             if !self.said.contains(&(lost.0, lost.1)) {
                 self.said.push((lost.0, lost.1));
-                say(lost_line(lost));
+                say_at(LogLevel::Warn, lost_line(lost));
             }
         }
         let exports = self.sender.stats();
