@@ -147,9 +147,9 @@ pub static MAP_LIMIT: Metric = metric(
 /// High-water mark of rings.
 pub static RING: Metric = metric(
     "ebpf.agent.ring.high_water",
-    "By",
+    "1",
     Instrument::Gauge,
-    "The fullest that a tracer's ring was when it was read, since the start",
+    "The fullest that a tracer's ring was before it was read, as a share of it, since the start",
     TRACER,
     COUNTERS,
 );
@@ -289,8 +289,8 @@ impl Teller<'_> {
             self.point(&MAP_USAGE, &attributes, *used as f64);
             self.point(&MAP_LIMIT, &attributes, *size as f64);
         }
-        if stats.ring_high_water > 0 {
-            self.point(&RING, &[name], stats.ring_high_water as f64);
+        if stats.ring_high_water.size > 0 {
+            self.point(&RING, &[name], stats.ring_high_water.share());
         }
     }
 }
