@@ -4,13 +4,18 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use collector::export::Signal;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use prost::Message;
 use tests::faults::{Behaviour, Deaf, Options, Server};
 use tests::prometheus::{Samples, parse, sum};
 use tests::receivers::TempDir;
@@ -318,6 +323,70 @@ fn spans_without_room_are_said_and_a_failure() {
     let text = fs::read_to_string(&output).unwrap();
     let sent = text.matches("\"name\":\"ebpf.tcp.connection\"").count();
     assert!(sent >= 1 && sent + lost == CONNECTIONS, "{sent} and {lost}: {said}");
+}
+
+/// The requests of a file, each behind its length.
+fn delimited<M: Message + Default>(file: &Path) -> Vec<M> {
+    let bytes = fs::read(file).unwrap();
+    let mut rest = bytes.as_slice();
+    let mut all = Vec::new();
+    while !rest.is_empty() {
+        let length = prost::decode_length_delimiter(&mut rest).unwrap();
+        let (message, after) = rest.split_at(length);
+        let decoded = M::decode(message).unwrap();
+        assert_eq!(decoded.encode_to_vec(), message, "no field is unknown");
+        all.push(decoded);
+        rest = after;
+    }
+    all
+}
+
+#[test]
+fn binary_files_have_the_same_requests_as_lines() {
+    if !can_trace() {
+        return;
+    }
+    let directory = TempDir::new("agent-binary");
+    let lines = directory.join("lines");
+    fs::create_dir(&lines).unwrap();
+    let output = directory.join("x.otlp");
+    fs::write(directory.join("x.traces.otlp"), "what was there").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut workload = connector(listener.local_addr().unwrap().port());
+    let pid = workload.0.id().to_string();
+    let endpoint = format!("file://{}", lines.display());
+    let mut arguments = vec!["--interval", "1s", "--only", "tcp,process,profile", "--pid", &pid];
+    arguments.extend(["--endpoint", &endpoint, "--output", output.to_str().unwrap()]);
+    let agent = Agent::start(&arguments);
+    agent.wait_said("memory: 32M: ");
+    connect(&mut workload, &listener);
+    // Its end is a log record.
+    workload.0.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+    assert!(workload.0.wait().unwrap().success());
+    std::thread::sleep(Duration::from_millis(1500));
+    let (code, _, said) = agent.end();
+    assert_eq!(code, Some(0), "{said}");
+
+    let file = |signal: &str| directory.join(format!("x.{signal}.otlp"));
+    let metrics: Vec<ExportMetricsServiceRequest> = delimited(&file("metrics"));
+    let traces: Vec<ExportTraceServiceRequest> = delimited(&file("traces"));
+    let logs: Vec<ExportLogsServiceRequest> = delimited(&file("logs"));
+    let profiles: Vec<ExportProfilesServiceRequest> = delimited(&file("profiles"));
+    assert!(profiles.iter().all(|request| !request.resource_profiles.is_empty()));
+    let spans = traces.iter().flat_map(|request| &request.resource_spans).flat_map(|of| &of.scope_spans);
+    assert_eq!(spans.map(|of| of.spans.len()).sum::<usize>(), CONNECTIONS);
+    let records = logs.iter().flat_map(|request| &request.resource_logs).flat_map(|of| &of.scope_logs);
+    assert_eq!(records.map(|of| of.log_records.len()).sum::<usize>(), 1, "{said}");
+    let requests = [
+        ("metrics", metrics.len()),
+        ("traces", traces.len()),
+        ("logs", logs.len()),
+        ("profiles", profiles.len()),
+    ];
+    for (signal, requests) in requests {
+        let text = fs::read_to_string(lines.join(format!("{signal}.jsonl"))).unwrap_or_default();
+        assert_eq!(text.lines().count(), requests, "{signal}");
+    }
 }
 
 #[test]

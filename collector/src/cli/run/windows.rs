@@ -10,7 +10,8 @@ use collector::agent::config::{AgentConfig, Problem};
 use collector::agent::{Agent, Budget};
 use collector::export::config::{ExportConfig, LogLevel, process_env};
 use collector::export::delivery::Limits;
-use collector::export::file::ConsoleExporter;
+use collector::export::file::{ConsoleExporter, DelimitedExporter};
+use collector::export::transport::Transport;
 use collector::export::{Outlet, Signal};
 use collector::output::live::Live;
 use collector::output::terminal::Style;
@@ -193,18 +194,21 @@ fn warn(warnings: &[String]) {
     warnings.iter().for_each(|warning| say_at(LogLevel::Warn, warning));
 }
 
-/// A file of JSON lines. Telemetry names what runs on a host: for its owner alone.
+/// A file of JSON lines, or a file of binary requests for each signal. Telemetry names what runs on a host: for its owner alone.
 fn outlet(path: &Path, limits: Limits) -> io::Result<Outlet> {
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    let file = file.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
-    Ok(Outlet {
-        name: path.display().to_string(),
-        signals: Signal::ALL.to_vec(),
-        timeout: None,
-        limits,
-        transport: Box::new(ConsoleExporter::new(file)),
-        spool: None,
-    })
+    let transport: Box<dyn Transport + Send> = if is_binary(path) {
+        Box::new(DelimitedExporter::create(path, &Signal::ALL)?)
+    } else {
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        Box::new(ConsoleExporter::new(file.map_err(named)?))
+    };
+    let (name, signals) = (path.display().to_string(), Signal::ALL.to_vec());
+    Ok(Outlet { name, signals, timeout: None, limits, transport, spool: None })
+}
+
+fn is_binary(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending == "otlp")
 }
 
 impl Exported {
