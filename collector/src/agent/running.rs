@@ -123,6 +123,7 @@ impl Agent {
         // What starting took is no cost of tracing. The window began when the first tracer did.
         let started = Instant::now();
         agent.slots.iter_mut().for_each(|slot| slot.begin_window(started));
+        agent.window_start = started;
         agent.begin_tick(Instant::now());
         Ok(agent)
     }

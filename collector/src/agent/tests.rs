@@ -78,6 +78,7 @@ struct World {
     needs_restart: bool,
     /// Whether `good` cannot start.
     refuses: bool,
+    start_takes: Duration,
     hits: u64,
     /// What the next tracer drops that drains.
     drops: u64,
@@ -100,6 +101,7 @@ struct Fake {
 
 impl Fake {
     fn new(info: &'static Info, start: &Start<'_>) -> Self {
+        std::thread::sleep(world(|world| world.start_takes));
         let (ring, waker) = UnixStream::pair().unwrap();
         ring.set_nonblocking(true).unwrap();
         world(|world| {
@@ -223,6 +225,15 @@ fn what_cannot_start_is_told_and_the_others_go_on() {
     drop(agent);
     let error = Agent::start_some(ALL, config(&["broken"]), Duration::from_secs(1)).unwrap_err();
     assert!(matches!(error, Error::NoPerfEvents));
+}
+
+#[test]
+fn what_starting_takes_is_no_part_of_the_first_window() {
+    let slow = config(&["good"]);
+    world(|world| *world = World { start_takes: Duration::from_millis(300), ..World::default() });
+    let mut agent = Agent::start_some(ALL, slow, Duration::from_secs(1)).unwrap();
+    let window = agent.collect(&mut Recorder::default()).window;
+    assert!(window < Duration::from_millis(250), "{window:?}");
 }
 
 #[test]
