@@ -12,7 +12,7 @@ use super::table;
 use super::terminal::{Paint, Style, cut_middle};
 use crate::agent::Report;
 use crate::model::SampleType;
-use crate::telemetry::{Column, Instrument, Recorder, Show};
+use crate::telemetry::{Column, Exponential, Instrument, Recorder, Show};
 use crate::tracer::Info;
 
 /// Windows that a sparkline shows.
@@ -20,7 +20,7 @@ const WINDOWS: usize = 24;
 /// Rows of each table.
 const ROWS: usize = 5;
 /// Columns of what a sparkline is about.
-const LABEL: usize = 34;
+const LABEL: usize = 42;
 /// Heights of a sparkline.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
@@ -33,7 +33,10 @@ pub struct Live {
 
 /// A number of the window, as it goes into a sparkline.
 struct Trend {
-    label: &'static str,
+    /// What it is of: a view's title, or `CPU`.
+    title: &'static str,
+    /// What is counted, beside that.
+    what: String,
     value: f64,
     text: String,
 }
@@ -78,7 +81,7 @@ impl Live {
         let context = activity::Context { seconds, limit: ROWS, style, process_name: &process_name };
         for view in tracers.iter().flat_map(|info| info.views) {
             // Tables of nothing would hide the others.
-            if trends.iter().any(|trend| trend.label == view.title && trend.value != 0.0) {
+            if trends.iter().any(|trend| trend.title == view.title && trend.value != 0.0) {
                 activity::write(view, recorder, &context, out)?;
             }
         }
@@ -86,15 +89,23 @@ impl Live {
     }
 
     fn line(&mut self, trend: &Trend, style: Style) -> String {
-        let history = self.history.entry(trend.label).or_default();
+        let history = self.history.entry(trend.title).or_default();
         history.push_back(trend.value);
         if history.len() > WINDOWS {
             history.pop_front();
         }
-        let label = cut_middle(trend.label, LABEL);
+        let label = label(trend);
+        let label = cut_middle(&label, LABEL);
         let line = format!("{label:<LABEL$} {:>11}  {}", trend.text, sparkline(history));
         line.chars().take(style.width).collect()
     }
+}
+
+/// `Memory: minor`. How a table is divided is no part of what is in it.
+fn label(trend: &Trend) -> String {
+    let subject = trend.title.split(" by ").next().unwrap_or_default().trim_end_matches(',');
+    let what = trend.what.to_lowercase();
+    if subject.to_lowercase().contains(&what) { subject.to_owned() } else { format!("{subject}: {what}") }
 }
 
 /// One bar a window, as high as its share of the highest.
@@ -113,12 +124,19 @@ fn trends(recorder: &Recorder, tracers: &[&'static Info], seconds: f64) -> Vec<T
     let cores: f64 = cpu.map(|profile| cpu_seconds(profile, sample_count(profile))).sum::<f64>() / seconds;
     let mut trends = Vec::new();
     if tracers.iter().any(|info| info.telemetry.profiles.iter().any(|p| p.sample_type == SampleType::CPU)) {
-        trends.push(Trend { label: "CPU", value: cores, text: format!("{cores:.2} cores") });
+        trends.push(Trend {
+            title: "CPU",
+            what: String::new(),
+            value: cores,
+            text: format!("{cores:.2} cores"),
+        });
     }
     for view in tracers.iter().flat_map(|info| info.views) {
         let Some(column) = view.columns.first() else { continue };
         let (value, text) = total(column, recorder, seconds);
-        trends.push(Trend { label: view.title, value, text });
+        // Rates are rates here whatever the table has.
+        let what = column.heading.trim_end_matches("/S").to_owned();
+        trends.push(Trend { title: view.title, what, value, text });
     }
     trends
 }
@@ -139,6 +157,13 @@ fn total(column: &Column, recorder: &Recorder, seconds: f64) -> (f64, String) {
                 _ => number::count(numbers),
             };
             return (numbers, text);
+        }
+        Instrument::Histogram if matches!(column.show, Show::Time) => {
+            let rate = histograms().map(Exponential::sum_seconds).fold(0.0, |sum, n| sum + n) / seconds;
+            return (
+                rate,
+                if rate > 0.0 { format!("{}/s", number::seconds(rate)) } else { "0/s".to_owned() },
+            );
         }
         Instrument::Histogram => histograms().map(|h| h.count()).sum::<u64>() as f64 / seconds,
         Instrument::Counter => numbers / seconds,
@@ -168,9 +193,11 @@ fn cautions(report: &Report) -> Vec<String> {
     lines
 }
 
-/// The name that the kernel had for a process.
+/// The name that the kernel had for a process. 0 stands for all whose process is not known.
 fn name(recorder: &Recorder, pid: u32) -> String {
-    let Some(comm) = recorder.names.get(&pid) else { return String::new() };
+    let Some(comm) = recorder.names.get(&pid).filter(|_| pid > 0) else {
+        return (if pid == 0 { "(not known)" } else { "-" }).to_owned();
+    };
     let end = comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len());
     clean(&String::from_utf8_lossy(comm.get(..end).unwrap_or_default()))
 }
@@ -247,6 +274,26 @@ mod tests {
         assert!(busy.contains("100/s  ▁▅█\n"), "{busy}");
         assert!(busy.contains("host after 6 s") && busy.contains("       7 name"), "{busy}");
         assert!(!busy.contains('\x1b'), "{busy:?}");
+    }
+
+    #[test]
+    fn labels_say_what_is_counted() {
+        let label = |title, what: &str| {
+            label(&Trend { title, what: what.to_owned(), value: 0.0, text: String::new() })
+        };
+        assert_eq!(
+            label("TCP connections that ended, by process and role", "ENDED"),
+            "TCP connections that ended"
+        );
+        assert_eq!(label("Memory by process", "MINOR"), "Memory: minor");
+        assert_eq!(label("Disks", "REQUEST"), "Disks: request");
+        assert_eq!(label("CPU", ""), "CPU");
+        for info in crate::tracer::TRACERS {
+            for view in info.views {
+                let what = view.columns[0].heading.trim_end_matches("/S");
+                assert!(label(view.title, what).chars().count() <= LABEL, "{}", view.title);
+            }
+        }
     }
 
     #[test]
