@@ -181,7 +181,7 @@ impl Agent {
         }
         let token = Token(TRACER_TOKENS + self.place(info));
         let slot = Slot::new(info, started, self.events.registry(), token, self.window_start)?;
-        self.budget.took(info.name, slot.tracer.overhead()?.map_bytes);
+        self.budget.took(info.name, slot.tracer.map_bytes());
         self.governor.add(info.name, slot.samples);
         self.slots.push(slot);
         // In the order in which they are shown.
@@ -361,7 +361,7 @@ impl Agent {
                 report.stats.add(&ended.swap_remove(at).1);
             }
             report.cost = self.governor.cost_of(report.name);
-            self.budget.took(report.name, report.overhead.map_bytes);
+            self.budget.took(report.name, report.map_bytes);
         }
         Report {
             window: now.saturating_duration_since(self.window_start),

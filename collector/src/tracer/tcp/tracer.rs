@@ -269,11 +269,10 @@ impl Tracer for TcpTracer {
 
     fn overhead(&self) -> Result<Overhead> {
         let (program_time, _) = cost::object_run_time(self.program.object())?;
-        Ok(Overhead {
-            hits: self.program.stats()?.runs,
-            nanos_per_hit: NANOS_PER_HIT,
-            program_time,
-            map_bytes: self.program.maps().map(|map| cost::map_bytes(&map.fd)).sum(),
-        })
+        Ok(Overhead { hits: self.program.stats()?.runs, nanos_per_hit: NANOS_PER_HIT, program_time })
+    }
+
+    fn map_bytes(&self) -> u64 {
+        self.program.maps().map(|map| cost::map_bytes(&map.fd)).sum()
     }
 }
