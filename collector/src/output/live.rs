@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use super::activity::{self, number};
-use super::names::{Names, clean};
+use super::names::Names;
 use super::summary::{cpu_seconds, sample_count};
 use super::table;
 use super::terminal::{Paint, Style, cut_middle};
@@ -42,7 +42,7 @@ struct Trend {
 }
 
 impl Live {
-    /// Writes what was found in a window that has ended.
+    /// Writes what was found in a window that has ended; `process_name` knows what to call processes.
     ///
     /// # Errors
     ///
@@ -53,6 +53,7 @@ impl Live {
         recorder: &Recorder,
         tracers: &[&'static Info],
         host: &str,
+        process_name: &dyn Fn(u32) -> String,
         style: Style,
         out: &mut impl Write,
     ) -> io::Result<()> {
@@ -77,8 +78,7 @@ impl Live {
         if let Some(profile) = cpu.filter(|profile| sample_count(profile) > 0) {
             table::processes(profile, &Names::of_processes(profile), ROWS, style, out)?;
         }
-        let process_name = |pid: u32| name(recorder, pid);
-        let context = activity::Context { seconds, limit: ROWS, style, process_name: &process_name };
+        let context = activity::Context { seconds, limit: ROWS, style, process_name };
         for view in tracers.iter().flat_map(|info| info.views) {
             // Tables of nothing would hide the others.
             if trends.iter().any(|trend| trend.title == view.title && trend.value != 0.0) {
@@ -193,15 +193,6 @@ fn cautions(report: &Report) -> Vec<String> {
     lines
 }
 
-/// The name that the kernel had for a process. 0 stands for all whose process is not known.
-fn name(recorder: &Recorder, pid: u32) -> String {
-    let Some(comm) = recorder.names.get(&pid).filter(|_| pid > 0) else {
-        return (if pid == 0 { "(not known)" } else { "-" }).to_owned();
-    };
-    let end = comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len());
-    clean(&String::from_utf8_lossy(comm.get(..end).unwrap_or_default()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,13 +244,13 @@ mod tests {
 
     fn show(live: &mut Live, report: &Report, calls: i64, style: Style) -> String {
         let mut recorder = Recorder::default();
-        let comm = *b"name\x1b[31mevil\0\0\0";
-        let owner = Owner::Process { pid: 7, comm };
+        let owner = Owner::Process { pid: 7, comm: [0; 16] };
         if calls > 0 {
             recorder.point(Point { metric: &CALLS, owner, attributes: &[], value: PointValue::Int(calls) });
         }
         let mut out = Vec::new();
-        live.write(report, &recorder, &[&INFO], "host", style, &mut out).unwrap();
+        let name = |pid: u32| format!("name{pid}\x1b[31mevil");
+        live.write(report, &recorder, &[&INFO], "host", &name, style, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -273,7 +264,7 @@ mod tests {
         show(&mut live, &report(1.0, 0), 100, style);
         let busy = show(&mut live, &report(1.0, 0), 200, style);
         assert!(busy.contains("100/s  ▁▅█\n"), "{busy}");
-        assert!(busy.contains("host after 6 s") && busy.contains("       7 name"), "{busy}");
+        assert!(busy.contains("host after 6 s") && busy.contains("       7 name7"), "{busy}");
         assert!(!busy.contains('\x1b'), "{busy:?}");
     }
 

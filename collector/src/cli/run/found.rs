@@ -35,6 +35,21 @@ fn bytes(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
+/// What to call a process: as it is called now, or as one of its threads was when the kernel saw it. 0 stands for all whose
+/// process is not known.
+pub fn process_name(recorder: &Recorder, pid: u32) -> String {
+    if pid == 0 {
+        return "(not known)".to_owned();
+    }
+    let now = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok();
+    let then = || {
+        let comm = recorder.names.get(&pid)?;
+        let end = comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len());
+        Some(String::from_utf8_lossy(comm.get(..end)?).into_owned())
+    };
+    now.map(|name| name.trim_end().to_owned()).or_else(then).unwrap_or_else(|| "-".to_owned())
+}
+
 /// Memory of a pipeline of this configuration, and of its page.
 pub fn memory(budget: &Budget, config: &AgentConfig) -> (usize, Option<usize>) {
     let page = config.agent.listen.map(|_| bytes(budget.series / 2).max(MIN_PAGE));

@@ -19,7 +19,7 @@ use collector::tracer::{Stats, TRACERS};
 use super::super::args::Table;
 use super::super::profile::{host_name, write_file};
 use super::super::say;
-use super::found::Found;
+use super::found::{Found, process_name};
 use super::tables_json;
 
 /// Rows of a table, and events after it.
@@ -122,7 +122,7 @@ impl Tables {
 
     fn write_tables(&self, out: &mut Vec<u8>) -> io::Result<()> {
         let style = Style::detect(&io::stdout(), process_env);
-        let name = |pid: u32| self.process_name(pid);
+        let name = |pid: u32| process_name(&self.found.recorder, pid);
         let context = Context { seconds: self.seconds, limit: ROWS, style, process_name: &name };
         writeln!(out, "{} of {}, {:.1} s", self.command, host_name(), self.seconds)?;
         for tracer in &self.last.tracers {
@@ -152,17 +152,6 @@ impl Tables {
             lost.push(format!("{} events of before, which were not kept", self.left_out));
         }
         writeln!(out, "\nlost: {}", if lost.is_empty() { "nothing".to_owned() } else { lost.join("; ") })
-    }
-
-    /// What to call a process: as it is called now, or as it was when the kernel saw it.
-    fn process_name(&self, pid: u32) -> String {
-        let now = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok();
-        let then = || {
-            let comm = self.found.recorder.names.get(&pid)?;
-            let end = comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len());
-            Some(String::from_utf8_lossy(comm.get(..end)?).into_owned())
-        };
-        now.map(|name| name.trim_end().to_owned()).or_else(then).unwrap_or_else(|| "-".to_owned())
     }
 
     /// Writes the first profile to a file; whether that worked.

@@ -23,7 +23,7 @@ use super::super::args::Table;
 use super::super::profile::host_name;
 use super::super::say_at;
 use super::super::send::{Sender, Sent, Spool, random_id};
-use super::found::{Found, Telling, memory};
+use super::found::{Found, Telling, memory, process_name};
 use super::tables::{COLLECT_EVERY, Tables};
 
 /// How long a window is that is shown.
@@ -247,7 +247,8 @@ impl Shown {
         let style = Style::detect(&io::stdout(), process_env);
         // One write a window, whatever the terminal is.
         let mut text = Vec::new();
-        self.live.write(&report, &recorder, &running, &self.host, style, &mut text)?;
+        let name = |pid: u32| process_name(&recorder, pid);
+        self.live.write(&report, &recorder, &running, &self.host, &name, style, &mut text)?;
         io::stdout().lock().write_all(&text)
     }
 }
