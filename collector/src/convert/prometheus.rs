@@ -67,7 +67,7 @@ impl Page {
         Self { text: String::new(), max_bytes, omitted: 0 }
     }
 
-    /// Adds all series of a metric, by their [`labels`]. Those with the same labels, which a page cannot have, become one.
+    /// Adds all series of a metric, by their labels, lists of [`label`]. Those with the same labels, which a page cannot have, become one.
     pub fn family(&mut self, metric: &Metric, mut series: Vec<(String, Sample)>) {
         series.sort_by(|(a, _), (b, _)| a.cmp(b));
         series.dedup_by(|(labels, sample), (kept, sum)| {

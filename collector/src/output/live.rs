@@ -25,8 +25,9 @@ const LABEL: usize = 42;
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 /// The printer, with what it remembers of earlier windows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Live {
+    host: String,
     history: BTreeMap<&'static str, VecDeque<f64>>,
     elapsed: Duration,
 }
@@ -42,6 +43,11 @@ struct Trend {
 }
 
 impl Live {
+    /// For the machine of this name.
+    pub fn new(host: String) -> Self {
+        Self { host, history: BTreeMap::new(), elapsed: Duration::ZERO }
+    }
+
     /// Writes what was found in a window that has ended; `process_name` knows what to call processes.
     ///
     /// # Errors
@@ -52,7 +58,6 @@ impl Live {
         report: &Report,
         recorder: &Recorder,
         tracers: &[&'static Info],
-        host: &str,
         process_name: &dyn Fn(u32) -> String,
         style: Style,
         out: &mut impl Write,
@@ -60,7 +65,8 @@ impl Live {
         self.elapsed += report.window;
         let seconds = report.window.as_secs_f64().max(1e-9);
         let head = format!(
-            "{host} after {} s: tracing costs {:.2} % of a core, {} of memory",
+            "{} after {} s: tracing costs {:.2} % of a core, {} of memory",
+            self.host,
             self.elapsed.as_secs_f64().round(),
             report.cost * 100.0,
             number::bytes(report.memory() as f64)
@@ -250,13 +256,13 @@ mod tests {
         }
         let mut out = Vec::new();
         let name = |pid: u32| format!("name{pid}\x1b[31mevil");
-        live.write(report, &recorder, &[&INFO], "host", &name, style, &mut out).unwrap();
+        live.write(report, &recorder, &[&INFO], &name, style, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn windows_make_sparklines() {
-        let mut live = Live::default();
+        let mut live = Live::new("host".to_owned());
         let style = Style::default();
         let quiet = show(&mut live, &report(1.0, 0), 0, style);
         assert!(quiet.contains("host after 2 s: tracing costs 0.12 % of a core"), "{quiet}");
@@ -291,7 +297,7 @@ mod tests {
     #[test]
     fn nothing_missing_is_hidden_and_no_line_is_too_long() {
         for width in [40, 80, 200] {
-            let mut live = Live::default();
+            let mut live = Live::new("host".to_owned());
             for _ in 0..100 {
                 let text = show(&mut live, &report(0.25, 12), 5, Style { width, color: false });
                 assert!(text.contains("test: attached 25.0 %") && text.contains("12 ring full"), "{text}");

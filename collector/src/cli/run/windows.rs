@@ -40,7 +40,6 @@ pub enum Windows {
 pub struct Shown {
     found: Found,
     live: Live,
-    host: String,
 }
 
 /// Windows to receivers and files.
@@ -68,8 +67,8 @@ impl Windows {
                 let tables = Tables::open(table, config.agent.interval.is_some())?;
                 return Ok(Self::Tables(Box::new(tables)));
             }
-            let live = Live::default();
-            return Ok(Self::Shown(Box::new(Shown { found: Found::default(), live, host: host_name() })));
+            let live = Live::new(host_name());
+            return Ok(Self::Shown(Box::new(Shown { found: Found::default(), live })));
         }
         if table.is_some_and(|table| table.json || !table.outputs.is_empty()) {
             let what =
@@ -248,7 +247,7 @@ impl Shown {
         // One write a window, whatever the terminal is.
         let mut text = Vec::new();
         let name = |pid: u32| process_name(&recorder, pid);
-        self.live.write(&report, &recorder, &running, &self.host, &name, style, &mut text)?;
+        self.live.write(&report, &recorder, &running, &name, style, &mut text)?;
         io::stdout().lock().write_all(&text)
     }
 }
