@@ -546,7 +546,9 @@ fn slow_calls_are_spans_and_those_that_find_no_room_are_counted() {
         let ring_full = stats.dropped.iter().find(|(cause, _)| *cause == "ring full").unwrap().1;
         let made = u64::from(made);
         assert_eq!((stats.produced, stats.received + ring_full), (made, made), "{rung:?}");
-        assert!(ring_full > 0 && recorder.spans.len() as u64 == stats.received && stats.ring_high_water > 0);
+        assert!(ring_full > 0 && recorder.spans.len() as u64 == stats.received);
+        // What found no room had less than a record's bytes left.
+        assert!(stats.ring_high_water.share() > 0.9 && stats.ring_high_water.share() <= 1.0, "{stats:?}");
     }
 }
 
