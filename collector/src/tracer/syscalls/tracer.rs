@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::names::{SyscallAbi, errno_name};
 use crate::telemetry::{Owner, Point, PointValue, Sink, Span, SpanKind};
 use crate::tracer::ladder::Chosen;
-use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cause, cost};
+use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cause};
 
 /// Calls to find out what the programs cost.
 const CALIBRATION: u32 = 2000;
@@ -153,7 +153,7 @@ impl Tracer for SyscallTracer {
                 (cause::TABLE_FULL, state.table_full),
                 (cause::TOO_MANY_AT_ONCE, state.starts_full),
                 (cause::BEGIN_NOT_SEEN, state.no_start),
-                (cause::SKIPPED, cost::object_missed_runs(self.program.programs.object())?),
+                self.program.programs.missed()?,
                 self.program.programs.children_lost(),
             ],
             ring_high_water: self.program.maps.ring.high_water(),
