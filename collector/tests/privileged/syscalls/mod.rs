@@ -226,7 +226,7 @@ fn family(children: u32, body: impl Fn(&mut Code)) -> Code {
 /// Whether the kernel has left out runs, which the tracer then says. From 7.2 on, programs at system calls can be preempted,
 /// and what other threads call on that CPU meanwhile is not seen; the classic tracepoint is still held on to.
 fn is_incomplete(tracer: &mut dyn Tracer, rung: &str) -> bool {
-    let skipped = dropped(tracer).get("skipped by the kernel").copied().unwrap_or(0);
+    let skipped = dropped(tracer).get(cause::SKIPPED).copied().unwrap_or(0);
     assert!(skipped == 0 || kernel_has((7, 2)) && rung != "tracepoint", "{rung}: {skipped} skipped");
     if skipped > 0 {
         eprintln!("{rung}: the kernel left out {skipped} runs");
@@ -344,7 +344,7 @@ fn what_finds_no_room_is_counted() {
         program.finish();
         let recorder = collected(&mut *tracer);
         let counted: u64 = all_calls(&recorder).values().sum();
-        let lost = dropped(&mut *tracer).get("table full").copied().unwrap_or(0);
+        let lost = dropped(&mut *tracer).get(cause::TABLE_FULL).copied().unwrap_or(0);
         let mut made = u64::from(CHILDREN) * (400 + 3) + 2;
         if is_incomplete(&mut *tracer, rung) {
             assert!(counted + lost <= made, "{rung}: {counted} counted, {lost} lost");
@@ -543,7 +543,7 @@ fn slow_calls_are_spans_and_those_that_find_no_room_are_counted() {
             recorder.spans.iter().find(|s| s.attribute("ebpf.syscall.name") == Some("close")).unwrap();
         assert_eq!((recorder.spans.len(), closed.text.as_deref()), (106, Some("EBADF")), "{rung:?}");
         let (_, recorder, stats) = run(&many, Duration::ZERO).unwrap();
-        let ring_full = stats.dropped.iter().find(|(cause, _)| *cause == "ring full").unwrap().1;
+        let ring_full = stats.dropped.iter().find(|(name, _)| *name == cause::RING_FULL).unwrap().1;
         let made = u64::from(made);
         assert_eq!((stats.produced, stats.received + ring_full), (made, made), "{rung:?}");
         assert!(ring_full > 0 && recorder.spans.len() as u64 == stats.received);
