@@ -114,6 +114,7 @@ impl Agent {
             return Err(error);
         }
         agent.notes.push(agent.budget.to_string());
+        give_back();
         // What starting took is no cost of tracing. The window began when the first tracer did.
         let started = Instant::now();
         agent.slots.iter_mut().for_each(|slot| slot.begin_window(started));
@@ -469,6 +470,7 @@ impl Agent {
         let wanted = self.wanted();
         self.failures.retain(|failure| self.config.tracers.get(failure.name).is_some_and(|t| t.enabled));
         self.start_tracers(&wanted, &restart);
+        give_back();
         let names = |names: &[&str]| names.join(", ");
         if !stop.is_empty() {
             self.notes.push(format!("stopped {}", names(&stop)));
@@ -501,6 +503,13 @@ impl Agent {
     pub fn is_idle(&self) -> bool {
         self.slots.is_empty()
     }
+}
+
+/// Gives back memory that starting took and that nothing needs any more: code, and what is freed of the heap.
+fn give_back() {
+    bpf_sys::memory::trim_heap();
+    // Without `/proc` it stays.
+    let _ = bpf_sys::memory::release_code();
 }
 
 /// Now, as BPF programs stamp it.
