@@ -7,7 +7,7 @@ use bpf_loader::target::RunningTarget;
 use mio::{Registry, Token};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::budget::{Budget, resident};
+use super::budget::{Budget, Resident};
 use super::config::{AgentConfig, TracerConfig};
 use super::governor::{Governor, Reading};
 use super::health::Server;
@@ -40,6 +40,9 @@ pub struct Agent {
     notes: Vec<String>,
     budget: Budget,
     over_budget: bool,
+    resident: Resident,
+    /// Whether a window has ended since memory was given back.
+    gives_back: bool,
     governor: Governor,
     pacing: Pacing,
     order: Order,
@@ -85,9 +88,10 @@ impl Agent {
         let server = config.agent.listen.map(|address| Server::bind(address, events.registry())).transpose();
         let server = server.map_err(Error::io("cannot listen for health checks"))?;
         let now = Instant::now();
+        let mut resident = Resident::default();
         let mut agent = Self {
             known,
-            budget: Budget::new(config.agent.memory_budget, resident()),
+            budget: Budget::new(config.agent.memory_budget, resident.read()),
             governor: Governor::new(config.agent.cpu_limit, interval),
             config,
             events,
@@ -96,6 +100,8 @@ impl Agent {
             failures: Vec::new(),
             notes: Vec::new(),
             over_budget: false,
+            resident,
+            gives_back: false,
             pacing: Pacing::default(),
             order: Order::default(),
             server,
@@ -115,6 +121,7 @@ impl Agent {
         }
         agent.notes.push(agent.budget.to_string());
         give_back();
+        agent.watch_memory();
         // What starting took is no cost of tracing. The window began when the first tracer did.
         let started = Instant::now();
         agent.slots.iter_mut().for_each(|slot| slot.begin_window(started));
@@ -176,6 +183,7 @@ impl Agent {
         let token = Token(TRACER_TOKENS + self.place(info));
         let slot = Slot::new(info, started, self.events.registry(), token, self.window_start)?;
         self.budget.took(info.name, slot.tracer.map_bytes());
+        self.resident.look_again();
         self.governor.add(info.name, slot.samples);
         self.slots.push(slot);
         // In the order in which they are shown.
@@ -301,6 +309,7 @@ impl Agent {
         self.slots.retain(|slot| slot.info.name != name);
         self.governor.remove(name);
         self.budget.freed(name);
+        self.resident.look_again();
     }
 
     /// Reads all rings.
@@ -327,8 +336,8 @@ impl Agent {
             self.budget.took(report.name, report.map_bytes);
         }
         let window = now.saturating_duration_since(std::mem::replace(&mut self.window_start, now));
-        let resident = resident();
-        self.watch_memory(resident);
+        self.gives_back = true;
+        let resident = self.watch_memory();
         Report {
             window,
             tracers,
@@ -340,21 +349,24 @@ impl Agent {
         }
     }
 
-    /// Says once when the budget is passed, and when that is over.
-    fn watch_memory(&mut self, resident: u64) {
+    /// Resident memory now. Says so once when the budget is passed.
+    fn watch_memory(&mut self) -> u64 {
+        let resident = self.resident.read();
         let used = self.budget.used(resident);
         let over = used > self.budget.total;
         if over && !self.over_budget {
             let mebi = |bytes: u64| bytes as f64 / f64::from(1 << 20);
             self.notes.push(format!(
-                "memory: {:.1}M in use are more than memory_budget, {:.1}M: process {:.1}M, maps and rings {:.1}M",
+                "memory: {:.1}M in use are more than memory_budget, {:.1}M: process {:.1}M, maps and rings {:.1}M{}",
                 mebi(used),
                 mebi(self.budget.total),
                 mebi(resident),
-                mebi(self.budget.kernel_bytes())
+                mebi(self.budget.kernel_bytes()),
+                if self.budget.kernel_bytes() > self.budget.kernel { ", which are as small as they can be" } else { "" }
             ));
         }
         self.over_budget = over;
+        resident
     }
 
     fn attach_and_detach(&mut self, now: Instant) {
@@ -398,6 +410,10 @@ impl Agent {
                 "tracing costs {:.2} % of a core, more than cpu_limit, and there is nothing left to sample less or detach",
                 self.governor.cost() * 100.0
             ));
+        }
+        // What ends a window is not used before the next one ends, nor what it freed.
+        if std::mem::take(&mut self.gives_back) {
+            give_back();
         }
         self.begin_tick(now);
     }

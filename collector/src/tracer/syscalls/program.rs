@@ -214,6 +214,8 @@ pub(super) fn map<'o>(object: &'o Object, name: &str) -> Result<&'o Map> {
 fn size_maps(spec: &mut ObjectSpec<'_>, cpus: u32, entries: u32) -> Result<[Map; 2]> {
     let no_map = |name: &str| Error::Load(bpf_loader::Error::NoSuchMap { name: name.into() });
     spec.map_mut("cells").ok_or_else(|| no_map("cells"))?.max_entries = 2 * cpus;
+    let more_starts = spec.map_mut("more_starts").ok_or_else(|| no_map("more_starts"))?;
+    more_starts.max_entries = entries.min(more_starts.max_entries);
     spec.map_mut("cpu_states").ok_or_else(|| no_map("cpu_states"))?.max_entries = cpus;
     let inner =
         spec.map_mut("counts").and_then(|m| m.inner.as_deref_mut()).ok_or_else(|| no_map("counts"))?;

@@ -65,7 +65,7 @@ impl Sizes {
             connections: entries(memory / 4, CONNECTION_ENTRY, &CONNECTIONS),
             series: entries(memory / 4, SeriesKey::SIZE + Series::SIZE + ENTRY_HEAD, &SERIES),
             ends: entries(memory / 16, EndKey::SIZE + End::SIZE + ENTRY_HEAD, &ENDS),
-            ring: (memory / 8).clamp(16 << 10, 1 << 20),
+            ring: (memory / 8).clamp(16 << 10, 256 << 10),
         }
     }
 }
