@@ -24,6 +24,7 @@ use crate::cpus;
 use crate::error::{Error, Result};
 use crate::model::{Losses, Profile, SampleType};
 use crate::poll::EventLoop;
+use crate::symbolize::DEFAULT_BUDGET;
 
 /// Time between two reads of the kernel's tables and buffers when nothing asks for one earlier.
 const TICK: Duration = Duration::from_millis(1000 / READS_PER_SECOND as u64);
@@ -47,6 +48,9 @@ struct Sampled {
     /// Bytes for maps, and half as many for symbol tables.
     memory: usize,
 }
+
+/// Bytes of symbol tables below which files would be read again all the time.
+const LEAST_SYMBOLS: usize = 512 << 10;
 
 /// Page faults are as many as processes like; tables are made for as many samples a second on each CPU.
 const FAULT_SAMPLES_PER_SECOND: u32 = 1000;
@@ -172,7 +176,7 @@ impl Session {
         let mut session = Self {
             cpu_events: CpuEvents::new(sampled.counted, sampled.period),
             sideband: Sideband::new(),
-            symbols: Symbols::with_budget(crate::symbolize::DEFAULT_BUDGET.min(sampled.memory / 2)),
+            symbols: Symbols::with_budget((sampled.memory / 2).clamp(LEAST_SYMBOLS, DEFAULT_BUDGET)),
             samples: Samples::default(),
             ready: Vec::new(),
             next_tick: Instant::now() + TICK,
