@@ -8,7 +8,7 @@ use bytes::Bytes;
 use mio::{Registry, Token};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::budget::{Budget, resident};
+use super::budget::{Budget, Resident};
 use super::config::{AgentConfig, TracerConfig};
 use super::governor::{Governor, Reading};
 use super::health::Server;
@@ -44,6 +44,9 @@ pub struct Agent {
     warnings: Vec<String>,
     budget: Budget,
     over_budget: bool,
+    resident: Resident,
+    /// Whether a window has ended since memory was given back.
+    gives_back: bool,
     governor: Governor,
     pacing: Pacing,
     order: Order,
@@ -89,9 +92,10 @@ impl Agent {
         let server = config.agent.listen.map(|address| Server::bind(address, events.registry())).transpose();
         let server = server.map_err(Error::io("cannot listen for health checks"))?;
         let now = Instant::now();
+        let mut resident = Resident::default();
         let mut agent = Self {
             known,
-            budget: Budget::new(config.agent.memory_budget, resident()),
+            budget: Budget::new(config.agent.memory_budget, resident.read()),
             governor: Governor::new(config.agent.cpu_limit, interval),
             config,
             events,
@@ -102,6 +106,8 @@ impl Agent {
             notes: Vec::new(),
             warnings: Vec::new(),
             over_budget: false,
+            resident,
+            gives_back: false,
             pacing: Pacing::default(),
             order: Order::default(),
             server,
@@ -120,6 +126,9 @@ impl Agent {
             return Err(error);
         }
         agent.notes.push(agent.budget.to_string());
+        give_back();
+        let resident = agent.resident.read();
+        agent.watch_memory(resident);
         // What starting took is no cost of tracing. The window began when the first tracer did.
         let started = Instant::now();
         agent.slots.iter_mut().for_each(|slot| slot.begin_window(started));
@@ -182,6 +191,7 @@ impl Agent {
         let token = Token(TRACER_TOKENS + self.place(info));
         let slot = Slot::new(info, started, self.events.registry(), token, self.window_start)?;
         self.budget.took(info.name, slot.tracer.map_bytes());
+        self.resident.look_again();
         self.governor.add(info.name, slot.samples);
         self.slots.push(slot);
         // In the order in which they are shown.
@@ -321,6 +331,7 @@ impl Agent {
         self.slots.retain(|slot| slot.info.name != name);
         self.governor.remove(name);
         self.budget.freed(name);
+        self.resident.look_again();
     }
 
     /// Reads all rings.
@@ -340,6 +351,7 @@ impl Agent {
         let report = self.report_at(now);
         self.slots.iter_mut().for_each(|slot| slot.begin_window(now));
         self.window_start = now;
+        self.gives_back = true;
         self.watch_memory(report.resident);
         report
     }
@@ -370,23 +382,24 @@ impl Agent {
             failures: self.failures.clone(),
             cpu_time: process_time(),
             cost: self.governor.cost(),
-            resident: resident(),
+            resident: self.resident.read(),
             budget: self.budget.total,
         }
     }
 
-    /// Says once when the budget is passed, and when that is over.
+    /// Says once when the budget is passed.
     fn watch_memory(&mut self, resident: u64) {
         let used = self.budget.used(resident);
         let over = used > self.budget.total;
         if over && !self.over_budget {
             let mebi = |bytes: u64| bytes as f64 / f64::from(1 << 20);
             self.warnings.push(format!(
-                "memory: {:.1}M in use are more than memory_budget, {:.1}M: process {:.1}M, maps and rings {:.1}M",
+                "memory: {:.1}M in use are more than memory_budget, {:.1}M: process {:.1}M, maps and rings {:.1}M{}",
                 mebi(used),
                 mebi(self.budget.total),
                 mebi(resident),
-                mebi(self.budget.kernel_bytes())
+                mebi(self.budget.kernel_bytes()),
+                if self.budget.kernel_bytes() > self.budget.kernel { ", which are as small as they can be" } else { "" }
             ));
         }
         self.over_budget = over;
@@ -433,6 +446,10 @@ impl Agent {
                 "tracing costs {:.2} % of a core, more than cpu_limit, and there is nothing left to sample less or detach",
                 self.governor.cost() * 100.0
             ));
+        }
+        // What ends a window is not used before the next one ends, nor what it freed.
+        if std::mem::take(&mut self.gives_back) {
+            give_back();
         }
         self.begin_tick(now);
     }
@@ -505,6 +522,7 @@ impl Agent {
         let wanted = self.wanted();
         self.failures.retain(|failure| self.config.tracers.get(failure.name).is_some_and(|t| t.enabled));
         self.start_tracers(&wanted, &restart);
+        give_back();
         let names = |names: &[&str]| names.join(", ");
         if !stop.is_empty() {
             self.notes.push(format!("stopped {}", names(&stop)));
@@ -537,6 +555,13 @@ impl Agent {
     pub fn is_idle(&self) -> bool {
         self.slots.is_empty()
     }
+}
+
+/// Gives back memory that starting took and that nothing needs any more: code, and what is freed of the heap.
+fn give_back() {
+    bpf_sys::memory::trim_heap();
+    // Without `/proc` it stays.
+    let _ = bpf_sys::memory::release_code();
 }
 
 /// Now, as BPF programs stamp it.

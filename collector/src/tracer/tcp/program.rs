@@ -66,7 +66,7 @@ impl Sizes {
             connections: entries(memory / 4, CONNECTION_ENTRY, &CONNECTIONS),
             endpoints: 0,
             series: entries(memory / 16 * 5, SeriesKey::SIZE + Series::SIZE + ENTRY_HEAD, &SERIES),
-            ring: (memory / 8).clamp(16 << 10, 1 << 20),
+            ring: (memory / 8).clamp(16 << 10, 256 << 10),
         }
     }
 
