@@ -60,8 +60,6 @@ const RECORDS: &[(&[u8], &[Layout])] = &[
         &[
             tcp::Followed::LAYOUT,
             tcp::SeriesKey::LAYOUT,
-            tcp::EndKey::LAYOUT,
-            tcp::End::LAYOUT,
             tcp::Durations::LAYOUT,
             tcp::Series::LAYOUT,
             tcp::Connection::LAYOUT,

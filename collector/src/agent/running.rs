@@ -22,8 +22,11 @@ use crate::poll::EventLoop;
 use crate::telemetry::Sink;
 use crate::tracer::{Info, Start, Stats, TRACERS, filter};
 
-/// How often the governor looks, and the cycle of tracers that are attached part of the time.
+/// How often the governor looks while everything is attached.
 const TICK: Duration = Duration::from_secs(2);
+/// The cycle of tracers that are attached part of the time, after which the governor looks then. Attaching and detaching takes
+/// half a millisecond to two a tracer, and some more in interrupts of all CPUs, so that the cycle is no shorter.
+const CYCLE: Duration = Duration::from_secs(10);
 /// Tokens of the health endpoint, then of tracers by their place in [`TRACERS`]; those from here on are the caller's.
 const TRACER_TOKENS: usize = 1000;
 /// First token that the caller may use.
@@ -56,7 +59,9 @@ pub struct Agent {
     scale: f64,
     statistics: Option<OwnedFd>,
     ticks: u32,
-    cycle: Duration,
+    /// Lengths of a tick with and without tracers that are attached part of the time, and of this one.
+    lengths: [Duration; 2],
+    length: Duration,
     tick_start: Instant,
     cpu_at_tick: Duration,
     window_start: Instant,
@@ -115,7 +120,8 @@ impl Agent {
             scale: machine_scale(),
             statistics: statistics(),
             ticks: 0,
-            cycle: TICK,
+            lengths: [CYCLE, TICK],
+            length: TICK,
             tick_start: now,
             cpu_at_tick: Duration::ZERO,
             window_start: now,
@@ -246,8 +252,9 @@ impl Agent {
     }
 
     #[cfg(test)]
-    pub(super) fn set_cycle(&mut self, cycle: Duration) {
-        self.cycle = cycle;
+    pub(super) fn set_ticks(&mut self, length: Duration) {
+        (self.lengths, self.length) = ([length; 2], length);
+        self.governor.set_settle(2 * length);
     }
 
     /// Sets what the endpoint says under `/metrics`.
@@ -256,9 +263,9 @@ impl Agent {
     }
 
     fn next_deadline(&self, now: Instant) -> Instant {
-        let mut next = (self.last_drain + self.pacing.period()).min(self.tick_start + self.cycle);
+        let mut next = (self.last_drain + self.pacing.period()).min(self.tick_start + self.length);
         for slot in self.slots.iter().filter(|slot| slot.allowance.attached < 1.0) {
-            let pause = self.tick_start + self.cycle.mul_f64(slot.allowance.attached);
+            let pause = self.tick_start + self.length.mul_f64(slot.allowance.attached);
             if pause > now {
                 next = next.min(pause);
             }
@@ -287,7 +294,7 @@ impl Agent {
             self.drain(sink);
         }
         self.attach_and_detach(now);
-        if now >= self.tick_start + self.cycle {
+        if now >= self.tick_start + self.length {
             self.tick(now);
         }
         self.serve(&ready, now);
@@ -406,7 +413,7 @@ impl Agent {
     }
 
     fn attach_and_detach(&mut self, now: Instant) {
-        let (cycle, into) = (self.cycle, now.saturating_duration_since(self.tick_start));
+        let (cycle, into) = (self.length, now.saturating_duration_since(self.tick_start));
         self.each(|slot, _| {
             let wanted = slot.wants_attached(into, cycle);
             slot.set_attached(wanted)
@@ -414,6 +421,9 @@ impl Agent {
     }
 
     fn begin_tick(&mut self, now: Instant) {
+        let [with_partial, all_attached] = self.lengths;
+        let partial = self.slots.iter().any(|slot| slot.allowance.attached < 1.0);
+        self.length = if partial { with_partial } else { all_attached };
         self.tick_start = now;
         self.cpu_at_tick = process_time();
         let on = self.ticks % STATISTICS_EVERY == 0;
@@ -440,6 +450,9 @@ impl Agent {
         if let Some(change) = self.governor.tick(elapsed, rest, &readings) {
             self.notes.push(change.to_string());
             self.each(|slot, _| if slot.info.name == change.tracer { slot.apply(&change) } else { Ok(()) });
+            if let Some(slot) = self.slots.iter().find(|slot| slot.info.name == change.tracer) {
+                self.governor.samples(change.tracer, slot.allowance.one_in);
+            }
         }
         if self.governor.is_stuck() && !was_stuck {
             self.notes.push(format!(

@@ -236,8 +236,9 @@ impl Tracer for TcpTracer {
     }
 
     /// Of spans only.
-    fn set_sampling(&mut self, one_in: u32) -> Result<()> {
-        self.program.set_span_sampling(one_in)
+    fn set_sampling(&mut self, one_in: u32) -> Result<u32> {
+        self.program.set_span_sampling(one_in)?;
+        Ok(one_in)
     }
 
     fn stats(&mut self) -> Result<Stats> {
