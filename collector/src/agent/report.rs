@@ -39,6 +39,8 @@ pub struct TracerReport {
     pub stats: Stats,
     /// What it costs, since the start.
     pub overhead: Overhead,
+    /// Kernel memory of its maps and rings, in bytes.
+    pub map_bytes: u64,
     /// What it costs as a share of one core, hooks included.
     pub cost: f64,
 }
@@ -58,6 +60,6 @@ pub struct Failure {
 impl Report {
     /// Memory of everything.
     pub fn memory(&self) -> u64 {
-        self.resident + self.tracers.iter().map(|tracer| tracer.overhead.map_bytes).sum::<u64>()
+        self.resident + self.tracers.iter().map(|tracer| tracer.map_bytes).sum::<u64>()
     }
 }

@@ -174,7 +174,7 @@ impl Agent {
         }
         let token = Token(TRACER_TOKENS + self.place(info));
         let slot = Slot::new(info, started, self.events.registry(), token, self.window_start)?;
-        self.budget.took(info.name, slot.tracer.overhead()?.map_bytes);
+        self.budget.took(info.name, slot.tracer.map_bytes());
         self.governor.add(info.name, slot.samples);
         self.slots.push(slot);
         // In the order in which they are shown.
@@ -323,7 +323,7 @@ impl Agent {
         self.order.release(boot_nanos(), sink);
         for report in &mut tracers {
             report.cost = self.governor.cost_of(report.name);
-            self.budget.took(report.name, report.overhead.map_bytes);
+            self.budget.took(report.name, report.map_bytes);
         }
         let window = now.saturating_duration_since(std::mem::replace(&mut self.window_start, now));
         let resident = resident();

@@ -279,7 +279,7 @@ impl Teller<'_> {
         let stats = &tracer.stats;
         self.point(&RUNNING, &[name], 1.0);
         self.point(&TRACER_COST, &[name], tracer.cost);
-        self.point(&MAPS, &[name], tracer.overhead.map_bytes as f64);
+        self.point(&MAPS, &[name], tracer.map_bytes as f64);
         self.point(&COVERAGE, &[name], tracer.coverage);
         self.point(&SAMPLING, &[name], 1.0 / f64::from(tracer.one_in.max(1)));
         self.total(&HITS, &[name], stats.hits as f64);
@@ -318,7 +318,8 @@ mod tests {
             one_in: 4,
             rungs: Vec::new(),
             stats: TracerStats { hits, dropped: vec![("ring full", 3)], ..TracerStats::default() },
-            overhead: Overhead { map_bytes: 4096, ..Overhead::default() },
+            overhead: Overhead::default(),
+            map_bytes: 4096,
             cost: 0.001,
         };
         Report { tracers: vec![tracer], cpu_time: Duration::from_secs(cpu), ..Report::default() }

@@ -149,6 +149,7 @@ impl Slot {
             rungs: self.tracer.rungs().to_vec(),
             stats: self.tracer.stats()?,
             overhead: self.tracer.overhead()?,
+            map_bytes: self.tracer.map_bytes(),
             cost: 0.0,
         };
         self.begin_window(now);

@@ -218,6 +218,7 @@ mod tests {
             rungs: Vec::new(),
             stats: Stats { dropped: vec![("ring full", dropped)], ..Stats::default() },
             overhead: Overhead::default(),
+            map_bytes: 0,
             cost: 0.0,
         };
         Report { window: Duration::from_secs(2), tracers: vec![tracer], cost: 0.0012, ..Report::default() }

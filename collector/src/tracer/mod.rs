@@ -179,12 +179,15 @@ pub trait Tracer: fmt::Debug {
     /// The kernel's counters cannot be read.
     fn stats(&mut self) -> Result<Stats>;
 
-    /// What it costs.
+    /// What it costs. Cheap enough to be asked every second.
     ///
     /// # Errors
     ///
     /// The kernel's counters cannot be read.
     fn overhead(&self) -> Result<Overhead>;
+
+    /// Kernel memory of maps and rings, in bytes. Takes some 5 µs a map.
+    fn map_bytes(&self) -> u64;
 }
 
 /// What became of everything since the start.
@@ -220,6 +223,4 @@ pub struct Overhead {
     pub nanos_per_hit: f64,
     /// Time in its programs as the kernel counts it; 0 where statistics are off.
     pub program_time: Duration,
-    /// Kernel memory of maps and rings, in bytes.
-    pub map_bytes: u64,
 }

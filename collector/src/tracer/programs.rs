@@ -184,15 +184,19 @@ impl Programs {
         ("too many children", self.filter.children_lost())
     }
 
-    /// What it costs, beside maps that are not the object's own. `hits` is as the tracer counts them.
+    /// What it costs. `hits` is as the tracer counts them.
     ///
     /// # Errors
     ///
     /// The kernel does not tell about a program.
     pub fn overhead(&self, hits: u64, nanos_per_hit: f64) -> Result<Overhead> {
         let (program_time, runs) = cost::object_run_time(&self.object)?;
-        let map_bytes = cost::object_map_bytes(&self.object);
-        Ok(Overhead { hits: hits.max(runs), nanos_per_hit, program_time, map_bytes })
+        Ok(Overhead { hits: hits.max(runs), nanos_per_hit, program_time })
+    }
+
+    /// Kernel memory of the object's own maps, in bytes.
+    pub fn map_bytes(&self) -> u64 {
+        cost::object_map_bytes(&self.object)
     }
 }
 

@@ -244,9 +244,12 @@ impl Tracer for HeapTracer {
         };
         for process in &self.processes {
             overhead.program_time += cost::object_run_time(&process.object)?.0;
-            overhead.map_bytes += cost::object_map_bytes(&process.object);
         }
         Ok(overhead)
+    }
+
+    fn map_bytes(&self) -> u64 {
+        self.processes.iter().map(|process| cost::object_map_bytes(&process.object)).sum()
     }
 }
 

@@ -404,11 +404,14 @@ impl Tracer for MemoryTracer {
 
     fn overhead(&self) -> Result<Overhead> {
         let (program_time, runs) = cost::object_run_time(&self.object)?;
-        let map_bytes = cost::object_map_bytes(&self.object) + self.sums.bytes();
         let stats = self.read_stats()?;
         // Faults that the filter keeps out are runs too.
         let hits = runs.max(stats.hits).max(stats.minor_runs + stats.major_runs);
-        Ok(Overhead { hits, nanos_per_hit: NANOS_PER_HIT, program_time, map_bytes })
+        Ok(Overhead { hits, nanos_per_hit: NANOS_PER_HIT, program_time })
+    }
+
+    fn map_bytes(&self) -> u64 {
+        cost::object_map_bytes(&self.object) + self.sums.bytes()
     }
 }
 

@@ -168,13 +168,15 @@ impl Tracer for SyscallTracer {
     }
 
     fn overhead(&self) -> Result<Overhead> {
-        let object = &self.program.climbed.object;
-        let tables = self.program.windows.tables().map(|map| cost::map_bytes(&map.fd)).sum::<u64>();
         Ok(Overhead {
             hits: self.program.state().runs,
             nanos_per_hit: self.nanos_per_hit,
-            program_time: cost::object_run_time(object)?.0,
-            map_bytes: cost::object_map_bytes(object) + tables,
+            program_time: cost::object_run_time(&self.program.climbed.object)?.0,
         })
+    }
+
+    fn map_bytes(&self) -> u64 {
+        let tables = self.program.windows.tables().map(|map| cost::map_bytes(&map.fd)).sum::<u64>();
+        cost::object_map_bytes(&self.program.climbed.object) + tables
     }
 }

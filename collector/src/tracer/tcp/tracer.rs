@@ -12,7 +12,7 @@ use super::define::{self, CONNECTION};
 use super::ladders::{ACCEPTING, DROP_REASONS, LISTEN, LIVING, OLDER, STATES};
 use super::ledger::{Ended, Ledger, Lives};
 use super::listen::ListenCounters;
-use super::program::{TcpProgram, check_forced};
+use super::program::{Collected, TcpProgram, check_forced};
 use super::tell::{self, LivingRtt};
 use super::views;
 use super::{
@@ -135,7 +135,7 @@ fn living_rtt(living: &[Lives]) -> LivingRtt {
 
 impl TcpTracer {
     /// Takes a window out. First what ended, then what lives: see the ledger.
-    fn take(&mut self) -> Result<(Vec<(SeriesKey, Series)>, Vec<Lives>)> {
+    fn take(&mut self) -> Result<(Collected, Vec<Lives>)> {
         let collected = self.program.take()?;
         let living = self.program.living()?;
         let sizes = self.program.sizes;
@@ -266,11 +266,10 @@ impl Tracer for TcpTracer {
 
     fn overhead(&self) -> Result<Overhead> {
         let (program_time, _) = cost::object_run_time(self.program.object())?;
-        Ok(Overhead {
-            hits: self.program.stats()?.runs,
-            nanos_per_hit: NANOS_PER_HIT,
-            program_time,
-            map_bytes: self.program.map_bytes(),
-        })
+        Ok(Overhead { hits: self.program.stats()?.runs, nanos_per_hit: NANOS_PER_HIT, program_time })
+    }
+
+    fn map_bytes(&self) -> u64 {
+        self.program.map_bytes()
     }
 }
