@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::{Definitions, Instrument, Severity, Subject, agent};
 use crate::agent::self_metrics;
 use crate::tracer::ladder::Ladder;
-use crate::tracer::{Info, TRACERS};
+use crate::tracer::{Info, TRACERS, cause};
 
 /// What is said of all telemetry, before the tables.
 const INTRODUCTION: &str = include_str!("document/introduction.md");
@@ -43,6 +43,11 @@ fn write(to: &mut String) -> std::fmt::Result {
         "\n## The agent itself\n\nOf the resource `service.name=ebpf-otlp`, unless `OTEL_SERVICE_NAME` says otherwise.\n"
     )?;
     OWN.iter().try_for_each(|own| definitions(to, own))?;
+    writeln!(to, "`ebpf.drop.cause` of `ebpf.agent.drops`, as every tracer says it:\n")?;
+    writeln!(to, "| cause | what is missing |\n|---|---|")?;
+    for (name, about) in cause::ALL {
+        writeln!(to, "| `{name}` | {} |", about.trim().trim_end_matches('.'))?;
+    }
     writeln!(to, "\n## Every metric on the kernels that are tested\n")?;
     writeln!(
         to,

@@ -22,6 +22,23 @@ pub(crate) fn object_map_bytes(object: &Object) -> u64 {
     object.maps.iter().map(|map| map_bytes(&map.fd)).sum()
 }
 
+/// Runs of an object's programs that the kernel left out, since that program or another ran on the CPU already
+/// (`recursion_misses`): 0 before Linux 5.12, which does not tell. Those of programs on perf events are left out: who opens such
+/// events knows how many runs to expect.
+///
+/// # Errors
+///
+/// The kernel does not tell about a program.
+pub(crate) fn object_missed_runs(object: &Object) -> Result<u64> {
+    let counted = object.programs.iter().filter(|program| !program.kind.section.starts_with("perf_event"));
+    counted
+        .map(|program| {
+            let info = bpf_sys::prog::info(&program.fd).map_err(|e| Error::Kernel(e.into()))?;
+            Ok(info.recursion_misses().unwrap_or(0))
+        })
+        .sum()
+}
+
 /// Time in the programs of an object, and how often they ran: counted while the kernel's statistics are on
 /// (`kernel.bpf_stats_enabled`, or Linux 5.8's `BPF_ENABLE_STATS`).
 ///

@@ -264,5 +264,5 @@ fn more_processes_than_there_is_room_for_are_counted() {
     tracer.collect(&mut recorder).unwrap();
     let stats = tracer.stats().unwrap();
     assert_eq!(stats.map_fill, [("processes", 64, 64)]);
-    assert!(stats.dropped.iter().any(|(cause, n)| *cause == "process table full" && *n >= 37), "{stats:?}");
+    assert!(stats.dropped.iter().any(|(cause, n)| *cause == "table full" && *n >= 37), "{stats:?}");
 }

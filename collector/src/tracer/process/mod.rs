@@ -11,7 +11,7 @@ use bpf_programs::events::process::{Counts, Lifecycle};
 use super::ladder::{Chosen, Ladder, Rung};
 use super::programs::{Programs, add_counts};
 use super::ring::{self, EventRing};
-use super::{Info, Overhead, Start, Stats, Tracer};
+use super::{Info, Overhead, Start, Stats, Tracer, cause};
 use crate::config::Filter;
 use crate::error::{Error, Result};
 use crate::telemetry::{
@@ -20,7 +20,7 @@ use crate::telemetry::{
 
 /// New processes.
 pub static PROCESSES_CREATED: Metric = Metric {
-    name: "system.processes.created",
+    name: "system.process.created",
     unit: "{process}",
     description: "Processes that came to be; threads are none",
     instrument: Instrument::Counter,
@@ -194,7 +194,11 @@ impl Tracer for ProcessTracer {
             hits: counts.forks + counts.execs + counts.exits,
             produced,
             received: self.ring.received(),
-            dropped: vec![("ring full", dropped), self.programs.children_lost()],
+            dropped: vec![
+                (cause::RING_FULL, dropped),
+                self.programs.missed()?,
+                self.programs.children_lost(),
+            ],
             ring_high_water: self.ring.high_water(),
             map_fill: Vec::new(),
         })

@@ -10,7 +10,7 @@ use crate::key::{Key, Value};
 use crate::model::SampleType;
 use crate::telemetry::{Definitions, ProfileDef, Sink};
 use crate::tracer::ladder::{Chosen, Ladder, Rung};
-use crate::tracer::{Info, Overhead, Start, Stats, Tracer};
+use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cause};
 
 /// Where CPU time goes.
 pub static CPU_PROFILE: ProfileDef = ProfileDef {
@@ -150,10 +150,10 @@ impl Tracer for ProfileTracer {
         Ok(Stats {
             hits: counters.runs,
             dropped: vec![
-                ("skipped by the kernel", losses.skipped),
-                ("table full", losses.table_full),
-                ("no stack", losses.no_stack),
-                ("process records", losses.sideband),
+                (cause::SKIPPED, losses.skipped),
+                (cause::TABLE_FULL, losses.table_full),
+                (cause::NO_STACK, losses.no_stack),
+                (cause::PROCESS_RECORDS, losses.sideband),
             ],
             ..Stats::default()
         })

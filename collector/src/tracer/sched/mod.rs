@@ -12,7 +12,7 @@ use bpf_programs::events::sched::{Counts, Sums};
 use super::ladder::Chosen;
 use super::programs::{Programs, add_counts};
 use super::windows::Windows;
-use super::{Info, Overhead, Start, Stats, Tracer};
+use super::{Info, Overhead, Start, Stats, Tracer, cause};
 use crate::config::Filter;
 use crate::error::{Error, Result};
 use crate::telemetry::Sink;
@@ -151,8 +151,9 @@ impl Tracer for SchedTracer {
         Ok(Stats {
             hits: counts.hits,
             dropped: vec![
-                ("thread table full", counts.threads_full),
-                ("process table full", counts.processes_full),
+                (cause::TOO_MANY_AT_ONCE, counts.threads_full),
+                (cause::TABLE_FULL, counts.processes_full),
+                self.programs.missed()?,
                 self.programs.children_lost(),
             ],
             map_fill: vec![("processes", self.seen, self.sizes.processes.into())],

@@ -312,18 +312,6 @@ impl TcpProgram {
         counts.ok_or(Error::Load(bpf_loader::Error::Internal("size of tcp_stats")))
     }
 
-    /// Runs that the kernel left out, since the program was running already on the CPU (`recursion_misses`, Linux 5.12).
-    ///
-    /// # Errors
-    ///
-    /// The kernel does not tell about a program.
-    pub fn skipped(&self) -> Result<u64> {
-        self.object.programs.iter().try_fold(0, |sum, program| {
-            let info = bpf_sys::prog::info(&program.fd).map_err(|e| Error::Kernel(e.into()))?;
-            Ok(sum + info.recursion_misses().unwrap_or(0))
-        })
-    }
-
     /// Gives the room of peers that nobody talks to any more to others. `seen` are the keys of a window, those of connections
     /// that live included: a connection keeps the key that it was first told under.
     ///

@@ -24,7 +24,7 @@ use crate::error::Result;
 use crate::telemetry::{Definitions, Exponential, Sink};
 use crate::tracer::ladder::Chosen;
 use crate::tracer::ring::EventRing;
-use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cost};
+use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cause, cost};
 
 /// The TCP tracer.
 pub static INFO: Info = Info {
@@ -248,16 +248,16 @@ impl Tracer for TcpTracer {
             produced,
             received: self.ring.received(),
             dropped: vec![
-                ("ring full", ring_full),
-                ("span rate", stats.span_rate),
-                ("span sampling", stats.span_sampling),
-                ("connections full", stats.connections_full),
-                ("series full", stats.series_full),
-                ("reasons full", stats.reasons_full),
-                ("peers full", stats.peers_full),
-                ("namespaces full", self.counters.as_ref().map_or(0, ListenCounters::left_out)),
-                ("skipped by the kernel", self.program.skipped()?),
-                ("children not followed", self.program.filter().0.children_lost()),
+                (cause::RING_FULL, ring_full),
+                (cause::SPAN_RATE, stats.span_rate),
+                (cause::SPAN_SAMPLING, stats.span_sampling),
+                (cause::TOO_MANY_AT_ONCE, stats.connections_full),
+                (cause::TABLE_FULL, stats.series_full),
+                (cause::REASONS, stats.reasons_full),
+                (cause::PEERS, stats.peers_full),
+                (cause::NAMESPACES, self.counters.as_ref().map_or(0, ListenCounters::left_out)),
+                (cause::SKIPPED, cost::object_missed_runs(self.program.object())?),
+                (cause::CHILDREN, self.program.filter().0.children_lost()),
             ],
             ring_high_water: self.ring.high_water(),
             map_fill: self.fill.clone(),
