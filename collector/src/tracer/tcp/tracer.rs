@@ -12,7 +12,7 @@ use super::define::{self, CONNECTION};
 use super::ladders::{ACCEPTING, DROP_REASONS, LISTEN, LIVING, OLDER, STATES};
 use super::ledger::{Ended, Ledger, Lives};
 use super::listen::ListenCounters;
-use super::program::{TcpProgram, check_forced};
+use super::program::{Collected, TcpProgram, check_forced};
 use super::tell::{self, LivingRtt};
 use super::views;
 use super::{
@@ -135,7 +135,7 @@ fn living_rtt(living: &[Lives]) -> LivingRtt {
 
 impl TcpTracer {
     /// Takes a window out. First what ended, then what lives: see the ledger.
-    fn take(&mut self) -> Result<(Vec<(SeriesKey, Series)>, Vec<Lives>)> {
+    fn take(&mut self) -> Result<(Collected, Vec<Lives>)> {
         let collected = self.program.take()?;
         let living = self.program.living()?;
         let sizes = self.program.sizes;
