@@ -7,6 +7,7 @@ pub mod generate;
 pub mod loop_device;
 pub mod mutate;
 pub mod profcheck;
+pub mod prometheus;
 pub mod received;
 pub mod receivers;
 pub mod strict;

@@ -7,13 +7,18 @@
  *   forks T N       T processes touch N pages each, and end; answers with their minor and major faults by wait4
  *   map N           maps N bytes
  *   unmap           unmaps them
- *   brk N           moves the end of the heap by N bytes
+ *   brk N           moves the end of the heap by N bytes; answers with where it was and where it is
+ *   second N        a second thread touches N pages, and stays
+ *   exec            the second thread executes this program again, which says ready
+ *   hogs N          N processes take memory, one after another, each until it is killed; answers how many were
  *   hog             takes memory until it is killed
  *   rusage          answers with its own minor and major faults by getrusage
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,6 +112,53 @@ static void forks(long count, long pages)
 	printf("%ld %ld\n", minor, major);
 }
 
+static sem_t touched, told;
+
+static void *second(void *pages)
+{
+	touch((long)pages);
+	sem_post(&touched);
+	sem_wait(&told);
+	execl("/proc/self/exe", "memory", NULL);
+	check(0, "exec");
+	return NULL;
+}
+
+static void start_second(long pages)
+{
+	pthread_t id;
+
+	check(pthread_create(&id, NULL, second, (void *)pages) == 0, "pthread_create");
+	sem_wait(&touched);
+}
+
+static void hog(void)
+{
+	for (;;)
+		memset(fresh(1 << 20), 1, 1 << 20);
+}
+
+static void hogs(long count)
+{
+	long killed = 0;
+
+	for (long i = 0; i < count; i++) {
+		pid_t child = fork();
+		int status, first;
+
+		check(child >= 0, "fork");
+		if (!child) {
+			/* Before its parent. */
+			first = open("/proc/self/oom_score_adj", O_WRONLY);
+			check(write(first, "1000", 4) == 4, "oom_score_adj");
+			hog();
+		}
+		check(waitpid(child, &status, 0) == child, "waitpid");
+		killed += WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+	}
+	printf("%ld\n", killed);
+}
+
 int main(void)
 {
 	static char out[4096];
@@ -116,6 +168,8 @@ int main(void)
 	long a, b;
 
 	page = sysconf(_SC_PAGESIZE);
+	sem_init(&touched, 0, 0);
+	sem_init(&told, 0, 0);
 	setvbuf(stdout, out, _IOLBF, sizeof(out));
 	puts("ready");
 	while (fgets(line, sizeof(line), stdin)) {
@@ -134,10 +188,21 @@ int main(void)
 		} else if (!strncmp(line, "unmap", 5)) {
 			check(munmap(mapped, mapped_bytes) == 0, "munmap");
 		} else if (sscanf(line, "brk %ld", &a) == 1) {
-			check(sbrk(a) != (void *)-1, "sbrk");
+			char *before = sbrk(a);
+
+			check(before != (void *)-1, "sbrk");
+			printf("%lu %lu\n", (unsigned long)before, (unsigned long)sbrk(0));
+			continue;
+		} else if (sscanf(line, "second %ld", &a) == 1) {
+			start_second(a);
+		} else if (!strncmp(line, "exec", 4)) {
+			sem_post(&told);
+			pause();
+		} else if (sscanf(line, "hogs %ld", &a) == 1) {
+			hogs(a);
+			continue;
 		} else if (!strncmp(line, "hog", 3)) {
-			for (;;)
-				memset(fresh(1 << 20), 1, 1 << 20);
+			hog();
 		} else if (!strncmp(line, "rusage", 6)) {
 			struct rusage usage;
 

@@ -29,30 +29,37 @@ record! {
 record! {
     /// A thread.
     pub struct ThreadKey = "thread_key", 16 {
-        /// Its number in the initial pid namespace.
-        pid: u32 = 0,
-        /// When it began.
+        /// Where the kernel has it, which is another's once it is gone.
+        task: u64 = 0,
+        /// When it began; once it has taken over its process by an exec, when that began.
         started_ns: u64 = 8,
     }
 }
 
 record! {
     /// Page faults of a thread.
-    pub struct ThreadFaults = "thread_faults", 56 {
+    pub struct ThreadFaults = "thread_faults", 64 {
         /// The thread, a [`ThreadKey`].
         thread: [u8; ThreadKey::SIZE] = 0,
         /// The process, by its number in the agent's pid namespace.
         tgid: u32 = 16,
-        /// Whether it passes the filter.
-        wanted: u32 = 20,
+        /// [`WANTED`] and [`ENDING`].
+        flags: u32 = 20,
         /// Minor faults since it began.
         minor: u64 = 24,
         /// Major faults since it began.
         major: u64 = 32,
+        /// When it ended, by the clock by which it began; 0 if it is still there.
+        ended_ns: u64 = 40,
         /// Name of the process, zero-terminated.
-        comm: [u8; 16] = 40,
+        comm: [u8; 16] = 48,
     }
 }
+
+/// In [`ThreadFaults::flags`]: it passes the filter.
+pub const WANTED: u32 = 1;
+/// In [`ThreadFaults::flags`]: it has begun to end, and what it had is told by its end alone.
+pub const ENDING: u32 = 2;
 
 record! {
     /// A process that is killed for want of memory; follows the head of an event.
@@ -151,11 +158,11 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_is_told_from_the_next_of_its_number() {
+    fn a_thread_is_told_from_the_next_in_its_place() {
         let mut bytes = [0; ThreadFaults::SIZE];
         (bytes[0], bytes[8], bytes[24]) = (7, 9, 3);
         let faults = ThreadFaults::decode(&bytes).unwrap();
-        assert_eq!(ThreadKey::decode(&faults.thread), Some(ThreadKey { pid: 7, started_ns: 9 }));
+        assert_eq!(ThreadKey::decode(&faults.thread), Some(ThreadKey { task: 7, started_ns: 9 }));
         assert_eq!((faults.minor, faults.major), (3, 0));
         assert_eq!(ThreadFaults::decode(&bytes[1..]), None);
     }

@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     fn overhead(hits: u64, nanos_per_hit: f64, program_nanos: u64) -> Overhead {
-        Overhead { hits, nanos_per_hit, program_time: Duration::from_nanos(program_nanos), map_bytes: 0 }
+        Overhead { hits, nanos_per_hit, program_time: Duration::from_nanos(program_nanos) }
     }
 
     #[test]

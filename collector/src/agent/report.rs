@@ -12,6 +12,8 @@ pub struct Report {
     pub window: Duration,
     /// Tracers that run.
     pub tracers: Vec<TracerReport>,
+    /// What became of everything at tracers that ran and do not any more.
+    pub ended: Vec<(&'static str, Stats)>,
     /// Tracers that do not, though they are enabled, and why.
     pub failures: Vec<Failure>,
     /// CPU time of the process since it started.
@@ -35,10 +37,12 @@ pub struct TracerReport {
     pub one_in: u32,
     /// The rungs in use.
     pub rungs: Vec<Chosen>,
-    /// What became of everything, since the start.
+    /// What became of everything since the agent's start, however often the tracer was started.
     pub stats: Stats,
     /// What it costs, since the start.
     pub overhead: Overhead,
+    /// Kernel memory of its maps and rings, in bytes.
+    pub map_bytes: u64,
     /// What it costs as a share of one core, hooks included.
     pub cost: f64,
 }
@@ -58,6 +62,6 @@ pub struct Failure {
 impl Report {
     /// Memory of everything.
     pub fn memory(&self) -> u64 {
-        self.resident + self.tracers.iter().map(|tracer| tracer.overhead.map_bytes).sum::<u64>()
+        self.resident + self.tracers.iter().map(|tracer| tracer.map_bytes).sum::<u64>()
     }
 }

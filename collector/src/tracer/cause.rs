@@ -31,6 +31,10 @@ causes! {
     ENDED_THREADS = "table of ended threads full";
     /// Sockets for which there was no room.
     SOCKETS = "socket table full";
+    /// Peers for which there was no room: they are told together.
+    PEERS = "peers full";
+    /// Network namespaces for which there was no room.
+    NAMESPACES = "namespaces full";
     /// Reasons for which there was no room.
     REASONS = "reasons full";
     /// Samples whose stack could not be read.
@@ -45,6 +49,10 @@ causes! {
     SPAN_RATE = "span rate";
     /// Spans that sampling left out; they are counted in metrics all the same.
     SPAN_SAMPLING = "span sampling";
+    /// Times that a file with functions to probe could not be probed, which is tried again.
+    FILES_NOT_PROBED = "files not probed";
+    /// Processes that were killed, and gone before the filter could be asked.
+    VICTIMS_GONE = "victims gone";
     /// Messages that make no sense.
     MALFORMED = "malformed";
     /// What is of a socket of which nobody knows whose it is, as it was there before the tracer or nobody receives from it.

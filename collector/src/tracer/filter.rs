@@ -177,7 +177,7 @@ impl TaskFilter {
 
 /// Attaches what was attached until now. A program is attached to a tracepoint or function only once, and a child of this process that
 /// is about to execute something may hold the old link a moment longer: then it is tried again, for a tenth of a second.
-pub(super) fn attach_again(attach: impl Fn() -> Result<Link>) -> Result<Link> {
+pub(super) fn attach_again<T>(mut attach: impl FnMut() -> Result<T>) -> Result<T> {
     for _ in 0..100 {
         match attach() {
             Err(Error::Load(error)) if matches!(error.errno(), Some(Errno::EEXIST | Errno::EBUSY)) => {
@@ -299,6 +299,27 @@ impl CgroupFilter {
             _ => Err(bad("it is not a directory of a cgroup file system".into())),
         }
     }
+}
+
+/// Whether a process is in the cgroup directory or below it, for programs that cannot tell; `None` if it is gone.
+pub(super) fn is_in_cgroup(pid: u32, directory: &Path) -> Option<bool> {
+    let hierarchy = match CgroupFilter::open(directory).ok()? {
+        CgroupFilter::V2(_) => 0,
+        CgroupFilter::V1 { hierarchy, .. } => hierarchy,
+    };
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let of_process = groups.lines().find_map(|line| {
+        let (number, rest) = line.split_once(':')?;
+        (number.parse() == Ok(hierarchy)).then(|| rest.split_once(':'))?.map(|(_, path)| path)
+    })?;
+    // One that is ending has left its cgroup of version 1.
+    if hierarchy != 0 && of_process == "/" {
+        return None;
+    }
+    let directory = directory.canonicalize().ok()?;
+    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    let mount = directory.ancestors().take_while(|path| device(path) == device(&directory)).last()?;
+    Some(mount.join(of_process.trim_start_matches('/')).starts_with(&directory))
 }
 
 /// The number of the v1 hierarchy that a directory lies in: its device is that of a mount, whose options name a controller,

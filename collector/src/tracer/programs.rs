@@ -55,18 +55,36 @@ pub(super) fn attach_by_section(program: &Program) -> Result<Link> {
 }
 
 impl Programs {
-    /// Climbs the ladders. `prepare` is as of [`ladder::climb`]; `open` takes hold of the maps of an object that is about to
+    /// As [`start_with`](Self::start_with), of programs that are all attached as their sections say.
+    ///
+    /// # Errors
+    ///
+    /// As [`start_with`](Self::start_with).
+    pub fn start<T>(
+        bytes: &[u8],
+        ladders: &'static [&'static Ladder],
+        start: &Start<'_>,
+        prepare: impl FnMut(&mut ObjectSpec<'_>, Rungs<'_>) -> Result<()>,
+        open: impl FnMut(&Object) -> Result<T>,
+    ) -> Result<(Self, T)> {
+        let cgroup = start.filter.cgroup.as_deref();
+        let attach = |object: &Object, name: &str| attach(object, name, cgroup).map(|link| vec![link]);
+        Self::start_with(bytes, ladders, start, prepare, open, attach)
+    }
+
+    /// Climbs the ladders. `prepare` and `attach` are as of [`ladder::climb`]; `open` takes hold of the maps of an object that is about to
     /// be attached, and what it returns for the one that stays is returned. The filter is set before anything is attached.
     ///
     /// # Errors
     ///
-    /// As of [`ladder::climb`]; the filter names something that does not exist.
-    pub fn start<T>(
+    /// As of [`ladder::climb`]; [`Error::NoRung`] where no ladder has one; the filter names something that does not exist.
+    pub fn start_with<T>(
         bytes: &[u8],
         ladders: &'static [&'static Ladder],
         start: &Start<'_>,
         mut prepare: impl FnMut(&mut ObjectSpec<'_>, Rungs<'_>) -> Result<()>,
         mut open: impl FnMut(&Object) -> Result<T>,
+        mut attach: impl FnMut(&Object, &str) -> Result<Vec<Link>>,
     ) -> Result<(Self, T)> {
         // What is wrong with the filter is no rung's fault.
         filter::needs_kernel_types(start.filter)?;
@@ -89,12 +107,13 @@ impl Programs {
                     filter.set(object, &not_following)?;
                     *opened = Some((filter, open(object)?));
                 }
-                attach(object, program, start.filter.cgroup.as_deref()).map(|link| vec![link])
+                attach(object, program)
             },
         )?;
         let Some((mut filter, of_tracer)) = opened.into_inner() else {
-            // Every ladder of a tracer that uses this has programs, and one of them at least is required.
-            return Err(Error::Load(bpf_loader::Error::Internal("nothing was attached")));
+            let what = ladders.first().map_or_else(Default::default, |ladder| ladder.what);
+            let refused = climbed.chosen.into_iter().flat_map(|chosen| chosen.refused).collect();
+            return Err(Error::NoRung { what, refused });
         };
         if start.filter.children {
             // What forgets processes that end comes after the tracer's own programs, and runs after them: to those, a process that
@@ -130,12 +149,22 @@ impl Programs {
         self.running = false;
     }
 
-    /// Attaches again.
+    /// Attaches again what was attached as its section says.
     ///
     /// # Errors
     ///
     /// The kernel does not take the programs any more; nothing is attached then.
     pub fn resume(&mut self) -> Result<()> {
+        let cgroup = self.cgroup.clone();
+        self.resume_with(|object, name| attach(object, name, cgroup.as_deref()).map(|link| vec![link]))
+    }
+
+    /// Attaches again. `attach` is as of [`start_with`](Self::start_with).
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not take the programs any more; nothing is attached then.
+    pub fn resume_with(&mut self, mut attach: impl FnMut(&Object, &str) -> Result<Vec<Link>>) -> Result<()> {
         if self.running {
             return Ok(());
         }
@@ -143,13 +172,14 @@ impl Programs {
         for (ladder, chosen) in self.ladders.iter().zip(&self.chosen) {
             let rung = ladder.rungs.iter().find(|rung| Some(rung.name) == chosen.rung);
             for name in rung.iter().flat_map(|rung| rung.programs) {
-                links.push(filter::attach_again(|| attach(&self.object, name, self.cgroup.as_deref()))?);
+                links.extend(filter::attach_again(|| attach(&self.object, name))?);
             }
         }
+        // As at the start: after the tracer's own.
+        self.filter.forget_last(&self.object)?;
         self.links = links;
         self.running = true;
-        // As at the start: after the tracer's own.
-        self.filter.forget_last(&self.object)
+        Ok(())
     }
 
     /// Whether it is attached.
@@ -193,15 +223,19 @@ impl Programs {
         Ok((cause::SKIPPED, cost::object_missed_runs(&self.object)?))
     }
 
-    /// What it costs, beside maps that are not the object's own. `hits` is as the tracer counts them.
+    /// What it costs. `hits` is as the tracer counts them.
     ///
     /// # Errors
     ///
     /// The kernel does not tell about a program.
     pub fn overhead(&self, hits: u64, nanos_per_hit: f64) -> Result<Overhead> {
         let (program_time, runs) = cost::object_run_time(&self.object)?;
-        let map_bytes = cost::object_map_bytes(&self.object);
-        Ok(Overhead { hits: hits.max(runs), nanos_per_hit, program_time, map_bytes })
+        Ok(Overhead { hits: hits.max(runs), nanos_per_hit, program_time })
+    }
+
+    /// Kernel memory of the object's own maps, in bytes.
+    pub fn map_bytes(&self) -> u64 {
+        cost::object_map_bytes(&self.object)
     }
 }
 

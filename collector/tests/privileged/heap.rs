@@ -10,6 +10,7 @@ use collector::telemetry::Recorder;
 use collector::tracer::heap::{INFO, INUSE_OBJECTS, INUSE_SPACE, Settings as HeapSettings};
 use collector::tracer::{Settings, Tracer};
 
+use crate::helper::{self, Helper};
 use crate::{kernel_has, skip, start};
 
 /// Bytes and allocations by function, as the program or the tracer has them.
@@ -337,6 +338,104 @@ fn exec_and_exit_are_noticed() {
         assert_eq!(recorder.number("ebpf.heap.outstanding", pid, &[]), 0.0, "{rung}");
         let (recorder, _) = look(&mut *tracer);
         assert!(recorder.numbers.is_empty() && recorder.profiles.is_empty(), "{rung}");
+    });
+}
+
+#[test]
+#[ignore = "for another test"]
+fn helper_that_runs_out_of_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let Some(program) = helper::task() else { return };
+    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    on_every_rung(|rung, begin| {
+        let mut leak = Leak::start(Path::new(&program), None);
+        let mut tracer = begin(leak.pid(), 0);
+        leak.run("b");
+        tracer.pause().unwrap();
+        let (hits, before) = (tracer.stats().unwrap().hits, descriptors());
+        // Once with too few for the maps, and once with too few for the probes.
+        let all = getrlimit(Resource::Nofile);
+        for more in [2, 12] {
+            let few = Rlimit { current: Some(before as u64 + more), maximum: all.maximum };
+            setrlimit(Resource::Nofile, few).unwrap();
+            let refused = tracer.resume().unwrap_err().to_string();
+            setrlimit(Resource::Nofile, all).unwrap();
+            assert!(!tracer.is_running(), "{rung}: {refused}");
+            assert_eq!(descriptors(), before, "{rung}: {refused}");
+            assert_eq!(tracer.stats().unwrap().hits, hits, "{rung}: {refused}");
+        }
+        leak.run("f");
+        tracer.resume().unwrap();
+        leak.run("b");
+        let (_, held) = look(&mut *tracer);
+        assert_eq!(held, leak.held, "{rung}");
+        assert_eq!(tracer.stats().unwrap().hits, 2 * hits, "{rung}");
+    });
+    println!("READY");
+}
+
+#[test]
+fn what_refuses_to_be_resumed_counts_nothing_twice() {
+    let programs = Programs::new("refused");
+    let Some(program) = programs.usual() else { return };
+    let test = "heap::helper_that_runs_out_of_descriptors";
+    let mut helper = Helper::start(test, program.to_str().unwrap());
+    helper.go();
+    helper.wait_ready();
+}
+
+/// Starts a process that has a number which another had.
+fn start_as(pid: u32, program: &Path) -> Leak {
+    for _ in 0..200 {
+        std::fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).unwrap();
+        let leak = Leak::start(program, None);
+        if leak.pid() == pid {
+            return leak;
+        }
+    }
+    panic!("others always take number {pid}");
+}
+
+#[test]
+fn a_process_that_takes_over_a_number_is_left_alone() {
+    if !Path::new("/proc/sys/kernel/ns_last_pid").exists() {
+        let _: Option<()> = skip("numbers of processes cannot be chosen");
+        return;
+    }
+    let programs = Programs::new("number");
+    let Some(program) = programs.usual() else { return };
+    let has_probes =
+        |pid| std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap().contains("[uprobes]");
+    on_every_rung(|rung, begin| {
+        for paused in [false, true] {
+            let mut first = Leak::start(&program, None);
+            let pid = first.pid();
+            let mut tracer = begin(pid, 0);
+            first.run("b");
+            let at_end = first.held.clone();
+            assert!(has_probes(pid), "{rung}");
+            if paused {
+                crate::pause(&mut *tracer);
+            }
+            drop(first);
+            // Starts are told apart by clock ticks.
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            let mut second = start_as(pid, &program);
+            if paused {
+                tracer.resume().unwrap();
+            } else {
+                let (recorder, held) = look(&mut *tracer);
+                assert_eq!(held, at_end, "{rung}: what the first never freed");
+                assert_eq!(recorder.number("ebpf.heap.outstanding", pid, &[]), 0.0, "{rung}");
+            }
+            let hits = tracer.stats().unwrap().hits;
+            second.run("b");
+            let (recorder, _) = look(&mut *tracer);
+            assert!(recorder.numbers.is_empty() && recorder.profiles.is_empty(), "{rung}: {recorder:?}");
+            assert!(!has_probes(pid), "{rung}");
+            assert_eq!(tracer.stats().unwrap().hits, hits, "{rung}");
+        }
     });
 }
 

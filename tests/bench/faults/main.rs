@@ -178,7 +178,7 @@ fn look() {
         let _ = tracer.collect(&mut Recorder::default());
     }
     let micros = (cpu_nanos() - began) / LOOKS / 1000;
-    let maps = tracer.overhead().map_or(0, |overhead| overhead.map_bytes / 1024);
+    let maps = tracer.map_bytes() / 1024;
     println!("the end of a window, {threads} threads: {micros} us of CPU time; {maps} KiB of maps");
 }
 

@@ -50,7 +50,7 @@ fn tracer(tracer: &TracerReport) -> Value {
         "produced": tracer.stats.produced,
         "received": tracer.stats.received,
         "dropped": dropped,
-        "map_bytes": tracer.overhead.map_bytes,
+        "map_bytes": tracer.map_bytes,
     })
 }
 

@@ -210,4 +210,8 @@ impl Tracer for DnsTracer {
     fn overhead(&self) -> Result<Overhead> {
         self.programs.overhead(self.counts()?.packets, NANOS_PER_HIT)
     }
+
+    fn map_bytes(&self) -> u64 {
+        self.programs.map_bytes()
+    }
 }

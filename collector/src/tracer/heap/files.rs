@@ -12,10 +12,14 @@ use crate::symbolize::{Host, Place, read_limited};
 /// Bytes of `/proc/PID/maps` that are read.
 const MAX_MAPS: usize = 64 << 20;
 
+/// A file by device and inode, as the process' mappings have them.
+type FileKey = ((u32, u32), u64);
+
 /// A file with functions to probe. It stays open, so that the probes go where the functions were found.
 #[derive(Debug)]
 pub struct ProbedFile {
     file: FileReader,
+    key: FileKey,
     /// Where the probes go.
     pub probes: Vec<Probe>,
 }
@@ -27,9 +31,9 @@ impl ProbedFile {
     }
 }
 
-/// Files of one process that have been looked at, by device and inode as the process' mappings have them.
+/// Files of one process that have been looked at.
 #[derive(Debug, Default)]
-pub struct KnownFiles(HashSet<((u32, u32), u64)>);
+pub struct KnownFiles(HashSet<FileKey>);
 
 impl KnownFiles {
     /// Looks at what the process has mapped since the last look: the files that allocate. Files that cannot be read, or are
@@ -39,6 +43,7 @@ impl KnownFiles {
         let lines = maps::parse(&text).filter(|line| line.executable && line.inode != 0);
         let new = lines.filter(|line| self.0.insert((line.device, line.inode)));
         let found = new.filter_map(|line| {
+            let key = (line.device, line.inode);
             let in_kernel = host.process_file(pid, &format!("map_files/{:x}-{:x}", line.start, line.end));
             // Where the links of mappings may not be followed, the path must lead to the same inode.
             let file = FileReader::open(&Place::trusted(in_kernel)).ok().or_else(|| {
@@ -49,8 +54,33 @@ impl KnownFiles {
             });
             let (file, _) = file?;
             let probes = functions::find_probes(&file).ok()?;
-            (!probes.is_empty()).then_some(ProbedFile { file, probes })
+            (!probes.is_empty()).then_some(ProbedFile { file, key, probes })
         });
         found.collect()
+    }
+
+    /// Lets a file be new again.
+    pub fn forget(&mut self, file: &ProbedFile) {
+        self.0.remove(&file.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_new_once_unless_it_is_forgotten() {
+        let (mut known, host) = (KnownFiles::default(), Host::default());
+        let own = std::process::id();
+        let first = known.read_new(&host, own);
+        let Some(file) = first.first() else {
+            eprintln!("SKIP nothing that this test has mapped allocates");
+            return;
+        };
+        assert!(known.read_new(&host, own).is_empty());
+        known.forget(file);
+        let again = known.read_new(&host, own);
+        assert_eq!(again.iter().map(|file| file.key).collect::<Vec<_>>(), [file.key]);
     }
 }

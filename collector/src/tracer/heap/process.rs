@@ -23,6 +23,7 @@ use crate::tracer::filter::check_process;
 use crate::tracer::filter::start_ticks;
 use crate::tracer::ladder::{Chosen, Forced, climb};
 use crate::tracer::profile::symbols::Symbols;
+use crate::tracer::programs::add_counts;
 
 /// What an element of a hash table takes beside key and value: its head, and its share of the buckets.
 const ELEMENT: usize = 64;
@@ -78,6 +79,8 @@ pub enum Change {
 /// A process.
 pub struct TracedProcess {
     pub pid: u32,
+    /// As of the last look.
+    pub name: [u8; 16],
     pub object: Object,
     pub chosen: Vec<Chosen>,
     links: Vec<Link>,
@@ -86,6 +89,8 @@ pub struct TracedProcess {
     files: KnownFiles,
     /// Places where `malloc` was found.
     mallocs: usize,
+    /// Times that a file which was loaded later could not be probed.
+    not_probed: u64,
     malloc_is_leaf: Global<u32>,
     sample_bytes: Global<u32>,
     stacks: Hash<u64, [u8; Stack::SIZE]>,
@@ -180,6 +185,13 @@ fn attach(object: &Object, name: &str, files: &[ProbedFile], pid: u32) -> Result
     Ok(links)
 }
 
+fn read_name(host: &Host, pid: u32) -> [u8; 16] {
+    let comm = fs::read(host.process_file(pid, "comm")).unwrap_or_default();
+    let mut name = [0; 16];
+    comm.iter().take_while(|&&byte| byte != b'\n').take(15).zip(&mut name).for_each(|(from, to)| *to = *from);
+    name
+}
+
 impl TracedProcess {
     /// Loads an object for the process and attaches it.
     ///
@@ -213,12 +225,14 @@ impl TracedProcess {
         let map = |name: &str| object.map(name).map_err(Error::Load);
         let mut process = Self {
             pid,
+            name: read_name(&host, pid),
             chosen: climbed.chosen,
             links: climbed.links,
             is_paused: false,
             identity,
             files,
             mallocs: 0,
+            not_probed: 0,
             malloc_is_leaf: object.global("malloc_is_leaf").map_err(Error::Load)?,
             sample_bytes: object.global("sample_bytes").map_err(Error::Load)?,
             stacks: Hash::new(map("stacks")?).map_err(Error::Load)?,
@@ -243,6 +257,34 @@ impl TracedProcess {
         self.malloc_is_leaf.set(&u32::from(self.mallocs == 1)).map_err(Error::Kernel)
     }
 
+    /// Probes what the process has loaded since the last look. What cannot be probed is tried again at the next.
+    fn probe_new(&mut self, host: &Host) -> Result<()> {
+        for file in self.files.read_new(host, self.pid) {
+            let file = std::slice::from_ref(&file);
+            let mallocs = self.mallocs;
+            // First, so that nothing is taken for a leaf that is none any more.
+            self.note_mallocs(file)?;
+            let names = self.object.programs.iter().map(|program| program.name.as_str());
+            let links: Result<Vec<_>> =
+                names.map(|name| attach(&self.object, name, file, self.pid)).collect();
+            match links {
+                Ok(links) => self.links.extend(links.into_iter().flatten()),
+                Err(_) => {
+                    self.not_probed += 1;
+                    self.mallocs = mallocs;
+                    file.iter().for_each(|file| self.files.forget(file));
+                    self.note_mallocs(&[])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Times that a file which was loaded later could not be probed.
+    pub fn not_probed(&self) -> u64 {
+        self.not_probed
+    }
+
     /// Takes smaller allocations with a likelihood of their size to this.
     pub fn set_sample_bytes(&mut self, bytes: u32) -> Result<()> {
         self.sample_bytes.set(&bytes).map_err(Error::Kernel)
@@ -263,16 +305,9 @@ impl TracedProcess {
         if identity != self.identity {
             return Ok(Change::Exec);
         }
+        self.name = read_name(&host, self.pid);
         if !self.is_paused {
-            let new = self.files.read_new(&host, self.pid);
-            if !new.is_empty() {
-                // First, so that nothing is taken for a leaf that is none any more.
-                self.note_mallocs(&new)?;
-                let programs: Vec<String> = self.object.programs.iter().map(|p| p.name.clone()).collect();
-                for name in programs {
-                    self.links.extend(attach(&self.object, &name, &new, self.pid)?);
-                }
-            }
+            self.probe_new(&host)?;
         }
         Ok(Change::None)
     }
@@ -300,10 +335,8 @@ impl TracedProcess {
 
     /// What was counted, over all CPUs.
     pub fn read_stats(&self) -> Result<HeapStats> {
-        let values = self.stats.get(0).map_err(Error::Kernel)?;
-        let stats =
-            values.iter().flat_map(|values| values.iter()).filter_map(|bytes| HeapStats::decode(&bytes));
-        Ok(stats.fold(HeapStats::default(), |a, b| a + b))
+        HeapStats::decode(&add_counts(&self.stats)?)
+            .ok_or(Error::Load(bpf_loader::Error::Internal("size of heap_stats")))
     }
 }
 

@@ -43,6 +43,7 @@ pub(super) fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         chosen,
         processes,
         past: HeapStats::default(),
+        past_not_probed: 0,
         stacks: 0,
         running: true,
     }))
@@ -71,6 +72,7 @@ struct HeapTracer {
     processes: Vec<TracedProcess>,
     /// Counts of programs that are gone.
     past: HeapStats,
+    past_not_probed: u64,
     /// As of the last look.
     stacks: u64,
     running: bool,
@@ -99,31 +101,32 @@ impl HeapTracer {
         TracedProcess::start(pid, &settings, self.memory / of.max(1), &self.forced, &RunningTarget::new())
     }
 
-    /// Begins anew with a process: what it had is not known any more.
-    fn begin_again(&mut self, at: usize) -> Result<()> {
+    /// Begins anew with a process: what it had is not known any more. Whether it is still there.
+    fn begin_again(&mut self, at: usize) -> Result<bool> {
         let of = self.processes.len();
-        let Some(old) = self.processes.get(at) else { return Ok(()) };
-        if old.is_gone() {
-            self.past = self.past + old.read_stats()?;
-            self.processes.remove(at);
-            return Ok(());
-        }
-        self.past = self.past + old.read_stats()?;
+        let Some(old) = self.processes.get(at) else { return Ok(false) };
         // The old probes stay until the new ones are there, and count nothing of theirs.
-        let new = self.begin(old.pid, of);
+        let new = if old.is_gone() { Err(Error::NoSuchProcess(old.pid)) } else { self.begin(old.pid, of) };
+        let new = match new {
+            Ok(new) if !old.is_gone() => Some(new),
+            Ok(_) | Err(Error::NoSuchProcess(_)) => None,
+            Err(error) => return Err(error),
+        };
+        let is_there = new.is_some();
+        self.leave(at, new)?;
+        Ok(is_there)
+    }
+
+    /// Puts another in the place of a process, or none, and keeps its counts.
+    fn leave(&mut self, at: usize, new: Option<TracedProcess>) -> Result<()> {
+        let Some(process) = self.processes.get_mut(at) else { return Ok(()) };
+        self.past = self.past + process.read_stats()?;
+        self.past_not_probed += process.not_probed();
         match new {
-            Ok(new) => {
-                if let Some(process) = self.processes.get_mut(at) {
-                    *process = new;
-                }
-                Ok(())
-            }
-            Err(Error::NoSuchProcess(_)) => {
-                self.processes.remove(at);
-                Ok(())
-            }
-            Err(error) => Err(error),
+            Some(new) => *process = new,
+            None => drop(self.processes.remove(at)),
         }
+        Ok(())
     }
 
     fn total(&self) -> Result<HeapStats> {
@@ -153,14 +156,9 @@ impl Tracer for HeapTracer {
                 // What it had when it ended is what it never freed.
                 Change::Exit => {
                     report(process, sample_bytes, false, sink)?;
-                    self.past = self.past + process.read_stats()?;
-                    self.processes.remove(at);
+                    self.leave(at, None)?;
                 }
-                Change::Exec => {
-                    let left = self.processes.len();
-                    self.begin_again(at)?;
-                    at += usize::from(self.processes.len() == left);
-                }
+                Change::Exec => at += usize::from(self.begin_again(at)?),
             }
         }
         Ok(())
@@ -177,9 +175,11 @@ impl Tracer for HeapTracer {
         if self.running {
             return Ok(());
         }
-        for at in (0..self.processes.len()).rev() {
-            self.begin_again(at)?;
+        let resumed = (0..self.processes.len()).rev().try_for_each(|at| self.begin_again(at).map(drop));
+        if resumed.is_err() {
+            self.processes.iter_mut().for_each(TracedProcess::detach);
         }
+        resumed?;
         self.running = true;
         Ok(())
     }
@@ -195,13 +195,15 @@ impl Tracer for HeapTracer {
         if !self.running {
             new.iter_mut().for_each(TracedProcess::detach);
         }
-        let (kept, gone): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.processes).into_iter().partition(|p| filter.pids.contains(&p.pid));
-        self.processes = kept;
-        self.processes.extend(new);
-        for process in gone {
-            self.past = self.past + process.read_stats()?;
+        let mut at = 0;
+        while let Some(process) = self.processes.get(at) {
+            if filter.pids.contains(&process.pid) {
+                at += 1;
+            } else {
+                self.leave(at, None)?;
+            }
         }
+        self.processes.extend(new);
         Ok(())
     }
 
@@ -217,6 +219,8 @@ impl Tracer for HeapTracer {
             .processes
             .iter()
             .try_fold(0, |all, process| Ok::<_, Error>(all + process.read_stats()?.held))?;
+        let not_probed = self.processes.iter().map(TracedProcess::not_probed).sum::<u64>();
+        let not_probed = self.past_not_probed + not_probed;
         let missed = self.processes.iter().map(|process| cost::object_missed_runs(&process.object));
         let missed = missed.sum::<Result<u64>>()?;
         let capacity = |map| capacity(&self.processes, map);
@@ -228,6 +232,7 @@ impl Tracer for HeapTracer {
                 (cause::THREADS, total.no_thread),
                 (cause::END_NOT_SEEN, total.replaced),
                 (cause::SKIPPED, missed),
+                (cause::FILES_NOT_PROBED, not_probed),
             ],
             map_fill: vec![
                 ("allocations", held, capacity("allocations")),
@@ -247,9 +252,12 @@ impl Tracer for HeapTracer {
         };
         for process in &self.processes {
             overhead.program_time += cost::object_run_time(&process.object)?.0;
-            overhead.map_bytes += cost::object_map_bytes(&process.object);
         }
         Ok(overhead)
+    }
+
+    fn map_bytes(&self) -> u64 {
+        self.processes.iter().map(|process| cost::object_map_bytes(&process.object)).sum()
     }
 }
 
@@ -268,7 +276,7 @@ fn report(
 ) -> Result<u64> {
     let stats = process.read_stats()?;
     let stacks = process.read_stacks()?;
-    let outstanding: i64 = stacks.iter().map(|(_, stack)| positive(stack.bytes) as i64).sum();
+    let outstanding = outstanding(stacks.iter().map(|(_, stack)| stack.bytes));
     let allocations = stats.calls.saturating_sub(stats.empty);
     let new = allocations.saturating_sub(process.window.allocations);
     process.window.allocations = process.window.allocations.max(allocations);
@@ -309,6 +317,12 @@ fn report(
     Ok(stacks.len() as u64)
 }
 
+/// What all stacks hold.
+fn outstanding(sums: impl Iterator<Item = u64>) -> i64 {
+    let bytes = sums.fold(0u64, |all, sum| all.saturating_add(positive(sum)));
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
 /// A sum that is read while an allocation goes may be short of what comes.
 fn positive(sum: u64) -> u64 {
     u64::try_from(sum as i64).unwrap_or(0)
@@ -328,9 +342,7 @@ fn profile(
     value: impl Fn(u64, &Stack) -> u64,
 ) -> Profile {
     let mut samples = Samples::default();
-    let comm = std::fs::read(format!("/proc/{}/comm", process.pid)).unwrap_or_default();
-    let mut name = [0; 16];
-    comm.iter().take_while(|&&byte| byte != b'\n').take(15).zip(&mut name).for_each(|(from, to)| *to = *from);
+    let name = process.name;
     let id = process.symbols.meet(process.pid, &name, 0);
     for (key, stack) in stacks {
         let value = value(*key, stack);
@@ -342,4 +354,16 @@ fn profile(
         samples.add(SampleKey { process: id, tid: process.pid, kernel: None, user }, name, value);
     }
     Profile { sample_type: definition.sample_type, ..naming::name(&samples, info, &mut process.symbols) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_is_never_negative_nor_too_much() {
+        assert_eq!(outstanding([3, 4].into_iter()), 7);
+        assert_eq!(outstanding([3, -1i64 as u64].into_iter()), 3, "freed before it was added");
+        assert_eq!(outstanding([i64::MAX as u64; 3].into_iter()), i64::MAX);
+    }
 }

@@ -2,16 +2,17 @@
 //!
 //! The kernel counts every thread's itself, so a window's are the difference of two looks: nothing runs when a fault happens.
 //! Threads that live are looked at through an iterator; of threads that end, a program at their end leaves what they had.
-//! The iterator leaves out threads that have begun to end, so a thread is told of by its end alone once that has been taken
-//! out; while it is still in the table, the look before it counts as any other.
+//! Of a thread that has begun to end, the iterator tells only that it is there, and its end is told once: what is known of it is
+//! kept until then, however long that takes.
 
-use std::collections::{BTreeMap, HashMap};
-use std::io::Read;
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, Read};
+use std::ops::Bound;
 
 use bpf_loader::link::Link;
 use bpf_loader::load::Object;
 use bpf_loader::map::{Global, Hash};
-use bpf_programs::events::memory::{ThreadFaults, ThreadKey};
+use bpf_programs::events::memory::{ENDING, ThreadFaults, ThreadKey, WANTED};
 
 use crate::error::{Error, Result};
 
@@ -19,6 +20,8 @@ use crate::error::{Error, Result};
 const MAX_THREADS: usize = 1 << 18;
 /// Threads that ended, read at a time.
 const BATCH: usize = 1024;
+/// Bytes of living threads, read at a time.
+const READ_BYTES: usize = 16 << 10;
 
 /// Page faults of a process in a window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,12 +31,14 @@ pub struct ProcessFaults {
     pub comm: [u8; 16],
 }
 
-/// What each thread had when it was last looked at.
+/// What each thread had when it was last looked at, by where the kernel has it and when it began.
 #[derive(Debug, Default)]
 struct Threads {
-    known: HashMap<(u32, u64), Seen>,
+    known: BTreeMap<(u64, u64), Seen>,
     /// Number of the look.
     look: u32,
+    /// Whether what threads had before this look does not count: neither of those that are ending.
+    begins: bool,
     /// Looks at threads that there was no room for.
     not_followed: u64,
 }
@@ -47,20 +52,39 @@ struct Seen {
 
 impl Threads {
     /// What a thread had since it was looked at last, or since it began.
-    fn advance(&mut self, faults: &ThreadFaults, ended: bool) -> Option<(u64, u64)> {
-        let ThreadKey { pid, started_ns } = ThreadKey::decode(&faults.thread)?;
-        let key = (pid, started_ns);
-        let seen = Seen { minor: faults.minor, major: faults.major, look: self.look };
-        let before = if ended {
-            self.known.remove(&key)
-        } else if self.known.len() < MAX_THREADS || self.known.contains_key(&key) {
-            self.known.insert(key, seen)
-        } else {
-            self.not_followed += 1;
-            return None;
-        };
+    fn advance(&mut self, faults: &ThreadFaults) -> Option<(u64, u64)> {
+        let ThreadKey { task, started_ns } = ThreadKey::decode(&faults.thread)?;
+        let before = self.take(task, started_ns, faults.ended_ns);
+        if faults.ended_ns == 0 {
+            let is_ending = faults.flags & ENDING != 0;
+            if is_ending && before.is_none() && !self.begins {
+                return None;
+            }
+            if before.is_none() && self.known.len() >= MAX_THREADS {
+                self.not_followed += 1;
+                return None;
+            }
+            let now = Seen { minor: faults.minor, major: faults.major, look: self.look };
+            let kept = before.filter(|_| is_ending).map_or(now, |before| Seen { look: self.look, ..before });
+            self.known.insert((task, started_ns), kept);
+            if is_ending {
+                return None;
+            }
+        }
         let (minor, major) = before.map_or((0, 0), |b| (b.minor, b.major));
         Some((faults.minor.saturating_sub(minor), faults.major.saturating_sub(major)))
+    }
+
+    /// Takes out what is known of a thread. One that execs takes over when its process began, which is before itself; no other
+    /// can have begun in its place while it was there.
+    fn take(&mut self, task: u64, started_ns: u64, ended_ns: u64) -> Option<Seen> {
+        if let Some(seen) = self.known.remove(&(task, started_ns)) {
+            return Some(seen);
+        }
+        let until = if ended_ns == 0 { u64::MAX } else { ended_ns.max(started_ns) };
+        let later = (Bound::Excluded((task, started_ns)), Bound::Included((task, until)));
+        let (&key, _) = self.known.range(later).next_back()?;
+        self.known.remove(&key)
     }
 
     /// Forgets threads that two looks have not found: they ended, and the filter did not let that be told.
@@ -81,7 +105,6 @@ pub struct Accounting {
     ended_count: Global<u64>,
     taken: u64,
     threads: Threads,
-    bytes: Vec<u8>,
 }
 
 impl Accounting {
@@ -100,7 +123,6 @@ impl Accounting {
             ended_count: object.global("threads_ended").map_err(Error::Load)?,
             taken: 0,
             threads: Threads::default(),
-            bytes: Vec::new(),
         };
         all.skip()?;
         Ok(all)
@@ -137,7 +159,10 @@ impl Accounting {
     ///
     /// As [`collect`](Self::collect).
     pub fn skip(&mut self) -> Result<()> {
-        self.collect(&mut BTreeMap::new())
+        self.threads.begins = true;
+        let skipped = self.collect(&mut BTreeMap::new());
+        self.threads.begins = false;
+        skipped
     }
 
     /// Threads that ended and were not taken out yet; of how many there is room for.
@@ -155,15 +180,16 @@ impl Accounting {
     }
 
     fn look(&mut self, mut each: impl FnMut(&ThreadFaults, (u64, u64))) -> Result<()> {
-        self.bytes.clear();
-        let mut file = self.iterator.iter().map_err(Error::Load)?;
-        file.read_to_end(&mut self.bytes).map_err(Error::io("the threads' page faults"))?;
-        for faults in self.bytes.chunks_exact(ThreadFaults::SIZE).filter_map(ThreadFaults::decode) {
-            if let Some(since) = self.threads.advance(&faults, false) {
+        let Self { iterator, threads, .. } = self;
+        let file = iterator.iter().map_err(Error::Load)?;
+        let read = read_records(file, |record| {
+            if let Some((faults, since)) = ThreadFaults::decode(record)
+                .and_then(|faults| threads.advance(&faults).map(|since| (faults, since)))
+            {
                 each(&faults, since);
             }
-        }
-        Ok(())
+        });
+        read.map_err(Error::io("the threads' page faults"))
     }
 
     fn take_ended(&mut self, mut each: impl FnMut(&ThreadFaults, (u64, u64))) -> Result<()> {
@@ -171,7 +197,7 @@ impl Accounting {
         while let Some((_, values)) = batches.next().map_err(Error::Kernel)? {
             self.taken += values.len() as u64;
             for faults in values.iter().filter_map(|value| ThreadFaults::decode(value)) {
-                if let Some(since) = self.threads.advance(&faults, true) {
+                if let Some(since) = self.threads.advance(&faults) {
                     each(&faults, since);
                 }
             }
@@ -180,8 +206,24 @@ impl Accounting {
     }
 }
 
+/// Hands over records as they come, so that not all of them are in memory at once.
+fn read_records(from: impl Read, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut from = BufReader::with_capacity(READ_BYTES, from);
+    let mut record = [0; ThreadFaults::SIZE];
+    loop {
+        match from.fill_buf() {
+            Ok([]) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        from.read_exact(&mut record)?;
+        each(&record);
+    }
+}
+
 fn add(to: &mut BTreeMap<u32, ProcessFaults>, faults: &ThreadFaults, minor: u64, major: u64) {
-    if faults.wanted != 0 && minor + major > 0 {
+    if faults.flags & WANTED != 0 && minor + major > 0 {
         let process = to.entry(faults.tgid).or_default();
         process.minor += minor;
         process.major += major;
@@ -193,27 +235,83 @@ fn add(to: &mut BTreeMap<u32, ProcessFaults>, faults: &ThreadFaults, minor: u64,
 mod tests {
     use super::*;
 
-    fn thread(pid: u8, minor: u64, major: u64) -> ThreadFaults {
+    /// A living thread.
+    fn thread(task: u64, started_ns: u64, minor: u64, major: u64) -> ThreadFaults {
         let mut thread = [0; ThreadKey::SIZE];
-        thread[0] = pid;
-        ThreadFaults { thread, tgid: 1, wanted: 1, minor, major, comm: [0; 16] }
+        thread[..8].copy_from_slice(&task.to_ne_bytes());
+        thread[8..].copy_from_slice(&started_ns.to_ne_bytes());
+        ThreadFaults { thread, tgid: 1, flags: WANTED, minor, major, ended_ns: 0, comm: [0; 16] }
+    }
+
+    fn ended(ended_ns: u64, faults: ThreadFaults) -> ThreadFaults {
+        ThreadFaults { ended_ns, ..faults }
+    }
+
+    fn ending(faults: ThreadFaults) -> ThreadFaults {
+        ThreadFaults { flags: WANTED | ENDING, ..faults }
     }
 
     #[test]
     fn what_is_counted_is_the_difference_of_two_looks() {
         let mut threads = Threads::default();
-        assert_eq!(threads.advance(&thread(1, 10, 1), false), Some((10, 1)));
+        assert_eq!(threads.advance(&thread(1, 5, 10, 1)), Some((10, 1)));
         threads.end_look();
-        assert_eq!(threads.advance(&thread(1, 15, 1), false), Some((5, 0)));
-        assert_eq!(threads.advance(&thread(2, 3, 0), true), Some((3, 0)), "born and ended between two looks");
-        assert_eq!(threads.advance(&thread(1, 16, 2), true), Some((1, 1)), "its end follows the look");
+        assert_eq!(threads.advance(&thread(1, 5, 15, 1)), Some((5, 0)));
+        let between = ended(9, thread(2, 6, 3, 0));
+        assert_eq!(threads.advance(&between), Some((3, 0)), "born and ended between two looks");
+        assert_eq!(threads.advance(&ended(9, thread(1, 5, 16, 2))), Some((1, 1)), "its end follows the look");
         assert!(threads.known.is_empty());
+    }
+
+    #[test]
+    fn threads_that_take_long_to_end_are_told_once() {
+        let mut threads = Threads::default();
+        assert_eq!(threads.advance(&thread(1, 5, 10, 0)), Some((10, 0)));
+        for _ in 0..5 {
+            threads.end_look();
+            assert_eq!(threads.advance(&ending(thread(1, 5, 12, 0))), None);
+        }
+        assert_eq!(threads.advance(&ended(9, thread(1, 5, 13, 0))), Some((3, 0)));
+        assert_eq!(threads.advance(&ending(thread(1, 5, 13, 0))), None, "until its parent takes notice");
+        assert!(threads.known.is_empty());
+    }
+
+    #[test]
+    fn threads_that_were_ending_at_first_count_from_then() {
+        let mut threads = Threads { begins: true, ..Threads::default() };
+        assert_eq!(threads.advance(&ending(thread(1, 5, 10, 0))), None);
+        threads.end_look();
+        threads.begins = false;
+        assert_eq!(threads.advance(&ended(9, thread(1, 5, 13, 0))), Some((3, 0)));
+    }
+
+    #[test]
+    fn a_thread_that_execs_is_the_same_though_its_start_is_not() {
+        let mut threads = Threads::default();
+        assert_eq!(threads.advance(&thread(1, 5, 100, 0)), Some((100, 0)));
+        assert_eq!(threads.advance(&thread(2, 7, 30, 0)), Some((30, 0)));
+        threads.end_look();
+        // The second execs: the first ends, and the second began when the first did from now on.
+        assert_eq!(threads.advance(&thread(2, 5, 34, 0)), Some((4, 0)));
+        assert_eq!(threads.advance(&ended(8, thread(1, 5, 101, 0))), Some((1, 0)));
+        threads.end_look();
+        assert_eq!(threads.advance(&ended(9, thread(2, 5, 35, 0))), Some((1, 0)));
+        assert!(threads.known.is_empty());
+    }
+
+    #[test]
+    fn a_thread_in_the_place_of_another_is_not_the_same() {
+        let mut threads = Threads::default();
+        assert_eq!(threads.advance(&thread(1, 20, 10, 0)), Some((10, 0)));
+        assert_eq!(threads.advance(&ended(15, thread(1, 10, 7, 0))), Some((7, 0)), "it was there before");
+        assert_eq!(threads.advance(&thread(1, 30, 3, 0)), Some((3, 0)), "and that is there since");
+        assert_eq!(threads.advance(&ended(25, thread(1, 20, 11, 0))), Some((1, 0)));
     }
 
     #[test]
     fn threads_that_are_gone_are_forgotten() {
         let mut threads = Threads::default();
-        threads.advance(&thread(1, 10, 1), false);
+        threads.advance(&thread(1, 5, 10, 1));
         for _ in 0..2 {
             assert_eq!(threads.known.len(), 1);
             threads.end_look();
@@ -225,11 +323,31 @@ mod tests {
     #[test]
     fn what_the_filter_keeps_out_is_followed_but_not_counted() {
         let mut to = BTreeMap::new();
-        add(&mut to, &ThreadFaults { wanted: 0, ..thread(1, 1, 1) }, 1, 1);
-        add(&mut to, &thread(2, 1, 1), 0, 0);
+        add(&mut to, &ThreadFaults { flags: 0, ..thread(1, 5, 1, 1) }, 1, 1);
+        add(&mut to, &thread(2, 5, 1, 1), 0, 0);
         assert!(to.is_empty());
-        add(&mut to, &thread(2, 1, 1), 1, 0);
-        add(&mut to, &thread(3, 1, 1), 1, 1);
+        add(&mut to, &thread(2, 5, 1, 1), 1, 0);
+        add(&mut to, &thread(3, 5, 1, 1), 1, 1);
         assert_eq!(to[&1], ProcessFaults { minor: 2, major: 1, comm: [0; 16] });
+    }
+
+    /// Reads pieces of a size that no record has.
+    struct Pieces<'a>(&'a [u8]);
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+            let n = to.len().min(37);
+            self.0.read(&mut to[..n])
+        }
+    }
+
+    #[test]
+    fn records_are_read_in_whatever_pieces_they_come() {
+        let bytes: Vec<u8> = (0..=255).cycle().take(1000 * ThreadFaults::SIZE).collect();
+        let mut read = Vec::new();
+        read_records(Pieces(&bytes), |record| read.extend_from_slice(record)).unwrap();
+        assert!(read == bytes);
+        let cut = read_records(Pieces(&bytes[..100]), |_| {});
+        assert_eq!(cut.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

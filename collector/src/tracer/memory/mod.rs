@@ -125,7 +125,7 @@ pub static FAULT_COUNTS: Ladder = Ladder {
             name: "perf",
             programs: &["minor_fault", "major_fault"],
             since: "5.8",
-            drawback: "a program runs at every fault; those within other programs are skipped, and counted as lost",
+            drawback: "a program runs at every fault; those within other programs are skipped, and counted as lost; those that the kernel takes for a process, as at an exec, are not seen",
         },
     ],
     required: false,

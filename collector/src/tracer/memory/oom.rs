@@ -7,8 +7,39 @@ use bpf_programs::events::ring::Event;
 use otlp_encode::Value;
 
 use super::{OOM_KILL, OOM_KILLS};
+use crate::config::Filter;
 use crate::enrich;
 use crate::telemetry::{Attribute, LogRecord, Owner, Point, PointValue, Sink};
+use crate::tracer::filter::is_in_cgroup;
+
+/// What a filter makes of a victim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Victim {
+    Wanted,
+    Unwanted,
+    /// It was gone before anything but its number was known.
+    Gone,
+}
+
+/// Asks the filter for the program, where that had the victim's number alone. The victim is looked at while it is still there.
+pub fn is_wanted(event: Event, record: &[u8], filter: &Filter) -> Victim {
+    let is_known = OomKill::decode(record).is_none_or(|kill| kill.known != 0);
+    if is_known || (filter.comm.is_none() && filter.cgroup.is_none()) {
+        return Victim::Wanted;
+    }
+    let name = fs::read_to_string(format!("/proc/{}/comm", event.tgid)).ok();
+    let of_name = filter.comm.as_ref().map(|wanted| name.map(|name| name.trim_end_matches('\n') == wanted));
+    let of_cgroup = filter.cgroup.as_ref().map(|path| is_in_cgroup(event.tgid, path));
+    let conditions = [of_name, of_cgroup];
+    let conditions = || conditions.iter().flatten();
+    if conditions().any(|condition| *condition == Some(false)) {
+        Victim::Unwanted
+    } else if conditions().all(Option::is_some) {
+        Victim::Wanted
+    } else {
+        Victim::Gone
+    }
+}
 
 /// Tells of a kill. The victim is looked at while it is still there.
 pub fn tell(event: Event, record: &[u8], sink: &mut dyn Sink) {

@@ -1,5 +1,6 @@
 //! The tracer: loads, attaches, collects.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Instant;
@@ -12,6 +13,7 @@ use bpf_programs::events::memory::{MemoryStats, What};
 use otlp_encode::Value;
 
 use super::faults::{Accounting, ProcessFaults};
+use super::oom::Victim;
 use super::perf_faults::PerfFaults;
 use super::sums::{self, Sums, Total};
 use super::{
@@ -21,14 +23,13 @@ use super::{
 use crate::config::Filter;
 use crate::error::{Error, Result};
 use crate::telemetry::{Attribute, Metric, Owner, Point, PointValue, Sink};
-use crate::tracer::filter::{self, TaskFilter};
-use crate::tracer::ladder::{Chosen, Climbed, Forced, Refused, climb};
+use crate::tracer::ladder::{Chosen, Forced, Refused};
 use crate::tracer::profile::Session;
-use crate::tracer::programs::attach_by_section;
+use crate::tracer::programs::{Programs, add_counts, attach_by_section};
 use crate::tracer::ring::{self, EventRing};
-use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cause, cost};
+use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cause};
 
-/// Bytes of the ring: of kills there are few.
+/// Most bytes of the ring: of kills there are few.
 const RING_BYTES: usize = 16 << 10;
 /// Bytes of an entry of `ended`, as the kernel counts them.
 const ENDED_BYTES: usize = 160;
@@ -39,50 +40,50 @@ const ENDED: std::ops::RangeInclusive<usize> = 1024..=32768;
 
 /// Loads and attaches the tracer.
 pub fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
-    let mut windows = None;
-    let mut attached = Attached { calls_are_wanted: is_forced(start.forced), ..Attached::default() };
-    let climbed = climb(
+    let calls_are_wanted = is_forced(start.forced);
+    let attached = RefCell::new(Attached::default());
+    let open = |object: &Object| {
+        let stats = object.map("memory_stats").and_then(PerCpuArray::new).map_err(Error::Load)?;
+        Ok((Sums::create(object, start.memory / 2)?, EventRing::open(object)?, stats))
+    };
+    let started = Programs::start_with(
         bpf_programs::MEMORY,
         OWN_LADDERS,
-        start.forced,
-        start.target,
+        start,
         |spec, _| {
-            filter::prepare(spec, start.filter)?;
-            ring::prepare(spec, RING_BYTES)?;
-            windows = Some(prepare(spec, start.memory)?);
-            Ok(())
+            // What an earlier attempt left.
+            *attached.borrow_mut() = Attached { calls_are_wanted, ..Attached::default() };
+            prepare(spec, start.memory)
         },
-        |object, program| attached.attach(object, program),
-    )?;
-    let Climbed { object, mut chosen, links } = climbed;
+        open,
+        |object, program| attached.borrow_mut().attach(object, program),
+    );
+    let (programs, (sums, ring, stats)) = started.map_err(|error| match error {
+        Error::NoRung { refused, .. } => Error::NoRung { what: INFO.about, refused },
+        error => error,
+    })?;
+    let mut chosen = programs.chosen().to_vec();
     let stacks = start_stacks(start, &mut chosen)?;
-    if chosen.iter().all(|chosen| chosen.rung.is_none()) {
-        let refused = chosen.into_iter().flat_map(|chosen| chosen.refused).collect();
-        return Err(Error::NoRung { what: INFO.about, refused });
-    }
-    let no_map = || Error::Load(bpf_loader::Error::NoSuchMap { name: "sums".into() });
-    let sums = Sums::open(&object, windows.ok_or_else(no_map)?)?;
-    let mut tracer = MemoryTracer {
-        links,
+    let mut attached = attached.into_inner();
+    let accounting = attached
+        .iterator
+        .take()
+        .map(|iterator| Accounting::begin(programs.object(), iterator))
+        .transpose()?;
+    Ok(Box::new(MemoryTracer {
+        programs,
         attached,
-        accounting: None,
+        accounting,
         stacks,
         sums,
-        ring: EventRing::open(&object)?,
-        filter: TaskFilter::new(&object)?,
-        stats: PerCpuArray::new(object.map("memory_stats").map_err(Error::Load)?).map_err(Error::Load)?,
+        ring,
+        stats,
         faults: BTreeMap::new(),
         wanted: start.filter.clone(),
+        unknown_victims: 0,
         sizes_of: start.settings.memory.sizes_of,
         chosen,
-        running: true,
-        object,
-    };
-    tracer.filter.set(&tracer.object, start.filter)?;
-    if let Some(iterator) = tracer.attached.iterator.take() {
-        tracer.accounting = Some(Accounting::begin(&tracer.object, iterator)?);
-    }
-    Ok(Box::new(tracer))
+    }))
 }
 
 /// Samples stacks of page faults, if that is wanted and the kernel lets it.
@@ -108,13 +109,14 @@ fn is_forced(forced: &Forced) -> bool {
     forced.0.get(MAPPINGS.what).is_some_and(|rung| rung == SYSCALLS)
 }
 
-fn prepare(spec: &mut ObjectSpec<'_>, memory: usize) -> Result<[bpf_loader::map::Map; 2]> {
+fn prepare(spec: &mut ObjectSpec<'_>, memory: usize) -> Result<()> {
     let page = rustix::param::page_size() as u64;
     spec.set_global("page_bytes", &page.to_ne_bytes()).map_err(Error::Load)?;
     let ended = spec.map_mut("ended");
     let ended = ended.ok_or_else(|| Error::Load(bpf_loader::Error::NoSuchMap { name: "ended".into() }))?;
     ended.max_entries = (memory / 4 / ENDED_BYTES).clamp(*ENDED.start(), *ENDED.end()) as u32;
-    sums::prepare(spec, memory / 2)
+    ring::prepare(spec, RING_BYTES.min(memory / 8))?;
+    sums::prepare(spec, memory / 2).map(drop)
 }
 
 /// What programs are attached to that is no link that can be dropped to pause.
@@ -149,48 +151,63 @@ impl Attached {
     }
 }
 
+/// The programs of page faults that stay where they are while the tracer is paused.
+const STAYING: [&str; 3] = ["thread_faults", "minor_fault", "major_fault"];
+
 #[derive(Debug)]
 struct MemoryTracer {
-    // What is attached goes before the programs.
-    links: Vec<Link>,
     attached: Attached,
     accounting: Option<Accounting>,
     stacks: Option<Session>,
     sums: Sums,
     ring: EventRing,
-    filter: TaskFilter,
     stats: PerCpuArray<[u8; MemoryStats::SIZE]>,
     /// Page faults that were taken from the kernel before the window's end.
     faults: BTreeMap<u32, ProcessFaults>,
     wanted: Filter,
+    /// Victims of which the filter could not be asked.
+    unknown_victims: u64,
     sizes_of: usize,
     chosen: Vec<Chosen>,
-    running: bool,
-    object: Object,
+    programs: Programs,
 }
 
 impl MemoryTracer {
     /// Takes what the kernel has counted since the last look.
     fn look(&mut self) -> Result<()> {
         match &mut self.accounting {
-            Some(accounting) if self.running => accounting.collect(&mut self.faults),
+            Some(accounting) if self.programs.is_running() => accounting.collect(&mut self.faults),
             _ => Ok(()),
         }
     }
 
     fn read_stats(&self) -> Result<MemoryStats> {
-        let mut all = MemoryStats::decode(&[0; MemoryStats::SIZE]).ok_or(Error::Stopped)?;
-        let values = self.stats.get(0).map_err(Error::Kernel)?;
-        for stats in values.iter().flat_map(|v| v.iter()).filter_map(|bytes| MemoryStats::decode(&bytes)) {
-            all.hits += stats.hits;
-            all.minor_runs += stats.minor_runs;
-            all.major_runs += stats.major_runs;
-            all.sums_full += stats.sums_full;
-            all.ended_full += stats.ended_full;
-            all.stalled_full += stats.stalled_full;
-            all.in_call_full += stats.in_call_full;
+        MemoryStats::decode(&add_counts(&self.stats)?)
+            .ok_or(Error::Load(bpf_loader::Error::Internal("size of memory_stats")))
+    }
+
+    /// Detaches what is not at a link of the programs.
+    fn pause_others(&mut self) -> Result<()> {
+        if let Some(perf) = &mut self.attached.perf {
+            perf.pause()?;
         }
-        Ok(all)
+        match &mut self.stacks {
+            Some(stacks) => stacks.pause(),
+            None => Ok(()),
+        }
+    }
+
+    fn resume_others(&mut self) -> Result<()> {
+        if let Some(perf) = &mut self.attached.perf {
+            perf.resume()?;
+        }
+        if let Some(stacks) = &mut self.stacks {
+            stacks.resume()?;
+        }
+        match &mut self.accounting {
+            Some(accounting) => accounting.skip(),
+            None => Ok(()),
+        }
     }
 
     /// Sizes of the processes that something happened to, busiest first, after those that the filter names.
@@ -264,17 +281,16 @@ impl Tracer for MemoryTracer {
             stacks.poll(Instant::now())?;
         }
         if let Some(perf) = &mut self.attached.perf {
-            perf.follow_cpus(&self.object)?;
+            perf.follow_cpus(self.programs.object())?;
         }
         if let Some(accounting) = &mut self.accounting {
             accounting.make_room(&mut self.faults)?;
         }
-        let Self { ring, wanted, .. } = self;
-        ring.drain(|event, record| {
-            // The program could not tell, if it had the number alone.
-            if wanted.pids.is_empty() || wanted.children || wanted.pids.contains(&event.tgid) {
-                oom::tell(event, record, sink);
-            }
+        let Self { ring, wanted, unknown_victims, .. } = self;
+        ring.drain(|event, record| match oom::is_wanted(event, record, wanted) {
+            Victim::Wanted => oom::tell(event, record, sink),
+            Victim::Unwanted => {}
+            Victim::Gone => *unknown_victims += 1,
         })
     }
 
@@ -302,62 +318,53 @@ impl Tracer for MemoryTracer {
         if let Some(profile) = profile.filter(|profile| !profile.samples.is_empty()) {
             sink.profile(profile);
         }
-        self.filter.forget_ended()
+        self.programs.forget_ended()
     }
 
     fn pause(&mut self) -> Result<()> {
-        if !self.running {
+        if !self.is_running() {
             return Ok(());
         }
-        self.look()?;
-        self.links.clear();
-        if let Some(perf) = &mut self.attached.perf {
-            perf.pause()?;
+        self.programs.pause();
+        self.pause_others()?;
+        // Threads that ended until now were told of.
+        if let Some(accounting) = &mut self.accounting {
+            accounting.collect(&mut self.faults)?;
         }
-        if let Some(stacks) = &mut self.stacks {
-            stacks.pause()?;
-        }
-        self.running = false;
         // What was under way has no end that is seen.
-        forget::<8>(&self.object, "stalled")?;
-        forget::<4>(&self.object, "in_call")
+        forget::<8>(self.programs.object(), "stalled")?;
+        forget::<4>(self.programs.object(), "in_call")
     }
 
     fn resume(&mut self) -> Result<()> {
-        if self.running {
+        if self.is_running() {
             return Ok(());
         }
-        for (ladder, chosen) in INFO.ladders.iter().zip(&self.chosen) {
-            let rung = ladder.rungs.iter().find(|rung| Some(rung.name) == chosen.rung);
-            // The programs of page faults that are not at a link stay where they are.
-            let linked = |name: &&&str| !matches!(**name, "thread_faults" | "minor_fault" | "major_fault");
-            for name in rung.iter().flat_map(|rung| rung.programs).filter(linked) {
-                self.links.extend(self.attached.attach(&self.object, name)?);
-            }
+        let Self { programs, attached, .. } = self;
+        programs.resume_with(|object, name| match name {
+            name if STAYING.contains(&name) => Ok(Vec::new()),
+            name => attached.attach(object, name),
+        })?;
+        let resumed = self.resume_others();
+        if resumed.is_err() {
+            self.programs.pause();
+            // What refused to go on may refuse to stop, and is no news.
+            let _ = self.pause_others();
         }
-        if let Some(perf) = &mut self.attached.perf {
-            perf.resume()?;
-        }
-        if let Some(stacks) = &mut self.stacks {
-            stacks.resume()?;
-        }
-        if let Some(accounting) = &mut self.accounting {
-            accounting.skip()?;
-        }
-        self.running = true;
-        Ok(())
+        resumed
     }
 
     fn is_running(&self) -> bool {
-        self.running
+        self.programs.is_running()
     }
 
     fn set_filter(&mut self, filter: &Filter) -> Result<()> {
         // What was counted until now is the old filter's.
         self.look()?;
-        self.filter.set(&self.object, filter)?;
-        if let Some(stacks) = &mut self.stacks {
-            stacks.set_filter(filter.clone())?;
+        self.programs.set_filter(filter)?;
+        if let Some(Err(error)) = self.stacks.as_mut().map(|stacks| stacks.set_filter(filter.clone())) {
+            self.programs.set_filter(&self.wanted)?;
+            return Err(error);
         }
         self.wanted = filter.clone();
         Ok(())
@@ -389,12 +396,13 @@ impl Tracer for MemoryTracer {
                 (cause::ENDED_THREADS, stats.ended_full),
                 (cause::THREADS, self.accounting.as_ref().map_or(0, Accounting::not_followed)),
                 (cause::TOO_MANY_AT_ONCE, stats.stalled_full + stats.in_call_full),
-                (cause::SKIPPED, skipped + cost::object_missed_runs(&self.object)?),
+                (cause::SKIPPED, skipped + self.programs.missed()?.1),
                 (cause::STACKS_SKIPPED, stacks.skipped),
                 (cause::STACKS_FULL, stacks.table_full),
                 (cause::NO_STACK, stacks.no_stack),
                 (cause::PROCESS_RECORDS, stacks.sideband),
-                (cause::CHILDREN, self.filter.children_lost()),
+                (cause::VICTIMS_GONE, self.unknown_victims),
+                self.programs.children_lost(),
             ],
             ring_high_water: self.ring.high_water(),
             map_fill,
@@ -402,12 +410,14 @@ impl Tracer for MemoryTracer {
     }
 
     fn overhead(&self) -> Result<Overhead> {
-        let (program_time, runs) = cost::object_run_time(&self.object)?;
-        let map_bytes = cost::object_map_bytes(&self.object) + self.sums.bytes();
         let stats = self.read_stats()?;
         // Faults that the filter keeps out are runs too.
-        let hits = runs.max(stats.hits).max(stats.minor_runs + stats.major_runs);
-        Ok(Overhead { hits, nanos_per_hit: NANOS_PER_HIT, program_time, map_bytes })
+        let hits = stats.hits.max(stats.minor_runs + stats.major_runs);
+        self.programs.overhead(hits, NANOS_PER_HIT)
+    }
+
+    fn map_bytes(&self) -> u64 {
+        self.programs.map_bytes() + self.sums.bytes()
     }
 }
 

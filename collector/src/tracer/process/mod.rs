@@ -208,4 +208,8 @@ impl Tracer for ProcessTracer {
         let counts = self.counts()?;
         self.programs.overhead(counts.forks + counts.execs + counts.exits, NANOS_PER_HIT)
     }
+
+    fn map_bytes(&self) -> u64 {
+        self.programs.map_bytes()
+    }
 }

@@ -397,6 +397,11 @@ impl Session {
         &self.config
     }
 
+    /// Kernel memory of maps and rings, in bytes.
+    pub fn map_bytes(&self) -> u64 {
+        self.program.map_bytes()
+    }
+
     /// What the profiler costs, up to now.
     pub fn overhead(&self) -> Overhead {
         let elapsed = self.started.elapsed().as_nanos().max(1);
@@ -404,7 +409,7 @@ impl Session {
         Overhead {
             cpu_share: cpu as f64 / elapsed as f64,
             resident_bytes: resident_bytes(),
-            map_bytes: self.program.map_bytes(),
+            map_bytes: self.map_bytes(),
             event_latency: self.sideband.latency(),
         }
     }

@@ -161,6 +161,10 @@ impl Tracer for ProfileTracer {
 
     fn overhead(&self) -> Result<Overhead> {
         let (program_time, hits) = self.session.program_cost()?;
-        Ok(Overhead { hits, nanos_per_hit: 0.0, program_time, map_bytes: self.session.overhead().map_bytes })
+        Ok(Overhead { hits, nanos_per_hit: 0.0, program_time })
+    }
+
+    fn map_bytes(&self) -> u64 {
+        self.session.map_bytes()
     }
 }

@@ -162,9 +162,11 @@ impl Tracer for SchedTracer {
     }
 
     fn overhead(&self) -> Result<Overhead> {
-        let mut overhead = self.programs.overhead(self.counts()?.hits, NANOS_PER_HIT)?;
-        overhead.map_bytes += self.windows.map_bytes();
-        Ok(overhead)
+        self.programs.overhead(self.counts()?.hits, NANOS_PER_HIT)
+    }
+
+    fn map_bytes(&self) -> u64 {
+        self.programs.map_bytes() + self.windows.map_bytes()
     }
 }
 
