@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Requests to block devices: how long the device takes, how many there are, how many bytes, by device and operation.
+/* Requests to block devices: how long they wait in a queue, how long the device takes, how many there are, how many bytes, by
+ * device and operation.
  *
  * A request is noted when it is issued to the driver and added to its device's sums when all of it is done; its bytes are
  * counted part by part, as drivers report them. The sums exist twice; see profile.bpf.c for how windows are swapped. Requests
@@ -35,6 +36,8 @@ struct request_key {
 struct request_note {
 	/* When; 0 where it only waits to be, and who put it into the queue passed the filter. */
 	__u64 issued;
+	/* When it was put into the queue; 0 where it went to the driver at once. */
+	__u64 inserted;
 	__u32 device;
 	__u8 operation;
 	/* It went back to the queue, and will be issued again. */
@@ -54,6 +57,10 @@ struct disk_sums {
 	__u64 slots[SLOTS(SCALE)];
 	__u64 zero;
 	__u64 sum_ns;
+	/* The same of the time in the queue. */
+	__u64 queue_slots[SLOTS(SCALE)];
+	__u64 queue_zero;
+	__u64 queue_sum_ns;
 	__u64 bytes;
 };
 
@@ -165,52 +172,6 @@ static __always_inline __u32 group_of(__u32 operation)
 	return operation & 1;
 }
 
-/* A request is put into the queue, by the task that wants it; from there, threads of the kernel may issue it. */
-static __always_inline int inserted(struct request_key *key, __u32 operation)
-{
-	__u32 tgid = current_tgid(bpf_get_current_pid_tgid(), 1);
-	struct disk_counts *counted = own_counts();
-	struct request_note note = {}, *old;
-
-	if (!filter_in_use || !counted || operation >= OP_PASS_THROUGH)
-		return 0;
-	old = bpf_map_lookup_elem(&requests, key);
-	if (old && old->requeued)
-		return 0;
-	if (!task_wanted(tgid, 1))
-		bpf_map_delete_elem(&requests, key);
-	else if (bpf_map_update_elem(&requests, key, &note, BPF_ANY))
-		__sync_fetch_and_add(&counted->requests_full, 1);
-	return 0;
-}
-
-/* `operation`: as the request has it. */
-static __always_inline int issued(struct request_key *key, __u32 device, __u32 operation, __u64 bytes)
-{
-	__u32 tgid = current_tgid(bpf_get_current_pid_tgid(), 1);
-	struct disk_counts *counted = own_counts();
-	struct request_note note = {}, *old;
-
-	if (!counted || operation >= OP_PASS_THROUGH)
-		return 0;
-	old = bpf_map_lookup_elem(&requests, key);
-	if ((!old || old->issued) && !(old && old->requeued) && !task_wanted(tgid, 1))
-		return 0;
-	if (old && old->requeued && old->issued) {
-		/* It takes as long as from when it was issued first. */
-		old->requeued = 0;
-		return 0;
-	}
-	__sync_fetch_and_add(&counted->issued, 1);
-	note.issued = bpf_ktime_get_boot_ns();
-	note.device = device;
-	note.operation = group_of(operation);
-	note.left = bytes;
-	if (bpf_map_update_elem(&requests, key, &note, BPF_ANY))
-		__sync_fetch_and_add(&counted->requests_full, 1);
-	return 0;
-}
-
 static __always_inline struct disk_sums *sums_of(const struct request_note *note, struct disk_counts *counted)
 {
 	struct sums_key key = { .device = note->device, .operation = note->operation };
@@ -234,13 +195,78 @@ static __always_inline struct disk_sums *sums_of(const struct request_note *note
 	return found;
 }
 
+static __always_inline void add_time(__u64 *slots, __u64 *zero, __u64 *sum_ns, __u64 took)
+{
+	int slot = duration_slot(took, SCALE);
+
+	__sync_fetch_and_add(sum_ns, took);
+	if (slot == ZERO_SLOT)
+		__sync_fetch_and_add(zero, 1);
+	else if (slot >= 0 && slot < SLOTS(SCALE))
+		__sync_fetch_and_add(&slots[slot], 1);
+}
+
+/* A request is put into the queue, by the task that wants it; from there, threads of the kernel may issue it. */
+static __always_inline int inserted(struct request_key *key, __u32 operation)
+{
+	__u32 tgid = current_tgid(bpf_get_current_pid_tgid(), 1);
+	struct disk_counts *counted = own_counts();
+	struct request_note note = {}, *old;
+
+	if (!counted || operation >= OP_PASS_THROUGH)
+		return 0;
+	old = bpf_map_lookup_elem(&requests, key);
+	if (old && old->requeued)
+		return 0;
+	note.inserted = bpf_ktime_get_boot_ns();
+	if (!task_wanted(tgid, 1))
+		bpf_map_delete_elem(&requests, key);
+	else if (bpf_map_update_elem(&requests, key, &note, BPF_ANY))
+		__sync_fetch_and_add(&counted->requests_full, 1);
+	return 0;
+}
+
+/* `operation`: as the request has it. */
+static __always_inline int issued(struct request_key *key, __u32 device, __u32 operation, __u64 bytes)
+{
+	__u32 tgid = current_tgid(bpf_get_current_pid_tgid(), 1);
+	struct disk_counts *counted = own_counts();
+	struct request_note note = {}, *old;
+	struct disk_sums *found;
+
+	if (!counted || operation >= OP_PASS_THROUGH)
+		return 0;
+	old = bpf_map_lookup_elem(&requests, key);
+	if ((!old || old->issued) && !(old && old->requeued) && !task_wanted(tgid, 1))
+		return 0;
+	if (old && old->requeued && old->issued) {
+		/* It takes as long as from when it was issued first. */
+		old->requeued = 0;
+		return 0;
+	}
+	__sync_fetch_and_add(&counted->issued, 1);
+	note.issued = bpf_ktime_get_boot_ns();
+	note.device = device;
+	note.operation = group_of(operation);
+	note.left = bytes;
+	if (old && !old->issued) {
+		note.inserted = old->inserted;
+		found = sums_of(&note, counted);
+		if (found)
+			add_time(found->queue_slots, &found->queue_zero, &found->queue_sum_ns,
+				 note.issued - note.inserted);
+	}
+	if (bpf_map_update_elem(&requests, key, &note, BPF_ANY))
+		__sync_fetch_and_add(&counted->requests_full, 1);
+	return 0;
+}
+
 /* So many bytes of a request are done; `last`: all of it. */
 static __always_inline void done(struct request_key *key, const struct request_note *note, __u64 bytes, int last)
 {
 	struct disk_counts *counted = own_counts();
 	struct disk_sums *found;
 	__u64 took;
-	int slot;
 
 	if (!counted)
 		return;
@@ -252,14 +278,8 @@ static __always_inline void done(struct request_key *key, const struct request_n
 	took = bpf_ktime_get_boot_ns() - note->issued;
 	bpf_map_delete_elem(&requests, key);
 	__sync_fetch_and_add(&counted->done, 1);
-	if (!found)
-		return;
-	__sync_fetch_and_add(&found->sum_ns, took);
-	slot = duration_slot(took, SCALE);
-	if (slot == ZERO_SLOT)
-		__sync_fetch_and_add(&found->zero, 1);
-	else if (slot >= 0 && slot < SLOTS(SCALE))
-		__sync_fetch_and_add(&found->slots[slot], 1);
+	if (found)
+		add_time(found->slots, &found->zero, &found->sum_ns, took);
 }
 
 static __always_inline __u32 number_of(struct gendisk *disk, int direct)

@@ -2,6 +2,8 @@
 /* DNS messages of this machine's clients: queries to port 53 and what comes back from there, copied to user space, which reads
  * them and pairs them by socket and id. Addresses do not take part: between the two hooks, they may be translated.
  *
+ * Only the answers to queries that were copied are copied, the first to each: what others get stays in the kernel.
+ *
  * The hooks are those of the root control group, and see every packet of every socket, so what a packet costs that is no DNS
  * message counts: one copy of its first bytes, and two comparisons.
  *
@@ -20,6 +22,8 @@
 #define MAX_MESSAGE 288
 /* TCP's sockets to port 53; those unused for the longest time make way. */
 #define MAX_OWNERS 1024
+/* Queries that wait for their answers, as user space sizes it; it takes out those that wait in vain. */
+#define MAX_ASKED 1024
 
 #define EVENT_QUERY 1
 #define EVENT_RESPONSE 2
@@ -51,7 +55,24 @@ struct dns_stats {
 	__u64 packets;
 	/* Queries over TCP by sockets that were connected before the tracer, or long ago. */
 	__u64 unknown_owners;
+	/* Queries that found too many waiting. */
+	__u64 asked_full;
 };
+
+struct asked {
+	/* The socket's cookie. */
+	__u64 socket;
+	/* The message's id, as it is on the wire. */
+	__u64 id;
+};
+
+/* When each was sent (bpf_ktime_get_boot_ns()). */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_ASKED);
+	__type(key, struct asked);
+	__type(value, __u64);
+} asked SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -120,20 +141,37 @@ static __always_inline __u16 port_at(const __u8 *bytes)
 }
 
 static __always_inline void send_message(struct __sk_buff *skb, __u32 offset, __u32 kind, __u8 transport,
-					 const __u8 *address, int ipv4, const struct owner *owner)
+					 const __u8 *address, int ipv4, const struct owner *owner,
+					 struct dns_stats *stat)
 {
+	struct asked query = { .socket = bpf_get_socket_cookie(skb) };
 	__u32 length = skb->len - offset;
+	__u64 now = bpf_ktime_get_boot_ns();
 	struct dns_message *message;
+	__u16 start[2];
 
-	if (skb->len < offset + MESSAGE_HEAD)
+	if (bpf_skb_load_bytes(skb, offset, start, sizeof(start)))
 		return;
+	query.id = start[0];
+	if (kind == EVENT_RESPONSE) {
+		/* The bit that tells responses, of the third byte. */
+		if (!(start[1] & 0x80) || bpf_map_delete_elem(&asked, &query))
+			return;
+	} else if (bpf_map_update_elem(&asked, &query, &now, BPF_ANY)) {
+		__sync_fetch_and_add(&stat->asked_full, 1);
+		return;
+	}
 	message = reserve_event(sizeof(*message));
-	if (!message)
+	if (!message) {
+		/* No lookup is known that could be answered. */
+		if (kind == EVENT_QUERY)
+			bpf_map_delete_elem(&asked, &query);
 		return;
+	}
 	message->event.kind = kind;
 	message->event.tgid = owner->tgid;
-	message->event.boot_ns = bpf_ktime_get_boot_ns();
-	message->socket = bpf_get_socket_cookie(skb);
+	message->event.boot_ns = now;
+	message->socket = query.socket;
 	__builtin_memcpy(message->comm, owner->comm, sizeof(message->comm));
 	__builtin_memset(message->server, 0, sizeof(message->server));
 	if (ipv4) {
@@ -198,7 +236,7 @@ static __always_inline int look(struct __sk_buff *skb, int is_response)
 	if (skb->len < offset + MESSAGE_HEAD)
 		return 1;
 	if (is_response) {
-		send_message(skb, offset, EVENT_RESPONSE, transport, address, ipv4, &owner);
+		send_message(skb, offset, EVENT_RESPONSE, transport, address, ipv4, &owner, stat);
 		return 1;
 	}
 	if (transport == IPPROTO_UDP) {
@@ -213,7 +251,7 @@ static __always_inline int look(struct __sk_buff *skb, int is_response)
 		owner = *known;
 	}
 	if (owner.wanted)
-		send_message(skb, offset, EVENT_QUERY, transport, address, ipv4, &owner);
+		send_message(skb, offset, EVENT_QUERY, transport, address, ipv4, &owner, stat);
 	return 1;
 }
 

@@ -43,13 +43,13 @@ static __always_inline void add_duration(struct durations *durations, __u64 ns)
 }
 
 /* A connection begins: an active one with its SYN, a passive one when it is established. */
-static __always_inline void begin(struct sock *sk, __u32 role)
+static __always_inline void begin(struct sock *sk, struct tcp_sock *tcp, __u32 role, int direct)
 {
 	struct connection connection = { .role = role };
 
-	if (!is_tcp(sk))
+	if (used_by_current(sk, direct) && !learn_owner(&connection))
 		return;
-	take_bases(&connection, sk);
+	take_bases(&connection, tcp, direct);
 	connection.start_ns = bpf_ktime_get_boot_ns();
 	/* To TCP, a SYN is a byte like others. */
 	if (role == CLIENT)
@@ -57,6 +57,8 @@ static __always_inline void begin(struct sock *sk, __u32 role)
 	else
 		connection.established_ns = connection.start_ns;
 	follow(&connection, sk, BPF_ANY);
+	if (role == SERVER)
+		note_ends(sk);
 }
 
 static __always_inline void on_connected(struct sock *sk, struct connection *connection)
@@ -68,6 +70,7 @@ static __always_inline void on_connected(struct sock *sk, struct connection *con
 	void *all = bpf_map_lookup_elem(&series, &window);
 
 	connection->established_ns = now;
+	note_ends(sk);
 	if (!all)
 		return;
 	key_of(sk, connection, &key);
@@ -76,18 +79,18 @@ static __always_inline void on_connected(struct sock *sk, struct connection *con
 		add_duration(&found->connect, now - connection->start_ns);
 }
 
-static __always_inline __u32 why_closed(struct sock *sk, const struct connection *connection, int state)
+static __always_inline __u32 why_closed(struct sock *sk, struct tcp_sock *tcp, const struct connection *connection, int state,
+					int direct)
 {
-	struct tcp_sock *tcp = (void *)sk;
 	__u32 sent = 0;
 	int error = 0;
 
-	read_field(error, sk, sk_err);
+	get_field(error, direct, sk, sk_err);
 	if (error)
 		return error;
 	if (state == TCP_SYN_SENT) {
 		/* Not even a SYN was sent: there is no port left for it. */
-		read_field(sent, tcp, segs_out);
+		get_field(sent, direct, tcp, segs_out);
 		return sent == connection->base_segments_sent ? EADDRNOTAVAIL : ECONNABORTED;
 	}
 	/* Closed with data unread, or to be reset. */
@@ -118,11 +121,10 @@ static __always_inline int span_wanted(__u64 now)
 static __always_inline void tell(struct sock *sk, const struct connection *connection, const struct traffic *traffic,
 				 __u32 error, int state, __u64 now)
 {
-	struct tcp_sock *tcp = (void *)sk;
 	struct inet_sock *inet = (void *)sk;
 	struct connection_event *event;
 	struct net *net = 0;
-	__u32 segments = 0, netns = 0;
+	__u32 netns = 0;
 	__u16 port = 0;
 
 	event = reserve_event(sizeof(*event));
@@ -137,10 +139,8 @@ static __always_inline void tell(struct sock *sk, const struct connection *conne
 	event->received = traffic->received;
 	event->retransmits = traffic->retransmits;
 	event->rtt_us = traffic->rtt_us;
-	read_field(segments, tcp, segs_out);
-	event->segments_sent = segments - connection->base_segments_sent;
-	read_field(segments, tcp, segs_in);
-	event->segments_received = segments - connection->base_segments_received;
+	event->segments_sent = traffic->segments_sent;
+	event->segments_received = traffic->segments_received;
 	read_field(net, sk, __sk_common.skc_net.net);
 	read_field(netns, net, ns.inum);
 	event->netns = netns;
@@ -157,104 +157,101 @@ static __always_inline void tell(struct sock *sk, const struct connection *conne
 	submit_event(event);
 }
 
-static __always_inline void count_end(void *window, const struct end_key *key, const char *comm)
+static __always_inline void on_closed(struct sock *sk, struct tcp_sock *tcp, struct connection *connection, int state,
+				      int direct)
 {
-	struct end *end = bpf_map_lookup_elem(window, key);
-	struct end first = {};
-
-	if (!end) {
-		__builtin_memcpy(first.comm, comm, sizeof(first.comm));
-		bpf_map_update_elem(window, key, &first, BPF_NOEXIST);
-		end = bpf_map_lookup_elem(window, key);
-	}
-	if (end)
-		__sync_fetch_and_add(&end->count, 1);
-	else
-		count_stat(series_full);
-}
-
-static __always_inline void on_closed(struct sock *sk, const struct connection *connection, int state)
-{
-	struct end_key key = {};
+	struct series_key key = {};
 	struct traffic traffic = {};
 	__u32 window = active;
 	void *all = bpf_map_lookup_elem(&series, &window);
-	void *all_ends = bpf_map_lookup_elem(&ends, &window);
 	struct series *found;
 	__u64 now = bpf_ktime_get_boot_ns();
+	__u32 error;
 
 	/* What belongs to nobody passes no filter. */
-	if (!all || !all_ends || (filter_in_use && !connection->owner_known))
+	if (!all || (filter_in_use && !connection->owner_known))
 		return;
-	measure(sk, connection, state, &traffic);
-	key_of(sk, connection, &key.series);
-	key.error = why_closed(sk, connection, state);
-	count_end(all_ends, &key, connection->comm);
-	found = series_of(all, &key.series, connection->comm);
+	measure(sk, tcp, connection, state, &traffic, direct);
+	if (!key_of(sk, connection, &key))
+		count_stat(peers_full);
+	error = why_closed(sk, tcp, connection, state, direct);
+	key.error = error;
+	found = series_of(all, &key, connection->comm);
 	if (found) {
 		__sync_fetch_and_add(&found->sent, traffic.sent);
 		__sync_fetch_and_add(&found->received, traffic.received);
 		__sync_fetch_and_add(&found->retransmits, (__u64)traffic.retransmits);
+		__sync_fetch_and_add(&found->segments_sent, (__u64)traffic.segments_sent);
+		__sync_fetch_and_add(&found->segments_received, (__u64)traffic.segments_received);
+		__sync_fetch_and_add(&found->ended, 1);
 		if (connection->established_ns)
 			add_duration(&found->connection, now - connection->established_ns);
 		if (traffic.rtt_us)
 			add_duration(&found->rtt, traffic.rtt_us * 1000ULL);
 	}
 	if (span_wanted(now))
-		tell(sk, connection, &traffic, key.error, state, now);
+		tell(sk, connection, &traffic, error, state, now);
 }
 
-static __always_inline int on_state(struct sock *sk, int old, int new)
+static __always_inline int on_state(struct sock *sk, int old, int new, int direct)
 {
 	__u64 id = (__u64)sk;
-	struct connection *connection;
+	struct connection *connection = 0;
+	struct tcp_sock *tcp;
 
 	count_stat(runs);
-	if (new == TCP_SYN_SENT)
-		begin(sk, CLIENT);
-	else if (new != TCP_ESTABLISHED && new != TCP_FIN_WAIT1 && new != TCP_LAST_ACK && new != TCP_CLOSE)
+	if (new != TCP_SYN_SENT && new != TCP_ESTABLISHED && new != TCP_FIN_WAIT1 && new != TCP_LAST_ACK && new != TCP_CLOSE)
 		return 0;
+	tcp = tcp_of(sk, direct);
+	if (!tcp)
+		return 0;
+	if (new == TCP_SYN_SENT) {
+		begin(sk, tcp, CLIENT, direct);
+		return 0;
+	}
 	connection = bpf_map_lookup_elem(&connections, &id);
 	/* Both ends may be active, and the state be SYN_RECV nevertheless. */
 	if (new == TCP_ESTABLISHED && old == TCP_SYN_RECV && (!connection || connection->established_ns)) {
-		begin(sk, SERVER);
+		begin(sk, tcp, SERVER, direct);
 		return 0;
 	}
 	if (!connection)
 		return 0;
-	if (!connection->owner_known && used_by_current(sk) && !learn_owner(id, connection))
+	if (!connection->owner_known && used_by_current(sk, direct) && !learn_owner(connection)) {
+		forget(id);
 		return 0;
+	}
 	if (new == TCP_ESTABLISHED && !connection->established_ns) {
 		on_connected(sk, connection);
 	} else if (new == TCP_CLOSE) {
-		on_closed(sk, connection, old);
-		bpf_map_delete_elem(&connections, &id);
+		on_closed(sk, tcp, connection, old, direct);
+		forget(id);
 	}
 	return 0;
 }
 
 /* The current process uses the socket for certain, or if it holds its lock. */
-static __always_inline int on_use(struct sock *sk, int certain)
+static __always_inline int on_use(struct sock *sk, int certain, int direct)
 {
 	__u64 id = (__u64)sk;
 	struct connection *connection = bpf_map_lookup_elem(&connections, &id);
 
 	count_stat(runs);
-	if (connection && !connection->owner_known && (certain || used_by_current(sk)))
-		learn_owner(id, connection);
+	if (connection && !connection->owner_known && (certain || used_by_current(sk, direct)) && !learn_owner(connection))
+		forget(id);
 	return 0;
 }
 
 SEC("?tp_btf/inet_sock_set_state")
 int states_btf(__u64 *args)
 {
-	return on_state((void *)args[0], args[1], args[2]);
+	return on_state((void *)args[0], args[1], args[2], 1);
 }
 
 SEC("?raw_tp/inet_sock_set_state")
 int states_raw(__u64 *args)
 {
-	return on_state((void *)args[0], args[1], args[2]);
+	return on_state((void *)args[0], args[1], args[2], 0);
 }
 
 /* As tracefs describes it; the same since it is there. */
@@ -268,19 +265,19 @@ struct states_record {
 SEC("?tracepoint/sock/inet_sock_set_state")
 int states_classic(struct states_record *record)
 {
-	return on_state(record->socket, record->old, record->new);
+	return on_state(record->socket, record->old, record->new, 0);
 }
 
 SEC("?tp_btf/tcp_rcv_space_adjust")
 int receive_btf(__u64 *args)
 {
-	return on_use((void *)args[0], 0);
+	return on_use((void *)args[0], 0, 1);
 }
 
 SEC("?raw_tp/tcp_rcv_space_adjust")
 int receive_raw(__u64 *args)
 {
-	return on_use((void *)args[0], 0);
+	return on_use((void *)args[0], 0, 0);
 }
 
 struct receive_record {
@@ -291,7 +288,7 @@ struct receive_record {
 SEC("?tracepoint/tcp/tcp_rcv_space_adjust")
 int receive_classic(struct receive_record *record)
 {
-	return on_use(record->socket, 0);
+	return on_use(record->socket, 0, 0);
 }
 
 /* Of any socket, after the lock was released, and always by the process that sends. */
@@ -300,7 +297,7 @@ int send_btf(__u64 *args)
 {
 	struct sock *sk = (void *)args[0];
 
-	return is_tcp(sk) ? on_use(sk, 1) : 0;
+	return is_tcp(sk, 1) ? on_use(sk, 1, 1) : 0;
 }
 
 SEC("?fexit/inet_csk_accept")
@@ -314,7 +311,7 @@ int accept_fexit(__u64 *args)
 		asm volatile("%0 = *(u64 *)(%1 + 16)" : "=r"(sk) : "r"(args));
 	else
 		asm volatile("%0 = *(u64 *)(%1 + 32)" : "=r"(sk) : "r"(args));
-	return sk ? on_use((void *)sk, 1) : 0;
+	return sk ? on_use((void *)sk, 1, 0) : 0;
 }
 
 SEC("?kretprobe/inet_csk_accept")
@@ -328,7 +325,7 @@ int accept_kretprobe(void *regs)
 		read_field(sk, x86, ax);
 	else if (__builtin_preserve_field_info(arm64->regs, 2))
 		read_field(sk, arm64, regs[0]);
-	return sk ? on_use((void *)sk, 1) : 0;
+	return sk ? on_use((void *)sk, 1, 0) : 0;
 }
 
 struct exit_record {
@@ -360,7 +357,7 @@ static __always_inline int on_accept_exit(struct exit_record *record)
 	bpf_probe_read_kernel(&file, sizeof(file), all + fd);
 	read_field(socket, file, private_data);
 	read_field(sk, socket, sk);
-	return sk ? on_use(sk, 1) : 0;
+	return sk ? on_use(sk, 1, 0) : 0;
 }
 
 SEC("?tracepoint/syscalls/sys_exit_accept")
@@ -401,11 +398,13 @@ int older_connections(struct tcp_iterator *iterator)
 		return 0;
 	}
 	connection.role = bpf_map_lookup_elem(&listening, &port) ? SERVER : CLIENT;
-	take_bases(&connection, sk);
+	take_bases(&connection, (void *)sk, 0);
 	connection.start_ns = bpf_ktime_get_boot_ns();
 	if (state != TCP_SYN_SENT)
 		connection.established_ns = connection.start_ns;
 	follow(&connection, sk, BPF_NOEXIST);
+	if (state != TCP_SYN_SENT)
+		note_ends(sk);
 	return 0;
 }
 
@@ -426,14 +425,14 @@ int living_connections(struct element_iterator *iterator)
 	sk = (void *)id;
 	connection = *now;
 	read_field(state, sk, __sk_common.skc_state);
-	measure(sk, &connection, state, &living.traffic);
+	measure(sk, (void *)sk, &connection, state, &living.traffic, 0);
 	/* A socket that was closed meanwhile may already be another. */
 	after = bpf_map_lookup_elem(&connections, &id);
 	if (!after || after->start_ns != connection.start_ns)
 		return 0;
 	/* Its end was missed: the kernel runs no program within itself. */
 	if (state == TCP_CLOSE && bpf_ktime_get_boot_ns() - connection.start_ns > 1000000000) {
-		bpf_map_delete_elem(&connections, &id);
+		forget(id);
 		return 0;
 	}
 	if (!connection.owner_known)
@@ -441,7 +440,7 @@ int living_connections(struct element_iterator *iterator)
 	living.socket = id;
 	living.start_ns = connection.start_ns;
 	__builtin_memcpy(living.comm, connection.comm, sizeof(living.comm));
-	key_of(sk, &connection, &living.key);
+	key_of(sk, now, &living.key);
 	bpf_seq_write(meta->seq, &living, sizeof(living));
 	return 0;
 }
@@ -457,9 +456,9 @@ int drop_reasons(__u64 *args)
 	unsigned char *head = 0;
 	__u64 *count, none = 0;
 
-	read_field(protocol, packet, protocol);
-	read_field(network, packet, network_header);
-	read_field(head, packet, head);
+	get_field(protocol, 1, packet, protocol);
+	get_field(network, 1, packet, network_header);
+	get_field(head, 1, packet, head);
 	/* ETH_P_IP and ETH_P_IPV6, in network order. */
 	if (protocol == 0x0008)
 		bpf_probe_read_kernel(&transport, 1, head + network + 9);

@@ -9,7 +9,6 @@
 #define WINDOWS 2
 #define MAX_CONNECTIONS 8192
 #define MAX_SERIES 256
-#define MAX_ENDS 1024
 #define MAX_PEERS 64
 #define MAX_DROP_REASONS 1024
 
@@ -40,7 +39,22 @@ struct connection {
 	char comm[16];
 	__u32 role;
 	/* Whether `tgid` and `comm` are. */
-	__u32 owner_known;
+	__u16 owner_known;
+	/* Whether it was told among other peers' connections, which it stays. */
+	__u16 folded;
+};
+
+/* The two ends of a connection, by which user space finds its socket. */
+struct endpoints {
+	__u32 netns;
+	/* In network order. */
+	__u16 local_port;
+	__u16 peer_port;
+	/* IPv4 as IPv6 maps it. */
+	__u8 local[16];
+	__u8 peer[16];
+	/* Whether peers are told apart. */
+	__u32 peer_known;
 };
 
 /* Growth since the connection is followed. */
@@ -49,26 +63,19 @@ struct traffic {
 	__u64 received;
 	__u32 retransmits;
 	__u32 rtt_us;
+	__u32 segments_sent;
+	__u32 segments_received;
 };
 
 struct series_key {
 	__u32 tgid;
-	__u16 role;
+	__u8 role;
+	/* An errno, of connections that failed; 0 of others and of those that live. */
+	__u8 error;
 	/* In network order, and 0 of servers' peers. */
 	__u16 peer_port;
 	/* All zero unless peers are told apart; IPv4 as IPv6 maps it. */
 	__u8 peer[16];
-};
-
-struct end_key {
-	struct series_key series;
-	/* An errno; 0 where all went well. */
-	__u32 error;
-};
-
-struct end {
-	__u64 count;
-	char comm[16];
 };
 
 struct durations {
@@ -82,6 +89,10 @@ struct series {
 	__u64 sent;
 	__u64 received;
 	__u64 retransmits;
+	__u64 segments_sent;
+	__u64 segments_received;
+	/* How many ended. */
+	__u64 ended;
 	char comm[16];
 	struct durations connect;
 	struct durations connection;
@@ -126,13 +137,15 @@ struct tcp_stats {
 	__u64 runs;
 	/* Connections that were not followed, since the table was full. */
 	__u64 connections_full;
-	/* Ends, and what was measured of connections, for which the window had no room. */
+	/* What was measured of connections, or of their end, for which the window had no room. */
 	__u64 series_full;
 	/* Spans beyond the rate, and those that sampling leaves out. */
 	__u64 span_rate;
 	__u64 span_sampling;
 	/* Packets whose reason found no room. */
 	__u64 reasons_full;
+	/* Connections that are counted among those of other peers, since there was no room for theirs. */
+	__u64 peers_full;
 };
 
 struct {
@@ -141,6 +154,14 @@ struct {
 	__type(key, __u64);
 	__type(value, struct connection);
 } connections SEC(".maps");
+
+/* Of the connections that were established. Only where `note_endpoints`. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_CONNECTIONS);
+	__type(key, __u64);
+	__type(value, struct endpoints);
+} endpoints SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
@@ -154,19 +175,8 @@ struct {
 	});
 } series SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, WINDOWS);
-	__type(key, __u32);
-	__array(values, struct {
-		__uint(type, BPF_MAP_TYPE_HASH);
-		__uint(max_entries, MAX_ENDS);
-		__uint(key_size, sizeof(struct end_key));
-		__uint(value_size, sizeof(struct end));
-	});
-} ends SEC(".maps");
-
-/* Peers that have series of their own: the first that come, so that there are never more series than that. */
+/* Peers that have series of their own: the first that come, so that there are never more series than that. User space takes out
+ * those that are not seen any more. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_PEERS);
@@ -201,8 +211,6 @@ struct {
 const struct series_key *describe_series_key __attribute__((unused));
 const struct series *describe_series __attribute__((unused));
 const struct durations *describe_durations __attribute__((unused));
-const struct end_key *describe_end_key __attribute__((unused));
-const struct end *describe_end __attribute__((unused));
 const struct connection_event *describe_connection_event __attribute__((unused));
 const struct living *describe_living __attribute__((unused));
 const struct traffic *describe_traffic __attribute__((unused));
@@ -216,9 +224,10 @@ volatile __u32 span_one_in = 1;
 volatile __u32 span_count = 0;
 volatile __u64 span_second = 0;
 
-/* Set before loading: spans in a second, and whether peers are told apart. */
+/* Set before loading: spans in a second, whether peers are told apart, and whether user space looks for sockets itself. */
 const volatile __u32 span_rate = 100;
 const volatile __u32 tell_peers = 0;
+const volatile __u32 note_endpoints = 0;
 
 #define count_stat(field) \
 	({ \

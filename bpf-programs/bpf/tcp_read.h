@@ -4,31 +4,39 @@
 #include "tcp_maps.h"
 #include "tcp_sock.h"
 
-static __always_inline int used_by_current(struct sock *sk)
+/* `direct`, a constant here and below: the verifier knows what `sk` points to, so that fields are read as they stand. A read
+ * through the helper costs as much as a look into a table. */
+static __always_inline int used_by_current(struct sock *sk, int direct)
 {
 	int owned = 0;
 
-	read_field(owned, sk, sk_lock.owned);
+	get_field(owned, direct, sk, sk_lock.owned);
 	return owned;
 }
 
-static __always_inline int is_tcp(struct sock *sk)
+static __always_inline int is_tcp(struct sock *sk, int direct)
 {
 	__u16 protocol = 0;
 
-	read_field(protocol, sk, sk_protocol);
+	get_field(protocol, direct, sk, sk_protocol);
 	return protocol == IPPROTO_TCP;
 }
 
-/* The current process is one that uses the connection. Whether the filter lets it pass; where not, it is forgotten. */
-static __always_inline int learn_owner(__u64 id, struct connection *connection)
+/* 0 if it is none. */
+static __always_inline struct tcp_sock *tcp_of(struct sock *sk, int direct)
+{
+	if (direct)
+		return bpf_skc_to_tcp_sock(sk);
+	return is_tcp(sk, 0) ? (void *)sk : 0;
+}
+
+/* The current process is one that uses the connection. Whether the filter lets it pass; where not, forget it. */
+static __always_inline int learn_owner(struct connection *connection)
 {
 	__u32 tgid = current_tgid(bpf_get_current_pid_tgid(), 1);
 
-	if (!task_wanted(tgid, 1)) {
-		bpf_map_delete_elem(&connections, &id);
+	if (!task_wanted(tgid, 1))
 		return 0;
-	}
 	connection->tgid = tgid;
 	bpf_get_current_comm(connection->comm, sizeof(connection->comm));
 	connection->owner_known = 1;
@@ -36,15 +44,13 @@ static __always_inline int learn_owner(__u64 id, struct connection *connection)
 }
 
 /* What the socket has counted so far. */
-static __always_inline void take_bases(struct connection *connection, struct sock *sk)
+static __always_inline void take_bases(struct connection *connection, struct tcp_sock *tcp, int direct)
 {
-	struct tcp_sock *tcp = (void *)sk;
-
-	read_field(connection->base_acked, tcp, bytes_acked);
-	read_field(connection->base_received, tcp, bytes_received);
-	read_field(connection->base_retransmits, tcp, total_retrans);
-	read_field(connection->base_segments_sent, tcp, segs_out);
-	read_field(connection->base_segments_received, tcp, segs_in);
+	get_field(connection->base_acked, direct, tcp, bytes_acked);
+	get_field(connection->base_received, direct, tcp, bytes_received);
+	get_field(connection->base_retransmits, direct, tcp, total_retrans);
+	get_field(connection->base_segments_sent, direct, tcp, segs_out);
+	get_field(connection->base_segments_received, direct, tcp, segs_in);
 }
 
 static __always_inline void follow(struct connection *connection, struct sock *sk, __u64 flags)
@@ -57,22 +63,22 @@ static __always_inline void follow(struct connection *connection, struct sock *s
 		count_stat(connections_full);
 }
 
-static __always_inline void measure(struct sock *sk, const struct connection *connection, __u8 state, struct traffic *traffic)
+static __always_inline void measure(struct sock *sk, struct tcp_sock *tcp, const struct connection *connection, __u8 state,
+				    struct traffic *traffic, int direct)
 {
-	struct tcp_sock *tcp = (void *)sk;
 	__u64 acked = 0, received = 0, sent_base = connection->base_acked, received_base = connection->base_received;
-	__u32 una = 0, write = 0, retransmits = 0, srtt = 0;
+	__u32 una = 0, write = 0, retransmits = 0, srtt = 0, segments = 0;
 	unsigned long flags = 0;
 
-	read_field(acked, tcp, bytes_acked);
-	read_field(received, tcp, bytes_received);
-	read_field(retransmits, tcp, total_retrans);
-	read_field(srtt, tcp, srtt_us);
-	read_field(flags, sk, __sk_common.skc_flags);
+	get_field(acked, direct, tcp, bytes_acked);
+	get_field(received, direct, tcp, bytes_received);
+	get_field(retransmits, direct, tcp, total_retrans);
+	get_field(srtt, direct, tcp, srtt_us);
+	get_field(flags, direct, sk, __sk_common.skc_flags);
 	/* To TCP, a FIN is a byte like others. */
 	if (state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2 || state == TCP_CLOSING || state == TCP_LAST_ACK) {
-		read_field(una, tcp, snd_una);
-		read_field(write, tcp, write_seq);
+		get_field(una, direct, tcp, snd_una);
+		get_field(write, direct, tcp, write_seq);
 		if (una == write)
 			sent_base++;
 	}
@@ -82,6 +88,10 @@ static __always_inline void measure(struct sock *sk, const struct connection *co
 	traffic->received = received > received_base ? received - received_base : 0;
 	traffic->retransmits = retransmits - connection->base_retransmits;
 	traffic->rtt_us = srtt >> 3;
+	get_field(segments, direct, tcp, segs_out);
+	traffic->segments_sent = segments - connection->base_segments_sent;
+	get_field(segments, direct, tcp, segs_in);
+	traffic->segments_received = segments - connection->base_segments_received;
 }
 
 #define read_address(address, sk, v4, v6) \
@@ -101,8 +111,35 @@ static __always_inline void measure(struct sock *sk, const struct connection *co
 #define read_local(address, sk) read_address(address, sk, skc_rcv_saddr, skc_v6_rcv_saddr)
 #define read_peer(address, sk) read_address(address, sk, skc_daddr, skc_v6_daddr)
 
-/* Under what a connection is counted. */
-static __always_inline void key_of(struct sock *sk, const struct connection *connection, struct series_key *key)
+/* Of a connection that is established: its local port is known by then. */
+static __always_inline void note_ends(struct sock *sk)
+{
+	struct inet_sock *inet = (void *)sk;
+	struct endpoints ends = { .peer_known = tell_peers };
+	__u64 id = (__u64)sk;
+	struct net *net = 0;
+
+	if (!note_endpoints)
+		return;
+	read_field(net, sk, __sk_common.skc_net.net);
+	read_field(ends.netns, net, ns.inum);
+	read_local(ends.local, sk);
+	read_peer(ends.peer, sk);
+	read_field(ends.local_port, inet, inet_sport);
+	read_field(ends.peer_port, sk, __sk_common.skc_dport);
+	if (bpf_map_update_elem(&endpoints, &id, &ends, BPF_ANY))
+		count_stat(connections_full);
+}
+
+static __always_inline void forget(__u64 id)
+{
+	bpf_map_delete_elem(&connections, &id);
+	if (note_endpoints)
+		bpf_map_delete_elem(&endpoints, &id);
+}
+
+/* Under what a connection is counted. Whether that is its own peer, where peers are told apart. */
+static __always_inline int key_of(struct sock *sk, struct connection *connection, struct series_key *key)
 {
 	struct {
 		__u8 address[16];
@@ -113,12 +150,17 @@ static __always_inline void key_of(struct sock *sk, const struct connection *con
 	key->tgid = connection->tgid;
 	key->role = connection->role;
 	if (!tell_peers)
-		return;
+		return 1;
+	if (connection->folded)
+		return 0;
 	read_peer(peer.address, sk);
 	if (connection->role == CLIENT)
 		read_field(peer.port, sk, __sk_common.skc_dport);
-	if (!bpf_map_lookup_elem(&peers, &peer) && bpf_map_update_elem(&peers, &peer, &one, BPF_ANY))
-		return;
+	if (!bpf_map_lookup_elem(&peers, &peer) && bpf_map_update_elem(&peers, &peer, &one, BPF_ANY)) {
+		connection->folded = 1;
+		return 0;
+	}
 	__builtin_memcpy(key->peer, peer.address, 16);
 	key->peer_port = peer.port;
+	return 1;
 }

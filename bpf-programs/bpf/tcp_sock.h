@@ -123,6 +123,9 @@ struct sk_buff {
 
 #pragma clang attribute pop
 
+/* Linux 5.9. */
+static struct tcp_sock *(*const bpf_skc_to_tcp_sock)(void *sk) = (void *)137;
+
 /* What iterators get. */
 struct bpf_iter_meta {
 	void *seq;

@@ -6,7 +6,7 @@
  * (MSG_ERRQUEUE), are none.
  *
  * A datagram that finds no room is dropped in an interrupt, when nobody knows whose the socket is: its count waits under the
- * socket's address until a process receives from the socket.
+ * socket until a process receives from it. A socket's address is used again, so the number of its inode tells which it is.
  *
  * Sums exist twice; see profile.bpf.c for how windows are swapped. Processes run on several CPUs at once, so counting needs
  * atomics.
@@ -67,12 +67,25 @@ struct {
 	});
 } processes SEC(".maps");
 
-/* Datagrams dropped, by the socket's address. Sockets that nobody receives from any more make way for others. */
+struct socket_key {
+	/* Its address. */
+	__u64 address;
+	/* The number of its inode, of which there is one for each socket that a process has. */
+	__u64 inode;
+};
+
+struct waiting_drops {
+	__u64 count;
+	/* When the last came (bpf_ktime_get_boot_ns()). */
+	__u64 last;
+};
+
+/* Datagrams dropped, until somebody receives from the socket. User space takes out those that nobody claims. */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_SOCKETS);
-	__type(key, __u64);
-	__type(value, __u64);
+	__type(key, struct socket_key);
+	__type(value, struct waiting_drops);
 } dropped SEC(".maps");
 
 /* A call that a kprobe has seen the begin of. */
@@ -115,9 +128,23 @@ struct sock_common {
 	__u16 skc_family;
 };
 
+struct inode {
+	unsigned long i_ino;
+};
+
+struct socket {
+	__u16 type;
+};
+
+struct socket_alloc {
+	struct socket socket;
+	struct inode vfs_inode;
+};
+
 struct sock {
 	struct sock_common __sk_common;
 	__u16 sk_protocol;
+	struct socket *sk_socket;
 };
 
 struct pt_regs___x86 {
@@ -157,20 +184,35 @@ static __always_inline struct udp_sums *sums_of(__u32 tgid)
 	return bpf_map_lookup_elem(table, &tgid);
 }
 
+static __always_inline struct socket_key key_of(__u64 address)
+{
+	struct socket_key key = { .address = address };
+	struct socket *socket = 0;
+
+	read_field(socket, (struct sock *)address, sk_socket);
+	/* The socket is the first that there is in what it was allocated with. */
+	if (socket)
+		read_field(key.inode, (struct socket_alloc *)socket, vfs_inode.i_ino);
+	return key;
+}
+
 /* Takes what waits for the socket's process to show. */
 static __always_inline __u64 claim_drops(__u64 socket)
 {
-	__u64 *waiting, count;
+	struct waiting_drops *waiting;
+	struct socket_key key;
+	__u64 count;
 
 	if (!any_dropped)
 		return 0;
-	waiting = bpf_map_lookup_elem(&dropped, &socket);
+	key = key_of(socket);
+	waiting = bpf_map_lookup_elem(&dropped, &key);
 	if (!waiting)
 		return 0;
-	count = *waiting;
+	count = waiting->count;
 	/* Of two that receive at once, one deletes. A drop in this very moment goes with it: programs of old kernels cannot take a
 	 * number and leave 0 at once. */
-	return bpf_map_delete_elem(&dropped, &socket) ? 0 : count;
+	return bpf_map_delete_elem(&dropped, &key) ? 0 : count;
 }
 
 /* A call has ended, with this result. */
@@ -186,12 +228,14 @@ static __always_inline int count_call(__u64 socket, enum direction direction, in
 	__sync_fetch_and_add(&stat->hits, 1);
 	if (result < 0 || (direction == RECEIVE && flags & (MSG_PEEK | MSG_ERRQUEUE)))
 		return 0;
+	/* Those of processes that are not looked at must not take the room of others'. */
+	drops = direction == RECEIVE ? claim_drops(socket) : 0;
 	tgid = current_tgid(bpf_get_current_pid_tgid(), 1);
 	if (!task_wanted(tgid, 1))
 		return 0;
 	sums = sums_of(tgid);
 	if (!sums) {
-		__sync_fetch_and_add(&stat->processes_full, 1);
+		__sync_fetch_and_add(&stat->processes_full, 1 + drops);
 		return 0;
 	}
 	if (direction == SEND) {
@@ -201,7 +245,6 @@ static __always_inline int count_call(__u64 socket, enum direction direction, in
 	}
 	__sync_fetch_and_add(&sums->received_bytes, result);
 	__sync_fetch_and_add(&sums->receives, 1);
-	drops = claim_drops(socket);
 	if (drops)
 		__sync_fetch_and_add(&sums->drops, drops);
 	return 0;
@@ -401,21 +444,23 @@ int receive6_kretprobe(void *regs)
 
 static __always_inline int count_drop(__u64 socket)
 {
+	struct socket_key key = key_of(socket);
+	struct waiting_drops none = {}, *waiting = bpf_map_lookup_elem(&dropped, &key);
 	struct udp_stats *stat = own_stats();
-	__u64 none = 0, *count = bpf_map_lookup_elem(&dropped, &socket);
 
 	if (!stat)
 		return 0;
 	__sync_fetch_and_add(&stat->drops, 1);
-	if (!count) {
-		bpf_map_update_elem(&dropped, &socket, &none, BPF_NOEXIST);
-		count = bpf_map_lookup_elem(&dropped, &socket);
-		if (!count) {
+	if (!waiting) {
+		bpf_map_update_elem(&dropped, &key, &none, BPF_NOEXIST);
+		waiting = bpf_map_lookup_elem(&dropped, &key);
+		if (!waiting) {
 			__sync_fetch_and_add(&stat->sockets_full, 1);
 			return 0;
 		}
 	}
-	__sync_fetch_and_add(count, 1);
+	__sync_fetch_and_add(&waiting->count, 1);
+	waiting->last = bpf_ktime_get_boot_ns();
 	any_dropped = 1;
 	return 0;
 }

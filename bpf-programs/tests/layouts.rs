@@ -86,7 +86,7 @@ const RECORDS: &[(&[u8], &[Layout])] = &[
         ],
     ),
     (bpf_programs::DNS, &[dns::Message::LAYOUT, dns::Stats::LAYOUT]),
-    (bpf_programs::UDP, &[udp::Sums::LAYOUT, udp::Stats::LAYOUT]),
+    (bpf_programs::UDP, &[udp::Sums::LAYOUT, udp::Stats::LAYOUT, udp::WaitingDrops::LAYOUT]),
     (bpf_programs::SCHED, &[sched::Sums::LAYOUT, sched::Counts::LAYOUT]),
     (
         bpf_programs::DISK,

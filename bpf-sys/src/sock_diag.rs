@@ -42,8 +42,16 @@ pub mod state {
     pub const ESTABLISHED: u8 = 1;
     /// A SYN was sent.
     pub const SYN_SENT: u8 = 2;
+    /// Closed by this end, which the other one has acknowledged.
+    pub const FIN_WAIT2: u8 = 5;
+    /// Closed by the other end.
+    pub const CLOSE_WAIT: u8 = 8;
+    /// Closed by the other end, and then by this one.
+    pub const LAST_ACK: u8 = 9;
     /// Waits for connections.
     pub const LISTEN: u8 = 10;
+    /// Closed by both ends at once.
+    pub const CLOSING: u8 = 11;
     /// Every state.
     pub const ALL: u32 = 0x1fff;
 }

@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut window_end = Instant::now() + INTERVAL;
     while Instant::now() < end {
         agent.poll(window_end, &mut pipeline)?;
-        agent.take_notes().iter().for_each(|note| eprintln!("{note}"));
+        agent.take_warnings().iter().chain(&agent.take_notes()).for_each(|note| eprintln!("{note}"));
         if Instant::now() >= window_end {
             window_end += INTERVAL;
             let report = agent.collect(&mut pipeline);

@@ -88,6 +88,13 @@ impl Drop for Folder {
 }
 
 #[test]
+fn showing_and_exporting_at_once_is_wrong_usage() {
+    let output = run(&["syscalls", "--json", "--endpoint", "http://127.0.0.1:9"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("leave out the receiver"), "{}", stderr(&output));
+}
+
+#[test]
 fn wrong_values_are_wrong_usage() {
     for (args, part) in [
         (&["profile", "--frequency", "0"][..], "frequency 0 Hz is out of range"),

@@ -6,6 +6,7 @@ pub mod faults;
 pub mod generate;
 pub mod mutate;
 pub mod profcheck;
+pub mod prometheus;
 pub mod received;
 pub mod receivers;
 pub mod strict;

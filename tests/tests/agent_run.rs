@@ -4,18 +4,25 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use collector::export::Signal;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use prost::Message;
 use tests::faults::{Behaviour, Deaf, Options, Server};
+use tests::prometheus::{Samples, parse, sum};
 use tests::receivers::TempDir;
 
 /// Connections that the workload makes.
 const CONNECTIONS: usize = 20;
+const SIGTERM: u32 = 15;
 /// What service managers and users are promised.
 const LAST: Duration = Duration::from_secs(5);
 
@@ -61,6 +68,10 @@ struct Agent {
 
 impl Agent {
     fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[])
+    }
+
+    fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(agent_binary());
         command.arg("run").args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         for (name, _) in
@@ -68,6 +79,7 @@ impl Agent {
         {
             command.env_remove(name);
         }
+        command.envs(variables.iter().copied());
         let mut process = Ended(command.spawn().unwrap());
         let lines = BufReader::new(process.0.stderr.take().unwrap()).lines();
         let said: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -121,12 +133,38 @@ impl Agent {
     }
 }
 
+/// A shell that makes connections once it is told to.
+fn connector(port: u16) -> Ended {
+    let script = format!(
+        "read go; for i in $(seq {CONNECTIONS}); do exec 3<>/dev/tcp/127.0.0.1/{port}; exec 3>&-; done; echo done; read go"
+    );
+    let mut command = Command::new("bash");
+    Ended(command.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
+}
+
+/// Lets it make them.
+fn connect(workload: &mut Ended, listener: &TcpListener) {
+    workload.0.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+    let accepted: Vec<TcpStream> = (0..CONNECTIONS).map(|_| listener.accept().unwrap().0).collect();
+    let mut done = String::new();
+    BufReader::new(workload.0.stdout.as_mut().unwrap()).read_line(&mut done).unwrap();
+    drop(accepted);
+}
+
 fn get(port: u16, path: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
+}
+
+/// `/metrics`, which is as strict readers want it.
+fn metrics_page(port: u16) -> Samples {
+    let answer = get(port, "/metrics");
+    let (head, page) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("version=0.0.4"), "{head}");
+    parse(page).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn free_port() -> u16 {
@@ -163,17 +201,7 @@ fn it_exports_reloads_and_ends_as_it_is_told_and_leaves_nothing() {
     let server = Server::with(options, |_| Behaviour::default()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = listener.local_addr().unwrap().port();
-    let script = format!(
-        "read go; for i in $(seq {CONNECTIONS}); do exec 3<>/dev/tcp/127.0.0.1/{target}; exec 3>&-; done; echo done; read go"
-    );
-    let mut workload = Ended(
-        Command::new("bash")
-            .args(["-c", &script])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap(),
-    );
+    let mut workload = connector(target);
     let pid = workload.0.id().to_string();
     let port = free_port();
     let agent = Agent::start(&[
@@ -199,16 +227,26 @@ fn it_exports_reloads_and_ends_as_it_is_told_and_leaves_nothing() {
     let (programs, links) = agent.in_kernel();
     assert!(!programs.is_empty(), "{}", agent.said());
 
-    workload.0.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
-    let accepted: Vec<TcpStream> = (0..CONNECTIONS).map(|_| listener.accept().unwrap().0).collect();
-    let mut done = String::new();
-    BufReader::new(workload.0.stdout.as_mut().unwrap()).read_line(&mut done).unwrap();
-    drop(accepted);
+    connect(&mut workload, &listener);
 
     assert!(get(port, "/healthz").starts_with("HTTP/1.1 200"));
     assert!(get(port, "/readyz").starts_with("HTTP/1.1 200"), "{}", get(port, "/readyz"));
-    let own = get(port, "/metrics");
-    assert!(own.contains("ebpf_agent_running_ratio{ebpf_tracer=\"tcp\"} 1\n"), "{own}");
+    assert_eq!(sum(&metrics_page(port), "ebpf_agent_running_ratio", &[("ebpf_tracer", "tcp")]), 1.0);
+    let limit = Instant::now() + Duration::from_secs(10);
+    loop {
+        let page = metrics_page(port);
+        let client = [("instance", pid.as_str()), ("ebpf_tcp_role", "client")];
+        if sum(&page, "ebpf_tcp_connections_total", &client) == CONNECTIONS as f64 {
+            let durations = sum(&page, "ebpf_tcp_connect_duration_seconds_count", &client);
+            assert_eq!(durations, CONNECTIONS as f64, "{page:?}");
+            assert_eq!(sum(&page, "target_info", &[("process_pid", pid.as_str())]), 1.0, "{page:?}");
+            assert!(sum(&page, "ebpf_agent_export_items_total", &[("ebpf_outcome", "delivered")]) > 0.0);
+            assert_eq!(sum(&page, "ebpf_agent_page_omitted", &[]), 0.0);
+            break;
+        }
+        assert!(Instant::now() < limit, "{page:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 
     fs::write(&config, "[agent]\ninterval = \"1s\"\ncpu_limit = 0\n[tracer.profile]\nenabled = false\n")
         .unwrap();
@@ -259,6 +297,173 @@ fn a_receiver_that_never_answers_does_not_keep_it() {
     assert!(took < LAST, "{took:?}: {said}");
     assert_eq!(code, Some(1), "not all was delivered: {said}");
     assert!(said.contains("not delivered by the end"), "{said}");
+}
+
+#[test]
+fn spans_without_room_are_said_and_a_failure() {
+    if !can_trace() {
+        return;
+    }
+    let directory = TempDir::new("agent-lost");
+    let output = directory.join("out.jsonl");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut workload = connector(listener.local_addr().unwrap().port());
+    let pid = workload.0.id().to_string();
+    let arguments =
+        ["--interval", "1h", "--only", "tcp", "--pid", &pid, "--output", output.to_str().unwrap()];
+    let agent = Agent::start_with(&arguments, &[("OTEL_BSP_MAX_QUEUE_SIZE", "1")]);
+    agent.wait_said("memory: 32M: ");
+    connect(&mut workload, &listener);
+    let (code, took, said) = agent.end();
+    assert!(took < LAST && code == Some(1), "{code:?} after {took:?}: {said}");
+    let mut lost = said.lines().filter_map(|line| {
+        line.strip_prefix("ebpf-otlp: lost ")?.strip_suffix(" spans: queue full")?.parse().ok()
+    });
+    let lost: usize = lost.next_back().unwrap();
+    let text = fs::read_to_string(&output).unwrap();
+    let sent = text.matches("\"name\":\"ebpf.tcp.connection\"").count();
+    assert!(sent >= 1 && sent + lost == CONNECTIONS, "{sent} and {lost}: {said}");
+}
+
+/// The requests of a file, each behind its length.
+fn delimited<M: Message + Default>(file: &Path) -> Vec<M> {
+    let bytes = fs::read(file).unwrap();
+    let mut rest = bytes.as_slice();
+    let mut all = Vec::new();
+    while !rest.is_empty() {
+        let length = prost::decode_length_delimiter(&mut rest).unwrap();
+        let (message, after) = rest.split_at(length);
+        let decoded = M::decode(message).unwrap();
+        assert_eq!(decoded.encode_to_vec(), message, "no field is unknown");
+        all.push(decoded);
+        rest = after;
+    }
+    all
+}
+
+#[test]
+fn binary_files_have_the_same_requests_as_lines() {
+    if !can_trace() {
+        return;
+    }
+    let directory = TempDir::new("agent-binary");
+    let lines = directory.join("lines");
+    fs::create_dir(&lines).unwrap();
+    let output = directory.join("x.otlp");
+    fs::write(directory.join("x.traces.otlp"), "what was there").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut workload = connector(listener.local_addr().unwrap().port());
+    let pid = workload.0.id().to_string();
+    let endpoint = format!("file://{}", lines.display());
+    let mut arguments = vec!["--interval", "1s", "--only", "tcp,process,profile", "--pid", &pid];
+    arguments.extend(["--endpoint", &endpoint, "--output", output.to_str().unwrap()]);
+    let agent = Agent::start(&arguments);
+    agent.wait_said("memory: 32M: ");
+    connect(&mut workload, &listener);
+    // Its end is a log record.
+    workload.0.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+    assert!(workload.0.wait().unwrap().success());
+    std::thread::sleep(Duration::from_millis(1500));
+    let (code, _, said) = agent.end();
+    assert_eq!(code, Some(0), "{said}");
+
+    let file = |signal: &str| directory.join(format!("x.{signal}.otlp"));
+    let metrics: Vec<ExportMetricsServiceRequest> = delimited(&file("metrics"));
+    let traces: Vec<ExportTraceServiceRequest> = delimited(&file("traces"));
+    let logs: Vec<ExportLogsServiceRequest> = delimited(&file("logs"));
+    let profiles: Vec<ExportProfilesServiceRequest> = delimited(&file("profiles"));
+    assert!(profiles.iter().all(|request| !request.resource_profiles.is_empty()));
+    let spans = traces.iter().flat_map(|request| &request.resource_spans).flat_map(|of| &of.scope_spans);
+    assert_eq!(spans.map(|of| of.spans.len()).sum::<usize>(), CONNECTIONS);
+    let records = logs.iter().flat_map(|request| &request.resource_logs).flat_map(|of| &of.scope_logs);
+    assert_eq!(records.map(|of| of.log_records.len()).sum::<usize>(), 1, "{said}");
+    let requests = [
+        ("metrics", metrics.len()),
+        ("traces", traces.len()),
+        ("logs", logs.len()),
+        ("profiles", profiles.len()),
+    ];
+    for (signal, requests) in requests {
+        let text = fs::read_to_string(lines.join(format!("{signal}.jsonl"))).unwrap_or_default();
+        assert_eq!(text.lines().count(), requests, "{signal}");
+    }
+}
+
+#[test]
+fn as_much_is_said_as_the_environment_asks_for() {
+    if !can_trace() {
+        return;
+    }
+    let run = |level: &str| {
+        let mut command = Command::new(agent_binary());
+        command.args(["run", "--duration", "1s", "--only", "process"]).env("OTEL_LOG_LEVEL", level);
+        command
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+            .env("OTEL_METRIC_EXPORT_INTERVAL", "1");
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "nobody listens there");
+        let said = String::from_utf8(output.stderr).unwrap();
+        ["memory: 32M", "counts as 1000", "cannot send to"].map(|part| said.contains(part))
+    };
+    assert_eq!(run("info"), [true, true, true]);
+    assert_eq!(run("warn"), [false, true, true]);
+    assert_eq!(run("error"), [false, false, true]);
+    assert_eq!(run("none"), [false, false, false]);
+}
+
+#[test]
+fn a_signal_while_tracers_start_ends_it_at_once() {
+    if !can_trace() {
+        return;
+    }
+    let agent = Agent::start(&["--interval", "1s"]);
+    let limit = Instant::now() + Duration::from_secs(10);
+    let catches = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", agent.process.0.id())).unwrap_or_default();
+        let mask =
+            status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigCgt:\t")?, 16).ok());
+        mask.is_some_and(|mask| mask >> (SIGTERM - 1) & 1 == 1)
+    };
+    while !catches() {
+        assert!(Instant::now() < limit, "it catches no SIGTERM: {}", agent.said());
+    }
+    // Tracers take a good part of a second to start.
+    std::thread::sleep(Duration::from_millis(5));
+    let (code, took, said) = agent.end();
+    assert!(took < LAST, "{took:?}: {said}");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!said.contains("memory: "), "it did not wait until all had started: {said}");
+}
+
+#[test]
+fn metrics_are_served_before_the_first_window_ends_and_without_a_receiver() {
+    if !can_trace() {
+        return;
+    }
+    for (interval, ended) in [("1h", false), ("1s", true)] {
+        let port = free_port();
+        let listen = format!("127.0.0.1:{port}");
+        let own = std::process::id().to_string();
+        let arguments = ["--interval", interval, "--only", "memory", "--pid", &own, "--listen", &listen];
+        let agent = Agent::start(&arguments);
+        agent.wait_said("memory: 32M: ");
+        let limit = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < limit, "{}", agent.said());
+        }
+        let page = metrics_page(port);
+        assert_eq!(sum(&page, "ebpf_agent_running_ratio", &[("ebpf_tracer", "memory")]), 1.0, "{page:?}");
+        assert!(sum(&page, "ebpf_agent_memory_usage_bytes", &[]) > 1e6, "{page:?}");
+        assert!(get(port, "/readyz").starts_with("HTTP/1.1 200"));
+        let faults = |page: &Samples| sum(page, "process_paging_faults_total", &[("instance", &own)]);
+        while ended && faults(&metrics_page(port)) == 0.0 {
+            std::hint::black_box(vec![1u8; 8 << 20]);
+            assert!(Instant::now() < limit, "{}", agent.said());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let (code, took, said) = agent.end();
+        assert!(took < LAST && code == Some(0), "{code:?} after {took:?}: {said}");
+    }
 }
 
 #[test]

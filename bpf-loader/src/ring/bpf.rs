@@ -134,6 +134,16 @@ impl<M: RingMemory> RingReader<M> {
         self.cursor.may_sleep()
     }
 
+    /// Bytes of the ring that are taken, headers and records that are being written included.
+    pub fn used(&self) -> usize {
+        self.cursor.used()
+    }
+
+    /// Bytes that the ring holds.
+    pub fn capacity(&self) -> usize {
+        self.cursor.capacity()
+    }
+
     /// How many records programs gave up.
     pub const fn discarded(&self) -> u64 {
         self.discarded
@@ -183,6 +193,18 @@ mod tests {
         assert_eq!(seen, [0, 0, 32], "not for each record, and not of the one on loan");
         assert_eq!(reader.next(), Ok(Next::Empty));
         assert_eq!(consumer(&reader), 48);
+    }
+
+    #[test]
+    fn what_is_taken_counts_as_writers_see_it() {
+        let mut reader = reader(&[&[1; 8], &[2; 8], &[3; 8]]);
+        assert_eq!((reader.used(), reader.capacity()), (48, 256));
+        reader.next().unwrap();
+        assert_eq!(reader.used(), 48, "it was not given back");
+        reader.cursor.memory_mut().reserve(4).unwrap();
+        assert_eq!(reader.used(), 64, "it is being written");
+        assert_eq!(reader.drain(9, |_| {}).unwrap().rest, Rest::Busy);
+        assert_eq!(reader.used(), 16);
     }
 
     #[test]

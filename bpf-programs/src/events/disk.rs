@@ -14,15 +14,21 @@ record! {
 
 record! {
     /// Sums of a device and an operation in a window.
-    pub struct Sums = "disk_sums", 1432 {
+    pub struct Sums = "disk_sums", 2856 {
         /// Durations: 176 counters of 64 bits, one a slot of `exponential.h` at scale 2.
         slots: [u8; 1408] = 0,
         /// Durations too short for a slot.
         zero: u64 = 1408,
         /// Sum of the durations.
         sum_ns: u64 = 1416,
+        /// Times in the queue, as `slots`.
+        queue_slots: [u8; 1408] = 1424,
+        /// Times in the queue too short for a slot.
+        queue_zero: u64 = 2832,
+        /// Sum of the times in the queue.
+        queue_sum_ns: u64 = 2840,
         /// Bytes.
-        bytes: u64 = 1424,
+        bytes: u64 = 2848,
     }
 }
 
@@ -42,9 +48,11 @@ record! {
 
 record! {
     /// A request on its way.
-    pub struct RequestNote = "request_note", 24 {
-        /// When it was issued, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub struct RequestNote = "request_note", 32 {
+        /// When it was issued, in nanoseconds of `CLOCK_BOOTTIME`; 0 while it waits in a queue.
         issued: u64 = 0,
+        /// When it was put into a queue; 0 where it was not.
+        inserted: u64 = 8,
     }
 }
 
@@ -67,16 +75,39 @@ impl SumsKey {
     }
 }
 
-impl Sums {
-    /// The counters of the slots.
-    pub fn slots(&self) -> impl Iterator<Item = u64> + '_ {
-        self.slots.chunks_exact(8).filter_map(|slot| Some(u64::from_ne_bytes(slot.try_into().ok()?)))
+impl RequestNote {
+    /// When something happened to it last.
+    pub fn last(&self) -> u64 {
+        self.issued.max(self.inserted)
     }
+}
+
+impl Sums {
+    /// The counters of the slots of durations.
+    pub fn slots(&self) -> impl Iterator<Item = u64> + '_ {
+        counters(&self.slots)
+    }
+
+    /// The counters of the slots of times in the queue.
+    pub fn queue_slots(&self) -> impl Iterator<Item = u64> + '_ {
+        counters(&self.queue_slots)
+    }
+}
+
+fn counters(slots: &[u8]) -> impl Iterator<Item = u64> + '_ {
+    slots.chunks_exact(8).filter_map(|slot| Some(u64::from_ne_bytes(slot.try_into().ok()?)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_that_waits_is_as_old_as_its_wait() {
+        assert_eq!(RequestNote { issued: 0, inserted: 7 }.last(), 7);
+        assert_eq!(RequestNote { issued: 9, inserted: 7 }.last(), 9);
+        assert_eq!(RequestNote { issued: 9, inserted: 0 }.last(), 9);
+    }
 
     #[test]
     fn a_device_has_two_numbers() {

@@ -36,10 +36,12 @@ impl Message {
 
 record! {
     /// What one CPU has seen, since the programs were loaded.
-    pub struct Stats = "dns_stats", 16 {
+    pub struct Stats = "dns_stats", 24 {
         /// Packets of all kinds.
         packets: u64 = 0,
         /// Queries over TCP of which nobody knows whose they are.
         unknown_owners: u64 = 8,
+        /// Queries that found too many waiting for their answers.
+        asked_full: u64 = 16,
     }
 }

@@ -53,10 +53,10 @@ record! {
     pub struct Start = "start", 16 {
         /// 0 where there is none.
         word: u64 = 0,
-        /// Calls that it stands for.
-        weight: u32 = 8,
-        /// Others that have no place here.
-        elsewhere: u32 = 12,
+        /// Its number, and the calls that it stands for.
+        call: u32 = 8,
+        /// Threads that use this place or should.
+        threads: u32 = 12,
     }
 }
 

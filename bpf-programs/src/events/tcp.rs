@@ -8,9 +8,9 @@ pub const SCALE: u8 = 1;
 pub const SLOTS: usize = 44 << SCALE;
 
 /// [`SeriesKey::role`] of who connects.
-pub const CLIENT: u16 = 1;
+pub const CLIENT: u8 = 1;
 /// [`SeriesKey::role`] of who accepts.
-pub const SERVER: u16 = 2;
+pub const SERVER: u8 = 2;
 
 /// [`Event::kind`](super::ring::Event::kind) of a [`Connection`].
 pub const CONNECTION: u32 = 1;
@@ -20,6 +20,44 @@ record! {
     pub struct Followed = "connection", 72 {
         /// When it began.
         start_ns: u64 = 0,
+        /// What its socket had counted before: payload that the peer acknowledged.
+        base_acked: u64 = 16,
+        /// Payload received.
+        base_received: u64 = 24,
+        /// Segments sent again.
+        base_retransmits: u32 = 32,
+        /// Segments sent.
+        base_segments_sent: u32 = 36,
+        /// Segments received.
+        base_segments_received: u32 = 40,
+        /// Process.
+        tgid: u32 = 44,
+        /// Name of a thread of the process, zero-terminated.
+        comm: [u8; 16] = 48,
+        /// [`CLIENT`] or [`SERVER`].
+        role: u32 = 64,
+        /// Not 0 where the process is known.
+        owner_known: u16 = 68,
+        /// Not 0 where it is told among other peers' connections.
+        folded: u16 = 70,
+    }
+}
+
+record! {
+    /// The two ends of a connection.
+    pub struct Endpoints = "endpoints", 44 {
+        /// Inode number of its network namespace.
+        netns: u32 = 0,
+        /// In network order.
+        local_port: u16 = 4,
+        /// In network order.
+        peer_port: u16 = 6,
+        /// IPv6; IPv4 as IPv6 maps it.
+        local: [u8; 16] = 8,
+        /// IPv6; IPv4 as IPv6 maps it.
+        peer: [u8; 16] = 24,
+        /// Not 0 where peers are told apart.
+        peer_known: u32 = 40,
     }
 }
 
@@ -29,7 +67,9 @@ record! {
         /// Process; 0 where nobody was seen to use the connection.
         tgid: u32 = 0,
         /// [`CLIENT`] or [`SERVER`].
-        role: u16 = 4,
+        role: u8 = 4,
+        /// An errno, of connections that failed; 0 of others and of those that live.
+        error: u8 = 5,
         /// In network order; 0 for servers, and where peers are not told apart.
         peer_port: u16 = 6,
         /// IPv6; IPv4 as IPv6 maps it; zeros where peers are not told apart, and for those beyond the bound.
@@ -37,23 +77,20 @@ record! {
     }
 }
 
-record! {
-    /// What ends are counted under.
-    pub struct EndKey = "end_key", 28 {
-        /// A [`SeriesKey`].
-        series: [u8; 24] = 0,
-        /// An errno; 0 where all went well.
-        error: u32 = 24,
-    }
-}
-
-record! {
-    /// Connections that ended.
-    pub struct End = "end", 24 {
-        /// How many.
-        count: u64 = 0,
-        /// Name of a thread of the process, zero-terminated.
-        comm: [u8; 16] = 8,
+impl SeriesKey {
+    /// The bytes that it decodes from.
+    pub fn encode(&self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        let (tgid, rest) = bytes.split_at_mut(4);
+        let (role, rest) = rest.split_at_mut(1);
+        let (error, rest) = rest.split_at_mut(1);
+        let (port, peer) = rest.split_at_mut(2);
+        tgid.copy_from_slice(&self.tgid.to_ne_bytes());
+        role.copy_from_slice(&[self.role]);
+        error.copy_from_slice(&[self.error]);
+        port.copy_from_slice(&self.peer_port.to_ne_bytes());
+        peer.copy_from_slice(&self.peer);
+        bytes
     }
 }
 
@@ -78,21 +115,27 @@ impl Durations {
 
 record! {
     /// Sums of a window.
-    pub struct Series = "series", 1144 {
+    pub struct Series = "series", 1168 {
         /// Payload that the peers acknowledged, of connections that ended.
         sent: u64 = 0,
         /// Payload that was received, of connections that ended.
         received: u64 = 8,
         /// Segments sent again, of connections that ended.
         retransmits: u64 = 16,
+        /// Segments sent, of connections that ended.
+        segments_sent: u64 = 24,
+        /// Segments received, of connections that ended.
+        segments_received: u64 = 32,
+        /// Connections that ended.
+        ended: u64 = 40,
         /// Name of a thread of the process, zero-terminated.
-        comm: [u8; 16] = 24,
+        comm: [u8; 16] = 48,
         /// [`Durations`] from SYN to established.
-        connect: [u8; 368] = 40,
+        connect: [u8; 368] = 64,
         /// [`Durations`] from established to closed.
-        connection: [u8; 368] = 408,
+        connection: [u8; 368] = 432,
         /// [`Durations`]: round-trip times, at the end.
-        rtt: [u8; 368] = 776,
+        rtt: [u8; 368] = 800,
     }
 }
 
@@ -138,7 +181,7 @@ record! {
 
 record! {
     /// Growth since a connection is followed.
-    pub struct Traffic = "traffic", 24 {
+    pub struct Traffic = "traffic", 32 {
         /// Payload that the peer acknowledged.
         sent: u64 = 0,
         /// Payload that was received.
@@ -147,26 +190,32 @@ record! {
         retransmits: u32 = 16,
         /// Smoothed round-trip time; 0 where none was measured.
         rtt_us: u32 = 20,
+        /// Segments sent.
+        segments_sent: u32 = 24,
+        /// Segments received.
+        segments_received: u32 = 28,
     }
 }
 
 record! {
     /// A connection that lives.
-    pub struct Living = "living", 80 {
-        /// Tells it from others.
+    pub struct Living = "living", 88 {
+        /// Tells it from others that live at the same time.
         socket: u64 = 0,
+        /// Tells it from others of the same socket.
+        start_ns: u64 = 8,
         /// A [`Traffic`].
-        traffic: [u8; 24] = 16,
+        traffic: [u8; 32] = 16,
         /// A [`SeriesKey`].
-        key: [u8; 24] = 40,
+        key: [u8; 24] = 48,
         /// Name of a thread of the process, zero-terminated.
-        comm: [u8; 16] = 64,
+        comm: [u8; 16] = 72,
     }
 }
 
 record! {
     /// Counts of one CPU.
-    pub struct Stats = "tcp_stats", 48 {
+    pub struct Stats = "tcp_stats", 56 {
         /// Runs of programs.
         runs: u64 = 0,
         /// Connections that were not followed, for want of room.
@@ -179,12 +228,20 @@ record! {
         span_sampling: u64 = 32,
         /// Dropped packets whose reason found no room.
         reasons_full: u64 = 40,
+        /// Connections that are counted among those of other peers, for want of room.
+        peers_full: u64 = 48,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_are_encoded_as_they_are_decoded() {
+        let bytes: [u8; SeriesKey::SIZE] = std::array::from_fn(|at| at as u8);
+        assert_eq!(SeriesKey::decode(&bytes).map(|key| key.encode()), Some(bytes));
+    }
 
     #[test]
     fn histograms_are_counts_by_slot() {

@@ -35,3 +35,13 @@ record! {
         sockets_full: u64 = 32,
     }
 }
+
+record! {
+    /// Datagrams dropped that wait for somebody to receive from their socket.
+    pub struct WaitingDrops = "waiting_drops", 16 {
+        /// How many.
+        count: u64 = 0,
+        /// When the last came (`CLOCK_BOOTTIME`).
+        last: u64 = 8,
+    }
+}

@@ -216,6 +216,16 @@ impl<M: RingMemory> RingCursor<M> {
         self.position.wrapping_add(self.size as u64).wrapping_sub(self.released) as usize
     }
 
+    /// Bytes that are taken as the writers see it: of records that are there or being written, and of those that are not yet
+    /// given back.
+    #[inline]
+    pub fn used(&self) -> usize {
+        let parts = self.memory.parts();
+        // No ordering: this says how full the ring is, and no record is read for it.
+        let producer = parts.producer.load(Ordering::Relaxed);
+        producer.wrapping_sub(self.released as usize).min(parts.mask + 1)
+    }
+
     /// Bytes that the ring holds.
     #[inline]
     pub fn capacity(&self) -> usize {

@@ -12,6 +12,8 @@ pub struct Report {
     pub window: Duration,
     /// Tracers that run.
     pub tracers: Vec<TracerReport>,
+    /// What became of everything at tracers that ran and do not any more.
+    pub ended: Vec<(&'static str, Stats)>,
     /// Tracers that do not, though they are enabled, and why.
     pub failures: Vec<Failure>,
     /// CPU time of the process since it started.
@@ -35,7 +37,7 @@ pub struct TracerReport {
     pub one_in: u32,
     /// The rungs in use.
     pub rungs: Vec<Chosen>,
-    /// What became of everything, since the start.
+    /// What became of everything since the agent's start, however often the tracer was started.
     pub stats: Stats,
     /// What it costs, since the start.
     pub overhead: Overhead,

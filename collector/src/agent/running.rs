@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use bpf_loader::target::RunningTarget;
+use bytes::Bytes;
 use mio::{Registry, Token};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -19,7 +20,7 @@ use super::slot::Slot;
 use crate::error::{Error, Result};
 use crate::poll::EventLoop;
 use crate::telemetry::Sink;
-use crate::tracer::{Info, Start, TRACERS, filter};
+use crate::tracer::{Info, Start, Stats, TRACERS, filter};
 
 /// How often the governor looks, and the cycle of tracers that are attached part of the time.
 const TICK: Duration = Duration::from_secs(2);
@@ -37,7 +38,10 @@ pub struct Agent {
     ready: Vec<Token>,
     slots: Vec<Slot>,
     failures: Vec<Failure>,
+    /// What tracers had counted that were stopped, or failed.
+    before: Vec<(&'static str, Stats)>,
     notes: Vec<String>,
+    warnings: Vec<String>,
     budget: Budget,
     over_budget: bool,
     governor: Governor,
@@ -45,7 +49,7 @@ pub struct Agent {
     order: Order,
     server: Option<Server>,
     /// What the endpoint says under `/metrics`.
-    metrics: String,
+    metrics: Bytes,
     scale: f64,
     statistics: Option<OwnedFd>,
     ticks: u32,
@@ -94,12 +98,14 @@ impl Agent {
             ready: Vec::new(),
             slots: Vec::new(),
             failures: Vec::new(),
+            before: Vec::new(),
             notes: Vec::new(),
+            warnings: Vec::new(),
             over_budget: false,
             pacing: Pacing::default(),
             order: Order::default(),
             server,
-            metrics: String::new(),
+            metrics: Bytes::new(),
             scale: machine_scale(),
             statistics: statistics(),
             ticks: 0,
@@ -117,6 +123,7 @@ impl Agent {
         // What starting took is no cost of tracing. The window began when the first tracer did.
         let started = Instant::now();
         agent.slots.iter_mut().for_each(|slot| slot.begin_window(started));
+        agent.window_start = started;
         agent.begin_tick(Instant::now());
         Ok(agent)
     }
@@ -184,7 +191,7 @@ impl Agent {
     }
 
     fn fail(&mut self, name: &'static str, error: &Error, counts: bool) {
-        self.notes.push(format!("{name}: {error}"));
+        self.warnings.push(format!("{name}: {error}"));
         self.failures.push(Failure { name, error: error.to_string(), counts });
     }
 
@@ -213,6 +220,11 @@ impl Agent {
         std::mem::take(&mut self.notes)
     }
 
+    /// What went wrong, since this was asked last.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
     /// Where it listens, if it does, with the port that the system chose.
     pub fn address(&self) -> Option<std::net::SocketAddr> {
         self.server.as_ref()?.address().ok()
@@ -229,7 +241,7 @@ impl Agent {
     }
 
     /// Sets what the endpoint says under `/metrics`.
-    pub fn set_metrics(&mut self, text: String) {
+    pub fn set_metrics(&mut self, text: Bytes) {
         self.metrics = text;
     }
 
@@ -296,7 +308,16 @@ impl Agent {
 
     fn remove(&mut self, name: &str) {
         let registry = self.events.registry();
-        self.slots.iter_mut().filter(|slot| slot.info.name == name).for_each(|slot| slot.leave(registry));
+        for slot in self.slots.iter_mut().filter(|slot| slot.info.name == name) {
+            slot.leave(registry);
+            // Of one that failed, as far as it still knows.
+            let Ok(mut stats) = slot.tracer.stats() else { continue };
+            stats.map_fill.clear();
+            match self.before.iter_mut().find(|(own, _)| *own == name) {
+                Some((_, before)) => before.add(&stats),
+                None => self.before.push((slot.info.name, stats)),
+            }
+        }
         self.slots.retain(|slot| slot.info.name != name);
         self.governor.remove(name);
         self.budget.freed(name);
@@ -314,27 +335,42 @@ impl Agent {
         self.drain(sink);
         let now = Instant::now();
         self.last_drain = now;
+        self.each(|slot, order| slot.timed(|tracer| tracer.collect(&mut order.before(sink))));
+        self.order.release(boot_nanos(), sink);
+        let report = self.report_at(now);
+        self.slots.iter_mut().for_each(|slot| slot.begin_window(now));
+        self.window_start = now;
+        self.watch_memory(report.resident);
+        report
+    }
+
+    /// How the agent fares, in the middle of a window.
+    pub fn report(&mut self) -> Report {
+        self.report_at(Instant::now())
+    }
+
+    fn report_at(&mut self, now: Instant) -> Report {
         let mut tracers = Vec::new();
-        self.each(|slot, order| {
-            slot.timed(|tracer| tracer.collect(&mut order.before(sink)))?;
-            tracers.push(slot.end_window(now)?);
+        self.each(|slot, _| {
+            tracers.push(slot.report(now)?);
             Ok(())
         });
-        self.order.release(boot_nanos(), sink);
+        let mut ended = self.before.clone();
         for report in &mut tracers {
+            if let Some(at) = ended.iter().position(|(name, _)| *name == report.name) {
+                report.stats.add(&ended.swap_remove(at).1);
+            }
             report.cost = self.governor.cost_of(report.name);
             self.budget.took(report.name, report.map_bytes);
         }
-        let window = now.saturating_duration_since(std::mem::replace(&mut self.window_start, now));
-        let resident = resident();
-        self.watch_memory(resident);
         Report {
-            window,
+            window: now.saturating_duration_since(self.window_start),
             tracers,
+            ended,
             failures: self.failures.clone(),
             cpu_time: process_time(),
             cost: self.governor.cost(),
-            resident,
+            resident: resident(),
             budget: self.budget.total,
         }
     }
@@ -345,7 +381,7 @@ impl Agent {
         let over = used > self.budget.total;
         if over && !self.over_budget {
             let mebi = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-            self.notes.push(format!(
+            self.warnings.push(format!(
                 "memory: {:.1}M in use are more than memory_budget, {:.1}M: process {:.1}M, maps and rings {:.1}M",
                 mebi(used),
                 mebi(self.budget.total),
@@ -405,11 +441,11 @@ impl Agent {
         let Some(server) = &mut self.server else { return };
         let (slots, failures, metrics) = (&self.slots, &self.failures, &self.metrics);
         let pages = |path: &str| match path {
-            "/healthz" => Some((!slots.is_empty(), "ok\n".to_owned())),
+            "/healthz" => Some((!slots.is_empty(), "ok\n".into())),
             "/readyz" => {
                 let not: String = failures.iter().map(|f| format!("{}: {}\n", f.name, f.error)).collect();
                 let ready = !slots.is_empty() && !failures.iter().any(|failure| failure.counts);
-                Some((ready, if not.is_empty() { "ok\n".to_owned() } else { not }))
+                Some((ready, if not.is_empty() { "ok\n".into() } else { not.into() }))
             }
             "/metrics" => Some((true, metrics.clone())),
             _ => None,
@@ -461,7 +497,7 @@ impl Agent {
                 let drained = slot.timed(|tracer| tracer.drain(&mut order.before(sink)));
                 let collected = slot.timed(|tracer| tracer.collect(&mut order.before(sink)));
                 if let Err(error) = drained.and(collected) {
-                    self.notes.push(format!("{name}: {error}"));
+                    self.warnings.push(format!("{name}: {error}"));
                 }
             }
             self.remove(name);
@@ -487,7 +523,7 @@ impl Agent {
         let Some(address) = self.config.agent.listen else { return };
         match Server::bind(address, self.events.registry()) {
             Ok(server) => self.server = Some(server),
-            Err(error) => self.notes.push(format!("cannot listen on {address}: {error}")),
+            Err(error) => self.warnings.push(format!("cannot listen on {address}: {error}")),
         }
     }
 

@@ -6,9 +6,8 @@ use otlp_encode::Value;
 
 use super::report::{Report, TracerReport};
 use crate::export::stats::{Amount, Stats};
-use crate::telemetry::{
-    Attribute, Definitions, Instrument, Metric, Owner, Point, PointValue, Recorder, Sink, Subject,
-};
+use crate::telemetry::{Attribute, Definitions, Instrument, Metric, Owner, Point, PointValue, Sink, Subject};
+use crate::tracer::Stats as TracerStats;
 
 const fn metric(
     name: &'static str,
@@ -148,9 +147,9 @@ pub static MAP_LIMIT: Metric = metric(
 /// High-water mark of rings.
 pub static RING: Metric = metric(
     "ebpf.agent.ring.high_water",
-    "By",
+    "1",
     Instrument::Gauge,
-    "The fullest that a tracer's ring was when it was read, since the start",
+    "The fullest that a tracer's ring was before it was read, as a share of it, since the start",
     TRACER,
     COUNTERS,
 );
@@ -204,30 +203,23 @@ type Counter = (&'static str, Vec<String>);
 #[derive(Debug, Default)]
 pub struct SelfMetrics {
     told: BTreeMap<Counter, f64>,
-    /// As `/metrics` has them.
-    pub totals: Recorder,
 }
 
-/// Points go to the caller's sink, and are kept for `/metrics`.
 struct Teller<'t> {
     told: &'t mut BTreeMap<Counter, f64>,
-    totals: &'t mut Recorder,
     sink: &'t mut dyn Sink,
 }
 
 impl Teller<'_> {
     fn point(&mut self, metric: &'static Metric, attributes: &[Attribute<'_>], value: f64) {
-        let point = Point { metric, owner: Owner::Agent, attributes, value: number(metric, value) };
-        self.totals.point(point);
-        self.sink.point(point);
+        self.sink.point(Point { metric, owner: Owner::Agent, attributes, value: number(metric, value) });
     }
 
-    /// What is new of a total since the start. A tracer that starts again begins at nothing.
+    /// What is new of a total since the start, which does not fall.
     fn total(&mut self, metric: &'static Metric, attributes: &[Attribute<'_>], total: f64) {
         let texts = attributes.iter().map(|(_, value)| format!("{value:?}")).collect();
         let told = self.told.insert((metric.name, texts), total).unwrap_or(0.0);
-        let new = if total < told { total } else { total - told };
-        self.point(metric, attributes, new);
+        self.point(metric, attributes, (total - told).max(0.0));
     }
 }
 
@@ -239,17 +231,13 @@ fn number(metric: &Metric, value: f64) -> PointValue<'static> {
 impl SelfMetrics {
     /// Tells how the agent fares, and what became of what was exported.
     pub fn tell(&mut self, report: &Report, exports: &[Stats], sink: &mut dyn Sink) {
-        // Gauges of what is no more are not told for ever.
-        self.totals.numbers.retain(|series, _| {
-            let metric = DEFINITIONS.metrics.iter().find(|metric| metric.name == series.metric);
-            metric.is_some_and(|metric| metric.instrument == Instrument::Counter)
-        });
-        let mut teller = Teller { told: &mut self.told, totals: &mut self.totals, sink };
+        let mut teller = Teller { told: &mut self.told, sink };
         teller.total(&CPU_TIME, &[], report.cpu_time.as_secs_f64());
         teller.point(&COST, &[], report.cost);
         teller.point(&MEMORY, &[], report.resident as f64);
         teller.point(&MEMORY_LIMIT, &[], report.budget as f64);
         report.tracers.iter().for_each(|tracer| teller.tracer(tracer));
+        report.ended.iter().for_each(|(name, stats)| teller.counts(("ebpf.tracer", Value::Str(name)), stats));
         for failure in &report.failures {
             teller.point(&RUNNING, &[("ebpf.tracer", Value::Str(failure.name))], 0.0);
         }
@@ -274,6 +262,14 @@ impl SelfMetrics {
 }
 
 impl Teller<'_> {
+    fn counts(&mut self, name: Attribute<'_>, stats: &TracerStats) {
+        self.total(&HITS, &[name], stats.hits as f64);
+        self.total(&EVENTS, &[name], stats.produced as f64);
+        for (cause, count) in &stats.dropped {
+            self.total(&DROPS, &[name, ("ebpf.drop.cause", Value::Str(cause))], *count as f64);
+        }
+    }
+
     fn tracer(&mut self, tracer: &TracerReport) {
         let name = ("ebpf.tracer", Value::Str(tracer.name));
         let stats = &tracer.stats;
@@ -282,11 +278,7 @@ impl Teller<'_> {
         self.point(&MAPS, &[name], tracer.map_bytes as f64);
         self.point(&COVERAGE, &[name], tracer.coverage);
         self.point(&SAMPLING, &[name], 1.0 / f64::from(tracer.one_in.max(1)));
-        self.total(&HITS, &[name], stats.hits as f64);
-        self.total(&EVENTS, &[name], stats.produced as f64);
-        for (cause, count) in &stats.dropped {
-            self.total(&DROPS, &[name, ("ebpf.drop.cause", Value::Str(cause))], *count as f64);
-        }
+        self.counts(name, stats);
         for chosen in &tracer.rungs {
             let rung = Value::Str(chosen.rung.unwrap_or_default());
             let attributes = [name, ("ebpf.ladder", Value::Str(chosen.what)), ("ebpf.rung", rung)];
@@ -297,8 +289,8 @@ impl Teller<'_> {
             self.point(&MAP_USAGE, &attributes, *used as f64);
             self.point(&MAP_LIMIT, &attributes, *size as f64);
         }
-        if stats.ring_high_water > 0 {
-            self.point(&RING, &[name], stats.ring_high_water as f64);
+        if stats.ring_high_water.size > 0 {
+            self.point(&RING, &[name], stats.ring_high_water.share());
         }
     }
 }
@@ -308,8 +300,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::agent::health::prometheus;
-    use crate::tracer::{Overhead, Stats as TracerStats};
+    use crate::telemetry::Recorder;
+    use crate::tracer::Overhead;
 
     fn report(hits: u64, cpu: u64) -> Report {
         let tracer = TracerReport {
@@ -332,7 +324,7 @@ mod tests {
     #[test]
     fn totals_become_what_is_new() {
         let mut own = SelfMetrics::default();
-        let told: Vec<(f64, f64)> = [(10, 1), (25, 3), (5, 4)]
+        let told: Vec<(f64, f64)> = [(10, 1), (25, 3), (25, 4)]
             .into_iter()
             .map(|(hits, cpu)| {
                 let mut window = Recorder::default();
@@ -340,22 +332,14 @@ mod tests {
                 (of(&window, "ebpf.agent.hits"), of(&window, "ebpf.agent.cpu.time"))
             })
             .collect();
-        assert_eq!(told, [(10.0, 1.0), (15.0, 2.0), (5.0, 1.0)], "the tracer was started again");
-        assert_eq!(of(&own.totals, "ebpf.agent.hits"), 30.0);
-        assert_eq!(of(&own.totals, "ebpf.agent.coverage"), 0.5);
-        let text = prometheus::write(&own.totals, DEFINITIONS.metrics);
-        for line in [
-            "ebpf_agent_hits_total{ebpf_tracer=\"tcp\"} 30",
-            "ebpf_agent_cpu_time_seconds_total 4",
-            "ebpf_agent_sampling_ratio{ebpf_tracer=\"tcp\"} 0.25",
-            "ebpf_agent_drops_total{ebpf_tracer=\"tcp\",ebpf_drop_cause=\"ring full\"} 3",
-        ] {
-            assert!(text.lines().any(|l| l == line), "{line} in {text}");
-        }
-        // What has stopped is told no more.
-        own.tell(&Report::default(), &[], &mut Recorder::default());
-        assert_eq!(of(&own.totals, "ebpf.agent.coverage"), 0.0);
-        assert_eq!(of(&own.totals, "ebpf.agent.hits"), 30.0);
+        assert_eq!(told, [(10.0, 1.0), (15.0, 2.0), (0.0, 1.0)]);
+        // What ended is told too.
+        let stats = TracerStats { hits: 27, dropped: vec![("ring full", 8)], ..TracerStats::default() };
+        let ended = Report { ended: vec![("tcp", stats)], ..Report::default() };
+        let mut window = Recorder::default();
+        own.tell(&ended, &[], &mut window);
+        assert_eq!((of(&window, "ebpf.agent.hits"), of(&window, "ebpf.agent.drops")), (2.0, 5.0));
+        assert_eq!(of(&window, "ebpf.agent.running"), 0.0);
     }
 
     #[test]

@@ -140,9 +140,9 @@ impl Slot {
         }
     }
 
-    /// What there is to tell of the window, which ends.
-    pub fn end_window(&mut self, now: Instant) -> Result<TracerReport> {
-        let report = TracerReport {
+    /// What there is to tell of the window until now.
+    pub fn report(&mut self, now: Instant) -> Result<TracerReport> {
+        Ok(TracerReport {
             name: self.info.name,
             coverage: self.coverage(now),
             one_in: self.allowance.one_in,
@@ -151,9 +151,7 @@ impl Slot {
             overhead: self.tracer.overhead()?,
             map_bytes: self.tracer.map_bytes(),
             cost: 0.0,
-        };
-        self.begin_window(now);
-        Ok(report)
+        })
     }
 
     /// Another window begins.

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::config::{AgentConfig, TracerConfig};
+use super::report::Report;
 use super::running::Agent;
 use crate::config::Filter;
 use crate::error::{Error, Result};
@@ -77,7 +78,10 @@ struct World {
     needs_restart: bool,
     /// Whether `good` cannot start.
     refuses: bool,
+    start_takes: Duration,
     hits: u64,
+    /// What the next tracer drops that drains.
+    drops: u64,
     /// Tracers that are detached.
     paused: Vec<&'static str>,
     wakers: Vec<(&'static str, UnixStream)>,
@@ -92,17 +96,19 @@ struct Fake {
     info: &'static Info,
     ring: UnixStream,
     running: bool,
+    dropped: u64,
 }
 
 impl Fake {
     fn new(info: &'static Info, start: &Start<'_>) -> Self {
+        std::thread::sleep(world(|world| world.start_takes));
         let (ring, waker) = UnixStream::pair().unwrap();
         ring.set_nonblocking(true).unwrap();
         world(|world| {
             world.calls.push(format!("start {} {:?}", info.name, start.filter.comm));
             world.wakers.push((info.name, waker));
         });
-        Self { info, ring, running: true }
+        Self { info, ring, running: true, dropped: 0 }
     }
 
     fn say(&self, what: &str) {
@@ -128,6 +134,7 @@ impl Tracer for Fake {
     }
     fn drain(&mut self, sink: &mut dyn Sink) -> Result<()> {
         let _ = (&self.ring).read(&mut [0; 16]);
+        self.dropped += world(|world| std::mem::take(&mut world.drops));
         if world(|world| world.fails == Some(self.info.name)) {
             return Err(Error::Stopped);
         }
@@ -167,7 +174,8 @@ impl Tracer for Fake {
         Ok(())
     }
     fn stats(&mut self) -> Result<Stats> {
-        Ok(Stats::default())
+        let dropped = vec![("ring full", self.dropped)];
+        Ok(Stats { hits: self.dropped, dropped, ..Stats::default() })
     }
     fn overhead(&self) -> Result<Overhead> {
         let hits = if self.info.name == "good" { world(|world| world.hits) } else { 0 };
@@ -214,10 +222,21 @@ fn what_cannot_start_is_told_and_the_others_go_on() {
     assert_eq!(calls(), ["start good None", "start other None"]);
     let [failure] = agent.failures() else { panic!("{:?}", agent.failures()) };
     assert!(failure.name == "broken" && !failure.counts, "nobody asked for it by name");
-    assert!(agent.take_notes().iter().any(|note| note.starts_with("broken: this kernel has no perf events")));
+    assert!(
+        agent.take_warnings().iter().any(|note| note.starts_with("broken: this kernel has no perf events"))
+    );
     drop(agent);
     let error = Agent::start_some(ALL, config(&["broken"]), Duration::from_secs(1)).unwrap_err();
     assert!(matches!(error, Error::NoPerfEvents));
+}
+
+#[test]
+fn what_starting_takes_is_no_part_of_the_first_window() {
+    let slow = config(&["good"]);
+    world(|world| *world = World { start_takes: Duration::from_millis(300), ..World::default() });
+    let mut agent = Agent::start_some(ALL, slow, Duration::from_secs(1)).unwrap();
+    let window = agent.collect(&mut Recorder::default()).window;
+    assert!(window < Duration::from_millis(250), "{window:?}");
 }
 
 #[test]
@@ -279,6 +298,36 @@ fn filters_change_while_it_runs_and_settings_by_starting_again() {
     assert_eq!(calls(), ["collect good", "drop good", "start good Some(\"b\")"]);
     agent.reload(changed, &mut recorder).unwrap();
     assert_eq!(calls(), [""; 0], "nothing has changed");
+}
+
+#[test]
+fn what_was_dropped_is_known_after_a_reload_and_a_failure() {
+    let mut agent = start(&["good", "other"]);
+    let mut recorder = Recorder::default();
+    let dropped = |report: &Report, name: &str| {
+        let running = report.tracers.iter().find(|tracer| tracer.name == name).map(|tracer| &tracer.stats);
+        let ended = report.ended.iter().find(|(own, _)| *own == name).map(|(_, stats)| stats);
+        assert!(running.is_none() || ended.is_none(), "one or the other");
+        (running.is_some(), running.or(ended).map(|stats| (stats.hits, stats.total_dropped())))
+    };
+    world(|world| world.drops = 3);
+    assert_eq!(dropped(&agent.collect(&mut recorder), "good"), (true, Some((3, 3))));
+    let mut changed = config(&["good", "other"]);
+    for drops in [(5, 8), (0, 8), (2, 10)] {
+        // Dropped since the last window.
+        world(|world| world.drops = drops.0);
+        changed.settings.profile.frequency += 1;
+        agent.reload(changed.clone(), &mut recorder).unwrap();
+        let report = agent.report();
+        assert_eq!(dropped(&report, "good"), (true, Some((drops.1, drops.1))));
+        assert_eq!(dropped(&report, "other"), (true, Some((0, 0))));
+    }
+    world(|world| (world.drops, world.fails) = (4, Some("good")));
+    let report = agent.collect(&mut recorder);
+    assert_eq!(dropped(&report, "good"), (false, Some((14, 14))), "it failed");
+    changed.tracers.remove("other");
+    agent.reload(changed, &mut recorder).unwrap();
+    assert_eq!(dropped(&agent.report(), "other"), (false, Some((0, 0))), "it was stopped");
 }
 
 #[test]
@@ -371,7 +420,7 @@ fn the_endpoint_answers_in_the_same_loop() {
     config.tracers.get_mut("broken").unwrap().asked = true;
     config.agent.listen = Some("127.0.0.1:0".parse().unwrap());
     let mut agent = Agent::start_some(ALL, config, Duration::from_secs(1)).unwrap();
-    agent.set_metrics("x 1\n".to_owned());
+    agent.set_metrics("x 1\n".into());
     let address = agent.address().unwrap();
     let client = std::thread::spawn(move || {
         let get = |path: &str| {

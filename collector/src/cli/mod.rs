@@ -11,7 +11,9 @@ mod summary_json;
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::sync::LazyLock;
 
+use collector::export::config::{LogLevel, process_env};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// Signals by which people and service managers end a command.
@@ -29,6 +31,19 @@ pub fn print(text: &str) -> CliResult {
 /// Prints a line to standard error. A terminal that is gone is no reason to stop, or to panic as `eprintln!` does.
 pub fn say(line: impl std::fmt::Display) {
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Whether `OTEL_LOG_LEVEL` asks for so much.
+pub fn says(level: LogLevel) -> bool {
+    static LEVEL: LazyLock<LogLevel> = LazyLock::new(|| LogLevel::from_env(&process_env).0);
+    *LEVEL >= level
+}
+
+/// Prints a line to standard error where `OTEL_LOG_LEVEL` asks for so much.
+pub fn say_at(level: LogLevel, line: impl std::fmt::Display) {
+    if says(level) {
+        say(format_args!("ebpf-otlp: {line}"));
+    }
 }
 
 /// An error with what caused it, each part once.

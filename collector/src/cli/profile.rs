@@ -22,7 +22,7 @@ use signal_hook_mio::v1_0::Signals;
 use super::args::Profile as Options;
 use super::send::{Sender, Spool, random_id};
 use super::summary_json;
-use super::{CliResult, SIGNALS_THAT_END, is_broken_pipe, one_line, say};
+use super::{CliResult, SIGNALS_THAT_END, is_broken_pipe, one_line, say, say_at, says};
 
 const SIGNAL_TOKEN: Token = Token(FIRST_FOREIGN_TOKEN);
 /// Most samples (by process, thread and stack) that outputs of a whole run hold; what comes then is counted as lost.
@@ -33,12 +33,10 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 /// Samples until the end of the duration or a signal; true if every output was made.
 pub fn run(options: &Options) -> CliResult {
     let export = ExportConfig::resolve(&[Signal::Profiles], &options.endpoints, &process_env)?;
-    let (log_level, level_warnings) = LogLevel::from_env(&process_env);
+    let (_, level_warnings) = LogLevel::from_env(&process_env);
     let (resource, resource_warnings) = AgentResource::from_env(&process_env, "ebpf-otlp", random_id());
-    if log_level >= LogLevel::Warn {
-        for warning in [&export.warnings, &level_warnings, &resource_warnings].into_iter().flatten() {
-            say(format_args!("ebpf-otlp: {warning}"));
-        }
+    for warning in [&export.warnings, &level_warnings, &resource_warnings].into_iter().flatten() {
+        say_at(LogLevel::Warn, warning);
     }
     // Before anything is sampled: what cannot be written is known now.
     let files = options.outputs.iter().map(|(path, format)| Ok((path, *format, OutputFile::create(path)?)));
@@ -59,7 +57,7 @@ pub fn run(options: &Options) -> CliResult {
         delay: options.spool_delay,
     });
     if spool.is_some() && !exports {
-        say("ebpf-otlp: ignoring --spool: nothing is exported");
+        say_at(LogLevel::Warn, "ignoring --spool: nothing is exported");
     }
     let sender = || Sender::start(&export.sinks, spool, resource.shared().clone());
     let sender = exports.then(sender).transpose()?;
@@ -92,15 +90,16 @@ pub fn run(options: &Options) -> CliResult {
         }
     }
     if counters.children_lost > 0 {
-        say(format_args!(
-            "ebpf-otlp: {} child processes could not be followed: too many at once",
-            counters.children_lost
-        ));
+        let lost = counters.children_lost;
+        say_at(
+            LogLevel::Warn,
+            format_args!("{lost} child processes could not be followed: too many at once"),
+        );
     }
     let sent = sender.map(Sender::finish);
     if let Some(sent) = &sent {
-        sent.errors().iter().for_each(|error| say(format_args!("ebpf-otlp: {error}")));
-        sent.summaries().iter().for_each(say);
+        sent.errors().iter().for_each(|error| say_at(LogLevel::Error, error));
+        sent.summaries().iter().filter(|_| says(LogLevel::Info)).for_each(say);
         problems.any |= !sent.is_complete();
     }
     let mut out = io::stdout().lock();
@@ -126,7 +125,7 @@ impl Problems {
         let Err(error) = result else { return };
         // Whoever read our output has enough of it, which is no failure.
         if !is_broken_pipe(&*error) {
-            say(format_args!("ebpf-otlp: {}", one_line(&*error)));
+            say_at(LogLevel::Error, one_line(&*error));
             self.any = true;
         }
     }
@@ -145,7 +144,7 @@ impl Collected {
     fn tell(&mut self, display: &mut Display) {
         for line in self.sender.iter_mut().flat_map(Sender::news) {
             display.erase();
-            say(format_args!("ebpf-otlp: {line}"));
+            say_at(LogLevel::Error, line);
         }
     }
 

@@ -23,6 +23,8 @@ pub struct MetricPoint<'a> {
     pub attributes: &'a AttributesBlob,
     /// Since when, in nanoseconds since the epoch.
     pub start_unix_nanos: u64,
+    /// Until when.
+    pub time_unix_nanos: u64,
     /// How much.
     pub value: Value<'a>,
 }
@@ -47,7 +49,6 @@ const ZERO_THRESHOLD: f64 = 1.0 / (1 << 30) as f64;
 pub fn encode<'a>(
     request: &mut MetricsRequest,
     scope: &ScopeBlob,
-    time_unix_nanos: u64,
     len: usize,
     get: impl Fn(usize) -> Option<MetricPoint<'a>>,
     resource: impl Fn(ResourceId) -> Option<&'a ResourceBlob>,
@@ -66,26 +67,25 @@ pub fn encode<'a>(
         let mut metrics = scopes.scope(scope);
         while let Some(first) = positions.peek().filter(|point| point.resource == of).copied() {
             let same = |point: &MetricPoint<'_>| point.resource == of && std::ptr::eq(point.head, first.head);
-            let common = (time_unix_nanos, first.temporality);
             match first.metric.instrument {
                 Instrument::Histogram => {
-                    let mut points = metrics.exponential_histogram(first.head, common.1);
+                    let mut points = metrics.exponential_histogram(first.head, first.temporality);
                     while let Some(point) = positions.next_if(same) {
                         let Value::Histogram(histogram) = point.value else { continue };
-                        let added = points.add(&durations(&point, histogram, common.0), point.attributes);
+                        let added = points.add(&durations(&point, histogram), point.attributes);
                         refused += u64::from(added.is_err());
                     }
                 }
                 instrument => {
                     let mut points = match instrument {
                         Instrument::Gauge => metrics.gauge(first.head),
-                        _ => metrics.sum(first.head, common.1, instrument == Instrument::Counter),
+                        _ => metrics.sum(first.head, first.temporality, instrument == Instrument::Counter),
                     };
                     let has_start = instrument != Instrument::Gauge;
                     while let Some(point) = positions.next_if(same) {
                         let number = NumberPoint {
                             start_time_unix_nano: if has_start { point.start_unix_nanos } else { 0 },
-                            time_unix_nano: common.0,
+                            time_unix_nano: point.time_unix_nanos,
                             value: match point.value {
                                 Value::Int(n) => Some(Number::Int(n)),
                                 Value::Double(n) => Some(Number::Double(n)),
@@ -103,11 +103,7 @@ pub fn encode<'a>(
     refused
 }
 
-fn durations<'a>(
-    point: &MetricPoint<'_>,
-    histogram: &'a Exponential,
-    time_unix_nano: u64,
-) -> ExponentialHistogramPoint<'a> {
+fn durations<'a>(point: &MetricPoint<'_>, histogram: &'a Exponential) -> ExponentialHistogramPoint<'a> {
     let buckets = ExponentialBuckets { offset: histogram.offset(), bucket_counts: &histogram.buckets };
     let max = (histogram.max_nanos > 0).then(|| histogram.max_nanos as f64 / 1e9);
     ExponentialHistogramPoint {
@@ -115,6 +111,11 @@ fn durations<'a>(
         sum: Some(histogram.sum_seconds()),
         max,
         zero_threshold: ZERO_THRESHOLD,
-        ..ExponentialHistogramPoint::new(time_unix_nano, histogram.scale.into(), histogram.zero, buckets)
+        ..ExponentialHistogramPoint::new(
+            point.time_unix_nanos,
+            histogram.scale.into(),
+            histogram.zero,
+            buckets,
+        )
     }
 }

@@ -4,6 +4,7 @@ pub mod logs;
 pub mod metrics;
 pub mod pprof;
 pub mod profiles;
+pub mod prometheus;
 pub mod spans;
 
 #[cfg(test)]

@@ -6,13 +6,13 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use super::activity::{self, number};
-use super::names::{Names, clean};
+use super::names::Names;
 use super::summary::{cpu_seconds, sample_count};
 use super::table;
 use super::terminal::{Paint, Style, cut_middle};
 use crate::agent::Report;
 use crate::model::SampleType;
-use crate::telemetry::{Column, Instrument, Recorder, Show};
+use crate::telemetry::{Column, Exponential, Instrument, Recorder, Show};
 use crate::tracer::Info;
 
 /// Windows that a sparkline shows.
@@ -20,26 +20,35 @@ const WINDOWS: usize = 24;
 /// Rows of each table.
 const ROWS: usize = 5;
 /// Columns of what a sparkline is about.
-const LABEL: usize = 34;
+const LABEL: usize = 42;
 /// Heights of a sparkline.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 /// The printer, with what it remembers of earlier windows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Live {
+    host: String,
     history: BTreeMap<&'static str, VecDeque<f64>>,
     elapsed: Duration,
 }
 
 /// A number of the window, as it goes into a sparkline.
 struct Trend {
-    label: &'static str,
+    /// What it is of: a view's title, or `CPU`.
+    title: &'static str,
+    /// What is counted, beside that.
+    what: String,
     value: f64,
     text: String,
 }
 
 impl Live {
-    /// Writes what was found in a window that has ended.
+    /// For the machine of this name.
+    pub fn new(host: String) -> Self {
+        Self { host, history: BTreeMap::new(), elapsed: Duration::ZERO }
+    }
+
+    /// Writes what was found in a window that has ended; `process_name` knows what to call processes.
     ///
     /// # Errors
     ///
@@ -49,14 +58,15 @@ impl Live {
         report: &Report,
         recorder: &Recorder,
         tracers: &[&'static Info],
-        host: &str,
+        process_name: &dyn Fn(u32) -> String,
         style: Style,
         out: &mut impl Write,
     ) -> io::Result<()> {
         self.elapsed += report.window;
         let seconds = report.window.as_secs_f64().max(1e-9);
         let head = format!(
-            "{host} after {} s: tracing costs {:.2} % of a core, {} of memory",
+            "{} after {} s: tracing costs {:.2} % of a core, {} of memory",
+            self.host,
             self.elapsed.as_secs_f64().round(),
             report.cost * 100.0,
             number::bytes(report.memory() as f64)
@@ -74,11 +84,10 @@ impl Live {
         if let Some(profile) = cpu.filter(|profile| sample_count(profile) > 0) {
             table::processes(profile, &Names::of_processes(profile), ROWS, style, out)?;
         }
-        let process_name = |pid: u32| name(recorder, pid);
-        let context = activity::Context { seconds, limit: ROWS, style, process_name: &process_name };
+        let context = activity::Context { seconds, limit: ROWS, style, process_name };
         for view in tracers.iter().flat_map(|info| info.views) {
             // Tables of nothing would hide the others.
-            if trends.iter().any(|trend| trend.label == view.title && trend.value != 0.0) {
+            if trends.iter().any(|trend| trend.title == view.title && trend.value != 0.0) {
                 activity::write(view, recorder, &context, out)?;
             }
         }
@@ -86,15 +95,23 @@ impl Live {
     }
 
     fn line(&mut self, trend: &Trend, style: Style) -> String {
-        let history = self.history.entry(trend.label).or_default();
+        let history = self.history.entry(trend.title).or_default();
         history.push_back(trend.value);
         if history.len() > WINDOWS {
             history.pop_front();
         }
-        let label = cut_middle(trend.label, LABEL);
+        let label = label(trend);
+        let label = cut_middle(&label, LABEL);
         let line = format!("{label:<LABEL$} {:>11}  {}", trend.text, sparkline(history));
         line.chars().take(style.width).collect()
     }
+}
+
+/// `Memory: minor`. How a table is divided is no part of what is in it.
+fn label(trend: &Trend) -> String {
+    let subject = trend.title.split(" by ").next().unwrap_or_default().trim_end_matches(',');
+    let what = trend.what.to_lowercase();
+    if subject.to_lowercase().contains(&what) { subject.to_owned() } else { format!("{subject}: {what}") }
 }
 
 /// One bar a window, as high as its share of the highest.
@@ -113,12 +130,19 @@ fn trends(recorder: &Recorder, tracers: &[&'static Info], seconds: f64) -> Vec<T
     let cores: f64 = cpu.map(|profile| cpu_seconds(profile, sample_count(profile))).sum::<f64>() / seconds;
     let mut trends = Vec::new();
     if tracers.iter().any(|info| info.telemetry.profiles.iter().any(|p| p.sample_type == SampleType::CPU)) {
-        trends.push(Trend { label: "CPU", value: cores, text: format!("{cores:.2} cores") });
+        trends.push(Trend {
+            title: "CPU",
+            what: String::new(),
+            value: cores,
+            text: format!("{cores:.2} cores"),
+        });
     }
     for view in tracers.iter().flat_map(|info| info.views) {
         let Some(column) = view.columns.first() else { continue };
         let (value, text) = total(column, recorder, seconds);
-        trends.push(Trend { label: view.title, value, text });
+        // Rates are rates here whatever the table has.
+        let what = column.heading.trim_end_matches("/S").to_owned();
+        trends.push(Trend { title: view.title, what, value, text });
     }
     trends
 }
@@ -139,6 +163,13 @@ fn total(column: &Column, recorder: &Recorder, seconds: f64) -> (f64, String) {
                 _ => number::count(numbers),
             };
             return (numbers, text);
+        }
+        Instrument::Histogram if matches!(column.show, Show::Time) => {
+            let rate = histograms().map(Exponential::sum_seconds).fold(0.0, |sum, n| sum + n) / seconds;
+            return (
+                rate,
+                if rate > 0.0 { format!("{}/s", number::seconds(rate)) } else { "0/s".to_owned() },
+            );
         }
         Instrument::Histogram => histograms().map(|h| h.count()).sum::<u64>() as f64 / seconds,
         Instrument::Counter => numbers / seconds,
@@ -166,13 +197,6 @@ fn cautions(report: &Report) -> Vec<String> {
     }
     lines.extend(report.failures.iter().map(|failure| format!("{}: {}", failure.name, failure.error)));
     lines
-}
-
-/// The name that the kernel had for a process.
-fn name(recorder: &Recorder, pid: u32) -> String {
-    let Some(comm) = recorder.names.get(&pid) else { return String::new() };
-    let end = comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len());
-    clean(&String::from_utf8_lossy(comm.get(..end).unwrap_or_default()))
 }
 
 #[cfg(test)]
@@ -226,19 +250,19 @@ mod tests {
 
     fn show(live: &mut Live, report: &Report, calls: i64, style: Style) -> String {
         let mut recorder = Recorder::default();
-        let comm = *b"name\x1b[31mevil\0\0\0";
-        let owner = Owner::Process { pid: 7, comm };
+        let owner = Owner::Process { pid: 7, comm: [0; 16] };
         if calls > 0 {
             recorder.point(Point { metric: &CALLS, owner, attributes: &[], value: PointValue::Int(calls) });
         }
         let mut out = Vec::new();
-        live.write(report, &recorder, &[&INFO], "host", style, &mut out).unwrap();
+        let name = |pid: u32| format!("name{pid}\x1b[31mevil");
+        live.write(report, &recorder, &[&INFO], &name, style, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn windows_make_sparklines() {
-        let mut live = Live::default();
+        let mut live = Live::new("host".to_owned());
         let style = Style::default();
         let quiet = show(&mut live, &report(1.0, 0), 0, style);
         assert!(quiet.contains("host after 2 s: tracing costs 0.12 % of a core"), "{quiet}");
@@ -246,14 +270,34 @@ mod tests {
         show(&mut live, &report(1.0, 0), 100, style);
         let busy = show(&mut live, &report(1.0, 0), 200, style);
         assert!(busy.contains("100/s  ▁▅█\n"), "{busy}");
-        assert!(busy.contains("host after 6 s") && busy.contains("       7 name"), "{busy}");
+        assert!(busy.contains("host after 6 s") && busy.contains("       7 name7"), "{busy}");
         assert!(!busy.contains('\x1b'), "{busy:?}");
+    }
+
+    #[test]
+    fn labels_say_what_is_counted() {
+        let label = |title, what: &str| {
+            label(&Trend { title, what: what.to_owned(), value: 0.0, text: String::new() })
+        };
+        assert_eq!(
+            label("TCP connections that ended, by process and role", "ENDED"),
+            "TCP connections that ended"
+        );
+        assert_eq!(label("Memory by process", "MINOR"), "Memory: minor");
+        assert_eq!(label("Disks", "REQUEST"), "Disks: request");
+        assert_eq!(label("CPU", ""), "CPU");
+        for info in crate::tracer::TRACERS {
+            for view in info.views {
+                let what = view.columns[0].heading.trim_end_matches("/S");
+                assert!(label(view.title, what).chars().count() <= LABEL, "{}", view.title);
+            }
+        }
     }
 
     #[test]
     fn nothing_missing_is_hidden_and_no_line_is_too_long() {
         for width in [40, 80, 200] {
-            let mut live = Live::default();
+            let mut live = Live::new("host".to_owned());
             for _ in 0..100 {
                 let text = show(&mut live, &report(0.25, 12), 5, Style { width, color: false });
                 assert!(text.contains("test: attached 25.0 %") && text.contains("12 ring full"), "{text}");

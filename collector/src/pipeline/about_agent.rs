@@ -118,6 +118,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_lost_has_its_cause() {
+        let mut stats = stats(10);
+        assert_eq!(stats.lost(), [(Signal::Logs, "queue full", 4)], "what is folded is in the sum");
+        (stats.series.lost, stats.series.refused) = (2, 3);
+        let points = [(Signal::Metrics, "memory full", 2), (Signal::Metrics, "not valid", 3)];
+        assert_eq!(stats.lost()[..2], points);
+    }
+
+    #[test]
     fn what_waits_at_a_destination() {
         let mut stats = ExportStats { name: "http://there/".to_owned(), ..ExportStats::default() };
         let of = stats.signals.get_mut(Signal::Traces);

@@ -11,12 +11,14 @@
 //! | `store/` | series of metrics, cumulative or delta |
 //! | `records.rs` | spans and log records that wait |
 //! | `about_agent.rs` | what the agent tells about all this |
+//! | `page.rs` | the same series as Prometheus reads them |
 //! | `settings.rs` | what the specification lets users set, and the memory |
 
 mod about_agent;
 mod clock;
 mod ids;
 mod keep;
+mod page;
 mod records;
 pub mod resources;
 mod settings;
@@ -63,12 +65,24 @@ pub struct PipelineStats {
     pub clock_steps: u64,
 }
 
+impl PipelineStats {
+    /// What never became part of a request, with why. Points that were folded into the series for all others did.
+    pub fn lost(&self) -> Vec<(Signal, &'static str, u64)> {
+        let series = [
+            (Signal::Metrics, "memory full", self.series.lost),
+            (Signal::Metrics, "not valid", self.series.refused),
+        ];
+        let all = series.into_iter().chain(self.dropped.iter().copied());
+        all.filter(|(_, _, count)| *count > 0).collect()
+    }
+}
+
 /// Makes OTLP requests of what tracers tell.
 #[derive(Debug)]
 pub struct Pipeline {
     clock: Clock,
-    /// The wall clock was set since the last flush of metrics.
-    stepped: bool,
+    /// The clock as it was, if the wall clock was set since the last flush of metrics.
+    before: Option<Clock>,
     clock_steps: u64,
     /// When the window of metrics began, by both clocks.
     window: Reading,
@@ -87,6 +101,7 @@ pub struct Pipeline {
     profiles_full: u64,
     refused: [u64; 3],
     encoder: ProfilesEncoder,
+    page: Option<page::Served>,
     requests: (MetricsRequest, TracesRequest, LogsRequest),
     scope: ScopeBlob,
     schedule: settings::Schedule,
@@ -110,7 +125,7 @@ impl Pipeline {
         let seed = RandomState::new().hash_one(0);
         Ok(Self {
             clock: Clock::new(now),
-            stepped: false,
+            before: None,
             clock_steps: 0,
             window: now,
             processes: ProcessCache::new(host, memory.processes / 2),
@@ -127,6 +142,7 @@ impl Pipeline {
             refused: [0; 3],
             encoder: ProfilesEncoder::new(seed, max_request)
                 .with_attributes(resources::shared(&agent, &facts)),
+            page: None,
             requests: (MetricsRequest::new(limits(usize::MAX)), traces, logs),
             scope: ScopeBlob::new(SCOPE_NAME, &(), &scope)?,
             schedule: settings::Schedule::new(&sdk, now.boot_nanos),
@@ -160,9 +176,11 @@ impl Pipeline {
 
     /// Hands out requests of these signals: of metrics, the window ends.
     pub fn flush(&mut self, now: Reading, due: &[Signal], out: &mut dyn FnMut(Request)) {
-        let stepped = self.clock.synchronise(now);
-        self.stepped |= stepped;
-        self.clock_steps += u64::from(stepped);
+        let before = self.clock;
+        if self.clock.synchronise(now) {
+            self.before.get_or_insert(before);
+            self.clock_steps += 1;
+        }
         self.last = None;
         self.schedule.flushed(due, now.boot_nanos);
         self.resources.encode_new();
@@ -182,23 +200,35 @@ impl Pipeline {
     fn flush_metrics(&mut self, now: Reading, out: &mut dyn FnMut(Request)) {
         let ended = self.processes.end_window();
         self.store.end_processes(&ended);
+        if let Some(totals) = self.page.as_mut().and_then(page::Served::totals) {
+            totals.end_processes(&ended);
+        }
         ended.iter().for_each(|key| self.resources.leave(*key));
         let time = self.clock.unix(now.boot_nanos);
         // Windows follow each other without a gap, unless the clock was set: then the old times mean nothing.
-        let stepped = std::mem::take(&mut self.stepped);
-        let start = if stepped { self.clock.unix(self.window.boot_nanos) } else { self.window.unix_nanos };
-        self.store.sort(start, time, |boot| self.clock.unix(boot));
+        let started = self.window.unix_nanos;
+        let before = self.before.take().map(|clock| {
+            let time = clock.unix(now.boot_nanos).max(started);
+            store::Before { start: started, time, clock }
+        });
+        let start = if before.is_some() { self.clock.unix(self.window.boot_nanos) } else { started };
+        self.store.sort(&store::Window { start, time, clock: self.clock, before });
         let refused = metrics::encode(
             &mut self.requests.0,
             &self.scope,
-            time,
             self.store.len(),
             |position| self.store.get(position),
             |id| self.resources.encoded(id),
             |batch| out(request(Signal::Metrics, batch)),
         );
         self.store.count_refused(refused);
-        self.store.finish(|id| self.resources.has_ended(id));
+        // What ends now is on the page once more.
+        self.refresh_page();
+        let has_ended = |id| self.resources.has_ended(id);
+        self.store.finish(has_ended);
+        if let Some(totals) = self.page.as_mut().and_then(page::Served::totals) {
+            totals.finish(has_ended);
+        }
         self.resources.forget_ended();
         self.window = Reading { boot_nanos: now.boot_nanos, unix_nanos: time };
     }
@@ -305,6 +335,9 @@ impl Sink for Pipeline {
     fn point(&mut self, point: Point<'_>) {
         let owner = self.owner(point.owner);
         self.store.point(&point, owner);
+        if let Some(totals) = self.page.as_mut().and_then(page::Served::totals) {
+            totals.point(&point, owner);
+        }
     }
 
     fn span(&mut self, span: Span<'_>) {

@@ -15,6 +15,7 @@ use crate::enrich::HIDDEN;
 use crate::enrich::cache::{Identity, ProcessKey};
 use crate::enrich::host::HostFacts;
 use crate::export::config::{AgentResource, SharedAttributes, TELEMETRY_SDK};
+use crate::telemetry::text;
 
 /// Number of a resource: never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,6 +46,9 @@ enum Group {
     Service { name: Arc<str>, container: Option<Arc<str>>, pod: Option<Arc<str>> },
 }
 
+/// The service of [`ResourceId::OTHERS`].
+const OTHERS: &str = "other-services";
+
 /// What may be true of all processes of a resource, by its place.
 const COMMON: [&str; 4] =
     ["process.executable.name", "process.executable.path", "process.owner", "process.linux.cgroup"];
@@ -74,6 +78,8 @@ pub(crate) struct Resources {
     max: usize,
     /// What all have.
     shared: Vec<(String, String)>,
+    /// What the agent has.
+    agent: Vec<(String, String)>,
     entries: BTreeMap<ResourceId, Entry>,
     next: u64,
     by_group: HashMap<Group, ResourceId>,
@@ -107,7 +113,7 @@ impl Resources {
             encode(&shared, &[], None)?,
             ResourceBlob::new(&agent_attributes.as_slice(), &info())?,
             encode(&shared, &[("service.name", HIDDEN)], None)?,
-            encode(&shared, &[("service.name", "other-services")], None)?,
+            encode(&shared, &[("service.name", OTHERS)], None)?,
         ];
         let entry = |blob| {
             let (common, service) = (Common::default(), Arc::from(""));
@@ -123,10 +129,12 @@ impl Resources {
                 blob,
             }
         };
+        let agent = agent_attributes.iter().map(|(key, value)| ((*key).to_owned(), text(value))).collect();
         Ok(Self {
             per_process,
             max,
             shared,
+            agent,
             entries: (0..).map(ResourceId).zip(blobs.map(entry)).collect(),
             next: ResourceId::FIXED,
             by_group: HashMap::new(),
@@ -251,16 +259,42 @@ impl Resources {
     /// Encodes those that are new.
     pub(crate) fn encode_new(&mut self) {
         for entry in self.entries.values_mut().filter(|entry| entry.blob.is_none()) {
-            let mut texts: Vec<(&str, &str)> = vec![("service.name", &entry.service)];
-            let own = COMMON.iter().zip(&entry.common);
-            texts.extend(own.filter_map(|(key, value)| Some((*key, value.as_deref()?))));
-            if let Group::Service { container, pod, .. } = &entry.group {
-                let known = [("container.id", container), ("k8s.pod.uid", pod)];
-                texts.extend(known.iter().filter_map(|(key, value)| Some((*key, value.as_deref()?))));
-            }
             // Keys are constants that differ: nothing can be wrong with them.
-            entry.blob = encode(&self.shared, &texts, entry.pids).ok();
+            entry.blob = encode(&self.shared, &entry.texts(), entry.pids).ok();
         }
+    }
+
+    /// `job` and `instance` of a resource, as Prometheus calls service and instance. The machine and the agent have none:
+    /// they are who is asked.
+    pub(crate) fn labels(&self, id: ResourceId) -> Vec<(&'static str, String)> {
+        let fixed = |job: &str| vec![("job", job.to_owned())];
+        let Some(entry) = self.entries.get(&id) else { return Vec::new() };
+        let instance = match (&entry.group, entry.pids) {
+            (Group::Fixed, _) if id == ResourceId::HIDDEN => return fixed(HIDDEN),
+            (Group::Fixed, _) if id == ResourceId::OTHERS => return fixed(OTHERS),
+            (Group::Fixed, _) => return Vec::new(),
+            (_, Some((pid, _))) => Some(pid.to_string()),
+            // Containers of a pod have names of their own.
+            (Group::Service { container, pod, .. }, None) => {
+                container.as_deref().or(pod.as_deref()).map(str::to_owned)
+            }
+            (Group::Process(_), None) => None,
+        };
+        let mut labels = fixed(&entry.service);
+        labels.extend(instance.map(|instance| ("instance", instance)));
+        labels
+    }
+
+    /// What is known of a resource beside its [`labels`](Self::labels), for those that have their own to tell.
+    pub(crate) fn facts(&self, id: ResourceId) -> Vec<(&str, String)> {
+        if id == ResourceId::AGENT {
+            return self.agent.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+        }
+        let Some(entry) = self.entries.get(&id) else { return Vec::new() };
+        let texts = entry.texts().into_iter().skip(1).map(|(key, value)| (key, value.to_owned()));
+        let numbers = |(pid, parent): (u32, u32)| [("process.pid", pid), ("process.parent_pid", parent)];
+        let numbers = entry.pids.into_iter().flat_map(numbers).map(|(key, n)| (key, n.to_string()));
+        texts.chain(numbers).collect()
     }
 
     /// The resource as it is sent, once it is [encoded](Self::encode_new).
@@ -283,6 +317,20 @@ impl Resources {
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
+    }
+}
+
+impl Entry {
+    /// What it has beside what all have, and numbers; its name first.
+    fn texts(&self) -> Vec<(&'static str, &str)> {
+        let mut texts: Vec<(&str, &str)> = vec![("service.name", &self.service)];
+        let own = COMMON.iter().zip(&self.common);
+        texts.extend(own.filter_map(|(key, value)| Some((*key, value.as_deref()?))));
+        if let Group::Service { container, pod, .. } = &self.group {
+            let known = [("container.id", container), ("k8s.pod.uid", pod)];
+            texts.extend(known.iter().filter_map(|(key, value)| Some((*key, value.as_deref()?))));
+        }
+        texts
     }
 }
 

@@ -20,6 +20,7 @@ use crate::export::config::{AgentResource, SdkSettings, Temporality};
 use crate::symbolize::Host;
 use crate::telemetry::{Attribute, Exponential, Instrument, Metric, PointValue, Severity, Subject};
 
+mod page;
 mod random;
 mod records;
 mod series;

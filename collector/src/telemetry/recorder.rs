@@ -67,14 +67,18 @@ fn pid_of(owner: Owner) -> Option<u32> {
     }
 }
 
-fn texts(attributes: &[Attribute<'_>]) -> Vec<(&'static str, String)> {
-    let text = |value: &Value<'_>| match value {
+/// A value as text.
+pub(crate) fn text(value: &Value<'_>) -> String {
+    match value {
         Value::Str(text) => (*text).to_owned(),
         Value::Int(n) => n.to_string(),
         Value::Double(n) => n.to_string(),
         Value::Bool(b) => b.to_string(),
         other => format!("{other:?}"),
-    };
+    }
+}
+
+fn texts(attributes: &[Attribute<'_>]) -> Vec<(&'static str, String)> {
     attributes.iter().map(|(key, value)| (*key, text(value))).collect()
 }
 

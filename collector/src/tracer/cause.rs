@@ -31,6 +31,10 @@ causes! {
     ENDED_THREADS = "table of ended threads full";
     /// Sockets for which there was no room.
     SOCKETS = "socket table full";
+    /// Peers for which there was no room: they are told together.
+    PEERS = "peers full";
+    /// Network namespaces for which there was no room.
+    NAMESPACES = "namespaces full";
     /// Reasons for which there was no room.
     REASONS = "reasons full";
     /// Samples whose stack could not be read.
@@ -51,7 +55,7 @@ causes! {
     VICTIMS_GONE = "victims gone";
     /// Messages that make no sense.
     MALFORMED = "malformed";
-    /// Messages on connections that were there before the tracer, so that nobody knows whose they are.
+    /// What is of a socket of which nobody knows whose it is, as it was there before the tracer or nobody receives from it.
     OWNER_NOT_KNOWN = "owner not known";
 }
 

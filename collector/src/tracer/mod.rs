@@ -191,6 +191,28 @@ pub trait Tracer: fmt::Debug {
     fn map_bytes(&self) -> u64;
 }
 
+/// How full a ring was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RingFill {
+    /// Bytes that were taken.
+    pub bytes: u64,
+    /// Bytes that it holds; 0 where there is no ring.
+    pub size: u64,
+}
+
+impl RingFill {
+    /// As a share of the ring.
+    pub fn share(self) -> f64 {
+        if self.size == 0 { 0.0 } else { self.bytes as f64 / self.size as f64 }
+    }
+
+    /// The fuller one.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        if self.size == 0 || other.share() > self.share() { other } else { self }
+    }
+}
+
 /// What became of everything since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -202,17 +224,37 @@ pub struct Stats {
     pub received: u64,
     /// What is missing, by one of the causes in [`cause`].
     pub dropped: Vec<(&'static str, u64)>,
-    /// The fullest a ring was when it was read, in bytes.
-    pub ring_high_water: u64,
+    /// The fullest a ring was before it was read.
+    pub ring_high_water: RingFill,
     /// Entries used and entries there are, by map, as of the last [`Tracer::collect`].
     pub map_fill: Vec<(&'static str, u64, u64)>,
 }
 
 impl Stats {
+    /// Adds what was counted before; how full maps are is of now.
+    pub fn add(&mut self, before: &Self) {
+        self.hits += before.hits;
+        self.produced += before.produced;
+        self.received += before.received;
+        self.ring_high_water = self.ring_high_water.max(before.ring_high_water);
+        for (cause, count) in &before.dropped {
+            match self.dropped.iter_mut().find(|(own, _)| own == cause) {
+                Some((_, own)) => *own += count,
+                None => self.dropped.push((cause, *count)),
+            }
+        }
+    }
+
     /// All that is missing.
     pub fn total_dropped(&self) -> u64 {
         self.dropped.iter().map(|(_, n)| n).sum()
     }
+}
+
+/// Nanoseconds of `CLOCK_BOOTTIME`, by which programs tell the time.
+pub(crate) fn boot_nanos() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    (now.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as u64)
 }
 
 /// What a tracer costs, since the start.

@@ -8,6 +8,7 @@ use bpf_loader::object::ObjectSpec;
 use bpf_loader::ring::RingReader;
 use bpf_programs::events::ring::{Event, EventStats};
 
+use super::RingFill;
 use crate::error::{Error, Result};
 
 /// Bytes before each record (`BPF_RINGBUF_HDR_SZ`).
@@ -20,7 +21,7 @@ pub struct EventRing {
     map: bpf_loader::map::Map,
     stats: PerCpuArray<[u8; EventStats::SIZE]>,
     received: u64,
-    high_water: u64,
+    high_water: RingFill,
 }
 
 /// Sets the ring's size before the object is planned: the largest power of two in `bytes`, one page at least. The ring wakes
@@ -52,7 +53,7 @@ impl EventRing {
             stats: PerCpuArray::new(object.map("event_stats").map_err(Error::Load)?).map_err(Error::Load)?,
             map,
             received: 0,
-            high_water: 0,
+            high_water: RingFill::default(),
         })
     }
 
@@ -68,18 +69,17 @@ impl EventRing {
     ///
     /// The ring is not as the kernel writes it.
     pub fn drain(&mut self, mut each: impl FnMut(Event, &[u8])) -> Result<()> {
-        let mut bytes = 0;
+        let fill = RingFill { bytes: self.reader.used() as u64, size: self.reader.capacity() as u64 };
+        self.high_water = self.high_water.max(fill);
         // A ring holds no more than this: each record has a header of its own.
         let most = self.map.max_entries() as usize / (RECORD_HEADER + Event::SIZE) + 1;
         let drained = self.reader.drain(most, |record| {
-            bytes += record.len() as u64;
             if let Some(head) = Event::decode(record) {
                 each(head, record);
             }
         });
         let drained = drained.map_err(Error::Ring)?;
         self.received += drained.records as u64;
-        self.high_water = self.high_water.max(bytes);
         Ok(())
     }
 
@@ -88,8 +88,8 @@ impl EventRing {
         self.received
     }
 
-    /// Most bytes of records that one [`drain`](Self::drain) found.
-    pub fn high_water(&self) -> u64 {
+    /// The fullest that the ring was when [`drain`](Self::drain) came.
+    pub fn high_water(&self) -> RingFill {
         self.high_water
     }
 

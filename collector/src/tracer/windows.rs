@@ -68,6 +68,20 @@ impl<T> Windows<T> {
         Ok(if full == 0 { first } else { second })
     }
 
+    /// Which of the two is being filled: 0 or 1.
+    pub fn filling(&self) -> u32 {
+        self.filling
+    }
+
+    /// Waits until every program that runs now has ended.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not take the update that waits.
+    pub fn wait(&self) -> Result<()> {
+        self.set(self.filling)
+    }
+
     /// Kernel memory of the tables, in bytes.
     pub fn map_bytes(&self) -> u64 {
         self.maps.iter().map(|map| cost::map_bytes(&map.fd)).sum()

@@ -8,7 +8,7 @@ use std::process::Command;
 use bpf_loader::target::RunningTarget;
 use collector::config::Filter;
 use collector::telemetry::Recorder;
-use collector::tracer::disk::{self, DISK_IO, DISK_OPERATIONS, REQUEST_DURATION};
+use collector::tracer::disk::{self, DISK_IO, DISK_OPERATIONS, QUEUE_DURATION, REQUEST_DURATION};
 use collector::tracer::ladder::Forced;
 use collector::tracer::{Settings, Start, Tracer};
 
@@ -44,6 +44,11 @@ impl Loop {
 
     fn name(&self) -> &str {
         self.device.file_name().unwrap().to_str().unwrap()
+    }
+
+    /// Gives it an I/O scheduler; whether the kernel has it.
+    fn schedule(&self, scheduler: &str) -> bool {
+        fs::write(format!("/sys/block/{}/queue/scheduler", self.name()), scheduler).is_ok()
     }
 
     /// Past the page cache: what is read or written is a request at once.
@@ -186,5 +191,39 @@ fn a_filter_chooses_requests_by_who_issues_them() {
         assert_eq!(sum(&recorder, DISK_OPERATIONS.name, name, "read"), 10, "{rung}");
         child.kill().unwrap();
         child.wait().unwrap();
+    });
+}
+
+#[test]
+fn what_a_scheduler_queues_has_waited_and_nothing_else() {
+    each_rung(|rung| {
+        let Some(device) = Loop::new("queue") else { return };
+        let file = device.open();
+        let mut buffer = Vec::new();
+        let small = aligned(&mut buffer, 4096);
+        for (scheduler, queued) in [("none", 0), ("mq-deadline", 50)] {
+            if !device.schedule(scheduler) {
+                skip::<()>(&format!("disk: the kernel has no scheduler {scheduler}"));
+                continue;
+            }
+            // Only what this process asks for: the kernel looks for partitions now and then.
+            let filter = Filter { pids: vec![std::process::id()], ..Filter::default() };
+            let mut tracer = start(filter, rung, 1 << 20);
+            let mut recorder = Recorder::default();
+            let began = std::time::Instant::now();
+            (0..50).for_each(|i| file.write_all_at(small, i * 8192).unwrap());
+            (0..50).for_each(|i| file.read_exact_at(small, i * 8192).unwrap());
+            let took = began.elapsed().as_secs_f64();
+            tracer.collect(&mut recorder).unwrap();
+            for direction in ["read", "write"] {
+                let of = |metric: &str| sum(&recorder, metric, device.name(), direction);
+                assert_eq!(of(REQUEST_DURATION.name), 50, "{rung} {scheduler} {direction}");
+                assert_eq!(of(QUEUE_DURATION.name), queued, "{rung} {scheduler} {direction}");
+            }
+            // One request after the other: all their times together are no longer than it took.
+            let all: f64 = recorder.histograms.values().map(|h| h.sum_seconds()).sum();
+            assert!(all > 0.0 && all < took, "{rung} {scheduler}: {all} of {took}");
+            assert_eq!(tracer.stats().unwrap().total_dropped(), 0, "{rung}");
+        }
     });
 }

@@ -5,9 +5,12 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use bpf_loader::target::RunningTarget;
+use collector::config::Filter;
 use collector::telemetry::Recorder;
 use collector::tracer::dns::{self, LOOKUP, LOOKUP_DURATION, MESSAGES};
-use collector::tracer::{Settings, Tracer};
+use collector::tracer::ladder::Forced;
+use collector::tracer::{Settings, Start, Tracer, cause};
 
 use crate::helper::{self, Helper};
 
@@ -15,6 +18,8 @@ use crate::helper::{self, Helper};
 const V4: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 53);
 /// How long the server takes.
 const DELAY: Duration = Duration::from_millis(30);
+/// Queries that are more than a small ring holds.
+const STORM: u16 = 3000;
 /// When an answer is too late.
 const LATE: Duration = Duration::from_millis(5500);
 
@@ -92,6 +97,13 @@ fn helper_that_asks() {
         socket.recv(&mut buffer).unwrap();
         took += start.elapsed();
     };
+    if what == "storm" {
+        for id in 0..STORM {
+            ask(&socket, Some(v4), id, "silent.test");
+        }
+        println!("READY");
+        return sleep(Duration::from_secs(600));
+    }
     if what == "once" {
         ask(&socket, Some(v4), 1, "once.test");
         wait(&socket, Instant::now());
@@ -205,7 +217,8 @@ fn lookups_are_told_by_name_outcome_and_process() {
     assert!(spans.iter().any(|span| span.attribute("network.peer.address") == Some("::1")));
 
     let stats = tracer.stats().unwrap();
-    assert_eq!(stats.produced, stats.received);
+    // Queries, one of them asked twice, and the first answer to each but the silent one. Nothing of the other process.
+    assert_eq!((stats.produced, stats.received), (10 + 8, 18));
     assert_eq!(stats.total_dropped(), 0, "{:?}", stats.dropped);
     crate::pause(&mut *tracer);
     assert!(!tracer.is_running());
@@ -214,4 +227,32 @@ fn lookups_are_told_by_name_outcome_and_process() {
     assert_eq!(tracer.stats().unwrap().hits, hits);
     tracer.resume().unwrap();
     eprintln!("dns: {} lookups, {} packets looked at", count(&[]), stats.hits);
+}
+
+#[test]
+fn what_overflows_a_ring_is_counted() {
+    if !crate::is_root() {
+        crate::skip::<()>("dns: needs root");
+        return;
+    }
+    let server = UdpSocket::bind((Ipv4Addr::new(127, 77, 0, 54), 53)).unwrap();
+    let mut helper = Helper::start("dns::helper_that_asks", "storm");
+    let started = (dns::INFO.start)(&Start {
+        filter: &Filter { pids: vec![helper.pid()], ..Filter::default() },
+        settings: &Settings::default(),
+        memory: 1,
+        forced: &Forced::default(),
+        target: &RunningTarget::new(),
+    });
+    let mut tracer = started.unwrap();
+    helper.go();
+    helper.wait_ready();
+    let mut recorder = Recorder::default();
+    tracer.collect(&mut recorder).unwrap();
+    let stats = tracer.stats().unwrap();
+    let ring_full = stats.dropped.iter().find(|(name, _)| *name == cause::RING_FULL).unwrap().1;
+    assert_eq!((stats.produced, stats.received + ring_full), (STORM.into(), STORM.into()), "{stats:?}");
+    assert_eq!(stats.total_dropped(), ring_full, "{stats:?}");
+    assert!(ring_full > 2900, "a page holds few: {stats:?}");
+    drop(server);
 }

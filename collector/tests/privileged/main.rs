@@ -9,6 +9,7 @@ mod memory;
 mod probes;
 mod process;
 mod profile;
+mod reload;
 mod sched;
 #[cfg(target_arch = "x86_64")]
 mod syscalls;

@@ -178,8 +178,37 @@ fn helper_with_many_threads() {
     if what == "exit" {
         std::thread::spawn(|| std::process::exit(7)).join().unwrap();
     }
+    if what == "exec" {
+        // The first thread ends by it, and this one goes on under its number.
+        let exec =
+            || std::os::unix::process::CommandExt::exec(Command::new("/bin/sh").args(["-c", "exit 9"]));
+        panic!("{:?}", std::thread::spawn(exec).join());
+    }
     println!("READY");
     std::thread::sleep(Duration::from_secs(60));
+}
+
+#[test]
+fn a_thread_that_executes_is_its_process() {
+    each_rung(|rung| {
+        for _ in 0..fewer_if_emulated(10) {
+            let mut helper = Helper::start("process::helper_with_many_threads", "exec");
+            let tracer = start(helper.pid(), rung, 1 << 20);
+            helper.go();
+            assert_eq!(helper.0.wait().unwrap().code(), Some(9));
+            let Some(mut tracer) = tracer else { return };
+            let mut recorder = Recorder::default();
+            drain_until(&mut tracer, &mut recorder, 1);
+            std::thread::sleep(Duration::from_millis(20));
+            tracer.collect(&mut recorder).unwrap();
+            let told: Vec<(&str, Option<u32>)> =
+                recorder.logs.iter().map(|log| (log.name, log.pid)).collect();
+            let pid = Some(helper.pid());
+            assert_eq!(told, [(process::EXEC.name, pid), (process::EXIT.name, pid)], "{rung}");
+            assert_eq!(recorder.logs[0].attribute("process.executable.path"), Some("/bin/sh"), "{rung}");
+            assert_eq!(recorder.logs[1].attribute("process.exit.code"), Some("9"), "{rung}");
+        }
+    });
 }
 
 #[test]

@@ -19,8 +19,10 @@ const SIZES: [usize; 6] = [0, 1, 100, 1472, 9000, 60000];
 #[ignore = "run by other tests"]
 fn helper_that_sends() {
     let Some(what) = helper::task() else { return };
-    if what == "drops" {
-        return drop_some();
+    match what.as_str() {
+        "drops" => return drop_some(),
+        "again" => return use_addresses_again(),
+        _ => {}
     }
     let mut buffer = vec![0; 65536];
     let pairs = [
@@ -76,6 +78,31 @@ fn drop_some() {
     }
     assert!(received < sent);
     println!("{} dropped\nREADY", sent - received);
+    sleep(Duration::from_secs(600));
+}
+
+/// Sockets that dropped datagrams and are gone, and others after them that did not.
+fn use_addresses_again() {
+    let from = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let sockets = || -> Vec<UdpSocket> {
+        (0..100).map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect()
+    };
+    let full = sockets();
+    for to in &full {
+        rustix::net::sockopt::set_socket_recv_buffer_size(to, 1).unwrap();
+        for _ in 0..10 {
+            from.send_to(&[7; 1000], to.local_addr().unwrap()).unwrap();
+        }
+    }
+    drop(full);
+    // The kernel lets go of their memory a moment later.
+    sleep(Duration::from_millis(300));
+    let others = sockets();
+    for to in &others {
+        from.send_to(&[7], to.local_addr().unwrap()).unwrap();
+        to.recv(&mut [0]).unwrap();
+    }
+    println!("READY");
     sleep(Duration::from_secs(600));
 }
 
@@ -149,5 +176,23 @@ fn datagrams_that_find_no_room_are_the_receivers() {
             2000.0
         );
         eprintln!("udp drops by {}: {counted}", rung.name);
+    }
+}
+
+#[test]
+fn what_a_socket_dropped_is_not_told_of_the_next_at_its_address() {
+    for rung in FULL_SOCKETS.rungs {
+        let mut helper = Helper::start("udp::helper_that_sends", "again");
+        let started =
+            crate::start(&udp::INFO, helper.pid(), &Settings::default(), &[(FULL_SOCKETS.what, rung.name)]);
+        let Some(started) = started else { continue };
+        let mut tracer = started.unwrap_or_else(|error| panic!("{}: {error}", rung.name));
+        helper.go();
+        helper.wait_ready();
+        let mut recorder = Recorder::default();
+        tracer.collect(&mut recorder).unwrap();
+        let received = [("network.io.direction", "receive")];
+        assert_eq!(recorder.number(DATAGRAMS.name, helper.pid(), &received), 100.0, "{}", rung.name);
+        assert_eq!(recorder.number(DROPS.name, helper.pid(), &[]), 0.0, "{}", rung.name);
     }
 }

@@ -1,11 +1,11 @@
 //! soak AGENT SECONDS: a day of a busy machine in a short time. Runs `AGENT run` with every tracer that starts by itself beside
-//! churn of all sorts (processes, connections, page faults, failing calls), and exits with 1 if the agent's memory or descriptors
-//! grow after the first minute, if it sends nothing, or if it leaves anything behind.
+//! churn of all sorts (processes, connections, page faults, failing calls), and exits with 1 if the agent's memory, descriptors or
+//! maps grow after the first minute, if it takes more memory than its budget, if it sends nothing, or if it leaves anything behind.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,6 +16,13 @@ use std::time::{Duration, Instant};
 const WARM_UP: Duration = Duration::from_secs(60);
 /// Growth after that which is the allocator's noise.
 const NOISE_KIB: u64 = 768;
+/// `memory_budget` unless it is told otherwise.
+const BUDGET_KIB: u64 = 32 << 10;
+/// Code and constants of a release build that are resident. Those of a debug build are several times as large, and do not
+/// count beyond this.
+const RELEASE_CODE_KIB: u64 = 4 << 10;
+/// A tracer that starts anew has a map more for a moment.
+const SPARE_MAPS: u64 = 2;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
@@ -40,14 +47,50 @@ fn main() -> ExitCode {
     }
 }
 
-/// Programs and links in the kernel, by id: what an agent that is gone must not leave.
-fn in_kernel() -> (BTreeSet<u32>, BTreeSet<u32>) {
-    let ids = |ids: bpf_sys::Ids| ids.filter_map(Result::ok).collect();
-    (ids(bpf_sys::prog::ids()), ids(bpf_sys::link::ids()))
+/// What the agent has in the kernel, by id, of all that it ever had: once it is gone, nothing of it may be there. What others
+/// have is theirs.
+#[derive(Default)]
+struct Held {
+    programs: BTreeSet<u32>,
+    maps: BTreeSet<u32>,
+    links: BTreeSet<u32>,
+}
+
+impl Held {
+    /// What of it is still there, in words.
+    fn left(&self) -> Vec<String> {
+        let left = |kind: &str, held: &BTreeSet<u32>, there: bpf_sys::Ids| {
+            let left: Vec<u32> = there.filter_map(Result::ok).filter(|id| held.contains(id)).collect();
+            (!left.is_empty()).then(|| format!("{kind} that are still in the kernel: {left:?}"))
+        };
+        let kinds = [
+            left("programs", &self.programs, bpf_sys::prog::ids()),
+            left("maps", &self.maps, bpf_sys::map::ids()),
+            left("links", &self.links, bpf_sys::link::ids()),
+        ];
+        kinds.into_iter().flatten().collect()
+    }
+}
+
+fn pins() -> BTreeSet<PathBuf> {
+    let mut pins = BTreeSet::new();
+    list(Path::new("/sys/fs/bpf"), &mut pins);
+    pins
+}
+
+/// All files below a folder.
+fn list(folder: &Path, files: &mut BTreeSet<PathBuf>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_folder {
+            list(&entry.path(), files);
+        }
+        files.insert(entry.path());
+    }
 }
 
 fn soak(agent: &Path, length: Duration) -> std::io::Result<Vec<String>> {
-    let before = in_kernel();
+    let (pinned, mut held) = (pins(), Held::default());
     let receiver = Receiver::start()?;
     let mut agent = Agent(
         Command::new(agent)
@@ -67,7 +110,7 @@ fn soak(agent: &Path, length: Duration) -> std::io::Result<Vec<String>> {
             problems.push(format!("the agent ended after {:?} with {status}", start.elapsed()));
             return Ok(problems);
         }
-        samples.push((start.elapsed(), Sample::read(pid)?));
+        samples.push((start.elapsed(), Sample::read(pid, &mut held)?));
     }
     let done = churn.stop();
     let stopping = Instant::now();
@@ -82,19 +125,19 @@ fn soak(agent: &Path, length: Duration) -> std::io::Result<Vec<String>> {
     }
     // The kernel frees programs a moment after their last descriptor is closed.
     let freed = Instant::now() + Duration::from_secs(5);
-    let mut after = in_kernel();
-    while (after.0.difference(&before.0).next().is_some() || after.1.difference(&before.1).next().is_some())
-        && Instant::now() < freed
-    {
-        thread::sleep(Duration::from_millis(100));
-        after = in_kernel();
-    }
-    let left = |kind: &str, before: &BTreeSet<u32>, after: &BTreeSet<u32>| {
-        let new: Vec<_> = after.difference(before).collect();
-        (!new.is_empty()).then(|| format!("{kind} that are still in the kernel: {new:?}"))
+    let still_there = || {
+        let mut left = held.left();
+        left.extend(pins().difference(&pinned).map(|pin| format!("{} is pinned", pin.display())));
+        left
     };
-    problems.extend(left("programs", &before.0, &after.0));
-    problems.extend(left("links", &before.1, &after.1));
+    while !still_there().is_empty() && Instant::now() < freed {
+        thread::sleep(Duration::from_millis(100));
+    }
+    problems.extend(still_there());
+    if held.programs.is_empty() || held.maps.is_empty() || held.links.is_empty() {
+        problems.push("the agent had no program, no map or no link".to_owned());
+    }
+    problems.extend(over_budget(&samples));
     problems.extend(growth(&samples, length));
     let (requests, bytes) = receiver.taken();
     if requests < length.as_secs() / 10 {
@@ -102,10 +145,13 @@ fn soak(agent: &Path, length: Duration) -> std::io::Result<Vec<String>> {
     }
     let last = samples.last().map(|(_, sample)| *sample).unwrap_or_default();
     println!(
-        "soak: {} s; {done}; {requests} requests of {bytes} bytes; resident {} KiB, {} descriptors, CPU {:.2} % of one core; \
-         ended in {} ms",
+        "soak: {} s; {done}; {requests} requests of {bytes} bytes; resident {} KiB ({} KiB of files), {} maps and rings of {} \
+         KiB, {} descriptors, CPU {:.2} % of one core; ended in {} ms",
         length.as_secs(),
         last.resident_kib,
+        last.file_kib,
+        last.maps,
+        last.map_kib,
         last.descriptors,
         last.cpu_ticks as f64 / length.as_secs_f64().max(1.0),
         took.as_millis(),
@@ -139,7 +185,31 @@ fn growth(samples: &[(Duration, Sample)], length: Duration) -> Vec<String> {
     if b > a {
         problems.push(format!("descriptors grew from {a} at most to {b} at least"));
     }
+    let (a, b) = (median(first, |s| s.maps), median(last, |s| s.maps));
+    if b > a + SPARE_MAPS {
+        problems.push(format!("maps grew from {a} to {b}"));
+    }
+    let (a, b) = (median(first, |s| s.map_kib), median(last, |s| s.map_kib));
+    if b > a + NOISE_KIB {
+        problems.push(format!("maps and rings grew from {a} to {b} KiB"));
+    }
     problems
+}
+
+/// Whether more than the budget was taken, all in all.
+fn over_budget(samples: &[(Duration, Sample)]) -> Option<String> {
+    let used = |sample: &Sample| {
+        let files =
+            if cfg!(debug_assertions) { sample.file_kib.min(RELEASE_CODE_KIB) } else { sample.file_kib };
+        sample.resident_kib - sample.file_kib + files + sample.map_kib
+    };
+    let (at, most) = samples.iter().map(|(at, sample)| (at, used(sample))).max_by_key(|(_, used)| *used)?;
+    println!(
+        "soak: {most} KiB of the budget of {BUDGET_KIB} KiB were taken at most, after {} s",
+        at.as_secs()
+    );
+    (most > BUDGET_KIB)
+        .then(|| format!("{most} KiB are more than the budget of {BUDGET_KIB} KiB, after {at:?}"))
 }
 
 /// The agent's process; it does not outlive this one.
@@ -154,24 +224,64 @@ impl Drop for Agent {
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Sample {
+    /// Without rings that it has mapped: they are maps.
     resident_kib: u64,
+    /// Of that, what files have: code and constants.
+    file_kib: u64,
     descriptors: u64,
+    /// BPF maps that it holds, and their memory as the kernel counts it.
+    maps: u64,
+    map_kib: u64,
     /// Hundredths of a second.
     cpu_ticks: u64,
 }
 
 impl Sample {
-    fn read(pid: u32) -> std::io::Result<Self> {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next());
+    /// Of a process; what it holds in the kernel comes to `held`.
+    fn read(pid: u32, held: &mut Held) -> std::io::Result<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
         let times = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+        let mut maps = BTreeMap::new();
+        for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo"))?.flatten() {
+            // Descriptors come and go.
+            let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            let number =
+                |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u32>().ok());
+            held.programs.extend(number("prog_id:"));
+            held.links.extend(number("link_id:"));
+            if let (Some(map), Some(bytes)) = (number("map_id:"), number("memlock:")) {
+                held.maps.insert(map);
+                maps.insert(map, u64::from(bytes));
+            }
+        }
+        let (resident_kib, file_kib) = resident(&std::fs::read_to_string(format!("/proc/{pid}/smaps"))?);
         Ok(Self {
-            resident_kib: rss.and_then(|kib| kib.parse().ok()).unwrap_or(0),
+            resident_kib,
+            file_kib,
             descriptors: std::fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64,
+            maps: maps.len() as u64,
+            map_kib: maps.values().sum::<u64>() / 1024,
             cpu_ticks: times.filter_map(|ticks| ticks.parse::<u64>().ok()).sum(),
         })
     }
+}
+
+/// KiB that are resident, maps that are mapped left out, and those of them that are files'.
+fn resident(smaps: &str) -> (u64, u64) {
+    let (mut all, mut files, mut path) = (0, 0, "");
+    for line in smaps.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["Rss:", kib, "kB"] if !path.contains("bpf-map") => {
+                let kib: u64 = kib.parse().unwrap_or(0);
+                all += kib;
+                files += if path.starts_with('/') { kib } else { 0 };
+            }
+            [range, _, _, _, _, rest @ ..] if range.contains('-') => path = rest.first().unwrap_or(&""),
+            _ => {}
+        }
+    }
+    (all, files)
 }
 
 /// Takes every request, and counts.

@@ -105,13 +105,14 @@ pub(super) static EXPORT: &[Key<AgentConfig>] = &[
     },
     Key {
         name: "output",
-        doc: "A file of OTLP JSON lines, .jsonl; empty: none.",
+        doc: "A file of OTLP JSON lines, .jsonl, or of binary requests for each signal, .otlp; empty: none.",
         get: |c| of_path(&c.export.output),
         set: |c, v| {
             let output = path(v)?;
-            if let Some(path) = output.as_ref().filter(|path| path.extension().is_none_or(|e| e != "jsonl")) {
+            let is_known = |path: &PathBuf| path.extension().is_some_and(|e| e == "jsonl" || e == "otlp");
+            if let Some(path) = output.as_ref().filter(|path| !is_known(path)) {
                 return Err(format!(
-                    "{} does not end in .jsonl, which is what run can write",
+                    "{} does not end in .jsonl or .otlp, which is what run can write",
                     path.display()
                 ));
             }

@@ -4,8 +4,11 @@
 //! client gets one answer and is gone. It can send [`MAX_REQUEST`] bytes and has a few seconds; there are few connections at a
 //! time, and one more than that is refused.
 
-pub mod prometheus;
 mod server;
+
+use bytes::Bytes;
+
+use crate::convert::prometheus::CONTENT_TYPE;
 
 pub use server::Server;
 
@@ -16,8 +19,8 @@ const MAX_HEADERS: usize = 64;
 /// Longest path: none of ours is near.
 const MAX_PATH: usize = 256;
 
-/// Finds a page: whether all is well, and its text.
-pub type Pages<'p> = dyn Fn(&str) -> Option<(bool, String)> + 'p;
+/// Finds a page: whether all is well, and its text, of which there is one however many read it.
+pub type Pages<'p> = dyn Fn(&str) -> Option<(bool, Bytes)> + 'p;
 
 /// What to do with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,20 +37,22 @@ pub enum Next {
 #[derive(Debug, Default)]
 pub struct Connection {
     input: Vec<u8>,
-    output: Vec<u8>,
+    head: Vec<u8>,
+    body: Bytes,
+    /// Of both.
     written: usize,
 }
 
 impl Connection {
     /// Takes bytes of the request. Once it is whole, or will never be right, there is an answer.
     pub fn receive(&mut self, bytes: &[u8], pages: &Pages<'_>) -> Next {
-        if !self.output.is_empty() {
+        if !self.head.is_empty() {
             // Whatever comes after the request is none of ours.
             return Next::Write;
         }
         let room = MAX_REQUEST.saturating_sub(self.input.len());
         self.input.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
-        self.output = match parse(&self.input) {
+        (self.head, self.body) = match parse(&self.input) {
             Parsed::Incomplete if bytes.len() > room || self.input.len() >= MAX_REQUEST => {
                 plain(431, "Request Header Fields Too Large", "", false)
             }
@@ -62,7 +67,7 @@ impl Connection {
                     None => plain(404, "Not Found", "", head_only),
                     Some((well, body)) => {
                         let (code, reason) = if well { (200, "OK") } else { (503, "Service Unavailable") };
-                        answer(code, reason, "", &body, head_only)
+                        answer(code, reason, "", body, head_only)
                     }
                 }
             }
@@ -71,14 +76,17 @@ impl Connection {
         Next::Write
     }
 
-    /// What is still to be sent.
+    /// What is to be sent next; nothing once all was.
     pub fn output(&self) -> &[u8] {
-        self.output.get(self.written..).unwrap_or_default()
+        match self.head.get(self.written..) {
+            Some(rest) if !rest.is_empty() => rest,
+            _ => self.body.get(self.written.saturating_sub(self.head.len())..).unwrap_or_default(),
+        }
     }
 
     /// So many bytes of it were sent.
     pub fn sent(&mut self, bytes: usize) -> Next {
-        self.written = self.written.saturating_add(bytes).min(self.output.len());
+        self.written = self.written.saturating_add(bytes).min(self.head.len() + self.body.len());
         if self.output().is_empty() { Next::Close } else { Next::Write }
     }
 }
@@ -121,28 +129,27 @@ fn parse(input: &[u8]) -> Parsed {
     }
 }
 
-fn plain(code: u16, reason: &str, headers: &str, head_only: bool) -> Vec<u8> {
-    answer(code, reason, headers, &format!("{}\n", reason.to_ascii_lowercase()), head_only)
+fn plain(code: u16, reason: &str, headers: &str, head_only: bool) -> (Vec<u8>, Bytes) {
+    answer(code, reason, headers, format!("{}\n", reason.to_ascii_lowercase()).into(), head_only)
 }
 
-fn answer(code: u16, reason: &str, headers: &str, body: &str, head_only: bool) -> Vec<u8> {
+fn answer(code: u16, reason: &str, headers: &str, body: Bytes, head_only: bool) -> (Vec<u8>, Bytes) {
     let length = body.len();
-    let body = if head_only { "" } else { body };
-    format!(
-        "HTTP/1.1 {code} {reason}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n\
-         Content-Length: {length}\r\n{headers}Cache-Control: no-store\r\nConnection: close\r\n\r\n{body}"
-    )
-    .into_bytes()
+    let head = format!(
+        "HTTP/1.1 {code} {reason}\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {length}\r\n{headers}\
+         Cache-Control: no-store\r\nConnection: close\r\n\r\n"
+    );
+    (head.into_bytes(), if head_only { Bytes::new() } else { body })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn pages(path: &str) -> Option<(bool, String)> {
+    fn pages(path: &str) -> Option<(bool, Bytes)> {
         match path {
-            "/healthz" => Some((true, "ok\n".to_owned())),
-            "/readyz" => Some((false, "tcp: no\n".to_owned())),
+            "/healthz" => Some((true, "ok\n".into())),
+            "/readyz" => Some((false, "tcp: no\n".into())),
             _ => None,
         }
     }
@@ -150,7 +157,13 @@ mod tests {
     fn ask(request: &[u8]) -> String {
         let mut connection = Connection::default();
         assert_eq!(connection.receive(request, &pages), Next::Write, "{request:?}");
-        String::from_utf8(connection.output().to_vec()).unwrap()
+        let mut all = Vec::new();
+        loop {
+            all.extend_from_slice(connection.output());
+            if connection.sent(connection.output().len()) == Next::Close {
+                return String::from_utf8(all).unwrap();
+            }
+        }
     }
 
     #[test]
@@ -193,7 +206,8 @@ mod tests {
         }
         assert_eq!(connection.receive(&[*last], &pages), Next::Write);
         assert_eq!(connection.receive(b"GET / HTTP/1.1\r\n\r\n", &pages), Next::Write, "one answer");
-        let length = connection.output().len();
+        let length = connection.head.len() + connection.body.len();
+        assert_eq!(connection.body, "ok\n");
         for _ in 1..length {
             assert_eq!(connection.sent(1), Next::Write);
         }

@@ -128,8 +128,8 @@ mod tests {
     use crate::poll::EventLoop;
     use std::net::TcpStream as Blocking;
 
-    fn pages(path: &str) -> Option<(bool, String)> {
-        (path == "/metrics").then(|| (true, "x 1\n".repeat(300_000)))
+    fn pages(path: &str) -> Option<(bool, bytes::Bytes)> {
+        (path == "/metrics").then(|| (true, "x 1\n".repeat(300_000).into()))
     }
 
     /// Runs the server for a while beside `client`.

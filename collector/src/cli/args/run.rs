@@ -38,7 +38,8 @@ every interval. SIGHUP reads the configuration again, SIGTERM sends what is left
   --endpoint URL      send to an OTLP receiver, as http://localhost:4318, or write
                       JSON lines, as file:///folder; repeatable
                       (or OTEL_EXPORTER_OTLP_ENDPOINT)
-  --output FILE.jsonl write OTLP JSON lines
+  --output FILE       write .jsonl, OTLP JSON lines, or .otlp, binary requests behind their
+                      lengths, a file for each signal: FILE.metrics.otlp and so on
   --spool DIR         keep on disk what a receiver does not take yet
   --spool-size SIZE   bytes on disk for each receiver, as 64M or 1G (default 256M)
   --spool-delay D     write what is not delivered after D (default 1s)
@@ -115,11 +116,11 @@ pub(super) fn parse(parser: &mut lexopt::Parser, table: Option<Table>) -> Result
 }
 
 impl Run {
-    /// A file of JSON lines is what `run` writes too; all others are of profiles.
+    /// What `run` writes too is of all signals; all others are of profiles.
     fn output(&mut self, path: PathBuf) -> Result<(), String> {
         let format = Format::from_path(&path).map_err(|e| e.to_string())?;
         match (format, &mut self.table) {
-            (Format::OtlpJsonLines, _) => {
+            (Format::OtlpJsonLines | Format::Otlp, _) => {
                 let path = path.into_os_string().into_string();
                 let path = path.map_err(|path| format!("--output {path:?} is not valid UTF-8"))?;
                 self.set("--output", "export.output", path);

@@ -27,7 +27,7 @@ macro_rules! help {
             $about,
             "\n",
             "\
-Prints tables at the end, or every --interval; with --endpoint or a .jsonl file, exports instead.
+Prints tables at the end, or every --interval; with --endpoint, a .jsonl or an .otlp file, exports instead.
 
   --duration D        how long, as 10s, 2m, 1h (default: until interrupted)
   --interval D        show a window this often, instead of all at the end
@@ -35,7 +35,7 @@ Prints tables at the end, or every --interval; with --endpoint or a .jsonl file,
   --set KEY=VALUE     a key of `ebpf-otlp config --example`, as tracer.syscalls.calls=read,write
                       (repeatable)
   --json              print JSON, a line each time
-  --output FILE       write a file: .jsonl OTLP JSON lines; of profiles .svg, .folded,
+  --output FILE       write a file: .jsonl and .otlp as `run` does; of profiles .svg, .folded,
                       .pb.gz
   --endpoint URL      send to an OTLP receiver, as `run` does (or OTEL_EXPORTER_OTLP_ENDPOINT)
   --pid N             only this process with all its threads (repeatable)

@@ -1,24 +1,25 @@
 //! `ebpf-otlp run`.
 
+mod found;
 mod tables;
 mod tables_json;
 mod windows;
 
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use collector::agent::config::{AgentConfig, FILE_VARIABLE, Problem};
 use collector::agent::{Agent, FIRST_FOREIGN_TOKEN};
-use collector::export::config::process_env;
+use collector::export::config::{LogLevel, process_env};
 use mio::{Interest, Token};
 use signal_hook::consts::SIGHUP;
 use signal_hook_mio::v1_0::Signals;
 
 use self::windows::Windows;
 use super::args::Run as Options;
-use super::{CliResult, SIGNALS_THAT_END, say};
+use super::{CliResult, SIGNALS_THAT_END, say, say_at, says};
 
 const SIGNAL_TOKEN: Token = Token(FIRST_FOREIGN_TOKEN);
 /// From a signal to the end, at most: service managers kill what takes longer.
@@ -31,9 +32,12 @@ pub fn run(options: &Options) -> CliResult {
     let mut signals = Signals::new(SIGNALS_THAT_END)?;
     // A file at the limit of sizes is an error like any other, and ends nothing.
     signal_hook::flag::register(libc::SIGXFSZ, Arc::default())?;
+    let starting = end_at_once(options.table.is_some())?;
     let mut windows = Windows::open(&config, options.table.as_ref())?;
     let interval = windows.interval(&config);
     let mut agent = Agent::start(config, interval)?;
+    starting.store(false, Ordering::Relaxed);
+    windows.serve(&mut agent);
     agent.registry().register(&mut signals, SIGNAL_TOKEN, Interest::READABLE)?;
     let traced = trace(options, &mut agent, &mut signals, &mut windows);
     tell(&mut agent);
@@ -47,11 +51,21 @@ pub fn run(options: &Options) -> CliResult {
     let (shown, sent) = windows.finish(LAST.saturating_sub(ended.elapsed()))?;
     well &= shown;
     if let Some(sent) = sent {
-        sent.errors().iter().for_each(|error| say(format_args!("ebpf-otlp: {error}")));
-        sent.summaries().iter().for_each(say);
+        sent.errors().iter().for_each(|error| say_at(LogLevel::Error, error));
+        sent.summaries().iter().filter(|_| says(LogLevel::Info)).for_each(say);
         well &= sent.is_complete();
     }
     Ok(well)
+}
+
+/// While tracers start, which may take long, a signal ends the program at once: nothing was traced, and what is in the kernel
+/// goes with the process. SIGHUP waits where it does not mean the end. Returns what says that they are starting.
+fn end_at_once(hang_up: bool) -> std::io::Result<Arc<AtomicBool>> {
+    let starting = Arc::new(AtomicBool::new(true));
+    for signal in SIGNALS_THAT_END.into_iter().filter(|signal| hang_up || *signal != SIGHUP) {
+        signal_hook::flag::register_conditional_shutdown(signal, 0, Arc::clone(&starting))?;
+    }
+    Ok(starting)
 }
 
 /// All layers, as they are now.
@@ -78,7 +92,8 @@ fn read_config(options: &Options) -> Result<AgentConfig, Box<dyn std::error::Err
 }
 
 fn tell(agent: &mut Agent) {
-    agent.take_notes().iter().for_each(|note| say(format_args!("ebpf-otlp: {note}")));
+    agent.take_warnings().iter().for_each(|warning| say_at(LogLevel::Warn, warning));
+    agent.take_notes().iter().for_each(|note| say_at(LogLevel::Info, note));
 }
 
 /// Until the end; when that began.
@@ -125,18 +140,25 @@ fn trace(
     }
 }
 
+fn going_on(error: &dyn std::fmt::Display) {
+    say_at(LogLevel::Error, format_args!("going on with the old configuration: {error}"));
+}
+
 /// Reads the configuration again; what is wrong with it leaves the old one.
 fn reload(options: &Options, agent: &mut Agent, windows: &mut Windows) {
     match read_config(options) {
         Ok(config) => {
             if config.export != agent.config().export {
-                say("ebpf-otlp: changes of [export] wait for the next start");
+                say_at(LogLevel::Warn, "changes of [export] wait for the next start");
             }
             match agent.reload(config, windows.sink()) {
-                Ok(()) => say("ebpf-otlp: read the configuration again"),
-                Err(error) => say(format_args!("ebpf-otlp: going on with the old configuration: {error}")),
+                Ok(()) => {
+                    windows.serve(agent);
+                    say_at(LogLevel::Info, "read the configuration again");
+                }
+                Err(error) => going_on(&error),
             }
         }
-        Err(error) => say(format_args!("ebpf-otlp: going on with the old configuration: {error}")),
+        Err(error) => going_on(&error),
     }
 }

@@ -14,11 +14,12 @@ use collector::output::names::clean;
 use collector::output::terminal::Style;
 use collector::output::{Format, OutputError};
 use collector::telemetry::Recorder;
-use collector::tracer::TRACERS;
+use collector::tracer::{Stats, TRACERS};
 
 use super::super::args::Table;
 use super::super::profile::{host_name, write_file};
 use super::super::say;
+use super::found::{Found, process_name};
 use super::tables_json;
 
 /// Rows of a table, and events after it.
@@ -34,7 +35,7 @@ pub struct Tables {
     json: bool,
     /// Whether every window is shown, and not all of them at the end.
     each_window: bool,
-    pub recorder: Recorder,
+    pub found: Found,
     seconds: f64,
     /// Of the whole run, by what they count.
     profiles: BTreeMap<(&'static str, &'static str), Profile>,
@@ -53,7 +54,7 @@ impl Tables {
             command: table.command,
             json: table.json,
             each_window,
-            recorder: Recorder::default(),
+            found: Found::default(),
             seconds: 0.0,
             profiles: BTreeMap::new(),
             files: table.outputs.iter().map(file).collect::<Result<_, _>>()?,
@@ -63,9 +64,9 @@ impl Tables {
     }
 
     pub fn end(&mut self, agent: &mut Agent) -> io::Result<()> {
-        self.last = agent.collect(&mut self.recorder);
+        self.last = self.found.collect(agent);
         self.seconds += self.last.window.as_secs_f64();
-        for profile in std::mem::take(&mut self.recorder.profiles) {
+        for profile in std::mem::take(&mut self.found.recorder.profiles) {
             let empty = || Profile {
                 sample_type: profile.sample_type,
                 period_nanos: profile.period_nanos,
@@ -78,18 +79,18 @@ impl Tables {
             return Ok(());
         }
         self.show()?;
-        self.recorder = Recorder::default();
+        self.found.recorder = Recorder::default();
         self.seconds = 0.0;
         Ok(())
     }
 
     /// Runs may be long: what nobody will see goes at once, and the oldest of the rest when there is too much.
     fn bound_events(&mut self) {
-        self.recorder.lifecycle.clear();
+        self.found.recorder.lifecycle.clear();
         if !self.json {
-            self.recorder.spans.clear();
+            self.found.recorder.spans.clear();
         }
-        for events in [&mut self.recorder.spans, &mut self.recorder.logs] {
+        for events in [&mut self.found.recorder.spans, &mut self.found.recorder.logs] {
             let surplus = events.len().saturating_sub(MAX_EVENTS);
             events.drain(..surplus);
             self.left_out += surplus;
@@ -111,7 +112,7 @@ impl Tables {
     fn show(&self) -> io::Result<()> {
         let mut text = Vec::new();
         if self.json {
-            tables_json::write(self.command, &self.recorder, self.seconds, &self.last, &mut text)?;
+            tables_json::write(self.command, &self.found.recorder, self.seconds, &self.last, &mut text)?;
         } else {
             self.write_tables(&mut text)?;
         }
@@ -121,16 +122,16 @@ impl Tables {
 
     fn write_tables(&self, out: &mut Vec<u8>) -> io::Result<()> {
         let style = Style::detect(&io::stdout(), process_env);
-        let name = |pid: u32| self.process_name(pid);
+        let name = |pid: u32| process_name(&self.found.recorder, pid);
         let context = Context { seconds: self.seconds, limit: ROWS, style, process_name: &name };
         writeln!(out, "{} of {}, {:.1} s", self.command, host_name(), self.seconds)?;
         for tracer in &self.last.tracers {
             let Some(info) = TRACERS.iter().find(|info| info.name == tracer.name) else { continue };
             for view in info.views {
-                activity::write(view, &self.recorder, &context, out)?;
+                activity::write(view, &self.found.recorder, &context, out)?;
             }
         }
-        let events = &self.recorder.logs;
+        let events = &self.found.recorder.logs;
         if !events.is_empty() {
             writeln!(out, "\nEvents")?;
         }
@@ -140,26 +141,17 @@ impl Tables {
         if events.len() > ROWS {
             writeln!(out, "(the last {ROWS} of {})", events.len())?;
         }
-        let lost = |tracer: &collector::agent::TracerReport| {
-            let causes = tracer.stats.dropped.iter().filter(|(_, n)| *n > 0);
-            causes.map(|(cause, n)| format!("{}: {n} {cause}", tracer.name)).collect::<Vec<_>>()
+        let lost = |(name, stats): (&str, &Stats)| {
+            let causes = stats.dropped.iter().filter(|(_, n)| *n > 0);
+            causes.map(|(cause, n)| format!("{name}: {n} {cause}")).collect::<Vec<_>>()
         };
-        let mut lost: Vec<String> = self.last.tracers.iter().flat_map(lost).collect();
+        let running = self.last.tracers.iter().map(|tracer| (tracer.name, &tracer.stats));
+        let ended = self.last.ended.iter().map(|(name, stats)| (*name, stats));
+        let mut lost: Vec<String> = running.chain(ended).flat_map(lost).collect();
         if self.left_out > 0 {
             lost.push(format!("{} events of before, which were not kept", self.left_out));
         }
         writeln!(out, "\nlost: {}", if lost.is_empty() { "nothing".to_owned() } else { lost.join("; ") })
-    }
-
-    /// What to call a process: as it is called now, or as it was when the kernel saw it.
-    fn process_name(&self, pid: u32) -> String {
-        let now = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok();
-        let then = || {
-            let comm = self.recorder.names.get(&pid)?;
-            let end = comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len());
-            Some(String::from_utf8_lossy(comm.get(..end)?).into_owned())
-        };
-        now.map(|name| name.trim_end().to_owned()).or_else(then).unwrap_or_else(|| "-".to_owned())
     }
 
     /// Writes the first profile to a file; whether that worked.

@@ -6,24 +6,24 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use collector::agent::config::AgentConfig;
-use collector::agent::health::prometheus;
-use collector::agent::self_metrics::{DEFINITIONS, SelfMetrics};
+use collector::agent::config::{AgentConfig, Problem};
 use collector::agent::{Agent, Budget};
 use collector::export::config::{ExportConfig, LogLevel, process_env};
 use collector::export::delivery::Limits;
-use collector::export::file::ConsoleExporter;
+use collector::export::file::{ConsoleExporter, DelimitedExporter};
+use collector::export::transport::Transport;
 use collector::export::{Outlet, Signal};
 use collector::output::live::Live;
 use collector::output::terminal::Style;
-use collector::pipeline::{AboutAgent, Pipeline, Reading, Settings};
-use collector::telemetry::{Recorder, Sink};
+use collector::pipeline::{Pipeline, Reading, Settings};
+use collector::telemetry::Sink;
 use collector::tracer::{Info, TRACERS};
 
 use super::super::args::Table;
 use super::super::profile::host_name;
-use super::super::say;
+use super::super::say_at;
 use super::super::send::{Sender, Sent, Spool, random_id};
+use super::found::{Found, Telling, memory, process_name};
 use super::tables::{COLLECT_EVERY, Tables};
 
 /// How long a window is that is shown.
@@ -38,53 +38,49 @@ pub enum Windows {
 
 /// Windows on the terminal.
 pub struct Shown {
-    recorder: Recorder,
+    found: Found,
     live: Live,
-    host: String,
-    own: SelfMetrics,
 }
 
 /// Windows to receivers and files.
 pub struct Exported {
-    pipeline: Pipeline,
+    telling: Telling,
     sender: Sender,
     interval: Duration,
-    own: SelfMetrics,
-    about: AboutAgent,
+    /// What was said to be lost.
+    said: Vec<(Signal, &'static str)>,
 }
 
 impl Windows {
     /// Opens everything that windows go to, before anything is traced.
     pub fn open(config: &AgentConfig, table: Option<&Table>) -> Result<Self, Box<dyn std::error::Error>> {
         let export = ExportConfig::resolve(&Signal::ALL, &config.export.endpoints, &process_env)?;
-        let (log_level, mut warnings) = LogLevel::from_env(&process_env);
+        let (_, mut warnings) = LogLevel::from_env(&process_env);
         warnings.splice(0..0, export.warnings);
         let is_shown = export.sinks.is_empty() && config.export.output.is_none();
         if is_shown {
-            warn(log_level, &warnings);
+            warn(&warnings);
             if config.export.spool.is_some() {
-                say("ebpf-otlp: ignoring the spool: nothing is exported");
+                say_at(LogLevel::Warn, "ignoring the spool: nothing is exported");
             }
             if let Some(table) = table {
                 let tables = Tables::open(table, config.agent.interval.is_some())?;
                 return Ok(Self::Tables(Box::new(tables)));
             }
-            let live = Live::default();
-            let (recorder, own) = (Recorder::default(), SelfMetrics::default());
-            return Ok(Self::Shown(Box::new(Shown { recorder, live, host: host_name(), own })));
+            let live = Live::new(host_name());
+            return Ok(Self::Shown(Box::new(Shown { found: Found::default(), live })));
         }
         if table.is_some_and(|table| table.json || !table.outputs.is_empty()) {
-            return Err(
-                "--json and files of profiles show what is not exported: leave out the receiver, or them"
-                    .into(),
-            );
+            let what =
+                "files of profiles, as --json, show what is not exported: leave out the receiver, or them";
+            return Err(Problem { place: "--output".to_owned(), what: what.to_owned() }.into());
         }
         let budget = Budget::now(config.agent.memory_budget);
         let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-        let (mut settings, more) =
-            Settings::read(&process_env, "ebpf-otlp", random_id(), bytes(budget.series + budget.names));
+        let (memory, _) = memory(&budget, config);
+        let (mut settings, more) = Settings::read(&process_env, "ebpf-otlp", random_id(), memory);
         warnings.extend(more);
-        warn(log_level, &warnings);
+        warn(&warnings);
         settings.per_process |= config.export.per_process || !config.filter.pids.is_empty();
         settings.sdk.metrics.interval = config.agent.interval.unwrap_or(settings.sdk.metrics.interval);
         let interval = settings.sdk.metrics.interval;
@@ -102,17 +98,30 @@ impl Windows {
         let attributes = settings.agent.shared().clone();
         let sender =
             Sender::start_with(&export.sinks, spool, attributes, limits, output.into_iter().collect())?;
-        let pipeline = Pipeline::new(settings, Reading::now())?;
-        let (own, about) = (SelfMetrics::default(), AboutAgent::default());
-        Ok(Self::Exported(Box::new(Exported { pipeline, sender, interval, own, about })))
+        let telling = Telling::new(Pipeline::new(settings, Reading::now())?);
+        Ok(Self::Exported(Box::new(Exported { telling, sender, interval, said: Vec::new() })))
+    }
+
+    /// Takes what the configuration says of the port, and gives it a page.
+    pub fn serve(&mut self, agent: &mut Agent) {
+        match self {
+            Self::Shown(shown) => shown.found.serve(agent.config()),
+            Self::Tables(tables) => tables.found.serve(agent.config()),
+            Self::Exported(exported) => exported.telling.serve(agent.config()),
+        }
+        match self {
+            Self::Shown(shown) => shown.found.begin(agent),
+            Self::Tables(tables) => tables.found.begin(agent),
+            Self::Exported(exported) => exported.telling.begin(agent),
+        }
     }
 
     /// Where tracers put what they find.
     pub fn sink(&mut self) -> &mut dyn Sink {
         match self {
-            Self::Shown(shown) => &mut shown.recorder,
-            Self::Tables(tables) => &mut tables.recorder,
-            Self::Exported(exported) => &mut exported.pipeline,
+            Self::Shown(shown) => &mut shown.found,
+            Self::Tables(tables) => &mut tables.found,
+            Self::Exported(exported) => &mut exported.telling.pipeline,
         }
     }
 
@@ -141,68 +150,94 @@ impl Windows {
     pub fn go_on(&mut self) {
         let Self::Exported(exported) = self else { return };
         let now = Reading::now();
-        let mut due = exported.pipeline.due(now.boot_nanos);
+        let mut due = exported.telling.pipeline.due(now.boot_nanos);
         due.retain(|signal| matches!(signal, Signal::Traces | Signal::Logs));
         if !due.is_empty() {
             exported.flush(now, &due);
         }
     }
 
-    /// Shows or sends what is left, for at most so long: whether all was shown, and what was sent.
+    /// Shows or sends what is left, for at most so long: whether all was shown or became requests, and what was sent.
     pub fn finish(self, flush_for: Duration) -> io::Result<(bool, Option<Sent>)> {
         match self {
             Self::Shown(_) => Ok((true, None)),
             Self::Tables(tables) => Ok((tables.finish()?, None)),
-            Self::Exported(exported) => Ok((true, Some(exported.sender.finish_within(flush_for)))),
+            Self::Exported(exported) => {
+                let stats = exported.telling.pipeline.stats();
+                let lost = stats.lost();
+                lost.iter().for_each(|lost| say_at(LogLevel::Warn, lost_line(*lost)));
+                if stats.series.folded > 0 {
+                    say_at(
+                        LogLevel::Warn,
+                        format_args!(
+                            "{} data points found no room for series of their own, and are in those with \
+                         otel.metric.overflow",
+                            stats.series.folded
+                        ),
+                    );
+                }
+                Ok((lost.is_empty(), Some(exported.sender.finish_within(flush_for))))
+            }
         }
     }
 }
 
-fn warn(level: LogLevel, warnings: &[String]) {
-    if level >= LogLevel::Warn {
-        warnings.iter().for_each(|warning| say(format_args!("ebpf-otlp: {warning}")));
-    }
+/// What found no room before it was part of a request.
+fn lost_line((signal, cause, count): (Signal, &str, u64)) -> String {
+    let noun = signal.item_noun();
+    let noun = if count == 1 { noun.trim_end_matches('s') } else { noun };
+    format!("lost {count} {noun}: {cause}")
 }
 
-/// A file of JSON lines. Telemetry names what runs on a host: for its owner alone.
+fn warn(warnings: &[String]) {
+    warnings.iter().for_each(|warning| say_at(LogLevel::Warn, warning));
+}
+
+/// A file of JSON lines, or a file of binary requests for each signal. Telemetry names what runs on a host: for its owner alone.
 fn outlet(path: &Path, limits: Limits) -> io::Result<Outlet> {
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    let file = file.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
-    Ok(Outlet {
-        name: path.display().to_string(),
-        signals: Signal::ALL.to_vec(),
-        timeout: None,
-        limits,
-        transport: Box::new(ConsoleExporter::new(file)),
-        spool: None,
-    })
+    let transport: Box<dyn Transport + Send> = if is_binary(path) {
+        Box::new(DelimitedExporter::create(path, &Signal::ALL)?)
+    } else {
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        Box::new(ConsoleExporter::new(file.map_err(named)?))
+    };
+    let (name, signals) = (path.display().to_string(), Signal::ALL.to_vec());
+    Ok(Outlet { name, signals, timeout: None, limits, transport, spool: None })
+}
+
+fn is_binary(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending == "otlp")
 }
 
 impl Exported {
     fn end(&mut self, agent: &mut Agent) {
         // What waits now has had its time.
-        self.sender.news().iter().for_each(|line| say(format_args!("ebpf-otlp: {line}")));
-        let report = agent.collect(&mut self.pipeline);
-        let (exports, pipeline) = (self.sender.stats(), self.pipeline.stats());
-        self.own.tell(&report, &exports, &mut self.pipeline);
-        self.about.export(&mut self.pipeline, &exports);
-        self.about.pipeline(&mut self.pipeline, &pipeline);
-        agent.set_metrics(prometheus::write(&self.own.totals, DEFINITIONS.metrics));
+        self.sender.news().iter().for_each(|line| say_at(LogLevel::Error, line));
+        let report = agent.collect(&mut self.telling.pipeline);
+        // What goes on is told once, and once more at the end.
+        for lost in self.telling.pipeline.stats().lost() {
+            if !self.said.contains(&(lost.0, lost.1)) {
+                self.said.push((lost.0, lost.1));
+                say_at(LogLevel::Warn, lost_line(lost));
+            }
+        }
+        let exports = self.sender.stats();
+        self.telling.tell(&report, &exports);
         self.flush(Reading::now(), &Signal::ALL);
+        agent.set_metrics(self.telling.pipeline.page());
     }
 
     fn flush(&mut self, now: Reading, due: &[Signal]) {
         let sender = &self.sender;
-        self.pipeline.flush(now, due, &mut |request| sender.push(&request));
+        self.telling.pipeline.flush(now, due, &mut |request| sender.push(&request));
     }
 }
 
 impl Shown {
     fn end(&mut self, agent: &mut Agent) -> io::Result<()> {
-        let report = agent.collect(&mut self.recorder);
-        let recorder = std::mem::take(&mut self.recorder);
-        self.own.tell(&report, &[], &mut Recorder::default());
-        agent.set_metrics(prometheus::write(&self.own.totals, DEFINITIONS.metrics));
+        let report = self.found.collect(agent);
+        let recorder = std::mem::take(&mut self.found.recorder);
         let running: Vec<&'static Info> = TRACERS
             .iter()
             .copied()
@@ -211,7 +246,8 @@ impl Shown {
         let style = Style::detect(&io::stdout(), process_env);
         // One write a window, whatever the terminal is.
         let mut text = Vec::new();
-        self.live.write(&report, &recorder, &running, &self.host, style, &mut text)?;
+        let name = |pid: u32| process_name(&recorder, pid);
+        self.live.write(&report, &recorder, &running, &name, style, &mut text)?;
         io::stdout().lock().write_all(&text)
     }
 }

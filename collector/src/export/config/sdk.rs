@@ -11,8 +11,6 @@ use super::env::Env;
 pub struct BatchSettings {
     /// Longest wait between two exports.
     pub delay: Duration,
-    /// Time for one export with all of its attempts; `None` for as long as it takes.
-    pub timeout: Option<Duration>,
     /// Most records that wait; what comes then is dropped and counted. 1 or more.
     pub max_queue_items: usize,
     /// Most records in a request; from 1 to `max_queue_items`.
@@ -21,12 +19,8 @@ pub struct BatchSettings {
 
 impl BatchSettings {
     /// The defaults of `OTEL_BSP_*`.
-    pub const SPANS: Self = Self {
-        delay: Duration::from_secs(5),
-        timeout: Some(Duration::from_secs(30)),
-        max_queue_items: 2048,
-        max_batch_items: 512,
-    };
+    pub const SPANS: Self =
+        Self { delay: Duration::from_secs(5), max_queue_items: 2048, max_batch_items: 512 };
 
     /// The defaults of `OTEL_BLRP_*`.
     pub const LOGS: Self = Self { delay: Duration::from_secs(1), ..Self::SPANS };
@@ -36,35 +30,40 @@ impl BatchSettings {
         let positive = |number: &usize| *number > 0;
         let remedy = "use a number of 1 or more";
         let delay = env.duration(name("SCHEDULE_DELAY")).unwrap_or(default.delay);
-        let timeout = env.timeout(name("EXPORT_TIMEOUT"), default.timeout.unwrap_or_default());
+        ignore_timeout(env, name("EXPORT_TIMEOUT"));
         let queue = env.number(name("MAX_QUEUE_SIZE"), remedy, positive);
         let max_queue_items = queue.unwrap_or(default.max_queue_items);
         let in_queue = |number: &usize| positive(number) && *number <= max_queue_items;
         let remedy = format!("use a number from 1 to the queue's size, {max_queue_items}");
         let batch = env.number(name("MAX_EXPORT_BATCH_SIZE"), &remedy, in_queue);
         let max_batch_items = batch.unwrap_or(default.max_batch_items.min(max_queue_items));
-        Self { delay, timeout, max_queue_items, max_batch_items }
+        Self { delay, max_queue_items, max_batch_items }
     }
 }
 
 /// When and how metrics are exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MetricSettings {
-    /// Time between the starts of two exports; more than none.
+    /// Time between the starts of two exports; a second or more.
     pub interval: Duration,
-    /// Time for one export with all of its attempts; `None` for as long as it takes.
-    pub timeout: Option<Duration>,
     /// What sums and histograms count from.
     pub temporality: Temporality,
 }
 
 impl Default for MetricSettings {
     fn default() -> Self {
-        Self {
-            interval: Duration::from_secs(60),
-            timeout: Some(Duration::from_secs(30)),
-            temporality: Temporality::default(),
-        }
+        Self { interval: Duration::from_secs(60), temporality: Temporality::default() }
+    }
+}
+
+/// Least time between two exports of metrics, as of the agent's own `interval`: a window of less costs more than it tells.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A time for an export with all its attempts would be one after which data is lost that a receiver may still take: what
+/// waits has a bound in memory instead, and a spool. Each attempt has a time of its own.
+fn ignore_timeout(env: &mut Env<'_>, name: [String; 1]) {
+    if let Some((name, _)) = env.first(name) {
+        env.warn(format!("ignoring {name}: data is kept until it is delivered; OTEL_EXPORTER_OTLP_TIMEOUT is for one attempt"));
     }
 }
 
@@ -154,10 +153,6 @@ impl LogLevel {
     /// The level, and what was ignored.
     pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> (Self, Vec<String>) {
         let mut env = Env::new(env);
-        (Self::read(&mut env), env.warnings)
-    }
-
-    fn read(env: &mut Env<'_>) -> Self {
         // The specification names none but the default; these are what its SDKs take.
         let level =
             env.pick(["OTEL_LOG_LEVEL".to_owned()], "use none, error, warn, info, debug or trace", |name| {
@@ -171,15 +166,13 @@ impl LogLevel {
                     _ => return None,
                 })
             });
-        level.map(|(_, level)| level).unwrap_or_default()
+        (level.map(|(_, level)| level).unwrap_or_default(), env.warnings)
     }
 }
 
 /// All of these settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SdkSettings {
-    /// The agent's own log.
-    pub log_level: LogLevel,
     /// Spans.
     pub spans: BatchSettings,
     /// Log records.
@@ -197,7 +190,6 @@ impl SdkSettings {
     pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Self {
         let mut env = Env::new(env);
         Self {
-            log_level: LogLevel::read(&mut env),
             spans: BatchSettings::read(&mut env, "OTEL_BSP", BatchSettings::SPANS),
             logs: BatchSettings::read(&mut env, "OTEL_BLRP", BatchSettings::LOGS),
             metrics: MetricSettings::read(&mut env),
@@ -225,10 +217,16 @@ impl MetricSettings {
                 _ => None,
             },
         );
+        ignore_timeout(env, ["OTEL_METRIC_EXPORT_TIMEOUT".to_owned()]);
+        let interval = interval.map_or(default.interval, Duration::from_millis);
+        if interval < MIN_INTERVAL {
+            env.warn(format!(
+                "OTEL_METRIC_EXPORT_INTERVAL={} counts as 1000, which is the least",
+                interval.as_millis()
+            ));
+        }
         Self {
-            interval: interval.map_or(default.interval, Duration::from_millis),
-            timeout: env
-                .timeout(["OTEL_METRIC_EXPORT_TIMEOUT".to_owned()], default.timeout.unwrap_or_default()),
+            interval: interval.max(MIN_INTERVAL),
             temporality: temporality.map(|(_, temporality)| temporality).unwrap_or_default(),
         }
     }
@@ -247,7 +245,6 @@ mod tests {
     #[test]
     fn defaults_are_the_specifications() {
         let expected = SdkSettings {
-            log_level: LogLevel::Info,
             spans: BatchSettings::SPANS,
             logs: BatchSettings::LOGS,
             metrics: MetricSettings::default(),
@@ -255,7 +252,7 @@ mod tests {
             warnings: Vec::new(),
         };
         assert_eq!(settings(&[]), expected);
-        assert_eq!(settings(&[("OTEL_BSP_MAX_QUEUE_SIZE", ""), ("OTEL_LOG_LEVEL", " ")]), expected);
+        assert_eq!(settings(&[("OTEL_BSP_MAX_QUEUE_SIZE", ""), ("OTEL_BSP_EXPORT_TIMEOUT", " ")]), expected);
     }
 
     #[test]
@@ -263,19 +260,19 @@ mod tests {
         let own = |vars: &[(&str, &str)]| {
             let SdkSettings { spans, warnings, .. } = settings(vars);
             let sizes = (spans.max_queue_items, spans.max_batch_items);
-            (spans.delay.as_millis(), spans.timeout.map(|timeout| timeout.as_millis()), sizes, warnings.len())
+            (spans.delay.as_millis(), sizes, warnings.len())
         };
         let (delay, timeout) = ("OTEL_BSP_SCHEDULE_DELAY", "OTEL_BSP_EXPORT_TIMEOUT");
         let (queue, batch) = ("OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE");
         for (vars, expected) in [
-            (&[(delay, "7"), (timeout, "8")][..], (7, Some(8), (2048, 512), 0)),
-            (&[(delay, "0"), (timeout, "0")], (0, None, (2048, 512), 0)),
-            (&[(delay, "-1"), (timeout, "1s")], (5000, Some(30_000), (2048, 512), 2)),
-            (&[(queue, "100")], (5000, Some(30_000), (100, 100), 0)),
-            (&[(queue, "4096"), (batch, "4096")], (5000, Some(30_000), (4096, 4096), 0)),
-            (&[(batch, "2049")], (5000, Some(30_000), (2048, 512), 1)),
-            (&[(queue, "100"), (batch, "101")], (5000, Some(30_000), (100, 100), 1)),
-            (&[(queue, "0"), (batch, "0")], (5000, Some(30_000), (2048, 512), 2)),
+            (&[(delay, "7"), (timeout, "8")][..], (7, (2048, 512), 1)),
+            (&[(delay, "0")], (0, (2048, 512), 0)),
+            (&[(delay, "-1"), (timeout, "1s")], (5000, (2048, 512), 2)),
+            (&[(queue, "100")], (5000, (100, 100), 0)),
+            (&[(queue, "4096"), (batch, "4096")], (5000, (4096, 4096), 0)),
+            (&[(batch, "2049")], (5000, (2048, 512), 1)),
+            (&[(queue, "100"), (batch, "101")], (5000, (100, 100), 1)),
+            (&[(queue, "0"), (batch, "0")], (5000, (2048, 512), 2)),
         ] {
             assert_eq!(own(vars), expected, "{vars:?}");
         }
@@ -287,16 +284,17 @@ mod tests {
     fn metrics() {
         let own = |vars: &[(&str, &str)]| {
             let SdkSettings { metrics, warnings, .. } = settings(vars);
-            (metrics.interval.as_millis(), metrics.timeout, metrics.temporality, warnings.len())
+            (metrics.interval.as_millis(), metrics.temporality, warnings.len())
         };
         let (interval, timeout) = ("OTEL_METRIC_EXPORT_INTERVAL", "OTEL_METRIC_EXPORT_TIMEOUT");
         let temporality = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
-        let default = Some(Duration::from_secs(30));
         for (vars, expected) in [
-            (&[(interval, "7"), (timeout, "0")][..], (7, None, Temporality::Cumulative, 0)),
-            (&[(interval, "0"), (temporality, "DELTA")], (60_000, default, Temporality::Delta, 1)),
-            (&[(temporality, "LowMemory")], (60_000, default, Temporality::LowMemory, 0)),
-            (&[(temporality, "low")], (60_000, default, Temporality::Cumulative, 1)),
+            (&[(interval, "7000"), (timeout, "0")][..], (7000, Temporality::Cumulative, 1)),
+            (&[(interval, "1000")], (1000, Temporality::Cumulative, 0)),
+            (&[(interval, "1")], (1000, Temporality::Cumulative, 1)),
+            (&[(interval, "0"), (temporality, "DELTA")], (60_000, Temporality::Delta, 1)),
+            (&[(temporality, "LowMemory")], (60_000, Temporality::LowMemory, 0)),
+            (&[(temporality, "low")], (60_000, Temporality::Cumulative, 1)),
         ] {
             assert_eq!(own(vars), expected, "{vars:?}");
         }

@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::FileSettings;
 
 /// Telemetry names what runs on a host: for its owner alone.
-const MODE: u32 = 0o600;
+pub(super) const MODE: u32 = 0o600;
 
 /// One file with its backups.
 #[derive(Debug)]
@@ -115,7 +115,7 @@ fn backup(path: &Path, number: u32) -> PathBuf {
 }
 
 /// What [`write_whole`] needs of a file.
-trait Appended: Write {
+pub(super) trait Appended: Write {
     fn set_len(&self, len: u64) -> io::Result<()>;
     fn sync_data(&self) -> io::Result<()>;
 }
@@ -131,7 +131,7 @@ impl Appended for File {
 }
 
 /// Appends `line` to a file of `len` bytes; on an error, cuts off what is there of it.
-fn write_whole(file: &mut impl Appended, len: u64, line: &[u8], sync: bool) -> io::Result<()> {
+pub(super) fn write_whole(file: &mut impl Appended, len: u64, line: &[u8], sync: bool) -> io::Result<()> {
     let written = file.write_all(line).and_then(|()| if sync { file.sync_data() } else { Ok(()) });
     if written.is_err() {
         // If this fails too, the line ends when the file is opened again.

@@ -1,12 +1,14 @@
 //! OTLP JSON lines, in files and on standard output, as the OTLP file exporter and the Collector's have them: one
-//! request a line, one signal a file.
+//! request a line, one signal a file. Also files of binary requests.
 //!
-//! Both are a [`Transport`], so that queues, retries and counts are those of any other destination: a full disk is a
+//! All are a [`Transport`], so that queues, retries and counts are those of any other destination: a full disk is a
 //! receiver that is away for a while.
 
+mod delimited;
 mod lines;
 mod settings;
 
+pub use delimited::DelimitedExporter;
 pub use settings::FileSettings;
 
 use std::fmt;

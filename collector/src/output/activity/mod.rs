@@ -171,9 +171,17 @@ pub fn write(
     }
     let names = style.width.saturating_sub(title.chars().count() + 1);
     let headings: Vec<&str> = view.by.iter().map(|(_, heading)| *heading).collect();
-    let process = if view.by_process { format!("{:>PID$} {}", "PID", "PROCESS  ") } else { String::new() };
-    writeln!(out, "{title} {}", cut_middle(&format!("{process}{}", headings.join("  ")), names))?;
-    for (key, cells) in rows.iter().take(context.limit) {
+    let process_name = |key: &Key| key.pid.map(|pid| clean(&(context.process_name)(pid)).to_string());
+    let shown_rows = rows.iter().take(context.limit);
+    // What follows the names stands in one column.
+    let longest =
+        shown_rows.clone().filter_map(|(key, _)| process_name(key)).map(|name| name.chars().count());
+    let wide = longest.max().unwrap_or(0).max("PROCESS".len());
+    let process =
+        if view.by_process { format!("{:>PID$} {:<wide$}  ", "PID", "PROCESS") } else { String::new() };
+    let heads = format!("{process}{}", headings.join("  "));
+    writeln!(out, "{title} {}", cut_middle(heads.trim_end(), names))?;
+    for (key, cells) in shown_rows {
         let mut line = String::new();
         for (at, column) in shown.iter().zip(&columns) {
             let text = cells.get(*at).map(|cell| column.text(cell, context.seconds)).unwrap_or_default();
@@ -183,7 +191,8 @@ pub fn write(
                 _ => line.push_str(&format!("{text:>width$} ")),
             }
         }
-        let process = key.pid.map(|pid| format!("{pid:>PID$} {}  ", clean(&(context.process_name)(pid))));
+        let process =
+            key.pid.zip(process_name(key)).map(|(pid, name)| format!("{pid:>PID$} {name:<wide$}  "));
         let values: Vec<String> = key.values.iter().map(|value| clean(value).to_string()).collect();
         let names_text = format!("{}{}", process.unwrap_or_default(), values.join("  "));
         writeln!(out, "{line} {}", cut_middle(names_text.trim_end(), names))?;

@@ -50,8 +50,8 @@ fn table(width: usize, limit: usize) -> String {
 #[test]
 fn rows_are_sorted_by_their_first_column() {
     let expected = "\nCalls\n    CALLS       P99 ERRORS                         PID PROCESS  CALL\n       \
-                    10    1.91us EINTR 4, EAGAIN 1                7 p?7  read\n        \
-                    3     1.00s                                  8 p?8  poll\n";
+                    10    1.91us EINTR 4, EAGAIN 1                7 p?7      read\n        \
+                    3     1.00s                                  8 p?8      poll\n";
     assert_eq!(table(100, 10).replace('\u{fffd}', "?"), expected);
 }
 

@@ -8,18 +8,26 @@
 //! process where that began later: what was counted of it was counted since then, and no earlier series of the same name can
 //! reach into this time, even one that was evicted before. When the agent is restarted, everything begins anew with a new
 //! start, as nothing was counted while it was away: receivers see a reset, and add both up.
+//!
+//! **A clock that is set** makes start and end of a series times of two clocks, which say nothing of how long it took, and
+//! may be in the wrong order. To move the start alone would be a reset to a value that was told before, which receivers would
+//! add twice. So the window in which the clock was set is the last of what counts since its start, by the clock as it was; after it,
+//! that begins anew, with nothing. Deltas and states follow the new clock at once.
 
+mod number;
 mod sets;
 
 use std::collections::HashMap;
 
 use otlp_encode::MetricBlob;
 
+use super::clock::Clock;
 use super::resources::ResourceId;
 use crate::convert::metrics::{MetricPoint, Value};
 use crate::enrich::cache::ProcessKey;
 use crate::export::config::Temporality;
-use crate::telemetry::{Exponential, Instrument, Metric, Point, PointValue, Subject};
+use crate::telemetry::{Attribute, Exponential, Instrument, Metric, Point, PointValue, Subject};
+use number::Number;
 use sets::{OVERFLOW, SetId, Sets};
 
 /// Memory of a series beside its buckets: entries of all tables, with their slack.
@@ -51,35 +59,6 @@ struct PartKey {
 struct Part {
     resource: ResourceId,
     value: Number,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Number {
-    Int(i64),
-    Double(f64),
-}
-
-impl Number {
-    fn add(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Int(a), Self::Int(b)) => Self::Int(a.saturating_add(b)),
-            (a, b) => Self::Double(a.as_f64() + b.as_f64()),
-        }
-    }
-
-    fn negative(self) -> Self {
-        match self {
-            Self::Int(n) => Self::Int(n.saturating_neg()),
-            Self::Double(n) => Self::Double(-n),
-        }
-    }
-
-    fn as_f64(self) -> f64 {
-        match self {
-            Self::Int(n) => n as f64,
-            Self::Double(n) => n,
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -137,9 +116,48 @@ pub struct Store {
     /// Series in the order of their keys, once [`Self::sort`] was called.
     order: Vec<(Key, u32)>,
     flushes: u32,
+    /// When the window that is exported ends; of series that begin anew as the clock was set, by the clock as it was.
+    time: u64,
+    step: Option<u64>,
     /// Whether something found no room since the last flush.
     full: bool,
     stats: StoreStats,
+}
+
+/// A series as it is now.
+#[derive(Debug, Clone, Copy)]
+pub struct Current<'a> {
+    /// Whose.
+    pub resource: ResourceId,
+    /// Which metric.
+    pub metric: &'static Metric,
+    set: SetId,
+    /// How much.
+    pub value: Value<'a>,
+}
+
+/// A window that ends, in nanoseconds since the epoch.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    /// When it began.
+    pub start: u64,
+    /// Now.
+    pub time: u64,
+    /// Converts the kernel's time.
+    pub clock: Clock,
+    /// The same by the clock as it was when the window began, if that was set since.
+    pub before: Option<Before>,
+}
+
+/// A window by a clock that was set in the middle of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Before {
+    /// When it began.
+    pub start: u64,
+    /// Now, had the clock not been set.
+    pub time: u64,
+    /// The clock as it was.
+    pub clock: Clock,
 }
 
 /// Whose a point is, as the store sees it.
@@ -168,9 +186,21 @@ impl Store {
             parts: HashMap::new(),
             order: Vec::new(),
             flushes: 0,
+            time: 0,
+            step: None,
             full: false,
             stats: StoreStats::default(),
         }
+    }
+
+    /// What counters and histograms count from.
+    pub fn preference(&self) -> Temporality {
+        self.preference
+    }
+
+    /// How much memory it takes at most, about.
+    pub fn max_bytes(&self) -> usize {
+        self.max_bytes
     }
 
     /// What became of everything.
@@ -396,22 +426,30 @@ impl Store {
         }
     }
 
-    /// Puts series in order, for [`Self::points`]. `start_unix`: when the window that ends began; `time_unix`: now;
-    /// `to_unix` converts the kernel's time.
-    pub fn sort(&mut self, start_unix: u64, time_unix: u64, to_unix: impl Fn(u64) -> u64) {
+    /// Puts series in order, for [`Self::get`], and gives them their times.
+    pub fn sort(&mut self, window: &Window) {
         // What was in order before stays so: only what is new is moved.
         self.order.sort();
+        self.time = window.time;
+        self.step = window.before.map(|before| before.time);
         for series in self.series.iter_mut().flatten() {
-            let is_delta = self.metrics.get(usize::from(series.key.metric)).is_some_and(Known::is_delta);
+            let known = self.metrics.get(usize::from(series.key.metric));
+            let is_delta = known.is_some_and(Known::is_delta);
+            let counts = known.is_some_and(Known::counts);
+            // What has counted so long ends by the clock by which it began.
+            let by = window.before.as_ref().filter(|_| counts && !is_delta);
+            let (start, time, clock) = by.map_or((window.start, window.time, window.clock), |before| {
+                (before.start, before.time, before.clock)
+            });
             if !series.exported {
-                let born = if series.start == 0 { 0 } else { to_unix(series.start) };
-                series.start = start_unix.max(born);
+                let born = if series.start == 0 { 0 } else { clock.unix(series.start) };
+                series.start = start.max(born);
                 series.exported = true;
-            } else if is_delta {
-                series.start = start_unix;
+            } else if is_delta || (window.before.is_some() && !counts) {
+                series.start = start;
             }
-            // A clock that was set back: no point may end before it starts.
-            series.start = series.start.min(time_unix);
+            // A process that began after the clock was read.
+            series.start = series.start.min(time);
         }
     }
 
@@ -437,16 +475,36 @@ impl Store {
             temporality: known.temporality,
             attributes: self.sets.encoded(key.set)?,
             start_unix_nanos: series.start,
-            value: match &series.content {
-                Content::Number(Number::Int(n)) => Value::Int(*n),
-                Content::Number(Number::Double(n)) => Value::Double(*n),
-                Content::Histogram(histogram) => Value::Histogram(histogram),
-            },
+            time_unix_nanos: self.step.filter(|_| known.counts() && !known.is_delta()).unwrap_or(self.time),
+            value: series.value(),
         })
+    }
+
+    /// Series as they are now, each once. Gauges that nobody read in
+    /// this window or in the last one have no value.
+    pub fn current(&self) -> impl Iterator<Item = Current<'_>> {
+        self.order.iter().filter_map(|&(key, at)| {
+            let series = self.series.get(at as usize)?.as_ref()?;
+            let metric = self.metrics.get(usize::from(key.metric))?.metric;
+            let is_old = self.flushes.wrapping_sub(series.touched) > 1;
+            let is_gone = is_old && metric.instrument == Instrument::Gauge;
+            (!is_gone).then(|| Current {
+                resource: key.resource,
+                metric,
+                set: key.set,
+                value: series.value(),
+            })
+        })
+    }
+
+    /// The attributes of a series.
+    pub fn attributes(&self, current: &Current<'_>) -> Vec<Attribute<'_>> {
+        self.sets.attributes(current.set)
     }
 
     /// Ends the window: deltas begin anew, and series go whose resource has ended, or that are idle where there is no room.
     pub fn finish(&mut self, has_ended: impl Fn(ResourceId) -> bool) {
+        let stepped = self.step.take().is_some();
         let idle_cumulative = if std::mem::take(&mut self.full) { IDLE_WHEN_FULL } else { u32::MAX };
         let mut order = std::mem::take(&mut self.order);
         order.retain(|&(key, at)| {
@@ -462,6 +520,9 @@ impl Store {
             if !goes {
                 if is_delta {
                     series.clear();
+                } else if stepped && known.is_some_and(Known::counts) {
+                    series.clear();
+                    series.start = self.time;
                 }
                 return true;
             }
@@ -489,12 +550,25 @@ impl Store {
 }
 
 impl Known {
+    /// Whether its value is what was counted since the start, rather than a state.
+    fn counts(&self) -> bool {
+        matches!(self.metric.instrument, Instrument::Counter | Instrument::Histogram)
+    }
+
     fn is_delta(&self) -> bool {
         self.temporality == otlp_encode::Temporality::Delta
     }
 }
 
 impl Series {
+    fn value(&self) -> Value<'_> {
+        match &self.content {
+            Content::Number(Number::Int(n)) => Value::Int(*n),
+            Content::Number(Number::Double(n)) => Value::Double(*n),
+            Content::Histogram(histogram) => Value::Histogram(histogram),
+        }
+    }
+
     fn change(&mut self, change: impl FnOnce(Number) -> Number) {
         if let Content::Number(number) = &mut self.content {
             *number = change(*number);

@@ -12,6 +12,7 @@ use crate::telemetry::Attribute;
 pub(super) type SetId = u32;
 /// The list of the series that all others are folded into.
 pub(super) const OVERFLOW: SetId = 0;
+const OVERFLOW_ATTRIBUTES: &[Attribute<'static>] = &[("otel.metric.overflow", Value::Bool(true))];
 
 #[derive(Debug)]
 struct Set {
@@ -36,8 +37,7 @@ const PER_SET: usize = 200;
 
 impl Sets {
     pub(super) fn new() -> Self {
-        let overflow =
-            AttributesBlob::new(&[("otel.metric.overflow", Value::Bool(true))]).unwrap_or_default();
+        let overflow = AttributesBlob::new(&OVERFLOW_ATTRIBUTES).unwrap_or_default();
         let overflow = Set { bytes: Arc::from([].as_slice()), encoded: overflow, uses: 1 };
         Self {
             keys: Keys::default(),
@@ -101,6 +101,15 @@ impl Sets {
         *place = None;
         self.free.push(id);
         freed
+    }
+
+    /// The attributes of a list.
+    pub(super) fn attributes(&self, id: SetId) -> Vec<Attribute<'_>> {
+        if id == OVERFLOW {
+            return OVERFLOW_ATTRIBUTES.to_vec();
+        }
+        let set = self.sets.get(id as usize).and_then(Option::as_ref);
+        set.map(|set| self.keys.read(&set.bytes)).unwrap_or_default()
     }
 
     pub(super) fn encoded(&self, id: SetId) -> Option<&AttributesBlob> {

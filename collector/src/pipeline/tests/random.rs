@@ -61,13 +61,16 @@ impl Random {
 fn run(seed: u64, temporality: Temporality, series: usize, per_process: bool) {
     let mut random = Random(seed);
     let proc = FakeProc::new();
-    let fresh = |now: u64| {
+    // By how much the wall clock was set forward.
+    let mut set = 0;
+    let wall = |now: u64, set: u64| Reading { unix_nanos: at(now + set).unix_nanos, ..at(now) };
+    let fresh = |now: Reading| {
         let memory = Memory { series, ..Memory::split(8 << 20) };
         let settings = Settings { memory, per_process, ..settings(proc.host(), temporality) };
-        Pipeline::new(settings, at(now)).unwrap()
+        Pipeline::new(settings, now).unwrap()
     };
     let mut now = 100;
-    let mut pipeline = fresh(now);
+    let mut pipeline = fresh(wall(now, set));
     let mut receiver = Receiver::default();
     let mut sums: BTreeMap<(String, String, String), f64> = BTreeMap::new();
     // Pid to service, start in ticks, and held bytes.
@@ -115,7 +118,7 @@ fn run(seed: u64, temporality: Temporality, series: usize, per_process: bool) {
                 for (pid, (.., held)) in &living {
                     number(&HELD, of(*pid), "h", *held)(&mut pipeline);
                 }
-                let got = points(&flush(&mut pipeline, at(now)));
+                let got = points(&flush(&mut pipeline, wall(now, set)));
                 receiver.take(got);
                 // Who was looked at in this window and ended without an event is found out in the next.
                 let all_told = silent.is_empty();
@@ -141,10 +144,11 @@ fn run(seed: u64, temporality: Temporality, series: usize, per_process: bool) {
             6 if random.below(8) == 0 => {
                 // The agent is restarted: it flushes, and begins anew.
                 now += 1;
-                receiver.take(points(&flush(&mut pipeline, at(now))));
+                receiver.take(points(&flush(&mut pipeline, wall(now, set))));
                 now += random.below(50);
-                pipeline = fresh(now);
+                pipeline = fresh(wall(now, set));
             }
+            7 if random.below(8) == 0 => set += 1 + random.below(1000),
             _ => {
                 let Some((pid, process_of)) = living.iter_mut().nth(random.below(6) as usize) else {
                     continue;
@@ -169,7 +173,7 @@ fn run(seed: u64, temporality: Temporality, series: usize, per_process: bool) {
         }
     }
     now += 1;
-    receiver.take(points(&flush(&mut pipeline, at(now))));
+    receiver.take(points(&flush(&mut pipeline, wall(now, set))));
     sums.retain(|_, n| *n != 0.0);
     receiver.sums.retain(|_, n| *n != 0.0);
     if folds == 0 {

@@ -301,13 +301,58 @@ fn the_clock_is_set() {
         };
         number(&CALLS, Owner::Host, "a", 2)(&mut pipeline);
         let got = points(&flush(&mut pipeline, set(120)));
-        // The window is as long as it was; a state that began later than now begins now.
+        // The window is as long as it was, and a state begins with it.
         assert_eq!((got[0].start, got[0].time), (set(110).unix_nanos, set(120).unix_nanos));
-        assert_eq!(got[1].start, if back { set(120).unix_nanos } else { at(100).unix_nanos });
+        assert_eq!((got[1].start, got[1].time), (set(110).unix_nanos, set(120).unix_nanos));
         number(&CALLS, Owner::Host, "a", 2)(&mut pipeline);
         let got = points(&flush(&mut pipeline, set(130)));
         assert_eq!((got[0].start, got[0].time), (set(120).unix_nanos, set(130).unix_nanos));
         assert_eq!(pipeline.stats().clock_steps, 1);
+    }
+}
+
+#[test]
+fn what_counts_since_its_start_begins_anew_when_the_clock_is_set() {
+    for (by, back) in [(3600, false), (3600, true), (1, true), (1, false)] {
+        let proc = FakeProc::new();
+        proc.add(7, 11_500, "/usr/bin/shop", "/", "");
+        let mut pipeline = new(&proc, Temporality::Cumulative);
+        let set = |seconds_since_boot| {
+            let Reading { boot_nanos, unix_nanos } = at(seconds_since_boot);
+            let by = by * SECOND;
+            Reading { boot_nanos, unix_nanos: if back { unix_nanos - by } else { unix_nanos + by } }
+        };
+        let add = |pipeline: &mut Pipeline, value| {
+            number(&CALLS, Owner::Host, "a", value)(pipeline);
+            number(&HELD, Owner::Host, "a", value)(pipeline);
+        };
+        let times = |got: &Got| (got.metric.as_str().to_owned(), got.value, got.start, got.time);
+        let row = |metric: &str, value, start: Reading, time: Reading| {
+            (metric.to_owned(), value, start.unix_nanos, time.unix_nanos)
+        };
+        let of_host = |got: Vec<Got>| -> Vec<_> {
+            got.iter().filter(|got| got.service().is_empty()).map(times).collect()
+        };
+        add(&mut pipeline, 1);
+        flush(&mut pipeline, at(110));
+        add(&mut pipeline, 2);
+        // A process that began in the window in which the clock was set, counted by both clocks.
+        number(&CALLS, of(7), "a", 5)(&mut pipeline);
+        // Spans are flushed earlier, and see it first.
+        pipeline.flush(set(115), &[Signal::Traces], &mut |_| panic!("there are none"));
+        let got = points(&flush(&mut pipeline, set(120)));
+        let shop: Vec<_> = got.iter().filter(|got| got.service() == "shop").map(times).collect();
+        assert_eq!(shop, [row("t.calls", 5.0, at(115), at(120))]);
+        // The last of the old series, by the old clock; states by the new one.
+        let last = [row("t.calls", 3.0, at(100), at(120)), row("t.held", 2.0, set(110), set(120))];
+        assert_eq!(of_host(got), last);
+        add(&mut pipeline, 4);
+        let got = points(&flush(&mut pipeline, set(130)));
+        let first = [row("t.calls", 4.0, set(120), set(130)), row("t.held", 4.0, set(110), set(130))];
+        assert_eq!(of_host(got), first, "no start is after its time, and nothing is told twice");
+        add(&mut pipeline, 8);
+        let got = of_host(points(&flush(&mut pipeline, set(140))));
+        assert_eq!(got[0], row("t.calls", 12.0, set(120), set(140)));
     }
 }
 

@@ -15,6 +15,17 @@ pub static REQUEST_DURATION: Metric = Metric {
     source: REQUESTS.what,
 };
 
+/// How long requests wait.
+pub static QUEUE_DURATION: Metric = Metric {
+    name: "ebpf.disk.queue.duration",
+    unit: "s",
+    description: "Time from when a request was put into the queue of an I/O scheduler or of the CPU to when it was issued to the device's driver; those that were issued at once are none",
+    instrument: Instrument::Histogram,
+    subject: Subject::Host,
+    attributes: &["system.device", "disk.io.direction"],
+    source: REQUESTS.what,
+};
+
 /// Bytes.
 pub static DISK_IO: Metric = Metric {
     name: "system.disk.io",
@@ -75,6 +86,7 @@ static DEVICES: View = View {
         Column { heading: "MEAN", metric: &REQUEST_DURATION, only: &[], show: Show::Mean },
         Column { heading: "P50", metric: &REQUEST_DURATION, only: &[], show: Show::Percentile(50) },
         Column { heading: "P99", metric: &REQUEST_DURATION, only: &[], show: Show::Percentile(99) },
+        Column { heading: "QUEUED", metric: &QUEUE_DURATION, only: &[], show: Show::Mean },
     ],
 };
 
@@ -83,7 +95,10 @@ pub static INFO: Info = Info {
     name: "disk",
     command: "disk",
     about: "requests to block devices: how long, how many, how large",
-    telemetry: Definitions { metrics: &[&REQUEST_DURATION, &DISK_IO, &DISK_OPERATIONS], ..Definitions::NONE },
+    telemetry: Definitions {
+        metrics: &[&REQUEST_DURATION, &QUEUE_DURATION, &DISK_IO, &DISK_OPERATIONS],
+        ..Definitions::NONE
+    },
     views: &[&DEVICES],
     ladders: &[&REQUESTS],
     on_by_default: true,

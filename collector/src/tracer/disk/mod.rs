@@ -1,8 +1,9 @@
-//! Requests to block devices: how long the device takes, how many there are, how many bytes.
+//! Requests to block devices: how long they wait in a queue, how long the device takes, how many there are, how many bytes.
 //!
 //! A filter chooses requests by the task that puts them into the device's queue or issues them itself. That is the one that
 //! wants the data where it reads, or writes around the page cache; what the cache holds is written by threads of the kernel,
-//! and passes no filter.
+//! and passes no filter. For the same reason nothing is told by process: `process.disk.io` is what a process reads and writes,
+//! as `/proc/PID/io` has it, which is not what reaches a device on its behalf.
 
 mod define;
 mod device;
@@ -12,17 +13,16 @@ use bpf_loader::map::{Hash, PerCpuArray};
 use bpf_loader::object::ObjectSpec;
 use bpf_programs::events::disk::{self, Counts, RequestNote, Sums, SumsKey};
 use otlp_encode::Value;
-use rustix::time::{ClockId, clock_gettime};
 
 use super::ladder::Chosen;
 use super::programs::{Programs, Rungs, add_counts};
 use super::windows::Windows;
-use super::{Info, Overhead, Start, Stats, Tracer, cause};
+use super::{Info, Overhead, Start, Stats, Tracer, boot_nanos, cause};
 use crate::config::Filter;
 use crate::error::{Error, Result};
 use crate::telemetry::{Attribute, Exponential, Owner, Point, PointValue, Sink};
 
-pub use define::{DISK_IO, DISK_OPERATIONS, INFO, REQUEST_DURATION, REQUESTS};
+pub use define::{DISK_IO, DISK_OPERATIONS, INFO, QUEUE_DURATION, REQUEST_DURATION, REQUESTS};
 use device::DeviceNames;
 
 /// What a request costs, both hooks together, as the kernel's statistics of programs had it.
@@ -113,14 +113,13 @@ impl DiskTracer {
         if full == std::mem::replace(&mut self.requests_full, full) {
             return Ok(());
         }
-        let now = clock_gettime(ClockId::Boottime);
-        let now = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+        let now = boot_nanos();
         let mut old = Vec::new();
         let mut batches = self.requests.batches(1024);
         while let Some((keys, notes)) = batches.next().map_err(Error::Kernel)? {
             let is_old = |note: &[u8; RequestNote::SIZE]| {
                 RequestNote::decode(note)
-                    .is_some_and(|note| now.saturating_sub(note.issued) > LOST_AFTER_NANOS)
+                    .is_some_and(|note| now.saturating_sub(note.last()) > LOST_AFTER_NANOS)
             };
             old.extend(keys.iter().zip(notes).filter(|(_, note)| is_old(note)).map(|(key, _)| *key));
         }
@@ -213,12 +212,16 @@ fn tell(device: &str, operation: u32, sums: &Sums, sink: &mut dyn Sink) {
     };
     let attributes: [Attribute<'_>; 2] =
         [("system.device", Value::Str(device)), ("disk.io.direction", Value::Str(direction))];
-    let slots: Vec<u64> = sums.slots().collect();
+    let (slots, queue_slots): (Vec<u64>, Vec<u64>) = (sums.slots().collect(), sums.queue_slots().collect());
+    let queued = Exponential::from_slots(disk::SCALE, sums.queue_zero, &queue_slots, sums.queue_sum_ns);
     let durations = Exponential::from_slots(disk::SCALE, sums.zero, &slots, sums.sum_ns);
     let mut point = |metric, value| {
         sink.point(Point { metric, owner: Owner::Host, attributes: &attributes, value });
     };
     let int = |n: u64| PointValue::Int(i64::try_from(n).unwrap_or(i64::MAX));
+    if queued.count() > 0 {
+        point(&QUEUE_DURATION, PointValue::Histogram(&queued));
+    }
     let requests = durations.count();
     if requests > 0 {
         point(&REQUEST_DURATION, PointValue::Histogram(&durations));
@@ -242,7 +245,7 @@ mod tests {
     fn sums(bytes: u64) -> Sums {
         let mut slots = [0; 1408];
         slots[80..88].copy_from_slice(&3u64.to_ne_bytes());
-        Sums { slots, zero: 0, sum_ns: 3000, bytes }
+        Sums { slots, zero: 0, sum_ns: 3000, queue_slots: [0; 1408], queue_zero: 0, queue_sum_ns: 0, bytes }
     }
 
     #[test]

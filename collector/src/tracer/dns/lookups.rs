@@ -1,6 +1,6 @@
 //! Queries and responses to lookups. Pure: time is passed in.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 
 use bpf_programs::events::dns::{Message as Record, QUERY, RESPONSE};
@@ -24,6 +24,8 @@ const DNS_PORT: i64 = 53;
 const MAX_PENDING: usize = 4096;
 /// Series of one window.
 const MAX_SERIES: usize = 4096;
+/// Windows after which a name that nobody asks for makes room for another.
+const NAME_WINDOWS: u64 = 10;
 const SCALE: u8 = 2;
 const IPPROTO_TCP: u8 = 6;
 
@@ -34,7 +36,7 @@ pub struct Losses {
     pub pending_full: u64,
     /// Lookups of series that found no room.
     pub series_full: u64,
-    /// Lookups whose answer may be among the events that the ring had no room for.
+    /// Lookups whose answer may be among the events that the ring had no room for, or have come after somebody else's.
     pub answers_lost: u64,
     /// Spans beyond the number in a second.
     pub span_rate: u64,
@@ -47,7 +49,9 @@ pub struct Losses {
 pub struct Lookups {
     /// By the socket's cookie and the message's id.
     pending: HashMap<(u64, u16), Pending>,
-    names: HashSet<String>,
+    /// Those with series of their own, and the window in which each was asked for last.
+    names: HashMap<String, u64>,
+    window: u64,
     max_names: usize,
     series: BTreeMap<Series, ([u8; 16], Exponential)>,
     spans_per_second: u32,
@@ -68,6 +72,8 @@ struct Pending {
     server: [u8; 16],
     transport: u8,
     ring_dropped: u64,
+    /// Somebody else's answer came. The programs let one answer pass, so that this one's may have stayed behind.
+    is_doubtful: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,11 +84,12 @@ struct Series {
 }
 
 impl Lookups {
-    /// None yet. So many names have series of their own, the first that come.
+    /// None yet. So many names have series of their own, the first that come, until they are not asked for any more.
     pub fn new(max_names: u32, spans_per_second: u32) -> Self {
         Self {
             pending: HashMap::new(),
-            names: HashSet::new(),
+            names: HashMap::new(),
+            window: 0,
             max_names: max_names as usize,
             series: BTreeMap::new(),
             spans_per_second,
@@ -139,6 +146,7 @@ impl Lookups {
             server: record.server,
             transport: record.transport,
             ring_dropped: self.ring_dropped,
+            is_doubtful: false,
         };
         if let Some(earlier) = self.pending.insert(key, pending) {
             self.give_up(&earlier, sink);
@@ -147,9 +155,10 @@ impl Lookups {
 
     fn response(&mut self, now: u64, socket: u64, parsed: &message::Message, sink: &mut dyn Sink) {
         let key = (socket, parsed.id);
-        let Some(pending) = self.pending.get(&key) else { return };
+        let Some(pending) = self.pending.get_mut(&key) else { return };
         // Somebody else's answer.
         if parsed.question.as_ref().is_some_and(|question| *question != pending.question) {
+            pending.is_doubtful = true;
             return;
         }
         let Some(pending) = self.pending.remove(&key) else { return };
@@ -182,7 +191,7 @@ impl Lookups {
     }
 
     fn give_up(&mut self, pending: &Pending, sink: &mut dyn Sink) {
-        if pending.ring_dropped == self.ring_dropped {
+        if pending.ring_dropped == self.ring_dropped && !pending.is_doubtful {
             self.finish(pending, TIMEOUT_NANOS, Some(TIMEOUT), sink);
         } else {
             self.losses.answers_lost += 1;
@@ -192,11 +201,15 @@ impl Lookups {
     fn finish(&mut self, pending: &Pending, took: u64, error: Option<&str>, sink: &mut dyn Sink) {
         self.span(pending, took, error, sink);
         let name = &pending.question.name;
-        let has_room = self.names.contains(name) || self.names.len() < self.max_names;
-        let name = if has_room { name.clone() } else { OTHER.to_owned() };
-        if has_room && !self.names.contains(&name) {
-            self.names.insert(name.clone());
-        }
+        let name = if let Some(last) = self.names.get_mut(name) {
+            *last = self.window;
+            name.clone()
+        } else if self.names.len() < self.max_names {
+            self.names.insert(name.clone(), self.window);
+            name.clone()
+        } else {
+            OTHER.to_owned()
+        };
         let series = Series { pid: pending.pid, name, error: error.map(str::to_owned) };
         if self.series.len() >= MAX_SERIES && !self.series.contains_key(&series) {
             self.losses.series_full += 1;
@@ -250,6 +263,9 @@ impl Lookups {
                 value: PointValue::Histogram(&histogram),
             });
         }
+        self.window += 1;
+        let window = self.window;
+        self.names.retain(|_, last| window - *last < NAME_WINDOWS);
     }
 }
 
@@ -351,6 +367,33 @@ mod tests {
         test.0.expire(TIMEOUT_NANOS, 1, &mut test.1);
         assert_eq!(test.0.losses.answers_lost, 1);
         assert_eq!(test.counts(), []);
+    }
+
+    #[test]
+    fn what_somebody_else_answered_is_no_timeout() {
+        let mut test = Test::new();
+        test.query(0, 1, 1, A);
+        test.response(1, 1, 1, B, 0);
+        test.0.expire(TIMEOUT_NANOS, 0, &mut test.1);
+        assert_eq!((test.0.losses.answers_lost, test.0.waiting()), (1, 0));
+        assert_eq!(test.counts(), []);
+    }
+
+    #[test]
+    fn a_name_that_nobody_asks_for_makes_room() {
+        let mut test = Test::new();
+        let lookup = |test: &mut Test, name| {
+            test.query(0, 1, 1, name);
+            test.response(1, 1, 1, name, 0);
+        };
+        lookup(&mut test, A);
+        (0..NAME_WINDOWS - 1).for_each(|_| test.0.tell(&mut test.1));
+        lookup(&mut test, A);
+        (0..NAME_WINDOWS - 1).for_each(|_| test.0.tell(&mut test.1));
+        lookup(&mut test, B);
+        test.0.tell(&mut test.1);
+        lookup(&mut test, B);
+        assert_eq!(test.counts(), [("_OTHER".into(), 1), ("a".into(), 2), ("b".into(), 1)]);
     }
 
     #[test]

@@ -14,14 +14,14 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 use bpf_loader::load::Object;
-use bpf_loader::map::PerCpuArray;
+use bpf_loader::map::{Hash, PerCpuArray};
 use bpf_loader::object::ObjectSpec;
 use bpf_programs::events::dns::{Message, Stats as Counts};
 
 use super::ladder::Chosen;
 use super::programs::{Programs, Rungs, add_counts};
 use super::ring::{self, EventRing};
-use super::{Info, Overhead, Start, Stats, Tracer, cause};
+use super::{Info, Overhead, Start, Stats, Tracer, boot_nanos, cause};
 use crate::config::Filter;
 use crate::error::{Error, Result};
 use crate::key::{Key, Value};
@@ -34,10 +34,16 @@ use lookups::Lookups;
 /// What a packet costs that is no DNS message: an estimate from the program's length, not measured yet.
 const NANOS_PER_HIT: f64 = 100.0;
 
+/// Bytes of `struct asked`.
+const ASKED: usize = 16;
+/// What the kernel takes for a query that waits: head, key, value and a share of the buckets.
+const ASKED_MEMORY: usize = 64 + ASKED + 8;
+
 /// Settings of the DNS tracer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// How many names have series of their own: the first that come, and one more for all others.
+    /// How many names have series of their own: the first that come, until they are not asked for any more, and one more for
+    /// all others.
     pub names: u32,
     /// Most spans in a second; lookups beyond are counted all the same.
     pub spans_per_second: u32,
@@ -53,7 +59,7 @@ impl Default for Settings {
 static KEYS: &[Key<AllSettings>] = &[
     Key {
         name: "names",
-        doc: "How many names have series of their own: the first that come, and one more series for all others.",
+        doc: "How many names have series of their own: the first that come, until nobody asks for them in ten windows, and one more series for all others.",
         get: |settings| Value::Int(settings.dns.names.into()),
         set: |settings, v| v.whole(0..=u32::MAX).map(|n| settings.dns.names = n),
     },
@@ -71,6 +77,8 @@ struct DnsTracer {
     programs: Programs,
     ring: EventRing,
     counts: PerCpuArray<[u8; Counts::SIZE]>,
+    /// When queries were sent whose answers the programs wait for.
+    asked: Hash<[u8; ASKED], u64>,
     lookups: Lookups,
     /// Where the programs are attached, if not to the root.
     cgroup: Option<PathBuf>,
@@ -79,27 +87,43 @@ struct DnsTracer {
 fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     // Messages are few, and the table of TCP's sockets is small.
     let bytes = (start.memory / 2).min(1 << 20);
+    let most_asked = (start.memory / 4 / ASKED_MEMORY).clamp(512, 2 * Lookups::most_waiting()) as u32;
     let open = |object: &Object| {
         let counts = object.map("stats").and_then(PerCpuArray::new).map_err(Error::Load)?;
-        Ok((EventRing::open(object)?, counts))
+        let asked = object.map("asked").and_then(Hash::new).map_err(Error::Load)?;
+        Ok((EventRing::open(object)?, counts, asked))
     };
-    let prepare = |spec: &mut ObjectSpec<'_>, _: Rungs<'_>| ring::prepare(spec, bytes);
-    let (programs, (ring, counts)) = Programs::start(bpf_programs::DNS, INFO.ladders, start, prepare, open)?;
+    let prepare = |spec: &mut ObjectSpec<'_>, _: Rungs<'_>| {
+        let asked = spec.map_mut("asked");
+        let no_map = || Error::Load(bpf_loader::Error::NoSuchMap { name: "asked".into() });
+        asked.ok_or_else(no_map)?.max_entries = most_asked;
+        ring::prepare(spec, bytes)
+    };
+    let (programs, (ring, counts, asked)) =
+        Programs::start(bpf_programs::DNS, INFO.ladders, start, prepare, open)?;
     let settings = &start.settings.dns;
     let lookups = Lookups::new(settings.names, settings.spans_per_second);
-    Ok(Box::new(DnsTracer { programs, ring, counts, lookups, cgroup: start.filter.cgroup.clone() }))
-}
-
-/// Nanoseconds of `CLOCK_BOOTTIME`, by which programs tell the time.
-fn now() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    (now.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as u64)
+    Ok(Box::new(DnsTracer { programs, ring, counts, asked, lookups, cgroup: start.filter.cgroup.clone() }))
 }
 
 impl DnsTracer {
     fn counts(&self) -> Result<Counts> {
         let counts = Counts::decode(&add_counts(&self.counts)?);
         counts.ok_or(Error::Load(bpf_loader::Error::Internal("size of dns_stats")))
+    }
+
+    /// Makes room by forgetting queries whose answers nobody waits for any more.
+    fn forget_unanswered(&self, now: u64) -> Result<()> {
+        let mut over = Vec::new();
+        let mut batches = self.asked.batches(1024);
+        while let Some((queries, sent)) = batches.next().map_err(Error::Kernel)? {
+            let is_over = |sent: &u64| now.saturating_sub(*sent) > 2 * lookups::TIMEOUT_NANOS;
+            over.extend(queries.iter().zip(sent).filter(|(_, sent)| is_over(sent)).map(|(query, _)| *query));
+        }
+        for query in &over {
+            self.asked.delete(query).map_err(Error::Kernel)?;
+        }
+        Ok(())
     }
 }
 
@@ -118,7 +142,7 @@ impl Tracer for DnsTracer {
 
     fn drain(&mut self, sink: &mut dyn Sink) -> Result<()> {
         // Of what came before now, the ring has all.
-        let now = now();
+        let now = boot_nanos();
         let lookups = &mut self.lookups;
         self.ring.drain(|head, bytes| {
             if let Some(record) = Message::decode(bytes) {
@@ -133,6 +157,7 @@ impl Tracer for DnsTracer {
     fn collect(&mut self, sink: &mut dyn Sink) -> Result<()> {
         self.drain(sink)?;
         self.lookups.tell(sink);
+        self.forget_unanswered(boot_nanos())?;
         self.programs.forget_ended()
     }
 
@@ -169,7 +194,7 @@ impl Tracer for DnsTracer {
             dropped: vec![
                 (cause::RING_FULL, ring_full),
                 (cause::END_NOT_SEEN, losses.answers_lost),
-                (cause::TOO_MANY_AT_ONCE, losses.pending_full),
+                (cause::TOO_MANY_AT_ONCE, losses.pending_full + counts.asked_full),
                 (cause::TABLE_FULL, losses.series_full),
                 (cause::SPAN_RATE, losses.span_rate),
                 (cause::MALFORMED, losses.malformed),

@@ -20,7 +20,7 @@ use crate::telemetry::{
 
 /// New processes.
 pub static PROCESSES_CREATED: Metric = Metric {
-    name: "system.processes.created",
+    name: "system.process.created",
     unit: "{process}",
     description: "Processes that came to be; threads are none",
     instrument: Instrument::Counter,

@@ -61,7 +61,8 @@ pub static SYSTEM_CALLS: Ladder = Ladder {
             name: "tp_btf",
             programs: &["begins_btf", "returns_btf"],
             since: "5.11",
-            drawback: "from 6.13 on, where the kernel preempts programs, calls that other threads make on the CPU meanwhile are only counted as skipped",
+            drawback: "where the kernel preempts such programs, from 7.2 on, it leaves out calls that others make on the CPU meanwhile: \
+                       the last resort there, and they are counted as skipped",
         },
         Rung {
             name: "raw_tp",
@@ -78,6 +79,9 @@ pub static SYSTEM_CALLS: Ladder = Ladder {
     ],
     required: true,
 };
+
+/// Programs at which a CPU is held even where the kernel preempts others.
+pub(super) const HELD: &[&str] = &["begins_classic", "returns_classic"];
 
 static BY_CALL: View = View {
     title: "System calls",

@@ -1,23 +1,23 @@
 //! The BPF programs and their maps, sized for machine and memory.
 
-use std::cell::Cell;
-
-use bpf_loader::kernel::RunningKernel;
 use bpf_loader::load::Object;
-use bpf_loader::map::{Global, Map, MappedArray};
+use bpf_loader::map::{Global, Hash, MappedArray};
 use bpf_loader::object::ObjectSpec;
 use bpf_programs::events::syscalls::{CellCount, CellKey, Cells, CpuState, Start as Begun, machine};
+use bpf_sys::ProgType;
+use bpf_sys::prog::ProgLoad;
+use bpf_sys::uapi::flags::BPF_F_SLEEPABLE;
+use bpf_sys::uapi::insn::{self, Insn};
 
 use super::Settings;
 use super::calls::CallSet;
-use super::define::{INFO, SYSTEM_CALLS};
-use super::window::Windows;
+use super::define::{HELD, INFO, SYSTEM_CALLS};
+use super::window::Counts;
 use crate::cpus;
 use crate::error::{Error, Result};
 use crate::names::SyscallAbi;
 use crate::tracer::Start;
-use crate::tracer::filter::{self, TaskFilter};
-use crate::tracer::ladder::{Climbed, climb};
+use crate::tracer::programs::{Programs, Rungs};
 use crate::tracer::ring::{self, EventRing};
 
 /// A CPU times this many calls a second, of more than that.
@@ -27,37 +27,84 @@ const TIMED_PER_SECOND: u64 = 20_000;
 const RETURN_ELSEWHERE: &[&str] = &["sigreturn", "rt_sigreturn", "uretprobe", "uprobe"];
 /// Bounds of the tables' sizes, in entries.
 const TABLE_ENTRIES: std::ops::RangeInclusive<usize> = 1024..=65536;
+const START_ENTRIES: std::ops::RangeInclusive<usize> = 64..=4096;
 /// What the kernel keeps for an entry of a hash table beside key and value, its share of the buckets included.
 const ENTRY_OVERHEAD: usize = 64;
 
 /// What is loaded and attached.
 #[derive(Debug)]
 pub(super) struct Program {
-    pub(super) climbed: Climbed,
-    pub(super) filter: TaskFilter,
-    pub(super) ring: EventRing,
-    pub(super) windows: Windows,
-    pub(super) states: MappedArray<[u8; CpuState::SIZE]>,
-    pub(super) one_in: Global<u32>,
+    pub(super) programs: Programs,
+    pub(super) maps: Maps,
     /// The numbers that 64-bit programs use.
     pub(super) abi: SyscallAbi,
 }
 
-/// Entries of a window's table: half the memory is the two windows', as powers of two.
-fn table_entries(memory: usize, cpus: u32) -> u32 {
-    let left = memory.saturating_sub(2 * cpus as usize * Cells::SIZE) / 2;
-    let entries = left / 2 / (CellKey::SIZE + CellCount::SIZE + ENTRY_OVERHEAD);
-    let entries = entries.clamp(*TABLE_ENTRIES.start(), *TABLE_ENTRIES.end());
-    1 << entries.ilog2()
+/// What the programs share with user space.
+#[derive(Debug)]
+pub(super) struct Maps {
+    pub(super) counts: Counts,
+    pub(super) ring: EventRing,
+    states: MappedArray<[u8; CpuState::SIZE]>,
+    pub(super) one_in: Global<u32>,
+    starts: MappedArray<[u8; Begun::SIZE]>,
+    more_starts: Hash<u32, [u64; 2]>,
+}
+
+/// Sizes of the maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sizes {
+    /// CPUs that have cells. Others, as one that is plugged in later, count in the table.
+    cpus: u32,
+    /// CPUs that there can ever be.
+    states: u32,
+    /// Of each of the two tables.
+    counts: u32,
+    more_starts: u32,
+}
+
+impl Sizes {
+    /// Half the memory is for tables and cells, of which these get half at most.
+    fn of(memory: usize, present: u32, possible: u32) -> Self {
+        let cell_bytes = 2 * Cells::SIZE;
+        let cpus = u32::try_from(memory / 4 / cell_bytes).unwrap_or(u32::MAX).clamp(1, present.max(1));
+        let left = (memory / 2).saturating_sub(cpus as usize * cell_bytes);
+        let entries = left / 2 / (CellKey::SIZE + CellCount::SIZE + ENTRY_OVERHEAD);
+        let entries = entries.clamp(*TABLE_ENTRIES.start(), *TABLE_ENTRIES.end());
+        let starts = memory / 32 / (size_of::<(u32, [u64; 2])>() + ENTRY_OVERHEAD);
+        Self {
+            cpus,
+            states: possible.max(cpus),
+            counts: 1 << entries.ilog2(),
+            more_starts: starts.clamp(*START_ENTRIES.start(), *START_ENTRIES.end()) as u32,
+        }
+    }
+
+    fn read(memory: usize) -> Result<Self> {
+        let present = cpus::read_present_limit().map_err(Error::io("/sys/devices/system/cpu/present"))?;
+        let possible = bpf_sys::possible_cpus().map_err(|e| Error::Kernel(e.into()))?;
+        Ok(Self::of(memory, present, u32::try_from(possible).unwrap_or(u32::MAX)))
+    }
+
+    fn apply(self, spec: &mut ObjectSpec<'_>) -> Result<()> {
+        let no_map = |name: &str| Error::Load(bpf_loader::Error::NoSuchMap { name: name.into() });
+        for (name, entries) in
+            [("cells", 2 * self.cpus), ("cpu_states", self.states), ("more_starts", self.more_starts)]
+        {
+            spec.map_mut(name).ok_or_else(|| no_map(name))?.max_entries = entries;
+        }
+        let counts = spec.map_mut("counts").and_then(|map| map.inner.as_deref_mut());
+        counts.ok_or_else(|| no_map("counts"))?.max_entries = self.counts;
+        spec.set_global("cpus", &self.cpus.to_ne_bytes()).map_err(Error::Load)
+    }
 }
 
 /// What the programs are told before they are loaded.
 struct Constants {
     abi: SyscallAbi,
     machine: u32,
-    cpus: u32,
     wanted: CallSet,
-    sets: [(&'static str, CallSet); 3],
+    sets: [(&'static str, CallSet); 4],
     sample_interval: u64,
 }
 
@@ -87,12 +134,12 @@ impl Constants {
         Ok(Self {
             abi,
             machine,
-            cpus: cpus::read_present_limit().map_err(Error::io("/sys/devices/system/cpu/present"))?.max(1),
             wanted: wanted.map_err(|name| setting(format!("there is no system call {name:?}")))?,
             sets: [
                 ("entry_calls", named(&[&["exit", "exit_group"], RETURN_ELSEWHERE].concat())),
                 ("sigreturn_calls", named(RETURN_ELSEWHERE)),
                 ("fork_calls", named(&["fork", "vfork", "clone", "clone3"])),
+                ("exec_calls", named(&["execve", "execveat"])),
             ],
             sample_interval: if every { 0 } else { 1_000_000_000 / TIMED_PER_SECOND },
         })
@@ -100,7 +147,6 @@ impl Constants {
 
     fn set(&self, spec: &mut ObjectSpec<'_>, settings: &Settings) -> bpf_loader::Result<()> {
         let nanos = |duration: std::time::Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        spec.set_global("cpus", &self.cpus.to_ne_bytes())?;
         spec.set_global("machine", &self.machine.to_ne_bytes())?;
         spec.set_global("scale", &u32::from(settings.scale).to_ne_bytes())?;
         spec.set_global("sample_interval", &self.sample_interval.to_ne_bytes())?;
@@ -116,79 +162,67 @@ impl Constants {
 
 impl Program {
     pub(super) fn load(start: &Start<'_>) -> Result<Self> {
+        let constants = Constants::new(&start.settings.syscalls)?;
+        let sizes = Sizes::read(start.memory)?;
+        let any = start.forced.0.contains_key(SYSTEM_CALLS.what) || !preempts_programs();
+        match Self::climb(start, &constants, sizes, any) {
+            // Most calls are better than none.
+            Err(Error::NoRung { .. }) if !any => Self::climb(start, &constants, sizes, true),
+            climbed => climbed,
+        }
+    }
+
+    /// `any`: also rungs whose programs the kernel preempts.
+    fn climb(start: &Start<'_>, constants: &Constants, sizes: Sizes, any: bool) -> Result<Self> {
         let settings = &start.settings.syscalls;
-        let constants = Constants::new(settings)?;
-        let entries = table_entries(start.memory, constants.cpus);
-        let tables = Cell::new(None);
-        // Filter and windows of the object that is attached: set before, as what is seen without them would be counted later.
-        let mut ready = None;
-        let climbed = climb(
-            bpf_programs::SYSCALLS,
-            &[&SYSTEM_CALLS],
-            start.forced,
-            start.target,
-            |spec, _| {
-                filter::prepare(spec, start.filter)?;
-                // Without spans nothing is ever in the ring.
-                let ring_bytes = if settings.span_threshold.is_some() { start.memory / 8 } else { 0 };
-                ring::prepare(spec, ring_bytes)?;
-                constants.set(spec, settings).map_err(Error::Load)?;
-                tables.set(Some(size_maps(spec, constants.cpus, entries)?));
-                Ok(())
-            },
-            |object, name| {
-                if let Some(tables) = tables.take() {
-                    let mut filter = TaskFilter::new(object)?;
-                    filter.set(object, start.filter)?;
-                    ready = Some((filter, Windows::new(object, tables, constants.cpus, settings.scale)?));
-                }
-                Ok(vec![object.program(name).and_then(|p| p.attach()).map_err(Error::Load)?])
-            },
-        )?;
-        let object = &climbed.object;
-        let (filter, windows) = ready.ok_or(Error::Load(bpf_loader::Error::Internal("nothing attached")))?;
-        Ok(Self {
-            filter,
-            ring: EventRing::open(object)?,
-            windows,
-            states: MappedArray::new(map(object, "cpu_states")?, false).map_err(Error::Load)?,
-            one_in: object.global("one_in").map_err(Error::Load)?,
-            abi: constants.abi,
-            climbed,
-        })
+        let prepare = |spec: &mut ObjectSpec<'_>, _: Rungs<'_>| {
+            // Without spans nothing is ever in the ring.
+            let ring_bytes = if settings.span_threshold.is_some() { start.memory / 8 } else { 0 };
+            ring::prepare(spec, ring_bytes)?;
+            sizes.apply(spec)?;
+            constants.set(spec, settings).map_err(Error::Load)
+        };
+        let open = |object: &Object| {
+            if !any && object.programs.iter().all(|program| !HELD.contains(&program.name.as_str())) {
+                let what =
+                    "see every call so: this kernel preempts such programs and leaves others out meanwhile";
+                return Err(Error::Unsupported { tracer: INFO.name, what });
+            }
+            let mut spec = ObjectSpec::parse(bpf_programs::SYSCALLS).map_err(Error::Load)?;
+            sizes.apply(&mut spec)?;
+            Ok(Maps {
+                counts: Counts::new(&spec, object, settings.scale)?,
+                ring: EventRing::open(object)?,
+                states: mapped(object, "cpu_states", false)?,
+                one_in: object.global("one_in").map_err(Error::Load)?,
+                starts: mapped(object, "starts", true)?,
+                more_starts: object.map("more_starts").and_then(Hash::new).map_err(Error::Load)?,
+            })
+        };
+        let (programs, maps) = Programs::start(bpf_programs::SYSCALLS, INFO.ladders, start, prepare, open)?;
+        Ok(Self { programs, maps, abi: constants.abi })
     }
 
-    /// Attaches the programs again, after their links were dropped.
-    pub(super) fn attach(&mut self) -> Result<()> {
-        self.forget_starts()?;
-        let rung = self.climbed.chosen.first().and_then(|chosen| chosen.rung);
-        let rung = SYSTEM_CALLS.rungs.iter().find(|r| Some(r.name) == rung);
-        let programs = rung.iter().flat_map(|rung| rung.programs);
-        let object = &self.climbed.object;
-        let attach = |name: &str| object.program(name).and_then(|p| p.attach()).map_err(Error::Load);
-        let links = programs.map(|name| filter::attach_again(|| attach(name)));
-        self.climbed.links = links.collect::<Result<_>>()?;
-        Ok(())
-    }
-
-    /// Forgets calls that had begun: their returns were not seen, and must not be taken for later ones'.
-    fn forget_starts(&self) -> Result<()> {
-        let object = &self.climbed.object;
-        let starts: MappedArray<[u8; Begun::SIZE]> =
-            MappedArray::new(map(object, "starts")?, true).map_err(Error::Load)?;
+    /// Attaches again. Calls that had begun are forgotten: their returns were not seen, and must not be taken for later ones'.
+    pub(super) fn resume(&mut self) -> Result<()> {
+        if self.programs.is_running() {
+            return Ok(());
+        }
+        let Maps { counts, starts, more_starts, .. } = &self.maps;
+        counts.wait()?;
         for at in 0..starts.len() {
             starts.set(at, &[0; Begun::SIZE]);
         }
-        let more: bpf_loader::map::Hash<u32, [u64; 2]> =
-            bpf_loader::map::Hash::new(map(object, "more_starts")?).map_err(Error::Load)?;
-        let threads: Vec<u32> = more.keys().filter_map(|key| key.ok()).collect();
-        threads.iter().try_for_each(|tid| more.delete(tid).map(drop)).map_err(Error::Kernel)
+        let threads: Vec<u32> = more_starts.keys().filter_map(|key| key.ok()).collect();
+        threads.iter().try_for_each(|tid| more_starts.delete(tid).map(drop)).map_err(Error::Kernel)?;
+        self.programs.resume()
     }
 
     /// What became of calls, over all CPUs.
     pub(super) fn state(&self) -> CpuState {
         let mut sum = CpuState { runs: 0, table_full: 0, starts_full: 0, no_start: 0 };
-        for state in (0..self.states.len()).filter_map(|cpu| CpuState::decode(&self.states.get(cpu)?)) {
+        let states = &self.maps.states;
+        for state in (0..states.len()).filter_map(|cpu| CpuState::decode(&states.get(cpu)?)) {
             sum.runs += state.runs;
             sum.table_full += state.table_full;
             sum.starts_full += state.starts_full;
@@ -198,23 +232,22 @@ impl Program {
     }
 }
 
-pub(super) fn map<'o>(object: &'o Object, name: &str) -> Result<&'o Map> {
-    object.map(name).map_err(Error::Load)
+fn mapped<const SIZE: usize>(object: &Object, name: &str, writable: bool) -> Result<MappedArray<[u8; SIZE]>> {
+    object.map(name).and_then(|map| MappedArray::new(map, writable)).map_err(Error::Load)
 }
 
-/// Sizes the maps, and creates the tables of the two windows.
-fn size_maps(spec: &mut ObjectSpec<'_>, cpus: u32, entries: u32) -> Result<[Map; 2]> {
-    let no_map = |name: &str| Error::Load(bpf_loader::Error::NoSuchMap { name: name.into() });
-    spec.map_mut("cells").ok_or_else(|| no_map("cells"))?.max_entries = 2 * cpus;
-    spec.map_mut("cpu_states").ok_or_else(|| no_map("cpu_states"))?.max_entries = cpus;
-    let inner =
-        spec.map_mut("counts").and_then(|m| m.inner.as_deref_mut()).ok_or_else(|| no_map("counts"))?;
-    inner.max_entries = entries;
-    let create = || -> Result<Map> {
-        let fd = inner.create(&RunningKernel::default()).map_err(Error::Load)?;
-        Ok(Map::new("counts".into(), fd))
+/// Whether the kernel may preempt programs at system calls, other than those of classic tracepoints. A thread that is preempted there
+/// makes it leave out the runs of all others on that CPU. It came with such programs that may sleep (Linux 7.2).
+fn preempts_programs() -> bool {
+    let insns = [Insn::new(insn::MOV64_IMM, 0, 0, 0, 0), Insn::new(insn::EXIT, 0, 0, 0, 0)];
+    let sleeps = ProgLoad {
+        prog_type: ProgType::RAW_TRACEPOINT,
+        insns: &insns,
+        license: c"GPL",
+        flags: BPF_F_SLEEPABLE,
+        ..ProgLoad::default()
     };
-    Ok([create()?, create()?])
+    bpf_sys::prog::load(&sleeps, None).is_ok()
 }
 
 #[cfg(test)]
@@ -222,11 +255,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_take_half_the_memory() {
-        assert_eq!(table_entries(8 << 20, 2), 16384);
-        assert_eq!(table_entries(0, 2), 1024);
-        assert_eq!(table_entries(8 << 20, 8192), 1024);
-        assert_eq!(table_entries(1 << 30, 64), 65536);
+    fn maps_fit_in_the_memory() {
+        let sizes = |memory, present, possible| {
+            let sizes = Sizes::of(memory, present, possible);
+            (sizes.cpus, sizes.states, sizes.counts, sizes.more_starts)
+        };
+        assert_eq!(sizes(8 << 20, 2, 128), (2, 128, 16384, 2978));
+        assert_eq!(sizes(0, 2, 2), (1, 2, 1024, 64));
+        assert_eq!(sizes(8 << 20, 8192, 8192), (341, 8192, 8192, 2978));
+        assert_eq!(sizes(1 << 30, 64, 64), (64, 64, 65536, 4096));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::names::{SyscallAbi, errno_name};
 use crate::telemetry::{Owner, Point, PointValue, Sink, Span, SpanKind};
 use crate::tracer::ladder::Chosen;
-use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cause, cost};
+use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cause};
 
 /// Calls to find out what the programs cost.
 const CALIBRATION: u32 = 2000;
@@ -25,8 +25,8 @@ pub(super) fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     let mut program = Program::load(start)?;
     let nanos_per_hit = (time_of_a_call() - bare).max(0.0);
     // Those calls were ours.
-    program.windows.take()?;
-    Ok(Box::new(SyscallTracer { program, nanos_per_hit, running: true, counted: 0 }))
+    program.maps.counts.take()?;
+    Ok(Box::new(SyscallTracer { program, nanos_per_hit, counted: 0 }))
 }
 
 /// Nanoseconds of a system call that does nothing: the best of a few goes.
@@ -43,7 +43,6 @@ fn time_of_a_call() -> f64 {
 struct SyscallTracer {
     program: Program,
     nanos_per_hit: f64,
-    running: bool,
     /// Calls handed over.
     counted: u64,
 }
@@ -79,16 +78,16 @@ impl Tracer for SyscallTracer {
     }
 
     fn rungs(&self) -> &[Chosen] {
-        &self.program.climbed.chosen
+        self.program.programs.chosen()
     }
 
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        vec![self.program.ring.descriptor()]
+        vec![self.program.maps.ring.descriptor()]
     }
 
     fn drain(&mut self, sink: &mut dyn Sink) -> Result<()> {
         let abi = self.program.abi;
-        self.program.ring.drain(|head, record| {
+        self.program.maps.ring.drain(|head, record| {
             let call = SlowCall::decode(record).filter(|_| head.kind == SLOW_CALL_KIND);
             if let Some(call) = call {
                 Self::tell_slow_call(abi, head.tgid, head.boot_ns, &call, sink);
@@ -97,8 +96,8 @@ impl Tracer for SyscallTracer {
     }
 
     fn collect(&mut self, sink: &mut dyn Sink) -> Result<()> {
-        self.program.filter.forget_ended()?;
-        let collected = self.program.windows.take()?;
+        self.program.programs.forget_ended()?;
+        let collected = self.program.maps.counts.take()?;
         self.counted += collected.total();
         for ((tgid, what), call) in &collected.calls {
             let comm = collected.names.get(tgid).copied().unwrap_or_default();
@@ -121,62 +120,54 @@ impl Tracer for SyscallTracer {
     }
 
     fn pause(&mut self) -> Result<()> {
-        self.program.climbed.links.clear();
-        self.running = false;
+        self.program.programs.pause();
         Ok(())
     }
 
     fn resume(&mut self) -> Result<()> {
-        if !self.running {
-            self.program.attach()?;
-            self.running = true;
-        }
-        Ok(())
+        self.program.resume()
     }
 
     fn is_running(&self) -> bool {
-        self.running
+        self.program.programs.is_running()
     }
 
     fn set_filter(&mut self, filter: &Filter) -> Result<()> {
-        self.program.filter.set(&self.program.climbed.object, filter)
+        self.program.programs.set_filter(filter)
     }
 
     fn set_sampling(&mut self, one_in: u32) -> Result<()> {
-        self.program.one_in.set(&one_in.max(1)).map_err(crate::error::Error::Kernel)
+        self.program.maps.one_in.set(&one_in.max(1)).map_err(crate::error::Error::Kernel)
     }
 
     fn stats(&mut self) -> Result<Stats> {
         let state = self.program.state();
-        let (produced, ring_full) = self.program.ring.produced_and_dropped()?;
-        let (used, entries) = self.program.windows.fill();
+        let (produced, ring_full) = self.program.maps.ring.produced_and_dropped()?;
+        let (used, entries) = self.program.maps.counts.fill();
         Ok(Stats {
             hits: self.counted + state.table_full,
             produced,
-            received: self.program.ring.received(),
+            received: self.program.maps.ring.received(),
             dropped: vec![
                 (cause::RING_FULL, ring_full),
                 (cause::TABLE_FULL, state.table_full),
                 (cause::TOO_MANY_AT_ONCE, state.starts_full),
                 (cause::BEGIN_NOT_SEEN, state.no_start),
-                (cause::SKIPPED, cost::object_missed_runs(&self.program.climbed.object)?),
-                (cause::CHILDREN, self.program.filter.children_lost()),
+                self.program.programs.missed()?,
+                self.program.programs.children_lost(),
             ],
-            ring_high_water: self.program.ring.high_water(),
+            ring_high_water: self.program.maps.ring.high_water(),
             map_fill: vec![("counts", used, entries)],
         })
     }
 
     fn overhead(&self) -> Result<Overhead> {
-        Ok(Overhead {
-            hits: self.program.state().runs,
-            nanos_per_hit: self.nanos_per_hit,
-            program_time: cost::object_run_time(&self.program.climbed.object)?.0,
-        })
+        let calls = self.program.state().runs;
+        // A call runs two programs, and what it costs is known for both.
+        Ok(Overhead { hits: calls, ..self.program.programs.overhead(calls, self.nanos_per_hit)? })
     }
 
     fn map_bytes(&self) -> u64 {
-        let tables = self.program.windows.tables().map(|map| cost::map_bytes(&map.fd)).sum::<u64>();
-        cost::object_map_bytes(&self.program.climbed.object) + tables
+        self.program.programs.map_bytes() + self.program.maps.counts.map_bytes()
     }
 }

@@ -3,36 +3,27 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bpf_loader::load::Object;
-use bpf_loader::map::{Global, Hash, Map, MapOfMaps, MappedArray};
+use bpf_loader::map::{Hash, MappedArray};
+use bpf_loader::object::ObjectSpec;
 use bpf_programs::events::syscalls::{CellCount, CellKey, Cells, Place, What};
-use bpf_sys::uapi::flags::BPF_ANY;
 
-use super::program::map;
 use crate::error::{Error, Result};
 use crate::telemetry::Exponential;
+use crate::tracer::windows::Windows;
 
 /// Entries read with one call. A call must hold the largest bucket of the kernel's hash table, which it does by far.
 const BATCH: usize = 1024;
 
-/// The two windows: one is filled while the other is read.
-#[derive(Debug)]
-pub(super) struct Windows {
-    active: Global<u32>,
-    /// The outer map, updated to wait for programs.
-    outer: MapOfMaps<u32>,
-    tables: [Table; 2],
-    cells: MappedArray<[u8; Cells::SIZE]>,
-    cpus: u32,
-    filling: u32,
-    scale: u8,
-    /// Entries of the table that was read last.
-    used: u64,
-}
+type Table = Hash<[u8; CellKey::SIZE], [u8; CellCount::SIZE]>;
 
+/// What programs count in: tables and cells of two windows, of which one is filled while the other is read.
 #[derive(Debug)]
-struct Table {
-    map: Map,
-    counts: Hash<[u8; CellKey::SIZE], [u8; CellCount::SIZE]>,
+pub(super) struct Counts {
+    tables: Windows<Table>,
+    cells: MappedArray<[u8; Cells::SIZE]>,
+    scale: u8,
+    /// Entries of the table that was read last, and those that each has.
+    fill: (u64, u64),
 }
 
 /// What one process made of one call.
@@ -80,58 +71,49 @@ impl Collected {
     }
 }
 
-impl Windows {
-    pub(super) fn new(object: &Object, tables: [Map; 2], cpus: u32, scale: u8) -> Result<Self> {
-        let table = |map: Map| -> Result<Table> {
-            let counts = Hash::new(&map).map_err(Error::Load)?;
-            Ok(Table { map, counts })
-        };
-        let [first, second] = tables;
-        let windows = Self {
-            active: object.global("active").map_err(Error::Load)?,
-            outer: MapOfMaps::new(map(object, "counts")?).map_err(Error::Load)?,
-            tables: [table(first)?, table(second)?],
-            cells: MappedArray::new(map(object, "cells")?, true).map_err(Error::Load)?,
-            cpus,
-            filling: 0,
+impl Counts {
+    /// `spec` has the sizes of the object's maps.
+    pub(super) fn new(spec: &ObjectSpec<'_>, object: &Object, scale: u8) -> Result<Self> {
+        let entries =
+            spec.map("counts").and_then(|map| map.inner.as_deref()).map_or(0, |map| map.max_entries);
+        Ok(Self {
+            tables: Windows::create(spec, object, "counts", Table::new)?,
+            cells: object.map("cells").and_then(|map| MappedArray::new(map, true)).map_err(Error::Load)?,
             scale,
-            used: 0,
-        };
-        for (table, at) in windows.tables.iter().zip(0u32..) {
-            windows.outer.set(&at, &table.map, BPF_ANY).map_err(Error::Load)?;
-        }
-        Ok(windows)
+            fill: (0, entries.into()),
+        })
     }
 
-    /// Both tables, which the object does not list.
-    pub(super) fn tables(&self) -> impl Iterator<Item = &Map> {
-        self.tables.iter().map(|table| &table.map)
+    /// Kernel memory of the tables, in bytes.
+    pub(super) fn map_bytes(&self) -> u64 {
+        self.tables.map_bytes()
     }
 
     /// Entries used and entries there are, of the table that was read last.
     pub(super) fn fill(&self) -> (u64, u64) {
-        (self.used, self.tables.iter().map(|table| u64::from(table.map.max_entries())).max().unwrap_or(0))
+        self.fill
+    }
+
+    /// Waits until every program that runs now has ended.
+    pub(super) fn wait(&self) -> Result<()> {
+        self.tables.wait()
     }
 
     /// Makes the programs fill the other window, waits until no CPU is still in the old one, and takes everything out of that.
     pub(super) fn take(&mut self) -> Result<Collected> {
-        let full = self.filling;
-        let Some(table) = self.tables.get(full as usize) else { return Ok(Collected::default()) };
-        self.filling ^= 1;
-        self.active.set(&self.filling).map_err(Error::Kernel)?;
-        // Updating a map of maps returns only after every program that may have read the old value has ended
-        // (`maybe_wait_bpf_programs`, Linux 5.0), so setting what is already there is a wait for our own flip.
-        self.outer.set(&full, &table.map, BPF_ANY).map_err(Error::Kernel)?;
+        let full = self.tables.filling();
+        let table = self.tables.swap()?;
         let mut collected = Collected::default();
-        for at in full * self.cpus..(full + 1) * self.cpus {
+        let cpus = self.cells.len() / 2;
+        for at in full * cpus..(full + 1) * cpus {
             let Some(bytes) = self.cells.get(at) else { continue };
             Cells::used(&bytes).for_each(|(key, count)| collected.add(self.scale, key, &count));
             self.cells.set(at, &[0; Cells::SIZE]);
         }
-        self.used = 0;
-        let mut batches = table.counts.take_batches(BATCH);
+        self.fill.0 = 0;
+        let mut batches = table.take_batches(BATCH);
         while let Some((keys, counts)) = batches.next().map_err(Error::Kernel)? {
-            self.used += keys.len() as u64;
+            self.fill.0 += keys.len() as u64;
             for (key, count) in keys.iter().zip(counts) {
                 if let (Some(key), Some(count)) = (CellKey::decode(key), CellCount::decode(count)) {
                     collected.add(self.scale, key, &count);

@@ -74,7 +74,18 @@ pub static RETRANSMITS: Metric = Metric {
     description: "Segments that were sent again, SYNs included",
     instrument: Instrument::Counter,
     subject: Subject::Process,
-    attributes: &[ROLE],
+    attributes: &[ROLE, PEER_ADDRESS, PEER_PORT],
+    source: LIVING.what,
+};
+
+/// Segments.
+pub static SEGMENTS: Metric = Metric {
+    name: "ebpf.tcp.segments",
+    unit: "{segment}",
+    description: "Segments, those without payload and those that were sent again included",
+    instrument: Instrument::Counter,
+    subject: Subject::Process,
+    attributes: &[ROLE, DIRECTION, PEER_ADDRESS, PEER_PORT],
     source: LIVING.what,
 };
 
@@ -85,7 +96,7 @@ pub static NETWORK_IO: Metric = Metric {
     description: "Payload: of TCP, what was received in order and what the peer acknowledged",
     instrument: Instrument::Counter,
     subject: Subject::Process,
-    attributes: &[DIRECTION, TRANSPORT],
+    attributes: &[DIRECTION, TRANSPORT, PEER_ADDRESS, PEER_PORT],
     source: LIVING.what,
 };
 

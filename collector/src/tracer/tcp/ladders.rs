@@ -3,13 +3,20 @@
 use crate::tracer::ladder::{Ladder, Rung};
 
 const NO_DRAWBACK: &str = "";
+/// The rung of [`LIVING`] that needs no program.
+pub(super) const SOCK_DIAG: &str = "sock_diag";
 
 /// Where connections begin and end.
 pub static STATES: Ladder = Ladder {
     what: "TCP states",
     rungs: &[
-        Rung { name: "tp_btf", programs: &["states_btf"], since: "5.8", drawback: NO_DRAWBACK },
-        Rung { name: "raw_tp", programs: &["states_raw"], since: "5.8", drawback: NO_DRAWBACK },
+        Rung { name: "tp_btf", programs: &["states_btf"], since: "5.9", drawback: NO_DRAWBACK },
+        Rung {
+            name: "raw_tp",
+            programs: &["states_raw"],
+            since: "5.8",
+            drawback: "costs more: reads the socket's fields one by one through a helper",
+        },
         Rung {
             name: "tracepoint",
             programs: &["states_classic"],
@@ -68,12 +75,20 @@ pub static ACCEPTING: Ladder = Ladder {
 /// What connections that live have done so far.
 pub static LIVING: Ladder = Ladder {
     what: "living TCP connections",
-    rungs: &[Rung {
-        name: "iterator",
-        programs: &["living_connections"],
-        since: "5.9",
-        drawback: "bytes show when the process is known",
-    }],
+    rungs: &[
+        Rung {
+            name: "iterator",
+            programs: &["living_connections"],
+            since: "5.9",
+            drawback: "bytes show when the process is known",
+        },
+        Rung {
+            name: SOCK_DIAG,
+            programs: &[],
+            since: "5.8",
+            drawback: "as iterator; costs more, and namespaces without a process are not seen",
+        },
+    ],
     required: false,
 };
 

@@ -1,12 +1,14 @@
 //! Connections that found no room in a listening socket's queue, from the counters that each network namespace keeps.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Most namespaces that are looked at.
-const MAX_NAMESPACES: usize = 1024;
+pub const MAX_NAMESPACES: usize = 1024;
+/// Calls after which all processes are looked at again: one may have changed its namespace.
+const CALLS_PER_SCAN: u32 = 60;
 
 /// A namespace's counters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -18,32 +20,53 @@ pub struct Counters {
 }
 
 /// The counters of all namespaces, as they were when they were read last.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ListenCounters {
-    /// By inode number. Namespaces that seem to be gone stay, in case a process enters them again; the kernel may give their
-    /// number to another, whose counters begin at 0.
+    namespaces: Namespaces,
+    /// By inode number. Namespaces that seem to be gone stay while there is room, in case a process enters them again; the
+    /// kernel may give their number to another, whose counters begin at 0.
     last: HashMap<u64, Counters>,
+    /// Namespaces that were there at the start, without a process.
+    older: HashSet<u64>,
+    left_out: u64,
 }
 
 impl ListenCounters {
     /// What they are now, from which growth is counted.
     pub fn read() -> Self {
-        let mut counters = Self::default();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        Self::read_from(PathBuf::from("/proc"), &mounts)
+    }
+
+    fn read_from(proc: PathBuf, mounts: &str) -> Self {
+        let mut counters = Self {
+            namespaces: Namespaces::new(proc),
+            last: HashMap::new(),
+            older: mounted(mounts).collect(),
+            left_out: 0,
+        };
         counters.grow();
         counters
     }
 
-    /// Growth over all namespaces since the last call. A namespace that was not there before has counted from 0.
+    /// Growth over all namespaces since the last call. A namespace that is newer than this has counted from 0; of one that was
+    /// there and is met only now, nobody knows when it counted what it has.
     pub fn grow(&mut self) -> Counters {
         let mut sum = Counters::default();
-        for (namespace, directory) in namespaces() {
-            let Ok(text) = fs::read_to_string(directory.join("net/netstat")) else { continue };
-            let Some(now) = parse(&text) else { continue };
-            let is_known = self.last.contains_key(&namespace);
-            if !is_known && self.last.len() >= MAX_NAMESPACES {
+        self.namespaces.find();
+        let found = &self.namespaces.found;
+        if self.last.len() >= MAX_NAMESPACES {
+            self.last.retain(|namespace, _| found.contains_key(namespace));
+        }
+        for (namespace, pid) in found {
+            let path = self.namespaces.proc.join(format!("{pid}/net/netstat"));
+            let Some(now) = fs::read_to_string(path).ok().and_then(|text| parse(&text)) else { continue };
+            if !self.last.contains_key(namespace) && self.last.len() >= MAX_NAMESPACES {
+                self.left_out += 1;
                 continue;
             }
-            let last = self.last.entry(namespace).or_default();
+            let first = if self.older.remove(namespace) { now } else { Counters::default() };
+            let last = self.last.entry(*namespace).or_insert(first);
             if now.overflows < last.overflows || now.drops < last.drops {
                 *last = Counters::default();
             }
@@ -53,19 +76,57 @@ impl ListenCounters {
         }
         sum
     }
+
+    /// How often a namespace was not looked at, since there were too many.
+    pub fn left_out(&self) -> u64 {
+        self.left_out
+    }
 }
 
-/// The network namespaces that processes are in: inode number, and the directory of one such process.
-pub fn namespaces() -> HashMap<u64, PathBuf> {
-    let mut found = HashMap::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        if !entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit) {
-            continue;
-        }
-        let Ok(namespace) = fs::metadata(entry.path().join("ns/net")) else { continue };
-        found.entry(namespace.ino()).or_insert_with(|| entry.path());
+/// The network namespaces that processes are in: of each, by its inode number, one process. To find them all, every process has
+/// to be looked at; so those that were are remembered.
+#[derive(Debug)]
+struct Namespaces {
+    proc: PathBuf,
+    found: HashMap<u64, u32>,
+    looked_at: HashSet<u32>,
+    calls: u32,
+}
+
+impl Namespaces {
+    fn new(proc: PathBuf) -> Self {
+        Self { proc, found: HashMap::new(), looked_at: HashSet::new(), calls: 0 }
     }
-    found
+
+    fn find(&mut self) {
+        let is_there = |(namespace, pid): (&u64, &u32)| namespace_of(&self.proc, *pid) == Some(*namespace);
+        if self.calls % CALLS_PER_SCAN == 0 || !self.found.iter().all(is_there) {
+            self.found.clear();
+            self.looked_at.clear();
+        }
+        self.calls = self.calls.wrapping_add(1);
+        let entries = fs::read_dir(&self.proc).into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let pids: HashSet<u32> = pids.collect();
+        for pid in pids.difference(&self.looked_at) {
+            if let Some(namespace) = namespace_of(&self.proc, *pid) {
+                self.found.entry(namespace).or_insert(*pid);
+            }
+        }
+        self.looked_at = pids;
+    }
+}
+
+fn namespace_of(proc: &Path, pid: u32) -> Option<u64> {
+    fs::metadata(proc.join(format!("{pid}/ns/net"))).ok().map(|namespace| namespace.ino())
+}
+
+/// The network namespaces that are kept by a mount, as `ip netns` does, from a `mountinfo`.
+fn mounted(mounts: &str) -> impl Iterator<Item = u64> + '_ {
+    mounts.lines().filter_map(|line| {
+        let root = line.split_whitespace().nth(3)?;
+        root.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
+    })
 }
 
 /// Two lines a group, names and then numbers, both after the group's name.
@@ -95,5 +156,99 @@ mod tests {
         assert_eq!(parse("TcpExt: ListenDrops\n"), None);
         assert_eq!(parse("TcpExt: ListenDrops\nTcpExt: x\n"), None);
         assert_eq!(parse(""), None);
+    }
+
+    /// A `/proc` in which each process has a namespace that counted so many drops.
+    struct Proc(PathBuf);
+
+    impl Proc {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("listen-{name}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            fs::create_dir_all(path.join("namespaces")).unwrap();
+            Self(path)
+        }
+
+        /// The inode number.
+        fn namespace(&self, name: &str) -> u64 {
+            let path = self.0.join("namespaces").join(name);
+            fs::write(&path, "").unwrap();
+            fs::metadata(path).unwrap().ino()
+        }
+
+        fn process(&self, pid: u32, namespace: &str, drops: u64) {
+            let process = self.0.join(pid.to_string());
+            let _ = fs::remove_dir_all(&process);
+            fs::create_dir_all(process.join("ns")).unwrap();
+            fs::create_dir_all(process.join("net")).unwrap();
+            fs::hard_link(self.0.join("namespaces").join(namespace), process.join("ns/net")).unwrap();
+            let netstat = format!("TcpExt: ListenOverflows ListenDrops\nTcpExt: 0 {drops}\n");
+            fs::write(process.join("net/netstat"), netstat).unwrap();
+        }
+
+        fn end(&self, pid: u32) {
+            fs::remove_dir_all(self.0.join(pid.to_string())).unwrap();
+        }
+    }
+
+    impl Drop for Proc {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn namespaces_from_before_count_from_their_first_sight_and_newer_ones_from_nothing() {
+        let proc = Proc::new("first-sight");
+        let kept = proc.namespace("kept");
+        proc.namespace("own");
+        proc.process(1, "own", 100);
+        let mounts = format!("36 35 0:4 net:[{kept}] /run/netns/a rw shared:1 - nsfs nsfs rw\n");
+        let mut counters = ListenCounters::read_from(proc.0.clone(), &mounts);
+        assert_eq!(counters.grow().drops, 0);
+        // A process enters the one that was kept by a mount.
+        proc.process(2, "kept", 50);
+        assert_eq!(counters.grow().drops, 0);
+        proc.process(2, "kept", 53);
+        assert_eq!(counters.grow().drops, 3);
+        proc.namespace("new");
+        proc.process(3, "new", 7);
+        assert_eq!(counters.grow().drops, 7);
+        // Nothing is lost when its process ends and it has another.
+        proc.end(2);
+        proc.process(4, "kept", 54);
+        assert_eq!(counters.grow().drops, 1);
+        // Nor if it has none for a while.
+        proc.end(4);
+        assert_eq!(counters.grow().drops, 0);
+        proc.process(5, "kept", 56);
+        assert_eq!(counters.grow().drops, 2);
+        assert_eq!(counters.left_out(), 0);
+    }
+
+    #[test]
+    fn processes_that_change_their_namespace_are_found() {
+        let proc = Proc::new("change");
+        proc.namespace("own");
+        proc.namespace("other");
+        proc.process(1, "own", 0);
+        proc.process(2, "own", 0);
+        let mut counters = ListenCounters::read_from(proc.0.clone(), "");
+        // Whichever of the two is remembered.
+        for pid in [1, 2] {
+            proc.process(pid, "other", 9);
+            for _ in 0..CALLS_PER_SCAN {
+                counters.grow();
+            }
+            assert_eq!(counters.last.len(), 2);
+            proc.process(pid, "own", 0);
+        }
+    }
+
+    #[test]
+    fn mounts_tell_of_namespaces() {
+        let text = "1 0 8:1 / / rw - ext4 /dev/vda rw\n2 1 0:4 net:[42] /run/netns/a rw - nsfs nsfs rw\n\
+                    3 1 0:4 mnt:[43] /x rw - nsfs nsfs rw\nx\n";
+        assert_eq!(mounted(text).collect::<Vec<_>>(), [42]);
     }
 }

@@ -7,6 +7,7 @@
 //! | `program.rs` | loads the BPF programs, sized for the memory there is; swaps their two windows; walks over sockets |
 //! | `ledger.rs` | bytes of connections that live and of those that ended, each counted once |
 //! | `listen.rs` | connections that found no room in a queue, from each network namespace's own counters |
+//! | `living.rs` | what connections that live have done, where the kernel has no iterators |
 //! | `tell.rs` | records to points and spans |
 //! | `tracer.rs` | all of it as one tracer among others |
 //!
@@ -20,6 +21,7 @@ mod define;
 mod ladders;
 mod ledger;
 mod listen;
+mod living;
 mod program;
 mod tell;
 mod tracer;
@@ -27,7 +29,7 @@ mod views;
 
 pub use define::{
     CONNECT_DURATION, CONNECTION, CONNECTION_DURATION, CONNECTIONS, DROPS, LISTEN_DROPS, LISTEN_OVERFLOWS,
-    NETWORK_IO, RETRANSMITS, RTT,
+    NETWORK_IO, RETRANSMITS, RTT, SEGMENTS,
 };
 pub use ladders::{ACCEPTING, DROP_REASONS, LISTEN, LIVING, OLDER, STATES};
 pub use tracer::INFO;
@@ -40,10 +42,11 @@ use crate::tracer::Settings as AllSettings;
 pub struct Settings {
     /// Most spans in a second; connections beyond are counted all the same.
     pub spans_per_second: u32,
-    /// How many peers may have series of their own: the first that come, and one more series for all others. 0: peers are
-    /// not told apart.
+    /// How many peers may have series of their own at once: the first that come, while they do something; all others share
+    /// one. 0: peers are not told apart.
     pub peers: u32,
-    /// Whether dropped packets are counted by reason. Costs something for every packet that the kernel drops.
+    /// Whether dropped packets are counted by reason. Off, as it costs something for every packet of any kind that the kernel
+    /// drops: one of each ordinary connection, and most in a flood, when there is least to spare.
     pub drops: bool,
 }
 
@@ -63,14 +66,15 @@ static KEYS: &[Key<AllSettings>] = &[
     },
     Key {
         name: "peers",
-        doc: "How many peers may have series of their own: the first that come, and one more series for all others.\n\
-              0: peers are not told apart.",
+        doc: "How many peers may have series of their own at once: the first that come, while they do something; all\n\
+              others share one. 0: peers are not told apart.",
         get: |settings| Value::Int(settings.tcp.peers.into()),
         set: |settings, v| v.whole(0..=u32::MAX).map(|n| settings.tcp.peers = n),
     },
     Key {
         name: "drops",
-        doc: "Whether dropped packets are counted by reason. Costs something for every packet that the kernel drops.",
+        doc: "Whether dropped packets are counted by reason. Costs something for every packet that the kernel drops:\n\
+              one of each ordinary connection, and all of a flood.",
         get: |settings| Value::Bool(settings.tcp.drops),
         set: |settings, v| v.boolean().map(|drops| settings.tcp.drops = drops),
     },

@@ -1,28 +1,28 @@
 //! The BPF programs of the TCP tracer and their maps.
 
-use std::fs::File;
+use std::collections::HashSet;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
-use bpf_loader::kernel::RunningKernel;
 use bpf_loader::link::Link;
 use bpf_loader::load::Object;
-use bpf_loader::map::{Global, Hash, Map, MapOfMaps, PerCpuArray};
+use bpf_loader::map::{Global, Hash, PerCpuArray};
 use bpf_loader::object::ObjectSpec;
-use bpf_programs::events::tcp::{End, EndKey, Followed, Living, Series, SeriesKey, Stats};
+use bpf_programs::events::tcp::{Endpoints, Followed, Living, Series, SeriesKey, Stats, Traffic};
 use bpf_sys::link::IterTarget;
-use bpf_sys::uapi::flags::BPF_ANY;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use bpf_sys::net_ns::NetNs;
 
-use super::ladders::{ACCEPTING, DROP_REASONS, LIVING, OLDER, STATES};
-use super::listen;
+use super::ladders::{ACCEPTING, DROP_REASONS, LIVING, OLDER, SOCK_DIAG, STATES};
+use super::ledger::{Account, Ended, Lives, traffic_amounts};
+use super::listen::MAX_NAMESPACES;
+use super::living::Diag;
 use crate::error::{Error, Result};
 use crate::tracer::filter::{self, TaskFilter};
-use crate::tracer::ladder::{Chosen, Forced, Ladder, Rung, climb};
-use crate::tracer::programs::attach_by_section;
-use crate::tracer::{Start, ring};
+use crate::tracer::ladder::{Chosen, Forced, Ladder, Refused, Rung, climb};
+use crate::tracer::programs::{add_counts, attach_by_section};
+use crate::tracer::windows::Windows;
+use crate::tracer::{Start, cost, ring};
 
 /// Ladders that programs climb. What others rely on comes first.
 static CLIMBED: &[&Ladder] = &[&STATES, &ACCEPTING, &LIVING, &OLDER];
@@ -31,82 +31,62 @@ static CLIMBED_WITH_DROPS: &[&Ladder] = &[&STATES, &ACCEPTING, &LIVING, &OLDER, 
 
 /// Entries read with one call.
 const BATCH: usize = 128;
+/// A peer of a [`SeriesKey`]: address and port.
+const PEER: usize = 18;
 /// What the kernel's hash tables need for an entry beside key and value.
 const ENTRY_HEAD: usize = 56;
 const CONNECTION_ENTRY: usize = size_of::<u64>() + Followed::SIZE + ENTRY_HEAD;
+const ENDPOINTS_ENTRY: usize = size_of::<u64>() + Endpoints::SIZE + ENTRY_HEAD;
 /// Bounds of tables, in entries: below, they are of no use.
 const CONNECTIONS: std::ops::RangeInclusive<usize> = 1024..=65536;
 const SERIES: std::ops::RangeInclusive<usize> = 64..=16384;
-const ENDS: std::ops::RangeInclusive<usize> = 256..=32768;
 
 type SeriesTable = Hash<[u8; SeriesKey::SIZE], [u8; Series::SIZE]>;
-type EndTable = Hash<[u8; EndKey::SIZE], [u8; End::SIZE]>;
 
 /// How many entries tables have, for the memory there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
     /// Connections followed at once.
     pub connections: u32,
+    /// Those whose ends are noted: none, or all.
+    pub endpoints: u32,
     /// Series of one window.
     pub series: u32,
-    /// Ends of one window.
-    pub ends: u32,
     /// Bytes of the ring.
     pub ring: usize,
 }
 
 impl Sizes {
-    /// A quarter for connections, half for both windows' series, an eighth for their ends and for the ring.
+    /// A quarter for connections, five eighths for both windows' series, an eighth for the ring.
     pub fn of(memory: usize) -> Self {
         let entries = |share: usize, entry: usize, bounds: &std::ops::RangeInclusive<usize>| {
             (share / entry).clamp(*bounds.start(), *bounds.end()) as u32
         };
         Self {
             connections: entries(memory / 4, CONNECTION_ENTRY, &CONNECTIONS),
-            series: entries(memory / 4, SeriesKey::SIZE + Series::SIZE + ENTRY_HEAD, &SERIES),
-            ends: entries(memory / 16, EndKey::SIZE + End::SIZE + ENTRY_HEAD, &ENDS),
+            endpoints: 0,
+            series: entries(memory / 16 * 5, SeriesKey::SIZE + Series::SIZE + ENTRY_HEAD, &SERIES),
             ring: (memory / 8).clamp(16 << 10, 1 << 20),
         }
     }
-}
 
-/// What a window has collected.
-#[derive(Debug)]
-struct Window {
-    series: SeriesTable,
-    ends: EndTable,
-    /// To be set into the outer map once more, which waits.
-    series_map: Map,
-}
-
-/// The maps that the programs fill.
-#[derive(Debug)]
-struct Tables {
-    windows: [Window; 2],
-    outer: MapOfMaps<u32>,
-    active: Global<u32>,
-    filling: u32,
-    /// To keep the inner maps in the statistics of memory.
-    ends_maps: [Map; 2],
-}
-
-/// What the kernel tells of a window.
-#[derive(Debug, Default)]
-pub struct Collected {
-    /// Sums.
-    pub series: Vec<(SeriesKey, Series)>,
-    /// Ends.
-    pub ends: Vec<(EndKey, End)>,
+    /// With the ends of all connections, in the same memory.
+    fn with_endpoints(self) -> Self {
+        let shared = self.connections as usize * CONNECTION_ENTRY / (CONNECTION_ENTRY + ENDPOINTS_ENTRY);
+        let connections = (shared as u32).max(*CONNECTIONS.start() as u32);
+        Self { connections, endpoints: connections, ..self }
+    }
 }
 
 /// The programs in the kernel, attached.
 #[derive(Debug)]
 pub struct TcpProgram {
     object: Object,
-    tables: Tables,
+    windows: Windows<SeriesTable>,
     filter: TaskFilter,
     stats: PerCpuArray<[u8; Stats::SIZE]>,
     drops: Hash<u32, u64>,
+    peers: Hash<[u8; PEER], u8>,
     span_one_in: Global<u32>,
     chosen: Vec<Chosen>,
     links: Vec<Link>,
@@ -115,10 +95,12 @@ pub struct TcpProgram {
     pub sizes: Sizes,
 }
 
+/// Ways to the sockets that there are.
 #[derive(Debug, Default)]
 struct Iterators {
     living: Option<Link>,
     older: Option<Link>,
+    diag: Option<Diag>,
 }
 
 fn no_map(name: &str) -> Error {
@@ -130,76 +112,16 @@ fn prepare(spec: &mut ObjectSpec<'_>, start: &Start<'_>, sizes: Sizes) -> Result
     let settings = &start.settings.tcp;
     filter::prepare(spec, start.filter)?;
     ring::prepare(spec, sizes.ring)?;
-    spec.map_mut("connections").ok_or_else(|| no_map("connections"))?.max_entries = sizes.connections;
-    for (name, entries) in [("series", sizes.series), ("ends", sizes.ends)] {
-        let inner =
-            spec.map_mut(name).and_then(|map| map.inner.as_deref_mut()).ok_or_else(|| no_map(name))?;
-        inner.max_entries = entries;
+    for (name, entries) in [("connections", sizes.connections), ("endpoints", sizes.endpoints)] {
+        spec.map_mut(name).ok_or_else(|| no_map(name))?.max_entries = entries.max(1);
     }
+    let note = u32::from(sizes.endpoints > 0);
+    spec.set_global("note_endpoints", &note.to_ne_bytes()).map_err(Error::Load)?;
+    let series = spec.map_mut("series").and_then(|map| map.inner.as_deref_mut());
+    series.ok_or_else(|| no_map("series"))?.max_entries = sizes.series;
     spec.map_mut("peers").ok_or_else(|| no_map("peers"))?.max_entries = settings.peers.max(1);
     spec.set_global("span_rate", &settings.spans_per_second.to_ne_bytes()).map_err(Error::Load)?;
     spec.set_global("tell_peers", &u32::from(settings.peers > 0).to_ne_bytes()).map_err(Error::Load)
-}
-
-impl Tables {
-    /// Makes the inner maps, and gives them to the object, whose programs must not be attached yet.
-    fn new(object: &Object, spec: &ObjectSpec<'_>) -> Result<Self> {
-        let kernel = RunningKernel::default();
-        let outer = |name: &str| MapOfMaps::new(object.map(name).map_err(Error::Load)?).map_err(Error::Load);
-        let (series, ends): (MapOfMaps<u32>, MapOfMaps<u32>) = (outer("series")?, outer("ends")?);
-        let inner = |name: &str, outer: &MapOfMaps<u32>, index: u32| -> Result<Map> {
-            let inner = spec.map(name).and_then(|map| map.inner.as_deref()).ok_or_else(|| no_map(name))?;
-            let map = Map::new(name.into(), inner.create(&kernel).map_err(Error::Load)?);
-            outer.set(&index, &map, BPF_ANY).map_err(Error::Load)?;
-            Ok(map)
-        };
-        let window = |index: u32| -> Result<(Window, Map)> {
-            let (series_map, ends_map) = (inner("series", &series, index)?, inner("ends", &ends, index)?);
-            let window = Window {
-                series: Hash::new(&series_map).map_err(Error::Load)?,
-                ends: Hash::new(&ends_map).map_err(Error::Load)?,
-                series_map,
-            };
-            Ok((window, ends_map))
-        };
-        let ((first, first_ends), (second, second_ends)) = (window(0)?, window(1)?);
-        Ok(Self {
-            windows: [first, second],
-            ends_maps: [first_ends, second_ends],
-            active: object.global("active").map_err(Error::Load)?,
-            outer: series,
-            filling: 0,
-        })
-    }
-
-    /// Makes programs fill the other window, waits until none is still in the old one, and takes out what that has.
-    fn take(&mut self) -> Result<Collected> {
-        let [first, second] = &self.windows;
-        let (old, full) = if self.filling == 0 { (0, first) } else { (1, second) };
-        self.filling ^= 1;
-        self.active.set(&self.filling).map_err(Error::Kernel)?;
-        // Updating a map of maps returns only after every program that may have read the old value has ended
-        // (`maybe_wait_bpf_programs`, Linux 5.0), so setting what is already there is a wait for our own flip.
-        self.outer.set(&old, &full.series_map, BPF_ANY).map_err(Error::Kernel)?;
-        let mut collected = Collected::default();
-        let mut batches = full.series.take_batches(BATCH);
-        while let Some((keys, values)) = batches.next().map_err(Error::Kernel)? {
-            let entries = keys.iter().zip(values);
-            collected
-                .series
-                .extend(entries.filter_map(|(k, v)| Some((SeriesKey::decode(k)?, Series::decode(v)?))));
-        }
-        let mut batches = full.ends.take_batches(BATCH);
-        while let Some((keys, values)) = batches.next().map_err(Error::Kernel)? {
-            let entries = keys.iter().zip(values);
-            collected.ends.extend(entries.filter_map(|(k, v)| Some((EndKey::decode(k)?, End::decode(v)?))));
-        }
-        Ok(collected)
-    }
-
-    fn maps(&self) -> impl Iterator<Item = &Map> {
-        self.windows.iter().map(|window| &window.series_map).chain(&self.ends_maps)
-    }
 }
 
 impl TcpProgram {
@@ -209,7 +131,7 @@ impl TcpProgram {
     ///
     /// As [`climb`]; the filter names something that does not exist.
     pub fn load(start: &Start<'_>) -> Result<Self> {
-        let sizes = Sizes::of(start.memory);
+        let mut sizes = Sizes::of(start.memory);
         let ladders = if start.settings.tcp.drops { CLIMBED_WITH_DROPS } else { CLIMBED };
         let mut sized = ObjectSpec::parse(bpf_programs::TCP).map_err(Error::Load)?;
         prepare(&mut sized, start, sizes)?;
@@ -220,26 +142,38 @@ impl TcpProgram {
             ladders,
             start.forced,
             start.target,
-            |spec, _| prepare(spec, start, sizes),
+            |spec, rungs| {
+                let asks = rungs(LIVING.what) == Some(SOCK_DIAG);
+                sizes = if asks { Sizes::of(start.memory).with_endpoints() } else { Sizes::of(start.memory) };
+                prepare(spec, start, sizes)
+            },
             |object, name| {
                 // Once for each object that is tried, and before anything of it is attached.
                 if STATES.rungs.iter().any(|rung| rung.programs.contains(&name)) {
                     let mut filter = TaskFilter::new(object)?;
                     filter.set(object, start.filter)?;
-                    parts = Some((Tables::new(object, &sized)?, filter));
+                    parts = Some((Windows::create(&sized, object, "series", Hash::new)?, filter));
                 }
                 attach(object, name, &mut iterators)
             },
         )?;
         let object = climbed.object;
-        let (tables, filter) = parts.ok_or(Error::Load(bpf_loader::Error::Internal("no states")))?;
+        let mut chosen = climbed.chosen;
+        if sizes.endpoints > 0 {
+            match Diag::open(&object) {
+                Ok(diag) => iterators.diag = Some(diag),
+                Err(error) => refuse(&mut chosen, LIVING.what, &error),
+            }
+        }
+        let (windows, filter) = parts.ok_or(Error::Load(bpf_loader::Error::Internal("no states")))?;
         let program = Self {
-            tables,
+            windows,
             filter,
             stats: PerCpuArray::new(object.map("stats").map_err(Error::Load)?).map_err(Error::Load)?,
             drops: Hash::new(object.map("drops").map_err(Error::Load)?).map_err(Error::Load)?,
+            peers: Hash::new(object.map("peers").map_err(Error::Load)?).map_err(Error::Load)?,
             span_one_in: object.global("span_one_in").map_err(Error::Load)?,
-            chosen: climbed.chosen,
+            chosen,
             links: climbed.links,
             object,
             iterators,
@@ -254,9 +188,9 @@ impl TcpProgram {
         &self.object
     }
 
-    /// All maps, those of the windows too.
-    pub fn maps(&self) -> impl Iterator<Item = &Map> {
-        self.object.maps.iter().chain(self.tables.maps())
+    /// Kernel memory of all maps, those of the windows too.
+    pub fn map_bytes(&self) -> u64 {
+        cost::object_map_bytes(&self.object) + self.windows.map_bytes()
     }
 
     /// The rung in use of each ladder that programs climb.
@@ -283,22 +217,32 @@ impl TcpProgram {
     /// # Errors
     ///
     /// The kernel's tables cannot be read.
-    pub fn take(&mut self) -> Result<Collected> {
-        self.tables.take()
+    pub fn take(&mut self) -> Result<Vec<(SeriesKey, Series)>> {
+        let mut collected = Vec::new();
+        let mut batches = self.windows.swap()?.take_batches(BATCH);
+        while let Some((keys, values)) = batches.next().map_err(Error::Kernel)? {
+            let entries = keys.iter().zip(values);
+            collected.extend(entries.filter_map(|(k, v)| Some((SeriesKey::decode(k)?, Series::decode(v)?))));
+        }
+        Ok(collected)
     }
 
     /// The connections that live and whose process is known.
     ///
     /// # Errors
     ///
-    /// The iterator cannot be read.
-    pub fn living(&self) -> Result<Vec<Living>> {
+    /// The kernel's tables cannot be read.
+    pub fn living(&mut self) -> Result<Vec<Lives>> {
+        if let Some(diag) = &mut self.iterators.diag {
+            return diag.living();
+        }
         let Some(link) = &self.iterators.living else { return Ok(Vec::new()) };
         let bytes = read_all(link)?;
-        let mut living: Vec<Living> = bytes.chunks_exact(Living::SIZE).filter_map(Living::decode).collect();
+        let records = bytes.chunks_exact(Living::SIZE).filter_map(Living::decode);
+        let mut living: Vec<Lives> = records.filter_map(|living| lives(&living)).collect();
         // A table that changes while it is walked over may show an entry twice.
-        living.sort_unstable_by_key(|living| living.socket);
-        living.dedup_by_key(|living| living.socket);
+        living.sort_unstable_by_key(|lives| lives.connection);
+        living.dedup_by_key(|lives| lives.connection.0);
         Ok(living)
     }
 
@@ -309,15 +253,10 @@ impl TcpProgram {
         let own = std::fs::metadata("/proc/thread-self/ns/net").map_or(0, |own| own.ino());
         // What the program writes is nothing; reading is what makes it run.
         let _ = read_all(link);
-        for (namespace, directory) in listen::namespaces() {
-            if namespace == own {
-                continue;
-            }
+        let namespaces = NetNs::list(MAX_NAMESPACES).unwrap_or_default().namespaces;
+        for namespace in namespaces.iter().filter(|namespace| namespace.inode() != own) {
             // An iterator walks over the namespace of the thread that opens it.
-            std::thread::scope(|scope| {
-                let entered = scope.spawn(|| enter_and_read(link, &directory));
-                let _ = entered.join();
-            });
+            let _ = namespace.enter(|| read_all(link));
         }
     }
 
@@ -332,10 +271,8 @@ impl TcpProgram {
     ///
     /// The kernel's table cannot be read.
     pub fn forget_all(&self) -> Result<()> {
-        let connections = self.object.map("connections").map_err(Error::Load)?;
-        let table: Hash<u64, [u8; Followed::SIZE]> = Hash::new(connections).map_err(Error::Load)?;
-        let sockets: Vec<u64> = table.keys().collect::<bpf_loader::Result<_>>().map_err(Error::Kernel)?;
-        sockets.iter().try_for_each(|socket| table.delete(socket).map(drop)).map_err(Error::Kernel)
+        empty::<{ Followed::SIZE }>(&self.object, "connections")?;
+        empty::<{ Endpoints::SIZE }>(&self.object, "endpoints")
     }
 
     /// Attaches the same rungs again, and takes up the connections that there are.
@@ -368,25 +305,24 @@ impl TcpProgram {
     ///
     /// The kernel's counters cannot be read.
     pub fn stats(&self) -> Result<Stats> {
-        let values = self.stats.get(0).map_err(Error::Kernel)?;
-        let mut all = Stats {
-            runs: 0,
-            connections_full: 0,
-            series_full: 0,
-            span_rate: 0,
-            span_sampling: 0,
-            reasons_full: 0,
-        };
-        for stats in values.iter().flat_map(|values| values.iter()).filter_map(|bytes| Stats::decode(&bytes))
-        {
-            all.runs += stats.runs;
-            all.connections_full += stats.connections_full;
-            all.series_full += stats.series_full;
-            all.span_rate += stats.span_rate;
-            all.span_sampling += stats.span_sampling;
-            all.reasons_full += stats.reasons_full;
-        }
-        Ok(all)
+        let counts = Stats::decode(&add_counts(&self.stats)?);
+        counts.ok_or(Error::Load(bpf_loader::Error::Internal("size of tcp_stats")))
+    }
+
+    /// Gives the room of peers that nobody talks to any more to others. `seen` are the keys of a window, those of connections
+    /// that live included: a connection keeps the key that it was first told under.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's table cannot be read.
+    pub fn keep_peers(&self, seen: impl Iterator<Item = Account>) -> Result<()> {
+        let seen: HashSet<[u8; PEER]> = seen.filter_map(peer).collect();
+        let peers: Vec<[u8; PEER]> =
+            self.peers.keys().collect::<bpf_loader::Result<_>>().map_err(Error::Kernel)?;
+        let gone = peers.iter().filter(|peer| !seen.contains(*peer));
+        gone.map(|peer| self.peers.delete(peer).map(drop))
+            .collect::<bpf_loader::Result<_>>()
+            .map_err(Error::Kernel)
     }
 
     /// Packets dropped by reason, since the start.
@@ -397,6 +333,37 @@ impl TcpProgram {
     pub fn drops(&self) -> Result<Vec<(u32, u64)>> {
         self.drops.entries().collect::<bpf_loader::Result<_>>().map_err(Error::Kernel)
     }
+}
+
+fn lives(living: &Living) -> Option<Lives> {
+    let traffic = Traffic::decode(&living.traffic)?;
+    let so_far = Ended { account: living.key, comm: living.comm, amounts: traffic_amounts(&traffic) };
+    Some(Lives { connection: (living.socket, living.start_ns), so_far, rtt_us: traffic.rtt_us })
+}
+
+/// Takes all sockets out of a table.
+fn empty<const SIZE: usize>(object: &Object, name: &str) -> Result<()> {
+    let table: Hash<u64, [u8; SIZE]> = object.map(name).and_then(Hash::new).map_err(Error::Load)?;
+    let sockets: Vec<u64> = table.keys().collect::<bpf_loader::Result<_>>().map_err(Error::Kernel)?;
+    sockets.iter().try_for_each(|socket| table.delete(socket).map(drop)).map_err(Error::Kernel)
+}
+
+/// The last rung of a ladder is of no use after all.
+fn refuse(chosen: &mut [Chosen], what: &str, error: &Error) {
+    for chosen in chosen.iter_mut().filter(|chosen| chosen.what == what) {
+        let refused = chosen.rung.take().map(|rung| Refused { rung, reason: error.to_string() });
+        chosen.refused.extend(refused);
+    }
+}
+
+/// The peer that a key names, as the table of peers has it.
+fn peer(key: Account) -> Option<[u8; PEER]> {
+    let key = SeriesKey::decode(&key)?;
+    let mut peer = [0; PEER];
+    let (address, port) = peer.split_at_mut(key.peer.len());
+    address.copy_from_slice(&key.peer);
+    port.copy_from_slice(&key.peer_port.to_ne_bytes());
+    Some(peer)
 }
 
 /// Attaches one program; iterators, which only run when they are read, are kept apart.
@@ -421,14 +388,6 @@ fn read_all(iterator: &Link) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads an iterator in the network namespace of the process that the directory of `/proc` is of. Changes the thread's own.
-fn enter_and_read(iterator: &Link, process: &Path) -> Result<()> {
-    let namespace = File::open(process.join("ns/net")).map_err(Error::io("/proc/PID/ns/net"))?;
-    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
-        .map_err(|e| Error::io("/proc/PID/ns/net")(e.into()))?;
-    read_all(iterator).map(drop)
-}
-
 /// That the rung asked for, if any, is one of the ladder's that no program climbs.
 pub fn check_forced(forced: &Forced, ladder: &'static Ladder) -> Result<Chosen> {
     forced.check(ladder)?;
@@ -446,10 +405,9 @@ mod tests {
         let sizes = Sizes::of(8 << 20);
         let bytes = sizes.connections as usize * CONNECTION_ENTRY
             + 2 * sizes.series as usize * (SeriesKey::SIZE + Series::SIZE + ENTRY_HEAD)
-            + 2 * sizes.ends as usize * (EndKey::SIZE + End::SIZE + ENTRY_HEAD)
             + sizes.ring;
         assert!(bytes <= 8 << 20, "{bytes}");
         assert!(bytes >= 7 << 20, "{bytes}");
-        assert_eq!(Sizes::of(0), Sizes { connections: 1024, series: 64, ends: 256, ring: 16 << 10 });
+        assert_eq!(Sizes::of(0), Sizes { connections: 1024, endpoints: 0, series: 64, ring: 16 << 10 });
     }
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use bpf_programs::events::ring::Event;
-use bpf_programs::events::tcp::{CLIENT, Connection, Durations, End, EndKey, SCALE, Series, SeriesKey};
+use bpf_programs::events::tcp::{CLIENT, Connection, Durations, SCALE, Series, SeriesKey};
 use bpf_sys::Errno;
 use otlp_encode::Value;
 
 use super::define::*;
-use super::ledger::{Account, Amounts};
+use super::ledger::{Account, Told};
 use crate::telemetry::{Attribute, Exponential, Metric, Owner, Point, PointValue, Sink, Span, SpanKind};
 
 /// Name of a state, as `ss` and the kernel's headers have it.
@@ -34,7 +34,7 @@ fn error_type(error: u32) -> Option<&'static str> {
     (error != 0).then(|| Errno::from_raw(error).name().unwrap_or("_OTHER"))
 }
 
-fn role_name(role: u16) -> &'static str {
+fn role_name(role: u8) -> &'static str {
     if role == CLIENT { "client" } else { "server" }
 }
 
@@ -49,7 +49,14 @@ fn address(bytes: [u8; 16]) -> std::net::IpAddr {
 
 /// Calls `with` with the attributes of a series.
 fn series_attributes(key: &SeriesKey, error: Option<&'static str>, with: impl FnOnce(&[Attribute<'_>])) {
-    let mut attributes: Vec<Attribute<'_>> = vec![(ROLE, Value::Str(role_name(key.role)))];
+    let mut attributes = vec![(ROLE, Value::Str(role_name(key.role)))];
+    attributes.extend(error.map(|error| (ERROR_TYPE, Value::Str(error))));
+    with_peer(key, attributes, with);
+}
+
+/// Calls `with` with these attributes and the peer's, if peers are told apart.
+fn with_peer<'a>(key: &SeriesKey, attributes: Vec<Attribute<'a>>, with: impl FnOnce(&[Attribute<'_>])) {
+    let mut attributes: Vec<Attribute<'_>> = attributes;
     let peer = (key.peer != [0; 16]).then(|| address(key.peer).to_string());
     if let Some(peer) = &peer {
         attributes.push((PEER_ADDRESS, Value::Str(peer)));
@@ -57,23 +64,18 @@ fn series_attributes(key: &SeriesKey, error: Option<&'static str>, with: impl Fn
             attributes.push((PEER_PORT, Value::Int(u16::from_be(key.peer_port).into())));
         }
     }
-    if let Some(error) = error {
-        attributes.push((ERROR_TYPE, Value::Str(error)));
-    }
     with(&attributes);
 }
 
 /// Connections that ended, by how.
-pub fn ends(key: &EndKey, end: &End, sink: &mut dyn Sink) {
-    let Some(series) = SeriesKey::decode(&key.series) else { return };
-    series_attributes(&series, error_type(key.error), |attributes| {
-        sink.point(Point {
-            metric: &CONNECTIONS,
-            owner: Owner::Process { pid: series.tgid, comm: end.comm },
-            attributes,
-            value: PointValue::Int(end.count as i64),
+pub fn ended(key: &SeriesKey, series: &Series, sink: &mut dyn Sink) {
+    if series.ended > 0 {
+        let owner = Owner::Process { pid: key.tgid, comm: series.comm };
+        let value = PointValue::Int(series.ended as i64);
+        series_attributes(key, error_type(key.error.into()), |attributes| {
+            sink.point(Point { metric: &CONNECTIONS, owner, attributes, value });
         });
-    });
+    }
 }
 
 /// Round-trip times of connections that live, by the bytes of their [`SeriesKey`].
@@ -117,33 +119,49 @@ fn exponential(bytes: &[u8]) -> Exponential {
     Exponential::from_slots(SCALE, durations.zero.into(), &slots, durations.sum_ns)
 }
 
-/// Bytes of each process, and what its clients and servers had to send again.
-pub fn amounts(told: &BTreeMap<Account, ([u8; 16], Amounts)>, sink: &mut dyn Sink) {
-    let mut processes: BTreeMap<u32, ([u8; 16], [u64; 2])> = BTreeMap::new();
-    for ((tgid, role), (comm, [sent, received, retransmits])) in told {
-        let of = processes.entry(*tgid).or_insert((*comm, [0; 2]));
+/// Bytes and segments.
+pub fn amounts(told: &Told, sink: &mut dyn Sink) {
+    // Bytes have no role: a process may be both.
+    let mut bytes: BTreeMap<Account, ([u8; 16], [u64; 2])> = BTreeMap::new();
+    for (account, (comm, [sent, received, again, segments_sent, segments_received])) in told {
+        let Some(key) = SeriesKey::decode(account) else { continue };
+        let of = bytes.entry(without_role(key)).or_insert((*comm, [0; 2]));
         of.1[0] += sent;
         of.1[1] += received;
-        if *retransmits > 0 {
-            sink.point(Point {
-                metric: &RETRANSMITS,
-                owner: Owner::Process { pid: *tgid, comm: *comm },
-                attributes: &[(ROLE, Value::Str(role_name(*role)))],
-                value: PointValue::Int(*retransmits as i64),
-            });
+        let role = (ROLE, Value::Str(role_name(key.role)));
+        sum(&RETRANSMITS, &key, *comm, vec![role], *again, sink);
+        for (direction, segments) in [("transmit", *segments_sent), ("receive", *segments_received)] {
+            let attributes = vec![role, (DIRECTION, Value::Str(direction))];
+            sum(&SEGMENTS, &key, *comm, attributes, segments, sink);
         }
     }
-    for (tgid, (comm, [sent, received])) in processes {
+    for (account, (comm, [sent, received])) in bytes {
+        let Some(key) = SeriesKey::decode(&account) else { continue };
         for (direction, bytes) in [("transmit", sent), ("receive", received)] {
-            if bytes > 0 {
-                sink.point(Point {
-                    metric: &NETWORK_IO,
-                    owner: Owner::Process { pid: tgid, comm },
-                    attributes: &[(DIRECTION, Value::Str(direction)), (TRANSPORT, Value::Str("tcp"))],
-                    value: PointValue::Int(bytes as i64),
-                });
-            }
+            let attributes = vec![(DIRECTION, Value::Str(direction)), (TRANSPORT, Value::Str("tcp"))];
+            sum(&NETWORK_IO, &key, comm, attributes, bytes, sink);
         }
+    }
+}
+
+/// The key of what a process does in both roles.
+fn without_role(key: SeriesKey) -> Account {
+    SeriesKey { role: 0, ..key }.encode()
+}
+
+/// A sum of a series, unless it has not grown.
+fn sum(
+    metric: &'static Metric,
+    key: &SeriesKey,
+    comm: [u8; 16],
+    attributes: Vec<Attribute<'_>>,
+    grown: u64,
+    sink: &mut dyn Sink,
+) {
+    if grown > 0 {
+        let owner = Owner::Process { pid: key.tgid, comm };
+        let value = PointValue::Int(grown as i64);
+        with_peer(key, attributes, |attributes| sink.point(Point { metric, owner, attributes, value }));
     }
 }
 
@@ -177,7 +195,7 @@ pub fn connection(head: Event, record: &Connection, sink: &mut dyn Sink) {
     if record.rtt_us > 0 {
         attributes.push((SPAN_RTT, Value::Double(f64::from(record.rtt_us) / 1e6)));
     }
-    let is_client = record.role == CLIENT;
+    let is_client = record.role == u16::from(CLIENT);
     if is_client && record.established_ns > record.start_ns {
         attributes.push((CONNECTED_AFTER, Value::Double(seconds(record.established_ns - record.start_ns))));
     }

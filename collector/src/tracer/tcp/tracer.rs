@@ -5,21 +5,19 @@ use std::os::fd::BorrowedFd;
 
 use bpf_loader::btf::Kind;
 use bpf_loader::target::{RunningTarget, TargetBtf};
-use bpf_programs::events::tcp::{
-    CONNECTION as CONNECTION_EVENT, Connection, Living, SCALE, SeriesKey, Traffic,
-};
+use bpf_programs::events::tcp::{CONNECTION as CONNECTION_EVENT, Connection, SCALE, Series, SeriesKey};
 use otlp_encode::Value;
 
 use super::define::{self, CONNECTION};
 use super::ladders::{ACCEPTING, DROP_REASONS, LISTEN, LIVING, OLDER, STATES};
-use super::ledger::{Account, Amounts, Ledger};
+use super::ledger::{Ended, Ledger, Lives};
 use super::listen::ListenCounters;
-use super::program::{Collected, TcpProgram, check_forced};
+use super::program::{TcpProgram, check_forced};
 use super::tell::{self, LivingRtt};
 use super::views;
 use super::{
     CONNECT_DURATION, CONNECTION_DURATION, CONNECTIONS, DROPS, LISTEN_DROPS, LISTEN_OVERFLOWS, NETWORK_IO,
-    RETRANSMITS, RTT,
+    RETRANSMITS, RTT, SEGMENTS,
 };
 use crate::config::Filter;
 use crate::error::Result;
@@ -40,6 +38,7 @@ pub static INFO: Info = Info {
             &CONNECTION_DURATION,
             &RTT,
             &RETRANSMITS,
+            &SEGMENTS,
             &NETWORK_IO,
             &LISTEN_OVERFLOWS,
             &LISTEN_DROPS,
@@ -73,6 +72,7 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         counters,
         dropped: HashMap::new(),
         running: true,
+        tells_peers: start.settings.tcp.peers > 0,
         fill: Vec::new(),
     }))
 }
@@ -89,6 +89,7 @@ struct TcpTracer {
     /// Packets dropped so far, by reason.
     dropped: HashMap<u32, u64>,
     running: bool,
+    tells_peers: bool,
     fill: Vec<(&'static str, u64, u64)>,
 }
 
@@ -108,47 +109,39 @@ fn drop_reasons(target: &RunningTarget) -> HashMap<u32, String> {
 }
 
 /// What ended, for the ledger.
-fn ended(collected: &Collected) -> impl Iterator<Item = (Account, [u8; 16], Amounts)> + '_ {
-    collected.series.iter().map(|(key, series)| {
-        ((key.tgid, key.role), series.comm, [series.sent, series.received, series.retransmits])
+fn ended(collected: &[(SeriesKey, Series)]) -> impl Iterator<Item = Ended> + '_ {
+    collected.iter().map(|(key, series)| Ended {
+        account: SeriesKey { error: 0, ..*key }.encode(),
+        comm: series.comm,
+        amounts: [
+            series.sent,
+            series.received,
+            series.retransmits,
+            series.segments_sent,
+            series.segments_received,
+        ],
     })
 }
 
-/// What lives, for the ledger.
-fn lives(living: &[Living]) -> impl Iterator<Item = (Account, [u8; 16], Amounts)> + '_ {
-    living.iter().filter_map(|living| {
-        let (key, traffic) = (SeriesKey::decode(&living.key)?, Traffic::decode(&living.traffic)?);
-        Some((
-            (key.tgid, key.role),
-            living.comm,
-            [traffic.sent, traffic.received, traffic.retransmits.into()],
-        ))
-    })
-}
-
-fn living_rtt(living: &[Living]) -> LivingRtt {
+fn living_rtt(living: &[Lives]) -> LivingRtt {
     let mut all = LivingRtt::new();
-    for living in living {
-        let rtt = Traffic::decode(&living.traffic).map_or(0, |traffic| traffic.rtt_us);
-        if rtt > 0 {
-            let (_, histogram) =
-                all.entry(living.key).or_insert_with(|| (living.comm, Exponential::new(SCALE)));
-            histogram.add_nanos(u64::from(rtt) * 1000);
-        }
+    for Lives { so_far, rtt_us, .. } in living.iter().filter(|lives| lives.rtt_us > 0) {
+        let (_, histogram) =
+            all.entry(so_far.account).or_insert_with(|| (so_far.comm, Exponential::new(SCALE)));
+        histogram.add_nanos(u64::from(*rtt_us) * 1000);
     }
     all
 }
 
 impl TcpTracer {
     /// Takes a window out. First what ended, then what lives: see the ledger.
-    fn take(&mut self) -> Result<(Collected, Vec<Living>)> {
+    fn take(&mut self) -> Result<(Vec<(SeriesKey, Series)>, Vec<Lives>)> {
         let collected = self.program.take()?;
         let living = self.program.living()?;
         let sizes = self.program.sizes;
         self.fill = vec![
             ("connections", living.len() as u64, sizes.connections.into()),
-            ("series", collected.series.len() as u64, sizes.series.into()),
-            ("ends", collected.ends.len() as u64, sizes.ends.into()),
+            ("series", collected.len() as u64, sizes.series.into()),
         ];
         Ok((collected, living))
     }
@@ -190,10 +183,8 @@ impl Tracer for TcpTracer {
     fn collect(&mut self, sink: &mut dyn Sink) -> Result<()> {
         self.drain(sink)?;
         let (collected, living) = self.take()?;
-        for (key, end) in &collected.ends {
-            tell::ends(key, end, sink);
-        }
-        for (key, series) in &collected.series {
+        for (key, series) in &collected {
+            tell::ended(key, series, sink);
             tell::durations(key, series, sink);
         }
         for (key, (comm, histogram)) in &living_rtt(&living) {
@@ -201,7 +192,11 @@ impl Tracer for TcpTracer {
                 tell::histogram(&RTT, &key, *comm, histogram, sink);
             }
         }
-        tell::amounts(&self.ledger.enter(ended(&collected), lives(&living)), sink);
+        tell::amounts(&self.ledger.enter(ended(&collected), living.iter().copied()), sink);
+        if self.tells_peers {
+            let seen = collected.iter().map(|(key, _)| key.encode());
+            self.program.keep_peers(seen.chain(living.iter().map(|lives| lives.so_far.account)))?;
+        }
         if let Some(counters) = &mut self.counters {
             let grown = counters.grow();
             tell::host(&LISTEN_OVERFLOWS, grown.overflows, &[], sink);
@@ -217,7 +212,7 @@ impl Tracer for TcpTracer {
             self.running = false;
             // What connections do from now on is not counted, and neither are their ends seen.
             let living = self.program.living()?;
-            self.ledger.close(lives(&living));
+            self.ledger.close(living.into_iter());
             self.program.forget_all()?;
         }
         Ok(())
@@ -259,6 +254,8 @@ impl Tracer for TcpTracer {
                 (cause::TOO_MANY_AT_ONCE, stats.connections_full),
                 (cause::TABLE_FULL, stats.series_full),
                 (cause::REASONS, stats.reasons_full),
+                (cause::PEERS, stats.peers_full),
+                (cause::NAMESPACES, self.counters.as_ref().map_or(0, ListenCounters::left_out)),
                 (cause::SKIPPED, cost::object_missed_runs(self.program.object())?),
                 (cause::CHILDREN, self.program.filter().0.children_lost()),
             ],
@@ -273,6 +270,6 @@ impl Tracer for TcpTracer {
     }
 
     fn map_bytes(&self) -> u64 {
-        self.program.maps().map(|map| cost::map_bytes(&map.fd)).sum()
+        self.program.map_bytes()
     }
 }

@@ -7,13 +7,13 @@ use bpf_loader::load::Object;
 use bpf_loader::map::{Hash, PerCpuArray};
 use bpf_loader::object::ObjectSpec;
 use bpf_loader::target::{RunningTarget, TargetBtf};
-use bpf_programs::events::udp::{Stats as Counts, Sums};
+use bpf_programs::events::udp::{Stats as Counts, Sums, WaitingDrops};
 use otlp_encode::Value;
 
 use super::ladder::Chosen;
 use super::programs::{Programs, Rungs, add_counts};
 use super::windows::Windows;
-use super::{Info, Overhead, Start, Stats, Tracer, cause};
+use super::{Info, Overhead, Start, Stats, Tracer, boot_nanos, cause};
 use crate::config::Filter;
 use crate::error::{Error, Result};
 use crate::telemetry::{Metric, Owner, Point, PointValue, Sink};
@@ -24,6 +24,10 @@ pub use define::{DATAGRAMS, DROPS, FULL_SOCKETS, INFO, NETWORK_IO, TRAFFIC};
 const NANOS_PER_HIT: f64 = 250.0;
 /// Entries read with one call.
 const BATCH: usize = 128;
+/// Bytes of `struct socket_key`.
+const SOCKET: usize = 16;
+/// Where room is missing, drops make way whose socket nobody has received from for so long.
+const UNCLAIMED_NANOS: u64 = 60_000_000_000;
 
 /// Entries of the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +46,7 @@ impl Sizes {
         let entries = |bytes: usize, entry: usize| (bytes / entry).clamp(64, 16 << 10) as u32;
         Self {
             processes: entries(memory / 4, Self::ENTRY + Sums::SIZE),
-            sockets: entries(memory / 4, Self::ENTRY + 16),
+            sockets: entries(memory / 4, Self::ENTRY + SOCKET + WaitingDrops::SIZE),
             calls: entries(memory / 4, Self::ENTRY + 24),
         }
     }
@@ -72,6 +76,12 @@ struct UdpTracer {
     programs: Programs,
     windows: Windows<Hash<u32, [u8; Sums::SIZE]>>,
     counts: PerCpuArray<[u8; Counts::SIZE]>,
+    /// Datagrams dropped, by socket.
+    waiting: Hash<[u8; SOCKET], [u8; WaitingDrops::SIZE]>,
+    /// Drops that found no room, as of the last window.
+    sockets_full: u64,
+    /// Drops that nobody claimed.
+    unclaimed: u64,
     sizes: Sizes,
     /// Processes in the last window.
     seen: u64,
@@ -85,7 +95,8 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         sizes.apply(&mut spec)?;
         let windows = Windows::create(&spec, object, "processes", Hash::new)?;
         let counts = object.map("stats").and_then(PerCpuArray::new).map_err(Error::Load)?;
-        Ok((windows, counts))
+        let waiting = object.map("dropped").and_then(Hash::new).map_err(Error::Load)?;
+        Ok((windows, counts, waiting))
     };
     let prepare = |spec: &mut ObjectSpec<'_>, _: Rungs<'_>| {
         if let Some(arguments) = arguments {
@@ -93,9 +104,18 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         }
         sizes.apply(spec)
     };
-    let (programs, (windows, counts)) =
+    let (programs, (windows, counts, waiting)) =
         Programs::start(bpf_programs::UDP, INFO.ladders, start, prepare, open)?;
-    Ok(Box::new(UdpTracer { programs, windows, counts, sizes, seen: 0 }))
+    Ok(Box::new(UdpTracer {
+        programs,
+        windows,
+        counts,
+        waiting,
+        sockets_full: 0,
+        unclaimed: 0,
+        sizes,
+        seen: 0,
+    }))
 }
 
 /// Hands over what a process did.
@@ -122,6 +142,29 @@ impl UdpTracer {
         let counts = Counts::decode(&add_counts(&self.counts)?);
         counts.ok_or(Error::Load(bpf_loader::Error::Internal("size of udp_stats")))
     }
+
+    /// Makes room, where some was missing, by giving up drops that nobody claims.
+    fn give_up_unclaimed(&mut self) -> Result<()> {
+        let full = self.counts()?.sockets_full;
+        if full == std::mem::replace(&mut self.sockets_full, full) {
+            return Ok(());
+        }
+        let now = boot_nanos();
+        let mut old = Vec::new();
+        let mut batches = self.waiting.batches(BATCH);
+        while let Some((sockets, drops)) = batches.next().map_err(Error::Kernel)? {
+            let drops = drops.iter().map(|drops| WaitingDrops::decode(drops));
+            let is_old = |drops: &WaitingDrops| now.saturating_sub(drops.last) > UNCLAIMED_NANOS;
+            let all = sockets.iter().zip(drops).filter_map(|(socket, drops)| Some((*socket, drops?)));
+            old.extend(all.filter(|(_, drops)| is_old(drops)));
+        }
+        for (socket, drops) in &old {
+            if self.waiting.delete(socket).map_err(Error::Kernel)? {
+                self.unclaimed += drops.count;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Tracer for UdpTracer {
@@ -135,6 +178,7 @@ impl Tracer for UdpTracer {
 
     fn collect(&mut self, sink: &mut dyn Sink) -> Result<()> {
         self.programs.forget_ended()?;
+        self.give_up_unclaimed()?;
         self.seen = 0;
         let mut batches = self.windows.swap()?.take_batches(BATCH);
         while let Some((pids, sums)) = batches.next().map_err(Error::Kernel)? {
@@ -171,6 +215,7 @@ impl Tracer for UdpTracer {
                 (cause::TABLE_FULL, counts.processes_full),
                 (cause::TOO_MANY_AT_ONCE, counts.calls_full),
                 (cause::SOCKETS, counts.sockets_full),
+                (cause::OWNER_NOT_KNOWN, self.unclaimed),
                 self.programs.missed()?,
                 self.programs.children_lost(),
             ],
@@ -196,7 +241,7 @@ mod tests {
     fn tables_fit_the_memory() {
         let sizes = Sizes::of(1 << 20);
         let bytes = 2 * sizes.processes as usize * (Sizes::ENTRY + Sums::SIZE)
-            + sizes.sockets as usize * (Sizes::ENTRY + 16)
+            + sizes.sockets as usize * (Sizes::ENTRY + SOCKET + WaitingDrops::SIZE)
             + sizes.calls as usize * (Sizes::ENTRY + 24);
         assert!((900 << 10..=1 << 20).contains(&bytes), "{bytes}");
         assert_eq!(Sizes::of(0), Sizes { processes: 64, sockets: 64, calls: 64 });

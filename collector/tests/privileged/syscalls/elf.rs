@@ -47,8 +47,12 @@ impl Code {
 
     /// A system call; arguments are in their registers.
     pub fn call(&mut self, number: i32) -> &mut Self {
-        self.set(Reg::A, number);
-        if self.wide { self.put(&[0x0f, 0x05]) } else { self.put(&[0xcd, 0x80]) }
+        if self.wide { self.set(Reg::A, number).put(&[0x0f, 0x05]) } else { self.call_compat(number) }
+    }
+
+    /// A system call of 32-bit programs, from whatever program.
+    pub fn call_compat(&mut self, number: i32) -> &mut Self {
+        self.set(Reg::A, number).put(&[0xcd, 0x80])
     }
 
     /// `body` so many times. Loops within loops use the other counter.

@@ -2,9 +2,11 @@
 
 use collector::telemetry::Recorder;
 use collector::tracer::Tracer;
+use collector::tracer::tcp::{self, DROP_REASONS};
 
 use super::node::{Node, in_namespace};
-use super::{collect_ends, counter, spans, trace_all};
+use super::{collect_ends, counter, spans, trace, trace_all};
+use crate::kernel_has;
 
 const REFUSED: &str = "111";
 const TIMED_OUT: &str = "110";
@@ -74,6 +76,40 @@ fn connects_without_an_answer_time_out() {
         assert!(host("ebpf.tcp.listen.overflows") >= syns as f64);
         assert!(host("ebpf.tcp.listen.drops") >= syns as f64);
     });
+}
+
+#[test]
+fn dropped_packets_are_counted_by_reason() {
+    const REFUSED_CONNECTS: u32 = 50;
+    for (address, is_on) in [("127.0.0.1:9", true), ("[::1]:9", true), ("127.0.0.1:9", false)] {
+        in_namespace(|| {
+            let mut client = Node::new();
+            let settings = tcp::Settings { drops: is_on, ..tcp::Settings::default() };
+            let mut tracer = trace(&[client.pid()], settings, 8 << 20, &[]);
+            let has_drops =
+                tracer.rungs().iter().any(|chosen| chosen.what == DROP_REASONS.what && chosen.rung.is_some());
+            if is_on && !has_drops {
+                crate::skip::<()>("TCP drops: the kernel tells no reasons");
+                assert!(!kernel_has((5, 17)));
+                return;
+            }
+            assert_eq!(has_drops, is_on);
+            let mut recorder = Recorder::default();
+            tracer.collect(&mut recorder).unwrap();
+            for _ in 0..REFUSED_CONNECTS {
+                assert_eq!(client.ask(&format!("connect {address}")), REFUSED);
+            }
+            tracer.collect(&mut recorder).unwrap();
+            let no_socket = recorder.numbers.iter().filter(|(series, _)| {
+                series.metric == "ebpf.tcp.drops"
+                    && series.attributes.contains(&("ebpf.tcp.drop.reason", "NO_SOCKET".to_owned()))
+            });
+            let dropped: f64 = no_socket.map(|(_, number)| number).sum();
+            // A SYN of each; others on this machine may lose packets too.
+            let least = if is_on { f64::from(REFUSED_CONNECTS) } else { 0.0 };
+            assert!(dropped >= least && (is_on || dropped == 0.0), "{address}: {:#?}", recorder.numbers);
+        });
+    }
 }
 
 fn listen_counters() -> (u64, u64) {

@@ -36,9 +36,14 @@ fn trace_all(pids: &[u32]) -> Box<dyn Tracer> {
 /// Runs that the kernel left out, as the tracer says: from 6.13 on it may preempt a program, and leaves out those of other threads
 /// on the CPU meanwhile. Each may cost a connection.
 fn skipped(tracer: &mut dyn Tracer) -> u64 {
-    let dropped = tracer.stats().unwrap().dropped;
-    let skipped = dropped.iter().find(|(cause, _)| *cause == "skipped by the kernel").map_or(0, |(_, n)| *n);
+    let skipped = dropped(tracer, "skipped by the kernel");
     if kernel_has((6, 13)) { skipped } else { 0 }
+}
+
+/// What was lost for a cause.
+fn dropped(tracer: &mut dyn Tracer, cause: &str) -> u64 {
+    let dropped = tracer.stats().unwrap().dropped;
+    dropped.iter().find(|(name, _)| *name == cause).map(|(_, n)| *n).unwrap()
 }
 
 /// Collects until so many connections of a process have ended. The kernel ends them when it likes.

@@ -1,10 +1,10 @@
 //! Bytes, durations, round-trip times.
 
 use collector::telemetry::Recorder;
-use collector::tracer::tcp;
+use collector::tracer::tcp::{self, LIVING};
 
 use super::node::{Node, in_namespace};
-use super::{bytes, collect_ends, counter, skipped, spans, trace, trace_all};
+use super::{bytes, collect_ends, counter, dropped, skipped, spans, trace, trace_all};
 
 #[test]
 fn known_bytes_flow_both_ways() {
@@ -63,12 +63,22 @@ fn known_bytes_flow_both_ways() {
 
 #[test]
 fn a_living_connection_is_seen_before_it_ends() {
+    for (rung, address) in [("iterator", "127.0.0.1"), ("sock_diag", "127.0.0.1"), ("sock_diag", "[::1]")] {
+        see_a_living_connection(rung, address);
+    }
+}
+
+fn see_a_living_connection(rung: &str, address: &str) {
     in_namespace(|| {
         let (mut server, mut client) = (Node::new(), Node::new());
-        let port = server.ask("listen 127.0.0.1:0 16");
-        let mut tracer = trace_all(&[server.pid(), client.pid()]);
+        let port = server.ask(&format!("listen {address}:0 16"));
+        let settings = tcp::Settings { spans_per_second: u32::MAX, ..tcp::Settings::default() };
+        let pids = [server.pid(), client.pid()];
+        let mut tracer = trace(&pids, settings, 8 << 20, &[(LIVING.what, rung)]);
+        let chosen = tracer.rungs().iter().find(|chosen| chosen.what == LIVING.what).unwrap();
+        assert_eq!(chosen.rung, Some(rung), "{chosen:?}");
         let mut recorder = Recorder::default();
-        client.does(&format!("connect 127.0.0.1:{port}"));
+        client.does(&format!("connect {address}:{port}"));
         server.does("accept");
         let (mut sent, mut answered) = (0, 0);
         for (request, answer) in [(1000, 2000), (5, 0), (0, 77), (100_000, 1)] {
@@ -81,12 +91,16 @@ fn a_living_connection_is_seen_before_it_ends() {
             // The last acknowledgement may be delayed.
             std::thread::sleep(std::time::Duration::from_millis(300));
             tracer.collect(&mut recorder).unwrap();
-            assert_eq!(bytes(&recorder, client.pid()), (sent, answered));
-            assert_eq!(bytes(&recorder, server.pid()), (answered, sent));
+            assert_eq!(bytes(&recorder, client.pid()), (sent, answered), "{rung}");
+            assert_eq!(bytes(&recorder, server.pid()), (answered, sent), "{rung}");
             assert_eq!(recorder.number("ebpf.tcp.connections", client.pid(), &[]), 0.0);
             assert!(recorder.histogram("ebpf.tcp.rtt", client.pid(), &[]).count() >= 1);
         }
-        compare_with_ss(&port, sent, answered);
+        let segments = |direction| {
+            let attributes = [("network.io.direction", direction), ("ebpf.tcp.role", "client")];
+            recorder.number("ebpf.tcp.segments", client.pid(), &attributes) as u64
+        };
+        compare_with_ss(&port, sent, answered, (segments("transmit"), segments("receive")));
         // Pausing loses what comes meanwhile, and counts nothing twice.
         crate::pause(&mut *tracer);
         assert!(!tracer.is_running());
@@ -115,7 +129,7 @@ fn a_living_connection_is_seen_before_it_ends() {
 }
 
 /// The client's socket as iproute2 shows it. To TCP, its SYN is a byte.
-fn compare_with_ss(port: &str, sent: u64, received: u64) {
+fn compare_with_ss(port: &str, sent: u64, received: u64, segments: (u64, u64)) {
     let Ok(ss) = std::process::Command::new("ss").args(["-tinH", "dport", "=", port]).output() else {
         crate::skip::<()>("no ss to compare with");
         return;
@@ -125,6 +139,7 @@ fn compare_with_ss(port: &str, sent: u64, received: u64) {
         |key: &str| text.split_whitespace().find_map(|word| word.strip_prefix(key)?.parse::<u64>().ok());
     assert_eq!(value("bytes_acked:"), Some(sent + 1), "{text}");
     assert_eq!(value("bytes_received:"), Some(received), "{text}");
+    assert_eq!((value("segs_out:"), value("segs_in:")), (Some(segments.0), Some(segments.1)), "{text}");
 }
 
 #[test]
@@ -198,6 +213,12 @@ fn a_storm_loses_spans_alone_and_counts_them() {
 
 #[test]
 fn peers_have_series_of_their_own_up_to_a_bound() {
+    for rung in ["iterator", "sock_diag"] {
+        tell_peers_apart(rung);
+    }
+}
+
+fn tell_peers_apart(rung: &str) {
     in_namespace(|| {
         let mut client = Node::new();
         let mut servers: Vec<(Node, String)> = Vec::new();
@@ -207,19 +228,54 @@ fn peers_have_series_of_their_own_up_to_a_bound() {
             servers.push((server, port));
         }
         let settings = tcp::Settings { peers: 2, ..tcp::Settings::default() };
-        let mut tracer = trace(&[client.pid()], settings, 8 << 20, &[]);
-        for (server, port) in &mut servers {
+        let mut tracer = trace(&[client.pid()], settings, 8 << 20, &[(LIVING.what, rung)]);
+        let mut recorder = Recorder::default();
+        for (at, (server, port)) in servers.iter_mut().enumerate() {
             client.does(&format!("connect 127.0.0.1:{port}"));
             server.does("accept");
+            client.does(&format!("send {}", 100 + at));
+            server.does(&format!("receive {}", 100 + at));
+        }
+        // Part of it while they live, the rest when they end.
+        tracer.collect(&mut recorder).unwrap();
+        let sent = [("network.io.direction", "transmit"), ("network.peer.port", &*servers[1].1)];
+        assert_eq!(recorder.number("process.network.io", client.pid(), &sent), 101.0, "{rung}");
+        for (at, (server, _)) in servers.iter_mut().enumerate().rev() {
+            server.does(&format!("send {}", 10 + at));
+            client.does(&format!("receive {}", 10 + at));
             client.does("close");
             server.does("close");
         }
-        let mut recorder = Recorder::default();
         collect_ends(&mut *tracer, &mut recorder, &[(client.pid(), 3)]);
-        let of = |port: &str| {
-            recorder.number("ebpf.tcp.connections", client.pid(), &[("network.peer.port", port)])
+        let of = |metric: &str, port: &str, direction: Option<&str>| {
+            let mut attributes = vec![("network.peer.port", port), ("network.peer.address", "127.0.0.1")];
+            attributes.extend(direction.map(|direction| ("network.io.direction", direction)));
+            recorder.number(metric, client.pid(), &attributes)
         };
-        let ports: Vec<f64> = servers.iter().map(|(_, port)| of(port)).collect();
-        assert_eq!(ports, [1.0, 1.0, 0.0]);
+        let ports = |metric: &str, direction| -> Vec<f64> {
+            servers.iter().map(|(_, port)| of(metric, port, direction)).collect()
+        };
+        assert_eq!(ports("ebpf.tcp.connections", None), [1.0, 1.0, 0.0]);
+        assert_eq!(ports("process.network.io", Some("transmit")), [100.0, 101.0, 0.0]);
+        assert_eq!(ports("process.network.io", Some("receive")), [10.0, 11.0, 0.0]);
+        assert_eq!(bytes(&recorder, client.pid()), (100 + 101 + 102, 10 + 11 + 12));
+        assert!(
+            ports("ebpf.tcp.segments", Some("transmit"))
+                .iter()
+                .zip([true, true, false])
+                .all(|(n, own)| (*n >= 4.0) == own)
+        );
+        assert_eq!(dropped(&mut *tracer, "peers full"), 1);
+        // Nobody talks to the first two any more, so there is room for the third.
+        let (server, port) = &mut servers[2];
+        client.does(&format!("connect 127.0.0.1:{port}"));
+        server.does("accept");
+        client.does("close");
+        server.does("close");
+        let mut recorder = Recorder::default();
+        collect_ends(&mut *tracer, &mut recorder, &[(client.pid(), 1)]);
+        let attributes = [("network.peer.port", port.as_str())];
+        assert_eq!(recorder.number("ebpf.tcp.connections", client.pid(), &attributes), 1.0);
+        assert_eq!(dropped(&mut *tracer, "peers full"), 1);
     });
 }

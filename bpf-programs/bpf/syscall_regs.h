@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Which call a task is in: its number, and whether it is one of a 32-bit program. */
+#pragma once
+#include "syscall_maps.h"
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct thread_info___syscalls {
+	unsigned long flags;
+	/* x86 alone. */
+	__u32 status;
+};
+
+struct task_struct___syscalls {
+	struct thread_info___syscalls thread_info;
+};
+
+struct pt_regs___x86 {
+	unsigned long orig_ax;
+};
+
+struct pt_regs___arm64 {
+	int syscallno;
+};
+
+struct pt_regs___riscv {
+	unsigned long a7;
+};
+
+#pragma clang attribute pop
+
+/* TS_COMPAT of arch/x86; TIF_32BIT of arch/arm64 and arch/riscv. */
+#define X86_STATUS_COMPAT 2
+#define ARM64_FLAG_32BIT (1UL << 22)
+#define RISCV_FLAG_32BIT (1UL << 11)
+
+/* How a program gets at the kernel's structures: DIRECT where the verifier knows their types. */
+#define DIRECT 1
+#define COPIED 0
+
+static __always_inline __u32 current_abi(int access)
+{
+	struct task_struct___syscalls *task;
+	unsigned long flags = 0, wanted = machine == MACHINE_ARM64 ? ARM64_FLAG_32BIT : RISCV_FLAG_32BIT;
+	__u32 status = 0;
+
+	if (access == DIRECT) {
+		task = (void *)bpf_get_current_task_btf();
+		if (machine == MACHINE_X86)
+			return !!(task->thread_info.status & X86_STATUS_COMPAT);
+		return !!(task->thread_info.flags & wanted);
+	}
+	task = (void *)bpf_get_current_task();
+	if (machine == MACHINE_X86) {
+		read_field(status, task, thread_info.status);
+		return !!(status & X86_STATUS_COMPAT);
+	}
+	read_field(flags, task, thread_info.flags);
+	return !!(flags & wanted);
+}
+
+/* The number that a call returns with: -1 where there is none any more. */
+static __always_inline __s64 number_of(void *regs, int access)
+{
+	unsigned long x86 = 0, riscv = 0;
+	int arm64 = 0;
+
+	if (machine == MACHINE_X86) {
+		if (access == DIRECT)
+			return ((struct pt_regs___x86 *)regs)->orig_ax;
+		read_field(x86, (struct pt_regs___x86 *)regs, orig_ax);
+		return x86;
+	}
+	if (machine == MACHINE_ARM64) {
+		if (access == DIRECT)
+			return ((struct pt_regs___arm64 *)regs)->syscallno;
+		read_field(arm64, (struct pt_regs___arm64 *)regs, syscallno);
+		return arm64;
+	}
+	if (access == DIRECT)
+		return ((struct pt_regs___riscv *)regs)->a7;
+	read_field(riscv, (struct pt_regs___riscv *)regs, a7);
+	return riscv;
+}
+
+/* In the range of a cell's key: MAX_NUMBER stands for what cannot be a call. */
+static __always_inline __u32 small_number(__s64 number)
+{
+	/* x32 has the numbers of x86_64 with a bit set. */
+	if (machine == MACHINE_X86)
+		number &= ~0x40000000LL;
+	else if (number >= ARM_PRIVATE && number < ARM_PRIVATE + 8)
+		return ARM_PRIVATE_AT + (number - ARM_PRIVATE);
+	return (__u64)number < ARM_PRIVATE_AT ? number : MAX_NUMBER;
+}
