@@ -60,8 +60,7 @@ const RECORDS: &[(&[u8], &[Layout])] = &[
         &[
             tcp::Followed::LAYOUT,
             tcp::SeriesKey::LAYOUT,
-            tcp::EndKey::LAYOUT,
-            tcp::End::LAYOUT,
+            tcp::Endpoints::LAYOUT,
             tcp::Durations::LAYOUT,
             tcp::Series::LAYOUT,
             tcp::Connection::LAYOUT,

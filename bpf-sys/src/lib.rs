@@ -8,6 +8,7 @@
 //! | [`netlink`] | XDP, traffic control and routes through programs, by `NETLINK_ROUTE` |
 //! | [`sock_diag`] | the TCP sockets of a network namespace, by `NETLINK_SOCK_DIAG` |
 //! | [`net_ns`] | network namespaces, and how to be in one |
+//! | [`memory`] | giving back what this process does not need any more |
 //! | [`socket`] | programs on sockets, by `setsockopt(2)` |
 //! | [`shared`] | ring buffers, perf buffers and array maps in memory, and the kernel's BTF |
 //! | [`uapi`] | constants and structures of the ABI |
@@ -23,6 +24,7 @@ mod ids;
 pub mod link;
 pub mod map;
 pub mod memlock;
+pub mod memory;
 pub mod net_ns;
 pub mod netlink;
 pub mod perf;

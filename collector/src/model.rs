@@ -192,12 +192,16 @@ pub struct Losses {
 }
 
 impl Profile {
-    /// Adds a later window to this one, as if both had been one. What is equal is stored once.
-    pub fn absorb(&mut self, later: Profile) {
+    /// Adds a later window to this one, as if both had been one. What is equal is stored once. Of two periods the shorter stays,
+    /// and samples of the longer count for as many more.
+    pub fn absorb(&mut self, mut later: Profile) {
         if self.duration_nanos == 0 && self.samples.is_empty() {
             *self = later;
             return;
         }
+        let period = self.period_nanos.min(later.period_nanos);
+        self.set_period(period);
+        later.set_period(period);
         self.duration_nanos = (later.start_unix_nanos + later.duration_nanos)
             .saturating_sub(self.start_unix_nanos)
             .max(self.duration_nanos);
@@ -229,6 +233,21 @@ impl Profile {
             if let Some(kept) = self.samples.get_mut(place) {
                 kept.count += sample.count;
             }
+        }
+    }
+}
+
+impl Profile {
+    /// Counts in other periods; those that were lost stay as many as they were.
+    fn set_period(&mut self, period_nanos: u64) {
+        let old = std::mem::replace(&mut self.period_nanos, period_nanos);
+        if old == period_nanos || period_nanos == 0 {
+            return;
+        }
+        for sample in &mut self.samples {
+            let nanos = u128::from(sample.count) * u128::from(old);
+            let count = (nanos + u128::from(period_nanos / 2)) / u128::from(period_nanos);
+            sample.count = u64::try_from(count).unwrap_or(u64::MAX);
         }
     }
 }
@@ -290,6 +309,18 @@ mod tests {
                 .collect(),
             losses: Losses { skipped: 1, ..Losses::default() },
         }
+    }
+
+    #[test]
+    fn a_sample_of_a_longer_period_counts_for_more() {
+        let counts = |whole: &Profile| whole.samples.iter().map(|sample| sample.count).collect::<Vec<_>>();
+        let sparse = Profile { period_nanos: 4, ..window(110, &["a"]) };
+        let mut whole = window(100, &["a", "b"]);
+        whole.absorb(sparse.clone());
+        assert_eq!((whole.period_nanos, counts(&whole)), (1, vec![2 + 8, 2]));
+        let mut whole = sparse;
+        whole.absorb(window(120, &["a", "b"]));
+        assert_eq!((whole.period_nanos, counts(&whole)), (1, vec![8 + 2, 2]));
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod client;
 pub mod elf;
 pub mod faults;
 pub mod generate;
+pub mod loop_device;
 pub mod mutate;
 pub mod profcheck;
 pub mod prometheus;

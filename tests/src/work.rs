@@ -25,6 +25,12 @@ pub const DATAGRAMS: u64 = 40;
 pub const DATAGRAM: usize = 100;
 /// DNS lookups, if there is a name server; none has such a name.
 pub const LOOKUPS: u64 = 6;
+/// Blocks that it writes to the block device, if it has one, each in a request of its own.
+pub const BLOCKS_WRITTEN: u64 = 12;
+/// Blocks that it reads from there in the same way.
+pub const BLOCKS_READ: u64 = 7;
+/// Bytes in each.
+pub const BLOCK: usize = 4096;
 /// Processes, each of which ends with the code 7.
 pub const CHILDREN: u64 = 4;
 /// Pieces of memory that it keeps.

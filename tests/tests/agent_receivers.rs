@@ -4,10 +4,12 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use collector::export::Signal;
 use collector::export::destination::Protocol;
+use tests::loop_device::LoopDevice;
 use tests::received::{Received, map};
 use tests::receivers::{Bindings, Rotel, TempDir, python};
 use tests::strict;
@@ -74,6 +76,7 @@ struct Workload {
     process: Ended,
     answers: BufReader<std::process::ChildStdout>,
     has_names: bool,
+    disk: Option<LoopDevice>,
     before: Counters,
 }
 
@@ -81,12 +84,22 @@ impl Workload {
     fn start() -> Self {
         let names = work::serve_names();
         let dns = names.map_or("0.0.0.0:0".to_owned(), |address| address.to_string());
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let file = format!("ebpf-otlp-known-work-{}-{number}", std::process::id());
+        let disk = LoopDevice::new(std::env::temp_dir().join(file), 1 << 20);
+        if disk.is_none() {
+            let devices = fs::read_to_string("/proc/devices").unwrap();
+            assert!(!devices.contains(" loop\n"), "there are loop devices");
+            println!("SKIP disk: there are no loop devices");
+        }
+        let path = disk.as_ref().map_or(String::new(), |disk| disk.path().display().to_string());
         let mut command = Command::new(env!("CARGO_BIN_EXE_known-work"));
-        command.args([work::serve().to_string(), dns]).env("OTEL_SERVICE_NAME", "known");
+        command.args([work::serve().to_string(), dns, path]).env("OTEL_SERVICE_NAME", "known");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let answers = BufReader::new(child.stdout.take().unwrap());
         let before = Counters { minor: 0, major: 0, switches: 0 };
-        let mut workload = Self { process: Ended(child), answers, has_names: names.is_some(), before };
+        let mut workload = Self { process: Ended(child), answers, has_names: names.is_some(), disk, before };
         workload.wait("ready");
         workload.before = Counters::read(workload.pid());
         workload
@@ -137,6 +150,7 @@ impl Workload {
                 differences.push(format!("{metric} {attributes:?}: {total}, not {wanted}"));
             }
         }
+        differences.extend(self.of_disk(received, tracers));
         differences.extend(self.events(received, tracers));
         if !differences.is_empty() {
             let dropped = received
@@ -250,6 +264,28 @@ impl Workload {
         wanted
     }
 
+    /// The same for its block device, whose numbers are the machine's.
+    fn of_disk(&self, received: &Received, tracers: &[&str]) -> Vec<String> {
+        let Some(disk) = self.disk.as_ref().filter(|_| tracers.contains(&"disk")) else { return Vec::new() };
+        let device = disk.name();
+        let mut differences = Vec::new();
+        for (direction, blocks) in [("write", work::BLOCKS_WRITTEN), ("read", work::BLOCKS_READ)] {
+            let attributes = [("system.device", device.as_str()), ("disk.io.direction", direction)];
+            let requests = ROUNDS * blocks;
+            for (metric, wanted) in [
+                ("system.disk.operations", requests),
+                ("system.disk.io", requests * work::BLOCK as u64),
+                ("ebpf.disk.request.duration", requests),
+            ] {
+                let total = received.total(metric, &[], &attributes);
+                if total != wanted as f64 {
+                    differences.push(format!("{metric} {attributes:?}: {total}, not {wanted}"));
+                }
+            }
+        }
+        differences
+    }
+
     /// The same for spans, log records and profiles.
     fn events(&self, received: &Received, tracers: &[&str]) -> Vec<String> {
         let mut differences = Vec::new();
@@ -346,7 +382,8 @@ impl Agent {
 /// Otherwise the count of durations is an estimate at high rates.
 const EVERY: [&str; 2] = ["--set", "tracer.syscalls.every_duration=true"];
 /// All that the workload is for, without the heap, whose tracer follows no children.
-const WITH_CHILDREN: [&str; 8] = ["profile", "syscalls", "tcp", "udp", "dns", "memory", "sched", "process"];
+const WITH_CHILDREN: [&str; 9] =
+    ["profile", "syscalls", "tcp", "udp", "dns", "memory", "sched", "disk", "process"];
 
 fn deliver(protocol: Protocol, temporality: &str) {
     if !can_trace() {
@@ -433,6 +470,7 @@ fn files_of_every_tracer_and_command_read_back_with_the_same_numbers() {
         ("syscalls", &["syscalls"], &EVERY),
         ("memory", &["memory", "heap"], &heap),
         ("sched", &["sched"], &["--children"]),
+        ("disk", &["disk"], &[]),
     ] {
         let arguments = [&[command, "--interval", "1s"], more].concat();
         agents.push((command.to_owned(), arguments, tracers.to_vec()));
@@ -465,7 +503,7 @@ fn rotel_takes_what_the_agent_sends() {
     let mut workload = Workload::start();
     let endpoint = format!("http://127.0.0.1:{}", rotel.http_port);
     // It takes no profiles.
-    let only = "syscalls,tcp,udp,dns,memory,sched,process";
+    let only = "syscalls,tcp,udp,dns,memory,sched,disk,process";
     let arguments = [
         "run",
         "--interval",
@@ -499,4 +537,5 @@ fn rotel_takes_what_the_agent_sends() {
     ] {
         assert!(output.contains(expected), "{expected} in {output}");
     }
+    assert!(workload.disk.is_none() || output.contains("-> Name: system.disk.operations"), "{output}");
 }

@@ -8,6 +8,7 @@
 pub(crate) mod info;
 pub(crate) mod link;
 pub(crate) mod map;
+pub(crate) mod memory;
 pub(crate) mod perf;
 pub(crate) mod prog;
 pub(crate) mod socket;

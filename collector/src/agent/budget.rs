@@ -2,18 +2,22 @@
 //!
 //! What the process has resident before it traces is given. Of the rest, most goes to the tracers' maps and rings, by weight;
 //! a tracer that takes less leaves it to those after it. The remainder bounds what the process keeps: series of metrics, names,
-//! requests that wait.
+//! symbol tables, requests that wait. Where there is no rest, everything has its smallest size.
 
 use std::fmt;
 use std::fs;
 
 use crate::units::show_size;
 
-/// What tracers get of what is left, and what series, names and queues get, in percent.
-const TRACERS: u64 = 70;
+/// What tracers get of what is left, and what symbol tables, series, names and queues get, in percent. The profiler takes half as
+/// much for symbol tables as it is offered for maps.
+const TRACERS: u64 = 62;
+const SYMBOLS: u64 = 8;
 const SERIES: u64 = 12;
 const NAMES: u64 = 8;
 const QUEUES: u64 = 10;
+/// How often it is looked up what is mapped, in readings of resident memory.
+const LOOK_EVERY: u32 = 16;
 
 /// Least that a tracer is offered: a page for each of some maps.
 const LEAST: u64 = 64 << 10;
@@ -37,6 +41,8 @@ pub struct Budget {
     pub series: u64,
     /// For names of processes.
     pub names: u64,
+    /// For symbol tables.
+    pub symbols: u64,
     /// For requests that wait to be sent.
     pub queues: u64,
     /// For maps and rings of all tracers.
@@ -48,7 +54,7 @@ pub struct Budget {
 impl Budget {
     /// Splits the budget, for this process as it is now.
     pub fn now(total: u64) -> Self {
-        Self::new(total, resident())
+        Self::new(total, Resident::default().read())
     }
 
     /// Splits the budget, for a process of this size.
@@ -60,6 +66,7 @@ impl Budget {
             process,
             series: part(SERIES),
             names: part(NAMES),
+            symbols: part(SYMBOLS),
             queues: part(QUEUES),
             kernel: part(TRACERS),
             tracers: Vec::new(),
@@ -100,7 +107,7 @@ impl Budget {
 impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mebi = |bytes: u64| format!("{:.1}M", bytes as f64 / f64::from(1 << 20));
-        let kept = self.series + self.names + self.queues;
+        let kept = self.series + self.names + self.symbols + self.queues;
         write!(
             f,
             "memory: {}: process {}, what it keeps up to {}, maps and rings {}",
@@ -116,13 +123,30 @@ impl fmt::Display for Budget {
     }
 }
 
-/// Resident memory of this process in bytes, without rings that it has mapped, which are counted as maps; 0 where `/proc` does
-/// not say.
-pub fn resident() -> u64 {
-    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: Option<u64> = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());
-    let all = pages.unwrap_or(0) * rustix::param::page_size() as u64;
-    all.saturating_sub(mapped_maps(&fs::read_to_string("/proc/self/smaps").unwrap_or_default()))
+/// Resident memory of this process, without rings that it has mapped, which are counted as maps.
+#[derive(Debug, Default)]
+pub struct Resident {
+    /// Bytes of maps that are mapped, whole from the start on: they change only when tracers come and go.
+    mapped: u64,
+    readings: u32,
+}
+
+impl Resident {
+    /// Bytes now; 0 where `/proc` does not say.
+    pub fn read(&mut self) -> u64 {
+        let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        let pages: Option<u64> = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());
+        if self.readings % LOOK_EVERY == 0 {
+            self.mapped = mapped_maps(&fs::read_to_string("/proc/self/smaps").unwrap_or_default());
+        }
+        self.readings = self.readings.wrapping_add(1);
+        (pages.unwrap_or(0) * rustix::param::page_size() as u64).saturating_sub(self.mapped)
+    }
+
+    /// Maps have come or gone: the next reading looks what is mapped.
+    pub fn look_again(&mut self) {
+        self.readings = 0;
+    }
 }
 
 /// Resident bytes of BPF maps in a process' `smaps`. A ring's data is mapped twice, and counted so.
@@ -156,10 +180,15 @@ mod tests {
     fn the_parts_are_no_more_than_the_whole() {
         for (total, process) in [(4 * MIB, 3 * MIB), (4 * MIB, 9 * MIB), (32 * MIB, 5 * MIB), (1 << 36, 0)] {
             let budget = Budget::new(total, process);
-            let parts = budget.process + budget.series + budget.names + budget.queues + budget.kernel;
+            let parts = budget.process
+                + budget.series
+                + budget.names
+                + budget.symbols
+                + budget.queues
+                + budget.kernel;
             assert!(parts <= total.max(process), "{budget:?}");
         }
-        assert_eq!(TRACERS + SERIES + NAMES + QUEUES, 100);
+        assert_eq!(TRACERS + SYMBOLS + SERIES + NAMES + QUEUES, 100);
         let default = Budget::new(32 * MIB, 5 * MIB);
         assert!(default.kernel <= 24 * MIB && default.kernel >= 16 * MIB, "{default:?}");
     }
@@ -192,7 +221,7 @@ mod tests {
     fn the_split_is_shown() {
         let mut budget = Budget::new(32 * MIB, 6 * MIB);
         budget.took("profile", 4 * MIB);
-        let kept = budget.series + budget.names + budget.queues;
+        let kept = budget.series + budget.names + budget.symbols + budget.queues;
         let kept = format!("{:.1}", kept as f64 / MIB as f64);
         assert_eq!(
             budget.to_string(),
@@ -200,7 +229,8 @@ mod tests {
                 "memory: 32M: process 6.0M, what it keeps up to {kept}M, maps and rings 4.0M (profile 4.0M)"
             )
         );
-        assert!(resident() > MIB);
+        let mut resident = Resident::default();
+        assert!(resident.read() > MIB && resident.read() > MIB);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use mio::{Registry, Token};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::budget::{Budget, resident};
+use super::budget::{Budget, Resident};
 use super::config::{AgentConfig, TracerConfig};
 use super::governor::{Governor, Reading};
 use super::health::Server;
@@ -22,8 +22,11 @@ use crate::poll::EventLoop;
 use crate::telemetry::Sink;
 use crate::tracer::{Info, Start, Stats, TRACERS, filter};
 
-/// How often the governor looks, and the cycle of tracers that are attached part of the time.
+/// How often the governor looks while everything is attached.
 const TICK: Duration = Duration::from_secs(2);
+/// The cycle of tracers that are attached part of the time, after which the governor looks then. Attaching and detaching takes
+/// half a millisecond to two a tracer, and some more in interrupts of all CPUs, so that the cycle is no shorter.
+const CYCLE: Duration = Duration::from_secs(10);
 /// Tokens of the health endpoint, then of tracers by their place in [`TRACERS`]; those from here on are the caller's.
 const TRACER_TOKENS: usize = 1000;
 /// First token that the caller may use.
@@ -44,6 +47,9 @@ pub struct Agent {
     warnings: Vec<String>,
     budget: Budget,
     over_budget: bool,
+    resident: Resident,
+    /// Whether a window has ended since memory was given back.
+    gives_back: bool,
     governor: Governor,
     pacing: Pacing,
     order: Order,
@@ -53,7 +59,9 @@ pub struct Agent {
     scale: f64,
     statistics: Option<OwnedFd>,
     ticks: u32,
-    cycle: Duration,
+    /// Lengths of a tick with and without tracers that are attached part of the time, and of this one.
+    lengths: [Duration; 2],
+    length: Duration,
     tick_start: Instant,
     cpu_at_tick: Duration,
     window_start: Instant,
@@ -89,9 +97,10 @@ impl Agent {
         let server = config.agent.listen.map(|address| Server::bind(address, events.registry())).transpose();
         let server = server.map_err(Error::io("cannot listen for health checks"))?;
         let now = Instant::now();
+        let mut resident = Resident::default();
         let mut agent = Self {
             known,
-            budget: Budget::new(config.agent.memory_budget, resident()),
+            budget: Budget::new(config.agent.memory_budget, resident.read()),
             governor: Governor::new(config.agent.cpu_limit, interval),
             config,
             events,
@@ -102,6 +111,8 @@ impl Agent {
             notes: Vec::new(),
             warnings: Vec::new(),
             over_budget: false,
+            resident,
+            gives_back: false,
             pacing: Pacing::default(),
             order: Order::default(),
             server,
@@ -109,7 +120,8 @@ impl Agent {
             scale: machine_scale(),
             statistics: statistics(),
             ticks: 0,
-            cycle: TICK,
+            lengths: [CYCLE, TICK],
+            length: TICK,
             tick_start: now,
             cpu_at_tick: Duration::ZERO,
             window_start: now,
@@ -120,6 +132,9 @@ impl Agent {
             return Err(error);
         }
         agent.notes.push(agent.budget.to_string());
+        give_back();
+        let resident = agent.resident.read();
+        agent.watch_memory(resident);
         // What starting took is no cost of tracing. The window began when the first tracer did.
         let started = Instant::now();
         agent.slots.iter_mut().for_each(|slot| slot.begin_window(started));
@@ -182,6 +197,7 @@ impl Agent {
         let token = Token(TRACER_TOKENS + self.place(info));
         let slot = Slot::new(info, started, self.events.registry(), token, self.window_start)?;
         self.budget.took(info.name, slot.tracer.map_bytes());
+        self.resident.look_again();
         self.governor.add(info.name, slot.samples);
         self.slots.push(slot);
         // In the order in which they are shown.
@@ -236,8 +252,9 @@ impl Agent {
     }
 
     #[cfg(test)]
-    pub(super) fn set_cycle(&mut self, cycle: Duration) {
-        self.cycle = cycle;
+    pub(super) fn set_ticks(&mut self, length: Duration) {
+        (self.lengths, self.length) = ([length; 2], length);
+        self.governor.set_settle(2 * length);
     }
 
     /// Sets what the endpoint says under `/metrics`.
@@ -246,9 +263,9 @@ impl Agent {
     }
 
     fn next_deadline(&self, now: Instant) -> Instant {
-        let mut next = (self.last_drain + self.pacing.period()).min(self.tick_start + self.cycle);
+        let mut next = (self.last_drain + self.pacing.period()).min(self.tick_start + self.length);
         for slot in self.slots.iter().filter(|slot| slot.allowance.attached < 1.0) {
-            let pause = self.tick_start + self.cycle.mul_f64(slot.allowance.attached);
+            let pause = self.tick_start + self.length.mul_f64(slot.allowance.attached);
             if pause > now {
                 next = next.min(pause);
             }
@@ -277,7 +294,7 @@ impl Agent {
             self.drain(sink);
         }
         self.attach_and_detach(now);
-        if now >= self.tick_start + self.cycle {
+        if now >= self.tick_start + self.length {
             self.tick(now);
         }
         self.serve(&ready, now);
@@ -321,6 +338,7 @@ impl Agent {
         self.slots.retain(|slot| slot.info.name != name);
         self.governor.remove(name);
         self.budget.freed(name);
+        self.resident.look_again();
     }
 
     /// Reads all rings.
@@ -340,6 +358,7 @@ impl Agent {
         let report = self.report_at(now);
         self.slots.iter_mut().for_each(|slot| slot.begin_window(now));
         self.window_start = now;
+        self.gives_back = true;
         self.watch_memory(report.resident);
         report
     }
@@ -370,30 +389,31 @@ impl Agent {
             failures: self.failures.clone(),
             cpu_time: process_time(),
             cost: self.governor.cost(),
-            resident: resident(),
+            resident: self.resident.read(),
             budget: self.budget.total,
         }
     }
 
-    /// Says once when the budget is passed, and when that is over.
+    /// Says once when the budget is passed.
     fn watch_memory(&mut self, resident: u64) {
         let used = self.budget.used(resident);
         let over = used > self.budget.total;
         if over && !self.over_budget {
             let mebi = |bytes: u64| bytes as f64 / f64::from(1 << 20);
             self.warnings.push(format!(
-                "memory: {:.1}M in use are more than memory_budget, {:.1}M: process {:.1}M, maps and rings {:.1}M",
+                "memory: {:.1}M in use are more than memory_budget, {:.1}M: process {:.1}M, maps and rings {:.1}M{}",
                 mebi(used),
                 mebi(self.budget.total),
                 mebi(resident),
-                mebi(self.budget.kernel_bytes())
+                mebi(self.budget.kernel_bytes()),
+                if self.budget.kernel_bytes() > self.budget.kernel { ", which are as small as they can be" } else { "" }
             ));
         }
         self.over_budget = over;
     }
 
     fn attach_and_detach(&mut self, now: Instant) {
-        let (cycle, into) = (self.cycle, now.saturating_duration_since(self.tick_start));
+        let (cycle, into) = (self.length, now.saturating_duration_since(self.tick_start));
         self.each(|slot, _| {
             let wanted = slot.wants_attached(into, cycle);
             slot.set_attached(wanted)
@@ -401,6 +421,9 @@ impl Agent {
     }
 
     fn begin_tick(&mut self, now: Instant) {
+        let [with_partial, all_attached] = self.lengths;
+        let partial = self.slots.iter().any(|slot| slot.allowance.attached < 1.0);
+        self.length = if partial { with_partial } else { all_attached };
         self.tick_start = now;
         self.cpu_at_tick = process_time();
         let on = self.ticks % STATISTICS_EVERY == 0;
@@ -427,12 +450,19 @@ impl Agent {
         if let Some(change) = self.governor.tick(elapsed, rest, &readings) {
             self.notes.push(change.to_string());
             self.each(|slot, _| if slot.info.name == change.tracer { slot.apply(&change) } else { Ok(()) });
+            if let Some(slot) = self.slots.iter().find(|slot| slot.info.name == change.tracer) {
+                self.governor.samples(change.tracer, slot.allowance.one_in);
+            }
         }
         if self.governor.is_stuck() && !was_stuck {
             self.notes.push(format!(
                 "tracing costs {:.2} % of a core, more than cpu_limit, and there is nothing left to sample less or detach",
                 self.governor.cost() * 100.0
             ));
+        }
+        // What ends a window is not used before the next one ends, nor what it freed.
+        if std::mem::take(&mut self.gives_back) {
+            give_back();
         }
         self.begin_tick(now);
     }
@@ -505,6 +535,7 @@ impl Agent {
         let wanted = self.wanted();
         self.failures.retain(|failure| self.config.tracers.get(failure.name).is_some_and(|t| t.enabled));
         self.start_tracers(&wanted, &restart);
+        give_back();
         let names = |names: &[&str]| names.join(", ");
         if !stop.is_empty() {
             self.notes.push(format!("stopped {}", names(&stop)));
@@ -537,6 +568,13 @@ impl Agent {
     pub fn is_idle(&self) -> bool {
         self.slots.is_empty()
     }
+}
+
+/// Gives back memory that starting took and that nothing needs any more: code, and what is freed of the heap.
+fn give_back() {
+    bpf_sys::memory::trim_heap();
+    // Without `/proc` it stays.
+    let _ = bpf_sys::memory::release_code();
 }
 
 /// Now, as BPF programs stamp it.

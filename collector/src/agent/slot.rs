@@ -115,12 +115,13 @@ impl Slot {
         self.allowance.attached >= 1.0 || into_cycle < cycle.mul_f64(self.allowance.attached)
     }
 
-    /// Carries out what the governor decided.
+    /// Carries out what the governor decided, as far as the tracer can.
     pub fn apply(&mut self, change: &Change) -> Result<()> {
+        let mut allowance = change.to;
         if change.to.one_in != self.allowance.one_in {
-            self.timed(|tracer| tracer.set_sampling(change.to.one_in))?;
+            allowance.one_in = self.timed(|tracer| tracer.set_sampling(change.to.one_in))?;
         }
-        self.allowance = change.to;
+        self.allowance = allowance;
         Ok(())
     }
 

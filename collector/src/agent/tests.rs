@@ -382,7 +382,7 @@ fn a_costly_tracer_is_attached_part_of_the_time_and_says_so() {
     quick.agent.cpu_limit = 1.0;
     let mut recorder = Recorder::default();
     agent.reload(quick, &mut recorder).unwrap();
-    agent.set_cycle(Duration::from_millis(100));
+    agent.set_ticks(Duration::from_millis(100));
     agent.collect(&mut recorder);
     calls();
     let end = Instant::now() + Duration::from_secs(1);

@@ -58,7 +58,7 @@ fn ring_buffer() -> Result<(), String> {
 /// Loads what `profile` loads, and attaches it to an event that never fires.
 fn profile() -> Result<ProfileProbe, String> {
     let text = |e: &dyn std::error::Error| e.to_string();
-    let mut program = ProfileProgram::load(&Config::default(), &RunningTarget::new(), READS_PER_SECOND)
+    let mut program = ProfileProgram::load(&Config::default(), &RunningTarget::new(), READS_PER_SECOND, 0)
         .map_err(|e| text(&e))?;
     let attr = PerfEventAttr {
         kind: PerfType::SOFTWARE,

@@ -11,7 +11,7 @@ use super::summary::{cpu_seconds, sample_count};
 use super::table;
 use super::terminal::{Paint, Style, cut_middle};
 use crate::agent::Report;
-use crate::model::SampleType;
+use crate::model::{Profile, SampleType};
 use crate::telemetry::{Column, Exponential, Instrument, Recorder, Show};
 use crate::tracer::Info;
 
@@ -80,9 +80,12 @@ impl Live {
         for line in cautions(report) {
             writeln!(out, "{}", style.paint(Paint::Red, cut_middle(&line, style.width)))?;
         }
-        let cpu = recorder.profiles.iter().find(|profile| profile.sample_type == SampleType::CPU);
-        if let Some(profile) = cpu.filter(|profile| sample_count(profile) > 0) {
-            table::processes(profile, &Names::of_processes(profile), ROWS, style, out)?;
+        // A window has several where the frequency was changed in it.
+        let mut cpu = Profile::default();
+        let profiles = recorder.profiles.iter().filter(|profile| profile.sample_type == SampleType::CPU);
+        profiles.for_each(|profile| cpu.absorb(profile.clone()));
+        if sample_count(&cpu) > 0 {
+            table::processes(&cpu, &Names::of_processes(&cpu), ROWS, style, out)?;
         }
         let context = activity::Context { seconds, limit: ROWS, style, process_name };
         for view in tracers.iter().flat_map(|info| info.views) {

@@ -65,9 +65,12 @@ impl AboutAgent {
             self.tell(sink, &agent::SERIES_OVERFLOW, &[cause], number);
         }
         self.tell(sink, &agent::PROCESSES, &[], processes.processes as u64);
-        for (cause, number) in
-            [("gone", processes.unknown), ("skipped", processes.skipped), ("evicted", processes.evicted)]
-        {
+        for (cause, number) in [
+            ("gone", processes.unknown),
+            ("skipped", processes.skipped),
+            ("evicted", processes.evicted),
+            ("folded", stats.folded),
+        ] {
             self.tell(sink, &agent::UNNAMED, &[cause], number);
         }
         for (signal, cause, number) in &stats.dropped {
@@ -90,6 +93,7 @@ mod tests {
             series: StoreStats { series: 7, folded, ..StoreStats::default() },
             processes: CacheStats { processes: 3, unknown: 2, ..CacheStats::default() },
             resources: 5,
+            folded: 6,
             dropped: vec![(Signal::Logs, "queue full", 4)],
             clock_steps: 1,
         }
@@ -114,6 +118,7 @@ mod tests {
         let dropped = [("ebpf.signal", "logs"), ("ebpf.drop.cause", "queue full")];
         assert_eq!(get(&recorder, "ebpf.agent.records.drops", &dropped), 4.0);
         assert_eq!(get(&recorder, "ebpf.agent.processes.unnamed", &[("ebpf.drop.cause", "gone")]), 2.0);
+        assert_eq!(get(&recorder, "ebpf.agent.processes.unnamed", &[("ebpf.drop.cause", "folded")]), 6.0);
         assert_eq!(get(&recorder, "ebpf.agent.series", &[]), 7.0);
     }
 

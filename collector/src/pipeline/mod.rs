@@ -59,6 +59,8 @@ pub struct PipelineStats {
     pub processes: CacheStats,
     /// Resources now.
     pub resources: usize,
+    /// Processes that share a resource with all others for whose resources there was no room.
+    pub folded: u64,
     /// Spans, log records and profiles that are lost, by signal and cause.
     pub dropped: Vec<(Signal, &'static str, u64)>,
     /// Times that the wall clock was set.
@@ -286,6 +288,7 @@ impl Pipeline {
             series: self.store.stats(),
             processes: self.processes.stats(),
             resources: self.resources.len(),
+            folded: self.resources.folded(),
             dropped: vec![
                 (Signal::Traces, "queue full", self.spans.queue_full),
                 (Signal::Traces, "memory full", self.spans.memory_full),

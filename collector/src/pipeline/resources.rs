@@ -84,6 +84,8 @@ pub(crate) struct Resources {
     next: u64,
     by_group: HashMap<Group, ResourceId>,
     of_process: HashMap<ProcessKey, ResourceId>,
+    /// Processes that became part of [`ResourceId::OTHERS`].
+    folded: u64,
 }
 
 /// Memory of a resource, without what is encoded.
@@ -139,6 +141,7 @@ impl Resources {
             next: ResourceId::FIXED,
             by_group: HashMap::new(),
             of_process: HashMap::new(),
+            folded: 0,
         })
     }
 
@@ -159,7 +162,11 @@ impl Resources {
         };
         let id = match self.by_group.get(&group).copied() {
             Some(id) => self.meet(id, common),
-            None if self.entries.len() >= self.max => return ResourceId::OTHERS,
+            // It stays there, so that its series do not end when there is room again.
+            None if self.entries.len() >= self.max => {
+                self.folded += 1;
+                ResourceId::OTHERS
+            }
             None => {
                 let service = Arc::from(identity.service());
                 let pids = self.per_process.then_some((identity.process.pid, identity.process.parent_pid));
@@ -312,6 +319,11 @@ impl Resources {
             }
             stays
         });
+    }
+
+    /// Processes for whose resources there was no room.
+    pub(crate) fn folded(&self) -> u64 {
+        self.folded
     }
 
     /// How many there are.

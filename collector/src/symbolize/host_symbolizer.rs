@@ -108,8 +108,20 @@ impl HostSymbolizer {
 
     /// Takes a sideband record in; records come in the order of their time.
     pub fn observe(&mut self, record: &Record<'_>, id: &SampleId) {
-        if matches!(record, Record::KernelSymbol { .. }) {
-            self.kernel.stale = true;
+        let kernel = &mut self.kernel;
+        match (record, &mut kernel.symbols) {
+            (Record::KernelSymbol { address, length, .. }, symbols) => {
+                kernel.stale = true;
+                if let Some(Ok(symbols)) = symbols {
+                    // New code can lie where old one was. What is elsewhere keeps its name: to read all names takes 20 ms.
+                    symbols.forget(*address..address.saturating_add(u64::from(*length).max(1)));
+                }
+            }
+            (Record::Lost { .. }, Some(Ok(symbols))) => {
+                kernel.stale = true;
+                symbols.forget_programs();
+            }
+            _ => {}
         }
         self.processes.observe(record, id);
     }
@@ -278,10 +290,6 @@ impl HostSymbolizer {
     /// another reading is only made after a while.
     pub fn prepare_kernel(&mut self, mut addresses: Vec<u64>) {
         let kernel = &mut self.kernel;
-        if let (true, Some(Ok(symbols))) = (kernel.stale, &mut kernel.symbols) {
-            // New programs can lie where old ones were.
-            symbols.forget_programs();
-        }
         let known =
             |address: &u64| matches!(&kernel.symbols, Some(Ok(symbols)) if symbols.find(*address).is_some());
         addresses.retain(|address| !known(address));

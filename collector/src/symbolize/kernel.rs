@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::error::SymbolizeError;
@@ -106,16 +107,18 @@ impl KernelSymbols {
     /// Adds what a later reading found; where it differs, it is right.
     pub fn absorb(&mut self, later: Self) {
         for (start, function) in later.functions {
-            let overlapped: Vec<u64> = self
-                .functions
-                .range(..function.end)
-                .rev()
-                .map_while(|(&old_start, old)| (old.end > start).then_some(old_start))
-                .collect();
-            for old in overlapped {
-                self.functions.remove(&old);
-            }
+            self.forget(start..function.end);
             self.functions.insert(start, function);
+        }
+    }
+
+    /// Forgets the functions that reach into these addresses.
+    pub fn forget(&mut self, addresses: Range<u64>) {
+        let below = self.functions.range(..addresses.end).rev();
+        let overlapped: Vec<u64> =
+            below.map_while(|(&start, function)| (function.end > addresses.start).then_some(start)).collect();
+        for start in overlapped {
+            self.functions.remove(&start);
         }
     }
 

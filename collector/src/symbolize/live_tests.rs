@@ -409,6 +409,38 @@ fn kernel_symbols_are_read_again_when_an_address_misses_but_not_often() {
 }
 
 #[test]
+fn kernel_code_that_comes_and_goes_takes_only_its_own_names_along() {
+    let scratch = Scratch::new("programs");
+    let path = scratch.0.join("kallsyms");
+    let (stays, goes) = (0xffff_ffff_c000_0000, 0xffff_ffff_c000_1000);
+    let write = |name: &str| {
+        let kernel = "ffffffff81000000 T first\nffffffff81001000 T _etext\n";
+        let programs = format!("{stays:x} t bpf_prog_stays\t[bpf]\n{goes:x} t {name}\t[bpf]\n");
+        fs::write(&path, format!("{kernel}{programs}")).unwrap();
+    };
+    write("bpf_prog_old");
+    let mut symbolizer = HostSymbolizer::new(Host { proc: scratch.0.clone(), ..Host::default() });
+    symbolizer.begin_window(1);
+    symbolizer.prepare_kernel(vec![stays, goes + 8]);
+    let name = |symbolizer: &mut HostSymbolizer, address| {
+        let resolved = symbolizer.resolve(AddressSpace::Kernel, address);
+        resolved.lines.first().map(|line| line.function.to_string())
+    };
+    assert_eq!(name(&mut symbolizer, goes + 8).as_deref(), Some("bpf_prog_old"));
+    // What is read again would have these names.
+    write("bpf_prog_new");
+    let told = |symbolizer: &mut HostSymbolizer, address| {
+        let record = sideband::Record::KernelSymbol { address, length: 256, removed: false };
+        symbolizer.observe(&record, &sideband::SampleId::default());
+    };
+    told(&mut symbolizer, goes + 0x10_0000);
+    assert_eq!(name(&mut symbolizer, goes + 8).as_deref(), Some("bpf_prog_old"), "not read again");
+    told(&mut symbolizer, goes);
+    assert_eq!(name(&mut symbolizer, goes + 8).as_deref(), Some("bpf_prog_new"));
+    assert_eq!(name(&mut symbolizer, stays).as_deref(), Some("bpf_prog_stays"));
+}
+
+#[test]
 fn short_lived_processes_are_named_from_records() {
     let scratch = Scratch::new("short");
     let program = compile(&scratch.0, &[]);

@@ -90,7 +90,8 @@ pub static UNNAMED: Metric = metric(
     &["ebpf.drop.cause"],
     PIPELINE,
     "Processes of which only the kernel's name is known as they were `gone`, looks at processes that were `skipped` as \
-     enough was read, and processes that were `evicted` for want of room",
+     enough was read, processes that were `evicted` for want of room, and those that were `folded` into the service \
+     `other-services` for want of room for theirs",
 );
 
 /// `ebpf.agent.records.drops`

@@ -1,6 +1,7 @@
 //! What programs and maps cost, as the kernel counts it.
 
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
@@ -11,10 +12,16 @@ use crate::error::{Error, Result};
 
 /// Kernel memory of a map in bytes: `memlock` of its `/proc/self/fdinfo/FD`; 0 where the kernel does not say.
 pub(crate) fn map_bytes(map: &MapFd) -> u64 {
-    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_fd().as_raw_fd()));
-    let text = text.unwrap_or_default();
-    let bytes = text.lines().find_map(|l| l.strip_prefix("memlock:")?.trim().parse().ok());
-    bytes.unwrap_or(0)
+    read_memlock(map).unwrap_or(0)
+}
+
+/// One read takes it all: there are a hundred maps to ask for.
+fn read_memlock(map: &MapFd) -> Option<u64> {
+    let mut text = [0; 1024];
+    let mut file = File::open(format!("/proc/self/fdinfo/{}", map.as_fd().as_raw_fd())).ok()?;
+    let count = file.read(&mut text).ok()?;
+    let text = std::str::from_utf8(text.get(..count)?).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
 }
 
 /// Kernel memory of all maps of an object, in bytes.

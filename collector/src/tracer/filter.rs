@@ -11,7 +11,7 @@ use bpf_loader::load::Object;
 use bpf_loader::map::{Global, Hash};
 use bpf_loader::object::ObjectSpec;
 use bpf_programs::events::filter;
-use bpf_sys::uapi::flags::BPF_ANY;
+use bpf_sys::uapi::flags::{BPF_ANY, BPF_F_NO_PREALLOC};
 use bpf_sys::{Errno, map};
 
 use crate::config::Filter;
@@ -54,10 +54,14 @@ pub fn needs_kernel_types(filter: &Filter) -> Result<bool> {
 /// The object does not include `task_filter.h`, which is a defect; `/proc` cannot be read.
 pub fn prepare(spec: &mut ObjectSpec<'_>, filter: &Filter) -> Result<()> {
     spec.set_global("pid_ns", &own_pid_ns()?.to_ne_bytes()).map_err(Error::Load)?;
+    let pids = spec.map_mut("pids");
+    let pids = pids.ok_or_else(|| Error::Load(bpf_loader::Error::NoSuchMap { name: "pids".into() }))?;
+    // Mostly empty. Older kernels cannot allocate elements in every context that a process is born in.
+    if bpf_sys::kernel_version() >= (6, 1) {
+        pids.flags |= BPF_F_NO_PREALLOC;
+    }
     if filter.children {
-        let pids = spec.map_mut("pids");
-        pids.ok_or_else(|| Error::Load(bpf_loader::Error::NoSuchMap { name: "pids".into() }))?.max_entries =
-            MAX_FOLLOWED;
+        pids.max_entries = MAX_FOLLOWED;
         for (name, _) in FOLLOWERS {
             let program = spec.program_mut(name);
             let missing = || Error::Load(bpf_loader::Error::NoSuchProgram { name: name.into() });

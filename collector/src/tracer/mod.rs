@@ -163,12 +163,13 @@ pub trait Tracer: fmt::Debug {
     /// The filter names something that does not exist; [`Error::FilterNeedsRestart`]. The old one stays then.
     fn set_filter(&mut self, filter: &Filter) -> Result<()>;
 
-    /// Takes only one in so many of what may be sampled (latencies, stacks, allocations); 1 is all. Counts stay exact.
+    /// Takes only one in so many of what may be sampled (latencies, stacks, allocations), at once; 1 is all. Counts stay exact.
+    /// Returns what it does: where it knows no sampling so sparse, its sparsest.
     ///
     /// # Errors
     ///
     /// [`Error::Unsupported`] where there is nothing to sample.
-    fn set_sampling(&mut self, one_in: u32) -> Result<()> {
+    fn set_sampling(&mut self, one_in: u32) -> Result<u32> {
         let _ = one_in;
         Err(Error::Unsupported { tracer: self.info().name, what: "sample" })
     }

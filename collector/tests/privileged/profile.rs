@@ -8,7 +8,7 @@ use collector::tracer::{Settings, profile};
 use super::start;
 
 #[test]
-fn a_lower_frequency_counts_from_the_next_window_on() {
+fn a_lower_frequency_counts_at_once_and_profiles_say_which() {
     let Some(started) = start(&profile::INFO, std::process::id(), &Settings::default(), &[]) else { return };
     let mut tracer = started.unwrap();
     let mut window = |one_in: Option<u32>| {
@@ -38,4 +38,20 @@ fn a_lower_frequency_counts_from_the_next_window_on() {
     assert!(lost <= 6, "{lost} periods skipped");
     let (_, period_again, _) = window(Some(1));
     assert_eq!(period_again, period);
+
+    // Within a window: what was sampled before stays, with the period that it had.
+    let mut recorder = Recorder::default();
+    let busy = || {
+        let end = Instant::now() + Duration::from_secs(2);
+        while Instant::now() < end {
+            std::hint::black_box(0u64);
+        }
+    };
+    busy();
+    assert_eq!(tracer.set_sampling(4).unwrap(), 4);
+    busy();
+    assert_eq!(tracer.set_sampling(1 << 20).unwrap(), 19, "one a second is the least");
+    tracer.collect(&mut recorder).unwrap();
+    let periods: Vec<u64> = recorder.profiles.iter().map(|profile| profile.period_nanos).collect();
+    assert_eq!(periods[..2], [period, 4 * period]);
 }

@@ -1,8 +1,11 @@
-//! known-work PORT DNS: does what `tests::work` has the numbers of, once for each line on its standard input, and answers
-//! each with a line. PORT is where a peer takes TCP and UDP on 127.0.0.1, DNS the address of a name server.
+//! known-work PORT DNS DISK: does what `tests::work` has the numbers of, once for each line on its standard input, and answers
+//! each with a line. PORT is where a peer takes TCP and UDP on 127.0.0.1, DNS the address of a name server,
+//! DISK a block device that it may write to, or nothing.
 
+use std::fs::File;
 use std::io::{BufRead, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpStream, UdpSocket};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -11,7 +14,7 @@ use tests::work;
 
 fn main() -> std::io::Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
-    let [_, port, dns] = arguments.as_slice() else { panic!("usage: known-work PORT DNS") };
+    let [_, port, dns, disk] = arguments.as_slice() else { panic!("usage: known-work PORT DNS DISK") };
     let peer = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port.parse().expect("a port"));
     let name_server: SocketAddrV4 = dns.parse().expect("an address");
     let mut held = Vec::new();
@@ -19,9 +22,26 @@ fn main() -> std::io::Result<()> {
     for line in std::io::stdin().lock().lines() {
         line?;
         round(peer, name_server, &mut held)?;
+        if !disk.is_empty() {
+            use_disk(Path::new(disk))?;
+        }
         println!("done");
     }
     Ok(())
+}
+
+/// Reads and writes past the page cache, so that each call is a request.
+fn use_disk(disk: &Path) -> std::io::Result<()> {
+    let direct = rustix::fs::OFlags::DIRECT.bits() as i32;
+    let file = File::options().read(true).write(true).custom_flags(direct).open(disk)?;
+    // Direct input and output want aligned memory.
+    let mut memory = vec![5; 2 * work::BLOCK];
+    let start = memory.as_ptr().align_offset(work::BLOCK);
+    let block = &mut memory[start..start + work::BLOCK];
+    // Apart, so that none are merged.
+    let place = |n: u64| 2 * n * work::BLOCK as u64;
+    (0..work::BLOCKS_WRITTEN).try_for_each(|n| file.write_all_at(block, place(n)))?;
+    (0..work::BLOCKS_READ).try_for_each(|n| file.read_exact_at(block, place(n)))
 }
 
 /// How long this thread ran.

@@ -16,22 +16,24 @@ const AIM: f64 = 0.8;
 const LOW: f64 = 0.6;
 /// Above this many limits, nobody waits for a second tick.
 const URGENT: f64 = 1.5;
-/// Ticks that a change is given to show its effect.
-const SETTLE: u32 = 2;
-/// Calm ticks before something is given back, at first and at most.
-const PATIENCE: std::ops::RangeInclusive<u32> = 5..=320;
-/// A step back is regretted if the limit is passed within so many ticks.
-const REGRET: u32 = 12;
-/// Calm ticks after which an old regret is forgotten.
-const FORGET: u32 = 4 * REGRET;
+/// Time above the limit before something is taken, and time that a change is given to show its effect in hooks.
+const SETTLE: Duration = Duration::from_secs(4);
+/// Longest calm that is waited for before something is given back.
+const MOST_PATIENCE: Duration = Duration::from_secs(640);
+/// Calm times after which an old regret is forgotten, in times of [`Governor::regret`].
+const FORGET: u32 = 4;
 /// Sparsest sampling.
 pub const MAX_ONE_IN: u32 = 1024;
 /// Least share of the time for which a tracer is attached.
 pub const MIN_ATTACHED: f64 = 0.01;
 /// Most that sampling gets sparser at once.
 const MAX_SPARSER: u32 = 32;
-/// Sampling that saves less than this share of a tracer's cost is no help.
+/// Sampling that saves less than this share of what a tracer's hooks cost is no help.
 const HELPS: f64 = 0.2;
+/// A change of the time attached by less than this is not worth making.
+const NOTICEABLE: f64 = 0.1;
+/// Most that is given back at once.
+const MOST_GIVEN: f64 = 4.0;
 
 /// What one tracer cost in a tick.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -99,13 +101,16 @@ impl fmt::Display for Change {
 #[derive(Debug)]
 struct State {
     allowance: Allowance,
-    samples: bool,
+    /// Sparsest sampling that it knows; 1 where there is nothing to sample.
+    sparsest: u32,
     /// Sampling less has shown no effect.
     sampling_is_no_help: bool,
-    /// Cost when sampling was made sparser, to see whether that helps.
-    cost_before: Option<f64>,
+    /// What hooks cost when sampling was made sparser, to see whether that helps.
+    hooks_before: Option<f64>,
+    /// What the process spends on it, and on what it has told.
     own: Smooth,
-    /// Share of one core in the last tick.
+    /// Shares of one core in the last tick: of the hooks, and of everything.
+    hooks: f64,
     cost: f64,
 }
 
@@ -136,50 +141,62 @@ pub struct Governor {
     /// What the process itself spends comes in bursts, when windows end: over how long it is averaged.
     horizon: Duration,
     tracers: BTreeMap<&'static str, State>,
-    rest: Smooth,
     cost: f64,
-    /// Ticks since the last change.
-    since_change: u32,
-    /// Ticks since something was given back.
-    since_given: u32,
-    over: u32,
-    calm: u32,
-    patience: u32,
+    since_change: Duration,
+    /// Time since something was given back.
+    since_given: Duration,
+    over: Duration,
+    calm: Duration,
+    patience: Duration,
+    settle: Duration,
     stuck: bool,
 }
 
 impl Governor {
     /// With a limit in percent of one core, 0 for none, and windows of this length.
     pub fn new(limit_percent: f64, interval: Duration) -> Self {
+        let horizon = interval.clamp(Duration::from_secs(30), Duration::from_secs(120));
         Self {
             limit: limit_percent / 100.0,
-            horizon: interval.clamp(Duration::from_secs(30), Duration::from_secs(120)),
+            horizon,
             tracers: BTreeMap::new(),
-            rest: Smooth::default(),
             cost: 0.0,
-            since_change: 0,
-            since_given: u32::MAX,
-            over: 0,
-            calm: 0,
-            patience: *PATIENCE.start(),
+            since_change: Duration::ZERO,
+            since_given: Duration::MAX,
+            over: Duration::ZERO,
+            calm: Duration::ZERO,
+            // Sooner, what was given back does not show in what the process spends.
+            patience: horizon,
+            settle: SETTLE,
             stuck: false,
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_settle(&mut self, settle: Duration) {
+        self.settle = settle;
+    }
+
+    /// A step back is regretted if the limit is passed within this time.
+    fn regret(&self) -> Duration {
+        self.horizon + self.horizon / 2
     }
 
     /// Another limit, from now on.
     pub fn set_limit(&mut self, limit_percent: f64) {
         self.limit = limit_percent / 100.0;
-        (self.over, self.calm, self.stuck) = (0, 0, false);
+        (self.over, self.calm, self.stuck) = (Duration::ZERO, Duration::ZERO, false);
     }
 
     /// A tracer that started; `samples` if its sampling can be changed.
     pub fn add(&mut self, tracer: &'static str, samples: bool) {
         let state = State {
             allowance: Allowance::FULL,
-            samples,
+            sparsest: if samples { MAX_ONE_IN } else { 1 },
             sampling_is_no_help: false,
-            cost_before: None,
+            hooks_before: None,
             own: Smooth::default(),
+            hooks: 0.0,
             cost: 0.0,
         };
         self.tracers.insert(tracer, state);
@@ -188,6 +205,16 @@ impl Governor {
     /// A tracer that ended.
     pub fn remove(&mut self, tracer: &str) {
         self.tracers.remove(tracer);
+    }
+
+    /// A tracer samples one in so many now; where that is less sparse than it was told to, it knows no sparser.
+    pub fn samples(&mut self, tracer: &str, one_in: u32) {
+        if let Some(state) = self.tracers.get_mut(tracer) {
+            if one_in < state.allowance.one_in {
+                state.sparsest = one_in;
+            }
+            state.allowance.one_in = one_in;
+        }
     }
 
     /// What a tracer is allowed.
@@ -200,7 +227,7 @@ impl Governor {
         self.cost
     }
 
-    /// Cost of one tracer in the last tick, as a share of one core.
+    /// Cost of one tracer in the last tick, as a share of one core, with its part of what the process does for all.
     pub fn cost_of(&self, tracer: &str) -> f64 {
         self.tracers.get(tracer).map_or(0.0, |state| state.cost)
     }
@@ -215,37 +242,51 @@ impl Governor {
         if elapsed.is_zero() {
             return None;
         }
-        let mut cost = self.rest.add(rest, elapsed, self.horizon);
+        // The rest is work on what the tracers told: names, series, export. So it is theirs, by what was spent on each.
+        let own: f64 = readings.iter().map(|reading| reading.own.as_secs_f64()).sum();
+        self.cost = 0.0;
         for reading in readings {
             let Some(state) = self.tracers.get_mut(reading.tracer) else { continue };
-            let hooks = reading.hooks.as_secs_f64() / elapsed.as_secs_f64();
-            state.cost = hooks + state.own.add(reading.own, elapsed, self.horizon);
-            cost += state.cost;
+            let part = if own > 0.0 { reading.own.as_secs_f64() / own } else { 1.0 / readings.len() as f64 };
+            state.hooks = reading.hooks.as_secs_f64() / elapsed.as_secs_f64();
+            let spent = state.own.add(reading.own + rest.mul_f64(part), elapsed, self.horizon);
+            state.cost = state.hooks + spent;
+            self.cost += state.cost;
         }
-        self.cost = cost;
-        self.since_change = self.since_change.saturating_add(1);
-        self.since_given = self.since_given.saturating_add(1);
+        let cost = self.cost;
+        self.since_change = self.since_change.saturating_add(elapsed);
+        self.since_given = self.since_given.saturating_add(elapsed);
         if self.limit <= 0.0 {
             return self.give_all();
         }
         if cost > self.limit {
-            self.calm = 0;
-            self.over += 1;
+            self.calm = Duration::ZERO;
+            self.over += elapsed;
         } else {
-            self.over = 0;
+            self.over = Duration::ZERO;
             self.stuck = false;
-            self.calm = if cost < self.limit * LOW { self.calm + 1 } else { 0 };
+            self.calm = if cost < self.limit * LOW { self.calm + elapsed } else { Duration::ZERO };
         }
-        if self.since_change < SETTLE {
+        if self.since_change < self.settle {
             return None;
         }
-        if self.over >= 2 || cost > self.limit * URGENT {
+        self.judge_sampling();
+        if self.over >= self.settle || cost > self.limit * URGENT {
             return self.take();
         }
-        if self.since_given > FORGET && self.since_change > FORGET {
-            self.patience = *PATIENCE.start();
+        if self.since_given.min(self.since_change) > self.regret() * FORGET {
+            self.patience = self.horizon;
         }
         if self.calm >= self.patience { self.give() } else { None }
+    }
+
+    /// Sees whether the sparser sampling of late has helped. Only hooks show that so soon.
+    fn judge_sampling(&mut self) {
+        for state in self.tracers.values_mut() {
+            if let Some(before) = state.hooks_before.take() {
+                state.sampling_is_no_help = state.hooks > before * (1.0 - HELPS);
+            }
+        }
     }
 
     /// The costliest first.
@@ -256,35 +297,34 @@ impl Governor {
     }
 
     fn take(&mut self) -> Option<Change> {
-        if self.since_given <= REGRET {
-            self.patience = (self.patience * 2).min(*PATIENCE.end());
-            self.since_given = u32::MAX;
-        }
-        for state in self.tracers.values_mut() {
-            if let Some(before) = state.cost_before.take() {
-                state.sampling_is_no_help = state.cost > before * (1.0 - HELPS);
-            }
+        if self.since_given <= self.regret() {
+            self.patience = (self.patience * 2).min(MOST_PATIENCE);
+            self.since_given = Duration::MAX;
         }
         let (cost, limit) = (self.cost, self.limit);
         let excess = cost - limit * AIM;
         // The costliest first, by sampling as long as that helps. Those that cost next to nothing are not to blame, whatever is
         // left of the others.
         for name in self.by_cost() {
-            let Some(state) = self.tracers.get_mut(name).filter(|state| state.cost > excess / 8.0) else {
+            let Some(state) = self.tracers.get_mut(name).filter(|state| state.cost > excess / 16.0) else {
                 break;
             };
             let from = state.allowance;
-            if state.samples && !state.sampling_is_no_help && from.one_in < MAX_ONE_IN {
+            // Fewer samples do not spare what the process spends at the end of a window.
+            let in_hooks = state.hooks > state.cost / 2.0;
+            if from.one_in < state.sparsest && in_hooks && !state.sampling_is_no_help {
                 let wanted = (cost / limit).min(f64::from(MAX_SPARSER)) as u32;
                 let factor = wanted.max(2).next_power_of_two();
-                state.allowance.one_in = from.one_in.saturating_mul(factor).min(MAX_ONE_IN);
-                state.cost_before = Some(state.cost);
-            } else if from.attached > MIN_ATTACHED {
-                let keep = ((state.cost - excess) / state.cost).clamp(0.02, 1.0);
-                state.allowance.attached = (from.attached * keep).max(MIN_ATTACHED);
-                state.own.scale(keep);
+                state.allowance.one_in = from.one_in.saturating_mul(factor).min(state.sparsest);
+                state.hooks_before = Some(state.hooks);
             } else {
-                continue;
+                let keep = ((state.cost - excess) / state.cost).clamp(0.02, 1.0);
+                let attached = (from.attached * keep).max(MIN_ATTACHED);
+                if attached > from.attached * (1.0 - NOTICEABLE) {
+                    continue;
+                }
+                state.allowance.attached = attached;
+                state.own.scale(attached / from.attached);
             }
             let to = state.allowance;
             return self.changed(name, from, to);
@@ -301,24 +341,26 @@ impl Governor {
         for name in names {
             let state = self.tracers.get_mut(name)?;
             let from = state.allowance;
+            // Costs grow with the time that it is attached, and with the share of samples at most as much.
+            let most = if state.cost > 0.0 { 1.0 + room / state.cost } else { f64::INFINITY };
             if from.attached < 1.0 {
-                // Costs grow with the time that it is attached.
-                let most = if state.cost > 0.0 { 1.0 + room / state.cost } else { f64::INFINITY };
-                let factor = most.min(4.0);
-                if factor < 1.1 {
+                let factor = most.min(MOST_GIVEN);
+                if factor < 1.0 + NOTICEABLE {
                     continue;
                 }
-                let attached = from.attached * factor;
                 // The last bit is given at once, so that counts become exact again.
-                state.allowance.attached = if attached > 0.9 { 1.0 } else { attached };
-            } else if from.one_in > 1 && state.cost <= room {
-                state.allowance.one_in = (from.one_in / 2).max(1);
+                let attached = if from.attached * factor > 0.9 { 1.0 } else { from.attached * factor };
+                state.allowance.attached = attached;
+                state.own.scale(attached / from.attached);
+            } else if from.one_in > 1 && most >= 2.0 {
+                state.allowance.one_in = from.one_in / if most >= MOST_GIVEN { MOST_GIVEN as u32 } else { 2 };
+                state.allowance.one_in = state.allowance.one_in.max(1);
                 state.sampling_is_no_help = false;
             } else {
                 continue;
             }
             let to = state.allowance;
-            self.since_given = 0;
+            self.since_given = Duration::ZERO;
             return self.changed(name, from, to);
         }
         None
@@ -337,9 +379,7 @@ impl Governor {
     }
 
     fn changed(&mut self, tracer: &'static str, from: Allowance, to: Allowance) -> Option<Change> {
-        self.since_change = 0;
-        self.over = 0;
-        self.calm = 0;
+        (self.since_change, self.over, self.calm) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
         Some(Change { tracer, from, to, cost: self.cost, limit: self.limit })
     }
 }

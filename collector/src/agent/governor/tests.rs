@@ -174,3 +174,115 @@ fn changes_are_told_in_words() {
         "syscalls: attached 12.5 % of the time (before: 100 %), as tracing costs 2.34 % of a core and the limit is 1 %"
     );
 }
+
+/// A tracer whose own part comes at the end of windows of 10 s, after a tick of 2 s or 10 s as it is attached.
+struct Bursts {
+    governor: Governor,
+    changes: Vec<Change>,
+    time: Duration,
+    /// Work for the next end of a window, which follows what was traced; a part is the same whatever that was.
+    work: f64,
+}
+
+impl Bursts {
+    const NAME: &'static str = "profile";
+
+    fn new() -> Self {
+        let mut governor = Governor::new(1.0, Duration::from_secs(10));
+        governor.add(Self::NAME, true);
+        Self { governor, changes: Vec::new(), time: Duration::ZERO, work: 0.0 }
+    }
+
+    /// Costs of a core at full allowance: hooks, and work at ends of windows. Returns the true cost of all of the time.
+    fn run(&mut self, time: Duration, hooks: f64, work: f64) -> f64 {
+        let (end, mut spent) = (self.time + time, 0.0);
+        let start = self.time;
+        while self.time < end {
+            let Allowance { one_in, attached } = self.governor.allowance(Self::NAME);
+            let length = if attached < 1.0 { 5 * TICK } else { TICK };
+            let share = attached / f64::from(one_in);
+            self.work += length.as_secs_f64() * (work * attached);
+            let windows = |time: Duration| time.as_secs() / 10;
+            let ended = windows(self.time + length) > windows(self.time);
+            self.time += length;
+            let own = if ended { std::mem::take(&mut self.work) } else { 0.0 };
+            let hooks = length.as_secs_f64() * hooks * share;
+            spent += own + hooks;
+            let reading = Reading {
+                tracer: Self::NAME,
+                hooks: Duration::from_secs_f64(hooks),
+                own: Duration::from_secs_f64(own),
+            };
+            self.changes.extend(self.governor.tick(length, Duration::ZERO, &[reading]));
+        }
+        spent / (self.time - start).as_secs_f64()
+    }
+}
+
+#[test]
+fn work_at_ends_of_windows_is_kept_below_the_limit_without_swinging() {
+    for (hooks, work) in [(0.002, 0.02), (0.0, 0.05), (0.05, 0.0), (0.03, 0.03), (0.0, 0.3)] {
+        let mut plant = Bursts::new();
+        plant.run(Duration::from_secs(300), hooks, work);
+        let late = plant.changes.len();
+        let cost = plant.run(Duration::from_secs(3600), hooks, work);
+        assert!((0.004..=0.0105).contains(&cost), "{hooks} + {work}: {cost}");
+        let swings = plant.changes.len() - late;
+        assert!(swings <= 60, "{hooks} + {work}: {swings} changes in an hour: {:?}", &plant.changes[late..]);
+        plant.run(Duration::from_secs(1200), 0.0001, 0.0001);
+        assert_eq!(plant.governor.allowance(Bursts::NAME), Allowance::FULL, "{hooks} + {work}");
+    }
+}
+
+#[test]
+fn sampling_is_judged_by_hooks_which_show_it_at_once() {
+    let mut plant = Bursts::new();
+    plant.run(Duration::from_secs(60), 0.05, 0.004);
+    assert!(plant.changes.iter().all(|change| change.to.attached == 1.0), "{:?}", plant.changes);
+    assert!(plant.governor.allowance(Bursts::NAME).one_in >= 8);
+}
+
+#[test]
+fn a_change_that_nobody_would_notice_is_none() {
+    let mut plant = Bursts::new();
+    plant.run(Duration::from_secs(3000), 2.0, 3.0);
+    for change in &plant.changes {
+        let (from, to) = (change.from.attached, change.to.attached);
+        assert!(
+            change.from.one_in != change.to.one_in || (from - to).abs() > from.min(to) * 0.09,
+            "{change}"
+        );
+    }
+    assert!(plant.governor.is_stuck());
+}
+
+#[test]
+fn a_tracer_is_not_told_to_sample_less_than_it_can() {
+    let mut governor = Governor::new(1.0, Duration::from_secs(10));
+    governor.add("profile", true);
+    let reading = [Reading { tracer: "profile", hooks: TICK, own: Duration::ZERO }];
+    let changes: Vec<Change> = (0..20)
+        .filter_map(|_| {
+            let change = governor.tick(TICK, Duration::ZERO, &reading);
+            // It takes a sample a second at least.
+            let one_in = governor.allowance("profile").one_in.min(19);
+            governor.samples("profile", one_in);
+            change
+        })
+        .collect();
+    assert_eq!(governor.allowance("profile").one_in, 19);
+    assert_eq!(changes.iter().filter(|change| change.from.one_in != change.to.one_in).count(), 1);
+}
+
+#[test]
+fn what_the_process_does_for_all_is_theirs_whom_it_serves() {
+    let mut governor = Governor::new(10.0, Duration::from_secs(30));
+    ["tcp", "udp"].iter().for_each(|name| governor.add(name, false));
+    let own = |tracer, millis| Reading { tracer, hooks: Duration::ZERO, own: Duration::from_millis(millis) };
+    for _ in 0..200 {
+        governor.tick(TICK, Duration::from_millis(40), &[own("tcp", 30), own("udp", 10)]);
+    }
+    let (tcp, udp) = (governor.cost_of("tcp"), governor.cost_of("udp"));
+    assert!((tcp / udp - 3.0).abs() < 0.01 && (governor.cost() - tcp - udp).abs() < 1e-9, "{tcp} {udp}");
+    assert!((0.035..0.045).contains(&governor.cost()), "{}", governor.cost());
+}

@@ -27,6 +27,7 @@ const LAST: Duration = Duration::from_millis(4500);
 
 /// Traces until the end of the duration or a signal; true if all that was asked for happened.
 pub fn run(options: &Options) -> CliResult {
+    bpf_sys::memory::keep_heap_small();
     let config = read_config(options)?;
     // Before anything is attached, so that no signal finds the default action any more.
     let mut signals = Signals::new(SIGNALS_THAT_END)?;

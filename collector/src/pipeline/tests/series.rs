@@ -18,6 +18,27 @@ fn row(service: &str, metric: &str, value: f64, start: u64, time: u64) -> (Strin
 }
 
 #[test]
+fn services_that_find_no_room_are_one_and_counted() {
+    let proc = FakeProc::new();
+    let mut settings = settings(proc.host(), Temporality::Cumulative);
+    // Room for 64 resources, four of which are always there.
+    settings.memory.processes = 64 << 10;
+    let mut pipeline = Pipeline::new(settings, at(100)).unwrap();
+    for pid in 1000..1100 {
+        proc.add(pid, 500, &format!("/usr/bin/service-{pid}"), "/", "");
+        number(&CALLS, of(pid), "a", 1)(&mut pipeline);
+        number(&HELD, of(pid), "a", 1)(&mut pipeline);
+    }
+    assert_eq!((pipeline.stats().folded, pipeline.stats().resources), (40, 64));
+    let points = points(&flush(&mut pipeline, at(110)));
+    let others: Vec<_> = rows(&points).into_iter().filter(|row| row.0 == "other-services").collect();
+    assert_eq!(
+        others,
+        [row("other-services", "t.calls", 40.0, 100, 110), row("other-services", "t.held", 40.0, 100, 110)]
+    );
+}
+
+#[test]
 fn processes_of_a_service_add_up() {
     let proc = FakeProc::new();
     proc.add(7, 500, "/usr/bin/shop", "/system.slice/shop.service", "");

@@ -84,9 +84,12 @@ struct DnsTracer {
     cgroup: Option<PathBuf>,
 }
 
+/// Larger rings take more than what a busy resolver asks between two reads.
+const MAX_RING: usize = 256 << 10;
+
 fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     // Messages are few, and the table of TCP's sockets is small.
-    let bytes = (start.memory / 2).min(1 << 20);
+    let bytes = (start.memory / 2).min(MAX_RING);
     let most_asked = (start.memory / 4 / ASKED_MEMORY).clamp(512, 2 * Lookups::most_waiting()) as u32;
     let open = |object: &Object| {
         let counts = object.map("stats").and_then(PerCpuArray::new).map_err(Error::Load)?;

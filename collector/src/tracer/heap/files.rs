@@ -36,14 +36,16 @@ impl ProbedFile {
 pub struct KnownFiles(HashSet<FileKey>);
 
 impl KnownFiles {
-    /// Looks at what the process has mapped since the last look: the files that allocate. Files that cannot be read, or are
-    /// no programs, have no functions to probe.
+    /// Looks at what the process has mapped since the last look: the files that allocate. Files that are no programs have no
+    /// functions to probe; those that cannot be opened are new the next time too.
     pub fn read_new(&mut self, host: &Host, pid: u32) -> Vec<ProbedFile> {
         let text = read_limited(&host.process_file(pid, "maps"), MAX_MAPS).unwrap_or_default();
-        let lines = maps::parse(&text).filter(|line| line.executable && line.inode != 0);
-        let new = lines.filter(|line| self.0.insert((line.device, line.inode)));
-        let found = new.filter_map(|line| {
+        let mut found = Vec::new();
+        for line in maps::parse(&text).filter(|line| line.executable && line.inode != 0) {
             let key = (line.device, line.inode);
+            if self.0.contains(&key) {
+                continue;
+            }
             let in_kernel = host.process_file(pid, &format!("map_files/{:x}-{:x}", line.start, line.end));
             // Where the links of mappings may not be followed, the path must lead to the same inode.
             let file = FileReader::open(&Place::trusted(in_kernel)).ok().or_else(|| {
@@ -52,11 +54,14 @@ impl KnownFiles {
                 let opened = FileReader::open(&host.in_process_root(pid, path)).ok();
                 opened.filter(|(_, metadata)| metadata.ino() == line.inode)
             });
-            let (file, _) = file?;
-            let probes = functions::find_probes(&file).ok()?;
-            (!probes.is_empty()).then_some(ProbedFile { file, key, probes })
-        });
-        found.collect()
+            let Some((file, _)) = file else { continue };
+            self.0.insert(key);
+            match functions::find_probes(&file) {
+                Ok(probes) if !probes.is_empty() => found.push(ProbedFile { file, key, probes }),
+                _ => {}
+            }
+        }
+        found
     }
 
     /// Lets a file be new again.

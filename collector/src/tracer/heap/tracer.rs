@@ -207,10 +207,11 @@ impl Tracer for HeapTracer {
         Ok(())
     }
 
-    fn set_sampling(&mut self, one_in: u32) -> Result<()> {
+    fn set_sampling(&mut self, one_in: u32) -> Result<u32> {
         self.one_in = one_in;
         let bytes = self.sample_bytes();
-        self.processes.iter_mut().try_for_each(|process| process.set_sample_bytes(bytes))
+        self.processes.iter_mut().try_for_each(|process| process.set_sample_bytes(bytes))?;
+        Ok(one_in)
     }
 
     fn stats(&mut self) -> Result<Stats> {

@@ -91,7 +91,10 @@ pub static INFO: Info = Info {
 };
 
 /// Larger rings take more than a storm of execs fills between two reads.
-const MAX_RING: usize = 256 << 10;
+const MAX_RING: usize = 128 << 10;
+/// Bounds of the table of processes that end, in entries, and what one takes.
+const ENDED: std::ops::RangeInclusive<usize> = 1024..=4096;
+const ENDED_BYTES: usize = 96;
 /// What a hit costs, as the kernel's statistics of programs had it: 600 a fork, 700 an exec, 1,500 an end.
 const NANOS_PER_HIT: f64 = 1000.0;
 
@@ -113,7 +116,12 @@ impl ProcessTracer {
     /// No rung works here; the filter names something that does not exist.
     pub fn start(start: &Start<'_>) -> Result<Self> {
         let prepare = |spec: &mut bpf_loader::object::ObjectSpec<'_>| {
-            ring::prepare(spec, (start.memory / 2).min(MAX_RING))
+            ring::prepare(spec, (start.memory / 2).min(MAX_RING))?;
+            let ended = spec.map_mut("ended");
+            let ended =
+                ended.ok_or_else(|| Error::Load(bpf_loader::Error::NoSuchMap { name: "ended".into() }))?;
+            ended.max_entries = (start.memory / 4 / ENDED_BYTES).clamp(*ENDED.start(), *ENDED.end()) as u32;
+            Ok(())
         };
         let open = |object: &bpf_loader::load::Object| {
             let counts = object.map("counts").and_then(PerCpuArray::new).map_err(Error::Load)?;

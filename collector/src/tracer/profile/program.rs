@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::tracer::cost;
 use crate::tracer::filter::{self, TaskFilter};
 
-/// Memory for the stacks of both windows, over all CPUs.
+/// Memory for the stacks of both windows, over all CPUs, at most.
 const REGIONS_BUDGET: usize = 16 << 20;
 /// Bounds of one CPU's region. The smallest holds some twenty of the deepest stacks.
 const REGION_BYTES: std::ops::RangeInclusive<usize> = 16 << 10..=128 << 10;
@@ -54,10 +54,10 @@ struct Sizes {
 }
 
 impl Sizes {
-    /// Regions share a budget. Tables hold what all CPUs can sample between two reads, twice.
-    fn of(cpus: u32, frequency: u32, reads_per_second: u32) -> Self {
+    /// Regions share half of the memory. Tables hold what all CPUs can sample between two reads, twice.
+    fn of(cpus: u32, frequency: u32, reads_per_second: u32, memory: usize) -> Self {
         let cpus = cpus.max(1);
-        let share = REGIONS_BUDGET / 2 / cpus as usize;
+        let share = REGIONS_BUDGET.min(memory / 2) / 2 / cpus as usize;
         // A power of two at most the share; whole pages, so that regions fill the mapping.
         let region = if share.is_power_of_two() { share } else { share.next_power_of_two() / 2 };
         let samples = u64::from(cpus) * u64::from(frequency) / u64::from(reads_per_second.max(1));
@@ -72,15 +72,20 @@ impl Sizes {
 }
 
 impl ProfileProgram {
-    /// Loads the program for this configuration. Tables that allocate as they fill are tried first; kernels before 6.1
+    /// Loads the program for this configuration, with maps of about `memory` bytes. Tables that allocate as they fill are tried first; kernels before 6.1
     /// want those of perf programs allocated whole.
     ///
     /// # Errors
     ///
     /// The kernel refuses, or the filter names something that does not exist.
-    pub fn load(config: &Config, target: &RunningTarget, reads_per_second: u32) -> Result<Self> {
+    pub fn load(
+        config: &Config,
+        target: &RunningTarget,
+        reads_per_second: u32,
+        memory: usize,
+    ) -> Result<Self> {
         let cpus = cpus::read_present_limit().map_err(Error::io("/sys/devices/system/cpu/present"))?;
-        let sizes = Sizes::of(cpus, config.frequency, reads_per_second);
+        let sizes = Sizes::of(cpus, config.frequency, reads_per_second, memory);
         let kernel_types = filter::needs_kernel_types(&config.filter)?;
         let growing = Self::load_with(config, kernel_types, target, sizes, true);
         match growing {
@@ -311,11 +316,12 @@ mod tests {
 
     #[test]
     fn sizes_follow_the_machine() {
-        let small = Sizes::of(2, 99, 1);
+        let small = Sizes::of(2, 99, 1, usize::MAX);
         assert_eq!(small, Sizes { cpus: 2, region_bytes: 128 << 10, table_entries: 1024 });
-        let large = Sizes::of(256, 99, 1);
+        let large = Sizes::of(256, 99, 1, 32 << 20);
         assert_eq!(large, Sizes { cpus: 256, region_bytes: 32 << 10, table_entries: 65536 });
-        assert_eq!(Sizes::of(4096, 1000, 1).region_bytes, 16 << 10);
-        assert_eq!(Sizes::of(0, 1, 1).cpus, 1);
+        assert_eq!(Sizes::of(4096, 1000, 1, usize::MAX).region_bytes, 16 << 10);
+        assert_eq!(Sizes::of(0, 1, 1, 0), Sizes { cpus: 1, region_bytes: 16 << 10, table_entries: 1024 });
+        assert_eq!(Sizes::of(2, 99, 1, 400 << 10).region_bytes, 32 << 10);
     }
 }

@@ -24,6 +24,7 @@ use crate::cpus;
 use crate::error::{Error, Result};
 use crate::model::{Losses, Profile, SampleType};
 use crate::poll::EventLoop;
+use crate::symbolize::DEFAULT_BUDGET;
 
 /// Time between two reads of the kernel's tables and buffers when nothing asks for one earlier.
 const TICK: Duration = Duration::from_millis(1000 / READS_PER_SECOND as u64);
@@ -44,7 +45,12 @@ struct Sampled {
     /// One sample in so many.
     period: u64,
     sample_type: SampleType,
+    /// Bytes for maps, and half as many for symbol tables.
+    memory: usize,
 }
+
+/// Bytes of symbol tables below which files would be read again all the time.
+const LEAST_SYMBOLS: usize = 512 << 10;
 
 /// Page faults are as many as processes like; tables are made for as many samples a second on each CPU.
 const FAULT_SAMPLES_PER_SECOND: u32 = 1000;
@@ -135,32 +141,42 @@ impl Session {
     ///
     /// The configuration is wrong, or the system lacks what sampling needs; the error says what to do.
     pub fn start(config: Config) -> Result<Self> {
+        Self::start_within(config, usize::MAX)
+    }
+
+    /// As [`start`](Self::start), with so many bytes for maps, and half as many for symbol tables, which are the process' own.
+    ///
+    /// # Errors
+    ///
+    /// As of [`start`](Self::start).
+    pub fn start_within(config: Config, memory: usize) -> Result<Self> {
         let period = config.period_nanos();
         Self::sample(
             config,
-            Sampled { counted: PERF_COUNT_SW_CPU_CLOCK, period, sample_type: SampleType::CPU },
+            Sampled { counted: PERF_COUNT_SW_CPU_CLOCK, period, sample_type: SampleType::CPU, memory },
         )
     }
 
     /// As [`start`](Self::start), for stacks of page faults in place of those of CPU time: of one fault in so many on each CPU.
-    pub(crate) fn start_faults(filter: Filter, one_in: u64) -> Result<Self> {
+    pub(crate) fn start_faults(filter: Filter, one_in: u64, memory: usize) -> Result<Self> {
         let config = Config { frequency: FAULT_SAMPLES_PER_SECOND, window: WINDOW_IS_ANOTHERS, filter };
         let (counted, sample_type) = (PERF_COUNT_SW_PAGE_FAULTS, SampleType::PAGE_FAULTS);
-        Self::sample(config, Sampled { counted, period: one_in.max(1), sample_type })
+        Self::sample(config, Sampled { counted, period: one_in.max(1), sample_type, memory })
     }
 
     fn sample(config: Config, sampled: Sampled) -> Result<Self> {
         config.validate()?;
         let events = EventLoop::new().map_err(Error::io("epoll"))?;
         let target = RunningTarget::new();
-        let program = ProfileProgram::load(&config, &target, READS_PER_SECOND).map_err(explain)?;
+        let program =
+            ProfileProgram::load(&config, &target, READS_PER_SECOND, sampled.memory).map_err(explain)?;
         drop(target);
         let fill = RingReader::open(program.events()?).map_err(|e| Error::Kernel(e.into()))?;
         events.add(program.events()?, FILL).map_err(Error::io("polling the ring buffer"))?;
         let mut session = Self {
             cpu_events: CpuEvents::new(sampled.counted, sampled.period),
             sideband: Sideband::new(),
-            symbols: Symbols::new(),
+            symbols: Symbols::with_budget((sampled.memory / 2).clamp(LEAST_SYMBOLS, DEFAULT_BUDGET)),
             samples: Samples::default(),
             ready: Vec::new(),
             next_tick: Instant::now() + TICK,

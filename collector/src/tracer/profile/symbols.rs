@@ -9,7 +9,7 @@ use crate::aggregate::ProcessId;
 use crate::enrich;
 use crate::model::Process;
 use crate::symbolize::sideband::{Record, SampleId};
-use crate::symbolize::{AddressSpace, Host, HostSymbolizer, Miss, Resolved, Symbolizer};
+use crate::symbolize::{AddressSpace, DEFAULT_BUDGET, Host, HostSymbolizer, Miss, Resolved, Symbolizer};
 
 /// What processes go by that cannot be seen from the agent's pid namespace, all together.
 const OUTSIDE: &str = "[other pid namespace]";
@@ -24,8 +24,14 @@ pub struct Symbols {
 impl Symbols {
     /// Nothing known yet; what runs already is looked at when it is sampled.
     pub fn new() -> Self {
+        Self::with_budget(DEFAULT_BUDGET)
+    }
+
+    /// As [`new`](Self::new), with so many bytes for symbol tables, or the largest one.
+    pub fn with_budget(bytes: usize) -> Self {
         let host = Host::default();
-        Self { symbolizer: HostSymbolizer::new(host.clone()), host, processes: HashMap::new() }
+        let symbolizer = HostSymbolizer::with_budget(host.clone(), bytes);
+        Self { symbolizer, host, processes: HashMap::new() }
     }
 
     /// Takes in what the kernel reports; records come in the order of their time.

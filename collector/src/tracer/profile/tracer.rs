@@ -7,7 +7,7 @@ use super::session::{Session, WINDOW_IS_ANOTHERS};
 use crate::config::{Config, FREQUENCY_RANGE, Filter, period_nanos};
 use crate::error::Result;
 use crate::key::{Key, Value};
-use crate::model::SampleType;
+use crate::model::{Profile, SampleType};
 use crate::telemetry::{Definitions, ProfileDef, Sink};
 use crate::tracer::ladder::{Chosen, Ladder, Rung};
 use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cause};
@@ -65,7 +65,7 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         filter: start.filter.clone(),
     };
     start.forced.check(&CPU_CLOCK)?;
-    let session = Session::start(config)?;
+    let session = Session::start_within(config, start.memory)?;
     let chosen = [Chosen { what: CPU_CLOCK.what, rung: Some("cpu-clock"), refused: Vec::new() }];
     Ok(Box::new(ProfileTracer {
         session,
@@ -73,7 +73,7 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         running: true,
         frequency: start.settings.profile.frequency,
         one_in: 1,
-        next_one_in: 1,
+        ended: Vec::new(),
     }))
 }
 
@@ -82,10 +82,21 @@ struct ProfileTracer {
     session: Session,
     chosen: [Chosen; 1],
     running: bool,
-    /// Samples a second that the configuration asks for, one in how many of these is taken, and from the next window on.
+    /// Samples a second that the configuration asks for, and one in how many of these is taken.
     frequency: u32,
     one_in: u32,
-    next_one_in: u32,
+    /// Profiles with other periods, of the window that is not over yet.
+    ended: Vec<Profile>,
+}
+
+impl ProfileTracer {
+    fn end_profile(&mut self) -> Result<()> {
+        let profile = self.session.finish_window()?;
+        if !profile.samples.is_empty() {
+            self.ended.push(profile);
+        }
+        Ok(())
+    }
 }
 
 impl Tracer for ProfileTracer {
@@ -106,15 +117,8 @@ impl Tracer for ProfileTracer {
     }
 
     fn collect(&mut self, sink: &mut dyn Sink) -> Result<()> {
-        let profile = self.session.finish_window()?;
-        // A window has one period.
-        if self.next_one_in != self.one_in {
-            self.one_in = self.next_one_in;
-            self.session.set_period(period_nanos(self.frequency).saturating_mul(self.one_in.into()))?;
-        }
-        if !profile.samples.is_empty() {
-            sink.profile(profile);
-        }
+        self.end_profile()?;
+        self.ended.drain(..).for_each(|profile| sink.profile(profile));
         Ok(())
     }
 
@@ -138,10 +142,15 @@ impl Tracer for ProfileTracer {
         self.session.set_filter(filter.clone())
     }
 
-    /// Lowers the frequency, from the next window on.
-    fn set_sampling(&mut self, one_in: u32) -> Result<()> {
-        self.next_one_in = one_in.clamp(1, self.frequency.max(1));
-        Ok(())
+    /// Lowers the frequency, to one sample a second at least. A profile has one period: it ends here, and another begins.
+    fn set_sampling(&mut self, one_in: u32) -> Result<u32> {
+        let one_in = one_in.clamp(1, self.frequency.max(1));
+        if one_in != self.one_in {
+            self.end_profile()?;
+            self.session.set_period(period_nanos(self.frequency).saturating_mul(one_in.into()))?;
+            self.one_in = one_in;
+        }
+        Ok(one_in)
     }
 
     fn stats(&mut self) -> Result<Stats> {

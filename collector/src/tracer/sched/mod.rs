@@ -142,8 +142,10 @@ impl Tracer for SchedTracer {
     }
 
     /// Times that are not measured are made up for: those that are count as many. Switches stay exact.
-    fn set_sampling(&mut self, one_in: u32) -> Result<()> {
-        self.sampling.set(&one_in.clamp(1, MAX_SAMPLING)).map_err(Error::Kernel)
+    fn set_sampling(&mut self, one_in: u32) -> Result<u32> {
+        let one_in = one_in.clamp(1, MAX_SAMPLING);
+        self.sampling.set(&one_in).map_err(Error::Kernel)?;
+        Ok(one_in)
     }
 
     fn stats(&mut self) -> Result<Stats> {

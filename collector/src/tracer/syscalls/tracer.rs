@@ -136,8 +136,10 @@ impl Tracer for SyscallTracer {
         self.program.programs.set_filter(filter)
     }
 
-    fn set_sampling(&mut self, one_in: u32) -> Result<()> {
-        self.program.maps.one_in.set(&one_in.max(1)).map_err(crate::error::Error::Kernel)
+    fn set_sampling(&mut self, one_in: u32) -> Result<u32> {
+        let one_in = one_in.max(1);
+        self.program.maps.one_in.set(&one_in).map_err(crate::error::Error::Kernel)?;
+        Ok(one_in)
     }
 
     fn stats(&mut self) -> Result<Stats> {

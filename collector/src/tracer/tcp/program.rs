@@ -66,7 +66,7 @@ impl Sizes {
             connections: entries(memory / 4, CONNECTION_ENTRY, &CONNECTIONS),
             endpoints: 0,
             series: entries(memory / 16 * 5, SeriesKey::SIZE + Series::SIZE + ENTRY_HEAD, &SERIES),
-            ring: (memory / 8).clamp(16 << 10, 1 << 20),
+            ring: (memory / 8).clamp(16 << 10, 256 << 10),
         }
     }
 
@@ -77,6 +77,9 @@ impl Sizes {
         Self { connections, endpoints: connections, ..self }
     }
 }
+
+/// What a window has collected.
+pub type Collected = Vec<(SeriesKey, Series)>;
 
 /// The programs in the kernel, attached.
 #[derive(Debug)]
@@ -217,8 +220,8 @@ impl TcpProgram {
     /// # Errors
     ///
     /// The kernel's tables cannot be read.
-    pub fn take(&mut self) -> Result<Vec<(SeriesKey, Series)>> {
-        let mut collected = Vec::new();
+    pub fn take(&mut self) -> Result<Collected> {
+        let mut collected = Collected::new();
         let mut batches = self.windows.swap()?.take_batches(BATCH);
         while let Some((keys, values)) = batches.next().map_err(Error::Kernel)? {
             let entries = keys.iter().zip(values);
@@ -319,10 +322,8 @@ impl TcpProgram {
         let seen: HashSet<[u8; PEER]> = seen.filter_map(peer).collect();
         let peers: Vec<[u8; PEER]> =
             self.peers.keys().collect::<bpf_loader::Result<_>>().map_err(Error::Kernel)?;
-        let gone = peers.iter().filter(|peer| !seen.contains(*peer));
-        gone.map(|peer| self.peers.delete(peer).map(drop))
-            .collect::<bpf_loader::Result<_>>()
-            .map_err(Error::Kernel)
+        let mut gone = peers.iter().filter(|peer| !seen.contains(*peer));
+        gone.try_for_each(|peer| self.peers.delete(peer).map(drop)).map_err(Error::Kernel)
     }
 
     /// Packets dropped by reason, since the start.

@@ -12,7 +12,7 @@ use super::define::{self, CONNECTION};
 use super::ladders::{ACCEPTING, DROP_REASONS, LISTEN, LIVING, OLDER, STATES};
 use super::ledger::{Ended, Ledger, Lives};
 use super::listen::ListenCounters;
-use super::program::{TcpProgram, check_forced};
+use super::program::{Collected, TcpProgram, check_forced};
 use super::tell::{self, LivingRtt};
 use super::views;
 use super::{
@@ -135,7 +135,7 @@ fn living_rtt(living: &[Lives]) -> LivingRtt {
 
 impl TcpTracer {
     /// Takes a window out. First what ended, then what lives: see the ledger.
-    fn take(&mut self) -> Result<(Vec<(SeriesKey, Series)>, Vec<Lives>)> {
+    fn take(&mut self) -> Result<(Collected, Vec<Lives>)> {
         let collected = self.program.take()?;
         let living = self.program.living()?;
         let sizes = self.program.sizes;
@@ -236,8 +236,9 @@ impl Tracer for TcpTracer {
     }
 
     /// Of spans only.
-    fn set_sampling(&mut self, one_in: u32) -> Result<()> {
-        self.program.set_span_sampling(one_in)
+    fn set_sampling(&mut self, one_in: u32) -> Result<u32> {
+        self.program.set_span_sampling(one_in)?;
+        Ok(one_in)
     }
 
     fn stats(&mut self) -> Result<Stats> {
