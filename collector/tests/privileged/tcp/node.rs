@@ -154,6 +154,11 @@ impl State {
                 return errno(received).into();
             }
             "close" => drop(self.streams.pop().unwrap()),
+            // idle NUMBER: sockets that do nothing
+            "idle" => {
+                let new = || rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+                self.streams.extend((0..number(1)).map(|_| TcpStream::from(new())));
+            }
             "reset" => {
                 let stream = self.streams.pop().unwrap();
                 sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();

@@ -2,7 +2,7 @@
 
 use collector::telemetry::Recorder;
 use collector::tracer::Tracer;
-use collector::tracer::tcp::{self, LIVING};
+use collector::tracer::tcp::{self, LIVING, OLDER};
 
 use super::node::{Node, in_namespace};
 use super::{bytes, collect_ends, counter, dropped, skipped, spans, trace, trace_all};
@@ -335,5 +335,58 @@ fn tell_servers_peers_apart(rung: &str) {
         };
         assert_eq!((received("127.0.0.1"), received("::1")), (100.0, 0.0), "{rung}");
         assert_eq!(dropped(&mut *tracer, "peers full"), 1);
+    });
+}
+
+/// Ends that are noted of connections that found no room would take it from later ones for ever.
+#[test]
+fn connections_without_room_leave_nothing_behind() {
+    // The least that the table of connections has; both ends of each are in it.
+    const ROOM: u64 = 1024;
+    const PENDING: u64 = 400;
+    in_namespace(|| {
+        let (mut server, mut client) = (Node::new(), Node::new());
+        let (mut full, mut pending) = (Node::new(), Node::new());
+        let port = server.ask("listen 127.0.0.1:0 16");
+        let full_port = full.ask("listen 127.0.0.1:0 0");
+        let mut tracer =
+            trace(&[], tcp::Settings::default(), 0, &[(LIVING.what, "sock_diag"), (OLDER.what, "")]);
+        if !has_living(&*tracer, "sock_diag") {
+            return;
+        }
+        let mut recorder = Recorder::default();
+        // Connections that are not established have a place among connections, but no ends yet.
+        for _ in 0..PENDING {
+            pending.ask(&format!("connect-start 127.0.0.1:{full_port}"));
+        }
+        let open = |n: u64, server: &mut Node, client: &mut Node| {
+            for _ in 0..n {
+                client.does(&format!("connect 127.0.0.1:{port}"));
+                server.does("accept");
+            }
+        };
+        open(ROOM / 2, &mut server, &mut client);
+        let not_followed = dropped(&mut *tracer, "too many at once");
+        assert!((PENDING - 2..PENDING + 100).contains(&not_followed), "{not_followed}");
+        for _ in 0..PENDING {
+            pending.does("close");
+        }
+        for _ in 0..ROOM / 2 {
+            client.does("close");
+            server.does("close");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        // So that later ones are not at the same addresses.
+        pending.does(&format!("idle {}", 4 * ROOM));
+        tracer.collect(&mut recorder).unwrap();
+        // All but those of others on this machine.
+        open(ROOM / 2 - 50, &mut server, &mut client);
+        client.does("send 7");
+        server.does("receive 7");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let mut recorder = Recorder::default();
+        tracer.collect(&mut recorder).unwrap();
+        assert_eq!(bytes(&recorder, client.pid()), (7, 0));
+        assert_eq!(dropped(&mut *tracer, "too many at once"), not_followed);
     });
 }
