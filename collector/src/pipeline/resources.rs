@@ -5,7 +5,7 @@
 //! joins of which something else is true, what differs is left out. Receivers take that for another resource, so it is
 //! one here too, whose series begin then.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use otlp_encode::{AttributeWriter, Error, ResourceBlob, ResourceInfo, Value};
@@ -86,6 +86,8 @@ pub(crate) struct Resources {
     of_process: HashMap<ProcessKey, ResourceId>,
     /// Processes that became part of [`ResourceId::OTHERS`].
     folded: u64,
+    /// The last of them, so that none is counted twice, whether it lives or not.
+    last_folded: BTreeSet<ProcessKey>,
 }
 
 /// Memory of a resource, without what is encoded.
@@ -142,6 +144,7 @@ impl Resources {
             by_group: HashMap::new(),
             of_process: HashMap::new(),
             folded: 0,
+            last_folded: BTreeSet::new(),
         })
     }
 
@@ -164,7 +167,7 @@ impl Resources {
             Some(id) => self.meet(id, common),
             // It stays there, so that its series do not end when there is room again.
             None if self.entries.len() >= self.max => {
-                self.folded += 1;
+                self.count_folded(key);
                 ResourceId::OTHERS
             }
             None => {
@@ -187,6 +190,13 @@ impl Resources {
             self.change(id, |entry| entry.members += 1);
         }
         id
+    }
+
+    fn count_folded(&mut self, key: ProcessKey) {
+        self.folded += u64::from(self.last_folded.insert(key));
+        if self.last_folded.len() > self.max {
+            self.last_folded.pop_first();
+        }
     }
 
     /// The resource with what a further process has in common with all others; another one, if that is less.
