@@ -38,6 +38,17 @@ impl ResourceId {
     }
 }
 
+/// What becomes of a resource's series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Its processes live.
+    Stays,
+    /// None of its processes lives.
+    Ends,
+    /// Its processes are those of another now, which is told apart by less.
+    Becomes(ResourceId),
+}
+
 /// What makes processes the same resource.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Group {
@@ -268,9 +279,17 @@ impl Resources {
         self.change(id, |entry| entry.pending = entry.pending.saturating_sub(1));
     }
 
-    /// Whether none of its processes lives.
-    pub(crate) fn has_ended(&self, id: ResourceId) -> bool {
-        id.is_processes() && self.entries.get(&id).is_none_or(|entry| entry.members == 0)
+    /// What becomes of its series at the end of a window.
+    pub(crate) fn fate(&self, id: ResourceId) -> Fate {
+        if !id.is_processes() || self.has_members(id) {
+            return Fate::Stays;
+        }
+        let heir = self.entries.get(&id).and_then(|entry| self.by_group.get(&entry.group).copied());
+        heir.filter(|heir| self.has_members(*heir)).map_or(Fate::Ends, Fate::Becomes)
+    }
+
+    fn has_members(&self, id: ResourceId) -> bool {
+        self.entries.get(&id).is_some_and(|entry| entry.members > 0)
     }
 
     /// Encodes those that are new.
