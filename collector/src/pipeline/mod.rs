@@ -226,10 +226,10 @@ impl Pipeline {
         self.store.count_refused(refused);
         // What ends now is on the page once more.
         self.refresh_page();
-        let has_ended = |id| self.resources.has_ended(id);
-        self.store.finish(has_ended);
+        let fate = |id| self.resources.fate(id);
+        self.store.finish(fate);
         if let Some(totals) = self.page.as_mut().and_then(page::Served::totals) {
-            totals.finish(has_ended);
+            totals.finish(fate);
         }
         self.resources.forget_ended();
         self.window = Reading { boot_nanos: now.boot_nanos, unix_nanos: time };

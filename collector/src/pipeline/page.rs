@@ -3,6 +3,7 @@
 //! Totals since the start, whatever the temporality of what is exported. Services are told apart by `job` and `instance`, of
 //! which `target_info` says the rest; the machine's and the agent's own series have neither, as they are the target itself.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -30,12 +31,18 @@ impl Served {
 }
 
 impl Pipeline {
-    /// Keeps a page of so many bytes at most, from now on, or none. Where deltas are exported, totals take as much memory
-    /// again as series do.
-    pub fn serve_page(&mut self, max_bytes: Option<usize>) {
+    /// Keeps a page of so many bytes at most, from now on, or none. Series take about `series` bytes at most from now on; where
+    /// deltas are exported and there is a page, half of that is for its totals.
+    pub fn serve_page(&mut self, max_bytes: Option<usize>, series: usize) {
+        let is_delta = self.store.preference() != Temporality::Cumulative;
+        let has_totals = is_delta && max_bytes.is_some();
+        let of_each = if has_totals { series / 2 } else { series };
+        self.store.set_max_bytes(of_each);
+        self.store.keep_past(max_bytes.is_some());
         let totals = || {
-            let is_delta = self.store.preference() != Temporality::Cumulative;
-            is_delta.then(|| Store::new(Temporality::Cumulative, self.store.max_bytes()))
+            let mut totals = Store::new(Temporality::Cumulative, of_each);
+            totals.keep_past(true);
+            is_delta.then_some(totals)
         };
         self.page = match (self.page.take(), max_bytes) {
             (_, None) => None,
@@ -56,7 +63,10 @@ impl Pipeline {
         let store = served.totals.as_ref().unwrap_or(&self.store);
         let mut all: Vec<Current<'_>> = store.current().collect();
         // The agent's own first: they are on the page whatever else finds room.
-        all.sort_by_key(|series| (series.metric.subject != Subject::Agent, series.metric.name));
+        // Of gauges of a service that has become another resource in this window, the first is shown: the newest.
+        all.sort_by_key(|series| {
+            (series.metric.subject != Subject::Agent, series.metric.name, Reverse(series.resource))
+        });
         let mut targets: BTreeMap<ResourceId, String> = BTreeMap::new();
         let mut page = Page::new(served.max_bytes);
         let same = |a: &Current<'_>, b: &Current<'_>| a.metric.name == b.metric.name;

@@ -5,7 +5,7 @@
 //! joins of which something else is true, what differs is left out. Receivers take that for another resource, so it is
 //! one here too, whose series begin then.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use otlp_encode::{AttributeWriter, Error, ResourceBlob, ResourceInfo, Value};
@@ -36,6 +36,17 @@ impl ResourceId {
     pub fn is_processes(self) -> bool {
         self.0 >= Self::FIXED
     }
+}
+
+/// What becomes of a resource's series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Its processes live.
+    Stays,
+    /// None of its processes lives.
+    Ends,
+    /// Its processes are those of another now, which is told apart by less.
+    Becomes(ResourceId),
 }
 
 /// What makes processes the same resource.
@@ -86,6 +97,8 @@ pub(crate) struct Resources {
     of_process: HashMap<ProcessKey, ResourceId>,
     /// Processes that became part of [`ResourceId::OTHERS`].
     folded: u64,
+    /// The last of them, so that none is counted twice, whether it lives or not.
+    last_folded: BTreeSet<ProcessKey>,
 }
 
 /// Memory of a resource, without what is encoded.
@@ -142,6 +155,7 @@ impl Resources {
             by_group: HashMap::new(),
             of_process: HashMap::new(),
             folded: 0,
+            last_folded: BTreeSet::new(),
         })
     }
 
@@ -164,7 +178,7 @@ impl Resources {
             Some(id) => self.meet(id, common),
             // It stays there, so that its series do not end when there is room again.
             None if self.entries.len() >= self.max => {
-                self.folded += 1;
+                self.count_folded(key);
                 ResourceId::OTHERS
             }
             None => {
@@ -187,6 +201,13 @@ impl Resources {
             self.change(id, |entry| entry.members += 1);
         }
         id
+    }
+
+    fn count_folded(&mut self, key: ProcessKey) {
+        self.folded += u64::from(self.last_folded.insert(key));
+        if self.last_folded.len() > self.max {
+            self.last_folded.pop_first();
+        }
     }
 
     /// The resource with what a further process has in common with all others; another one, if that is less.
@@ -258,9 +279,17 @@ impl Resources {
         self.change(id, |entry| entry.pending = entry.pending.saturating_sub(1));
     }
 
-    /// Whether none of its processes lives.
-    pub(crate) fn has_ended(&self, id: ResourceId) -> bool {
-        id.is_processes() && self.entries.get(&id).is_none_or(|entry| entry.members == 0)
+    /// What becomes of its series at the end of a window.
+    pub(crate) fn fate(&self, id: ResourceId) -> Fate {
+        if !id.is_processes() || self.has_members(id) {
+            return Fate::Stays;
+        }
+        let heir = self.entries.get(&id).and_then(|entry| self.by_group.get(&entry.group).copied());
+        heir.filter(|heir| self.has_members(*heir)).map_or(Fate::Ends, Fate::Becomes)
+    }
+
+    fn has_members(&self, id: ResourceId) -> bool {
+        self.entries.get(&id).is_some_and(|entry| entry.members > 0)
     }
 
     /// Encodes those that are new.

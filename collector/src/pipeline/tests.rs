@@ -36,6 +36,7 @@ static CALLS: Metric = metric("t.calls", Instrument::Counter, Subject::Process);
 static BYTES: Metric = metric("t.bytes", Instrument::Counter, Subject::Process);
 static TIMES: Metric = metric("t.times", Instrument::Histogram, Subject::Process);
 static HELD: Metric = metric("t.held", Instrument::UpDownCounter, Subject::Process);
+static READ: Metric = metric("t.read", Instrument::Gauge, Subject::Process);
 static LOAD: Metric = metric("t.load", Instrument::Gauge, Subject::Host);
 static OWN: Metric = metric("t.own", Instrument::Counter, Subject::Agent);
 

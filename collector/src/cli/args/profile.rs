@@ -39,7 +39,8 @@ Samples the stacks of all CPUs. Without --output or --endpoint, prints the hotte
   --cgroup PATH     only tasks in that cgroup and below (v2 or v1 directory)
   --output FILE     write a file (repeatable); its ending picks the format:
                     .svg flame graph, .folded stacks, .pb.gz pprof,
-                    .otlp OTLP request, .jsonl OTLP JSON
+                    .otlp a single OTLP request without a length
+                    (unlike that of `run`), .jsonl OTLP JSON
   --endpoint URL    send to an OTLP receiver, as http://localhost:4318, or write
                     JSON lines, as file:///folder; repeatable
                     (or OTEL_EXPORTER_OTLP_ENDPOINT)

@@ -39,7 +39,8 @@ every interval. SIGHUP reads the configuration again, SIGTERM sends what is left
                       JSON lines, as file:///folder; repeatable
                       (or OTEL_EXPORTER_OTLP_ENDPOINT)
   --output FILE       write .jsonl, OTLP JSON lines, or .otlp, binary requests behind their
-                      lengths, a file for each signal: FILE.metrics.otlp and so on
+                      lengths (unlike that of `profile`), a file for each signal:
+                      FILE.metrics.otlp and so on
   --spool DIR         keep on disk what a receiver does not take yet
   --spool-size SIZE   bytes on disk for each receiver, as 64M or 1G (default 256M)
   --spool-delay D     write what is not delivered after D (default 1s)

@@ -8,7 +8,7 @@ use collector::export::Signal;
 use collector::export::config::{LogLevel, Temporality, process_env};
 use collector::export::stats::Stats;
 use collector::model::Profile;
-use collector::pipeline::{AboutAgent, Pipeline, Reading, Settings};
+use collector::pipeline::{AboutAgent, Memory, Pipeline, Reading, Settings};
 use collector::telemetry::{LogRecord, Point, Recorder, Sink, Span};
 
 use super::super::send::random_id;
@@ -69,7 +69,7 @@ impl Telling {
         settings.sdk.metrics.temporality = Temporality::Cumulative;
         settings.per_process |= config.export.per_process || !config.filter.pids.is_empty();
         let mut pipeline = Pipeline::new(settings, Reading::now())?;
-        pipeline.serve_page(page);
+        pipeline.serve_page(page, Memory::split(memory).series);
         Ok(Self::new(pipeline))
     }
 
@@ -83,8 +83,8 @@ impl Telling {
 
     /// Has a page from now on, or none.
     pub fn serve(&mut self, config: &AgentConfig) {
-        let (_, page) = memory(&Budget::now(config.agent.memory_budget), config);
-        self.pipeline.serve_page(page);
+        let (memory, page) = memory(&Budget::now(config.agent.memory_budget), config);
+        self.pipeline.serve_page(page, Memory::split(memory).series);
     }
 
     /// Before the first window ends, there is what the agent knows of itself.

@@ -15,6 +15,7 @@
 //! that begins anew, with nothing. Deltas and states follow the new clock at once.
 
 mod number;
+mod past;
 mod sets;
 
 use std::collections::HashMap;
@@ -22,7 +23,7 @@ use std::collections::HashMap;
 use otlp_encode::MetricBlob;
 
 use super::clock::Clock;
-use super::resources::ResourceId;
+use super::resources::{Fate, ResourceId};
 use crate::convert::metrics::{MetricPoint, Value};
 use crate::enrich::cache::ProcessKey;
 use crate::export::config::Temporality;
@@ -45,6 +46,8 @@ struct Key {
     resource: ResourceId,
     metric: u16,
     set: SetId,
+    /// Not exported: what resources counted that became this one.
+    past: bool,
 }
 
 /// Whose part of which series.
@@ -106,6 +109,8 @@ pub struct StoreStats {
 pub struct Store {
     preference: Temporality,
     max_bytes: usize,
+    /// Whether totals go on where a resource becomes another.
+    keeps_past: bool,
     metrics: Vec<Known>,
     by_address: HashMap<usize, u16>,
     sets: Sets,
@@ -177,6 +182,7 @@ impl Store {
         Self {
             preference,
             max_bytes,
+            keeps_past: false,
             metrics: Vec::new(),
             by_address: HashMap::new(),
             sets: Sets::new(),
@@ -198,9 +204,9 @@ impl Store {
         self.preference
     }
 
-    /// How much memory it takes at most, about.
-    pub fn max_bytes(&self) -> usize {
-        self.max_bytes
+    /// Takes about so much memory at most from now on: where it takes more, what is idle makes room.
+    pub fn set_max_bytes(&mut self, max_bytes: usize) {
+        self.max_bytes = max_bytes;
     }
 
     /// What became of everything.
@@ -309,7 +315,7 @@ impl Store {
     ) -> Option<Option<&mut Series>> {
         let known = self.sets.find(point.attributes);
         let mut start = owner.start_boot_nanos;
-        let key = |set| Key { resource: owner.resource, metric, set };
+        let key = |set| Key { resource: owner.resource, metric, set, past: false };
         let there = known.and_then(|set| self.by_key.get(&key(set)).copied());
         let at = match there {
             Some(at) => at,
@@ -334,7 +340,7 @@ impl Store {
                     self.stats.folded += 1;
                     cost = PER_SERIES;
                     start = 0;
-                    Key { resource: ResourceId::HOST, metric, set: OVERFLOW }
+                    Key { resource: ResourceId::HOST, metric, set: OVERFLOW, past: false }
                 };
                 match self.by_key.get(&key) {
                     Some(&at) => at,
@@ -421,7 +427,7 @@ impl Store {
         for (key, part) in parts {
             self.parts.remove(&key);
             self.stats.bytes = self.stats.bytes.saturating_sub(PER_PART);
-            let key = Key { resource: part.resource, metric: key.metric, set: key.set };
+            let key = Key { resource: part.resource, metric: key.metric, set: key.set, past: false };
             self.add_to(key, part.value.negative());
         }
     }
@@ -460,7 +466,7 @@ impl Store {
 
     /// What is exported of a series, if anything is.
     pub fn get(&self, position: usize) -> Option<MetricPoint<'_>> {
-        let &(key, at) = self.order.get(position)?;
+        let &(key, at) = self.order.get(position).filter(|(key, _)| !key.past)?;
         let series = self.series.get(at as usize)?.as_ref()?;
         let known = self.metrics.get(usize::from(key.metric))?;
         let is_new = series.touched == self.flushes;
@@ -480,7 +486,7 @@ impl Store {
         })
     }
 
-    /// Series as they are now, each once. Gauges that nobody read in
+    /// Series as they are now, each once or, with what is past, twice. Gauges that nobody read in
     /// this window or in the last one have no value.
     pub fn current(&self) -> impl Iterator<Item = Current<'_>> {
         self.order.iter().filter_map(|&(key, at)| {
@@ -503,20 +509,31 @@ impl Store {
     }
 
     /// Ends the window: deltas begin anew, and series go whose resource has ended, or that are idle where there is no room.
-    pub fn finish(&mut self, has_ended: impl Fn(ResourceId) -> bool) {
+    pub fn finish(&mut self, fate: impl Fn(ResourceId) -> Fate) {
         let stepped = self.step.take().is_some();
-        let idle_cumulative = if std::mem::take(&mut self.full) { IDLE_WHEN_FULL } else { u32::MAX };
+        let is_over = self.stats.bytes > self.max_bytes;
+        let is_full = std::mem::take(&mut self.full) || is_over;
+        let idle_cumulative = if is_full { IDLE_WHEN_FULL } else { u32::MAX };
+        // Nobody misses a delta that was told.
+        let idle_delta = if is_over { 0 } else { IDLE_DELTA };
+        // Where the clock was set, everything begins with nothing.
+        let keeps_past = self.keeps_past && !stepped;
+        let mut past = Vec::new();
         let mut order = std::mem::take(&mut self.order);
         order.retain(|&(key, at)| {
-            let Some(Some(series)) = self.series.get_mut(at as usize) else { return false };
+            let goes_on = self.goes_on(key);
+            let Some(place) = self.series.get_mut(at as usize) else { return false };
+            let Some(series) = place else { return false };
             let known = self.metrics.get(usize::from(key.metric));
             let is_delta = known.is_some_and(Known::is_delta);
             let state = known.is_some_and(|known| known.metric.instrument == Instrument::UpDownCounter);
             let idle = self.flushes.wrapping_sub(series.touched);
-            let limit = if is_delta { IDLE_DELTA.min(idle_cumulative) } else { idle_cumulative };
+            let limit = if is_delta { idle_delta.min(idle_cumulative) } else { idle_cumulative };
             // A state that nobody repeats is still one, as long as somebody is in it.
             let is_idle = idle >= limit && !(state && key.resource.is_processes());
-            let goes = has_ended(key.resource) || (is_idle && key.set != OVERFLOW);
+            let makes_room = is_idle && key.set != OVERFLOW && !goes_on;
+            let fate = fate(key.resource);
+            let goes = fate != Fate::Stays || makes_room || (key.past && !keeps_past);
             if !goes {
                 if is_delta {
                     series.clear();
@@ -526,21 +543,25 @@ impl Store {
                 }
                 return true;
             }
-            let mut freed = PER_SERIES;
-            if let Content::Histogram(histogram) = &series.content {
-                freed += size_of::<Exponential>() + histogram.buckets.capacity() * 8;
-            }
-            freed += self.sets.release(key.set);
-            self.stats.bytes = self.stats.bytes.saturating_sub(freed);
-            if let Some(place) = self.series.get_mut(at as usize) {
-                *place = None;
-            }
+            let adds_up = known.is_some_and(Known::counts) && !is_delta;
+            let series = place.take();
             self.free.push(at);
             self.by_key.remove(&key);
+            match (fate, series) {
+                (Fate::Becomes(heir), Some(series)) if adds_up && keeps_past => past.push((heir, series)),
+                (_, series) => series.iter().for_each(|series| self.forget(series)),
+            }
             false
         });
         self.order = order;
+        past.into_iter().for_each(|(heir, series)| self.add_past(heir, series));
         self.flushes = self.flushes.wrapping_add(1);
+    }
+
+    /// Frees what a series took that is not in any table any more.
+    fn forget(&mut self, series: &Series) {
+        let freed = PER_SERIES + series.content.bytes() + self.sets.release(series.key.set);
+        self.stats.bytes = self.stats.bytes.saturating_sub(freed);
     }
 
     /// Counts points that a receiver could not have taken.
@@ -557,6 +578,15 @@ impl Known {
 
     fn is_delta(&self) -> bool {
         self.temporality == otlp_encode::Temporality::Delta
+    }
+}
+
+impl Content {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Number(_) => 0,
+            Self::Histogram(histogram) => size_of::<Exponential>() + histogram.buckets.capacity() * 8,
+        }
     }
 }
 

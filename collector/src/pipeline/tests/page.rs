@@ -2,7 +2,7 @@ use super::*;
 
 fn new(proc: &FakeProc, temporality: Temporality, max_bytes: usize) -> Pipeline {
     let mut pipeline = Pipeline::new(settings(proc.host(), temporality), at(100)).unwrap();
-    pipeline.serve_page(Some(max_bytes));
+    pipeline.serve_page(Some(max_bytes), 1 << 20);
     pipeline
 }
 
@@ -68,7 +68,7 @@ fn what_is_known_before_a_window_ends_can_be_shown() {
     number(&OWN, Owner::Agent, "b", 1)(&mut pipeline);
     pipeline.refresh_page();
     assert!(page(&pipeline).contains("\nt_own_total{k=\"b\"} 1\n"));
-    pipeline.serve_page(None);
+    pipeline.serve_page(None, 1 << 20);
     pipeline.refresh_page();
     assert_eq!(page(&pipeline), "");
 }
@@ -104,6 +104,66 @@ fn a_service_that_changes_is_on_it_once() {
     assert!(targets.len() == 1 && !targets[0].contains("executable_path"), "what is true of both: {page}");
 }
 
+/// What a receiver of pages sees fall, it takes for a new beginning, and counts twice.
+#[test]
+fn what_counts_never_falls_as_a_service_changes() {
+    for temporality in [Temporality::Cumulative, Temporality::Delta] {
+        let proc = FakeProc::new();
+        let mut pipeline = new(&proc, temporality, 1 << 20);
+        let (calls, told) = (std::cell::Cell::new(0), "t_calls_total{job=\"s\",k=\"a\"} ");
+        let times = Exponential::from_slots(0, 1, &[2], 1_500_000_000);
+        let attributes = [("k", "a".into())];
+        let call = |pipeline: &mut Pipeline, pid: u32| {
+            number(&CALLS, of(pid), "a", pid.into())(pipeline);
+            number(&READ, of(pid), "a", pid.into())(pipeline);
+            let value = PointValue::Histogram(&times);
+            pipeline.point(Point { metric: &TIMES, owner: of(pid), attributes: &attributes, value });
+            calls.set(calls.get() + pid);
+        };
+        let (mut second, mut windows) = (100, 0);
+        let mut end = |pipeline: &mut Pipeline, last: u32| {
+            second += 10;
+            let requests = flush(pipeline, at(second));
+            let exported = points(&requests);
+            let page = page(pipeline);
+            assert_eq!(lines(&page, told), [format!("{told}{}", calls.get())], "{temporality:?} {page}");
+            windows += 1;
+            let count = format!("t_times_count{{job=\"s\",k=\"a\"}} {}", 3 * windows);
+            assert!(page.lines().any(|line| line == count), "{count} in {page}");
+            assert_eq!(
+                lines(&page, "t_read"),
+                [format!("t_read_ratio{{job=\"s\",k=\"a\"}} {last}")],
+                "{page}"
+            );
+            exported
+        };
+        // The executable differs, then the user, then the unit.
+        proc.add(1, 500, "/usr/bin/shop", "/", "OTEL_SERVICE_NAME=s\0");
+        call(&mut pipeline, 1);
+        end(&mut pipeline, 1);
+        for (pid, executable, cgroup) in
+            [(2, "/opt/shop", "/"), (3, "/opt/cart", "/"), (4, "/opt/cart", "/system.slice/a.service")]
+        {
+            proc.add(pid, 500, executable, cgroup, "OTEL_SERVICE_NAME=s\0");
+            call(&mut pipeline, pid);
+            end(&mut pipeline, pid);
+            call(&mut pipeline, pid);
+            let exported = end(&mut pipeline, pid);
+            let own: f64 = exported.iter().filter(|got| got.metric == "t.calls").map(|got| got.value).sum();
+            let windows = if temporality == Temporality::Delta { 1 } else { 2 };
+            assert_eq!(own, f64::from(windows * pid), "what is exported begins anew");
+        }
+        // When it ends, so does its past.
+        for pid in 1..=4 {
+            proc.remove(pid);
+            exited(&mut pipeline, pid, 5 * SECOND);
+        }
+        flush(&mut pipeline, at(300));
+        flush(&mut pipeline, at(310));
+        assert!(lines(&page(&pipeline), "t_calls").is_empty() && pipeline.stats().series.bytes < 100);
+    }
+}
+
 #[test]
 fn it_is_bounded() {
     let proc = FakeProc::new();
@@ -118,4 +178,35 @@ fn it_is_bounded() {
     assert!(shown > 10 && page.len() < 2500 && page.contains("t_own_total"), "{page}");
     // Our own line of facts found no room either.
     assert!(page.ends_with(&format!("\nebpf_agent_page_omitted {}\n", 1000 - shown + 1)), "{page}");
+}
+
+/// Opened and closed while the agent runs too.
+#[test]
+fn its_totals_are_within_the_share_of_series() {
+    let proc = FakeProc::new();
+    let memory = Memory { series: 40_000, ..Memory::split(8 << 20) };
+    let mut pipeline =
+        Pipeline::new(Settings { memory, ..settings(proc.host(), Temporality::Delta) }, at(100)).unwrap();
+    let window = |pipeline: &mut Pipeline, second| {
+        for n in 0..200 {
+            number(&CALLS, Owner::Host, &format!("key {n}"), 1)(pipeline);
+        }
+        flush(pipeline, at(second));
+    };
+    let all = |pipeline: &mut Pipeline| {
+        let totals =
+            pipeline.page.as_mut().and_then(|served| served.totals()).map(|totals| totals.stats().bytes);
+        (pipeline.store.stats().bytes, totals.unwrap_or(0))
+    };
+    window(&mut pipeline, 110);
+    assert!(all(&mut pipeline).0 > 39_000);
+    pipeline.serve_page(Some(1 << 20), 40_000);
+    window(&mut pipeline, 120);
+    window(&mut pipeline, 130);
+    let (series, totals) = all(&mut pipeline);
+    assert!((19_000..=20_200).contains(&series) && (19_000..=20_200).contains(&totals), "{series} {totals}");
+    pipeline.serve_page(None, 40_000);
+    window(&mut pipeline, 140);
+    let (series, totals) = all(&mut pipeline);
+    assert!(series > 39_000 && totals == 0, "{series} {totals}");
 }

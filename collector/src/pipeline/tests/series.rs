@@ -30,6 +30,12 @@ fn services_that_find_no_room_are_one_and_counted() {
         number(&HELD, of(pid), "a", 1)(&mut pipeline);
     }
     assert_eq!((pipeline.stats().folded, pipeline.stats().resources), (40, 64));
+    // One that has ended is still one, however often it is told of.
+    for _ in 0..3 {
+        number(&CALLS, of(2000), "a", 0)(&mut pipeline);
+        number(&CALLS, of(1000), "a", 0)(&mut pipeline);
+    }
+    assert_eq!(pipeline.stats().folded, 41);
     let points = points(&flush(&mut pipeline, at(110)));
     let others: Vec<_> = rows(&points).into_iter().filter(|row| row.0 == "other-services").collect();
     assert_eq!(
