@@ -20,6 +20,13 @@ const V4: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 53);
 const DELAY: Duration = Duration::from_millis(30);
 /// Queries that are more than a small ring holds.
 const STORM: u16 = 3000;
+/// Queries to a silent server, more than may wait in little memory.
+const OUTAGE: u16 = 600;
+/// How many may.
+const MAY_WAIT: u16 = 512;
+/// When they are given up, and how many are asked then.
+const OUTAGE_SECONDS: u64 = 8;
+const AFTER_OUTAGE: u16 = 100;
 /// When an answer is too late.
 const LATE: Duration = Duration::from_millis(5500);
 
@@ -100,6 +107,18 @@ fn helper_that_asks() {
     if what == "storm" {
         for id in 0..STORM {
             ask(&socket, Some(v4), id, "silent.test");
+        }
+        println!("READY");
+        return sleep(Duration::from_secs(600));
+    }
+    if what == "outage" {
+        for (queries, then) in [(OUTAGE, OUTAGE_SECONDS), (AFTER_OUTAGE, 0)] {
+            for id in 0..queries {
+                ask(&socket, Some(v4), id, "silent.test");
+                // The ring is small.
+                sleep(Duration::from_millis(1));
+            }
+            sleep(Duration::from_secs(then));
         }
         println!("READY");
         return sleep(Duration::from_secs(600));
@@ -255,4 +274,35 @@ fn what_overflows_a_ring_is_counted() {
     assert_eq!(stats.total_dropped(), ring_full, "{stats:?}");
     assert!(ring_full > 2900, "a page holds few: {stats:?}");
     drop(server);
+}
+
+#[test]
+fn a_silent_server_takes_no_room_until_the_window_ends() {
+    if !crate::is_root() {
+        crate::skip::<()>("dns: needs root");
+        return;
+    }
+    let mut helper = Helper::start("dns::helper_that_asks", "outage");
+    let started = (dns::INFO.start)(&Start {
+        filter: &Filter { pids: vec![helper.pid()], ..Filter::default() },
+        settings: &Settings::default(),
+        memory: 128 << 10,
+        forced: &Forced::default(),
+        target: &RunningTarget::new(),
+    });
+    let mut tracer = started.unwrap();
+    helper.go();
+    let mut recorder = Recorder::default();
+    std::thread::scope(|scope| {
+        let ready = scope.spawn(|| helper.wait_ready());
+        while !ready.is_finished() {
+            tracer.drain(&mut recorder).unwrap();
+            sleep(Duration::from_millis(10));
+        }
+    });
+    let stats = tracer.stats().unwrap();
+    let full = stats.dropped.iter().find(|(name, _)| *name == cause::TOO_MANY_AT_ONCE).unwrap().1;
+    assert_eq!(full, u64::from(OUTAGE - MAY_WAIT), "{stats:?}");
+    assert_eq!(stats.produced, u64::from(MAY_WAIT + AFTER_OUTAGE), "{stats:?}");
+    assert_eq!(stats.received, stats.produced, "{stats:?}");
 }

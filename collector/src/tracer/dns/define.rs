@@ -28,7 +28,7 @@ pub static INFO: Info = Info {
 pub static LOOKUP_DURATION: Metric = Metric {
     name: "dns.lookup.duration",
     unit: "s",
-    description: "Time from a DNS query to its response; error.type is the response code, or timeout after 5 s, and the name _OTHER stands for all beyond the bound of names",
+    description: "Time from a DNS query to its response; error.type is the response code, or timeout after 5 s, and the name _OTHER stands for all beyond the bound of names at once",
     instrument: Instrument::Histogram,
     subject: Subject::Process,
     attributes: &[QUESTION, ERROR_TYPE],

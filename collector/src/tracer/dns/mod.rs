@@ -47,8 +47,8 @@ const ASKED_MEMORY: usize = 64 + ASKED + 8;
 /// Settings of the DNS tracer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// How many names have series of their own: the first that come, until they are not asked for any more, and one more for
-    /// all others.
+    /// How many names have series of their own at once: the first that come, until they are not asked for any more, and one
+    /// more for all others.
     pub names: u32,
     /// Most spans in a second; lookups beyond are counted all the same.
     pub spans_per_second: u32,
@@ -64,7 +64,7 @@ impl Default for Settings {
 static KEYS: &[Key<AllSettings>] = &[
     Key {
         name: "names",
-        doc: "How many names have series of their own: the first that come, until nobody asks for them in ten windows, and one more series for all others.",
+        doc: "How many names have series of their own at once: the first that come, until nobody asks for them in ten windows, and one more series for all others.",
         get: |settings| Value::Int(settings.dns.names.into()),
         set: |settings, v| v.whole(0..=u32::MAX).map(|n| settings.dns.names = n),
     },
