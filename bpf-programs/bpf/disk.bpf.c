@@ -14,6 +14,8 @@
 #define MAX_SUMS 128
 #define MAX_REQUESTS 1024
 #define SCALE 2
+/* What is noted to wait for longer may have been merged into another without being seen, and the note be another's. */
+#define STALE_NANOS 60000000000ULL
 
 /* Operations (enum req_op), as the kernel's own statistics group them. */
 enum {
@@ -42,7 +44,9 @@ struct request_note {
 	__u8 operation;
 	/* It went back to the queue, and will be issued again. */
 	__u8 requeued;
-	__u16 pad;
+	/* Sums found no room for what there was to add, which is counted once. */
+	__u8 homeless;
+	__u8 pad;
 	/* Bytes that are not done yet, where the request itself cannot be asked. */
 	__u64 left;
 };
@@ -68,8 +72,9 @@ struct disk_counts {
 	/* Requests issued that are looked at. */
 	__u64 issued;
 	__u64 done;
-	/* Requests, and parts of them that were done, that found no room. */
+	/* Requests that found no room, */
 	__u64 requests_full;
+	/* or whose sums did not. */
 	__u64 sums_full;
 };
 
@@ -135,7 +140,7 @@ struct request___rq_disk {
 	struct gendisk *rq_disk;
 };
 
-/* The event of issuing and inserting; what it has after the sector moved more than once. */
+/* The event of issuing, inserting and merging; what it has after the sector moved more than once. */
 struct trace_event_raw_block_rq {
 	__u32 dev;
 	__u64 sector;
@@ -144,6 +149,9 @@ struct trace_event_raw_block_rq {
 };
 
 #pragma clang attribute pop
+
+/* Since 5.9. */
+typedef void (*btf_trace_block_rq_merge)(void *, struct request *);
 
 /* Before 5.11. */
 typedef void (*btf_trace_block_rq_issue___queue)(void *, struct request_queue *, struct request *);
@@ -172,7 +180,7 @@ static __always_inline __u32 group_of(__u32 operation)
 	return operation & 1;
 }
 
-static __always_inline struct disk_sums *sums_of(const struct request_note *note, struct disk_counts *counted)
+static __always_inline struct disk_sums *sums_of(struct request_note *note, struct disk_counts *counted)
 {
 	struct sums_key key = { .device = note->device, .operation = note->operation };
 	__u32 window = active, zero = 0;
@@ -190,8 +198,10 @@ static __always_inline struct disk_sums *sums_of(const struct request_note *note
 	/* Another CPU may be faster; then it is there. */
 	bpf_map_update_elem(window_sums, &key, first, BPF_NOEXIST);
 	found = bpf_map_lookup_elem(window_sums, &key);
-	if (!found)
+	if (!found && !note->homeless) {
+		note->homeless = 1;
 		__sync_fetch_and_add(&counted->sums_full, 1);
+	}
 	return found;
 }
 
@@ -221,13 +231,14 @@ static __always_inline int inserted(struct request_key *key, __u32 operation)
 	note.inserted = bpf_ktime_get_boot_ns();
 	if (!task_wanted(tgid, 1))
 		bpf_map_delete_elem(&requests, key);
-	else if (bpf_map_update_elem(&requests, key, &note, BPF_ANY))
+	else if (bpf_map_update_elem(&requests, key, &note, BPF_ANY) && filter_in_use)
+		/* Without a filter, it is looked at when it is issued, and counted if there is no room then either. */
 		__sync_fetch_and_add(&counted->requests_full, 1);
 	return 0;
 }
 
-/* `operation`: as the request has it. */
-static __always_inline int issued(struct request_key *key, __u32 device, __u32 operation, __u64 bytes)
+/* `operation`: as the request has it. `surely`: a note that it was put into the queue cannot be of another before it. */
+static __always_inline int issued(struct request_key *key, __u32 device, __u32 operation, __u64 bytes, int surely)
 {
 	__u32 tgid = current_tgid(bpf_get_current_pid_tgid(), 1);
 	struct disk_counts *counted = own_counts();
@@ -236,7 +247,10 @@ static __always_inline int issued(struct request_key *key, __u32 device, __u32 o
 
 	if (!counted || operation >= OP_PASS_THROUGH)
 		return 0;
+	note.issued = bpf_ktime_get_boot_ns();
 	old = bpf_map_lookup_elem(&requests, key);
+	if (old && !surely && !old->issued && note.issued - old->inserted > STALE_NANOS)
+		old = 0;
 	if ((!old || old->issued) && !(old && old->requeued) && !task_wanted(tgid, 1))
 		return 0;
 	if (old && old->requeued && old->issued) {
@@ -245,7 +259,6 @@ static __always_inline int issued(struct request_key *key, __u32 device, __u32 o
 		return 0;
 	}
 	__sync_fetch_and_add(&counted->issued, 1);
-	note.issued = bpf_ktime_get_boot_ns();
 	note.device = device;
 	note.operation = group_of(operation);
 	note.left = bytes;
@@ -262,7 +275,7 @@ static __always_inline int issued(struct request_key *key, __u32 device, __u32 o
 }
 
 /* So many bytes of a request are done; `last`: all of it. */
-static __always_inline void done(struct request_key *key, const struct request_note *note, __u64 bytes, int last)
+static __always_inline void done(struct request_key *key, struct request_note *note, __u64 bytes, int last)
 {
 	struct disk_counts *counted = own_counts();
 	struct disk_sums *found;
@@ -280,6 +293,16 @@ static __always_inline void done(struct request_key *key, const struct request_n
 	__sync_fetch_and_add(&counted->done, 1);
 	if (found)
 		add_time(found->slots, &found->zero, &found->sum_ns, took);
+}
+
+/* A request that waited was merged into another, or was done without having been issued: the device is gone. */
+static __always_inline int forgotten(struct request_key *key)
+{
+	struct request_note *note = bpf_map_lookup_elem(&requests, key);
+
+	if (note && !note->issued)
+		bpf_map_delete_elem(&requests, key);
+	return 0;
 }
 
 static __always_inline __u32 number_of(struct gendisk *disk, int direct)
@@ -312,7 +335,7 @@ static __always_inline int issued_request(struct request *request, int direct)
 	__u32 flags = 0;
 
 	get_field(flags, direct, request, cmd_flags);
-	return issued(&key, device_of(request, direct), flags & OP_MASK, 0);
+	return issued(&key, device_of(request, direct), flags & OP_MASK, 0, type_exists(btf_trace_block_rq_merge));
 }
 
 static __always_inline int inserted_request(struct request *request)
@@ -328,16 +351,21 @@ static __always_inline int done_request(struct request *request, __u32 bytes, in
 {
 	struct request_key key = { .what = (__u64)request };
 	struct request_note *note = bpf_map_lookup_elem(&requests, &key);
-	struct request_note copy;
 	__u32 left = 0;
 
 	if (!note || !note->issued)
-		return 0;
-	copy = *note;
+		return forgotten(&key);
 	/* The hook comes before the bytes are taken off what is left. */
 	get_field(left, direct, request, __data_len);
-	done(&key, &copy, bytes, bytes >= left);
+	done(&key, note, bytes, bytes >= left);
 	return 0;
+}
+
+static __always_inline int merged_request(struct request *request)
+{
+	struct request_key key = { .what = (__u64)request };
+
+	return forgotten(&key);
 }
 
 static __always_inline int requeued_request(struct request *request)
@@ -350,7 +378,7 @@ static __always_inline int requeued_request(struct request *request)
 	return 0;
 }
 
-/* The request among the arguments of issuing and requeuing. */
+/* The request among the arguments of issuing, requeuing and merging. */
 #define request_of(args) \
 	((struct request *)(type_exists(btf_trace_block_rq_issue___queue) ? (args)[1] : (args)[0]))
 
@@ -375,6 +403,12 @@ int requeue_btf(__u64 *args)
 	return requeued_request(request_of(args));
 }
 
+SEC("?tp_btf/block_rq_merge")
+int merge_btf(__u64 *args)
+{
+	return merged_request(request_of(args));
+}
+
 SEC("?tp_btf/block_rq_complete")
 int complete_btf(__u64 *args)
 {
@@ -397,6 +431,12 @@ SEC("?raw_tp/block_rq_requeue")
 int requeue_raw(__u64 *args)
 {
 	return requeued_request(request_of(args));
+}
+
+SEC("?raw_tp/block_rq_merge")
+int merge_raw(__u64 *args)
+{
+	return merged_request(request_of(args));
 }
 
 SEC("?raw_tp/block_rq_complete")
@@ -449,7 +489,15 @@ int issue_classic(struct trace_event_raw_block_rq *args)
 {
 	struct request_key key = place_of(args->dev, args->sector, args->bytes != 0);
 
-	return issued(&key, args->dev, operation_of(args), args->bytes);
+	return issued(&key, args->dev, operation_of(args), args->bytes, 0);
+}
+
+SEC("?tracepoint/block/block_rq_merge")
+int merge_classic(struct trace_event_raw_block_rq *args)
+{
+	struct request_key key = place_of(args->dev, args->sector, args->bytes != 0);
+
+	return forgotten(&key);
 }
 
 SEC("?tracepoint/block/block_rq_requeue")
@@ -472,8 +520,10 @@ int complete_classic(struct sectors_tracepoint *args)
 	struct disk_counts *counted = own_counts();
 	struct request_note rest;
 
-	if (!note || !note->issued || !counted)
+	if (!note || !counted)
 		return 0;
+	if (!note->issued)
+		return forgotten(&key);
 	rest = *note;
 	if (bytes >= rest.left) {
 		done(&key, &rest, bytes, 1);

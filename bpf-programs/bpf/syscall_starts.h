@@ -79,6 +79,9 @@ static __always_inline void keep_start(__u32 tid, __u32 cpu, __u64 now, __u32 ca
 	}
 	return;
 ours:
+	/* What an earlier call of the thread left elsewhere, as its return was missed, must not be taken for this one's. */
+	if (start->threads >= ELSEWHERE && !bpf_map_delete_elem(&more_starts, &tid))
+		__sync_fetch_and_add(&start->threads, -ELSEWHERE);
 	start->call = call;
 	start->word = (__u64)(tid >> 12) << TIME_BITS | (now & TIME_MASK);
 }

@@ -47,8 +47,11 @@ static __always_inline void begin(struct sock *sk, struct tcp_sock *tcp, __u32 r
 {
 	struct connection connection = { .role = role };
 
-	if (used_by_current(sk, direct) && !learn_owner(&connection))
+	if (used_by_current(sk, direct) && !learn_owner(sk, &connection)) {
+		/* There may be one whose end was missed. */
+		forget((__u64)sk);
 		return;
+	}
 	take_bases(&connection, tcp, direct);
 	connection.start_ns = bpf_ktime_get_boot_ns();
 	/* To TCP, a SYN is a byte like others. */
@@ -56,8 +59,7 @@ static __always_inline void begin(struct sock *sk, struct tcp_sock *tcp, __u32 r
 		connection.base_acked++;
 	else
 		connection.established_ns = connection.start_ns;
-	follow(&connection, sk, BPF_ANY);
-	if (role == SERVER)
+	if (follow(&connection, sk, BPF_ANY) && role == SERVER)
 		note_ends(sk);
 }
 
@@ -217,7 +219,7 @@ static __always_inline int on_state(struct sock *sk, int old, int new, int direc
 	}
 	if (!connection)
 		return 0;
-	if (!connection->owner_known && used_by_current(sk, direct) && !learn_owner(connection)) {
+	if (!connection->owner_known && used_by_current(sk, direct) && !learn_owner(sk, connection)) {
 		forget(id);
 		return 0;
 	}
@@ -237,7 +239,7 @@ static __always_inline int on_use(struct sock *sk, int certain, int direct)
 	struct connection *connection = bpf_map_lookup_elem(&connections, &id);
 
 	count_stat(runs);
-	if (connection && !connection->owner_known && (certain || used_by_current(sk, direct)) && !learn_owner(connection))
+	if (connection && !connection->owner_known && (certain || used_by_current(sk, direct)) && !learn_owner(sk, connection))
 		forget(id);
 	return 0;
 }
@@ -402,8 +404,7 @@ int older_connections(struct tcp_iterator *iterator)
 	connection.start_ns = bpf_ktime_get_boot_ns();
 	if (state != TCP_SYN_SENT)
 		connection.established_ns = connection.start_ns;
-	follow(&connection, sk, BPF_NOEXIST);
-	if (state != TCP_SYN_SENT)
+	if (follow(&connection, sk, BPF_NOEXIST) && state != TCP_SYN_SENT)
 		note_ends(sk);
 	return 0;
 }

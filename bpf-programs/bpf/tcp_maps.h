@@ -18,6 +18,9 @@
 #define CLIENT 1
 #define SERVER 2
 
+#define OWN_PEER 1
+#define OTHER_PEERS 2
+
 #define ECONNABORTED 103
 #define EADDRNOTAVAIL 99
 
@@ -40,8 +43,8 @@ struct connection {
 	__u32 role;
 	/* Whether `tgid` and `comm` are. */
 	__u16 owner_known;
-	/* Whether it was told among other peers' connections, which it stays. */
-	__u16 folded;
+	/* OWN_PEER or OTHER_PEERS once it is decided under what it is told, which it stays; only where peers are told apart. */
+	__u16 told_under;
 };
 
 /* The two ends of a connection, by which user space finds its socket. */

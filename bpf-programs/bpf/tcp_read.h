@@ -30,19 +30,6 @@ static __always_inline struct tcp_sock *tcp_of(struct sock *sk, int direct)
 	return is_tcp(sk, 0) ? (void *)sk : 0;
 }
 
-/* The current process is one that uses the connection. Whether the filter lets it pass; where not, forget it. */
-static __always_inline int learn_owner(struct connection *connection)
-{
-	__u32 tgid = current_tgid(bpf_get_current_pid_tgid(), 1);
-
-	if (!task_wanted(tgid, 1))
-		return 0;
-	connection->tgid = tgid;
-	bpf_get_current_comm(connection->comm, sizeof(connection->comm));
-	connection->owner_known = 1;
-	return 1;
-}
-
 /* What the socket has counted so far. */
 static __always_inline void take_bases(struct connection *connection, struct tcp_sock *tcp, int direct)
 {
@@ -53,7 +40,8 @@ static __always_inline void take_bases(struct connection *connection, struct tcp
 	get_field(connection->base_segments_received, direct, tcp, segs_in);
 }
 
-static __always_inline void follow(struct connection *connection, struct sock *sk, __u64 flags)
+/* Whether it is, and was not before where `flags` ask for that. */
+static __always_inline int follow(struct connection *connection, struct sock *sk, __u64 flags)
 {
 	__u64 id = (__u64)sk;
 	long error = bpf_map_update_elem(&connections, &id, connection, flags);
@@ -61,6 +49,7 @@ static __always_inline void follow(struct connection *connection, struct sock *s
 	/* E2BIG; with BPF_NOEXIST, it may be followed already. */
 	if (error == -7)
 		count_stat(connections_full);
+	return !error;
 }
 
 static __always_inline void measure(struct sock *sk, struct tcp_sock *tcp, const struct connection *connection, __u8 state,
@@ -111,7 +100,7 @@ static __always_inline void measure(struct sock *sk, struct tcp_sock *tcp, const
 #define read_local(address, sk) read_address(address, sk, skc_rcv_saddr, skc_v6_rcv_saddr)
 #define read_peer(address, sk) read_address(address, sk, skc_daddr, skc_v6_daddr)
 
-/* Of a connection that is established: its local port is known by then. */
+/* Of a connection that is followed and established: its local port is known by then. */
 static __always_inline void note_ends(struct sock *sk)
 {
 	struct inet_sock *inet = (void *)sk;
@@ -138,7 +127,8 @@ static __always_inline void forget(__u64 id)
 		bpf_map_delete_elem(&endpoints, &id);
 }
 
-/* Under what a connection is counted. Whether that is its own peer, where peers are told apart. */
+/* Under what a connection is counted. Whether that is its own peer, where peers are told apart: decided when it is first asked,
+ * for what was told under one key must not be told again under another. */
 static __always_inline int key_of(struct sock *sk, struct connection *connection, struct series_key *key)
 {
 	struct {
@@ -151,16 +141,35 @@ static __always_inline int key_of(struct sock *sk, struct connection *connection
 	key->role = connection->role;
 	if (!tell_peers)
 		return 1;
-	if (connection->folded)
+	if (connection->told_under == OTHER_PEERS)
 		return 0;
 	read_peer(peer.address, sk);
 	if (connection->role == CLIENT)
 		read_field(peer.port, sk, __sk_common.skc_dport);
-	if (!bpf_map_lookup_elem(&peers, &peer) && bpf_map_update_elem(&peers, &peer, &one, BPF_ANY)) {
-		connection->folded = 1;
+	if (!bpf_map_lookup_elem(&peers, &peer) && bpf_map_update_elem(&peers, &peer, &one, BPF_ANY) &&
+	    connection->told_under != OWN_PEER) {
+		connection->told_under = OTHER_PEERS;
 		return 0;
 	}
+	connection->told_under = OWN_PEER;
 	__builtin_memcpy(key->peer, peer.address, 16);
 	key->peer_port = peer.port;
+	return 1;
+}
+
+/* The current process is one that uses the connection. Whether the filter lets it pass; where not, forget it. */
+static __always_inline int learn_owner(struct sock *sk, struct connection *connection)
+{
+	struct series_key key = {};
+	__u32 tgid = current_tgid(bpf_get_current_pid_tgid(), 1);
+
+	if (!task_wanted(tgid, 1))
+		return 0;
+	/* From when its process is known, user space may tell it, and must not decide for itself. */
+	if (note_endpoints)
+		key_of(sk, connection, &key);
+	connection->tgid = tgid;
+	bpf_get_current_comm(connection->comm, sizeof(connection->comm));
+	connection->owner_known = 1;
 	return 1;
 }

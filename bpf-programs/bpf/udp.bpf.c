@@ -116,7 +116,7 @@ const struct udp_sums *describe_udp_sums __attribute__((unused));
 
 /* Which window is being filled. */
 volatile __u32 active = 0;
-/* Whether `dropped` has had anything. */
+/* Whether `dropped` may have anything; user space says when it has not. */
 volatile __u32 any_dropped = 0;
 
 /* How many arguments udp_recvmsg has: its flags are the fifth of six (before 5.19), the fourth of five or four. */

@@ -41,7 +41,7 @@ record! {
         done: u64 = 8,
         /// Requests that found no room.
         requests_full: u64 = 16,
-        /// Requests, and parts of them, whose device's sums found no room.
+        /// Requests whose device's sums found no room, each once.
         sums_full: u64 = 24,
     }
 }

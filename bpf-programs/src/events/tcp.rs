@@ -12,6 +12,11 @@ pub const CLIENT: u8 = 1;
 /// [`SeriesKey::role`] of who accepts.
 pub const SERVER: u8 = 2;
 
+/// [`Followed::told_under`] of a connection that is told under its peer.
+pub const OWN_PEER: u16 = 1;
+/// [`Followed::told_under`] of a connection that is told among those of other peers.
+pub const OTHER_PEERS: u16 = 2;
+
 /// [`Event::kind`](super::ring::Event::kind) of a [`Connection`].
 pub const CONNECTION: u32 = 1;
 
@@ -38,8 +43,8 @@ record! {
         role: u32 = 64,
         /// Not 0 where the process is known.
         owner_known: u16 = 68,
-        /// Not 0 where it is told among other peers' connections.
-        folded: u16 = 70,
+        /// [`OWN_PEER`] or [`OTHER_PEERS`]; 0 where that is not decided yet, and where peers are not told apart.
+        told_under: u16 = 70,
     }
 }
 

@@ -438,8 +438,7 @@ impl Agent {
         let (scale, measured) = (self.scale, self.statistics.is_some());
         let mut readings = Vec::new();
         self.each(|slot, _| {
-            let hits = slot.tracer.stats()?.hits;
-            let (hooks, own) = slot.meter.read(slot.tracer.overhead()?, hits, scale, measured);
+            let (hooks, own) = slot.meter.read(slot.tracer.overhead()?, scale, measured);
             readings.push(Reading { tracer: slot.info.name, hooks, own });
             Ok(())
         });

@@ -5,14 +5,20 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::process::Command;
 
+use bpf_loader::kernel::RunningKernel;
+use bpf_loader::load::Object;
+use bpf_loader::map::{Hash, PerCpuArray};
+use bpf_loader::object::ObjectSpec;
 use bpf_loader::target::RunningTarget;
+use bpf_loader::test_run::TestRun;
+use bpf_programs::events::disk::{Counts, RequestNote};
 use collector::config::Filter;
 use collector::telemetry::Recorder;
 use collector::tracer::disk::{self, DISK_IO, DISK_OPERATIONS, QUEUE_DURATION, REQUEST_DURATION};
 use collector::tracer::ladder::Forced;
 use collector::tracer::{Settings, Start, Tracer};
 
-use crate::{is_root, skip};
+use crate::{is_root, kernel_has, skip};
 
 const SIZE: u64 = 16 << 20;
 
@@ -91,7 +97,9 @@ fn start(filter: Filter, rung: &str, memory: usize) -> Box<dyn Tracer> {
         filter: &filter,
         settings: &Settings::default(),
         memory,
-        forced: &Forced([(disk::REQUESTS.what.to_owned(), rung.to_owned())].into()),
+        forced: &Forced(
+            [&disk::REQUESTS, &disk::MERGES].map(|ladder| (ladder.what.to_owned(), rung.to_owned())).into(),
+        ),
         target: &RunningTarget::new(),
     });
     // Every kernel from 5.8 on has all rungs.
@@ -226,4 +234,76 @@ fn what_a_scheduler_queues_has_waited_and_nothing_else() {
             assert_eq!(tracer.stats().unwrap().total_dropped(), 0, "{rung}");
         }
     });
+}
+
+/// Programs that are attached nowhere, and run by request on this thread. Of a request that cannot be read, all is 0.
+struct ByRequest(Object);
+
+impl ByRequest {
+    fn load(requests: u32) -> Option<Self> {
+        if !is_root() {
+            return skip("disk: needs root");
+        }
+        if !kernel_has((5, 11)) {
+            return skip(
+                "disk: test runs of raw tracepoints need Linux 5.10, and requests come first from 5.11 on",
+            );
+        }
+        let mut spec = ObjectSpec::parse(bpf_programs::DISK).unwrap();
+        spec.map_mut("requests").unwrap().max_entries = requests;
+        let plan = spec.plan_programs(&RunningTarget::new(), |p| p.name.ends_with("_raw")).unwrap();
+        Some(Self(plan.load(&RunningKernel::default()).unwrap().into_object().unwrap()))
+    }
+
+    fn run(&self, program: &str, request: u64) {
+        let context: Vec<u8> = [request, 0, 4096].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let program = self.0.program(program).unwrap();
+        program.test_run(&TestRun { context: &context, ..TestRun::default() }).unwrap();
+    }
+
+    /// When it was put into the queue, and whether it was issued.
+    fn note(&self, request: u64) -> Option<(u64, bool)> {
+        let notes: Hash<[u64; 2], [u8; RequestNote::SIZE]> =
+            Hash::new(self.0.map("requests").unwrap()).unwrap();
+        let note = RequestNote::decode(&notes.get(&[request, 0], 0).unwrap()?).unwrap();
+        Some((note.inserted, note.issued > 0))
+    }
+
+    fn requests_full(&self) -> u64 {
+        let counts: PerCpuArray<[u8; Counts::SIZE]> =
+            PerCpuArray::new(self.0.map("counts").unwrap()).unwrap();
+        let of_cpus = counts.get(0).unwrap().unwrap();
+        of_cpus.iter().map(|counts| Counts::decode(&counts).unwrap().requests_full).sum()
+    }
+}
+
+#[test]
+fn what_is_merged_or_never_issued_leaves_no_wait() {
+    let Some(programs) = ByRequest::load(4) else { return };
+    for end in ["merge_raw", "complete_raw"] {
+        programs.run("insert_raw", 1);
+        assert!(matches!(programs.note(1), Some((1.., false))));
+        programs.run(end, 1);
+        assert_eq!(programs.note(1), None, "{end}");
+        // The next request at that address is issued at once.
+        programs.run("issue_raw", 1);
+        assert_eq!(programs.note(1), Some((0, true)), "{end}");
+        // What the device has is in no queue.
+        programs.run("merge_raw", 1);
+        assert_eq!(programs.note(1), Some((0, true)), "{end}");
+        programs.run("complete_raw", 1);
+        assert_eq!(programs.note(1), None, "{end}");
+    }
+}
+
+#[test]
+fn a_request_that_finds_no_room_is_counted_once() {
+    let Some(programs) = ByRequest::load(1) else { return };
+    programs.run("insert_raw", 1);
+    for request in 2..5 {
+        programs.run("insert_raw", request);
+        programs.run("issue_raw", request);
+        programs.run("complete_raw", request);
+    }
+    assert_eq!(programs.requests_full(), 3);
 }

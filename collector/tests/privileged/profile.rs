@@ -29,12 +29,14 @@ fn a_lower_frequency_counts_at_once_and_profiles_say_which() {
         let lost = profile.losses.skipped;
         (samples, profile.period_nanos, lost)
     };
-    // This thread alone is busy; on a busy machine it gets a part of a CPU.
+    // This thread is busy; on a busy machine it gets a part of a CPU.
     let (samples, period, _) = window(None);
     assert_eq!(period, 1_000_000_000 / 19);
     let (fewer, longer, lost) = window(Some(4));
     assert_eq!(longer, period * 4);
-    assert!((1..=20).contains(&fewer) && fewer < samples, "{fewer} of {samples}");
+    // Threads of other tests count too, on every CPU.
+    let most = 15 * std::thread::available_parallelism().unwrap().get() as u64;
+    assert!((1..=most).contains(&fewer) && fewer < samples, "{fewer} of {samples}");
     assert!(lost <= 6, "{lost} periods skipped");
     let (_, period_again, _) = window(Some(1));
     assert_eq!(period_again, period);

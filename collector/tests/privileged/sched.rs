@@ -12,7 +12,7 @@ use collector::config::Filter;
 use collector::telemetry::Recorder;
 use collector::tracer::ladder::Forced;
 use collector::tracer::sched::{self, CONTEXT_SWITCHES, OFF_CPU_TIME, RUN_QUEUE_DURATION};
-use collector::tracer::{Settings, Start, Tracer};
+use collector::tracer::{Settings, Start, Tracer, cause};
 
 use crate::helper::{self, Helper};
 use crate::process::Script;
@@ -196,7 +196,10 @@ fn exact(rung: &str) -> Option<(f64, u64)> {
     assert!(off("sleeping") < wall * after.len() as f64, "{rung}: {}", off("sleeping"));
     assert!(off("preempted") > 0.0 && off("preempted") <= own / 1e9 + 1e-6, "{rung}");
     assert!(off("blocked") > 0.0 && off("blocked") < wall, "{rung}: {}", off("blocked"));
-    assert_eq!(tracer.stats().unwrap().total_dropped(), 0, "{rung}");
+    // Programs of classic tracepoints are left out, and counted, on a CPU whose task is in the midst of reading a map.
+    let stats = tracer.stats().unwrap();
+    let dropped = stats.dropped.iter().filter(|(cause, _)| rung != "tracepoint" || *cause != cause::SKIPPED);
+    assert_eq!(dropped.map(|(_, count)| count).sum::<u64>(), 0, "{rung}: {stats:?}");
     assert!(recorder.numbers.keys().all(|series| series.pid == Some(pid)), "{rung}: others were counted");
     Some((counted, all))
 }

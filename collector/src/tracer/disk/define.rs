@@ -74,6 +74,22 @@ pub static REQUESTS: Ladder = Ladder {
     required: true,
 };
 
+/// The ways to see that a request which waits becomes part of another.
+pub static MERGES: Ladder = Ladder {
+    what: "merged disk requests",
+    rungs: &[
+        Rung { name: "tp_btf", programs: &["merge_btf"], since: "5.9", drawback: "" },
+        Rung { name: "raw_tp", programs: &["merge_raw"], since: "5.9", drawback: "as of disk requests" },
+        Rung {
+            name: "tracepoint",
+            programs: &["merge_classic"],
+            since: "5.9",
+            drawback: "as of disk requests",
+        },
+    ],
+    required: false,
+};
+
 /// Which devices are slow or busy.
 static DEVICES: View = View {
     title: "Disks",
@@ -100,7 +116,7 @@ pub static INFO: Info = Info {
         ..Definitions::NONE
     },
     views: &[&DEVICES],
-    ladders: &[&REQUESTS],
+    ladders: &[&REQUESTS, &MERGES],
     on_by_default: true,
     keys: &[],
     start: super::start,

@@ -22,13 +22,15 @@ use crate::config::Filter;
 use crate::error::{Error, Result};
 use crate::telemetry::{Attribute, Exponential, Owner, Point, PointValue, Sink};
 
-pub use define::{DISK_IO, DISK_OPERATIONS, INFO, QUEUE_DURATION, REQUEST_DURATION, REQUESTS};
+pub use define::{DISK_IO, DISK_OPERATIONS, INFO, MERGES, QUEUE_DURATION, REQUEST_DURATION, REQUESTS};
 use device::DeviceNames;
 
 /// What a request costs, both hooks together, as the kernel's statistics of programs had it.
 const NANOS_PER_HIT: f64 = 1300.0;
 /// A request that takes longer is taken for one whose end was not seen: of a device that was pulled out.
 const LOST_AFTER_NANOS: u64 = 10 * 60 * 1_000_000_000;
+/// One that waits for longer may have been merged into another without that being seen. It is then not lost.
+const STALE_AFTER_NANOS: u64 = 60 * 1_000_000_000;
 
 /// Sizes of the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,14 +119,12 @@ impl DiskTracer {
         let mut old = Vec::new();
         let mut batches = self.requests.batches(1024);
         while let Some((keys, notes)) = batches.next().map_err(Error::Kernel)? {
-            let is_old = |note: &[u8; RequestNote::SIZE]| {
-                RequestNote::decode(note)
-                    .is_some_and(|note| now.saturating_sub(note.last()) > LOST_AFTER_NANOS)
-            };
-            old.extend(keys.iter().zip(notes).filter(|(_, note)| is_old(note)).map(|(key, _)| *key));
+            let notes = notes.iter().filter_map(|note| RequestNote::decode(note));
+            old.extend(keys.iter().copied().zip(notes).filter(|(_, note)| is_over(note, now)));
         }
-        for key in &old {
-            self.lost += u64::from(self.requests.delete(key).map_err(Error::Kernel)?);
+        for (key, note) in &old {
+            let deleted = self.requests.delete(key).map_err(Error::Kernel)?;
+            self.lost += u64::from(deleted && note.issued > 0);
         }
         Ok(())
     }
@@ -202,6 +202,12 @@ impl Tracer for DiskTracer {
     }
 }
 
+/// Whether nothing will be seen of a request any more.
+fn is_over(note: &RequestNote, now: u64) -> bool {
+    let after = if note.issued > 0 { LOST_AFTER_NANOS } else { STALE_AFTER_NANOS };
+    now.saturating_sub(note.last()) > after
+}
+
 /// Hands over a device's sums for an operation.
 fn tell(device: &str, operation: u32, sums: &Sums, sink: &mut dyn Sink) {
     let direction = match operation {
@@ -259,6 +265,16 @@ mod tests {
             recorder.histograms.keys().map(|series| series.attributes[1].1.as_str()).collect();
         assert_eq!(directions, ["flush", "write"]);
         assert!(recorder.histograms.values().all(|h| h.count() == 3 && h.offset() == 10 - 120));
+    }
+
+    #[test]
+    fn what_waits_is_over_sooner_than_what_the_device_has() {
+        let waits = RequestNote { issued: 0, inserted: 1 };
+        let issued = RequestNote { issued: 1, inserted: 1 };
+        let over = |now| (is_over(&waits, now), is_over(&issued, now));
+        assert_eq!(over(1 + STALE_AFTER_NANOS), (false, false));
+        assert_eq!(over(2 + STALE_AFTER_NANOS), (true, false));
+        assert_eq!(over(2 + LOST_AFTER_NANOS), (true, true));
     }
 
     #[test]

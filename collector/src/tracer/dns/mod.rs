@@ -34,6 +34,11 @@ use lookups::Lookups;
 /// What a packet costs that is no DNS message: an estimate from the program's length, not measured yet.
 const NANOS_PER_HIT: f64 = 100.0;
 
+/// How often queries without an answer make room.
+const FORGET_EVERY_NANOS: u64 = 1_000_000_000;
+/// And after how long: many resolvers ask again, with the same id, in the very moment of the timeout.
+const FORGET_AFTER_NANOS: u64 = lookups::TIMEOUT_NANOS + 1_000_000_000;
+
 /// Bytes of `struct asked`.
 const ASKED: usize = 16;
 /// What the kernel takes for a query that waits: head, key, value and a share of the buckets.
@@ -79,6 +84,8 @@ struct DnsTracer {
     counts: PerCpuArray<[u8; Counts::SIZE]>,
     /// When queries were sent whose answers the programs wait for.
     asked: Hash<[u8; ASKED], u64>,
+    /// When those without an answer were last taken out of there.
+    last_forgot: u64,
     lookups: Lookups,
     /// Where the programs are attached, if not to the root.
     cgroup: Option<PathBuf>,
@@ -106,7 +113,15 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         Programs::start(bpf_programs::DNS, INFO.ladders, start, prepare, open)?;
     let settings = &start.settings.dns;
     let lookups = Lookups::new(settings.names, settings.spans_per_second);
-    Ok(Box::new(DnsTracer { programs, ring, counts, asked, lookups, cgroup: start.filter.cgroup.clone() }))
+    Ok(Box::new(DnsTracer {
+        programs,
+        ring,
+        counts,
+        asked,
+        last_forgot: boot_nanos(),
+        lookups,
+        cgroup: start.filter.cgroup.clone(),
+    }))
 }
 
 impl DnsTracer {
@@ -116,11 +131,15 @@ impl DnsTracer {
     }
 
     /// Makes room by forgetting queries whose answers nobody waits for any more.
-    fn forget_unanswered(&self, now: u64) -> Result<()> {
+    fn forget_unanswered(&mut self, now: u64) -> Result<()> {
+        if now.saturating_sub(self.last_forgot) < FORGET_EVERY_NANOS {
+            return Ok(());
+        }
+        self.last_forgot = now;
         let mut over = Vec::new();
         let mut batches = self.asked.batches(1024);
         while let Some((queries, sent)) = batches.next().map_err(Error::Kernel)? {
-            let is_over = |sent: &u64| now.saturating_sub(*sent) > 2 * lookups::TIMEOUT_NANOS;
+            let is_over = |sent: &u64| now.saturating_sub(*sent) > FORGET_AFTER_NANOS;
             over.extend(queries.iter().zip(sent).filter(|(_, sent)| is_over(sent)).map(|(query, _)| *query));
         }
         for query in &over {
@@ -154,13 +173,13 @@ impl Tracer for DnsTracer {
         })?;
         let (_, dropped) = self.ring.produced_and_dropped()?;
         self.lookups.expire(now, dropped, sink);
-        Ok(())
+        // Not only once a window: where a server is silent, all others' queries would soon find no room.
+        self.forget_unanswered(now)
     }
 
     fn collect(&mut self, sink: &mut dyn Sink) -> Result<()> {
         self.drain(sink)?;
         self.lookups.tell(sink);
-        self.forget_unanswered(boot_nanos())?;
         self.programs.forget_ended()
     }
 

@@ -26,7 +26,7 @@ pub struct ListenCounters {
     /// By inode number. Namespaces that seem to be gone stay while there is room, in case a process enters them again; the
     /// kernel may give their number to another, whose counters begin at 0.
     last: HashMap<u64, Counters>,
-    /// Namespaces that were there at the start, without a process.
+    /// Namespaces that were there at the start and were not read: without a process, or beyond the limit.
     older: HashSet<u64>,
     left_out: u64,
 }
@@ -46,6 +46,9 @@ impl ListenCounters {
             left_out: 0,
         };
         counters.grow();
+        let left_out =
+            counters.namespaces.found.keys().filter(|namespace| !counters.last.contains_key(namespace));
+        counters.older.extend(left_out);
         counters
     }
 
@@ -224,6 +227,28 @@ mod tests {
         proc.process(5, "kept", 56);
         assert_eq!(counters.grow().drops, 2);
         assert_eq!(counters.left_out(), 0);
+    }
+
+    #[test]
+    fn namespaces_beyond_the_limit_count_from_their_first_sight() {
+        let proc = Proc::new("limit");
+        for pid in 0..=MAX_NAMESPACES as u32 {
+            proc.namespace(&pid.to_string());
+            proc.process(pid, &pid.to_string(), 100);
+        }
+        let mut counters = ListenCounters::read_from(proc.0.clone(), "");
+        assert_eq!(counters.left_out(), 1);
+        let (known, left_out): (Vec<_>, Vec<_>) = counters
+            .namespaces
+            .found
+            .iter()
+            .partition(|(namespace, _)| counters.last.contains_key(*namespace));
+        let (known, left_out) = (*known[0].1, *left_out[0].1);
+        // There is room for it from now on.
+        proc.end(known);
+        assert_eq!(counters.grow().drops, 0);
+        proc.process(left_out, &left_out.to_string(), 103);
+        assert_eq!(counters.grow().drops, 3);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use bpf_loader::load::Object;
 use bpf_loader::map::Hash;
-use bpf_programs::events::tcp::{Endpoints, Followed, SeriesKey, Traffic};
+use bpf_programs::events::tcp::{CLIENT, Endpoints, Followed, OTHER_PEERS, OWN_PEER, SeriesKey, Traffic};
 use bpf_sys::net_ns::NetNs;
 use bpf_sys::sock_diag::{Family, SockDiag, TcpInfo, TcpSocket, state};
 
@@ -56,14 +56,19 @@ impl Diag {
     ///
     /// The kernel's tables cannot be read.
     pub fn living(&mut self) -> Result<Vec<Lives>> {
-        let mut known = Vec::new();
+        let (mut known, mut ended) = (Vec::new(), Vec::new());
         for entry in self.endpoints.entries() {
             let (socket, bytes) = entry.map_err(Error::Kernel)?;
             let connection = self.connections.get(&socket, 0).map_err(Error::Kernel)?;
             let connection = connection.as_ref().and_then(|bytes| Followed::decode(bytes));
-            if let (Some(connection), Some(ends)) = (connection, Endpoints::decode(&bytes)) {
-                known.push((socket, connection, ends));
+            match (connection, Endpoints::decode(&bytes)) {
+                (Some(connection), Some(ends)) => known.push((socket, connection, ends)),
+                // The ends are noted after the connection.
+                _ => ended.push(socket),
             }
+        }
+        for socket in &ended {
+            self.endpoints.delete(socket).map_err(Error::Kernel)?;
         }
         let sockets = Sockets::of(&known.iter().map(|(_, _, ends)| ends.netns).collect());
         let mut living = Vec::new();
@@ -133,12 +138,17 @@ fn lives(socket: u64, connection: &Followed, ends: &Endpoints, found: &TcpSocket
     }
     let traffic = traffic(connection, found.state, &found.info?);
     let role = u8::try_from(connection.role).ok()?;
-    let peers_told = connection.folded == 0 && ends.peer_known != 0;
+    let peers_told = match (ends.peer_known, connection.told_under) {
+        (0, _) | (_, OTHER_PEERS) => false,
+        (_, OWN_PEER) => true,
+        // The programs are about to decide.
+        _ => return None,
+    };
     let account = SeriesKey {
         tgid: connection.tgid,
         role,
         error: 0,
-        peer_port: if peers_told && role == bpf_programs::events::tcp::CLIENT { ends.peer_port } else { 0 },
+        peer_port: if peers_told && role == CLIENT { ends.peer_port } else { 0 },
         peer: if peers_told { ends.peer } else { [0; 16] },
     };
     Some(Lives {
@@ -185,7 +195,7 @@ mod tests {
             comm: [0; 16],
             role: 1,
             owner_known: 1,
-            folded: 0,
+            told_under: 0,
         };
         let info = TcpInfo {
             rtt_us: 5,

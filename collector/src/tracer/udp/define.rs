@@ -46,7 +46,7 @@ pub static DATAGRAMS: Metric = Metric {
 pub static DROPS: Metric = Metric {
     name: "ebpf.udp.drops",
     unit: "{datagram}",
-    description: "UDP datagrams for which a socket's receive buffer had no room, told once the process receives from the socket again",
+    description: "UDP datagrams for which a socket's receive buffer had no room, told once the process receives from the socket again, if it does within a minute",
     instrument: Instrument::Counter,
     subject: Subject::Process,
     attributes: &[],

@@ -4,7 +4,7 @@ mod define;
 
 use bpf_loader::btf::Kind;
 use bpf_loader::load::Object;
-use bpf_loader::map::{Hash, PerCpuArray};
+use bpf_loader::map::{Global, Hash, PerCpuArray};
 use bpf_loader::object::ObjectSpec;
 use bpf_loader::target::{RunningTarget, TargetBtf};
 use bpf_programs::events::udp::{Stats as Counts, Sums, WaitingDrops};
@@ -26,7 +26,7 @@ const NANOS_PER_HIT: f64 = 250.0;
 const BATCH: usize = 128;
 /// Bytes of `struct socket_key`.
 const SOCKET: usize = 16;
-/// Where room is missing, drops make way whose socket nobody has received from for so long.
+/// Drops are given up whose socket has dropped no more, and nobody has received from, for so long.
 const UNCLAIMED_NANOS: u64 = 60_000_000_000;
 
 /// Entries of the tables.
@@ -78,8 +78,8 @@ struct UdpTracer {
     counts: PerCpuArray<[u8; Counts::SIZE]>,
     /// Datagrams dropped, by socket.
     waiting: Hash<[u8; SOCKET], [u8; WaitingDrops::SIZE]>,
-    /// Drops that found no room, as of the last window.
-    sockets_full: u64,
+    /// Whether there are any, which spares receives to look.
+    any_waiting: Global<u32>,
     /// Drops that nobody claimed.
     unclaimed: u64,
     sizes: Sizes,
@@ -96,7 +96,7 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         let windows = Windows::create(&spec, object, "processes", Hash::new)?;
         let counts = object.map("stats").and_then(PerCpuArray::new).map_err(Error::Load)?;
         let waiting = object.map("dropped").and_then(Hash::new).map_err(Error::Load)?;
-        Ok((windows, counts, waiting))
+        Ok((windows, counts, waiting, object.global("any_dropped").map_err(Error::Load)?))
     };
     let prepare = |spec: &mut ObjectSpec<'_>, _: Rungs<'_>| {
         if let Some(arguments) = arguments {
@@ -104,18 +104,9 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         }
         sizes.apply(spec)
     };
-    let (programs, (windows, counts, waiting)) =
+    let (programs, (windows, counts, waiting, any_waiting)) =
         Programs::start(bpf_programs::UDP, INFO.ladders, start, prepare, open)?;
-    Ok(Box::new(UdpTracer {
-        programs,
-        windows,
-        counts,
-        waiting,
-        sockets_full: 0,
-        unclaimed: 0,
-        sizes,
-        seen: 0,
-    }))
+    Ok(Box::new(UdpTracer { programs, windows, counts, waiting, any_waiting, unclaimed: 0, sizes, seen: 0 }))
 }
 
 /// Hands over what a process did.
@@ -137,26 +128,37 @@ fn tell(pid: u32, sums: &Sums, sink: &mut dyn Sink) {
     point(&DROPS, &[], sums.drops);
 }
 
+/// Whether nobody will ask for these drops any more.
+fn is_unclaimed(drops: &WaitingDrops, now: u64) -> bool {
+    now.saturating_sub(drops.last) > UNCLAIMED_NANOS
+}
+
 impl UdpTracer {
     fn counts(&self) -> Result<Counts> {
         let counts = Counts::decode(&add_counts(&self.counts)?);
         counts.ok_or(Error::Load(bpf_loader::Error::Internal("size of udp_stats")))
     }
 
-    /// Makes room, where some was missing, by giving up drops that nobody claims.
+    /// Gives up drops that nobody claims, most likely of sockets that are closed, and makes room.
     fn give_up_unclaimed(&mut self) -> Result<()> {
-        let full = self.counts()?.sockets_full;
-        if full == std::mem::replace(&mut self.sockets_full, full) {
+        if self.any_waiting.get() == 0 {
             return Ok(());
         }
         let now = boot_nanos();
-        let mut old = Vec::new();
+        let (mut old, mut waiting) = (Vec::new(), 0);
         let mut batches = self.waiting.batches(BATCH);
         while let Some((sockets, drops)) = batches.next().map_err(Error::Kernel)? {
+            waiting += sockets.len();
             let drops = drops.iter().map(|drops| WaitingDrops::decode(drops));
-            let is_old = |drops: &WaitingDrops| now.saturating_sub(drops.last) > UNCLAIMED_NANOS;
             let all = sockets.iter().zip(drops).filter_map(|(socket, drops)| Some((*socket, drops?)));
-            old.extend(all.filter(|(_, drops)| is_old(drops)));
+            old.extend(all.filter(|(_, drops)| is_unclaimed(drops, now)));
+        }
+        if waiting == 0 {
+            self.any_waiting.set(&0).map_err(Error::Kernel)?;
+            // Programs note a drop before they say that there is one: either is seen.
+            if self.waiting.batches(1).next().map_err(Error::Kernel)?.is_some() {
+                self.any_waiting.set(&1).map_err(Error::Kernel)?;
+            }
         }
         for (socket, drops) in &old {
             if self.waiting.delete(socket).map_err(Error::Kernel)? {
@@ -236,6 +238,14 @@ impl Tracer for UdpTracer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn drops_wait_from_the_last_on() {
+        let drops = WaitingDrops { count: 3, last: 7 };
+        assert!(!is_unclaimed(&drops, 7 + UNCLAIMED_NANOS) && is_unclaimed(&drops, 8 + UNCLAIMED_NANOS));
+        // One that has come since the clock was read.
+        assert!(!is_unclaimed(&drops, 0));
+    }
 
     #[test]
     fn tables_fit_the_memory() {

@@ -296,3 +296,44 @@ fn tell_peers_apart(rung: &str) {
         assert_eq!(dropped(&mut *tracer, "peers full"), 1);
     });
 }
+
+#[test]
+fn peers_of_servers_have_a_bound_and_their_bytes_count_once() {
+    for rung in ["iterator", "sock_diag"] {
+        tell_servers_peers_apart(rung);
+    }
+}
+
+fn tell_servers_peers_apart(rung: &str) {
+    in_namespace(|| {
+        let (mut server, mut client) = (Node::new(), Node::new());
+        let port = server.ask("listen [::]:0 16");
+        let settings = tcp::Settings { peers: 1, ..tcp::Settings::default() };
+        let mut tracer = trace(&[server.pid()], settings, 8 << 20, &[(LIVING.what, rung)]);
+        if !has_living(&*tracer, rung) {
+            return;
+        }
+        let mut recorder = Recorder::default();
+        let addresses = [("127.0.0.1", 100), ("[::1]", 101)];
+        for (address, bytes) in addresses {
+            client.does(&format!("connect {address}:{port}"));
+            server.does("accept");
+            client.does(&format!("send {bytes}"));
+            server.does(&format!("receive {bytes}"));
+        }
+        tracer.collect(&mut recorder).unwrap();
+        assert_eq!(bytes(&recorder, server.pid()), (0, 201), "{rung}");
+        for _ in addresses {
+            client.does("close");
+            server.does("close");
+        }
+        collect_ends(&mut *tracer, &mut recorder, &[(server.pid(), 2)]);
+        assert_eq!(bytes(&recorder, server.pid()), (0, 201), "{rung}");
+        let received = |address: &str| {
+            let attributes = [("network.io.direction", "receive"), ("network.peer.address", address)];
+            recorder.number("process.network.io", server.pid(), &attributes)
+        };
+        assert_eq!((received("127.0.0.1"), received("::1")), (100.0, 0.0), "{rung}");
+        assert_eq!(dropped(&mut *tracer, "peers full"), 1);
+    });
+}
