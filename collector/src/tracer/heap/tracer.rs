@@ -264,7 +264,6 @@ impl Tracer for HeapTracer {
             hits: 2 * total.calls + total.frees + total.nested,
             nanos_per_hit: NANOS_PER_HIT,
             program_time,
-            ..Overhead::default()
         })
     }
 
