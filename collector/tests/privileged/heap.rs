@@ -310,6 +310,7 @@ fn what_finds_no_room_is_counted() {
 fn exec_and_exit_are_noticed() {
     let programs = Programs::new("exec");
     let Some(program) = programs.usual() else { return };
+    let _times = bpf_sys::prog::enable_stats(bpf_sys::uapi::kinds::StatsType::RUN_TIME).unwrap();
     on_every_rung(|rung, begin| {
         let mut leak = Leak::start(&program, None);
         let mut tracer = begin(leak.pid(), 0);
@@ -332,12 +333,16 @@ fn exec_and_exit_are_noticed() {
         assert_eq!(held, leak.held, "{rung}");
 
         let (pid, at_end) = (leak.pid(), leak.held.clone());
+        let before = tracer.overhead().unwrap();
+        assert!(before.hits > 0 && !before.program_time.is_zero(), "{rung}");
         drop(leak);
         let (recorder, held) = look(&mut *tracer);
         assert_eq!(held, at_end, "{rung}: what was never freed");
         assert_eq!(recorder.number("ebpf.heap.outstanding", pid, &[]), 0.0, "{rung}");
         let (recorder, _) = look(&mut *tracer);
         assert!(recorder.numbers.is_empty() && recorder.profiles.is_empty(), "{rung}");
+        let after = tracer.overhead().unwrap();
+        assert!(after.hits >= before.hits && after.program_time >= before.program_time, "{rung}: {after:?}");
     });
 }
 

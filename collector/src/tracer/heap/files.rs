@@ -1,6 +1,6 @@
 //! The files that a process has mapped to execute, as far as they allocate.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
@@ -31,19 +31,29 @@ impl ProbedFile {
     }
 }
 
+/// Most looks between two at a file that cannot be probed.
+const MAX_PAUSE: u64 = 64;
+
 /// Files of one process that have been looked at.
 #[derive(Debug, Default)]
-pub struct KnownFiles(HashSet<FileKey>);
+pub struct KnownFiles {
+    seen: HashSet<FileKey>,
+    /// Those that could not be probed: how many looks it is, and at which one they are new again.
+    put_off: HashMap<FileKey, (u64, u64)>,
+    looks: u64,
+}
 
 impl KnownFiles {
     /// Looks at what the process has mapped since the last look: the files that allocate. Files that are no programs have no
     /// functions to probe; those that cannot be opened are new the next time too.
     pub fn read_new(&mut self, host: &Host, pid: u32) -> Vec<ProbedFile> {
+        self.looks += 1;
         let text = read_limited(&host.process_file(pid, "maps"), MAX_MAPS).unwrap_or_default();
         let mut found = Vec::new();
         for line in maps::parse(&text).filter(|line| line.executable && line.inode != 0) {
             let key = (line.device, line.inode);
-            if self.0.contains(&key) {
+            let is_put_off = self.put_off.get(&key).is_some_and(|(_, until)| *until > self.looks);
+            if is_put_off || self.seen.contains(&key) {
                 continue;
             }
             let in_kernel = host.process_file(pid, &format!("map_files/{:x}-{:x}", line.start, line.end));
@@ -55,7 +65,7 @@ impl KnownFiles {
                 opened.filter(|(_, metadata)| metadata.ino() == line.inode)
             });
             let Some((file, _)) = file else { continue };
-            self.0.insert(key);
+            self.seen.insert(key);
             match functions::find_probes(&file) {
                 Ok(probes) if !probes.is_empty() => found.push(ProbedFile { file, key, probes }),
                 _ => {}
@@ -64,9 +74,12 @@ impl KnownFiles {
         found
     }
 
-    /// Lets a file be new again.
-    pub fn forget(&mut self, file: &ProbedFile) {
-        self.0.remove(&file.key);
+    /// Lets a file be new again, at the next look, and each time it is after twice as many: looking into it is not cheap.
+    pub fn put_off(&mut self, file: &ProbedFile) {
+        self.seen.remove(&file.key);
+        let (pause, until) = self.put_off.entry(file.key).or_insert((0, 0));
+        *pause = (*pause * 2).clamp(1, MAX_PAUSE);
+        *until = self.looks + *pause;
     }
 }
 
@@ -75,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_new_once_unless_it_is_forgotten() {
+    fn a_file_is_new_once_unless_it_is_put_off() {
         let (mut known, host) = (KnownFiles::default(), Host::default());
         let own = std::process::id();
         let first = known.read_new(&host, own);
@@ -84,8 +97,18 @@ mod tests {
             return;
         };
         assert!(known.read_new(&host, own).is_empty());
-        known.forget(file);
+        known.put_off(file);
         let again = known.read_new(&host, own);
         assert_eq!(again.iter().map(|file| file.key).collect::<Vec<_>>(), [file.key]);
+        // What cannot be probed ever is looked into less and less.
+        known.put_off(file);
+        let looks = (0..130).filter(|_| {
+            let is_new = !known.read_new(&host, own).is_empty();
+            if is_new {
+                known.put_off(file);
+            }
+            is_new
+        });
+        assert_eq!(looks.count(), 6, "after 2, 4, 8, 16, 32 and 64 looks");
     }
 }

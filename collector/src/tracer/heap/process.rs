@@ -257,7 +257,7 @@ impl TracedProcess {
         self.malloc_is_leaf.set(&u32::from(self.mallocs == 1)).map_err(Error::Kernel)
     }
 
-    /// Probes what the process has loaded since the last look. What cannot be probed is tried again at the next.
+    /// Probes what the process has loaded since the last look. What cannot be probed is tried again at the next, and then less and less often.
     fn probe_new(&mut self, host: &Host) -> Result<()> {
         for file in self.files.read_new(host, self.pid) {
             let file = std::slice::from_ref(&file);
@@ -272,7 +272,7 @@ impl TracedProcess {
                 Err(_) => {
                     self.not_probed += 1;
                     self.mallocs = mallocs;
-                    file.iter().for_each(|file| self.files.forget(file));
+                    file.iter().for_each(|file| self.files.put_off(file));
                     self.note_mallocs(&[])?;
                 }
             }

@@ -1,6 +1,6 @@
 //! The processes that are traced, as one tracer.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bpf_loader::target::RunningTarget;
 use bpf_programs::events::heap::{COUNT_ONE, HeapStats, Stack};
@@ -42,8 +42,7 @@ pub(super) fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         forced: start.forced.clone(),
         chosen,
         processes,
-        past: HeapStats::default(),
-        past_not_probed: 0,
+        past: Past::default(),
         stacks: 0,
         running: true,
     }))
@@ -63,6 +62,27 @@ fn check(filter: &Filter) -> Result<()> {
     Err(Error::Unsupported { tracer: INFO.name, what })
 }
 
+/// What was counted, of programs that are gone too: what is told must not fall when a process ends.
+#[derive(Debug, Clone, Copy, Default)]
+struct Past {
+    stats: HeapStats,
+    not_probed: u64,
+    missed: u64,
+    program_time: Duration,
+}
+
+impl Past {
+    /// With what is counted of a process.
+    fn with(self, process: &TracedProcess) -> Result<Self> {
+        Ok(Self {
+            stats: self.stats + process.read_stats()?,
+            not_probed: self.not_probed + process.not_probed(),
+            missed: self.missed + cost::object_missed_runs(&process.object)?,
+            program_time: self.program_time + cost::object_run_time(&process.object)?.0,
+        })
+    }
+}
+
 struct HeapTracer {
     settings: Settings,
     one_in: u32,
@@ -70,9 +90,8 @@ struct HeapTracer {
     forced: Forced,
     chosen: Vec<Chosen>,
     processes: Vec<TracedProcess>,
-    /// Counts of programs that are gone.
-    past: HeapStats,
-    past_not_probed: u64,
+    /// Of programs that are gone.
+    past: Past,
     /// As of the last look.
     stacks: u64,
     running: bool,
@@ -120,8 +139,7 @@ impl HeapTracer {
     /// Puts another in the place of a process, or none, and keeps its counts.
     fn leave(&mut self, at: usize, new: Option<TracedProcess>) -> Result<()> {
         let Some(process) = self.processes.get_mut(at) else { return Ok(()) };
-        self.past = self.past + process.read_stats()?;
-        self.past_not_probed += process.not_probed();
+        self.past = self.past.with(process)?;
         match new {
             Some(new) => *process = new,
             None => drop(self.processes.remove(at)),
@@ -129,8 +147,8 @@ impl HeapTracer {
         Ok(())
     }
 
-    fn total(&self) -> Result<HeapStats> {
-        self.processes.iter().try_fold(self.past, |all, process| Ok(all + process.read_stats()?))
+    fn total(&self) -> Result<Past> {
+        self.processes.iter().try_fold(self.past, Past::with)
     }
 }
 
@@ -215,15 +233,11 @@ impl Tracer for HeapTracer {
     }
 
     fn stats(&mut self) -> Result<Stats> {
-        let total = self.total()?;
+        let Past { stats: total, not_probed, missed, .. } = self.total()?;
         let held = self
             .processes
             .iter()
             .try_fold(0, |all, process| Ok::<_, Error>(all + process.read_stats()?.held))?;
-        let not_probed = self.processes.iter().map(TracedProcess::not_probed).sum::<u64>();
-        let not_probed = self.past_not_probed + not_probed;
-        let missed = self.processes.iter().map(|process| cost::object_missed_runs(&process.object));
-        let missed = missed.sum::<Result<u64>>()?;
         let capacity = |map| capacity(&self.processes, map);
         Ok(Stats {
             hits: total.calls + total.frees,
@@ -244,17 +258,13 @@ impl Tracer for HeapTracer {
     }
 
     fn overhead(&self) -> Result<Overhead> {
-        let total = self.total()?;
-        let mut overhead = Overhead {
+        let Past { stats: total, program_time, .. } = self.total()?;
+        Ok(Overhead {
             // A call that allocates is hit twice.
             hits: 2 * total.calls + total.frees + total.nested,
             nanos_per_hit: NANOS_PER_HIT,
-            ..Overhead::default()
-        };
-        for process in &self.processes {
-            overhead.program_time += cost::object_run_time(&process.object)?.0;
-        }
-        Ok(overhead)
+            program_time,
+        })
     }
 
     fn map_bytes(&self) -> u64 {
