@@ -10,10 +10,10 @@ use collector::config::Filter;
 use collector::telemetry::{Item, Recorder};
 use collector::tracer::ladder::Forced;
 use collector::tracer::process::{self, ProcessTracer};
-use collector::tracer::{Settings, Start, Tracer};
+use collector::tracer::{Settings, Start, Tracer, cause};
 
 use crate::helper::{self, Helper};
-use crate::{fewer_if_emulated, is_root, skip};
+use crate::{fewer_if_emulated, is_root, kernel_has, skip};
 
 /// A shell that waits for a line before it begins, and prints one when it is done.
 pub(crate) struct Script(Child);
@@ -231,6 +231,16 @@ fn a_process_ends_once_however_many_threads_it_has() {
                 std::thread::sleep(Duration::from_millis(20));
                 tracer.collect(&mut recorder).unwrap();
                 let ends: Vec<&Item> = ended(&recorder).collect();
+                // There the kernel may preempt a program, and leaves out its runs for other threads on that CPU, counted.
+                if ends.is_empty() && kernel_has((7, 2)) {
+                    let stats = tracer.stats().unwrap();
+                    assert!(
+                        stats.dropped.iter().any(|(c, n)| *c == cause::SKIPPED && *n > 0),
+                        "{rung}: {stats:?}"
+                    );
+                    eprintln!("{rung}: the kernel left out the end of a process, and counted it");
+                    continue;
+                }
                 assert_eq!(ends.len(), 1, "{rung} {what}: {:?}", recorder.logs);
                 assert_eq!(ends[0].pid, Some(helper.pid()));
                 let expected = if what == "exit" {
