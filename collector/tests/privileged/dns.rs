@@ -300,6 +300,8 @@ fn a_silent_server_takes_no_room_until_the_window_ends() {
             sleep(Duration::from_millis(10));
         }
     });
+    // What came after the last look.
+    tracer.drain(&mut recorder).unwrap();
     let stats = tracer.stats().unwrap();
     let full = stats.dropped.iter().find(|(name, _)| *name == cause::TOO_MANY_AT_ONCE).unwrap().1;
     assert_eq!(full, u64::from(OUTAGE - MAY_WAIT), "{stats:?}");
