@@ -23,7 +23,7 @@ const LOOK_EVERY: u32 = 16;
 const LEAST: u64 = 64 << 10;
 
 /// Relative sizes of what tracers keep in the kernel. Those that are not here have one.
-const WEIGHTS: [(&str, u64); 5] = [("profile", 4), ("heap", 3), ("syscalls", 3), ("tcp", 3), ("faults", 2)];
+const WEIGHTS: [(&str, u64); 5] = [("profile", 4), ("heap", 3), ("syscalls", 3), ("tcp", 3), ("memory", 2)];
 
 /// How much of its budget a tracer has.
 fn weight(tracer: &str) -> u64 {
@@ -191,6 +191,12 @@ mod tests {
         assert_eq!(TRACERS + SYMBOLS + SERIES + NAMES + QUEUES, 100);
         let default = Budget::new(32 * MIB, 5 * MIB);
         assert!(default.kernel <= 24 * MIB && default.kernel >= 16 * MIB, "{default:?}");
+    }
+
+    #[test]
+    fn those_with_a_weight_are_tracers() {
+        let is_tracer = |name: &str| crate::tracer::TRACERS.iter().any(|info| info.name == name);
+        assert!(WEIGHTS.iter().all(|(name, _)| is_tracer(name)));
     }
 
     #[test]

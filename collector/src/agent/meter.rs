@@ -6,36 +6,21 @@
 //! one by how long the cheapest system call takes on both.
 
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bpf_sys::uapi::kinds::StatsType;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::tracer::Overhead;
 
-/// How long `getppid` takes where the tracers' costs were measured.
-const REFERENCE_NANOS: f64 = 166.0;
-/// The entry into a program on a tracepoint, there.
-const ENTRY_NANOS: f64 = 58.0;
+/// The entry into a program on a tracepoint, as of [`cost::on_this_machine`](crate::tracer::cost::on_this_machine).
+pub(super) const ENTRY_NANOS: f64 = 58.0;
+/// Where programs run so many times as often as their tracer counts hits, it does not count them all. A call runs two programs.
+const UNCOUNTED: f64 = 4.0;
 /// A run does not take so many times as long as it did.
 const OUTLIER: f64 = 3.0;
 /// In how many ticks statistics are on once.
 pub(super) const STATISTICS_EVERY: u32 = 16;
-
-/// How much slower than the reference this machine is. Takes about a millisecond.
-pub(super) fn machine_scale() -> f64 {
-    const CALLS: u32 = 500;
-    let batch = || {
-        let start = Instant::now();
-        (0..CALLS).for_each(|_| {
-            std::hint::black_box(std::os::unix::process::parent_id());
-        });
-        start.elapsed().as_nanos() as f64 / f64::from(CALLS)
-    };
-    // The fastest is the one that nothing came between.
-    let fastest = (0..8).map(|_| batch()).fold(f64::INFINITY, f64::min);
-    (fastest / REFERENCE_NANOS).clamp(0.1, 10.0)
-}
 
 fn cpu_time(clock: ClockId) -> Duration {
     let time = clock_gettime(clock);
@@ -61,8 +46,10 @@ pub(super) fn statistics() -> Option<OwnedFd> {
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     last: Overhead,
-    /// What a hit takes in its programs, as measured last.
-    program_nanos: Option<f64>,
+    /// What a hit takes, the entry included, as measured last.
+    nanos_per_hit: Option<f64>,
+    /// What a second takes of hits that its programs do not count, as measured last.
+    nanos_per_second: f64,
     own: Duration,
 }
 
@@ -72,20 +59,44 @@ impl Meter {
         self.own += time;
     }
 
-    /// What the hooks cost others, and the process, since this was asked last. `measured` if statistics were on all the time.
-    pub fn read(&mut self, now: Overhead, scale: f64, measured: bool) -> (Duration, Duration) {
+    /// A hit does not take what it did any more: it is sampled otherwise.
+    pub fn forget(&mut self) {
+        self.nanos_per_hit = None;
+    }
+
+    /// It is attached so many times as long as it was.
+    pub fn attached_changes(&mut self, factor: f64) {
+        self.nanos_per_second *= factor;
+    }
+
+    /// What the hooks cost others, and the process, in the time that has passed since this was asked last. `measured` if
+    /// statistics were on all the time; an entry into a program takes `entry` nanoseconds.
+    pub fn read(
+        &mut self,
+        now: Overhead,
+        elapsed: Duration,
+        entry: f64,
+        measured: bool,
+    ) -> (Duration, Duration) {
         let hits = now.hits.saturating_sub(self.last.hits) as f64;
+        let runs = now.runs.saturating_sub(self.last.runs) as f64;
         let in_programs = now.program_time.saturating_sub(self.last.program_time).as_nanos() as f64;
-        if measured && hits > 0.0 && in_programs > 0.0 {
-            let nanos = in_programs / hits;
-            // The kernel's clock goes on while a CPU is taken away from a program: one such tick is not believed.
-            self.program_nanos =
-                Some(self.program_nanos.map_or(nanos, |old| (old + nanos.min(OUTLIER * old)) / 2.0));
+        if measured {
+            let cost = in_programs + runs * entry;
+            // A filter, or sockets of another kind: most runs are counted by nobody else.
+            let uncounted = runs > UNCOUNTED * hits;
+            self.nanos_per_second = if uncounted { cost / elapsed.as_secs_f64().max(1e-3) } else { 0.0 };
+            if !uncounted && runs > 0.0 {
+                let nanos = cost / hits;
+                // The kernel's clock goes on while a CPU is taken away from a program: one such tick is not believed.
+                let mean = self.nanos_per_hit.map_or(nanos, |old| (old + nanos.min(OUTLIER * old)) / 2.0);
+                self.nanos_per_hit = Some(mean);
+            }
         }
-        let by_program = self.program_nanos.map_or(0.0, |nanos| nanos + ENTRY_NANOS * scale);
-        let per_hit = by_program.max(now.nanos_per_hit * scale).max(ENTRY_NANOS * scale);
+        let per_hit = self.nanos_per_hit.unwrap_or(0.0).max(now.nanos_per_hit).max(entry);
+        let hooks = (hits * per_hit).max(self.nanos_per_second * elapsed.as_secs_f64());
         self.last = now;
-        (Duration::from_nanos((hits * per_hit) as u64), std::mem::take(&mut self.own))
+        (Duration::from_nanos(hooks as u64), std::mem::take(&mut self.own))
     }
 }
 
@@ -93,44 +104,53 @@ impl Meter {
 mod tests {
     use super::*;
 
-    fn overhead(hits: u64, nanos_per_hit: f64, program_nanos: u64) -> Overhead {
-        Overhead { hits, nanos_per_hit, program_time: Duration::from_nanos(program_nanos) }
+    const TICK: Duration = Duration::from_secs(2);
+
+    fn overhead(hits: u64, nanos_per_hit: f64, runs: u64, program_nanos: u64) -> Overhead {
+        Overhead { hits, nanos_per_hit, program_time: Duration::from_nanos(program_nanos), runs }
     }
 
     #[test]
     fn a_hook_costs_what_its_tracer_says_until_more_is_measured() {
         let mut meter = Meter::default();
-        assert_eq!(meter.read(overhead(1000, 200.0, 0), 1.0, false).0, Duration::from_micros(200));
-        assert_eq!(
-            meter.read(overhead(2000, 200.0, 0), 2.0, false).0,
-            Duration::from_micros(400),
-            "a slow machine"
-        );
+        let mut cost = |now, measured| meter.read(now, TICK, 58.0, measured).0;
+        assert_eq!(cost(overhead(1000, 200.0, 0, 0), false), Duration::from_micros(200));
         // Statistics: 500 ns in the programs, and the entry.
-        let (cost, _) = meter.read(overhead(3000, 200.0, 500_000), 1.0, true);
-        assert_eq!(cost, Duration::from_nanos(1000 * 558));
-        let (cost, _) = meter.read(overhead(3010, 200.0, 500_000), 1.0, false);
-        assert_eq!(cost, Duration::from_nanos(10 * 558), "as measured last");
-        let (cost, _) = meter.read(overhead(3020, 200.0, 90_500_000), 1.0, true);
-        assert_eq!(cost, Duration::from_nanos(10 * (1000 + 58)), "an outlier");
+        assert_eq!(cost(overhead(2000, 200.0, 1000, 500_000), true), Duration::from_nanos(1000 * 558));
+        assert_eq!(
+            cost(overhead(2010, 200.0, 1000, 500_000), false),
+            Duration::from_nanos(10 * 558),
+            "as then"
+        );
+        let outlier = cost(overhead(2020, 200.0, 1010, 90_500_000), true);
+        assert_eq!(outlier, Duration::from_nanos(10 * (558 + 3 * 558) / 2));
+        meter.forget();
+        let (cost, _) = meter.read(overhead(2030, 200.0, 1010, 90_500_000), TICK, 58.0, false);
+        assert_eq!(cost, Duration::from_micros(2), "sampled otherwise");
+    }
+
+    #[test]
+    fn runs_that_no_program_counts_cost_too() {
+        let mut meter = Meter::default();
+        let mut cost = |now, measured| meter.read(now, TICK, 50.0, measured).0;
+        assert_eq!(cost(overhead(10, 0.0, 0, 0), false), Duration::from_nanos(500));
+        assert_eq!(cost(overhead(20, 0.0, 1000, 150_000), true), Duration::from_micros(200));
+        assert_eq!(cost(overhead(20, 0.0, 1000, 150_000), false), Duration::from_micros(200), "as then");
+        meter.attached_changes(0.25);
+        let (cost, _) = meter.read(overhead(20, 0.0, 1000, 150_000), TICK, 50.0, false);
+        assert_eq!(cost, Duration::from_micros(50));
+        let (cost, _) = meter.read(overhead(20, 0.0, 1000, 150_000), TICK, 50.0, true);
+        assert_eq!(cost, Duration::ZERO, "until measured again");
     }
 
     #[test]
     fn what_the_process_spent_is_told_once() {
         let mut meter = Meter::default();
-        let (hooks, _) = meter.read(overhead(100, 0.0, 0), 1.0, false);
-        assert_eq!(hooks, Duration::from_nanos(5800), "the entry at least");
         meter.spent(Duration::from_millis(3));
         meter.spent(Duration::from_millis(4));
-        let mut again = || meter.read(overhead(100, 0.0, 0), 1.0, false);
-        assert_eq!(again(), (Duration::ZERO, Duration::from_millis(7)));
-        assert_eq!(again(), (Duration::ZERO, Duration::ZERO));
-    }
-
-    #[test]
-    fn this_machine_is_a_machine() {
-        let scale = machine_scale();
-        assert!((0.1..=10.0).contains(&scale));
+        let mut again = || meter.read(overhead(100, 0.0, 0, 0), TICK, 58.0, false).1;
+        assert_eq!(again(), Duration::from_millis(7));
+        assert_eq!(again(), Duration::ZERO);
         assert!(process_time() >= thread_time());
     }
 }

@@ -12,7 +12,7 @@ use super::budget::{Budget, Resident};
 use super::config::{AgentConfig, TracerConfig};
 use super::governor::{Governor, Reading};
 use super::health::Server;
-use super::meter::{STATISTICS_EVERY, machine_scale, process_time, statistics};
+use super::meter::{ENTRY_NANOS, STATISTICS_EVERY, process_time, statistics};
 use super::order::Order;
 use super::pacing::Pacing;
 use super::report::{Failure, Report};
@@ -20,7 +20,7 @@ use super::slot::Slot;
 use crate::error::{Error, Result};
 use crate::poll::EventLoop;
 use crate::telemetry::Sink;
-use crate::tracer::{Info, Start, Stats, TRACERS, filter};
+use crate::tracer::{Info, Start, Stats, TRACERS, cost, filter};
 
 /// How often the governor looks while everything is attached.
 const TICK: Duration = Duration::from_secs(2);
@@ -56,7 +56,8 @@ pub struct Agent {
     server: Option<Server>,
     /// What the endpoint says under `/metrics`.
     metrics: Bytes,
-    scale: f64,
+    /// What the entry into a program takes on this machine.
+    entry_nanos: f64,
     statistics: Option<OwnedFd>,
     ticks: u32,
     /// Lengths of a tick with and without tracers that are attached part of the time, and of this one.
@@ -117,7 +118,7 @@ impl Agent {
             order: Order::default(),
             server,
             metrics: Bytes::new(),
-            scale: machine_scale(),
+            entry_nanos: cost::on_this_machine(ENTRY_NANOS),
             statistics: statistics(),
             ticks: 0,
             lengths: [CYCLE, TICK],
@@ -139,7 +140,7 @@ impl Agent {
         let started = Instant::now();
         agent.slots.iter_mut().for_each(|slot| slot.begin_window(started));
         agent.window_start = started;
-        agent.begin_tick(Instant::now());
+        agent.begin_tick(Instant::now(), process_time());
         Ok(agent)
     }
 
@@ -420,12 +421,12 @@ impl Agent {
         });
     }
 
-    fn begin_tick(&mut self, now: Instant) {
+    fn begin_tick(&mut self, now: Instant, cpu_time: Duration) {
         let [with_partial, all_attached] = self.lengths;
         let partial = self.slots.iter().any(|slot| slot.allowance.attached < 1.0);
         self.length = if partial { with_partial } else { all_attached };
         self.tick_start = now;
-        self.cpu_at_tick = process_time();
+        self.cpu_at_tick = cpu_time;
         let on = self.ticks % STATISTICS_EVERY == 0;
         if on != self.statistics.is_some() {
             self.statistics = if on { statistics() } else { None };
@@ -435,22 +436,27 @@ impl Agent {
     }
 
     fn tick(&mut self, now: Instant) {
-        let (scale, measured) = (self.scale, self.statistics.is_some());
+        let (entry, measured) = (self.entry_nanos, self.statistics.is_some());
+        let elapsed = now.saturating_duration_since(self.tick_start);
         let mut readings = Vec::new();
         self.each(|slot, _| {
-            let (hooks, own) = slot.meter.read(slot.tracer.overhead()?, scale, measured);
+            let (hooks, own) = slot.meter.read(slot.tracer.overhead()?, elapsed, entry, measured);
             readings.push(Reading { tracer: slot.info.name, hooks, own });
             Ok(())
         });
-        let spent = process_time().saturating_sub(self.cpu_at_tick);
+        let cpu_time = process_time();
+        let spent = cpu_time.saturating_sub(self.cpu_at_tick);
         let rest = spent.saturating_sub(readings.iter().map(|reading| reading.own).sum());
-        let elapsed = now.saturating_duration_since(self.tick_start);
         let was_stuck = self.governor.is_stuck();
         if let Some(change) = self.governor.tick(elapsed, rest, &readings) {
             self.notes.push(change.to_string());
             self.each(|slot, _| if slot.info.name == change.tracer { slot.apply(&change) } else { Ok(()) });
             if let Some(slot) = self.slots.iter().find(|slot| slot.info.name == change.tracer) {
                 self.governor.samples(change.tracer, slot.allowance.one_in);
+            }
+            // What a hit takes now is to be known before it is judged.
+            if change.to.one_in != change.from.one_in {
+                self.ticks = 0;
             }
         }
         if self.governor.is_stuck() && !was_stuck {
@@ -463,7 +469,7 @@ impl Agent {
         if std::mem::take(&mut self.gives_back) {
             give_back();
         }
-        self.begin_tick(now);
+        self.begin_tick(now, cpu_time);
     }
 
     fn serve(&mut self, ready: &[Token], now: Instant) {
@@ -533,8 +539,11 @@ impl Agent {
         }
         let wanted = self.wanted();
         self.failures.retain(|failure| self.config.tracers.get(failure.name).is_some_and(|t| t.enabled));
+        let before = process_time();
         self.start_tracers(&wanted, &restart);
         give_back();
+        // What starting takes is no cost of tracing.
+        self.cpu_at_tick += process_time().saturating_sub(before);
         let names = |names: &[&str]| names.join(", ");
         if !stop.is_empty() {
             self.notes.push(format!("stopped {}", names(&stop)));

@@ -118,8 +118,10 @@ impl Slot {
     /// Carries out what the governor decided, as far as the tracer can.
     pub fn apply(&mut self, change: &Change) -> Result<()> {
         let mut allowance = change.to;
+        self.meter.attached_changes(allowance.attached / self.allowance.attached.max(f64::MIN_POSITIVE));
         if change.to.one_in != self.allowance.one_in {
             allowance.one_in = self.timed(|tracer| tracer.set_sampling(change.to.one_in))?;
+            self.meter.forget();
         }
         self.allowance = allowance;
         Ok(())

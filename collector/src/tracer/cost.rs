@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd};
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use bpf_loader::load::Object;
 use bpf_sys::MapFd;
@@ -57,4 +58,36 @@ pub(crate) fn object_run_time(object: &Object) -> Result<(Duration, u64)> {
         let info = bpf_sys::prog::info(&program.fd).map_err(|e| Error::Kernel(e.into()))?;
         Ok((time + Duration::from_nanos(info.run_time_ns), runs + info.run_cnt))
     })
+}
+
+/// How long `getppid` takes where the tracers' costs were measured.
+const REFERENCE_NANOS: f64 = 166.0;
+
+/// How much slower than the reference this machine is. Takes about a millisecond.
+fn machine_scale() -> f64 {
+    const CALLS: u32 = 500;
+    let batch = || {
+        let start = Instant::now();
+        (0..CALLS).for_each(|_| {
+            std::hint::black_box(std::os::unix::process::parent_id());
+        });
+        start.elapsed().as_nanos() as f64 / f64::from(CALLS)
+    };
+    // The fastest is the one that nothing came between.
+    let fastest = (0..8).map(|_| batch()).fold(f64::INFINITY, f64::min);
+    (fastest / REFERENCE_NANOS).clamp(0.1, 10.0)
+}
+
+/// What takes so many nanoseconds where the tracers' costs were measured, on this machine.
+pub(crate) fn on_this_machine(nanos: f64) -> f64 {
+    static SCALE: OnceLock<f64> = OnceLock::new();
+    nanos * SCALE.get_or_init(machine_scale)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn this_machine_is_a_machine() {
+        assert!((0.1..=10.0).contains(&super::on_this_machine(1.0)));
+    }
 }

@@ -5,7 +5,7 @@
 
 pub mod cause;
 mod cgroup;
-mod cost;
+pub(crate) mod cost;
 pub mod disk;
 pub mod dns;
 pub mod filter;
@@ -261,10 +261,12 @@ pub(crate) fn boot_nanos() -> u64 {
 /// What a tracer costs, since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Overhead {
-    /// Times that its hooks were hit, whatever the programs made of it.
+    /// Times that its hooks were hit, as far as its programs count them: a filter may keep hits out.
     pub hits: u64,
-    /// What a hit costs whoever hits it, entry into the program included, as far as it is known: calibrated.
+    /// What a hit costs whoever hits it on this machine, entry into the program included, as far as it is known: calibrated.
     pub nanos_per_hit: f64,
-    /// Time in its programs as the kernel counts it; 0 where statistics are off.
+    /// Time in its programs as the kernel counts it: only while its statistics are on.
     pub program_time: Duration,
+    /// Runs of its programs as the kernel counts them: only while its statistics are on.
+    pub runs: u64,
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bpf_loader::attach::CgroupOptions;
 use bpf_loader::link::Link;
 use bpf_loader::load::Object;
-use bpf_loader::map::PerCpuArray;
+use bpf_loader::map::{Hash, PerCpuArray};
 use bpf_loader::object::ObjectSpec;
 use bpf_loader::program::Program;
 
@@ -223,14 +223,28 @@ impl Programs {
         Ok((cause::SKIPPED, cost::object_missed_runs(&self.object)?))
     }
 
-    /// What it costs. `hits` is as the tracer counts them.
+    /// Empties a table of what is under way, whose end a tracer that is paused does not see.
+    ///
+    /// # Errors
+    ///
+    /// There is no such table, which is a defect; the kernel does not give it out.
+    pub fn forget<const KEY: usize, const VALUE: usize>(&self, map: &str) -> Result<()> {
+        let table = self.object.map(map).map_err(Error::Load)?;
+        let table: Hash<[u8; KEY], [u8; VALUE]> = Hash::new(table).map_err(Error::Load)?;
+        for key in table.keys().collect::<Vec<_>>() {
+            table.delete(&key.map_err(Error::Kernel)?).map_err(Error::Kernel)?;
+        }
+        Ok(())
+    }
+
+    /// What it costs. `hits` is as the tracer counts them, and what one takes as of [`cost::on_this_machine`].
     ///
     /// # Errors
     ///
     /// The kernel does not tell about a program.
     pub fn overhead(&self, hits: u64, nanos_per_hit: f64) -> Result<Overhead> {
         let (program_time, runs) = cost::object_run_time(&self.object)?;
-        Ok(Overhead { hits: hits.max(runs), nanos_per_hit, program_time })
+        Ok(Overhead { hits, nanos_per_hit: cost::on_this_machine(nanos_per_hit), program_time, runs })
     }
 
     /// Kernel memory of the object's own maps, in bytes.

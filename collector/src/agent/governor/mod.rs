@@ -122,8 +122,10 @@ struct Smooth {
 
 impl Smooth {
     fn add(&mut self, value: Duration, elapsed: Duration, horizon: Duration) -> f64 {
-        let horizon = horizon.as_secs_f64();
-        self.sum = self.sum * (-elapsed.as_secs_f64() / horizon).exp() + value.as_secs_f64();
+        let (horizon, elapsed) = (horizon.as_secs_f64(), elapsed.as_secs_f64());
+        let kept = (-elapsed / horizon).exp();
+        // So that what is the same in every tick is what it tends to, however long ticks are.
+        self.sum = self.sum * kept + value.as_secs_f64() * (1.0 - kept) * horizon / elapsed;
         self.sum / horizon
     }
 

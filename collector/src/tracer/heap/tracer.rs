@@ -69,16 +69,19 @@ struct Past {
     not_probed: u64,
     missed: u64,
     program_time: Duration,
+    runs: u64,
 }
 
 impl Past {
     /// With what is counted of a process.
     fn with(self, process: &TracedProcess) -> Result<Self> {
+        let (program_time, runs) = cost::object_run_time(&process.object)?;
         Ok(Self {
             stats: self.stats + process.read_stats()?,
             not_probed: self.not_probed + process.not_probed(),
             missed: self.missed + cost::object_missed_runs(&process.object)?,
-            program_time: self.program_time + cost::object_run_time(&process.object)?.0,
+            program_time: self.program_time + program_time,
+            runs: self.runs + runs,
         })
     }
 }
@@ -127,7 +130,12 @@ impl HeapTracer {
         // The old probes stay until the new ones are there, and count nothing of theirs.
         let new = if old.is_gone() { Err(Error::NoSuchProcess(old.pid)) } else { self.begin(old.pid, of) };
         let new = match new {
-            Ok(new) if !old.is_gone() => Some(new),
+            Ok(mut new) if !old.is_gone() => {
+                if !self.running {
+                    new.detach();
+                }
+                Some(new)
+            }
             Ok(_) | Err(Error::NoSuchProcess(_)) => None,
             Err(error) => return Err(error),
         };
@@ -193,13 +201,13 @@ impl Tracer for HeapTracer {
         if self.running {
             return Ok(());
         }
+        self.running = true;
         let resumed = (0..self.processes.len()).rev().try_for_each(|at| self.begin_again(at).map(drop));
         if resumed.is_err() {
             self.processes.iter_mut().for_each(TracedProcess::detach);
+            self.running = false;
         }
-        resumed?;
-        self.running = true;
-        Ok(())
+        resumed
     }
 
     fn is_running(&self) -> bool {
@@ -258,12 +266,13 @@ impl Tracer for HeapTracer {
     }
 
     fn overhead(&self) -> Result<Overhead> {
-        let Past { stats: total, program_time, .. } = self.total()?;
+        let Past { stats: total, program_time, runs, .. } = self.total()?;
         Ok(Overhead {
             // A call that allocates is hit twice.
             hits: 2 * total.calls + total.frees + total.nested,
-            nanos_per_hit: NANOS_PER_HIT,
+            nanos_per_hit: cost::on_this_machine(NANOS_PER_HIT),
             program_time,
+            runs,
         })
     }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bpf_loader::link::Link;
 use bpf_loader::load::Object;
-use bpf_loader::map::{Hash, PerCpuArray};
+use bpf_loader::map::PerCpuArray;
 use bpf_loader::object::ObjectSpec;
 use bpf_programs::events::memory::{MemoryStats, What};
 use otlp_encode::Value;
@@ -335,8 +335,8 @@ impl Tracer for MemoryTracer {
             accounting.collect(&mut self.faults)?;
         }
         // What was under way has no end that is seen.
-        forget::<8>(self.programs.object(), "stalled")?;
-        forget::<4>(self.programs.object(), "in_call")
+        self.programs.forget::<8, 8>("stalled")?;
+        self.programs.forget::<4, 8>("in_call")
     }
 
     fn resume(&mut self) -> Result<()> {
@@ -422,14 +422,4 @@ impl Tracer for MemoryTracer {
     fn map_bytes(&self) -> u64 {
         self.programs.map_bytes() + self.sums.bytes()
     }
-}
-
-/// Empties a table of what is under way.
-fn forget<const KEY: usize>(object: &Object, map: &str) -> Result<()> {
-    let table: Hash<[u8; KEY], [u8; 8]> =
-        Hash::new(object.map(map).map_err(Error::Load)?).map_err(Error::Load)?;
-    for key in table.keys().collect::<Vec<_>>() {
-        table.delete(&key.map_err(Error::Kernel)?).map_err(Error::Kernel)?;
-    }
-    Ok(())
 }

@@ -215,6 +215,11 @@ impl Session {
         self.program.run_time()
     }
 
+    /// Runs of the program, as it counts them itself.
+    pub(super) fn program_runs(&self) -> u64 {
+        self.program.stats().map(|(_, stats)| stats.runs).sum()
+    }
+
     /// Waits for events, at most until the deadline, and handles the profiler's own. Returns once any event was handled,
     /// with the caller's tokens that are ready.
     ///

@@ -169,8 +169,8 @@ impl Tracer for ProfileTracer {
     }
 
     fn overhead(&self) -> Result<Overhead> {
-        let (program_time, hits) = self.session.program_cost()?;
-        Ok(Overhead { hits, nanos_per_hit: 0.0, program_time })
+        let (program_time, runs) = self.session.program_cost()?;
+        Ok(Overhead { hits: self.session.program_runs(), nanos_per_hit: 0.0, program_time, runs })
     }
 
     fn map_bytes(&self) -> u64 {

@@ -166,7 +166,7 @@ impl Tracer for SyscallTracer {
     fn overhead(&self) -> Result<Overhead> {
         let calls = self.program.state().runs;
         // A call runs two programs, and what it costs is known for both.
-        Ok(Overhead { hits: calls, ..self.program.programs.overhead(calls, self.nanos_per_hit)? })
+        Ok(Overhead { nanos_per_hit: self.nanos_per_hit, ..self.program.programs.overhead(calls, 0.0)? })
     }
 
     fn map_bytes(&self) -> u64 {

@@ -266,8 +266,13 @@ impl Tracer for TcpTracer {
     }
 
     fn overhead(&self) -> Result<Overhead> {
-        let (program_time, _) = cost::object_run_time(self.program.object())?;
-        Ok(Overhead { hits: self.program.stats()?.runs, nanos_per_hit: NANOS_PER_HIT, program_time })
+        let (program_time, runs) = cost::object_run_time(self.program.object())?;
+        Ok(Overhead {
+            hits: self.program.stats()?.runs,
+            nanos_per_hit: cost::on_this_machine(NANOS_PER_HIT),
+            program_time,
+            runs,
+        })
     }
 
     fn map_bytes(&self) -> u64 {

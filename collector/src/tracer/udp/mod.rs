@@ -198,6 +198,10 @@ impl Tracer for UdpTracer {
     }
 
     fn resume(&mut self) -> Result<()> {
+        if !self.is_running() {
+            // Calls that were under way have no end that is seen.
+            self.programs.forget::<8, 16>("calls")?;
+        }
         self.programs.resume()
     }
 
