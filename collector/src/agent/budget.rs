@@ -103,7 +103,7 @@ impl Budget {
     }
 }
 
-/// `memory: 32M: process 6.1M, kept data up to 7.8M, maps and rings 12.3M (profile 4.0M, syscalls 8.3M)`.
+/// `memory: 32M: process 6.1M, what it keeps up to 7.8M, maps and rings 12.3M (profile 4.0M, syscalls 8.3M)`.
 impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mebi = |bytes: u64| format!("{:.1}M", bytes as f64 / f64::from(1 << 20));

@@ -63,8 +63,8 @@ impl Telling {
     }
 
     /// A pipeline for the port's page alone.
-    fn for_page(config: &AgentConfig) -> Result<Self, otlp_encode::Error> {
-        let (memory, page) = memory(&Budget::now(config.agent.memory_budget), config);
+    fn for_page(budget: &Budget, config: &AgentConfig) -> Result<Self, otlp_encode::Error> {
+        let (memory, page) = memory(budget, config);
         let (mut settings, _) = Settings::read(&process_env, "ebpf-otlp", random_id(), memory);
         settings.sdk.metrics.temporality = Temporality::Cumulative;
         settings.per_process |= config.export.per_process || !config.filter.pids.is_empty();
@@ -82,8 +82,8 @@ impl Telling {
     }
 
     /// Has a page from now on, or none.
-    pub fn serve(&mut self, config: &AgentConfig) {
-        let (memory, page) = memory(&Budget::now(config.agent.memory_budget), config);
+    pub fn serve(&mut self, agent: &Agent) {
+        let (memory, page) = memory(agent.budget(), agent.config());
         self.pipeline.serve_page(page, Memory::split(memory).series);
     }
 
@@ -98,11 +98,13 @@ impl Telling {
 
 impl Found {
     /// Serves a page from now on, or none.
-    pub fn serve(&mut self, config: &AgentConfig) {
-        if config.agent.listen.is_none() {
+    pub fn serve(&mut self, agent: &Agent) {
+        if agent.config().agent.listen.is_none() {
             self.page = None;
-        } else if self.page.is_none() {
-            match Telling::for_page(config) {
+        } else if let Some(page) = &mut self.page {
+            page.serve(agent);
+        } else {
+            match Telling::for_page(agent.budget(), agent.config()) {
                 Ok(page) => self.page = Some(Box::new(page)),
                 Err(error) => {
                     say_at(LogLevel::Error, format_args!("no metrics are served: {}", one_line(&error)))

@@ -105,9 +105,9 @@ impl Windows {
     /// Takes what the configuration says of the port, and gives it a page.
     pub fn serve(&mut self, agent: &mut Agent) {
         match self {
-            Self::Shown(shown) => shown.found.serve(agent.config()),
-            Self::Tables(tables) => tables.found.serve(agent.config()),
-            Self::Exported(exported) => exported.telling.serve(agent.config()),
+            Self::Shown(shown) => shown.found.serve(agent),
+            Self::Tables(tables) => tables.found.serve(agent),
+            Self::Exported(exported) => exported.telling.serve(agent),
         }
         match self {
             Self::Shown(shown) => shown.found.begin(agent),
