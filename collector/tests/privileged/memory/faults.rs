@@ -1,5 +1,7 @@
 //! Page faults.
 
+use std::time::Duration;
+
 use collector::tracer::memory::{FAULT_COUNTS, FAULT_PROFILE, FAULT_STACKS};
 
 use super::*;
@@ -197,6 +199,8 @@ impl Noise {
         let thread = std::thread::spawn(move || {
             while !until.load(std::sync::atomic::Ordering::Relaxed) {
                 workload.ask("touch 100");
+                // Emulators of several CPUs may hang where one patches the function that another is always in.
+                std::thread::sleep(Duration::from_millis(5));
             }
         });
         Self(stop, Some(thread))
