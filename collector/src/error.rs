@@ -80,6 +80,11 @@ pub enum Error {
         /// Why not.
         error: Box<bpf_loader::Error>,
     },
+    /// A tracer's programs are damaged within this program's own file.
+    Damaged {
+        /// Which.
+        object: &'static str,
+    },
     /// A call to the kernel failed.
     Kernel(bpf_loader::Error),
     /// A sideband buffer is not as the kernel writes it.
@@ -147,6 +152,7 @@ impl fmt::Display for Error {
             Self::NoPerfEvents => f.write_str("this kernel has no perf events: boot one built with CONFIG_PERF_EVENTS=y"),
             Self::Load(e) => write!(f, "cannot load the programs: {e}"),
             Self::Sampling { cpu, error } => write!(f, "cannot sample CPU {cpu}: {error}"),
+            Self::Damaged { object } => write!(f, "this program's file is damaged: its {object} programs cannot be unpacked"),
             Self::Kernel(e) => e.fmt(f),
             Self::Sideband(e) => e.fmt(f),
             Self::Ring(e) => e.fmt(f),

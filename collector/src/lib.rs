@@ -19,6 +19,7 @@ pub mod key;
 mod merge;
 pub mod model;
 pub mod names;
+pub mod objects;
 pub mod output;
 mod percent;
 pub mod pipeline;
@@ -29,6 +30,7 @@ pub mod symbolize;
 pub mod telemetry;
 pub mod tracer;
 pub mod units;
+mod xz;
 
 /// Compiles the example in the project's README.
 #[cfg(doctest)]

@@ -20,6 +20,7 @@ use super::windows::Windows;
 use super::{Info, Overhead, Start, Stats, Tracer, boot_nanos, cause};
 use crate::config::Filter;
 use crate::error::{Error, Result};
+use crate::objects;
 use crate::telemetry::{Attribute, Exponential, Owner, Point, PointValue, Sink};
 
 pub use define::{DISK_IO, DISK_OPERATIONS, INFO, MERGES, QUEUE_DURATION, REQUEST_DURATION, REQUESTS};
@@ -80,8 +81,9 @@ struct DiskTracer {
 
 fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     let sizes = Sizes::of(start.memory);
+    let bytes = objects::DISK.unpack()?;
     let open = |object: &Object| {
-        let mut spec = ObjectSpec::parse(bpf_programs::DISK).map_err(Error::Load)?;
+        let mut spec = ObjectSpec::parse(&bytes).map_err(Error::Load)?;
         sizes.apply(&mut spec)?;
         let windows = Windows::create(&spec, object, "sums", Hash::new)?;
         let counts = object.map("counts").and_then(PerCpuArray::new).map_err(Error::Load)?;
@@ -89,7 +91,7 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     };
     let prepare = |spec: &mut ObjectSpec<'_>, _: Rungs<'_>| sizes.apply(spec);
     let (programs, (windows, counts, requests)) =
-        Programs::start(bpf_programs::DISK, INFO.ladders, start, prepare, open)?;
+        Programs::start(&bytes, INFO.ladders, start, prepare, open)?;
     Ok(Box::new(DiskTracer {
         programs,
         windows,

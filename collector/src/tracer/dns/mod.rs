@@ -25,6 +25,7 @@ use super::{Info, Overhead, Start, Stats, Tracer, boot_nanos, cause};
 use crate::config::Filter;
 use crate::error::{Error, Result};
 use crate::key::{Key, Value};
+use crate::objects;
 use crate::telemetry::Sink;
 use crate::tracer::Settings as AllSettings;
 
@@ -110,7 +111,7 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         ring::prepare(spec, bytes)
     };
     let (programs, (ring, counts, asked)) =
-        Programs::start(bpf_programs::DNS, INFO.ladders, start, prepare, open)?;
+        Programs::start(&objects::DNS.unpack()?, INFO.ladders, start, prepare, open)?;
     let settings = &start.settings.dns;
     let lookups = Lookups::new(settings.names, settings.spans_per_second);
     Ok(Box::new(DnsTracer {

@@ -18,6 +18,7 @@ use bpf_programs::events::heap::{Allocation, HeapStats, Sort, Stack, Thread};
 use super::files::{KnownFiles, ProbedFile};
 use super::{ALLOCATIONS, Settings};
 use crate::error::{Error, Result};
+use crate::objects;
 use crate::symbolize::Host;
 use crate::tracer::filter::check_process;
 use crate::tracer::filter::start_ticks;
@@ -214,7 +215,7 @@ impl TracedProcess {
         let mut files = KnownFiles::default();
         let probed = files.read_new(&host, pid);
         let climbed = climb(
-            bpf_programs::HEAP,
+            &objects::HEAP.unpack()?,
             &[&ALLOCATIONS],
             forced,
             target,

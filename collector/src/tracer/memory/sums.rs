@@ -55,10 +55,9 @@ impl Sums {
     /// # Errors
     ///
     /// The kernel has no room.
-    pub fn create(object: &Object, bytes: usize) -> Result<Self> {
-        let mut spec = ObjectSpec::parse(bpf_programs::MEMORY).map_err(Error::Load)?;
-        let entries = prepare(&mut spec, bytes)?;
-        let windows = Windows::create(&spec, object, "sums", Hash::new)?;
+    pub fn create(spec: &mut ObjectSpec<'_>, object: &Object, bytes: usize) -> Result<Self> {
+        let entries = prepare(spec, bytes)?;
+        let windows = Windows::create(spec, object, "sums", Hash::new)?;
         Ok(Self { windows, entries, used: 0 })
     }
 

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::config::Filter;
 use crate::error::{Error, Result};
+use crate::objects;
 use crate::telemetry::{Attribute, Metric, Owner, Point, PointValue, Sink};
 use crate::tracer::ladder::{Chosen, Forced, Refused};
 use crate::tracer::profile::Session;
@@ -42,12 +43,14 @@ const ENDED: std::ops::RangeInclusive<usize> = 1024..=32768;
 pub fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     let calls_are_wanted = is_forced(start.forced);
     let attached = RefCell::new(Attached::default());
+    let bytes = objects::MEMORY.unpack()?;
     let open = |object: &Object| {
+        let mut spec = ObjectSpec::parse(&bytes).map_err(Error::Load)?;
         let stats = object.map("memory_stats").and_then(PerCpuArray::new).map_err(Error::Load)?;
-        Ok((Sums::create(object, start.memory / 2)?, EventRing::open(object)?, stats))
+        Ok((Sums::create(&mut spec, object, start.memory / 2)?, EventRing::open(object)?, stats))
     };
     let started = Programs::start_with(
-        bpf_programs::MEMORY,
+        &bytes,
         OWN_LADDERS,
         start,
         |spec, _| {

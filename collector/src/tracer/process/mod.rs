@@ -14,6 +14,7 @@ use super::ring::{self, EventRing};
 use super::{Info, Overhead, Start, Stats, Tracer, cause};
 use crate::config::Filter;
 use crate::error::{Error, Result};
+use crate::objects;
 use crate::telemetry::{
     Definitions, Instrument, LogDef, Metric, Owner, Point, PointValue, Severity, Sink, Subject,
 };
@@ -128,7 +129,7 @@ impl ProcessTracer {
             Ok((EventRing::open(object)?, counts))
         };
         let (programs, (ring, counts)) =
-            Programs::start(bpf_programs::PROCESS, INFO.ladders, start, |spec, _| prepare(spec), open)?;
+            Programs::start(&objects::PROCESS.unpack()?, INFO.ladders, start, |spec, _| prepare(spec), open)?;
         Ok(Self { programs, ring, counts, forks: 0 })
     }
 

@@ -18,6 +18,7 @@ use crate::aggregate::ProcessId;
 use crate::config::{Config, Filter};
 use crate::cpus;
 use crate::error::{Error, Result};
+use crate::objects;
 use crate::tracer::cost;
 use crate::tracer::filter::{self, TaskFilter};
 
@@ -103,7 +104,8 @@ impl ProfileProgram {
         sizes: Sizes,
         tables_grow: bool,
     ) -> Result<Self> {
-        let mut spec = ObjectSpec::parse(bpf_programs::PROFILE).map_err(Error::Load)?;
+        let bytes = objects::PROFILE.unpack()?;
+        let mut spec = ObjectSpec::parse(&bytes).map_err(Error::Load)?;
         size_maps(&mut spec, sizes, tables_grow)?;
         filter::prepare(&mut spec, &config.filter)?;
         set_globals(&mut spec, sizes).map_err(Error::Load)?;

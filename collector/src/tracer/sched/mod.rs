@@ -15,6 +15,7 @@ use super::windows::Windows;
 use super::{Info, Overhead, Start, Stats, Tracer, cause};
 use crate::config::Filter;
 use crate::error::{Error, Result};
+use crate::objects;
 use crate::telemetry::Sink;
 
 pub use define::{CONTEXT_SWITCHES, INFO, OFF_CPU_TIME, RUN_QUEUE_DURATION, SWITCHES};
@@ -71,8 +72,9 @@ struct SchedTracer {
 fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     let cpus = bpf_sys::possible_cpus().map_err(|e| Error::Kernel(e.into()))?;
     let sizes = Sizes::of(start.memory, cpus);
+    let bytes = objects::SCHED.unpack()?;
     let open = |object: &Object| {
-        let mut spec = ObjectSpec::parse(bpf_programs::SCHED).map_err(Error::Load)?;
+        let mut spec = ObjectSpec::parse(&bytes).map_err(Error::Load)?;
         sizes.apply(&mut spec)?;
         let windows = Windows::create(&spec, object, "processes", PerCpuHash::new)?;
         let counts = object.map("counts").and_then(PerCpuArray::new).map_err(Error::Load)?;
@@ -80,7 +82,7 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     };
     let prepare = |spec: &mut ObjectSpec<'_>, _: super::programs::Rungs<'_>| sizes.apply(spec);
     let (programs, (windows, counts, sampling)) =
-        Programs::start(bpf_programs::SCHED, INFO.ladders, start, prepare, open)?;
+        Programs::start(&bytes, INFO.ladders, start, prepare, open)?;
     Ok(Box::new(SchedTracer { programs, windows, counts, sampling, sizes, seen: 0 }))
 }
 

@@ -16,6 +16,7 @@ use super::window::Counts;
 use crate::cpus;
 use crate::error::{Error, Result};
 use crate::names::SyscallAbi;
+use crate::objects;
 use crate::tracer::Start;
 use crate::tracer::programs::{Programs, Rungs};
 use crate::tracer::ring::{self, EventRing};
@@ -182,13 +183,14 @@ impl Program {
             sizes.apply(spec)?;
             constants.set(spec, settings).map_err(Error::Load)
         };
+        let bytes = objects::SYSCALLS.unpack()?;
         let open = |object: &Object| {
             if !any && object.programs.iter().all(|program| !HELD.contains(&program.name.as_str())) {
                 let what =
                     "see every call so: this kernel preempts such programs and leaves others out meanwhile";
                 return Err(Error::Unsupported { tracer: INFO.name, what });
             }
-            let mut spec = ObjectSpec::parse(bpf_programs::SYSCALLS).map_err(Error::Load)?;
+            let mut spec = ObjectSpec::parse(&bytes).map_err(Error::Load)?;
             sizes.apply(&mut spec)?;
             Ok(Maps {
                 counts: Counts::new(&spec, object, settings.scale)?,
@@ -199,7 +201,7 @@ impl Program {
                 more_starts: object.map("more_starts").and_then(Hash::new).map_err(Error::Load)?,
             })
         };
-        let (programs, maps) = Programs::start(bpf_programs::SYSCALLS, INFO.ladders, start, prepare, open)?;
+        let (programs, maps) = Programs::start(&bytes, INFO.ladders, start, prepare, open)?;
         Ok(Self { programs, maps, abi: constants.abi })
     }
 

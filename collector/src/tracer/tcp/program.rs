@@ -18,6 +18,7 @@ use super::ledger::{Account, Ended, Lives, traffic_amounts};
 use super::listen::MAX_NAMESPACES;
 use super::living::Diag;
 use crate::error::{Error, Result};
+use crate::objects;
 use crate::tracer::filter::{self, TaskFilter};
 use crate::tracer::ladder::{Chosen, Forced, Ladder, Refused, Rung, climb};
 use crate::tracer::programs::{add_counts, attach_by_section};
@@ -136,12 +137,13 @@ impl TcpProgram {
     pub fn load(start: &Start<'_>) -> Result<Self> {
         let mut sizes = Sizes::of(start.memory);
         let ladders = if start.settings.tcp.drops { CLIMBED_WITH_DROPS } else { CLIMBED };
-        let mut sized = ObjectSpec::parse(bpf_programs::TCP).map_err(Error::Load)?;
+        let bytes = objects::TCP.unpack()?;
+        let mut sized = ObjectSpec::parse(&bytes).map_err(Error::Load)?;
         prepare(&mut sized, start, sizes)?;
         let mut iterators = Iterators::default();
         let mut parts = None;
         let climbed = climb(
-            bpf_programs::TCP,
+            &bytes,
             ladders,
             start.forced,
             start.target,

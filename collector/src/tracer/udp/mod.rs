@@ -16,6 +16,7 @@ use super::windows::Windows;
 use super::{Info, Overhead, Start, Stats, Tracer, boot_nanos, cause};
 use crate::config::Filter;
 use crate::error::{Error, Result};
+use crate::objects;
 use crate::telemetry::{Metric, Owner, Point, PointValue, Sink};
 
 pub use define::{DATAGRAMS, DROPS, FULL_SOCKETS, INFO, NETWORK_IO, TRAFFIC};
@@ -90,8 +91,9 @@ struct UdpTracer {
 fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     let sizes = Sizes::of(start.memory);
     let arguments = receive_arguments(start.target);
+    let bytes = objects::UDP.unpack()?;
     let open = |object: &Object| {
-        let mut spec = ObjectSpec::parse(bpf_programs::UDP).map_err(Error::Load)?;
+        let mut spec = ObjectSpec::parse(&bytes).map_err(Error::Load)?;
         sizes.apply(&mut spec)?;
         let windows = Windows::create(&spec, object, "processes", Hash::new)?;
         let counts = object.map("stats").and_then(PerCpuArray::new).map_err(Error::Load)?;
@@ -105,7 +107,7 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         sizes.apply(spec)
     };
     let (programs, (windows, counts, waiting, any_waiting)) =
-        Programs::start(bpf_programs::UDP, INFO.ladders, start, prepare, open)?;
+        Programs::start(&bytes, INFO.ladders, start, prepare, open)?;
     Ok(Box::new(UdpTracer { programs, windows, counts, waiting, any_waiting, unclaimed: 0, sizes, seen: 0 }))
 }
 

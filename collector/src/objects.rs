@@ -1,0 +1,112 @@
+//! The BPF programs as the binary carries them: compressed by `build.rs`. Each is unpacked when its tracer starts, and its memory
+//! given back once it is in the kernel.
+
+use crate::error::{Error, Result};
+use crate::xz::decompress;
+
+/// Bytes that an object has at most.
+const MAX_OBJECT: usize = 4 << 20;
+
+/// One object of [`bpf_programs`], compressed.
+#[derive(Debug, Clone, Copy)]
+pub struct Packed {
+    /// Its name: `tcp`.
+    pub name: &'static str,
+    xz: &'static [u8],
+}
+
+impl Packed {
+    /// The object, for `bpf-loader`.
+    ///
+    /// # Errors
+    ///
+    /// This program's file is damaged.
+    pub fn unpack(self) -> Result<Vec<u8>> {
+        decompress(self.xz, MAX_OBJECT).map_err(|_| Error::Damaged { object: self.name })
+    }
+}
+
+macro_rules! packed {
+    ($($constant:ident $name:literal $about:literal)*) => {
+        $(
+            #[doc = $about]
+            pub const $constant: Packed =
+                Packed { name: $name, xz: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".bpf.o.xz")) };
+        )*
+        /// All of them.
+        pub const ALL: &[Packed] = &[$($constant),*];
+
+        #[cfg(test)]
+        const ORIGINALS: &[&[u8]] = &[$(bpf_programs::$constant),*];
+    };
+}
+
+packed! {
+    DISK "disk" "Requests to block devices."
+    DNS "dns" "DNS lookups."
+    HEAP "heap" "The heap tracer."
+    MEMORY "memory" "Page faults, mappings, reclaim and OOM kills."
+    PROCESS "process" "Starts, execs and ends of processes."
+    PROFILE "profile" "The CPU profiler."
+    SCHED "sched" "Waiting for CPUs."
+    SYSCALLS "syscalls" "System calls."
+    TCP "tcp" "The TCP tracer."
+    UDP "udp" "UDP's bytes by process."
+}
+
+#[cfg(test)]
+mod tests {
+    use bpf_loader::btf::Type;
+    use bpf_loader::object::ObjectSpec;
+
+    use super::*;
+
+    fn names(ty: Type<'_>) -> Vec<&str> {
+        let members = ty.members().map(|member| member.name().unwrap());
+        let enumerators = ty.enumerators().map(|enumerator| enumerator.name().unwrap());
+        let params = ty.params().map(|param| param.name().unwrap());
+        [ty.name().unwrap()].into_iter().chain(members).chain(enumerators).chain(params).collect()
+    }
+
+    /// What the loader and the verifier see of an object, without its source lines.
+    fn describe(object: &[u8]) -> String {
+        let spec = ObjectSpec::parse(object).unwrap();
+        let (btf, ext) = (spec.btf.as_ref().unwrap(), spec.ext.as_ref().unwrap());
+        let types: Vec<_> = btf.types().map(|ty| (ty.kind(), ty.size(), ty.type_id(), names(ty))).collect();
+        let mut tables = Vec::new();
+        for section in ext.core_relos() {
+            for relocation in section.records {
+                tables.push(format!(
+                    "{} {relocation:?} {:?}",
+                    btf.string(section.name).unwrap(),
+                    btf.string(relocation.access)
+                ));
+            }
+        }
+        for section in ext.func_info() {
+            for function in section.records {
+                tables.push(format!("{} {function:?}", btf.string(section.name).unwrap()));
+            }
+        }
+        format!("{:?} {:?} {types:?} {tables:?}", spec.maps, spec.programs)
+    }
+
+    #[test]
+    fn unpacked_they_are_what_was_compiled() {
+        for (packed, original) in ALL.iter().zip(ORIGINALS) {
+            let object = packed.unpack().unwrap();
+            assert_eq!(describe(&object), describe(original), "{}", packed.name);
+            let spec = ObjectSpec::parse(&object).unwrap();
+            let has_lines = spec.ext.is_some_and(|ext| ext.line_info().next().is_some());
+            assert_eq!(has_lines, cfg!(feature = "source-lines"), "{}", packed.name);
+            assert_eq!(object == *original, has_lines, "{}", packed.name);
+        }
+    }
+
+    #[test]
+    fn a_damaged_one_says_so() {
+        let whole = ALL[0].xz;
+        let damaged = Packed { name: "disk", xz: &whole[..whole.len() / 2] };
+        assert!(damaged.unpack().unwrap_err().to_string().contains("disk"));
+    }
+}
