@@ -21,7 +21,7 @@ fn main() -> ExitCode {
             eprint!("{}", args::HELP);
             return ExitCode::from(2);
         }
-        Command::Version => cli::print(concat!("ebpf-otlp ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::Version => cli::print(&cli::features::version()),
         Command::Check { json } => cli::check::run(json),
         Command::Profile(options) => cli::profile::run(&options),
         Command::Load(options) => cli::load::run(&options),

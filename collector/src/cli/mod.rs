@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod check;
+pub mod features;
 pub mod inspect;
 pub mod load;
 pub mod profile;
@@ -79,4 +80,5 @@ pub fn is_usage(error: &(dyn Error + 'static)) -> bool {
         )
     ) || matches!(error.downcast_ref(), Some(collector::error::Error::Config(_)))
         || error.is::<collector::agent::config::Problem>()
+        || error.is::<features::Missing>()
 }

@@ -20,6 +20,7 @@ use mio::{Interest, Token};
 use signal_hook_mio::v1_0::Signals;
 
 use super::args::Profile as Options;
+use super::features::Missing;
 use super::send::{Sender, Spool, random_id};
 use super::summary_json;
 use super::{CliResult, SIGNALS_THAT_END, is_broken_pipe, one_line, say, say_at, says};
@@ -32,6 +33,9 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Samples until the end of the duration or a signal; true if every output was made.
 pub fn run(options: &Options) -> CliResult {
+    if !cfg!(feature = "terminal") {
+        return Err(Missing { what: "`profile`", feature: "terminal" }.into());
+    }
     let export = ExportConfig::resolve(&[Signal::Profiles], &options.endpoints, &process_env)?;
     let (_, level_warnings) = LogLevel::from_env(&process_env);
     let (resource, resource_warnings) = AgentResource::from_env(&process_env, "ebpf-otlp", random_id());
@@ -256,9 +260,9 @@ fn write_format(
         other => io::Error::other(other),
     };
     match format {
-        Format::Svg => flamegraph::write(profile, host, out),
-        Format::Folded => folded::write(profile, out),
-        Format::Pprof => pprof::write(profile, out).map_err(convert),
+        Format::Svg if cfg!(feature = "pictures") => flamegraph::write(profile, host, out),
+        Format::Folded if cfg!(feature = "pictures") => folded::write(profile, out),
+        Format::Pprof if cfg!(feature = "pictures") => pprof::write(profile, out).map_err(convert),
         Format::Otlp => write_one_request(profile, attributes, usize::MAX, out),
         Format::OtlpJsonLines => write_requests(profile, attributes, DEFAULT_MAX_REQUEST, |request| {
             let mut line = String::new();

@@ -58,18 +58,24 @@ pub const FORMATS: [(Format, &str, &str); 5] = [
 ];
 
 impl Format {
+    /// Whether this build writes it: pictures need the feature `pictures`.
+    pub fn is_built_in(self) -> bool {
+        cfg!(feature = "pictures") || matches!(self, Self::Otlp | Self::OtlpJsonLines)
+    }
+
     /// The format that the ending of `path` asks for.
     ///
     /// # Errors
     ///
-    /// [`OutputError::UnknownEnding`] where no format has that ending.
+    /// [`OutputError::UnknownEnding`] where no format has that ending; [`OutputError::NotBuiltIn`].
     pub fn from_path(path: &Path) -> Result<Self, OutputError> {
         let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-        FORMATS
-            .iter()
-            .find(|(_, ending, _)| name.ends_with(ending) && name.len() > ending.len())
-            .map(|(format, ..)| *format)
-            .ok_or_else(|| OutputError::UnknownEnding { path: path.to_owned() })
+        let ends = |ending: &str| name.ends_with(ending) && name.len() > ending.len();
+        match FORMATS.iter().find(|(_, ending, _)| ends(ending)) {
+            Some((format, ..)) if format.is_built_in() => Ok(*format),
+            Some((_, _, what)) => Err(OutputError::NotBuiltIn { path: path.to_owned(), what }),
+            None => Err(OutputError::UnknownEnding { path: path.to_owned() }),
+        }
     }
 }
 
@@ -81,6 +87,13 @@ pub enum OutputError {
     UnknownEnding {
         /// The path as given.
         path: PathBuf,
+    },
+    /// This build does not write the format. Wrong usage.
+    NotBuiltIn {
+        /// The path as given.
+        path: PathBuf,
+        /// The format.
+        what: &'static str,
     },
     /// The path cannot be opened for writing; found before anything was sampled.
     Open {
@@ -103,15 +116,19 @@ impl fmt::Display for OutputError {
         match self {
             Self::UnknownEnding { path } => {
                 write!(f, "cannot tell the format of {} from its ending; use ", path.display())?;
-                for (position, (_, ending, what)) in FORMATS.iter().enumerate() {
+                let formats: Vec<_> = FORMATS.iter().filter(|(format, ..)| format.is_built_in()).collect();
+                for (position, (_, ending, what)) in formats.iter().enumerate() {
                     let separator = match position {
                         0 => "",
-                        last if last + 1 == FORMATS.len() => " or ",
+                        last if last + 1 == formats.len() => " or ",
                         _ => ", ",
                     };
                     write!(f, "{separator}{ending} ({what})")?;
                 }
                 Ok(())
+            }
+            Self::NotBuiltIn { path, what } => {
+                write!(f, "this build cannot write {} ({what}; feature `pictures`)", path.display())
             }
             Self::Open { path, .. } => write!(f, "cannot open {} for writing", path.display()),
             Self::Write { path, .. } => write!(f, "cannot write {}", path.display()),
@@ -122,7 +139,7 @@ impl fmt::Display for OutputError {
 impl std::error::Error for OutputError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::UnknownEnding { .. } => None,
+            Self::UnknownEnding { .. } | Self::NotBuiltIn { .. } => None,
             Self::Open { source, .. } | Self::Write { source, .. } => Some(source),
         }
     }
@@ -135,7 +152,14 @@ mod tests {
     #[test]
     fn format_follows_the_ending() {
         for (format, ending, _) in FORMATS {
-            assert_eq!(Format::from_path(Path::new(&format!("/tmp/a.b{ending}"))).unwrap(), format);
+            let found = Format::from_path(Path::new(&format!("/tmp/a.b{ending}")));
+            match found {
+                Ok(found) => assert_eq!((found, format.is_built_in()), (format, true)),
+                Err(error) => {
+                    assert!(!format.is_built_in());
+                    assert!(error.to_string().contains("feature `pictures`"), "{error}");
+                }
+            }
         }
     }
 
@@ -143,7 +167,7 @@ mod tests {
     fn unknown_endings_list_the_known_ones() {
         for path in ["out", "out.png", "out.gz", ".svg", "-", ""] {
             let error = Format::from_path(Path::new(path)).unwrap_err().to_string();
-            for (_, ending, _) in FORMATS {
+            for (_, ending, _) in FORMATS.iter().filter(|(format, ..)| format.is_built_in()) {
                 assert!(error.contains(ending), "{error}");
             }
         }

@@ -163,7 +163,7 @@ impl HostSymbolizer {
         self.refresh(pid);
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, feature = "symbols"))]
     pub(super) fn known_files(&self) -> usize {
         self.known.len()
     }
@@ -263,7 +263,8 @@ impl HostSymbolizer {
             return missed(FrameKind::Native, Some(named), address, Miss::NoSymbol);
         };
         let (lines, miss) = match self.files.lines(number, in_file) {
-            Ok(lines) if lines.is_empty() => (lines, Some(Miss::NoSymbol)),
+            Ok(lines) if lines.is_empty() && cfg!(feature = "symbols") => (lines, Some(Miss::NoSymbol)),
+            Ok(lines) if lines.is_empty() => (lines, Some(Miss::NotBuiltIn)),
             Ok(lines) => (lines, None),
             Err(_) => (Arc::default(), Some(Miss::FileUnavailable)),
         };

@@ -4,6 +4,7 @@
 //! parses is pure and takes bytes; what reads the host is called `read_*` and takes a [`Host`], so that tests
 //! stand in a tree of their own. See `docs/symbolizer.md` for what it costs, and why it is no library's.
 
+#[cfg(feature = "symbols")]
 mod demangle;
 pub mod elf;
 mod error;
@@ -21,6 +22,7 @@ pub mod sideband;
 
 use std::sync::Arc;
 
+#[cfg(feature = "symbols")]
 pub use demangle::demangle;
 pub use error::SymbolizeError;
 pub use files::DEFAULT_BUDGET;
@@ -28,6 +30,12 @@ pub use host::{Host, Place, read_limited};
 pub use host_symbolizer::{HostSymbolizer, SymbolizerLosses};
 
 use crate::model::{FrameKind, Line, Mapping};
+
+/// The readable form of a symbol: none, in a build that looks for no names.
+#[cfg(not(feature = "symbols"))]
+pub fn demangle(_: &str) -> Option<String> {
+    None
+}
 
 /// Whose address it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -77,6 +85,8 @@ pub enum Miss {
     NotElf,
     /// The file has no function there in its symbol tables.
     NoSymbol,
+    /// This build looks for no names in files (feature `symbols`).
+    NotBuiltIn,
     /// The kernel shows no addresses to this user.
     KernelHidden,
     /// The kernel lists no function there, or has no `/proc/kallsyms`.
@@ -85,13 +95,14 @@ pub enum Miss {
 
 impl Miss {
     /// Every reason, in the order of their discriminants.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::UnknownProcess,
         Self::NotMapped,
         Self::Anonymous,
         Self::FileUnavailable,
         Self::NotElf,
         Self::NoSymbol,
+        Self::NotBuiltIn,
         Self::KernelHidden,
         Self::KernelUnknown,
     ];
@@ -105,6 +116,7 @@ impl Miss {
             Self::FileUnavailable => "file gone or replaced",
             Self::NotElf => "not an ELF file",
             Self::NoSymbol => "no symbol",
+            Self::NotBuiltIn => "left to the backend",
             Self::KernelHidden => "kernel addresses hidden",
             Self::KernelUnknown => "no kernel symbol",
         }
@@ -128,5 +140,24 @@ pub trait Symbolizer {
     fn end_window(&mut self, before: u64);
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "symbols"))]
 mod live_tests;
+
+#[cfg(all(test, not(feature = "symbols")))]
+mod tests {
+    use super::*;
+
+    /// What a backend needs to find the name.
+    #[test]
+    fn without_names_there_are_files_and_addresses() {
+        let mut symbolizer = HostSymbolizer::new(Host::default());
+        symbolizer.begin_window(0);
+        let own = without_names_there_are_files_and_addresses as fn() as usize as u64;
+        let space = AddressSpace::User { pid: std::process::id(), time: u64::MAX };
+        let resolved = symbolizer.resolve(space, own);
+        assert_eq!((resolved.lines.len(), resolved.miss), (0, Some(Miss::NotBuiltIn)));
+        let mapping = resolved.mapping.unwrap();
+        assert!(mapping.memory_start <= own && own < mapping.memory_limit);
+        assert_eq!(std::path::Path::new(&*mapping.path), std::env::current_exe().unwrap());
+    }
+}

@@ -1,7 +1,9 @@
 //! `ebpf-otlp run`.
 
 mod found;
+#[cfg(feature = "terminal")]
 mod tables;
+#[cfg(feature = "terminal")]
 mod tables_json;
 mod windows;
 
@@ -19,6 +21,7 @@ use signal_hook_mio::v1_0::Signals;
 
 use self::windows::Windows;
 use super::args::Run as Options;
+use super::features::Missing;
 use super::{CliResult, SIGNALS_THAT_END, say, say_at, says};
 
 const SIGNAL_TOKEN: Token = Token(FIRST_FOREIGN_TOKEN);
@@ -27,6 +30,9 @@ const LAST: Duration = Duration::from_millis(4500);
 
 /// Traces until the end of the duration or a signal; true if all that was asked for happened.
 pub fn run(options: &Options) -> CliResult {
+    if options.table.is_some() && !cfg!(feature = "terminal") {
+        return Err(Missing { what: "commands but `run`, `check` and `load`", feature: "terminal" }.into());
+    }
     bpf_sys::memory::keep_heap_small();
     let config = read_config(options)?;
     // Before anything is attached, so that no signal finds the default action any more.

@@ -20,10 +20,12 @@ use collector::telemetry::Sink;
 use collector::tracer::{Info, TRACERS};
 
 use super::super::args::Table;
+use super::super::features::Missing;
 use super::super::profile::host_name;
 use super::super::say_at;
 use super::super::send::{Sender, Sent, Spool, random_id};
 use super::found::{Found, Telling, memory, process_name};
+#[cfg(feature = "terminal")]
 use super::tables::{COLLECT_EVERY, Tables};
 
 /// How long a window is that is shown.
@@ -32,6 +34,7 @@ const SHOWN_INTERVAL: Duration = Duration::from_secs(5);
 /// Where windows go.
 pub enum Windows {
     Shown(Box<Shown>),
+    #[cfg(feature = "terminal")]
     Tables(Box<Tables>),
     Exported(Box<Exported>),
 }
@@ -63,9 +66,14 @@ impl Windows {
             if config.export.spool.is_some() {
                 say_at(LogLevel::Warn, "ignoring the spool: nothing is exported");
             }
+            #[cfg(feature = "terminal")]
             if let Some(table) = table {
                 let tables = Tables::open(table, config.agent.interval.is_some())?;
                 return Ok(Self::Tables(Box::new(tables)));
+            }
+            if !cfg!(feature = "terminal") && config.agent.listen.is_none() {
+                let what = "table for a run without a receiver: give it --endpoint, --output or --listen";
+                return Err(Missing { what, feature: "terminal" }.into());
             }
             let live = Live::new(host_name());
             return Ok(Self::Shown(Box::new(Shown { found: Found::default(), live })));
@@ -106,11 +114,13 @@ impl Windows {
     pub fn serve(&mut self, agent: &mut Agent) {
         match self {
             Self::Shown(shown) => shown.found.serve(agent),
+            #[cfg(feature = "terminal")]
             Self::Tables(tables) => tables.found.serve(agent),
             Self::Exported(exported) => exported.telling.serve(agent),
         }
         match self {
             Self::Shown(shown) => shown.found.begin(agent),
+            #[cfg(feature = "terminal")]
             Self::Tables(tables) => tables.found.begin(agent),
             Self::Exported(exported) => exported.telling.begin(agent),
         }
@@ -120,6 +130,7 @@ impl Windows {
     pub fn sink(&mut self) -> &mut dyn Sink {
         match self {
             Self::Shown(shown) => &mut shown.found,
+            #[cfg(feature = "terminal")]
             Self::Tables(tables) => &mut tables.found,
             Self::Exported(exported) => &mut exported.telling.pipeline,
         }
@@ -129,6 +140,7 @@ impl Windows {
     pub fn interval(&self, config: &AgentConfig) -> Duration {
         config.agent.interval.unwrap_or(match self {
             Self::Shown(_) => SHOWN_INTERVAL,
+            #[cfg(feature = "terminal")]
             Self::Tables(_) => COLLECT_EVERY,
             Self::Exported(exported) => exported.interval,
         })
@@ -138,6 +150,7 @@ impl Windows {
     pub fn end(&mut self, agent: &mut Agent) -> io::Result<()> {
         match self {
             Self::Shown(shown) => shown.end(agent),
+            #[cfg(feature = "terminal")]
             Self::Tables(tables) => tables.end(agent),
             Self::Exported(exported) => {
                 exported.end(agent);
@@ -161,6 +174,7 @@ impl Windows {
     pub fn finish(self, flush_for: Duration) -> io::Result<(bool, Option<Sent>)> {
         match self {
             Self::Shown(_) => Ok((true, None)),
+            #[cfg(feature = "terminal")]
             Self::Tables(tables) => Ok((tables.finish()?, None)),
             Self::Exported(exported) => {
                 let stats = exported.telling.pipeline.stats();
@@ -238,6 +252,9 @@ impl Shown {
     fn end(&mut self, agent: &mut Agent) -> io::Result<()> {
         let report = self.found.collect(agent);
         let recorder = std::mem::take(&mut self.found.recorder);
+        if !cfg!(feature = "terminal") {
+            return Ok(());
+        }
         let running: Vec<&'static Info> = TRACERS
             .iter()
             .copied()

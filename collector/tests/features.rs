@@ -1,0 +1,62 @@
+//! What a binary says of the features that it was built without: run with and without default features.
+
+use std::process::{Command, Output};
+
+fn run(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ebpf-otlp"));
+    command.args(args).env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").output().unwrap()
+}
+
+const REFUSALS: [(&str, bool, &[&str]); 11] = [
+    ("terminal", cfg!(feature = "terminal"), &["profile", "--duration", "1ms"]),
+    ("terminal", cfg!(feature = "terminal"), &["network", "--duration", "1ms"]),
+    ("terminal", cfg!(feature = "terminal"), &["run", "--duration", "1ms", "--only", "process"]),
+    ("inspect", cfg!(feature = "inspect"), &["inspect", "/dev/null"]),
+    ("pictures", cfg!(feature = "pictures"), &["profile", "--output", "/nonexistent/x.svg"]),
+    ("pictures", cfg!(feature = "pictures"), &["profile", "--output", "/nonexistent/x.folded"]),
+    ("pictures", cfg!(feature = "pictures"), &["memory", "--output", "/nonexistent/x.pb.gz"]),
+    ("tls", cfg!(feature = "tls"), &["run", "--endpoint", "https://127.0.0.1:9"]),
+    ("tls", cfg!(feature = "tls"), &["run", "--set", "export.endpoints=https://127.0.0.1:9"]),
+    ("grpc", cfg!(feature = "grpc"), &["run", "--endpoint", "http://127.0.0.1:9"]),
+    ("grpc", cfg!(feature = "grpc"), &["run", "--endpoint", "http://127.0.0.1:9", "--duration", "1ms"]),
+];
+
+#[test]
+fn what_is_left_out_is_refused_by_name() {
+    for (feature, built_in, args) in REFUSALS {
+        if built_in {
+            continue;
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ebpf-otlp"));
+        if feature == "grpc" {
+            command.env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+        }
+        let output = command.args(args).env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
+        assert!(text.contains(&format!("feature `{feature}`")), "{args:?}: {text}");
+        assert_eq!(text.lines().count(), 1, "{args:?}: {text}");
+    }
+}
+
+#[test]
+fn the_version_lists_features() {
+    let output = run(&["--version"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    let [version, built_in, left_out] = lines[..] else { panic!("{text}") };
+    assert_eq!(version, concat!("ebpf-otlp ", env!("CARGO_PKG_VERSION")));
+    for (feature, is) in [
+        ("demangle-cpp", cfg!(feature = "demangle-cpp")),
+        ("grpc", cfg!(feature = "grpc")),
+        ("inspect", cfg!(feature = "inspect")),
+        ("pictures", cfg!(feature = "pictures")),
+        ("source-lines", cfg!(feature = "source-lines")),
+        ("symbols", cfg!(feature = "symbols")),
+        ("terminal", cfg!(feature = "terminal")),
+        ("tls", cfg!(feature = "tls")),
+    ] {
+        assert_eq!(built_in.contains(feature), is, "{text}");
+        assert_eq!(left_out.contains(feature), !is, "{text}");
+    }
+}
