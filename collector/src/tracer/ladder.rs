@@ -116,6 +116,13 @@ impl Position {
     }
 }
 
+/// Sets sizes and constants of an object. The rungs' names are by [`Ladder::what`].
+pub type Prepare<'p> =
+    dyn FnMut(&mut ObjectSpec<'_>, &dyn Fn(&str) -> Option<&'static str>) -> Result<()> + 'p;
+
+/// Attaches the program of that name.
+pub type Attach<'a> = dyn FnMut(&Object, &str) -> Result<Vec<Link>> + 'a;
+
 /// Loads an object with the best rung of each ladder, and attaches it.
 ///
 /// Programs of ladders have sections that begin with `?`, so that they are loaded only when their rung is tried. `prepare`
@@ -131,8 +138,8 @@ pub fn climb(
     ladders: &[&'static Ladder],
     forced: &Forced,
     target: &RunningTarget,
-    mut prepare: impl FnMut(&mut ObjectSpec<'_>, &dyn Fn(&str) -> Option<&'static str>) -> Result<()>,
-    mut attach: impl FnMut(&Object, &str) -> Result<Vec<Link>>,
+    prepare: &mut Prepare<'_>,
+    attach: &mut Attach<'_>,
 ) -> Result<Climbed> {
     let mut positions = Vec::with_capacity(ladders.len());
     for ladder in ladders {

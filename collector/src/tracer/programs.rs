@@ -11,7 +11,7 @@ use bpf_loader::object::ObjectSpec;
 use bpf_loader::program::Program;
 
 use super::filter::{self, TaskFilter};
-use super::ladder::{self, Chosen, Ladder};
+use super::ladder::{self, Attach, Chosen, Ladder, Prepare};
 use super::{Overhead, Start, cause, cost};
 use crate::config::Filter;
 use crate::error::{Error, Result};
@@ -68,8 +68,8 @@ impl Programs {
         open: impl FnMut(&Object) -> Result<T>,
     ) -> Result<(Self, T)> {
         let cgroup = start.filter.cgroup.as_deref();
-        let attach = |object: &Object, name: &str| attach(object, name, cgroup).map(|link| vec![link]);
-        Self::start_with(bytes, ladders, start, prepare, open, attach)
+        let mut attach = |object: &Object, name: &str| attach(object, name, cgroup).map(|link| vec![link]);
+        Self::start_with(bytes, ladders, start, prepare, open, &mut attach)
     }
 
     /// Climbs the ladders. `prepare` and `attach` are as of [`ladder::climb`]; `open` takes hold of the maps of an object that is about to
@@ -84,8 +84,34 @@ impl Programs {
         start: &Start<'_>,
         mut prepare: impl FnMut(&mut ObjectSpec<'_>, Rungs<'_>) -> Result<()>,
         mut open: impl FnMut(&Object) -> Result<T>,
-        mut attach: impl FnMut(&Object, &str) -> Result<Vec<Link>>,
+        attach: &mut Attach<'_>,
     ) -> Result<(Self, T)> {
+        let opened = RefCell::new(None);
+        let mut prepare = |spec: &mut ObjectSpec<'_>, rungs: Rungs<'_>| {
+            // What an earlier attempt left.
+            *opened.borrow_mut() = None;
+            prepare(spec, rungs)
+        };
+        let mut open = |object: &Object| {
+            *opened.borrow_mut() = Some(open(object)?);
+            Ok(())
+        };
+        let programs = Self::start_opening(bytes, ladders, start, &mut prepare, &mut open, attach)?;
+        let opened = opened
+            .into_inner()
+            .ok_or(Error::Load(bpf_loader::Error::Internal("a tracer that opened nothing")))?;
+        Ok((programs, opened))
+    }
+
+    /// As [`start_with`](Self::start_with), once for all tracers.
+    fn start_opening(
+        bytes: &[u8],
+        ladders: &'static [&'static Ladder],
+        start: &Start<'_>,
+        prepare: &mut Prepare<'_>,
+        open: &mut dyn FnMut(&Object) -> Result<()>,
+        attach: &mut Attach<'_>,
+    ) -> Result<Self> {
         // What is wrong with the filter is no rung's fault.
         filter::needs_kernel_types(start.filter)?;
         let not_following = Filter { children: false, ..start.filter.clone() };
@@ -95,22 +121,23 @@ impl Programs {
             ladders,
             start.forced,
             start.target,
-            |spec, rungs| {
+            &mut |spec, rungs| {
                 *opened.borrow_mut() = None;
                 filter::prepare(spec, start.filter)?;
                 prepare(spec, rungs)
             },
-            |object, program| {
+            &mut |object, program| {
                 let mut opened = opened.borrow_mut();
                 if opened.is_none() {
                     let mut filter = TaskFilter::new(object)?;
                     filter.set(object, &not_following)?;
-                    *opened = Some((filter, open(object)?));
+                    open(object)?;
+                    *opened = Some(filter);
                 }
                 attach(object, program)
             },
         )?;
-        let Some((mut filter, of_tracer)) = opened.into_inner() else {
+        let Some(mut filter) = opened.into_inner() else {
             let what = ladders.first().map_or_else(Default::default, |ladder| ladder.what);
             let refused = climbed.chosen.into_iter().flat_map(|chosen| chosen.refused).collect();
             return Err(Error::NoRung { what, refused });
@@ -120,7 +147,7 @@ impl Programs {
             // ends is still one of the filter's.
             filter.set(&climbed.object, start.filter)?;
         }
-        let programs = Self {
+        Ok(Self {
             links: climbed.links,
             running: true,
             ladders,
@@ -129,8 +156,7 @@ impl Programs {
             follows_children: start.filter.children,
             cgroup: start.filter.cgroup.clone(),
             object: climbed.object,
-        };
-        Ok((programs, of_tracer))
+        })
     }
 
     /// The rung in use of each ladder.
@@ -156,7 +182,7 @@ impl Programs {
     /// The kernel does not take the programs any more; nothing is attached then.
     pub fn resume(&mut self) -> Result<()> {
         let cgroup = self.cgroup.clone();
-        self.resume_with(|object, name| attach(object, name, cgroup.as_deref()).map(|link| vec![link]))
+        self.resume_with(&mut |object, name| attach(object, name, cgroup.as_deref()).map(|link| vec![link]))
     }
 
     /// Attaches again. `attach` is as of [`start_with`](Self::start_with).
@@ -164,7 +190,7 @@ impl Programs {
     /// # Errors
     ///
     /// The kernel does not take the programs any more; nothing is attached then.
-    pub fn resume_with(&mut self, mut attach: impl FnMut(&Object, &str) -> Result<Vec<Link>>) -> Result<()> {
+    pub fn resume_with(&mut self, attach: &mut Attach<'_>) -> Result<()> {
         if self.running {
             return Ok(());
         }

@@ -219,8 +219,8 @@ impl TracedProcess {
             &[&ALLOCATIONS],
             forced,
             target,
-            |spec, _| prepare(spec, memory),
-            |object, name| attach(object, name, &probed, pid),
+            &mut |spec, _| prepare(spec, memory),
+            &mut |object, name| attach(object, name, &probed, pid),
         )?;
         let object = climbed.object;
         let map = |name: &str| object.map(name).map_err(Error::Load);

@@ -59,7 +59,7 @@ pub fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
             prepare(spec, start.memory)
         },
         open,
-        |object, program| attached.borrow_mut().attach(object, program),
+        &mut |object, program| attached.borrow_mut().attach(object, program),
     );
     let (programs, (sums, ring, stats)) = started.map_err(|error| match error {
         Error::NoRung { refused, .. } => Error::NoRung { what: INFO.about, refused },
@@ -347,7 +347,7 @@ impl Tracer for MemoryTracer {
             return Ok(());
         }
         let Self { programs, attached, .. } = self;
-        programs.resume_with(|object, name| match name {
+        programs.resume_with(&mut |object, name| match name {
             name if STAYING.contains(&name) => Ok(Vec::new()),
             name => attached.attach(object, name),
         })?;

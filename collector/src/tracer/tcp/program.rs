@@ -147,12 +147,12 @@ impl TcpProgram {
             ladders,
             start.forced,
             start.target,
-            |spec, rungs| {
+            &mut |spec, rungs| {
                 let asks = rungs(LIVING.what) == Some(SOCK_DIAG);
                 sizes = if asks { Sizes::of(start.memory).with_endpoints() } else { Sizes::of(start.memory) };
                 prepare(spec, start, sizes)
             },
-            |object, name| {
+            &mut |object, name| {
                 // Once for each object that is tried, and before anything of it is attached.
                 if STATES.rungs.iter().any(|rung| rung.programs.contains(&name)) {
                     let mut filter = TaskFilter::new(object)?;
