@@ -128,9 +128,9 @@ fn write_text(report: &Report, out: &mut impl Write) -> io::Result<()> {
         }
     }
     let verdict = if report.usable() {
-        "`ebpf-otlp profile` can run here."
+        "The profiler can run here."
     } else {
-        "`ebpf-otlp profile` cannot run here."
+        "The profiler cannot run here."
     };
     writeln!(out, "\n{verdict}")
 }
