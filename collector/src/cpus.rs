@@ -1,6 +1,6 @@
 //! CPU lists, as in `/sys/devices/system/cpu/online`.
 
-use std::collections::BTreeMap;
+use crate::sorted::SortedMap;
 use std::fs;
 use std::io;
 
@@ -44,13 +44,13 @@ pub fn read_present_limit() -> io::Result<u32> {
 /// # Errors
 ///
 /// `/proc/stat` cannot be read.
-pub fn read_idle_nanos() -> io::Result<BTreeMap<u32, u64>> {
+pub fn read_idle_nanos() -> io::Result<SortedMap<u32, u64>> {
     let tick_nanos = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
     Ok(parse_idle(&fs::read_to_string("/proc/stat")?, tick_nanos))
 }
 
 /// `cpuN user nice system idle iowait ...`, in ticks; waiting for a disk is idle too.
-fn parse_idle(stat: &str, tick_nanos: u64) -> BTreeMap<u32, u64> {
+fn parse_idle(stat: &str, tick_nanos: u64) -> SortedMap<u32, u64> {
     let cpu = |line: &str| {
         let mut fields = line.strip_prefix("cpu")?.split(' ');
         let cpu = fields.next()?.parse().ok()?;
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn idle_time_is_idle_and_iowait() {
         let stat = "cpu  9 9 9 9 9 9\ncpu0 1 2 3 400 5 6 7\ncpu13 0 0 0 1 0 0\nintr 5\n";
-        assert_eq!(parse_idle(stat, 10), BTreeMap::from([(0, 4050), (13, 10)]));
+        assert_eq!(parse_idle(stat, 10), SortedMap::from([(0, 4050), (13, 10)]));
     }
 
     #[test]

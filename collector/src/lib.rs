@@ -26,6 +26,7 @@ pub mod pipeline;
 mod poll;
 pub mod probes;
 pub mod profiler;
+pub mod sorted;
 pub mod symbolize;
 pub mod telemetry;
 pub mod tracer;

@@ -1,11 +1,10 @@
 //! What the agent tells about itself.
 
-use std::collections::BTreeMap;
-
 use otlp_encode::Value;
 
 use super::report::{Report, TracerReport};
 use crate::export::stats::{Amount, Stats};
+use crate::sorted::SortedMap;
 use crate::telemetry::{Attribute, Definitions, Instrument, Metric, Owner, Point, PointValue, Sink, Subject};
 use crate::tracer::Stats as TracerStats;
 
@@ -202,11 +201,11 @@ type Counter = (&'static str, Vec<String>);
 /// Tells reports as points: totals become what is new.
 #[derive(Debug, Default)]
 pub struct SelfMetrics {
-    told: BTreeMap<Counter, f64>,
+    told: SortedMap<Counter, f64>,
 }
 
 struct Teller<'t> {
-    told: &'t mut BTreeMap<Counter, f64>,
+    told: &'t mut SortedMap<Counter, f64>,
     sink: &'t mut dyn Sink,
 }
 

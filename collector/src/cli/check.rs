@@ -127,10 +127,7 @@ fn write_text(report: &Report, out: &mut impl Write) -> io::Result<()> {
             writeln!(out, "{:<9}{:<26}-> {remedy}", "", "")?;
         }
     }
-    let verdict = if report.usable() {
-        "The profiler can run here."
-    } else {
-        "The profiler cannot run here."
-    };
+    let verdict =
+        if report.usable() { "The profiler can run here." } else { "The profiler cannot run here." };
     writeln!(out, "\n{verdict}")
 }

@@ -1,16 +1,15 @@
 //! What pipeline and exporter count, as points: nothing that is lost there is lost in silence.
 
-use std::collections::BTreeMap;
-
 use super::PipelineStats;
 use crate::export::stats::{DropReason, Stats as ExportStats};
+use crate::sorted::SortedMap;
 use crate::telemetry::{Attribute, Instrument, Metric, Owner, Point, PointValue, Sink, agent};
 
 /// Makes points of what is counted since the start: a point says what is new.
 #[derive(Debug, Default)]
 pub struct AboutAgent {
     /// By metric and attributes, what was told.
-    told: BTreeMap<(&'static str, Vec<String>), u64>,
+    told: SortedMap<(&'static str, Vec<String>), u64>,
 }
 
 impl AboutAgent {

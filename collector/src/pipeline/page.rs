@@ -4,7 +4,6 @@
 //! which `target_info` says the rest; the machine's and the agent's own series have neither, as they are the target itself.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -13,6 +12,7 @@ use super::resources::ResourceId;
 use super::store::{Current, Store};
 use crate::convert::prometheus::{Page, Sample, label};
 use crate::export::config::Temporality;
+use crate::sorted::SortedMap;
 use crate::telemetry::{Subject, text};
 
 /// What is served.
@@ -67,7 +67,7 @@ impl Pipeline {
         all.sort_by_key(|series| {
             (series.metric.subject != Subject::Agent, series.metric.name, Reverse(series.resource))
         });
-        let mut targets: BTreeMap<ResourceId, String> = BTreeMap::new();
+        let mut targets: SortedMap<ResourceId, String> = SortedMap::new();
         let mut page = Page::new(served.max_bytes);
         let same = |a: &Current<'_>, b: &Current<'_>| a.metric.name == b.metric.name;
         for family in all.chunk_by(same) {
@@ -86,7 +86,7 @@ impl Pipeline {
         targets.insert(ResourceId::AGENT, String::new());
         // Where a service has become another resource in this window, what is true now.
         let told = targets.iter().filter(|(id, _)| **id == ResourceId::AGENT || id.is_processes());
-        let last: BTreeMap<&str, ResourceId> = told.map(|(id, labels)| (labels.as_str(), *id)).collect();
+        let last: SortedMap<&str, ResourceId> = told.map(|(id, labels)| (labels.as_str(), *id)).collect();
         let info = |(labels, id): (&str, ResourceId)| {
             let mut labels = labels.to_owned();
             self.resources.facts(id).iter().for_each(|(key, value)| label(&mut labels, key, value));

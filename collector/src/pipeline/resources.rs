@@ -5,7 +5,7 @@
 //! joins of which something else is true, what differs is left out. Receivers take that for another resource, so it is
 //! one here too, whose series begin then.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use otlp_encode::{AttributeWriter, Error, ResourceBlob, ResourceInfo, Value};
@@ -15,6 +15,7 @@ use crate::enrich::HIDDEN;
 use crate::enrich::cache::{Identity, ProcessKey};
 use crate::enrich::host::HostFacts;
 use crate::export::config::{AgentResource, SharedAttributes, TELEMETRY_SDK};
+use crate::sorted::SortedMap;
 use crate::telemetry::text;
 
 /// Number of a resource: never used again.
@@ -91,7 +92,7 @@ pub(crate) struct Resources {
     shared: Vec<(String, String)>,
     /// What the agent has.
     agent: Vec<(String, String)>,
-    entries: BTreeMap<ResourceId, Entry>,
+    entries: SortedMap<ResourceId, Entry>,
     next: u64,
     by_group: HashMap<Group, ResourceId>,
     of_process: HashMap<ProcessKey, ResourceId>,

@@ -4,7 +4,7 @@
 //! addresses that were sampled, and only the functions that hold them are kept: a table of all names would be most of
 //! the agent's memory.
 
-use std::collections::BTreeMap;
+use crate::sorted::SortedMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::ops::Range;
@@ -27,7 +27,7 @@ const END_OF_TEXT: &str = "_etext";
 #[derive(Debug, Default)]
 pub struct KernelSymbols {
     /// By first address.
-    functions: BTreeMap<u64, Function>,
+    functions: SortedMap<u64, Function>,
 }
 
 #[derive(Debug)]
@@ -114,10 +114,11 @@ impl KernelSymbols {
 
     /// Forgets the functions that reach into these addresses.
     pub fn forget(&mut self, addresses: Range<u64>) {
-        let below = self.functions.range(..addresses.end).rev();
-        let overlapped: Vec<u64> =
-            below.map_while(|(&start, function)| (function.end > addresses.start).then_some(start)).collect();
-        for start in overlapped {
+        let Some(last) = addresses.end.checked_sub(1) else { return };
+        while let Some((&start, function)) = self.functions.last_up_to(&last) {
+            if function.end <= addresses.start {
+                break;
+            }
             self.functions.remove(&start);
         }
     }
@@ -145,7 +146,7 @@ impl KernelSymbols {
 
     /// The function that holds `address`, if that was asked for.
     pub fn find(&self, address: u64) -> Option<KernelFunction<'_>> {
-        let (&start, function) = self.functions.range(..=address).next_back()?;
+        let (&start, function) = self.functions.last_up_to(&address)?;
         (address < function.end).then_some(KernelFunction {
             name: &function.name,
             start,

@@ -1,22 +1,21 @@
 //! A sink that keeps everything in memory.
 
-use std::collections::BTreeMap;
-
 use bpf_programs::events::process::Lifecycle;
 use otlp_encode::Value;
 
 use super::{Attribute, Exponential, Instrument, LogRecord, Owner, Point, PointValue, Sink, Span};
 use crate::model::Profile;
+use crate::sorted::SortedMap;
 
 /// Everything that tracers handed over, added up where it adds up. It grows without bound: for runs that end, and for tests.
 #[derive(Debug, Default)]
 pub struct Recorder {
     /// Sums and gauges, by series.
-    pub numbers: BTreeMap<Series, f64>,
+    pub numbers: SortedMap<Series, f64>,
     /// Histograms, by series.
-    pub histograms: BTreeMap<Series, Exponential>,
+    pub histograms: SortedMap<Series, Exponential>,
     /// Names of processes' threads, as the kernel had them last.
-    pub names: BTreeMap<u32, [u8; 16]>,
+    pub names: SortedMap<u32, [u8; 16]>,
     /// Spans in their order.
     pub spans: Vec<Item>,
     /// Log records in their order.

@@ -6,7 +6,6 @@ mod example;
 mod file;
 mod keys;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,6 +13,7 @@ use std::time::Duration;
 
 use crate::config::Filter;
 use crate::key::{Key, Value, unknown};
+use crate::sorted::SortedMap;
 use crate::tracer::ladder::Forced;
 use crate::tracer::{Info, Settings, TRACERS};
 
@@ -48,7 +48,7 @@ pub struct AgentConfig {
     /// `[export]`
     pub export: ExportSettings,
     /// `[tracer.NAME]`, by name.
-    pub tracers: BTreeMap<&'static str, TracerConfig>,
+    pub tracers: SortedMap<&'static str, TracerConfig>,
     /// What tracers have keys for.
     pub settings: Settings,
 }

@@ -6,7 +6,7 @@
 //! taken is given back step by step, as far as it is predicted to fit. A step back that had to be undone soon makes the next
 //! one wait twice as long, so that a load at the edge does not make it swing.
 
-use std::collections::BTreeMap;
+use crate::sorted::SortedMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -142,7 +142,7 @@ pub struct Governor {
     limit: f64,
     /// What the process itself spends comes in bursts, when windows end: over how long it is averaged.
     horizon: Duration,
-    tracers: BTreeMap<&'static str, State>,
+    tracers: SortedMap<&'static str, State>,
     cost: f64,
     since_change: Duration,
     /// Time since something was given back.
@@ -161,7 +161,7 @@ impl Governor {
         Self {
             limit: limit_percent / 100.0,
             horizon,
-            tracers: BTreeMap::new(),
+            tracers: SortedMap::new(),
             cost: 0.0,
             since_change: Duration::ZERO,
             since_given: Duration::MAX,

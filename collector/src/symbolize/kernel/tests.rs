@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 
 const TEXT: &str = "ffffffff81000000 T _text\n\

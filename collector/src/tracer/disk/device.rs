@@ -1,11 +1,11 @@
 //! Names of block devices.
 
-use std::collections::BTreeMap;
+use crate::sorted::SortedMap;
 use std::fs;
 
 /// Names by number, read once: a device that is gone keeps its name.
 #[derive(Debug, Default)]
-pub(super) struct DeviceNames(BTreeMap<(u32, u32), String>);
+pub(super) struct DeviceNames(SortedMap<(u32, u32), String>);
 
 /// As many are kept; then they are read anew.
 const MAX_NAMES: usize = 1024;

@@ -1,6 +1,6 @@
 //! Queries and responses to lookups. Pure: time is passed in.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 
 use bpf_programs::events::dns::{Message as Record, QUERY, RESPONSE};
@@ -11,6 +11,7 @@ use super::define::{
     ERROR_TYPE, LOOKUP, LOOKUP_DURATION, PEER_ADDRESS, PEER_PORT, QUESTION, QUESTION_TYPE, TRANSPORT,
 };
 use super::message::{self, Question};
+use crate::sorted::SortedMap;
 use crate::telemetry::{Exponential, Owner, Point, PointValue, Sink, Span, SpanKind};
 
 /// A lookup without an answer after this is over.
@@ -53,7 +54,7 @@ pub struct Lookups {
     names: HashMap<String, u64>,
     window: u64,
     max_names: usize,
-    series: BTreeMap<Series, ([u8; 16], Exponential)>,
+    series: SortedMap<Series, ([u8; 16], Exponential)>,
     spans_per_second: u32,
     /// The second that spans are counted in, and their number.
     spans: (u64, u32),
@@ -91,7 +92,7 @@ impl Lookups {
             names: HashMap::new(),
             window: 0,
             max_names: max_names as usize,
-            series: BTreeMap::new(),
+            series: SortedMap::new(),
             spans_per_second,
             spans: (0, 0),
             ring_dropped: 0,

@@ -5,9 +5,7 @@
 //! Of a thread that has begun to end, the iterator tells only that it is there, and its end is told once: what is known of it is
 //! kept until then, however long that takes.
 
-use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read};
-use std::ops::Bound;
 
 use bpf_loader::link::Link;
 use bpf_loader::load::Object;
@@ -15,6 +13,7 @@ use bpf_loader::map::{Global, Hash};
 use bpf_programs::events::memory::{ENDING, ThreadFaults, ThreadKey, WANTED};
 
 use crate::error::{Error, Result};
+use crate::sorted::SortedMap;
 
 /// Threads that are followed at once.
 const MAX_THREADS: usize = 1 << 18;
@@ -34,7 +33,7 @@ pub struct ProcessFaults {
 /// What each thread had when it was last looked at, by where the kernel has it and when it began.
 #[derive(Debug, Default)]
 struct Threads {
-    known: BTreeMap<(u64, u64), Seen>,
+    known: SortedMap<(u64, u64), Seen>,
     /// Number of the look.
     look: u32,
     /// Whether what threads had before this look does not count: neither of those that are ending.
@@ -82,8 +81,8 @@ impl Threads {
             return Some(seen);
         }
         let until = if ended_ns == 0 { u64::MAX } else { ended_ns.max(started_ns) };
-        let later = (Bound::Excluded((task, started_ns)), Bound::Included((task, until)));
-        let (&key, _) = self.known.range(later).next_back()?;
+        let (&key, _) =
+            self.known.last_up_to(&(task, until)).filter(|(key, _)| **key > (task, started_ns))?;
         self.known.remove(&key)
     }
 
@@ -133,7 +132,7 @@ impl Accounting {
     /// # Errors
     ///
     /// The kernel does not run the iterator, or the table cannot be read.
-    pub fn collect(&mut self, to: &mut BTreeMap<u32, ProcessFaults>) -> Result<()> {
+    pub fn collect(&mut self, to: &mut SortedMap<u32, ProcessFaults>) -> Result<()> {
         // The living first: were one to end in between, its end would be counted from what the look found.
         self.look(|faults, (minor, major)| add(to, faults, minor, major))?;
         self.take_ended(|faults, (minor, major)| add(to, faults, minor, major))?;
@@ -146,7 +145,7 @@ impl Accounting {
     /// # Errors
     ///
     /// The table cannot be read.
-    pub fn make_room(&mut self, to: &mut BTreeMap<u32, ProcessFaults>) -> Result<()> {
+    pub fn make_room(&mut self, to: &mut SortedMap<u32, ProcessFaults>) -> Result<()> {
         if self.waiting() < self.room / 4 {
             return Ok(());
         }
@@ -160,7 +159,7 @@ impl Accounting {
     /// As [`collect`](Self::collect).
     pub fn skip(&mut self) -> Result<()> {
         self.threads.begins = true;
-        let skipped = self.collect(&mut BTreeMap::new());
+        let skipped = self.collect(&mut SortedMap::new());
         self.threads.begins = false;
         skipped
     }
@@ -222,7 +221,7 @@ fn read_records(from: impl Read, mut each: impl FnMut(&[u8])) -> io::Result<()> 
     }
 }
 
-fn add(to: &mut BTreeMap<u32, ProcessFaults>, faults: &ThreadFaults, minor: u64, major: u64) {
+fn add(to: &mut SortedMap<u32, ProcessFaults>, faults: &ThreadFaults, minor: u64, major: u64) {
     if faults.flags & WANTED != 0 && minor + major > 0 {
         let process = to.entry(faults.tgid).or_default();
         process.minor += minor;
@@ -322,13 +321,13 @@ mod tests {
 
     #[test]
     fn what_the_filter_keeps_out_is_followed_but_not_counted() {
-        let mut to = BTreeMap::new();
+        let mut to = SortedMap::new();
         add(&mut to, &ThreadFaults { flags: 0, ..thread(1, 5, 1, 1) }, 1, 1);
         add(&mut to, &thread(2, 5, 1, 1), 0, 0);
         assert!(to.is_empty());
         add(&mut to, &thread(2, 5, 1, 1), 1, 0);
         add(&mut to, &thread(3, 5, 1, 1), 1, 1);
-        assert_eq!(to[&1], ProcessFaults { minor: 2, major: 1, comm: [0; 16] });
+        assert_eq!(to.get(&1), Some(&ProcessFaults { minor: 2, major: 1, comm: [0; 16] }));
     }
 
     /// Reads pieces of a size that no record has.

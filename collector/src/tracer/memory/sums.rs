@@ -1,13 +1,12 @@
 //! What the programs sum up.
 
-use std::collections::BTreeMap;
-
 use bpf_loader::load::Object;
 use bpf_loader::map::Hash;
 use bpf_loader::object::ObjectSpec;
 use bpf_programs::events::memory::{STALL_SCALE, Sum, SumKey, What};
 
 use crate::error::{Error, Result};
+use crate::sorted::SortedMap;
 use crate::telemetry::Exponential;
 use crate::tracer::windows::Windows;
 
@@ -67,8 +66,8 @@ impl Sums {
     /// # Errors
     ///
     /// The tables cannot be read.
-    pub fn take(&mut self) -> Result<BTreeMap<(u32, What), Total>> {
-        let mut totals = BTreeMap::new();
+    pub fn take(&mut self) -> Result<SortedMap<(u32, What), Total>> {
+        let mut totals = SortedMap::new();
         let mut used = 0;
         let mut batches = self.windows.swap()?.take_batches(BATCH);
         while let Some((keys, values)) = batches.next().map_err(Error::Kernel)? {
@@ -94,7 +93,7 @@ impl Sums {
     }
 }
 
-fn add(totals: &mut BTreeMap<(u32, What), Total>, key: SumKey, sum: Sum) {
+fn add(totals: &mut SortedMap<(u32, What), Total>, key: SumKey, sum: Sum) {
     let Some(what) = What::decode(key.what) else { return };
     let total = totals.entry((key.tgid, what)).or_default();
     total.count += sum.count;
@@ -116,14 +115,14 @@ mod tests {
 
     #[test]
     fn buckets_of_stalls_make_a_histogram() {
-        let mut totals = BTreeMap::new();
+        let mut totals = SortedMap::new();
         let key = SumKey { tgid: 7, what: 7, slot: 40 };
         add(&mut totals, key, Sum { count: 2, total: 100, comm: [1; 16] });
         add(&mut totals, SumKey { slot: 42, ..key }, Sum { count: 1, total: 300, comm: [1; 16] });
         add(&mut totals, SumKey { slot: -1, ..key }, Sum { count: 5, total: 0, comm: [1; 16] });
         add(&mut totals, SumKey { what: 99, ..key }, Sum { count: 1, total: 1, comm: [1; 16] });
         assert_eq!(totals.len(), 1);
-        let stalls = &totals[&(7, What::MachineReclaim)];
+        let stalls = totals.get(&(7, What::MachineReclaim)).unwrap();
         assert_eq!((stalls.count, stalls.total, stalls.durations.zero), (8, 400, 5));
         assert_eq!(
             (stalls.durations.first_slot, stalls.durations.buckets.as_slice()),

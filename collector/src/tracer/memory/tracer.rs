@@ -1,7 +1,6 @@
 //! The tracer: loads, attaches, collects.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Instant;
 
@@ -23,6 +22,7 @@ use super::{
 use crate::config::Filter;
 use crate::error::{Error, Result};
 use crate::objects;
+use crate::sorted::SortedMap;
 use crate::telemetry::{Attribute, Metric, Owner, Point, PointValue, Sink};
 use crate::tracer::ladder::{Chosen, Forced, Refused};
 use crate::tracer::profile::Session;
@@ -81,7 +81,7 @@ pub fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         sums,
         ring,
         stats,
-        faults: BTreeMap::new(),
+        faults: SortedMap::new(),
         wanted: start.filter.clone(),
         unknown_victims: 0,
         sizes_of: start.settings.memory.sizes_of,
@@ -169,7 +169,7 @@ struct MemoryTracer {
     ring: EventRing,
     stats: PerCpuArray<[u8; MemoryStats::SIZE]>,
     /// Page faults that were taken from the kernel before the window's end.
-    faults: BTreeMap<u32, ProcessFaults>,
+    faults: SortedMap<u32, ProcessFaults>,
     wanted: Filter,
     /// Victims of which the filter could not be asked.
     unknown_victims: u64,
@@ -217,7 +217,7 @@ impl MemoryTracer {
     }
 
     /// Sizes of the processes that something happened to, busiest first, after those that the filter names.
-    fn tell_sizes(&self, active: &BTreeMap<u32, Activity>, sink: &mut dyn Sink) {
+    fn tell_sizes(&self, active: &SortedMap<u32, Activity>, sink: &mut dyn Sink) {
         let mut busiest: Vec<(u32, &Activity)> =
             active.iter().map(|(pid, activity)| (*pid, activity)).collect();
         busiest.sort_by_key(|&(pid, activity)| (std::cmp::Reverse(activity.weight), pid));
@@ -304,7 +304,7 @@ impl Tracer for MemoryTracer {
         self.drain(sink)?;
         self.look()?;
         let totals = self.sums.take()?;
-        let mut active: BTreeMap<u32, Activity> = BTreeMap::new();
+        let mut active: SortedMap<u32, Activity> = SortedMap::new();
         for (pid, faults) in std::mem::take(&mut self.faults) {
             active.insert(pid, Activity { weight: faults.minor + faults.major, comm: faults.comm });
             let owner = Owner::Process { pid, comm: faults.comm };

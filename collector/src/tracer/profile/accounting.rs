@@ -4,20 +4,20 @@
 //! event itself keeps counting, nanoseconds or faults: divided by the period, its count says how often the program should
 //! have run, and what it did not see was lost.
 
-use std::collections::BTreeMap;
+use crate::sorted::SortedMap;
 
 /// Periods that should have been seen on each CPU, across events that come and go with it.
 #[derive(Debug, Clone)]
 pub struct Expected {
     period_nanos: u64,
     /// From events that are closed.
-    closed: BTreeMap<u32, u64>,
+    closed: SortedMap<u32, u64>,
 }
 
 impl Expected {
     /// For events of this period.
     pub fn new(period_nanos: u64) -> Self {
-        Self { period_nanos: period_nanos.max(1), closed: BTreeMap::new() }
+        Self { period_nanos: period_nanos.max(1), closed: SortedMap::new() }
     }
 
     /// Whole periods within the nanoseconds that one event was on. The last quarter of a period is not held against the
@@ -32,7 +32,7 @@ impl Expected {
     }
 
     /// All periods by CPU, with those of events that are open.
-    pub fn by_cpu(&self, open: impl IntoIterator<Item = (u32, u64)>) -> BTreeMap<u32, u64> {
+    pub fn by_cpu(&self, open: impl IntoIterator<Item = (u32, u64)>) -> SortedMap<u32, u64> {
         let mut periods = self.closed.clone();
         for (cpu, nanos) in open {
             *periods.entry(cpu).or_insert(0) += self.periods(nanos);
@@ -97,8 +97,8 @@ mod tests {
     fn closed_events_stay_counted() {
         let mut expected = Expected::new(1000);
         expected.close(1, 10_500);
-        assert_eq!(expected.by_cpu([]), BTreeMap::from([(1, 10)]));
-        assert_eq!(expected.by_cpu([(0, 5_300), (1, 1_300)]), BTreeMap::from([(0, 5), (1, 11)]));
+        assert_eq!(expected.by_cpu([]), SortedMap::from([(1, 10)]));
+        assert_eq!(expected.by_cpu([(0, 5_300), (1, 1_300)]), SortedMap::from([(0, 5), (1, 11)]));
     }
 
     #[test]

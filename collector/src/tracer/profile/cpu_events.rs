@@ -1,7 +1,5 @@
 //! One event that runs a program, for each CPU that is online.
 
-use std::collections::BTreeMap;
-
 use bpf_loader::link::Link;
 use bpf_loader::program::Program;
 use bpf_sys::perf::{self, Scope};
@@ -10,12 +8,13 @@ use bpf_sys::{Errno, PerfEventAttr, PerfFd, PerfType};
 
 use super::accounting::Expected;
 use crate::error::{Error, Result};
+use crate::sorted::SortedMap;
 
 /// The sampling events. They follow CPUs that come and go, and pause and resume together.
 #[derive(Debug)]
 pub struct CpuEvents {
     attr: PerfEventAttr,
-    events: BTreeMap<u32, CpuEvent>,
+    events: SortedMap<u32, CpuEvent>,
     expected: Expected,
     paused: bool,
 }
@@ -42,7 +41,7 @@ impl CpuEvents {
                 flags: attr_flags::DISABLED,
                 ..PerfEventAttr::default()
             },
-            events: BTreeMap::new(),
+            events: SortedMap::new(),
             expected: Expected::new(period),
             paused: false,
         }
@@ -133,7 +132,7 @@ impl CpuEvents {
     /// # Errors
     ///
     /// An event cannot be read.
-    pub fn expected_periods(&self) -> Result<BTreeMap<u32, u64>> {
+    pub fn expected_periods(&self) -> Result<SortedMap<u32, u64>> {
         let counted = self.events.iter().map(|(&cpu, event)| Ok((cpu, event.read()?.0)));
         Ok(self.expected.by_cpu(counted.collect::<Result<Vec<_>>>()?))
     }

@@ -1,6 +1,5 @@
 //! Sampling as one event loop: timers, windows, sideband and names.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -24,6 +23,7 @@ use crate::cpus;
 use crate::error::{Error, Result};
 use crate::model::{Losses, Profile, SampleType};
 use crate::poll::EventLoop;
+use crate::sorted::SortedMap;
 use crate::symbolize::DEFAULT_BUDGET;
 
 /// Time between two reads of the kernel's tables and buffers when nothing asks for one earlier.
@@ -342,7 +342,7 @@ impl Session {
         };
         let (mut skipped, mut table_full, mut no_stack) = (before.skipped, self.table_full, self.no_stack);
         for (cpu, stats) in self.program.stats() {
-            let of = |map: &BTreeMap<u32, u64>| map.get(&cpu).copied().unwrap_or(0);
+            let of = |map: &SortedMap<u32, u64>| map.get(&cpu).copied().unwrap_or(0);
             let periods = CpuPeriods {
                 expected: of(&expected),
                 runs: stats.runs - of(&before.runs),
@@ -461,21 +461,21 @@ struct EarlierPeriods {
     expected: u64,
     idle_slept: u64,
     skipped: u64,
-    runs: BTreeMap<u32, u64>,
-    idle_runs: BTreeMap<u32, u64>,
+    runs: SortedMap<u32, u64>,
+    idle_runs: SortedMap<u32, u64>,
 }
 
 /// How long each CPU was idle while the timers were on.
 #[derive(Debug, Default)]
 struct IdleClock {
     /// Idle time of each CPU when its timer was first on, later by what passed while the timers were stopped.
-    zero: BTreeMap<u32, u64>,
+    zero: SortedMap<u32, u64>,
     /// Idle times when the timers were stopped.
-    paused: Option<BTreeMap<u32, u64>>,
+    paused: Option<SortedMap<u32, u64>>,
 }
 
 impl IdleClock {
-    fn now() -> Result<BTreeMap<u32, u64>> {
+    fn now() -> Result<SortedMap<u32, u64>> {
         cpus::read_idle_nanos().map_err(Error::io("/proc/stat"))
     }
 
@@ -499,7 +499,7 @@ impl IdleClock {
         let Some(paused) = self.paused.take() else { return Ok(()) };
         let now = Self::now()?;
         for (cpu, zero) in &mut self.zero {
-            let of = |map: &BTreeMap<u32, u64>| map.get(cpu).copied().unwrap_or(0);
+            let of = |map: &SortedMap<u32, u64>| map.get(cpu).copied().unwrap_or(0);
             *zero += of(&now).saturating_sub(of(&paused));
         }
         Ok(())
@@ -507,7 +507,7 @@ impl IdleClock {
 
     /// Idle nanoseconds of each CPU online, at most: the kernel counts ticks of 10 ms, of which one may be missing at either
     /// end, but a CPU that was never idle has none.
-    fn read(&self) -> Result<BTreeMap<u32, u64>> {
+    fn read(&self) -> Result<SortedMap<u32, u64>> {
         let now = match &self.paused {
             Some(paused) => paused.clone(),
             None => Self::now()?,

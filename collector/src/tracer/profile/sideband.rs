@@ -3,7 +3,6 @@
 //! One dummy event a CPU writes them into a perf buffer of its own. They are read on the profiler's tick, and earlier when
 //! a buffer is half full.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bpf_loader::ring::PerfReader;
@@ -17,6 +16,7 @@ use super::symbols::Symbols;
 use crate::error::{Error, Result};
 use crate::merge::Merge;
 use crate::poll::EventLoop;
+use crate::sorted::SortedMap;
 use crate::symbolize::sideband::{Trailer, parse_record};
 
 /// Memory for the records of one CPU: a thousand or so.
@@ -28,7 +28,7 @@ const CLOCK: i32 = 1;
 /// The sideband buffers of all CPUs online.
 pub struct Sideband {
     attr: PerfEventAttr,
-    buffers: BTreeMap<u32, Buffer>,
+    buffers: SortedMap<u32, Buffer>,
     merge: Merge<Box<[u8]>>,
     lost: u64,
     latency: Duration,
@@ -61,7 +61,7 @@ impl Sideband {
                     | attr_flags::BUILD_ID,
                 ..PerfEventAttr::default()
             },
-            buffers: BTreeMap::new(),
+            buffers: SortedMap::new(),
             merge: Merge::default(),
             lost: 0,
             latency: Duration::ZERO,

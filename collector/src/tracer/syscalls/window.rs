@@ -1,6 +1,6 @@
 //! What one window has collected, out of the kernel's cells and tables.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use bpf_loader::load::Object;
 use bpf_loader::map::{Hash, MappedArray};
@@ -8,6 +8,7 @@ use bpf_loader::object::ObjectSpec;
 use bpf_programs::events::syscalls::{CellCount, CellKey, Cells, Place, What};
 
 use crate::error::{Error, Result};
+use crate::sorted::SortedMap;
 use crate::telemetry::Exponential;
 use crate::tracer::windows::Windows;
 
@@ -31,7 +32,7 @@ pub(super) struct Counts {
 pub(super) struct Call {
     pub(super) calls: u64,
     /// By number.
-    pub(super) errors: BTreeMap<u16, u64>,
+    pub(super) errors: SortedMap<u16, u64>,
     pub(super) durations: Exponential,
 }
 
@@ -143,7 +144,7 @@ mod tests {
         add(110 | 1 << 10, 1, 0, 0);
         assert_eq!((collected.calls.len(), collected.total()), (2, 109));
         let call = &collected.calls[&(7, What::unpack(110))];
-        assert_eq!((call.calls, call.errors.clone()), (108, BTreeMap::from([(4, 2)])));
+        assert_eq!((call.calls, call.errors.clone()), (108, SortedMap::from([(4, 2)])));
         let durations = &call.durations;
         assert_eq!((durations.first_slot, &*durations.buckets, durations.zero), (10, &[52][..], 1));
         assert_eq!((durations.count(), durations.sum_nanos), (53, 74));

@@ -6,7 +6,8 @@
 //! read one after the other, so a connection that ends in between is in neither (they are read in that order, so it is never in
 //! both): then its end is in the next window. A debt that no end has paid by then is forgotten, for the end was missed.
 
-use std::collections::{BTreeMap, HashMap};
+use crate::sorted::SortedMap;
+use std::collections::HashMap;
 
 use bpf_programs::events::tcp::{SeriesKey, Traffic};
 
@@ -20,7 +21,7 @@ pub type Amounts = [u64; AMOUNTS];
 pub const AMOUNTS: usize = 5;
 
 /// A window's growth by account, with the name of the process.
-pub type Told = BTreeMap<Account, ([u8; 16], Amounts)>;
+pub type Told = SortedMap<Account, ([u8; 16], Amounts)>;
 
 /// What connections that ended had done.
 #[derive(Debug, Clone, Copy)]

@@ -1,6 +1,5 @@
 //! Records of the kernel's to points and spans.
 
-use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use bpf_programs::events::ring::Event;
@@ -10,6 +9,7 @@ use otlp_encode::Value;
 
 use super::define::*;
 use super::ledger::{Account, Told};
+use crate::sorted::SortedMap;
 use crate::telemetry::{Attribute, Exponential, Metric, Owner, Point, PointValue, Sink, Span, SpanKind};
 
 /// Name of a state, as `ss` and the kernel's headers have it.
@@ -79,7 +79,7 @@ pub fn ended(key: &SeriesKey, series: &Series, sink: &mut dyn Sink) {
 }
 
 /// Round-trip times of connections that live, by the bytes of their [`SeriesKey`].
-pub type LivingRtt = BTreeMap<[u8; SeriesKey::SIZE], ([u8; 16], Exponential)>;
+pub type LivingRtt = SortedMap<[u8; SeriesKey::SIZE], ([u8; 16], Exponential)>;
 
 /// Durations of a series, and, with its [`LivingRtt`], round-trip times.
 pub fn durations(key: &SeriesKey, series: &Series, sink: &mut dyn Sink) {
@@ -122,7 +122,7 @@ fn exponential(bytes: &[u8]) -> Exponential {
 /// Bytes and segments.
 pub fn amounts(told: &Told, sink: &mut dyn Sink) {
     // Bytes have no role: a process may be both.
-    let mut bytes: BTreeMap<Account, ([u8; 16], [u64; 2])> = BTreeMap::new();
+    let mut bytes: SortedMap<Account, ([u8; 16], [u64; 2])> = SortedMap::new();
     for (account, (comm, [sent, received, again, segments_sent, segments_received])) in told {
         let Some(key) = SeriesKey::decode(account) else { continue };
         let of = bytes.entry(without_role(key)).or_insert((*comm, [0; 2]));

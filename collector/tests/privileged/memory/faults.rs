@@ -102,7 +102,7 @@ fn page_faults_of_children_that_ended_are_those_of_wait4() {
         for series in
             recorder.numbers.keys().filter(|s| s.metric == "process.paging.faults" && s.pid != Some(pid))
         {
-            let n = recorder.numbers[series] as u64;
+            let n = *recorder.numbers.get(series).unwrap() as u64;
             let minor = series.attributes.iter().any(|(_, kind)| kind == "minor");
             *(if minor { &mut counted.0 } else { &mut counted.1 }) += n;
         }

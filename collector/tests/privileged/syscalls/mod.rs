@@ -123,7 +123,7 @@ fn calls_errors_and_durations_are_those_of_the_program() {
         assert!(
             (0.02..0.1).contains(&first_ends) && slept.quantile(1.0) / 2f64.powf(0.25) < took.as_secs_f64()
         );
-        assert_eq!(recorder.names[&pid].split(|b| *b == 0).next().unwrap()[..6], *b"calls-");
+        assert_eq!(recorder.names.get(&pid).unwrap().split(|b| *b == 0).next().unwrap()[..6], *b"calls-");
     }
 }
 
