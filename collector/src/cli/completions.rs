@@ -5,7 +5,7 @@ use std::fmt::Write;
 use collector::tracer::TRACERS;
 
 use super::args::Shell;
-use super::args::definition::{COMMANDS, Definition, Hint, Opt};
+use super::args::definition::{COMMANDS, Definition, Hint, Opt, SHELLS};
 
 /// What completes in that shell.
 pub fn script(shell: Shell) -> String {
@@ -29,7 +29,7 @@ fn tracers(command: &Definition) -> Vec<&'static str> {
 fn words(command: &Definition, hint: Hint) -> String {
     match hint {
         Hint::Tracer => tracers(command).join(" "),
-        Hint::Words(words) => words.join(" "),
+        Hint::Shell => SHELLS.join(" "),
         Hint::Free | Hint::File | Hint::Directory | Hint::Process => String::new(),
     }
 }
@@ -122,7 +122,7 @@ fn zsh_action(command: &Definition, hint: Hint) -> String {
         Hint::Directory => "_files -/".to_owned(),
         Hint::Process => "_pids".to_owned(),
         Hint::Tracer => format!("_sequence compadd - {}", words(command, hint)),
-        Hint::Words(_) => format!("({})", words(command, hint)),
+        Hint::Shell => format!("({})", words(command, hint)),
     }
 }
 
@@ -177,7 +177,7 @@ fn fish_value(command: &Definition, hint: Hint) -> String {
         Hint::File => " -r -F".to_owned(),
         Hint::Directory => " -x -a '(__fish_complete_directories)'".to_owned(),
         Hint::Process => " -x -a '(__fish_complete_pids)'".to_owned(),
-        Hint::Tracer | Hint::Words(_) => format!(" -x -a '{}'", words(command, hint)),
+        Hint::Tracer | Hint::Shell => format!(" -x -a '{}'", words(command, hint)),
     }
 }
 

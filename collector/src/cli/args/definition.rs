@@ -47,7 +47,7 @@ pub enum Hint {
     Process,
     /// Tracers of the command; of `run`, all.
     Tracer,
-    Words(&'static [&'static str]),
+    Shell,
 }
 
 impl Definition {
@@ -67,7 +67,8 @@ const DURATION: Opt = Opt {
     help: "how long, as 10s, 500ms, 2m, 1h (default: until interrupted)",
     ..SWITCH
 };
-const PID: Opt = Opt {
+static UNTIL: Opt = DURATION;
+static PID: Opt = Opt {
     name: "--pid",
     value: "N",
     help: "only this process with all its threads",
@@ -75,20 +76,20 @@ const PID: Opt = Opt {
     repeatable: true,
     key: "filter.pids",
 };
-const CHILDREN: Opt = Opt {
+static CHILDREN: Opt = Opt {
     name: "--children",
     help: "with --pid: also the processes that they start",
     key: "filter.children",
     ..SWITCH
 };
-const COMM: Opt = Opt {
+static COMM: Opt = Opt {
     name: "--comm",
     value: "NAME",
     help: "only threads or processes of that name",
     key: "filter.comm",
     ..SWITCH
 };
-const CGROUP: Opt = Opt {
+static CGROUP: Opt = Opt {
     name: "--cgroup",
     value: "PATH",
     help: "only tasks in that cgroup and below (v2 or v1 directory)",
@@ -96,7 +97,7 @@ const CGROUP: Opt = Opt {
     key: "filter.cgroup",
     ..SWITCH
 };
-const ENDPOINT: Opt = Opt {
+static ENDPOINT: Opt = Opt {
     name: "--endpoint",
     value: "URL",
     help: "send to an OTLP receiver, as http://localhost:4318, or write JSON lines, as file:///folder (or \
@@ -105,7 +106,7 @@ const ENDPOINT: Opt = Opt {
     key: "export.endpoints",
     ..SWITCH
 };
-const SPOOL: Opt = Opt {
+static SPOOL: Opt = Opt {
     name: "--spool",
     value: "DIR",
     help: "keep on disk what a receiver does not take yet, and send it as soon as it does, if need be in the next run",
@@ -113,14 +114,14 @@ const SPOOL: Opt = Opt {
     key: "export.spool",
     ..SWITCH
 };
-const SPOOL_SIZE: Opt = Opt {
+static SPOOL_SIZE: Opt = Opt {
     name: "--spool-size",
     value: "SIZE",
     help: "bytes on disk for each receiver, as 64M or 1G (default 256M)",
     key: "export.spool_size",
     ..SWITCH
 };
-const SPOOL_DELAY: Opt = Opt {
+static SPOOL_DELAY: Opt = Opt {
     name: "--spool-delay",
     value: "D",
     help: "write what is not delivered after D: what a power cut costs at most, besides the current --interval (default \
@@ -143,7 +144,7 @@ const SET: Opt = Opt {
     repeatable: true,
     ..SWITCH
 };
-const MEMORY_BUDGET: Opt = Opt {
+static MEMORY_BUDGET: Opt = Opt {
     name: "--memory-budget",
     value: "N",
     help: "memory for everything, as 32M (default), at least 4M",
@@ -157,14 +158,14 @@ const CPU_LIMIT: Opt = Opt {
     key: "agent.cpu_limit",
     ..SWITCH
 };
-const LISTEN: Opt = Opt {
+static LISTEN: Opt = Opt {
     name: "--listen",
     value: "ADDRESS",
     help: "serve /healthz, /readyz and /metrics, as on 127.0.0.1:9464",
     key: "agent.listen",
     ..SWITCH
 };
-const PER_PROCESS: Opt = Opt {
+static PER_PROCESS: Opt = Opt {
     name: "--per-process",
     help: "each process is a resource of its own",
     key: "export.per_process",
@@ -174,8 +175,8 @@ const JSON: Opt = Opt { name: "--json", help: "print JSON, a line each time", ..
 const JSON_OBJECT: Opt = Opt { name: "--json", help: "one line of JSON an object", ..SWITCH };
 
 /// Of the commands that show what some tracers find.
-const TABLE: &[&Opt] = &[
-    &DURATION,
+static TABLE: [&Opt; 18] = [
+    &UNTIL,
     &Opt {
         name: "--interval",
         value: "D",
@@ -218,7 +219,7 @@ macro_rules! table {
                 $text,
                 " Prints tables at the end, or every --interval; with --endpoint, a .jsonl or an .otlp file, exports instead."
             ),
-            options: TABLE,
+            options: &TABLE,
         }
     };
 }
@@ -240,7 +241,7 @@ pub static COMMANDS: [&Definition; 12] = [
                 ..SWITCH
             },
             &SET,
-            &DURATION,
+            &UNTIL,
             &Opt {
                 name: "--interval",
                 value: "D",
@@ -278,7 +279,7 @@ pub static COMMANDS: [&Definition; 12] = [
         operands: None,
         text: "Samples the stacks of all CPUs. Without --output or --endpoint, prints the hottest functions and stacks.",
         options: &[
-            &DURATION,
+            &UNTIL,
             &Opt {
                 name: "--frequency",
                 value: "N",
@@ -397,7 +398,7 @@ pub static COMMANDS: [&Definition; 12] = [
     &Definition {
         name: "completions",
         about: "print completions for a shell",
-        operands: Some(Operands { name: "SHELL", hint: Hint::Words(&SHELLS) }),
+        operands: Some(Operands { name: "SHELL", hint: Hint::Shell }),
         text: "Prints a script that completes commands, options and their values in bash, zsh or fish. For this shell \
                alone: source <(ebpf-otlp completions bash). For all, save it as ebpf-otlp in \
                /usr/share/bash-completion/completions, as _ebpf-otlp in a folder of zsh's $fpath, or as ebpf-otlp.fish in \
