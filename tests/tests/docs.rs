@@ -294,6 +294,50 @@ fn run_block(
             let said = text(&output.stderr);
             failures.add(format!("{}: {short}: exit {code:?}, signal {signal:?}\n{said}", block.place(at)));
         }
+        if line.contains(" --json") {
+            let undocumented = undocumented_fields(&line, &text(&output.stdout));
+            undocumented.into_iter().for_each(|field| {
+                failures.add(format!("{line}: docs/json.md does not say what {field} is"));
+            });
+        }
+    }
+}
+
+/// Fields of what a command printed that its part of docs/json.md does not have.
+fn undocumented_fields(line: &str, printed: &str) -> BTreeSet<String> {
+    let command = own_command(line).and_then(|words| words.first().copied()).unwrap_or_default();
+    let page = fs::read_to_string(pages::root().join("docs/json.md")).unwrap();
+    let part = page.split("\n## ").find(|part| {
+        part.lines().next().is_some_and(|heading| heading.contains(&format!("`{command} --json`")))
+    });
+    let part = part.unwrap_or_else(|| panic!("docs/json.md has nothing of {command}"));
+    let mut fields = BTreeSet::new();
+    for line in printed.lines() {
+        collect_fields(&serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}")), &mut fields);
+    }
+    assert!(!fields.is_empty(), "{line} printed nothing");
+    let is_said = |field: &String| {
+        ["`", "`.", "`lost.", "`overhead.", ".", "[]."].iter().any(|before| {
+            ["`", "[]", "."].iter().any(|after| part.contains(&format!("{before}{field}{after}")))
+        })
+    };
+    fields.into_iter().filter(|field| !is_said(field)).collect()
+}
+
+/// Names of fields, but for those of objects whose names are data.
+fn collect_fields(value: &serde_json::Value, to: &mut BTreeSet<String>) {
+    const OPEN: [&str; 4] = ["attributes", "dropped", "kinds", "rungs"];
+    match value {
+        serde_json::Value::Array(values) => values.iter().for_each(|value| collect_fields(value, to)),
+        serde_json::Value::Object(fields) => {
+            for (name, value) in fields {
+                to.insert(name.clone());
+                if !OPEN.contains(&&**name) {
+                    collect_fields(value, to);
+                }
+            }
+        }
+        _ => {}
     }
 }
 

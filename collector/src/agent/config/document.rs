@@ -32,14 +32,11 @@ fn tables(to: &mut String) -> std::fmt::Result {
         rows(to, section, keys, &config)?;
     }
     write!(to, "\n### Every [tracer.NAME]\n\n`NAME` in variables is the tracer's, in capitals.\n\n{HEAD}")?;
-    let (common, defaults) = ("tracer.NAME", TracerConfig::default());
-    for key in keys::TRACER {
-        let default = (key.get)(&defaults).to_string();
-        let default = if key.name == "enabled" { "true, but of heap" } else { &*default };
-        row(to, key.name, &default, &variable(common, key.name), key.doc)?;
-    }
+    // Of one that is on by default; those that are not say so.
+    rows(to, "tracer.NAME", keys::TRACER, &TracerConfig { enabled: true, ..TracerConfig::default() })?;
     for info in TRACERS {
-        write!(to, "\n### [tracer.{}]\n\nTells {}.\n\n", info.name, info.about)?;
+        let off = if info.on_by_default { "" } else { " Off unless `enabled` says otherwise." };
+        write!(to, "\n### [tracer.{}]\n\nTells {}.{off}\n\n", info.name, info.about)?;
         if !info.keys.is_empty() {
             to.push_str(HEAD);
             rows(to, &format!("tracer.{}", info.name), info.keys, &config.settings)?;
