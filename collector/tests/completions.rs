@@ -7,14 +7,15 @@ const BINARY: &str = env!("CARGO_BIN_EXE_ebpf-otlp");
 
 /// What a shell's script prints, with the binary first in the path; `None` where there is no such shell.
 fn say(shell: &str, arguments: &[&str], script: &str) -> Option<String> {
-    let folder = Path::new(BINARY).parent().unwrap().display();
-    let path = format!("{folder}:{}", std::env::var("PATH").unwrap_or_default());
-    let mut command = Command::new(shell);
-    command.args(arguments).args(["-c", script]).env("PATH", path).stdin(Stdio::null());
-    let Ok(output) = command.env("TERM", "dumb").output() else {
+    let path = std::env::var("PATH").unwrap_or_default();
+    if !path.split(':').any(|folder| Path::new(folder).join(shell).exists()) {
         println!("SKIP {shell}: it is not installed");
         return None;
-    };
+    }
+    let path = format!("{}:{path}", Path::new(BINARY).parent().unwrap().display());
+    let mut command = Command::new("timeout");
+    command.args(["60", shell]).args(arguments).args(["-c", script]).env("PATH", path).env("TERM", "dumb");
+    let output = command.stdin(Stdio::null()).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{shell}: {}", text(&output.stderr));
     assert_eq!(text(&output.stderr), "", "{shell}");
