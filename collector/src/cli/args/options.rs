@@ -80,33 +80,35 @@ impl Given {
         self.option.map_or("", |option| option.name)
     }
 
-    pub fn path(self) -> PathBuf {
-        self.value.into()
+    pub fn path(&self) -> PathBuf {
+        self.value.clone().into()
     }
 
     /// `true` where the option takes no value.
-    pub fn string(self) -> Result<String, String> {
-        let name = self.name();
+    pub fn string(&self) -> Result<String, String> {
         self.value
-            .into_string()
-            .map_err(|v| format!("{name} {v:?} is not valid UTF-8").trim_start().to_owned())
+            .to_str()
+            .map(str::to_owned)
+            .ok_or_else(|| self.wrong(&format!("{:?} is not valid UTF-8", self.value)))
     }
 
-    pub fn number(self) -> Result<u32, String> {
-        let (name, value) = (self.name(), self.string()?);
-        value.parse().map_err(|_| format!("{name} {value} is not a whole number of 32 bits"))
+    pub fn number(&self) -> Result<u32, String> {
+        let value = self.string()?;
+        value.parse().map_err(|_| self.wrong(&format!("{value} is not a whole number of 32 bits")))
     }
 
     /// As [`units::size`].
-    pub fn size(self) -> Result<u64, String> {
-        let (name, value) = (self.name(), self.string()?);
-        units::size(&value).map_err(|e| format!("{name} {e}"))
+    pub fn size(&self) -> Result<u64, String> {
+        units::size(&self.string()?).map_err(|e| self.wrong(&e))
     }
 
     /// As [`units::duration`].
-    pub fn duration(self) -> Result<Duration, String> {
-        let (name, value) = (self.name(), self.string()?);
-        units::duration(&value).map_err(|e| format!("{name} {e}"))
+    pub fn duration(&self) -> Result<Duration, String> {
+        units::duration(&self.string()?).map_err(|e| self.wrong(&e))
+    }
+
+    fn wrong(&self, what: &str) -> String {
+        if self.option.is_none() { what.to_owned() } else { format!("{} {what}", self.name()) }
     }
 
     /// For an option that the definition has and the command does not read: a fault of ours, which a test looks for.
