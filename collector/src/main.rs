@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         Command::Load(options) => cli::load::run(&options),
         Command::Inspect(options) => cli::inspect::run(&options),
         Command::Run(options) => cli::run::run(&options),
-        Command::Completions(shell) => cli::print(&cli::completions::script(shell)),
+        Command::Completions(shell) => cli::completions::run(shell),
         Command::ConfigExample => cli::print(&collector::agent::config::example()),
     };
     match result {

@@ -6,9 +6,14 @@ use collector::tracer::TRACERS;
 
 use super::args::Shell;
 use super::args::definition::{COMMANDS, Definition, Hint, Opt, SHELLS};
+use super::{CliResult, print};
 
-/// What completes in that shell.
-pub fn script(shell: Shell) -> String {
+/// Prints what completes in that shell.
+pub fn run(shell: Shell) -> CliResult {
+    print(&script(shell))
+}
+
+fn script(shell: Shell) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = match shell {
