@@ -49,3 +49,8 @@ pub mod walk;
 
 pub use elf::{SectionIdx, SymbolIdx};
 pub use error::{Error, Result};
+
+/// Compiles the examples of the crate's README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -79,14 +79,32 @@ static struct task_struct *(*const bpf_get_current_task_btf)(void) = (void *)158
 static long (*const bpf_seq_write)(void *seq, const void *data, __u32 len) = (void *)127;
 static __u64 (*const bpf_get_attach_cookie)(void *ctx) = (void *)174;
 
-/* Reads one field of a kernel structure, wherever this kernel has it. */
-#define read_field(dst, base, field) \
-	bpf_probe_read_kernel(&(dst), sizeof(dst), __builtin_preserve_access_index(&(base)->field))
+/* What CO-RE knows of a field in this kernel. */
+#define field_offset(base, field) __builtin_preserve_field_info((base)->field, 0)
+#define field_size(base, field) __builtin_preserve_field_info((base)->field, 1)
+#define field_exists(base, field) __builtin_preserve_field_info((base)->field, 2)
+
+/* Reads one field of a kernel structure, wherever this kernel has it. Pointers and longs have 8 bytes here, and on 32-bit kernels
+ * 4, to which zeros are added. */
+#define read_field(dst, base, field)                                                                    \
+	do {                                                                                            \
+		/* Before `dst` is written: it may be `base`. */                                        \
+		const void *field_at = __builtin_preserve_access_index(&(base)->field);                 \
+		if (sizeof(dst) == 8)                                                                   \
+			__builtin_memset(&(dst), 0, sizeof(dst));                                       \
+		bpf_probe_read_kernel(&(dst), sizeof(dst) == 8 ? field_size(base, field) : sizeof(dst), \
+				      field_at);                                                        \
+	} while (0)
+
+/* Reads an element of an array of pointers, whose number is not known to the compiler. */
+#define read_pointer_at(dst, array, i, pointer_size)                                                 \
+	do {                                                                                         \
+		(dst) = 0;                                                                           \
+		bpf_probe_read_kernel(&(dst), pointer_size, (void *)(array) + (i) * (pointer_size)); \
+	} while (0)
 
 /* Whether this kernel has a type like this one, flavours aside. */
 #define type_exists(type) __builtin_preserve_type_info(*(type *)0, 0 /* it exists */)
-/* Whether the structure has the field in this kernel. */
-#define field_exists(base, field) __builtin_preserve_field_info((base)->field, 2 /* it exists */)
 
 /* As read_field; where the verifier knows what the pointer points to, the field is read as it stands. `direct` is a constant. */
 #define get_field(dst, direct, base, field)             \

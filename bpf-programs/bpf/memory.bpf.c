@@ -275,11 +275,11 @@ static __always_inline void resident_pages(void *mm, struct oom_kill *kill)
 	struct mm_struct___array *array = mm;
 	long long file = 0, anon = 0, shmem = 0;
 
-	if (__builtin_preserve_field_info(counters->rss_stat[0].count, 2)) {
+	if (field_exists(counters, rss_stat[0].count)) {
 		read_field(file, counters, rss_stat[0].count);
 		read_field(anon, counters, rss_stat[1].count);
 		read_field(shmem, counters, rss_stat[3].count);
-	} else if (__builtin_preserve_field_info(array->rss_stat.count, 2)) {
+	} else if (field_exists(array, rss_stat.count)) {
 		read_field(file, array, rss_stat.count[0].counter);
 		read_field(anon, array, rss_stat.count[1].counter);
 		read_field(shmem, array, rss_stat.count[3].counter);
@@ -346,7 +346,7 @@ int oom_kprobe(void *regs)
 SEC("?raw_tp/mark_victim")
 int oom_raw_tp(__u64 *args)
 {
-	int has_task = __builtin_preserve_field_info(((struct trace_event_raw_mark_victim *)0)->total_vm, 2);
+	int has_task = field_exists(((struct trace_event_raw_mark_victim *)0), total_vm);
 
 	return oom_killed(has_task ? (void *)args[0] : 0, has_task ? 0 : args[0]);
 }

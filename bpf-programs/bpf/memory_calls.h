@@ -6,9 +6,10 @@
 
 /* Error numbers of system calls are the last addresses that there are. */
 #define MAX_ERRNO 4095
-/* A process of 32 bits on a kernel of 64: on x86, and on arm64. */
+/* A process of 32 bits on a kernel of 64: on x86, on arm64 and on riscv. */
 #define TS_COMPAT 2
 #define TIF_32BIT (1UL << 22)
+#define TIF_32BIT_RISCV (1UL << 11)
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -24,7 +25,7 @@ struct thread_info___x86 {
 	__u32 status;
 };
 
-struct thread_info___arm64 {
+struct thread_info___flags {
 	unsigned long flags;
 };
 
@@ -32,8 +33,8 @@ struct task_struct___x86 {
 	struct thread_info___x86 thread_info;
 };
 
-struct task_struct___arm64 {
-	struct thread_info___arm64 thread_info;
+struct task_struct___flags {
+	struct thread_info___flags thread_info;
 };
 
 #pragma clang attribute pop
@@ -194,24 +195,28 @@ struct calls {
 	int brk;
 };
 
-/* The calls of this machine; none for a 32-bit process, whose numbers are others. */
+/* The calls of this machine; none for a 32-bit process of a 64-bit kernel, whose numbers are others. */
 static __always_inline int find_calls(struct calls *calls)
 {
 	void *task = (void *)bpf_get_current_task();
 
-	if (__builtin_preserve_field_info(((struct pt_regs___x86 *)0)->orig_ax, 2)) {
+	if (on_x86_64(0)) {
 		__u32 status = 0;
 
 		read_field(status, (struct task_struct___x86 *)task, thread_info.status);
 		*calls = (struct calls){ .mmap = 9, .munmap = 11, .brk = 12 };
 		return !(status & TS_COMPAT);
 	}
-	if (__builtin_preserve_field_info(((struct pt_regs___arm64 *)0)->syscallno, 2)) {
+	if (on_arm64(0) || on_riscv(0)) {
 		unsigned long flags = 0;
 
-		read_field(flags, (struct task_struct___arm64 *)task, thread_info.flags);
+		read_field(flags, (struct task_struct___flags *)task, thread_info.flags);
 		*calls = (struct calls){ .mmap = 222, .munmap = 215, .brk = 214 };
-		return !(flags & TIF_32BIT);
+		return !(flags & (on_arm64(0) ? TIF_32BIT : TIF_32BIT_RISCV));
+	}
+	if (on_x86(0) || on_arm(0)) {
+		*calls = (struct calls){ .mmap = 192, .munmap = 91, .brk = 45 };
+		return 1;
 	}
 	return 0;
 }
@@ -231,21 +236,13 @@ int calls_sys_exit(__u64 *args)
 {
 	void *regs = (void *)args[0];
 	struct calls calls;
-	int number = -1;
+	int number = call_number(regs);
 
-	if (__builtin_preserve_field_info(((struct pt_regs___x86 *)regs)->orig_ax, 2)) {
-		unsigned long original = 0;
-
-		read_field(original, (struct pt_regs___x86 *)regs, orig_ax);
-		number = original;
-	} else if (__builtin_preserve_field_info(((struct pt_regs___arm64 *)regs)->syscallno, 2)) {
-		read_field(number, (struct pt_regs___arm64 *)regs, syscallno);
-	}
 	if (!find_calls(&calls))
 		return 0;
 	if (number == calls.brk)
 		return brk_ends(args[1]);
 	if ((number == calls.mmap || number == calls.munmap) && !is_error(args[1]))
-		add(number == calls.mmap ? MAPPED : UNMAPPED, 0, whole_pages(argument(regs, 1)));
+		add(number == calls.mmap ? MAPPED : UNMAPPED, 0, whole_pages(call_argument_1(regs)));
 	return 0;
 }

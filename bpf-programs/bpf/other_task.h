@@ -25,12 +25,12 @@ static __always_inline struct cgroup_subsys_state *state_in(struct task_struct *
 	read_field(set, task, cgroups);
 	if (!hierarchy) {
 		read_field(group, (struct css_set___v2 *)set, dfl_cgrp);
-		return group + __builtin_preserve_field_info(((struct cgroup___self *)group)->self, 0 /* offset */);
+		return group + field_offset(((struct cgroup___self *)group), self);
 	}
 	for (int i = 0; i < MAX_CGROUP_SUBSYS; i++) {
-		if (i * sizeof(state) >= __builtin_preserve_field_info(set->subsys, 1 /* byte size */))
+		if (i * field_size(set, subsys[0]) >= field_size(set, subsys))
 			break;
-		read_field(state, set, subsys[i]);
+		read_pointer_at(state, __builtin_preserve_access_index(&set->subsys), i, field_size(set, subsys[0]));
 		if (hierarchy_of(state) == hierarchy)
 			return state;
 	}

@@ -23,6 +23,8 @@
 #define MACHINE_X86 1
 #define MACHINE_ARM64 2
 #define MACHINE_RISCV 3
+#define MACHINE_ARM 4
+#define MACHINE_I386 5
 
 struct cell_key {
 	__u32 tgid;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Which call a task is in: its number, and whether it is one of a 32-bit program. */
 #pragma once
+#include "registers.h"
 #include "syscall_maps.h"
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -13,18 +14,6 @@ struct thread_info___syscalls {
 
 struct task_struct___syscalls {
 	struct thread_info___syscalls thread_info;
-};
-
-struct pt_regs___x86 {
-	unsigned long orig_ax;
-};
-
-struct pt_regs___arm64 {
-	int syscallno;
-};
-
-struct pt_regs___riscv {
-	unsigned long a7;
 };
 
 #pragma clang attribute pop
@@ -44,6 +33,9 @@ static __always_inline __u32 current_abi(int access)
 	unsigned long flags = 0, wanted = machine == MACHINE_ARM64 ? ARM64_FLAG_32BIT : RISCV_FLAG_32BIT;
 	__u32 status = 0;
 
+	/* A 32-bit kernel has no others. */
+	if (machine == MACHINE_ARM || machine == MACHINE_I386)
+		return NATIVE;
 	if (access == DIRECT) {
 		task = (void *)bpf_get_current_task_btf();
 		if (machine == MACHINE_X86)
@@ -62,32 +54,22 @@ static __always_inline __u32 current_abi(int access)
 /* The number that a call returns with: -1 where there is none any more. */
 static __always_inline __s64 number_of(void *regs, int access)
 {
-	unsigned long x86 = 0, riscv = 0;
-	int arm64 = 0;
-
-	if (machine == MACHINE_X86) {
-		if (access == DIRECT)
-			return ((struct pt_regs___x86 *)regs)->orig_ax;
-		read_field(x86, (struct pt_regs___x86 *)regs, orig_ax);
-		return x86;
-	}
-	if (machine == MACHINE_ARM64) {
-		if (access == DIRECT)
-			return ((struct pt_regs___arm64 *)regs)->syscallno;
-		read_field(arm64, (struct pt_regs___arm64 *)regs, syscallno);
-		return arm64;
-	}
-	if (access == DIRECT)
-		return ((struct pt_regs___riscv *)regs)->a7;
-	read_field(riscv, (struct pt_regs___riscv *)regs, a7);
-	return riscv;
+	if (access == COPIED)
+		return call_number(regs);
+	if (machine == MACHINE_X86 || machine == MACHINE_I386)
+		return ((struct pt_regs___x86 *)regs)->orig_ax;
+	if (machine == MACHINE_ARM64)
+		return ((struct pt_regs___arm64 *)regs)->syscallno;
+	if (machine == MACHINE_ARM)
+		return ((struct pt_regs___arm *)regs)->uregs[7];
+	return ((struct pt_regs___riscv *)regs)->a7;
 }
 
 /* In the range of a cell's key: MAX_NUMBER stands for what cannot be a call. */
 static __always_inline __u32 small_number(__s64 number)
 {
 	/* x32 has the numbers of x86_64 with a bit set. */
-	if (machine == MACHINE_X86)
+	if (machine == MACHINE_X86 || machine == MACHINE_I386)
 		number &= ~0x40000000LL;
 	else if (number >= ARM_PRIVATE && number < ARM_PRIVATE + 8)
 		return ARM_PRIVATE_AT + (number - ARM_PRIVATE);

@@ -158,9 +158,9 @@ static __always_inline int in_cgroup_v1(const volatile struct task_filter *filte
 	for (int i = 0; i < MAX_CGROUP_SUBSYS; i++) {
 		struct cgroup_subsys_state *css = 0;
 
-		if (i * sizeof(css) >= __builtin_preserve_field_info(set->subsys, 1 /* byte size */))
+		if (i * field_size(set, subsys[0]) >= field_size(set, subsys))
 			break;
-		read_field(css, set, subsys[i]);
+		read_pointer_at(css, __builtin_preserve_access_index(&set->subsys), i, field_size(set, subsys[0]));
 		if (hierarchy_of(css) != wanted_hierarchy)
 			continue;
 		for (int depth = 0; css && depth < MAX_CGROUP_DEPTH; depth++) {

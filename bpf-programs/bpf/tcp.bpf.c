@@ -11,6 +11,7 @@
  *
  * Programs may interrupt each other on a CPU, hence atomics everywhere.
  */
+#include "registers.h"
 #include "tcp_read.h"
 
 /* Zeros to begin a series with; too large for the stack. */
@@ -319,14 +320,8 @@ int accept_fexit(__u64 *args)
 SEC("?kretprobe/inet_csk_accept")
 int accept_kretprobe(void *regs)
 {
-	struct pt_regs___x86 *x86 = regs;
-	struct pt_regs___arm64 *arm64 = regs;
-	__u64 sk = 0;
+	__u64 sk = returned_pointer(regs);
 
-	if (__builtin_preserve_field_info(x86->ax, 2 /* exists */))
-		read_field(sk, x86, ax);
-	else if (__builtin_preserve_field_info(arm64->regs, 2))
-		read_field(sk, arm64, regs[0]);
 	return sk ? on_use((void *)sk, 1, 0) : 0;
 }
 
@@ -356,7 +351,7 @@ static __always_inline int on_accept_exit(struct exit_record *record)
 	if (fd >= max)
 		return 0;
 	read_field(all, table, fd);
-	bpf_probe_read_kernel(&file, sizeof(file), all + fd);
+	read_pointer_at(file, all, fd, field_size(table, fd));
 	read_field(socket, file, private_data);
 	read_field(sk, socket, sk);
 	return sk ? on_use(sk, 1, 0) : 0;

@@ -106,15 +106,6 @@ struct proto_accept_arg {
 	int err;
 };
 
-/* Where a function's return value is when it returns. */
-struct pt_regs___x86 {
-	unsigned long ax;
-};
-
-struct pt_regs___arm64 {
-	__u64 regs[31];
-};
-
 struct sk_buff {
 	unsigned char *head;
 	__u16 protocol;

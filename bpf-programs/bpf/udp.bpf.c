@@ -11,6 +11,7 @@
  * Sums exist twice; see profile.bpf.c for how windows are swapped. Processes run on several CPUs at once, so counting needs
  * atomics.
  */
+#include "registers.h"
 #include "task_filter.h"
 
 #define WINDOWS 2
@@ -145,17 +146,6 @@ struct sock {
 	struct sock_common __sk_common;
 	__u16 sk_protocol;
 	struct socket *sk_socket;
-};
-
-struct pt_regs___x86 {
-	unsigned long di;
-	unsigned long cx;
-	unsigned long r8;
-	unsigned long ax;
-};
-
-struct pt_regs___arm64 {
-	__u64 regs[31];
 };
 
 #pragma clang attribute pop
@@ -341,26 +331,13 @@ enum function {
 
 static __always_inline int call_begins(void *regs, __u32 function)
 {
-	struct pt_regs___x86 *x86 = regs;
-	struct pt_regs___arm64 *arm64 = regs;
 	struct call call = { .function = function };
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct udp_stats *stat;
 	__u64 flags = 0;
 
-	if (__builtin_preserve_field_info(x86->di, 2 /* exists */)) {
-		read_field(call.socket, x86, di);
-		if (receive_arguments == 6)
-			read_field(flags, x86, r8);
-		else
-			read_field(flags, x86, cx);
-	} else if (__builtin_preserve_field_info(arm64->regs, 2)) {
-		read_field(call.socket, arm64, regs[0]);
-		if (receive_arguments == 6)
-			read_field(flags, arm64, regs[4]);
-		else
-			read_field(flags, arm64, regs[3]);
-	}
+	call.socket = argument(regs, 0);
+	flags = receive_arguments == 6 ? argument(regs, 4) : argument(regs, 3);
 	call.flags = flags;
 	if ((function == UDP_SENDMSG || function == UDP_RECVMSG) && family_of(call.socket) != AF_INET)
 		return 0;
@@ -374,22 +351,15 @@ static __always_inline int call_begins(void *regs, __u32 function)
 
 static __always_inline int call_ends(void *regs, __u32 function, enum direction direction)
 {
-	struct pt_regs___x86 *x86 = regs;
-	struct pt_regs___arm64 *arm64 = regs;
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct call *found = bpf_map_lookup_elem(&calls, &thread);
 	struct call call;
-	__u64 result = 0;
 
 	if (!found || found->function != function)
 		return 0;
 	call = *found;
 	bpf_map_delete_elem(&calls, &thread);
-	if (__builtin_preserve_field_info(x86->ax, 2 /* exists */))
-		read_field(result, x86, ax);
-	else if (__builtin_preserve_field_info(arm64->regs, 2))
-		read_field(result, arm64, regs[0]);
-	return count_call(call.socket, direction, result, call.flags);
+	return count_call(call.socket, direction, returned(regs), call.flags);
 }
 
 SEC("?kprobe/udp_sendmsg")

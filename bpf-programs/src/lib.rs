@@ -29,3 +29,8 @@ pub const SYSCALLS: &[u8] = include_bytes!("../prebuilt/syscalls.bpf.o");
 pub const UDP: &[u8] = include_bytes!("../prebuilt/udp.bpf.o");
 /// DNS lookups, `bpf/dns.bpf.c`.
 pub const DNS: &[u8] = include_bytes!("../prebuilt/dns.bpf.o");
+
+/// Compiles the examples of the crate's README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

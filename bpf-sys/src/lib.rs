@@ -63,6 +63,11 @@ pub fn page_size() -> usize {
     rustix::param::page_size()
 }
 
+/// Compiles the examples of the crate's README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(test)]
 mod tests {
     use super::*;

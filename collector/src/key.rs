@@ -258,19 +258,25 @@ fn quote(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 
 /// The name that `wrong` was most likely meant to be, if any is near.
 pub fn nearest<'n>(wrong: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
-    let near = names.into_iter().map(|name| (distance(wrong, name), name)).min()?;
+    nearest_of(wrong, &names.into_iter().collect::<Vec<_>>())
+}
+
+// Not generic: each instance would be a kilobyte.
+fn nearest_of<'n>(wrong: &str, names: &[&'n str]) -> Option<&'n str> {
+    let near = names.iter().map(|name| (distance(wrong, name), *name)).min()?;
     // A third of the letters wrong is no slip any more.
     (near.0 <= (wrong.chars().count().max(near.1.len()) / 3).max(1)).then_some(near.1)
 }
 
 /// `there is no WHAT "WRONG"; did you mean NAME?`, or which there are.
-pub fn unknown<'n>(what: &str, wrong: &str, names: impl IntoIterator<Item = &'n str> + Clone) -> String {
-    match nearest(wrong, names.clone()) {
+pub fn unknown<'n>(what: &str, wrong: &str, names: impl IntoIterator<Item = &'n str>) -> String {
+    unknown_of(what, wrong, &names.into_iter().collect::<Vec<_>>())
+}
+
+fn unknown_of(what: &str, wrong: &str, names: &[&str]) -> String {
+    match nearest_of(wrong, names) {
         Some(name) => format!("there is no {what} {wrong:?}: did you mean {name:?}?"),
-        None => {
-            let names: Vec<&str> = names.into_iter().collect();
-            format!("there is no {what} {wrong:?}: there are {}", names.join(", "))
-        }
+        None => format!("there is no {what} {wrong:?}: there are {}", names.join(", ")),
     }
 }
 

@@ -33,7 +33,14 @@ pub mod tracer;
 pub mod units;
 mod xz;
 
-/// Compiles the example in the project's README.
+/// Compiles the examples of the READMEs.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;
+
+/// Compiles the examples of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/library.md")]
+#[doc = include_str!("../../docs/migration.md")]
+struct Pages;

@@ -16,9 +16,9 @@ fn main() -> ExitCode {
         }
     };
     let result = match command {
-        Command::Help(text) => cli::print(text),
+        Command::Help(text) => cli::print(&text),
         Command::Nothing => {
-            eprint!("{}", args::HELP);
+            cli::say(args::help::overview().trim_end());
             return ExitCode::from(2);
         }
         Command::Version => cli::print(&cli::features::version()),
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Command::Load(options) => cli::load::run(&options),
         Command::Inspect(options) => cli::inspect::run(&options),
         Command::Run(options) => cli::run::run(&options),
+        Command::Completions(shell) => cli::completions::run(shell),
         Command::ConfigExample => cli::print(&collector::agent::config::example()),
     };
     match result {

@@ -102,7 +102,7 @@ fn wrong_values_are_wrong_usage() {
         (&["profile", "--output", "x.png"], ".svg (flame graph)"),
         (&["profile", "--endpoint", "localhost:4318"], "must begin with http://"),
         (&["profile", "--duration", "soon"], "--duration"),
-        (&["frobnicate"], "unknown command"),
+        (&["frobnicate"], "there is no command"),
         (&["load"], "at least one object"),
     ] {
         let output = run(args);

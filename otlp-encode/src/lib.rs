@@ -66,3 +66,8 @@ pub use dictionary::{
 };
 pub use error::{Error, Table};
 pub use request::*;
+
+/// Compiles the examples of the crate's README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

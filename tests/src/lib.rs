@@ -6,6 +6,7 @@ pub mod faults;
 pub mod generate;
 pub mod loop_device;
 pub mod mutate;
+pub mod pages;
 pub mod profcheck;
 pub mod prometheus;
 pub mod received;

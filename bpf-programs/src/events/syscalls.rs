@@ -102,6 +102,10 @@ pub mod machine {
     pub const ARM64: u32 = 2;
     /// riscv64.
     pub const RISCV: u32 = 3;
+    /// A 32-bit kernel of ARM.
+    pub const ARM: u32 = 4;
+    /// A 32-bit kernel of x86.
+    pub const I386: u32 = 5;
 }
 
 /// A call, what it returned, and how long it took.

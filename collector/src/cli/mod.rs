@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod check;
+pub mod completions;
 pub mod features;
 pub mod inspect;
 pub mod load;

@@ -2,6 +2,8 @@
 //!
 //! Everything here is pure: texts come from the caller.
 
+#[cfg(test)]
+mod document;
 mod example;
 mod file;
 mod keys;

@@ -1,23 +1,13 @@
 //! Options of `check`.
 
-use lexopt::prelude::*;
+use super::{Command, Options, Stop};
 
-use super::{Command, text};
-
-const HELP: &str = "\
-Usage: ebpf-otlp check [--json]
-
-Says what this kernel, its BTF and this user's capabilities allow, and what to do about what is missing.
-Exits 0 if `profile` can run, 1 if not.
-";
-
-pub(super) fn parse(parser: &mut lexopt::Parser) -> Result<Command, String> {
+pub(super) fn parse(options: &mut Options<'_>) -> Result<Command, Stop> {
     let mut json = false;
-    while let Some(arg) = parser.next().map_err(text)? {
-        match arg {
-            Long("json") => json = true,
-            Short('h') | Long("help") => return Ok(Command::Help(HELP)),
-            other => return Err(text(other.unexpected())),
+    while let Some(given) = options.next()? {
+        match given.name() {
+            "--json" => json = true,
+            _ => return Err(given.unread()),
         }
     }
     Ok(Command::Check { json })

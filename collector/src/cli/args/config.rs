@@ -1,22 +1,13 @@
 //! Options of `config`.
 
-use lexopt::prelude::*;
+use super::{Command, Options, Stop};
 
-use super::{Command, text};
-
-const HELP: &str = "\
-Usage: ebpf-otlp config --example
-
-Prints a configuration file for `run --config`: every key, commented out, with its default and what it does.
-";
-
-pub(super) fn parse(parser: &mut lexopt::Parser) -> Result<Command, String> {
+pub(super) fn parse(options: &mut Options<'_>) -> Result<Command, Stop> {
     let mut example = false;
-    while let Some(arg) = parser.next().map_err(text)? {
-        match arg {
-            Long("example") => example = true,
-            Short('h') | Long("help") => return Ok(Command::Help(HELP)),
-            other => return Err(text(other.unexpected())),
+    while let Some(given) = options.next()? {
+        match given.name() {
+            "--example" => example = true,
+            _ => return Err(given.unread()),
         }
     }
     if example { Ok(Command::ConfigExample) } else { Err("config prints an example: add --example".into()) }

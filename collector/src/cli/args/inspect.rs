@@ -2,9 +2,7 @@
 
 use std::path::PathBuf;
 
-use lexopt::prelude::*;
-
-use super::{Command, text};
+use super::{Command, Options, Stop};
 
 #[derive(Debug, PartialEq)]
 pub struct Inspect {
@@ -12,23 +10,13 @@ pub struct Inspect {
     pub json: bool,
 }
 
-const HELP: &str = "\
-Usage: ebpf-otlp inspect OBJECT... [--json]
-
-Shows the programs of each object with the maps, functions and kernel types that they use, its maps and its BTF. Asks
-no kernel and needs no privileges. Exits 1 if a part of an object makes no sense.
-
-  --json            one line of JSON an object, with every relocation
-";
-
-pub(super) fn parse(parser: &mut lexopt::Parser) -> Result<Command, String> {
+pub(super) fn parse(options: &mut Options<'_>) -> Result<Command, Stop> {
     let mut inspect = Inspect { objects: Vec::new(), json: false };
-    while let Some(arg) = parser.next().map_err(text)? {
-        match arg {
-            Long("json") => inspect.json = true,
-            Short('h') | Long("help") => return Ok(Command::Help(HELP)),
-            Value(path) => inspect.objects.push(path.into()),
-            other => return Err(text(other.unexpected())),
+    while let Some(given) = options.next()? {
+        match given.name() {
+            "--json" => inspect.json = true,
+            "" => inspect.objects.push(given.path()),
+            _ => return Err(given.unread()),
         }
     }
     if inspect.objects.is_empty() {

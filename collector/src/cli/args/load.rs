@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lexopt::prelude::*;
-
-use super::{Command, duration, text};
+use super::{Command, Options, Stop};
 
 #[derive(Debug, PartialEq)]
 pub struct Load {
@@ -19,21 +17,7 @@ pub struct Load {
     pub btf: Option<PathBuf>,
 }
 
-const HELP: &str = "\
-Usage: ebpf-otlp load OBJECT... [OPTIONS]
-
-Loads every program and map of each object into the kernel, and lets go of them again.
-
-  --per-program     load each program alone, so that one failure does not hide another
-  --attach          attach each program where its section says, and each struct_ops map, until interrupted
-  --duration D      with --attach: how long, as 10s, 500ms, 2m
-  --pin DIR         pin maps, programs and links in a BPF file system, as DIR/maps/NAME, DIR/programs/NAME,
-                    DIR/links/NAME, where they stay; maps declared as pinned are reused if they are there
-  --btf FILE        the kernel's types, for kernels that carry none: BTF, or an ELF file with it
-  --json            one line of JSON an object
-";
-
-pub(super) fn parse(parser: &mut lexopt::Parser) -> Result<Command, String> {
+pub(super) fn parse(options: &mut Options<'_>) -> Result<Command, Stop> {
     let mut load = Load {
         objects: Vec::new(),
         json: false,
@@ -43,17 +27,16 @@ pub(super) fn parse(parser: &mut lexopt::Parser) -> Result<Command, String> {
         pin: None,
         btf: None,
     };
-    while let Some(arg) = parser.next().map_err(text)? {
-        match arg {
-            Long("json") => load.json = true,
-            Long("per-program") => load.per_program = true,
-            Long("attach") => load.attach = true,
-            Long("duration") => load.duration = Some(duration("--duration", parser)?),
-            Long("btf") => load.btf = Some(parser.value().map_err(text)?.into()),
-            Long("pin") => load.pin = Some(parser.value().map_err(text)?.into()),
-            Short('h') | Long("help") => return Ok(Command::Help(HELP)),
-            Value(path) => load.objects.push(path.into()),
-            other => return Err(text(other.unexpected())),
+    while let Some(given) = options.next()? {
+        match given.name() {
+            "--json" => load.json = true,
+            "--per-program" => load.per_program = true,
+            "--attach" => load.attach = true,
+            "--duration" => load.duration = Some(given.duration()?),
+            "--btf" => load.btf = Some(given.path()),
+            "--pin" => load.pin = Some(given.path()),
+            "" => load.objects.push(given.path()),
+            _ => return Err(given.unread()),
         }
     }
     if load.objects.is_empty() {

@@ -1,21 +1,29 @@
 //! Command line to a [`Command`].
 
 mod check;
+mod completions;
 mod config;
+pub mod definition;
+pub mod help;
 mod inspect;
 mod load;
+#[cfg(test)]
+mod man;
+mod options;
 mod profile;
 mod run;
 mod table;
 
 use std::ffi::OsString;
-use std::time::Duration;
 
-use collector::units;
+use collector::key;
 use lexopt::prelude::*;
 
+pub use completions::Shell;
+use definition::{COMMANDS, Definition};
 pub use inspect::Inspect;
 pub use load::Load;
+use options::{Options, Stop};
 pub use profile::Profile;
 pub use run::Run;
 pub use table::Table;
@@ -23,7 +31,7 @@ pub use table::Table;
 /// What the user asked for.
 #[derive(Debug, PartialEq)]
 pub enum Command {
-    Help(&'static str),
+    Help(String),
     /// No command at all.
     Nothing,
     Version,
@@ -36,27 +44,8 @@ pub enum Command {
     Run(Box<Run>),
     /// `config --example`.
     ConfigExample,
+    Completions(Shell),
 }
-
-pub const HELP: &str = "\
-ebpf-otlp: what a Linux machine does, seen through eBPF, as OpenTelemetry
-
-Usage: ebpf-otlp COMMAND [OPTIONS]
-
-  run       the agent: everything that is enabled, shown or exported, until a signal
-  profile   sample where CPU time goes, kernel and user, by function name
-  network   TCP connections, UDP traffic and DNS lookups, by process
-  syscalls  system calls, their errors and latencies, by process
-  memory    page faults, mappings, reclaim, OOM kills, a process' heap
-  sched     who waits for a CPU, and how long
-  disk      block requests and how long they take
-  check     what this kernel and user allow, and what to do about what is missing
-  load      load BPF objects with the project's own loader
-  inspect   show what is in a BPF object, without privileges
-  config    print a configuration file for `run` with every key and its default
-
-  --help, --version; `ebpf-otlp COMMAND --help` lists a command's options
-";
 
 /// Parses the command line.
 ///
@@ -65,54 +54,41 @@ Usage: ebpf-otlp COMMAND [OPTIONS]
 /// Says what is wrong, in one line.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     let mut parser = lexopt::Parser::from_iter(args);
-    let command = match parser.next().map_err(text)? {
+    let name = match parser.next().map_err(|e| e.to_string())? {
         None => return Ok(Command::Nothing),
-        Some(Short('h') | Long("help")) => return Ok(Command::Help(HELP)),
+        Some(Short('h') | Long("help")) => return Ok(Command::Help(help::overview())),
         Some(Short('V') | Long("version")) => return Ok(Command::Version),
-        Some(Value(command)) => command,
-        Some(other) => return Err(text(other.unexpected())),
+        Some(Value(name)) => name.to_string_lossy().into_owned(),
+        Some(other) => return Err(other.unexpected().to_string()),
     };
-    match command.to_str() {
-        Some("run") => run::parse(&mut parser, None),
-        Some("check") => check::parse(&mut parser),
-        Some("profile") => profile::parse(&mut parser),
-        Some("load") => load::parse(&mut parser),
-        Some("inspect") => inspect::parse(&mut parser),
-        Some("config") => config::parse(&mut parser),
-        Some(command) if Table::of(command).is_some() => run::parse(&mut parser, Table::of(command)),
-        Some("help") => Ok(Command::Help(HELP)),
-        _ => Err(format!(
-            "unknown command {command:?}: there are run, profile, network, syscalls, memory, sched, disk, check, load, \
-             inspect and config"
-        )),
+    if name == "help" {
+        return Ok(Command::Help(help::overview()));
     }
-}
-
-fn text(e: lexopt::Error) -> String {
-    e.to_string()
-}
-
-fn string(option: &str, parser: &mut lexopt::Parser) -> Result<String, String> {
-    parser.value().map_err(text)?.into_string().map_err(|v| format!("{option} {v:?} is not valid UTF-8"))
-}
-
-fn number(option: &str, parser: &mut lexopt::Parser) -> Result<u32, String> {
-    let value = string(option, parser)?;
-    value.parse().map_err(|_| format!("{option} {value} is not a whole number of 32 bits"))
-}
-
-/// As [`units::size`].
-fn size(option: &str, parser: &mut lexopt::Parser) -> Result<u64, String> {
-    units::size(&string(option, parser)?).map_err(|e| format!("{option} {e}"))
-}
-
-/// As [`units::duration`].
-fn duration(option: &str, parser: &mut lexopt::Parser) -> Result<Duration, String> {
-    units::duration(&string(option, parser)?).map_err(|e| format!("{option} {e}"))
+    let Some(definition) = Definition::of(&name) else {
+        return Err(key::unknown("command", &name, COMMANDS.iter().map(|command| command.name)));
+    };
+    let options = &mut Options::new(&mut parser, definition);
+    let command = match definition.name {
+        "check" => check::parse(options),
+        "profile" => profile::parse(options),
+        "load" => load::parse(options),
+        "inspect" => inspect::parse(options),
+        "config" => config::parse(options),
+        "completions" => completions::parse(options),
+        name => run::parse(options, Table::of(name)),
+    };
+    match command {
+        Err(Stop::Help) => Ok(Command::Help(help::of(definition))),
+        Err(Stop::Wrong(what)) => Err(what),
+        Ok(command) => Ok(command),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::options::UNREAD;
     use super::*;
 
     fn parse_line(line: &str) -> Result<Command, String> {
@@ -191,11 +167,80 @@ mod tests {
             ("profile --spool d --spool-size 1K", "1M or more"),
             ("profile --spool d --spool-size 99999999999T", "1M or more"),
             ("profile extra", "extra"),
-            ("frobnicate", "unknown command"),
+            ("frobnicate", "there is no command"),
             ("load", "at least one object"),
         ] {
             let e = parse_line(line).unwrap_err();
             assert!(e.contains(part), "{line}: {e}");
         }
+    }
+
+    #[test]
+    fn what_is_defined_is_read() {
+        for command in &COMMANDS {
+            let names: Vec<_> = command.options.iter().map(|option| option.name).collect();
+            for option in command.options {
+                let value = if option.value.is_empty() { "" } else { "5" };
+                let line = format!("{} {} {value}", command.name, option.name);
+                let error = parse_line(&line).err().unwrap_or_default();
+                assert!(!error.contains(UNREAD), "{line}: {error}");
+                assert!(
+                    names.iter().filter(|name| **name == option.name).count() == 1,
+                    "{line} is there twice"
+                );
+            }
+            let help = parse_line(&format!("{} --help", command.name)).unwrap();
+            let Command::Help(help) = help else { panic!("{help:?}") };
+            assert!(names.iter().all(|name| help.contains(name)), "{help}");
+            assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
+        }
+        assert!(help::overview().lines().all(|line| line.chars().count() <= 80));
+    }
+
+    /// An arm of a match for an option that no command has would be dead.
+    #[test]
+    fn what_is_read_is_defined() {
+        let table =
+            COMMANDS.iter().map(|command| command.name).find(|name| Table::of(name).is_some()).unwrap();
+        for (commands, source) in [
+            (&["check"] as &[&str], include_str!("check.rs")),
+            (&["config"], include_str!("config.rs")),
+            (&["inspect"], include_str!("inspect.rs")),
+            (&["load"], include_str!("load.rs")),
+            (&["profile"], include_str!("profile.rs")),
+            (&["run", table], include_str!("run.rs")),
+        ] {
+            let mut arms = 0;
+            let quoted = source
+                .lines()
+                .filter(|line| line.contains("=>"))
+                .filter_map(|line| line.trim().strip_prefix('"'));
+            for name in quoted.filter_map(|line| line.split('"').next()).filter(|name| !name.is_empty()) {
+                arms += 1;
+                let defined = |command: &&str| {
+                    Definition::of(command).unwrap().options.iter().any(|option| option.name == name)
+                };
+                assert!(commands.iter().any(defined), "{commands:?} read {name}, which they do not define");
+            }
+            assert!(arms > 0, "{commands:?}");
+        }
+    }
+
+    #[test]
+    fn slips_are_told_from_strangers() {
+        for (line, part) in [
+            ("profile --durtion 3s", "did you mean \"--duration\"?"),
+            ("check --josn", "did you mean \"--json\"?"),
+            ("check --json=yes", "json"),
+            ("profil", "did you mean \"profile\"?"),
+            ("run -x", "-x"),
+            ("completions", "bash, zsh or fish"),
+            ("completions csh", "did you mean \"zsh\"?"),
+            ("completions bash zsh", "one shell"),
+        ] {
+            let e = parse_line(line).unwrap_err();
+            assert!(e.contains(part), "{line}: {e}");
+        }
+        assert_eq!(parse_line("completions fish"), Ok(Command::Completions(Shell::Fish)));
     }
 }

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use collector::config::{Config, Filter};
 use collector::output::Format;
-use lexopt::prelude::*;
 
-use super::{Command, duration, number, size, string, text};
+use super::{Command, Options, Stop};
 
 #[derive(Debug, PartialEq)]
 pub struct Profile {
@@ -25,34 +24,7 @@ pub struct Profile {
     pub json: bool,
 }
 
-const HELP: &str = "\
-Usage: ebpf-otlp profile [OPTIONS]
-
-Samples the stacks of all CPUs. Without --output or --endpoint, prints the hottest functions and stacks.
-
-  --duration D      how long, as 10s, 500ms, 2m (default: until interrupted)
-  --frequency N     samples a second on each CPU, 1 to 1000 (default 99)
-  --interval D      with --endpoint: export a profile this often (default 60s)
-  --pid N           only this process with all its threads (repeatable)
-  --children        with --pid: also the processes that they start
-  --comm NAME       only threads or processes of that name
-  --cgroup PATH     only tasks in that cgroup and below (v2 or v1 directory)
-  --output FILE     write a file (repeatable); its ending picks the format:
-                    .svg flame graph, .folded stacks, .pb.gz pprof,
-                    .otlp a single OTLP request without a length
-                    (unlike that of `run`), .jsonl OTLP JSON
-  --endpoint URL    send to an OTLP receiver, as http://localhost:4318, or write
-                    JSON lines, as file:///folder; repeatable
-                    (or OTEL_EXPORTER_OTLP_ENDPOINT)
-  --spool DIR       keep on disk what a receiver does not take yet, and send it
-                    as soon as it does, if need be in the next run
-  --spool-size SIZE bytes on disk for each receiver, as 64M or 1G (default 256M)
-  --spool-delay D   write what is not delivered after D: what a power cut costs at
-                    most, besides the current --interval (default 1s)
-  --json            print a summary as JSON instead of the table
-";
-
-pub(super) fn parse(parser: &mut lexopt::Parser) -> Result<Command, String> {
+pub(super) fn parse(options: &mut Options<'_>) -> Result<Command, Stop> {
     let mut config = Config::default();
     let mut filter = Filter::default();
     let mut profile = Profile {
@@ -65,27 +37,26 @@ pub(super) fn parse(parser: &mut lexopt::Parser) -> Result<Command, String> {
         spool_delay: None,
         json: false,
     };
-    while let Some(arg) = parser.next().map_err(text)? {
-        match arg {
-            Long("duration") => profile.duration = Some(duration("--duration", parser)?),
-            Long("interval") => config.window = duration("--interval", parser)?,
-            Long("frequency") => config.frequency = number("--frequency", parser)?,
-            Long("pid") => filter.pids.push(number("--pid", parser)?),
-            Long("children") => filter.children = true,
-            Long("comm") => filter.comm = Some(string("--comm", parser)?),
-            Long("cgroup") => filter.cgroup = Some(parser.value().map_err(text)?.into()),
-            Long("output") => {
-                let path = PathBuf::from(parser.value().map_err(text)?);
+    while let Some(given) = options.next()? {
+        match given.name() {
+            "--duration" => profile.duration = Some(given.duration()?),
+            "--interval" => config.window = given.duration()?,
+            "--frequency" => config.frequency = given.number()?,
+            "--pid" => filter.pids.push(given.number()?),
+            "--children" => filter.children = true,
+            "--comm" => filter.comm = Some(given.string()?),
+            "--cgroup" => filter.cgroup = Some(given.path()),
+            "--output" => {
+                let path = given.path();
                 let format = Format::from_path(&path).map_err(|e| e.to_string())?;
                 profile.outputs.push((path, format));
             }
-            Long("endpoint") => profile.endpoints.push(string("--endpoint", parser)?),
-            Long("spool") => profile.spool = Some(parser.value().map_err(text)?.into()),
-            Long("spool-size") => profile.spool_size = Some(size("--spool-size", parser)?),
-            Long("spool-delay") => profile.spool_delay = Some(duration("--spool-delay", parser)?),
-            Long("json") => profile.json = true,
-            Short('h') | Long("help") => return Ok(Command::Help(HELP)),
-            other => return Err(text(other.unexpected())),
+            "--endpoint" => profile.endpoints.push(given.string()?),
+            "--spool" => profile.spool = Some(given.path()),
+            "--spool-size" => profile.spool_size = Some(given.size()?),
+            "--spool-delay" => profile.spool_delay = Some(given.duration()?),
+            "--json" => profile.json = true,
+            _ => return Err(given.unread()),
         }
     }
     if profile.spool_size.is_some() && profile.spool.is_none() {

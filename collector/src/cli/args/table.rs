@@ -18,59 +18,12 @@ pub struct Table {
     pub outputs: Vec<(PathBuf, Format)>,
 }
 
-macro_rules! help {
-    ($command:literal, $about:literal) => {
-        concat!(
-            "Usage: ebpf-otlp ",
-            $command,
-            " [OPTIONS]\n\n",
-            $about,
-            "\n",
-            "\
-Prints tables at the end, or every --interval; with --endpoint, a .jsonl or an .otlp file, exports instead.
-
-  --duration D        how long, as 10s, 2m, 1h (default: until interrupted)
-  --interval D        show a window this often, instead of all at the end
-  --only NAME,...     only these of the command's tracers
-  --set KEY=VALUE     a key of `ebpf-otlp config --example`, as tracer.syscalls.calls=read,write
-                      (repeatable)
-  --json              print JSON, a line each time
-  --output FILE       write a file: .jsonl and .otlp as `run` does; of profiles .svg, .folded,
-                      .pb.gz
-  --endpoint URL      send to an OTLP receiver, as `run` does (or OTEL_EXPORTER_OTLP_ENDPOINT)
-  --pid N             only this process with all its threads (repeatable)
-  --children          with --pid: also the processes that they start
-  --comm NAME         only threads or processes of that name
-  --cgroup PATH       only tasks in that cgroup and below (v2 or v1 directory)
-"
-        )
-    };
-}
-
-/// The commands, and their help.
-pub const COMMANDS: [(&str, &str); 5] = [
-    ("network", help!("network", "Shows TCP connections, UDP traffic and DNS lookups, by process.")),
-    ("syscalls", help!("syscalls", "Shows system calls, their errors and how long they take, by process.")),
-    (
-        "memory",
-        help!(
-            "memory",
-            "Shows page faults, mappings, stalls in reclaim and OOM kills, by process; with --pid also the heap."
-        ),
-    ),
-    ("sched", help!("sched", "Shows how long threads wait for a CPU, by process.")),
-    ("disk", help!("disk", "Shows block requests, how long they take and their bytes, by device.")),
-];
-
 impl Table {
-    /// For a command; `None` if there is none of that name.
-    pub(super) fn of(command: &str) -> Option<Self> {
-        let (command, _) = COMMANDS.iter().find(|(name, _)| *name == command)?;
-        Some(Self { command, json: false, outputs: Vec::new() })
-    }
-
-    pub(super) fn help(&self) -> &'static str {
-        COMMANDS.iter().find(|(name, _)| *name == self.command).map_or("", |(_, help)| help)
+    /// For a command; `None` if it has no tracers of its own.
+    pub(super) fn of(command: &'static str) -> Option<Self> {
+        // `profile` has tables of its own.
+        let has_tracers = command != "profile" && TRACERS.iter().any(|info| info.command == command);
+        has_tracers.then(|| Self { command, json: false, outputs: Vec::new() })
     }
 
     /// Tracers of the command that are on unless others are named. The heap is that of given processes.

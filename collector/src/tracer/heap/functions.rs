@@ -4,6 +4,7 @@ use bpf_programs::events::heap::Sort;
 use object::elf::{EM_AARCH64, EM_X86_64};
 
 use super::site::{self, Machine};
+use crate::names::SyscallAbi;
 use crate::symbolize::SymbolizeError;
 use crate::symbolize::elf::Elf;
 use crate::symbolize::elf::named::NamedFunction;
@@ -130,9 +131,10 @@ fn operator(name: &str) -> Option<Sort> {
 /// What reading the file met.
 pub fn find_probes(source: &dyn ReadAt) -> Result<Vec<Probe>, SymbolizeError> {
     let elf = Elf::read(source)?;
+    let kernel = SyscallAbi::running();
     let machine = match elf.machine() {
-        EM_X86_64 if cfg!(target_arch = "x86_64") && elf.is_64() => Machine::X86,
-        EM_AARCH64 if cfg!(target_arch = "aarch64") => Machine::Arm64,
+        EM_X86_64 if kernel == Some(SyscallAbi::X86_64) && elf.is_64() => Machine::X86,
+        EM_AARCH64 if kernel == Some(SyscallAbi::Arm64) => Machine::Arm64,
         _ => return Ok(Vec::new()),
     };
     let functions =

@@ -18,6 +18,7 @@ use bpf_programs::events::heap::{Allocation, HeapStats, Sort, Stack, Thread};
 use super::files::{KnownFiles, ProbedFile};
 use super::{ALLOCATIONS, Settings};
 use crate::error::{Error, Result};
+use crate::names::SyscallAbi;
 use crate::objects;
 use crate::symbolize::Host;
 use crate::tracer::filter::check_process;
@@ -157,7 +158,7 @@ fn prepare(spec: &mut ObjectSpec<'_>, memory: usize) -> Result<()> {
     }
     let seed = RandomState::new().hash_one(0u8);
     spec.set_global("hash_seed", &seed.to_ne_bytes()).map_err(Error::Load)?;
-    let is_arm64 = u32::from(cfg!(target_arch = "aarch64"));
+    let is_arm64 = u32::from(SyscallAbi::running() == Some(SyscallAbi::Arm64));
     spec.set_global("is_arm64", &is_arm64.to_ne_bytes()).map_err(Error::Load)
 }
 

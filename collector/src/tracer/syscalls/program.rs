@@ -118,13 +118,15 @@ impl Constants {
         if settings.scale > 3 {
             return Err(setting(format!("a scale of {} is out of range: it must be 0 to 3", settings.scale)));
         }
-        let machine = match SyscallAbi::NATIVE {
-            Some(SyscallAbi::X86_64) => machine::X86,
-            Some(SyscallAbi::Arm64) => machine::ARM64,
-            _ => machine::RISCV,
-        };
         let unsupported = Error::Unsupported { tracer: INFO.name, what: "name the calls of this machine" };
-        let abi = SyscallAbi::NATIVE.ok_or(unsupported)?;
+        let abi = SyscallAbi::running().ok_or(unsupported)?;
+        let machine = match abi {
+            SyscallAbi::X86_64 => machine::X86,
+            SyscallAbi::I386 => machine::I386,
+            SyscallAbi::Arm64 => machine::ARM64,
+            SyscallAbi::Arm => machine::ARM,
+            SyscallAbi::Riscv64 => machine::RISCV,
+        };
         let named = |names: &[&'static str]| {
             // Not every machine has all of them.
             let known = names.iter().copied().filter(|name| CallSet::named(abi, [*name]).is_ok());
