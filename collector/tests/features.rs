@@ -7,10 +7,11 @@ fn run(args: &[&str]) -> Output {
     command.args(args).env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").output().unwrap()
 }
 
-const REFUSALS: [(&str, bool, &[&str]); 11] = [
+const REFUSALS: [(&str, bool, &[&str]); 12] = [
     ("terminal", cfg!(feature = "terminal"), &["profile", "--duration", "1ms"]),
     ("terminal", cfg!(feature = "terminal"), &["network", "--duration", "1ms"]),
     ("terminal", cfg!(feature = "terminal"), &["run", "--duration", "1ms", "--only", "process"]),
+    ("terminal", cfg!(feature = "terminal"), &["completions", "bash"]),
     ("inspect", cfg!(feature = "inspect"), &["inspect", "/dev/null"]),
     ("pictures", cfg!(feature = "pictures"), &["profile", "--output", "/nonexistent/x.svg"]),
     ("pictures", cfg!(feature = "pictures"), &["profile", "--output", "/nonexistent/x.folded"]),
