@@ -3,9 +3,12 @@
 use std::arch::asm;
 use std::sync::atomic::AtomicU16;
 
-/// Above zero while somebody watches the probe.
+/// Above zero while somebody watches the probe. In a section of its own, as `sys/sdt.h` has it: the kernel counts in pages of
+/// the file, and of `.bss` just what shares a page with data is one.
 // SAFETY: no library has a variable of that name.
 #[unsafe(no_mangle)]
+// SAFETY: nothing else is in the section, which is writable because the variable is.
+#[unsafe(link_section = ".probes")]
 pub static EBPF_OTLP_TEST_SEMAPHORE: AtomicU16 = AtomicU16::new(0);
 
 /// A probe with four arguments: two registers, a constant and memory.
