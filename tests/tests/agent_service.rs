@@ -123,17 +123,19 @@ impl Service {
     }
 }
 
+/// A configuration with the profiler, and perhaps `sched`.
+fn small(sched: bool) -> String {
+    let off = ["syscalls", "tcp", "udp", "dns", "memory", "disk", "process"];
+    let off: String = off.iter().map(|name| format!("[tracer.{name}]\nenabled = false\n")).collect();
+    format!("{off}[tracer.sched]\nenabled = {sched}\n")
+}
+
 #[test]
 fn a_service_manager_hears_how_the_agent_fares() {
     if !can_trace() {
         return;
     }
-    let config = |more: &str| {
-        let off = ["syscalls", "tcp", "udp", "dns", "memory", "disk", "process"];
-        let off: String = off.iter().map(|name| format!("[tracer.{name}]\nenabled = false\n")).collect();
-        format!("{off}[tracer.sched]\nenabled = {more}\n")
-    };
-    let service = Service::start("manager", &config("false"));
+    let service = Service::start("manager", &small(false));
     assert_eq!(service.wait("READY=1"), "READY=1\nSTATUS=traces profile");
     for thread in service.capabilities() {
         assert!(thread.0 & CAP_SYS_ADMIN == 0 && !thread.1, "{thread:x?}");
@@ -155,7 +157,7 @@ fn a_service_manager_hears_how_the_agent_fares() {
     service.wait("WATCHDOG=1");
 
     // What has less privileges now can still start another tracer.
-    fs::write(service.folder.join("config.toml"), config("true")).unwrap();
+    fs::write(service.folder.join("config.toml"), small(true)).unwrap();
     service.signal("-HUP");
     assert!(service.wait("RELOADING=1").contains("\nMONOTONIC_USEC="));
     let ready = service.wait("READY=1");
@@ -177,7 +179,7 @@ fn privileges_are_kept_where_that_is_asked_for() {
     if !can_trace() {
         return;
     }
-    let service = Service::start("keep", "[agent]\nprivileges = \"keep\"\n");
+    let service = Service::start("keep", &format!("[agent]\nprivileges = \"keep\"\n{}", small(false)));
     service.wait("READY=1");
     let own = fs::read_to_string("/proc/self/status").unwrap();
     let own = own.lines().find_map(|line| line.strip_prefix("CapPrm:")).unwrap().trim();
