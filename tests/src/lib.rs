@@ -9,5 +9,6 @@ pub mod pages;
 pub mod profcheck;
 pub mod prometheus;
 pub mod receivers;
+pub mod shapes;
 pub mod strict;
 pub mod targets;
