@@ -144,6 +144,15 @@ fn perf_events(facts: &Facts) -> Finding {
                 "the kernel has lowered its limit: sysctl kernel.perf_event_max_sample_rate=100000 kernel.perf_cpu_time_max_percent=25",
             ),
         ),
+        // Debian's kernels have a level beyond the last of the documentation.
+        _ if paranoid > 2 && !has(facts, "CAP_SYS_ADMIN") => finding(
+            "perf_events",
+            Status::Missing,
+            value,
+            Some(
+                "at this level sampling needs CAP_SYS_ADMIN: sysctl kernel.perf_event_paranoid=2, or run as root",
+            ),
+        ),
         _ => finding("perf_events", Status::Ok, value, None),
     }
 }

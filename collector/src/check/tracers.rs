@@ -3,8 +3,9 @@
 use bpf_loader::target::RunningTarget;
 
 use crate::config::Filter;
+use crate::error::Error;
 use crate::tracer::ladder::{Chosen, Forced};
-use crate::tracer::{Info, Settings, Start, TRACERS};
+use crate::tracer::{Info, Settings, Start, TRACERS, heap};
 
 /// Kernel memory that a tracer may take for a moment.
 const MEMORY: usize = 1 << 20;
@@ -30,7 +31,13 @@ pub fn try_all() -> Vec<TracerFinding> {
             forced: &Forced::default(),
             target: &target,
         });
-        let ladders = started.map(|tracer| tracer.rungs().to_vec()).map_err(|error| error.to_string());
+        let ladders = started.map(|tracer| tracer.rungs().to_vec());
+        // This program may be without names of functions.
+        let ladders = match ladders {
+            Err(Error::NoAllocator(pid)) => heap::try_out(pid, MEMORY, &Forced::default(), &target),
+            ladders => ladders,
+        };
+        let ladders = ladders.map_err(|error| error.to_string());
         TracerFinding { name: info.name, ladders }
     };
     TRACERS.iter().map(try_one).collect()

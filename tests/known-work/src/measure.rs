@@ -125,7 +125,9 @@ pub fn measure(agent: &[String]) -> io::Result<Value> {
     };
 
     let mut workload = Workload::start(&std::env::current_exe()?);
-    let mut first = Agent::start(agent, &WITH_CHILDREN, &["--children"], workload.pid())?;
+    // Children are followed by what the kernel says of them, which is not to be had everywhere.
+    let children: &[&str] = if usable("process") { &["--children"] } else { &[] };
+    let mut first = Agent::start(agent, &WITH_CHILDREN, children, workload.pid())?;
     let mut second = match usable("heap") {
         true => Some(Agent::start(agent, &["heap"], &[], workload.pid())?),
         false => None,

@@ -1,5 +1,6 @@
 //! The workload as a process, and what an agent has to say of it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::loop_device::LoopDevice;
-use crate::received::{Received, map};
+use crate::received::{Attributes, Received, map};
 use crate::work;
 
 /// How often the workload does everything in [`Workload::work`].
@@ -136,12 +137,16 @@ impl Workload {
         differences.extend(self.of_disk(received, tracers));
         differences.extend(self.events(received, tracers));
         if !differences.is_empty() {
-            let dropped = received
-                .points()
-                .into_iter()
-                .filter(|point| point.metric.name == "ebpf.agent.drops" && point.value.amount() > 0.0);
-            differences
-                .extend(dropped.map(|p| format!("{} dropped: {:?}", p.value.amount(), map(p.attributes))));
+            let points = received.points();
+            let drops = points.iter().filter(|point| point.metric.name == "ebpf.agent.drops");
+            // Cumulative, so that the last is all.
+            let last: BTreeMap<_, _> =
+                drops.map(|point| (map(point.attributes), point.value.amount())).collect();
+            let is_of = |attributes: &Attributes| {
+                attributes.get("ebpf.tracer").is_some_and(|tracer| tracers.contains(&tracer.as_str()))
+            };
+            let dropped = last.iter().filter(|(attributes, count)| **count > 0.0 && is_of(attributes));
+            differences.extend(dropped.map(|(attributes, count)| format!("{count} dropped: {attributes:?}")));
         }
         differences
     }
@@ -161,21 +166,21 @@ impl Workload {
             (
                 "syscalls",
                 "ebpf.syscall.calls",
-                &[("ebpf.syscall.name", "rmdir")],
+                &[("ebpf.syscall.name", work::RMDIR)],
                 work::RMDIR_ENOENT + work::RMDIR_ENOTDIR,
                 0,
             ),
             (
                 "syscalls",
                 "ebpf.syscall.errors",
-                &[("ebpf.syscall.name", "rmdir"), ("error.type", "ENOENT")],
+                &[("ebpf.syscall.name", work::RMDIR), ("error.type", "ENOENT")],
                 work::RMDIR_ENOENT,
                 0,
             ),
             (
                 "syscalls",
                 "ebpf.syscall.errors",
-                &[("ebpf.syscall.name", "rmdir"), ("error.type", "ENOTDIR")],
+                &[("ebpf.syscall.name", work::RMDIR), ("error.type", "ENOTDIR")],
                 work::RMDIR_ENOTDIR,
                 0,
             ),
@@ -183,7 +188,7 @@ impl Workload {
             (
                 "syscalls",
                 "ebpf.syscall.duration",
-                &[("ebpf.syscall.name", "rmdir")],
+                &[("ebpf.syscall.name", work::RMDIR)],
                 work::RMDIR_ENOENT + work::RMDIR_ENOTDIR,
                 0,
             ),

@@ -29,9 +29,10 @@ pub(super) static AGENT: &[Key<AgentConfig>] = &[
     },
     Key {
         name: "memory_budget",
-        doc: "Memory for everything, 4M or more: what the process has resident, BPF maps and rings.",
-        get: |c| Value::of_size(c.agent.memory_budget),
-        set: |c, v| v.size(BUDGETS).map(|budget| c.agent.memory_budget = budget),
+        doc: "Memory for everything, 4M or more: what the process has resident, BPF maps and rings; empty: 32M, or an\n\
+              eighth of the machine's memory where that is less.",
+        get: |c| Value::of_optional(c.agent.memory_budget, Value::of_size),
+        set: |c, v| v.optional(|v| v.size(BUDGETS)).map(|budget| c.agent.memory_budget = budget),
     },
     Key {
         name: "cpu_limit",

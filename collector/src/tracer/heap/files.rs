@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
+use bpf_programs::events::heap::Sort;
+
 use super::functions::{self, Probe};
 use crate::symbolize::maps;
 use crate::symbolize::read_at::FileReader;
@@ -72,6 +74,15 @@ impl KnownFiles {
             }
         }
         found
+    }
+
+    /// The program of a process with probes where its code begins, and nothing comes by: whether the kernel takes any.
+    pub fn at_start(host: &Host, pid: u32, sorts: impl Iterator<Item = Sort>) -> Option<ProbedFile> {
+        let text = read_limited(&host.process_file(pid, "maps"), MAX_MAPS).ok()?;
+        let line = maps::parse(&text).find(|line| line.executable && line.inode != 0)?;
+        let (file, _) = FileReader::open(&Place::trusted(host.process_file(pid, "exe"))).ok()?;
+        let probes = sorts.map(|sort| Probe { sort, offset: line.offset }).collect();
+        Some(ProbedFile { file, key: (line.device, line.inode), probes })
     }
 
     /// Lets a file be new again, at the next look, and each time it is after twice as many: looking into it is not cheap.

@@ -10,6 +10,8 @@
 //!
 //! Allocators that take their memory from `mmap` and have no symbols are not seen here; the memory tracer counts what they map.
 
+pub use process::try_out;
+
 mod files;
 pub mod functions;
 mod process;

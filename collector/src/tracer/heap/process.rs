@@ -194,6 +194,31 @@ fn read_name(host: &Host, pid: u32) -> [u8; 16] {
     name
 }
 
+/// The rung that the kernel has for programs that allocate, tried on one that has no function that does.
+///
+/// # Errors
+///
+/// There is no such process; the kernel has no rung, or its architecture none.
+pub fn try_out(pid: u32, memory: usize, forced: &Forced, target: &RunningTarget) -> Result<Vec<Chosen>> {
+    if !matches!(SyscallAbi::running(), Some(SyscallAbi::X86_64 | SyscallAbi::Arm64)) {
+        return Err(Error::Unsupported {
+            tracer: super::INFO.name,
+            what: "find the arguments of functions on kernels other than those of x86_64 and arm64",
+        });
+    }
+    let sorts = ENTRIES.iter().map(|(_, sort)| *sort);
+    let probed = KnownFiles::at_start(&Host::default(), pid, sorts).ok_or(Error::NoSuchProcess(pid))?;
+    let climbed = climb(
+        &objects::HEAP.unpack()?,
+        &[&ALLOCATIONS],
+        forced,
+        target,
+        &mut |spec, _| prepare(spec, memory),
+        &mut |object, name| attach(object, name, std::slice::from_ref(&probed), pid),
+    )?;
+    Ok(climbed.chosen)
+}
+
 impl TracedProcess {
     /// Loads an object for the process and attaches it.
     ///
