@@ -54,6 +54,7 @@ fn the_version_lists_features() {
         ("grpc", cfg!(feature = "grpc")),
         ("inspect", cfg!(feature = "inspect")),
         ("pictures", cfg!(feature = "pictures")),
+        ("service", cfg!(feature = "service")),
         ("source-lines", cfg!(feature = "source-lines")),
         ("symbols", cfg!(feature = "symbols")),
         ("terminal", cfg!(feature = "terminal")),
