@@ -122,6 +122,22 @@ pub enum Error {
         /// The variable, if one was being looked for.
         variable: Option<String>,
     },
+    /// Debug information that makes no sense.
+    #[cfg(feature = "dwarf")]
+    Dwarf {
+        /// The section: `.debug_info`, ...
+        section: &'static str,
+        /// Where in it, in bytes.
+        offset: u64,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// A file without debug information that types could be made of.
+    #[cfg(feature = "dwarf")]
+    NoDwarf {
+        /// Why not.
+        reason: &'static str,
+    },
     /// BTF that would become larger than 16 MiB, which no kernel takes.
     BtfTooLarge,
     /// The object has CO-RE relocations and the kernel no BTF: it needs CONFIG_DEBUG_INFO_BTF (Linux 5.4), or a file with

@@ -17,6 +17,8 @@ pub mod bytes;
 mod context_arguments;
 mod core_plan;
 pub mod core_relo;
+#[cfg(feature = "dwarf")]
+pub mod dwarf;
 mod elf;
 mod error;
 mod exception;

@@ -18,6 +18,9 @@ use crate::fuel::Fuel;
 const SMALL: u64 = 32 << 10;
 /// Files from this many bytes on are no objects that anybody compiled.
 const LARGE: u64 = 256 << 20;
+/// Files with debug information from this many bytes on are no kernels that anybody built.
+#[cfg(feature = "dwarf")]
+const LARGE_WITH_DWARF: u64 = 8 << 30;
 /// Bytes of an ELF64 header, and of a section's.
 const HEADER: usize = 64;
 /// Bytes between two sections that are read with them rather than left out.
@@ -30,35 +33,55 @@ const GAP: usize = 4096;
 ///
 /// Those of opening and reading; `FileTooLarge` for more than 256 MiB.
 pub fn read_object(path: &Path) -> io::Result<Vec<u8>> {
+    let is_dwarf = |name: &[u8]| name.strip_prefix(b".rel").unwrap_or(name).starts_with(b".debug_");
+    read_with_sections(path, LARGE, |name| !is_dwarf(name))
+}
+
+/// Reads a file for [`dwarf_to_btf`](crate::dwarf::dwarf_to_btf): of a kernel's gigabyte, what describes types. All else
+/// reads as zeros, and takes no memory.
+///
+/// # Errors
+///
+/// Those of opening and reading; `FileTooLarge` for more than 8 GiB.
+#[cfg(feature = "dwarf")]
+pub fn read_debug_object(path: &Path) -> io::Result<Vec<u8>> {
+    use crate::dwarf::SECTIONS;
+    read_with_sections(path, LARGE_WITH_DWARF, |name| {
+        // Relocations of sections, and what they refer to, are there in small files that are not linked.
+        let name = name.strip_prefix(b".rela").or(name.strip_prefix(b".rel")).unwrap_or(name);
+        [".symtab", ".strtab", ".shstrtab"].iter().chain(&SECTIONS).any(|wanted| wanted.as_bytes() == name)
+    })
+}
+
+/// Reads a file of at most `limit` bytes, of its sections those that are `wanted`.
+fn read_with_sections(path: &Path, limit: u64, wanted: impl Fn(&[u8]) -> bool) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
     let len = file.metadata()?.len();
     // A pipe or a device says nothing of its length.
     if len < SMALL {
-        return read_all(&file);
+        return read_all(&file, limit);
     }
-    if len > LARGE {
-        return Err(too_large());
-    }
+    let (false, Ok(size)) = (len > limit, usize::try_from(len)) else { return Err(too_large(limit)) };
     // Zeroed memory is not there until it is written to.
-    let mut bytes = vec![0; len as usize];
-    match read_sections(&file, &mut bytes) {
+    let mut bytes = vec![0; size];
+    match read_sections(&file, &mut bytes, wanted) {
         Ok(true) => Ok(bytes),
         // What is wrong with the file is the parser's to say.
-        Ok(false) => read_all(&file),
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => read_all(&file),
+        Ok(false) => read_all(&file, limit),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => read_all(&file, limit),
         Err(e) => Err(e),
     }
 }
 
-/// All bytes of a file that is not larger than any object; nothing of it has been read before.
-fn read_all(file: &File) -> io::Result<Vec<u8>> {
+/// All bytes of a file that is not larger than `limit`; nothing of it has been read before.
+fn read_all(file: &File, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    file.take(LARGE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGE { Err(too_large()) } else { Ok(bytes) }
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit { Err(too_large(limit)) } else { Ok(bytes) }
 }
 
-fn too_large() -> io::Error {
-    io::Error::new(io::ErrorKind::FileTooLarge, format!("no object: it has more than {} MiB", LARGE >> 20))
+fn too_large(limit: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, format!("no object: it has more than {} MiB", limit >> 20))
 }
 
 /// A section of a file: its name, its place, and whether its bytes are in the file.
@@ -107,15 +130,12 @@ fn read_section_table(file: &File) -> io::Result<Option<(Range<usize>, Vec<Secti
     Ok(Some((table..end, sections.collect())))
 }
 
-/// Reads headers and all sections but those of DWARF to where they are in the file; `false` if it is none.
-fn read_sections(file: &File, bytes: &mut [u8]) -> io::Result<bool> {
+/// Reads headers and the sections that are `wanted` to where they are in the file; `false` if it is none.
+fn read_sections(file: &File, bytes: &mut [u8], wanted: impl Fn(&[u8]) -> bool) -> io::Result<bool> {
     let Some((table, sections)) = read_section_table(file)? else { return Ok(false) };
     let mut wanted: Vec<(usize, usize)> = sections
         .iter()
-        .filter(|section| {
-            let name = section.name.strip_prefix(b".rel").unwrap_or(&section.name);
-            section.present && !name.starts_with(b".debug_")
-        })
+        .filter(|section| section.present && wanted(&section.name))
         .map(|section| (section.at, section.at.saturating_add(section.len)))
         .chain([(0, HEADER), (table.start, table.end)])
         .collect();

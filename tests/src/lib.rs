@@ -11,6 +11,7 @@ pub mod profcheck;
 pub mod prometheus;
 pub mod received;
 pub mod receivers;
+pub mod shapes;
 pub mod strict;
 pub mod targets;
 pub mod work;

@@ -6,6 +6,7 @@
 mod agent;
 mod btf;
 mod dns;
+mod dwarf;
 mod encode;
 mod export;
 mod input;
@@ -23,6 +24,7 @@ mod text;
 pub use agent::{agent_config, agent_health};
 pub use btf::{loader_btf, loader_btf_ext, loader_core_relo, loader_split_btf};
 pub use dns::tracer_dns;
+pub use dwarf::loader_dwarf;
 pub use encode::encode_json;
 pub use export::{export_config, export_grpc, export_reply};
 pub use maps::loader_maps;
@@ -38,7 +40,7 @@ pub use text::{loader_kallsyms, loader_kconfig, loader_usdt, loader_verifier_log
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 26] = [
+pub const TARGETS: [(&str, Target); 27] = [
     ("agent_config", agent_config),
     ("agent_health", agent_health),
     ("convert_profile", convert_profile),
@@ -50,6 +52,7 @@ pub const TARGETS: [(&str, Target); 26] = [
     ("loader_btf", loader_btf),
     ("loader_btf_ext", loader_btf_ext),
     ("loader_core_relo", loader_core_relo),
+    ("loader_dwarf", loader_dwarf),
     ("loader_kallsyms", loader_kallsyms),
     ("loader_kconfig", loader_kconfig),
     ("loader_maps", loader_maps),

@@ -79,6 +79,18 @@ impl Builder {
         offset
     }
 
+    /// The order that it is written in.
+    #[cfg(feature = "dwarf")]
+    pub(crate) fn endian(&self) -> Endian {
+        self.endian
+    }
+
+    /// Bytes of all strings so far.
+    #[cfg(feature = "dwarf")]
+    pub(crate) fn strings_len(&self) -> usize {
+        self.strings.len()
+    }
+
     fn words(&mut self, words: impl IntoIterator<Item = u32>) {
         for word in words {
             self.types.extend_from_slice(&self.endian.put_u32(word));
@@ -88,6 +100,11 @@ impl Builder {
     /// A type by the words of its header; what follows is for the caller to add as `tail`.
     pub fn raw(&mut self, name: &str, info: u32, size_or_type: u32, tail: &[u32]) -> BtfId {
         let name = self.string(name);
+        self.record(name, info, size_or_type, tail)
+    }
+
+    /// [`raw`](Self::raw) with the offset of a name that [`string`](Self::string) has given.
+    pub(crate) fn record(&mut self, name: u32, info: u32, size_or_type: u32, tail: &[u32]) -> BtfId {
         self.words([name, info, size_or_type]);
         self.words(tail.iter().copied());
         let id = BtfId(self.next_id);

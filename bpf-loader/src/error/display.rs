@@ -35,6 +35,12 @@ impl fmt::Display for Error {
                 write!(f, "no symbol for variable `{variable}` of data section `{section}`")
             }
             Self::BtfDatasec { section, variable: None } => write!(f, "data section `{section}` has no size"),
+            #[cfg(feature = "dwarf")]
+            Self::Dwarf { section, offset, reason } => write!(f, "{section}, offset {offset:#x}: {reason}"),
+            #[cfg(feature = "dwarf")]
+            Self::NoDwarf { reason } => {
+                write!(f, "{reason}: BTF is made of the debug information of a kernel built with CONFIG_DEBUG_INFO")
+            }
             Self::BtfTooLarge => f.write_str("BTF would become larger than 16 MiB"),
             Self::CoreNoTarget => f.write_str(
                 "the kernel has no BTF (CONFIG_DEBUG_INFO_BTF, Linux 5.4); a file with its BTF can be used instead",

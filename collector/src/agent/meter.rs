@@ -37,7 +37,8 @@ pub(super) fn thread_time() -> Duration {
     cpu_time(ClockId::ThreadCPUTime)
 }
 
-/// The kernel's statistics of programs, on for as long as this lives; `None` where that is not allowed.
+/// The kernel's statistics of programs, on for as long as this lives; `None` where that is not allowed, as once the agent has
+/// given up CAP_SYS_ADMIN. To keep them on instead would double what system calls cost that are traced.
 pub(super) fn statistics() -> Option<OwnedFd> {
     bpf_sys::prog::enable_stats(StatsType::RUN_TIME).ok()
 }

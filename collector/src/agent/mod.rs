@@ -11,6 +11,8 @@
 //! | `pacing.rs` | how often rings are drained |
 //! | `order.rs` | events of all tracers in one order |
 //! | `health` | `/healthz`, `/readyz`, `/metrics` |
+//! | `notify.rs` | what the service manager is told |
+//! | `privileges.rs` | what is given up once everything is attached |
 //! | `report.rs`, `self_metrics.rs` | what it knows about itself, and how it tells that |
 
 mod budget;
@@ -18,8 +20,10 @@ pub mod config;
 pub mod governor;
 pub mod health;
 mod meter;
+pub mod notify;
 mod order;
 mod pacing;
+pub mod privileges;
 mod report;
 mod running;
 pub mod self_metrics;

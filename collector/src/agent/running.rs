@@ -242,6 +242,11 @@ impl Agent {
         std::mem::take(&mut self.warnings)
     }
 
+    /// Tracers that run, in the order in which they are shown.
+    pub fn running(&self) -> impl Iterator<Item = &'static str> {
+        self.slots.iter().map(|slot| slot.info.name)
+    }
+
     /// Where it listens, if it does, with the port that the system chose.
     pub fn address(&self) -> Option<std::net::SocketAddr> {
         self.server.as_ref()?.address().ok()

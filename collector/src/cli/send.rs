@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt::Write;
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -79,10 +80,11 @@ impl Sender {
         spool: Option<Spool<'_>>,
         attributes: SharedAttributes,
     ) -> Result<Self, Box<dyn Error>> {
-        Self::start_with(sinks, spool, attributes, Limits::default(), Vec::new())
+        Self::start_with(sinks, spool, attributes, Limits::default(), Vec::new(), Exporter::start)
     }
 
-    /// As [`start`](Self::start), with limits for each destination, and other outlets beside the sinks.
+    /// As [`start`](Self::start), with limits for each destination, other outlets beside the sinks, and what starts the
+    /// exporter's threads.
     ///
     /// # Errors
     ///
@@ -93,6 +95,7 @@ impl Sender {
         attributes: SharedAttributes,
         mut limits: Limits,
         others: Vec<Outlet>,
+        start: impl FnOnce(Vec<Outlet>) -> io::Result<Exporter>,
     ) -> Result<Self, Box<dyn Error>> {
         if let Some(delay) = spool.and_then(|spool| spool.delay) {
             limits.max_time_at_risk = delay;
@@ -110,7 +113,7 @@ impl Sender {
             ProfilesEncoder::new(random_id() as u64, DEFAULT_MAX_REQUEST).with_attributes(attributes);
         let flush_for = if spool.is_some() { DEFAULT_FLUSH } else { LAST_FLUSH };
         let told = vec![Trouble::default(); outlets.len()];
-        Ok(Self { exporter: Exporter::start(outlets)?, encoder, flush_for, errors: Vec::new(), told })
+        Ok(Self { exporter: start(outlets)?, encoder, flush_for, errors: Vec::new(), told })
     }
 
     /// A line for everything that went wrong since it was asked last, for runs that may never end. Ask before

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{AgentConfig, TracerConfig};
+use super::{AgentConfig, Privileges, TracerConfig};
 use crate::config::MAX_PIDS;
-use crate::key::{Key, Value};
+use crate::key::{Key, Value, unknown};
 
 const INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 /// Below this, no tracer has room for what it must have.
@@ -51,6 +51,21 @@ pub(super) static AGENT: &[Key<AgentConfig>] = &[
                 text.parse().map_err(|_| format!("{text} is not an address with a port, as 127.0.0.1:9464"))
             };
             v.optional(parse).map(|listen| c.agent.listen = listen)
+        },
+    },
+    Key {
+        name: "privileges",
+        doc: "What becomes of privileges that only the start needs: \"drop\" or \"keep\". Once everything is attached,\n\
+              \"drop\" keeps what tracing goes on to need, without CAP_SYS_ADMIN.",
+        get: |c| Value::Text(if c.agent.privileges == Privileges::Drop { "drop" } else { "keep" }.to_owned()),
+        set: |c, v| {
+            c.agent.privileges = match v.text()? {
+                "drop" if cfg!(feature = "service") => Privileges::Drop,
+                "drop" => return Err("this build gives none up (feature `service`)".to_owned()),
+                "keep" => Privileges::Keep,
+                other => return Err(unknown("way", other, ["drop", "keep"])),
+            };
+            Ok(())
         },
     },
 ];

@@ -2,7 +2,7 @@
 //!
 //! Everything here is pure: texts come from the caller.
 
-#[cfg(test)]
+#[cfg(all(test, feature = "service"))]
 mod document;
 mod example;
 mod file;
@@ -66,6 +66,17 @@ pub struct AgentSettings {
     pub cpu_limit: f64,
     /// Where health and metrics are served.
     pub listen: Option<SocketAddr>,
+    /// What becomes of privileges that only the start needs.
+    pub privileges: Privileges,
+}
+
+/// What becomes of privileges that the agent does not need any more once everything is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privileges {
+    /// They are given up.
+    Drop,
+    /// They stay.
+    Keep,
 }
 
 /// Where data goes.
@@ -134,7 +145,13 @@ impl Default for AgentConfig {
             (info.name, TracerConfig { enabled: info.on_by_default, ..TracerConfig::default() })
         };
         Self {
-            agent: AgentSettings { interval: None, memory_budget: 32 << 20, cpu_limit: 1.0, listen: None },
+            agent: AgentSettings {
+                interval: None,
+                memory_budget: 32 << 20,
+                cpu_limit: 1.0,
+                listen: None,
+                privileges: if cfg!(feature = "service") { Privileges::Drop } else { Privileges::Keep },
+            },
             filter: Filter::default(),
             export: ExportSettings::default(),
             tracers: TRACERS.iter().map(tracer).collect(),

@@ -92,6 +92,7 @@ fn what_is_wrong_is_said_with_its_place() {
         ("[agent]\nmemory_budget = \"3M\"", "must be 4M to"),
         ("[agent]\ncpu_limit = 101", "must be 0 to 100"),
         ("[agent]\nlisten = \"localhost\"", "localhost is not an address with a port"),
+        ("[agent]\nprivileges = \"kept\"", "there is no way \"kept\": there are drop, keep"),
         (
             "[tracer.profile]\nfrequency = 0",
             "a.toml:2: [tracer.profile]: frequency: 0 is out of range: it must be 1 to 1000",

@@ -1,6 +1,7 @@
 //! `ebpf-otlp run`.
 
 mod found;
+mod service;
 #[cfg(feature = "terminal")]
 mod tables;
 #[cfg(feature = "terminal")]
@@ -19,6 +20,7 @@ use mio::{Interest, Token};
 use signal_hook::consts::SIGHUP;
 use signal_hook_mio::v1_0::Signals;
 
+use self::service::Service;
 use self::windows::Windows;
 use super::args::Run as Options;
 use super::features::Missing;
@@ -40,13 +42,17 @@ pub fn run(options: &Options) -> CliResult {
     // A file at the limit of sizes is an error like any other, and ends nothing.
     signal_hook::flag::register(libc::SIGXFSZ, Arc::default())?;
     let starting = end_at_once(options.table.is_some())?;
-    let mut windows = Windows::open(&config, options.table.as_ref())?;
+    // The other commands write files when they end, and are nobody's service.
+    let mut service = if options.table.is_none() { Service::open(&config) } else { Service::default() };
+    let mut windows = Windows::open(&config, options.table.as_ref(), &service)?;
     let interval = windows.interval(&config);
     let mut agent = Agent::start(config, interval)?;
     starting.store(false, Ordering::Relaxed);
     windows.serve(&mut agent);
     agent.registry().register(&mut signals, SIGNAL_TOKEN, Interest::READABLE)?;
-    let traced = trace(options, &mut agent, &mut signals, &mut windows);
+    service.started(&agent)?;
+    let traced = trace(options, &mut agent, &mut signals, &mut windows, &mut service);
+    service.stopping();
     tell(&mut agent);
     let ended = traced?;
     let mut well = !agent.failures().iter().any(|failure| failure.counts);
@@ -109,13 +115,14 @@ fn trace(
     agent: &mut Agent,
     signals: &mut Signals,
     windows: &mut Windows,
+    service: &mut Service,
 ) -> Result<Instant, Box<dyn std::error::Error>> {
     let start = Instant::now();
     let end = options.duration.map(|duration| start + duration);
     let mut window_end = start + windows.interval(agent.config());
     loop {
         tell(agent);
-        let until = end.map_or(window_end, |end| end.min(window_end));
+        let until = [end, service.alive()].into_iter().flatten().fold(window_end, Instant::min);
         let ready = agent.poll(until, windows.sink())?;
         let now = Instant::now();
         let mut ended = agent.is_idle() || end.is_some_and(|end| now >= end);
@@ -124,7 +131,9 @@ fn trace(
                 match signal {
                     // The other commands have no file to read again, and end with their terminal.
                     SIGHUP if options.table.is_none() => {
+                        service.reloading();
                         reload(options, agent, windows);
+                        service.ready(agent);
                         window_end = window_end.min(Instant::now() + windows.interval(agent.config()));
                     }
                     _ => ended = true,
@@ -137,6 +146,7 @@ fn trace(
         }
         if ended || now >= window_end {
             windows.end(agent)?;
+            service.status(agent);
             // After a long stop, windows do not pile up.
             window_end = (window_end + windows.interval(agent.config())).max(Instant::now());
         }
@@ -157,6 +167,9 @@ fn reload(options: &Options, agent: &mut Agent, windows: &mut Windows) {
         Ok(config) => {
             if config.export != agent.config().export {
                 say_at(LogLevel::Warn, "changes of [export] wait for the next start");
+            }
+            if config.agent.privileges != agent.config().agent.privileges {
+                say_at(LogLevel::Warn, "a change of privileges waits for the next start");
             }
             match agent.reload(config, windows.sink()) {
                 Ok(()) => {

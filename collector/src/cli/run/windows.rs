@@ -12,7 +12,7 @@ use collector::export::config::{ExportConfig, LogLevel, process_env};
 use collector::export::delivery::Limits;
 use collector::export::file::{ConsoleExporter, DelimitedExporter};
 use collector::export::transport::Transport;
-use collector::export::{Outlet, Signal};
+use collector::export::{Exporter, Outlet, Signal};
 use collector::output::live::Live;
 use collector::output::terminal::Style;
 use collector::pipeline::{Pipeline, Reading, Settings};
@@ -25,6 +25,7 @@ use super::super::profile::host_name;
 use super::super::say_at;
 use super::super::send::{Sender, Sent, Spool, random_id};
 use super::found::{Found, Telling, memory, process_name};
+use super::service::Service;
 #[cfg(feature = "terminal")]
 use super::tables::{COLLECT_EVERY, Tables};
 
@@ -56,7 +57,11 @@ pub struct Exported {
 
 impl Windows {
     /// Opens everything that windows go to, before anything is traced.
-    pub fn open(config: &AgentConfig, table: Option<&Table>) -> Result<Self, Box<dyn std::error::Error>> {
+    pub fn open(
+        config: &AgentConfig,
+        table: Option<&Table>,
+        service: &Service,
+    ) -> Result<Self, Box<dyn std::error::Error>> {
         let export = ExportConfig::resolve(&Signal::ALL, &config.export.endpoints, &process_env)?;
         let (_, mut warnings) = LogLevel::from_env(&process_env);
         warnings.splice(0..0, export.warnings);
@@ -104,8 +109,9 @@ impl Windows {
             delay: config.export.spool_delay,
         });
         let attributes = settings.agent.shared().clone();
-        let sender =
-            Sender::start_with(&export.sinks, spool, attributes, limits, output.into_iter().collect())?;
+        let output = output.into_iter().collect();
+        let start = |outlets| service.confined(|| Exporter::start(outlets));
+        let sender = Sender::start_with(&export.sinks, spool, attributes, limits, output, start)?;
         let telling = Telling::new(Pipeline::new(settings, Reading::now())?);
         Ok(Self::Exported(Box::new(Exported { telling, sender, interval, said: Vec::new() })))
     }
