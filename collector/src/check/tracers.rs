@@ -24,21 +24,22 @@ pub fn try_all() -> Vec<TracerFinding> {
     let target = RunningTarget::new();
     let filter = Filter { pids: vec![std::process::id()], ..Filter::default() };
     let try_one = |info: &&'static Info| {
+        let forced = Forced::default();
         let started = (info.start)(&Start {
             filter: &filter,
             settings: &Settings::default(),
             memory: MEMORY,
-            forced: &Forced::default(),
+            forced: &forced,
             target: &target,
         });
-        let ladders = started.map(|tracer| tracer.rungs().to_vec());
-        // This program may be without names of functions.
-        let ladders = match ladders {
-            Err(Error::NoAllocator(pid)) => heap::try_out(pid, MEMORY, &Forced::default(), &target),
-            ladders => ladders,
-        };
-        let ladders = ladders.map_err(|error| error.to_string());
-        TracerFinding { name: info.name, ladders }
+        let rungs = started.map(|tracer| tracer.rungs().to_vec()).or_else(|error| match error {
+            // This process may be of another width than those that will be traced, or without names of its allocator.
+            Error::NoAllocator(_) | Error::Unsupported { .. } if info.name == heap::INFO.name => {
+                heap::try_rungs(MEMORY, &forced, &target)
+            }
+            error => Err(error),
+        });
+        TracerFinding { name: info.name, ladders: rungs.map_err(|error| error.to_string()) }
     };
     TRACERS.iter().map(try_one).collect()
 }

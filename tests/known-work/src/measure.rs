@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -47,9 +47,15 @@ impl Agent {
         Ok(Self { process, receiver, said, reader })
     }
 
-    /// Waits for the end of the first window.
+    /// Waits for the end of the first window; whether it came.
     fn wait(&mut self) -> bool {
-        self.receiver.wait(PATIENCE, |received| !received.metrics.is_empty())
+        let limit = Instant::now() + PATIENCE;
+        while !self.receiver.wait(Duration::from_secs(1), |received| !received.metrics.is_empty()) {
+            if Instant::now() > limit || self.process.try_wait().is_ok_and(|status| status.is_some()) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Ends it as a service manager does: what it sent, and the rest that is known of it.
@@ -132,7 +138,11 @@ pub fn measure(agent: &[String]) -> io::Result<Value> {
         true => Some(Agent::start(agent, &["heap"], &[], workload.pid())?),
         false => None,
     };
-    let started = first.wait() & second.as_mut().is_none_or(Agent::wait);
+    let started = first.wait();
+    if let Some(second) = &mut second {
+        // Where it cannot trace this program, it has ended.
+        second.wait();
+    }
     let before = cpu_seconds(workload.pid());
     workload.work();
     let ran = cpu_seconds(workload.pid()) - before;

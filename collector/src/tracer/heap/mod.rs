@@ -10,8 +10,6 @@
 //!
 //! Allocators that take their memory from `mmap` and have no symbols are not seen here; the memory tracer counts what they map.
 
-pub use process::try_out;
-
 mod files;
 pub mod functions;
 mod process;
@@ -19,6 +17,8 @@ mod site;
 mod tracer;
 mod views;
 mod x86;
+
+pub(crate) use self::process::try_rungs;
 
 use crate::key::{Key, Value};
 use crate::model::SampleType;
