@@ -109,7 +109,7 @@ fn profiled_seconds(received: &Received, pid: u32) -> f64 {
     nanoseconds.sum::<f64>() / 1e9
 }
 
-/// Runs `check` and `run` of an agent, which is started by these words, on the workload.
+/// Runs `check` and `run` of an agent, which is started by these words, on the workload, which works for that time.
 ///
 /// | field | what |
 /// |---|---|
@@ -122,7 +122,7 @@ fn profiled_seconds(received: &Received, pid: u32) -> f64 {
 /// # Errors
 ///
 /// The agent cannot be started, or there is no port.
-pub fn measure(agent: &[String]) -> io::Result<Value> {
+pub fn measure(agent: &[String], time: Duration) -> io::Result<Value> {
     let check = command(agent).args(["check", "--json"]).stderr(Stdio::inherit()).output()?;
     let check: Value = serde_json::from_slice(&check.stdout)?;
     let usable = |name: &str| {
@@ -144,7 +144,7 @@ pub fn measure(agent: &[String]) -> io::Result<Value> {
         second.wait();
     }
     let before = cpu_seconds(workload.pid());
-    workload.work();
+    workload.work_for(time);
     let ran = cpu_seconds(workload.pid()) - before;
 
     let mut tracers = serde_json::Map::new();

@@ -10,6 +10,11 @@ use std::time::Duration;
 
 use crate::work;
 
+/// A line that asks for a round.
+pub const KEEP: &str = "keep";
+/// One that asks for a round after which no memory is kept.
+pub const KEEP_NOTHING: &str = "keep nothing";
+
 /// Does what [`work`] has the numbers of, once for each line on standard input, and answers each with a line.
 /// `port` is where a peer takes TCP and UDP on 127.0.0.1, `dns` the address of a name server, or one
 /// with the port 0, `disk` a block device that may be written to, or nothing.
@@ -23,8 +28,10 @@ pub fn serve(port: &str, dns: &str, disk: &str) -> io::Result<()> {
     let mut held = Vec::new();
     println!("ready");
     for line in io::stdin().lock().lines() {
-        line?;
         round(peer, name_server, &mut held)?;
+        if line? == KEEP_NOTHING {
+            held.truncate(held.len() - work::HELD as usize);
+        }
         if !disk.is_empty() {
             use_disk(Path::new(disk))?;
         }

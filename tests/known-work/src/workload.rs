@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::loop_device::LoopDevice;
 use crate::received::{Attributes, Received, map};
-use crate::work;
+use crate::{round, work};
 
-/// How often the workload does everything in [`Workload::work`].
+/// How often the workload does everything in [`Workload::work`], and in how many rounds at most it keeps memory.
 pub const ROUNDS: u64 = 2;
 
 /// What the kernel says of a process: minor and major faults, and switches to other tasks.
@@ -46,6 +46,7 @@ pub struct Workload {
     has_names: bool,
     disk: Option<LoopDevice>,
     before: Counters,
+    rounds: u64,
 }
 
 impl Workload {
@@ -70,7 +71,8 @@ impl Workload {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let answers = BufReader::new(child.stdout.take().unwrap());
         let before = Counters { minor: 0, major: 0, switches: 0 };
-        let mut workload = Self { process: child, answers, has_names: names.is_some(), disk, before };
+        let mut workload =
+            Self { process: child, answers, has_names: names.is_some(), disk, before, rounds: 0 };
         workload.wait("ready");
         workload.before = Counters::read(workload.pid());
         workload
@@ -108,13 +110,22 @@ impl Workload {
     }
 
     fn round(&mut self) {
-        self.process.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+        // What each of many rounds kept would be too much.
+        let line = if self.rounds < ROUNDS { round::KEEP } else { round::KEEP_NOTHING };
+        writeln!(self.process.stdin.as_mut().unwrap(), "{line}").unwrap();
         self.wait("done");
+        self.rounds += 1;
     }
 
     /// Everything, in at least two windows of a second.
     pub fn work(&mut self) {
-        for _ in 0..ROUNDS {
+        self.work_for(Duration::ZERO);
+    }
+
+    /// The same, and again until that time has passed.
+    pub fn work_for(&mut self, time: Duration) {
+        let start = Instant::now();
+        while self.rounds < ROUNDS || start.elapsed() < time {
             self.round();
             std::thread::sleep(Duration::from_millis(1200));
         }
@@ -239,7 +250,7 @@ impl Workload {
             wanted.push(("dns", "dns.lookup.duration", lookup, work::LOOKUPS, 0));
         }
         for row in &mut wanted {
-            row.3 *= ROUNDS;
+            row.3 *= if row.0 == "heap" { ROUNDS } else { self.rounds };
         }
         const MINOR: [(&str, &str); 1] = [("system.paging.fault.type", "minor")];
         const MAJOR: [(&str, &str); 1] = [("system.paging.fault.type", "major")];
@@ -259,7 +270,7 @@ impl Workload {
         let mut differences = Vec::new();
         for (direction, blocks) in [("write", work::BLOCKS_WRITTEN), ("read", work::BLOCKS_READ)] {
             let attributes = [("system.device", device.as_str()), ("disk.io.direction", direction)];
-            let requests = ROUNDS * blocks;
+            let requests = self.rounds * blocks;
             for (metric, wanted) in [
                 ("system.disk.operations", requests),
                 ("system.disk.io", requests * work::BLOCK as u64),
@@ -292,10 +303,10 @@ impl Workload {
             spans.filter(|span| span.status.as_ref().is_some_and(has_failed)).count() as u64
         };
         let connections = "ebpf.tcp.connection";
-        check("tcp", connections, of(connections), ROUNDS * (work::CONNECTIONS + work::REFUSED));
-        check("tcp", "failed connections", failed(connections), ROUNDS * work::REFUSED);
+        check("tcp", connections, of(connections), self.rounds * (work::CONNECTIONS + work::REFUSED));
+        check("tcp", "failed connections", failed(connections), self.rounds * work::REFUSED);
         if self.has_names {
-            check("dns", "dns.lookup", of("dns.lookup"), ROUNDS * work::LOOKUPS);
+            check("dns", "dns.lookup", of("dns.lookup"), self.rounds * work::LOOKUPS);
         }
         let logs = received.logs.iter().flat_map(|request| &request.resource_logs);
         let logs = logs.flat_map(|resource| &resource.scope_logs).flat_map(|scope| &scope.log_records);
@@ -307,8 +318,8 @@ impl Workload {
             execs += u64::from(record.event_name == "ebpf.process.exec");
             exits += u64::from(record.event_name == "ebpf.process.exit" && is_seven);
         }
-        check("process", "ebpf.process.exec", execs, ROUNDS * work::CHILDREN);
-        check("process", "ebpf.process.exit", exits, ROUNDS * work::CHILDREN);
+        check("process", "ebpf.process.exec", execs, self.rounds * work::CHILDREN);
+        check("process", "ebpf.process.exit", exits, self.rounds * work::CHILDREN);
         let profiles = received.profiles.iter().flat_map(|request| &request.resource_profiles);
         let profiles = profiles.flat_map(|resource| &resource.scope_profiles);
         let samples = profiles.flat_map(|scope| &scope.profiles).flat_map(|profile| &profile.samples);
