@@ -195,6 +195,12 @@ fn mapped_maps(smaps: &str) -> u64 {
 mod tests {
     use super::*;
 
+    #[test]
+    fn small_machines_have_small_budgets() {
+        let mib = [16, 96, 200, 256, 65_536].map(|machine| usual(machine << 20) >> 20);
+        assert_eq!(mib, [4, 12, 25, 32, 32]);
+    }
+
     const MIB: u64 = 1 << 20;
 
     #[test]

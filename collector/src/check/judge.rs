@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn each_missing_thing_has_a_remedy() {
         type Change = fn(&mut Facts);
-        let cases: [(&str, Status, Change); 12] = [
+        let cases: [(&str, Status, Change); 13] = [
             ("kernel", Status::Missing, |f| f.release = "5.7.19".into()),
             ("btf", Status::Degraded, |f| f.btf_bytes = None),
             ("capabilities", Status::Missing, |f| f.capabilities = 1 << 39),
@@ -298,6 +298,10 @@ mod tests {
             }),
             ("perf_events", Status::Missing, |f| f.perf_event_paranoid = None),
             ("perf_events", Status::Degraded, |f| f.max_sample_rate = Some(250)),
+            ("perf_events", Status::Missing, |f| {
+                f.perf_event_paranoid = Some(3);
+                f.capabilities = 1 << 39 | 1 << 38;
+            }),
             ("jit", Status::Degraded, |f| f.jit_enable = Some(0)),
             ("kernel_names", Status::Degraded, |f| f.kptr_restrict = Some(2)),
             ("mmap_build_ids", Status::Degraded, |f| f.probes.build_ids = Some(Err("EINVAL".into()))),

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{AgentConfig, Privileges, TracerConfig};
+use crate::agent::budget::LEAST_TOTAL;
 use crate::config::MAX_PIDS;
 use crate::key::{Key, Value, unknown};
 
 const INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 /// Below this, no tracer has room for what it must have.
-const BUDGETS: std::ops::RangeInclusive<u64> = 4 << 20..=64 << 30;
+const BUDGETS: std::ops::RangeInclusive<u64> = LEAST_TOTAL..=64 << 30;
 
 fn path(value: &Value) -> Result<Option<PathBuf>, String> {
     value.optional(|value| value.text().map(PathBuf::from))
