@@ -19,8 +19,7 @@ pub struct TracerFinding {
 }
 
 /// Tries every tracer. Nothing stays attached.
-pub fn try_all() -> Vec<TracerFinding> {
-    let target = RunningTarget::new();
+pub fn try_all(target: &RunningTarget) -> Vec<TracerFinding> {
     let filter = Filter { pids: vec![std::process::id()], ..Filter::default() };
     let try_one = |info: &&'static Info| {
         let started = (info.start)(&Start {
@@ -28,7 +27,7 @@ pub fn try_all() -> Vec<TracerFinding> {
             settings: &Settings::default(),
             memory: MEMORY,
             forced: &Forced::default(),
-            target: &target,
+            target,
         });
         let ladders = started.map(|tracer| tracer.rungs().to_vec()).map_err(|error| error.to_string());
         TracerFinding { name: info.name, ladders }
