@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn each_missing_thing_has_a_remedy() {
         type Change = fn(&mut Facts);
-        let cases: [(&str, Status, Change); 13] = [
+        let cases: [(&str, Status, Change); 14] = [
             ("kernel", Status::Missing, |f| f.release = "5.7.19".into()),
             ("btf", Status::Degraded, |f| f.btf_bytes = None),
             ("btf", Status::Missing, |f| f.btf_file = Some(Err("of another kernel".into()))),
