@@ -35,6 +35,7 @@ pub mod kind;
 mod legacy_map;
 pub mod link;
 pub mod load;
+pub mod machine;
 pub mod map;
 pub mod map_def;
 pub mod object;

@@ -136,17 +136,21 @@ int munmap_fexit(__u64 *args)
 	return unmapped(args[1], args[3]);
 }
 
-SEC("?fentry/__x64_sys_brk")
-int brk_fentry(__u64 *args)
-{
-	return call_begins(heap_end());
-}
+/* User space says where: the kernel calls it otherwise on each architecture. x86-64 has two, the second for 32-bit programs. */
+#define BRK(suffix, function)                                           \
+	SEC("?fentry/" function)                                        \
+	int brk_fentry##suffix(__u64 *args)                             \
+	{                                                               \
+		return call_begins(heap_end());                         \
+	}                                                               \
+	SEC("?fexit/" function)                                         \
+	int brk_fexit##suffix(__u64 *args)                              \
+	{                                                               \
+		return brk_ends(args[1]);                               \
+	}
 
-SEC("?fexit/__x64_sys_brk")
-int brk_fexit(__u64 *args)
-{
-	return brk_ends(args[1]);
-}
+BRK(, "__x64_sys_brk")
+BRK(_compat, "__ia32_sys_brk")
 
 SEC("?kprobe/vm_mmap_pgoff")
 int mmap_kprobe(void *regs)

@@ -53,6 +53,11 @@ pub fn kernel_version() -> (u8, u8) {
     parse_version(&uname.release().to_string_lossy()).unwrap_or((0, 0))
 }
 
+/// What `uname -m` prints: the kernel's machine, or one of 32 bits where the personality asks for that (`setarch`).
+pub fn uname_machine() -> String {
+    rustix::system::uname().machine().to_string_lossy().into_owned()
+}
+
 fn parse_version(release: &str) -> Option<(u8, u8)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))

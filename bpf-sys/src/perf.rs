@@ -121,7 +121,8 @@ impl PerfFd {
     ///
     /// # Errors
     ///
-    /// `EINVAL`: the events are on different CPUs, or this one's own buffer is mapped.
+    /// `EINVAL`: the events are on different CPUs, or this one's own buffer is mapped. `EBADF`: back to none, of a 32-bit
+    /// process below a 64-bit kernel, which takes its -1 for a descriptor (perf_compat_ioctl).
     pub fn set_output(&self, target: Option<&PerfFd>) -> Result<()> {
         raw::perf::set_output(self, target.map(AsFd::as_fd))
     }

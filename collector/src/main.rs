@@ -26,6 +26,10 @@ fn main() -> ExitCode {
         Command::Profile(options) => cli::profile::run(&options),
         Command::Load(options) => cli::load::run(&options),
         Command::Inspect(options) => cli::inspect::run(&options),
+        #[cfg(feature = "btf-generate")]
+        Command::Btf(options) => cli::btf::run(&options),
+        #[cfg(not(feature = "btf-generate"))]
+        Command::Btf(_) => Err(cli::features::Missing { what: "`btf`", feature: "btf-generate" }.into()),
         Command::Run(options) => cli::run::run(&options),
         Command::Completions(shell) => cli::completions::run(shell),
         Command::ConfigExample => cli::print(&collector::agent::config::example()),

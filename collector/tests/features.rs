@@ -7,12 +7,13 @@ fn run(args: &[&str]) -> Output {
     command.args(args).env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").output().unwrap()
 }
 
-const REFUSALS: [(&str, bool, &[&str]); 12] = [
+const REFUSALS: [(&str, bool, &[&str]); 13] = [
     ("terminal", cfg!(feature = "terminal"), &["profile", "--duration", "1ms"]),
     ("terminal", cfg!(feature = "terminal"), &["network", "--duration", "1ms"]),
     ("terminal", cfg!(feature = "terminal"), &["run", "--duration", "1ms", "--only", "process"]),
     ("terminal", cfg!(feature = "terminal"), &["completions", "bash"]),
     ("inspect", cfg!(feature = "inspect"), &["inspect", "/dev/null"]),
+    ("btf-generate", cfg!(feature = "btf-generate"), &["btf", "minimize", "--output", "/nonexistent/x.btf"]),
     ("pictures", cfg!(feature = "pictures"), &["profile", "--output", "/nonexistent/x.svg"]),
     ("pictures", cfg!(feature = "pictures"), &["profile", "--output", "/nonexistent/x.folded"]),
     ("pictures", cfg!(feature = "pictures"), &["memory", "--output", "/nonexistent/x.pb.gz"]),
@@ -48,6 +49,7 @@ fn the_version_lists_features() {
     let [version, built_in, left_out] = lines[..] else { panic!("{text}") };
     assert_eq!(version, concat!("ebpf-otlp ", env!("CARGO_PKG_VERSION")));
     for (feature, is) in [
+        ("btf-generate", cfg!(feature = "btf-generate")),
         ("demangle-cpp", cfg!(feature = "demangle-cpp")),
         ("grpc", cfg!(feature = "grpc")),
         ("inspect", cfg!(feature = "inspect")),

@@ -126,7 +126,7 @@ impl Program {
     ///
     /// As [`attach_kprobe`](Self::attach_kprobe).
     pub fn attach_ksyscall(&self, name: &str, options: &KprobeOptions) -> Result<Link> {
-        self.attach_kprobe(syscall::function(name).as_str(), options)
+        self.attach_kprobe(syscall::syscall_function(name).as_str(), options)
     }
 }
 

@@ -41,6 +41,7 @@ pub use self::netns::NetfilterHook;
 pub use self::perf_event::PerfEventOptions;
 pub use self::place::{Neighbour, Place, Position};
 pub use self::query::{AttachedPrograms, attached_programs};
+pub use self::syscall::{compat_syscall_function, syscall_function};
 pub use self::tc::NetkitEnd;
 pub use self::uprobe::{BinaryPlace, UprobeOptions};
 pub use self::uprobe_multi::{BinaryFunctions, UprobeMultiOptions};

@@ -1,40 +1,49 @@
 //! Names of the kernel's functions for system calls.
 
 use super::kprobe;
+use crate::machine::Machine;
 
 /// The part of a system call's function name that says the architecture (`SYSCALL_DEFINE` in arch/*/include/asm/
 /// syscall_wrapper.h), or nothing where there are no wrappers.
-const fn prefix(arch: &str) -> Option<&'static str> {
-    // Matching on strings is not const.
-    match arch.as_bytes() {
-        b"x86_64" => Some("x64"),
-        b"x86" => Some("ia32"),
-        b"aarch64" => Some("arm64"),
-        b"arm" => Some("arm"),
-        b"s390x" => Some("s390x"),
-        b"riscv64" | b"riscv32" => Some("riscv"),
-        b"mips" | b"mips64" => Some("mips"),
-        b"powerpc" => Some("powerpc"),
-        b"powerpc64" => Some("powerpc64"),
-        _ => None,
-    }
+const fn prefix(machine: Machine) -> Option<&'static str> {
+    Some(match machine {
+        Machine::X86_64 => "x64",
+        // Of 32-bit kernels since Linux 5.7, and of 64-bit ones for 32-bit programs.
+        Machine::X86 => "ia32",
+        Machine::Aarch64 => "arm64",
+        Machine::Riscv64 => "riscv",
+        Machine::S390x => "s390x",
+        Machine::Arm => return None,
+    })
 }
 
 /// Name of a system call's function with wrappers, as `__x64_sys_bpf`.
-fn wrapper(arch: &str, name: &str) -> Option<String> {
-    Some(format!("__{}_sys_{name}", prefix(arch)?))
+fn wrapper(machine: Machine, name: &str) -> Option<String> {
+    Some(format!("__{}_sys_{name}", prefix(machine)?))
 }
 
-/// Name of a system call's function in the running kernel. One without wrappers (before Linux 4.17, or built without)
-/// has `__se_sys_bpf`; which of both, its symbols tell, or where they may not be read, a trial.
-pub(super) fn function(name: &str) -> String {
+/// Name of a system call's function in the running kernel, which may be wider than this process. One without wrappers (arm;
+/// before Linux 4.17, on riscv64 6.6; or built without) has `__se_sys_bpf`; which of both, its symbols tell, or where they may
+/// not be read, a trial.
+pub fn syscall_function(name: &str) -> String {
     let plain = format!("__se_sys_{name}");
-    let Some(wrapped) = wrapper(std::env::consts::ARCH, name) else { return plain };
+    let Some(machine) = Machine::running() else { return plain };
+    let Some(wrapped) = wrapper(machine, name) else { return plain };
     let present = match super::functions::contains(&wrapped) {
         Some(present) => present,
-        None => wrapper(std::env::consts::ARCH, "bpf").is_some_and(|bpf| kprobe::can_probe(&bpf)),
+        None => wrapper(machine, "bpf").is_some_and(|bpf| kprobe::can_probe(&bpf)),
     };
     if present { wrapped } else { plain }
+}
+
+/// Name of the function that 32-bit programs' calls of that name enter, where the kernel has another than
+/// [`syscall_function`]'s for them: on x86-64 with CONFIG_IA32_EMULATION, of calls that take the same from both. `None` also
+/// where the kernel's symbols may not be read.
+pub fn compat_syscall_function(name: &str) -> Option<String> {
+    if Machine::running() != Some(Machine::X86_64) {
+        return None;
+    }
+    wrapper(Machine::X86, name).filter(|name| super::functions::contains(name) == Some(true))
 }
 
 #[cfg(test)]
@@ -43,16 +52,15 @@ mod tests {
 
     #[test]
     fn wrappers_of_each_architecture() {
-        for (arch, name) in [
-            ("x86_64", "__x64_sys_openat"),
-            ("x86", "__ia32_sys_openat"),
-            ("aarch64", "__arm64_sys_openat"),
-            ("s390x", "__s390x_sys_openat"),
-            ("riscv64", "__riscv_sys_openat"),
-            ("arm", "__arm_sys_openat"),
+        for (machine, name) in [
+            (Machine::X86_64, Some("__x64_sys_openat")),
+            (Machine::X86, Some("__ia32_sys_openat")),
+            (Machine::Aarch64, Some("__arm64_sys_openat")),
+            (Machine::S390x, Some("__s390x_sys_openat")),
+            (Machine::Riscv64, Some("__riscv_sys_openat")),
+            (Machine::Arm, None),
         ] {
-            assert_eq!(wrapper(arch, "openat").as_deref(), Some(name));
+            assert_eq!(wrapper(machine, "openat").as_deref(), name);
         }
-        assert_eq!(wrapper("loongarch64", "openat"), None);
     }
 }

@@ -461,7 +461,7 @@ impl<'b> Type<'b> {
     }
 
     /// The size that this type, if it is C's `long`, implies for pointers.
-    pub(super) fn pointer_size_hint(&self) -> Option<u8> {
+    pub(crate) fn pointer_size_hint(&self) -> Option<u8> {
         const LONG: [&[u8]; 4] = [b"long", b"long int", b"unsigned long", b"long unsigned int"];
         let size = match self.size_or_type {
             4 => 4,

@@ -9,6 +9,7 @@
 mod candidates;
 mod compat;
 mod compute;
+mod minimize;
 mod patch;
 mod resolve;
 mod spec;
@@ -20,6 +21,7 @@ use core::fmt;
 
 pub(crate) use compat::types_are_compatible;
 pub use compute::{Resolution, Width};
+pub use minimize::minimize;
 pub use patch::{POISON, Patched, Poison, patch, poisoned_insn};
 pub use resolve::{describe, resolve, resolve_within};
 pub(crate) use resolve::{describe_within, roots};

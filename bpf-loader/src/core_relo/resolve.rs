@@ -42,9 +42,20 @@ pub fn resolve_within<'l>(
     target: &dyn TargetBtf,
     fuel: &mut Fuel,
 ) -> Result<Vec<Result<Resolution, Error>>, Error> {
+    resolve_telling(local, relos, target, fuel, &mut |_, _| {})
+}
+
+/// [`resolve_within`], which tells every counterpart that it finds to `found`.
+pub(super) fn resolve_telling<'l>(
+    local: &'l Btf<'l>,
+    relos: impl IntoIterator<Item = CoreRelo>,
+    target: &dyn TargetBtf,
+    fuel: &mut Fuel,
+    found: &mut impl FnMut(RelocKind, &Spec<'_>),
+) -> Result<Vec<Result<Resolution, Error>>, Error> {
     let relos: Vec<_> = relos.into_iter().collect();
     let mut candidates = Candidates::find(searched(local, &relos), target, fuel)?;
-    Ok(relos.iter().map(|relo| resolve_one(local, relo, &mut candidates, fuel)).collect())
+    Ok(relos.iter().map(|relo| resolve_one(local, relo, &mut candidates, fuel, found)).collect())
 }
 
 /// The local types whose counterparts are looked for.
@@ -67,6 +78,7 @@ fn resolve_one<'l>(
     relo: &CoreRelo,
     candidates: &mut Candidates<'l, '_>,
     fuel: &mut Fuel,
+    tell: &mut impl FnMut(RelocKind, &Spec<'_>),
 ) -> Result<Resolution, Error> {
     let kind = relo.kind()?;
     let ty = local.type_by_id(relo.type_id)?;
@@ -79,6 +91,7 @@ fn resolve_one<'l>(
     let mut matching = Vec::new();
     for &candidate in candidates.iter() {
         let Some(found) = find(kind, &spec, candidate, fuel)? else { continue };
+        tell(kind, &found);
         let resolution = compute(kind, &spec, Some(&found), fuel)?;
         match agreed {
             None => agreed = Some((found.bit_offset, resolution)),

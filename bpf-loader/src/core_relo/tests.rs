@@ -1,6 +1,7 @@
 //! Each rule of resolution, on types made for it.
 
 mod fields;
+mod minimize;
 mod patching;
 mod types;
 

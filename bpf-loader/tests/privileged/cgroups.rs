@@ -11,6 +11,7 @@ use bpf_loader::Error;
 use bpf_loader::attach::{CgroupOptions, Neighbour, Place, Position, Sharing, attached_programs};
 use bpf_loader::link::Link;
 use bpf_loader::load::Object;
+use bpf_loader::machine::Machine;
 use bpf_loader::program::Program;
 use bpf_sys::link::Target;
 use bpf_sys::uapi::flags::BPF_F_ALLOW_MULTI;
@@ -183,6 +184,9 @@ fn every_hook_runs_its_program_as_often_as_it_is_passed() {
         let counts = |times| {
             for (name, counters) in &attached {
                 for (counter, expected) in counters.iter() {
+                    // The kernel runs these for no program of another width than its own.
+                    let is_passed_over = name.ends_with("sockopt") && Machine::own() != Machine::running();
+                    let expected = &if is_passed_over { 0 } else { *expected };
                     let by_listen = if name.starts_with("getsockname") { asked } else { 0 };
                     let before = if **name == "getsockname4" { asked } else { 0 };
                     let expected = before + times * (expected + by_listen);

@@ -9,6 +9,7 @@ use bpf_sys::{Errno, LinkType};
 
 use crate::permitted;
 use crate::subject::{call_getppid, fires, load_with};
+use crate::tracepoints::GETPPID;
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/tracepoint.bpf.o");
 
@@ -18,7 +19,7 @@ fn pin_path(name: &str) -> PathBuf {
 
 #[test]
 fn a_pinned_link_outlives_its_handle_and_is_adopted() {
-    let Some(subject) = load_with(OBJECT, "on_raw_tracepoint", &[("number", 110)]) else { return };
+    let Some(subject) = load_with(OBJECT, "on_raw_tracepoint", &[("number", GETPPID)]) else { return };
     let Some(mut link) = permitted(subject.program().attach()) else { return };
     let info = link.info().unwrap();
     assert_eq!(info.link_type, LinkType::RAW_TRACEPOINT);
@@ -49,7 +50,7 @@ fn a_pinned_link_outlives_its_handle_and_is_adopted() {
 
 #[test]
 fn what_a_kind_of_link_cannot_is_said() {
-    let Some(subject) = load_with(OBJECT, "on_raw_tracepoint", &[("number", 110)]) else { return };
+    let Some(subject) = load_with(OBJECT, "on_raw_tracepoint", &[("number", GETPPID)]) else { return };
     let Some(mut link) = permitted(subject.program().attach()) else { return };
     // Programs of raw tracepoints are neither replaced nor detached but by closing.
     assert!(matches!(link.update(subject.program()).unwrap_err(), Error::Kernel(_)));

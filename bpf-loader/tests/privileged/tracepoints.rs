@@ -1,6 +1,7 @@
 //! Tracepoints of all kinds.
 
 use bpf_loader::Error;
+use bpf_loader::machine::Machine;
 use bpf_sys::prog::{self, ProgLoad, TestRun};
 use bpf_sys::uapi::insn;
 use bpf_sys::{Errno, Insn, ProgType};
@@ -11,13 +12,27 @@ use crate::{kernel_has, permitted, skip};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/tracepoint.bpf.o");
 
-#[cfg(target_arch = "x86_64")]
-const GETPPID: u64 = 110;
-#[cfg(not(target_arch = "x86_64"))]
-const GETPPID: u64 = 173;
+/// The number of getppid(2) in this program.
+pub const GETPPID: u64 = if cfg!(target_arch = "x86_64") {
+    110
+} else if cfg!(any(target_arch = "x86", target_arch = "arm")) {
+    64
+} else {
+    173
+};
+
+/// Whether the kernel's tracepoints of single system calls see this program's: those of 32-bit programs, which have other
+/// numbers, a 64-bit kernel passes over there (ARCH_TRACE_IGNORE_COMPAT_SYSCALLS).
+fn are_calls_seen() -> bool {
+    Machine::own() == Machine::running()
+        || skip::<()>("tracepoints of single system calls are not passed by 32-bit programs").is_some()
+}
 
 #[test]
 fn a_tracepoint_fires() {
+    if !are_calls_seen() {
+        return;
+    }
     for name in ["on_tracepoint", "on_tracepoint_by_short_name"] {
         let Some(subject) = load(OBJECT, name) else { return };
         let Some(link) = permitted(subject.program().attach()) else { return };
@@ -28,6 +43,9 @@ fn a_tracepoint_fires() {
 
 #[test]
 fn a_tracepoint_has_a_cookie() {
+    if !are_calls_seen() {
+        return;
+    }
     if !kernel_has((5, 15)) {
         let Some(subject) = load(OBJECT, "on_tracepoint") else { return };
         attached(subject.program().attach_tracepoint("syscalls", "sys_enter_getppid", 77), (5, 15));

@@ -3,8 +3,9 @@
 use bpf_loader::target::RunningTarget;
 
 use crate::config::Filter;
+use crate::error::Error;
 use crate::tracer::ladder::{Chosen, Forced};
-use crate::tracer::{Info, Settings, Start, TRACERS};
+use crate::tracer::{Info, Settings, Start, TRACERS, heap};
 
 /// Kernel memory that a tracer may take for a moment.
 const MEMORY: usize = 1 << 20;
@@ -23,15 +24,22 @@ pub fn try_all() -> Vec<TracerFinding> {
     let target = RunningTarget::new();
     let filter = Filter { pids: vec![std::process::id()], ..Filter::default() };
     let try_one = |info: &&'static Info| {
+        let forced = Forced::default();
         let started = (info.start)(&Start {
             filter: &filter,
             settings: &Settings::default(),
             memory: MEMORY,
-            forced: &Forced::default(),
+            forced: &forced,
             target: &target,
         });
-        let ladders = started.map(|tracer| tracer.rungs().to_vec()).map_err(|error| error.to_string());
-        TracerFinding { name: info.name, ladders }
+        let rungs = started.map(|tracer| tracer.rungs().to_vec()).or_else(|error| match error {
+            // This process may be of another width than those that will be traced, or without names of its allocator.
+            Error::NoAllocator(_) | Error::Unsupported { .. } if info.name == heap::INFO.name => {
+                heap::try_rungs(MEMORY, &forced, &target)
+            }
+            error => Err(error),
+        });
+        TracerFinding { name: info.name, ladders: rungs.map_err(|error| error.to_string()) }
     };
     TRACERS.iter().map(try_one).collect()
 }

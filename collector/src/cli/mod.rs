@@ -1,6 +1,8 @@
 //! The commands. Each returns whether all that was asked for happened; an error ends the command.
 
 pub mod args;
+#[cfg(feature = "btf-generate")]
+pub mod btf;
 pub mod check;
 pub mod completions;
 pub mod features;

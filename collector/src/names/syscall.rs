@@ -1,7 +1,8 @@
 //! Names of system calls.
 
-use std::io::Read;
 use std::sync::OnceLock;
+
+use bpf_loader::machine::Machine;
 
 use super::syscall_tables::{ARM, ARM64, I386, RISCV64, Run, X32, X86_64};
 
@@ -37,44 +38,23 @@ impl Table {
 /// From 0xf0001 on (arch/arm/include/uapi/asm/unistd.h).
 const ARM_PRIVATE: &[Run] = &[(1009, "breakpoint cacheflush usr26 usr32 set_tls get_tls")];
 
-/// Whether the kernel's addresses have 64 bits: /proc/kallsyms prints their zeros too, and to those who may not see them
-/// nothing but zeros.
-fn has_wide_addresses() -> Option<bool> {
-    let mut first = [0; 17];
-    std::fs::File::open("/proc/kallsyms").ok()?.read_exact(&mut first).ok()?;
-    match first.iter().position(|c| *c == b' ')? {
-        8 => Some(false),
-        16 => Some(true),
-        _ => None,
-    }
-}
-
 impl SyscallAbi {
     /// What programs use that are as wide as the running kernel, which a 32-bit agent too can ask: an i686 binary on an amd64
     /// kernel finds [`X86_64`](Self::X86_64). `None` on machines whose calls are not known here.
     pub fn running() -> Option<Self> {
-        static RUNNING: OnceLock<Option<SyscallAbi>> = OnceLock::new();
-        *RUNNING.get_or_init(|| {
-            let name = rustix::system::uname();
-            Self::of_kernel(name.machine().to_str().ok()?, has_wide_addresses())
-        })
+        Machine::running().and_then(Self::of)
     }
 
-    /// From what uname(2) calls the machine, which is that of a 32-bit one where the personality asks for it, and whether the
-    /// kernel's addresses are known to have 64 bits.
-    fn of_kernel(machine: &str, is_wide: Option<bool>) -> Option<Self> {
-        let is_wide = |guess| is_wide.unwrap_or(guess);
-        match machine {
-            "x86_64" => Some(Self::X86_64),
-            "i386" | "i486" | "i586" | "i686" => Some(if is_wide(false) { Self::X86_64 } else { Self::I386 }),
-            "aarch64" => Some(Self::Arm64),
-            // armv8l is what arm64 calls itself to such a personality.
-            _ if machine.starts_with("armv") => {
-                Some(if is_wide(machine.starts_with("armv8")) { Self::Arm64 } else { Self::Arm })
-            }
-            "riscv64" => Some(Self::Riscv64),
-            _ => None,
-        }
+    /// What a machine's programs use.
+    fn of(machine: Machine) -> Option<Self> {
+        Some(match machine {
+            Machine::X86_64 => Self::X86_64,
+            Machine::X86 => Self::I386,
+            Machine::Aarch64 => Self::Arm64,
+            Machine::Arm => Self::Arm,
+            Machine::Riscv64 => Self::Riscv64,
+            Machine::S390x => return None,
+        })
     }
 
     /// What 32-bit programs use on a machine whose 64-bit programs use this.
@@ -144,6 +124,11 @@ mod tests {
         }
         for abi in [X86_64, I386, Arm64, Arm, Riscv64] {
             assert_eq!((abi.name(435), abi.name(471)), (Some("clone3"), Some("rseq_slice_yield")), "{abi:?}");
+            assert_eq!(
+                (abi.name(463), abi.name(466)),
+                (Some("setxattrat"), Some("removexattrat")),
+                "{abi:?}"
+            );
             assert_eq!((abi.name(500), abi.name(1023), abi.name(u16::MAX)), (None, None, None));
             assert_eq!(abi.numbers("no_such_call").count(), 0);
         }
@@ -151,33 +136,9 @@ mod tests {
     }
 
     #[test]
-    fn kernels_are_told_from_what_they_call_themselves() {
-        use SyscallAbi::{Arm, Arm64, I386, Riscv64, X86_64};
-        let of = SyscallAbi::of_kernel;
-        assert_eq!((of("x86_64", Some(true)), of("x86_64", None)), (Some(X86_64), Some(X86_64)));
-        assert_eq!((of("i686", Some(true)), of("i686", Some(false))), (Some(X86_64), Some(I386)));
-        assert_eq!((of("armv7l", Some(false)), of("armv8l", None)), (Some(Arm), Some(Arm64)));
-        assert_eq!((of("armv7l", None), of("armv8l", Some(false))), (Some(Arm), Some(Arm)));
-        assert_eq!(
-            (of("aarch64", None), of("riscv64", None), of("s390x", Some(true))),
-            (Some(Arm64), Some(Riscv64), None)
-        );
-    }
-
-    #[test]
     fn libcs_numbers_have_these_names() {
         // The library is of this program's ABI, which the kernel may have beside its own.
-        let abi = if cfg!(target_arch = "x86_64") {
-            SyscallAbi::X86_64
-        } else if cfg!(target_arch = "x86") {
-            SyscallAbi::I386
-        } else if cfg!(target_arch = "aarch64") {
-            SyscallAbi::Arm64
-        } else if cfg!(target_arch = "arm") {
-            SyscallAbi::Arm
-        } else {
-            SyscallAbi::Riscv64
-        };
+        let abi = Machine::own().and_then(SyscallAbi::of).unwrap();
         let known = [
             (libc::SYS_getppid, "getppid"),
             (libc::SYS_openat, "openat"),

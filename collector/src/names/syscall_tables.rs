@@ -46,8 +46,8 @@ pub const X86_64: &[Run] = &[
         process_madvise epoll_pwait2 mount_setattr quotactl_fd landlock_create_ruleset landlock_add_rule \
         landlock_restrict_self memfd_secret process_mrelease futex_waitv set_mempolicy_home_node \
         cachestat fchmodat2 map_shadow_stack futex_wake futex_wait futex_requeue statmount listmount \
-        lsm_get_self_attr lsm_set_self_attr lsm_list_modules mseal"),
-    (467, "open_tree_attr file_getattr file_setattr listns rseq_slice_yield"),
+        lsm_get_self_attr lsm_set_self_attr lsm_list_modules mseal setxattrat getxattrat listxattrat \
+        removexattrat open_tree_attr file_getattr file_setattr listns rseq_slice_yield"),
 ];
 
 /// X32, from 512 on.
@@ -114,8 +114,8 @@ pub const I386: &[Run] = &[
         process_madvise epoll_pwait2 mount_setattr quotactl_fd landlock_create_ruleset landlock_add_rule \
         landlock_restrict_self memfd_secret process_mrelease futex_waitv set_mempolicy_home_node \
         cachestat fchmodat2 map_shadow_stack futex_wake futex_wait futex_requeue statmount listmount \
-        lsm_get_self_attr lsm_set_self_attr lsm_list_modules mseal"),
-    (467, "open_tree_attr file_getattr file_setattr listns rseq_slice_yield"),
+        lsm_get_self_attr lsm_set_self_attr lsm_list_modules mseal setxattrat getxattrat listxattrat \
+        removexattrat open_tree_attr file_getattr file_setattr listns rseq_slice_yield"),
 ];
 
 /// Arm64.
@@ -157,8 +157,8 @@ pub const ARM64: &[Run] = &[
         process_madvise epoll_pwait2 mount_setattr quotactl_fd landlock_create_ruleset landlock_add_rule \
         landlock_restrict_self memfd_secret process_mrelease futex_waitv set_mempolicy_home_node \
         cachestat fchmodat2 map_shadow_stack futex_wake futex_wait futex_requeue statmount listmount \
-        lsm_get_self_attr lsm_set_self_attr lsm_list_modules mseal"),
-    (467, "open_tree_attr file_getattr file_setattr listns rseq_slice_yield"),
+        lsm_get_self_attr lsm_set_self_attr lsm_list_modules mseal setxattrat getxattrat listxattrat \
+        removexattrat open_tree_attr file_getattr file_setattr listns rseq_slice_yield"),
 ];
 
 /// 32-bit programs on arm64.
@@ -233,8 +233,8 @@ pub const ARM: &[Run] = &[
         landlock_restrict_self"),
     (448, "process_mrelease futex_waitv set_mempolicy_home_node cachestat fchmodat2 map_shadow_stack \
         futex_wake futex_wait futex_requeue statmount listmount lsm_get_self_attr lsm_set_self_attr \
-        lsm_list_modules mseal"),
-    (467, "open_tree_attr file_getattr file_setattr listns rseq_slice_yield"),
+        lsm_list_modules mseal setxattrat getxattrat listxattrat removexattrat open_tree_attr \
+        file_getattr file_setattr listns rseq_slice_yield"),
 ];
 
 /// Riscv64.
@@ -277,6 +277,6 @@ pub const RISCV64: &[Run] = &[
         process_madvise epoll_pwait2 mount_setattr quotactl_fd landlock_create_ruleset landlock_add_rule \
         landlock_restrict_self memfd_secret process_mrelease futex_waitv set_mempolicy_home_node \
         cachestat fchmodat2 map_shadow_stack futex_wake futex_wait futex_requeue statmount listmount \
-        lsm_get_self_attr lsm_set_self_attr lsm_list_modules mseal"),
-    (467, "open_tree_attr file_getattr file_setattr listns rseq_slice_yield"),
+        lsm_get_self_attr lsm_set_self_attr lsm_list_modules mseal setxattrat getxattrat listxattrat \
+        removexattrat open_tree_attr file_getattr file_setattr listns rseq_slice_yield"),
 ];

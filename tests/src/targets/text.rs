@@ -3,11 +3,12 @@
 use super::input::Input;
 use bpf_loader::attach::usdt::args::{self, MAX_ARGS};
 use bpf_loader::attach::usdt::note::Notes;
-use bpf_loader::attach::usdt::regs::Arch;
+use bpf_loader::attach::usdt::regs::Registers;
 use bpf_loader::bytes::{Bytes, Endian};
 use bpf_loader::externs::kconfig::{self, ValueType, Variable};
 use bpf_loader::insn::InsnIdx;
 use bpf_loader::kallsyms;
+use bpf_loader::machine::Machine;
 use bpf_loader::verifier_log::{Context, VerifierLog};
 use std::io::BufReader;
 
@@ -57,11 +58,14 @@ pub fn loader_kconfig(config: &[u8]) {
 
 /// Notes of probes, and their arguments as each architecture writes them.
 pub fn loader_usdt(data: &[u8]) {
-    let architectures = [Arch::X86_64, Arch::X86, Arch::Aarch64, Arch::Arm, Arch::Riscv64, Arch::S390x];
+    use Machine::{Aarch64, Arm, Riscv64, S390x, X86, X86_64};
+    let own = [X86_64, X86, Aarch64, Arm, Riscv64, S390x].map(|machine| (machine, machine));
+    let pairs = own.into_iter().chain([(X86, X86_64), (Arm, Aarch64)]);
+    let registers: Vec<_> = pairs.filter_map(|(program, kernel)| Registers::new(program, kernel)).collect();
     let arguments = |text: &[u8]| {
         let Ok(text) = core::str::from_utf8(text) else { return };
-        for arch in architectures {
-            match args::parse(arch, text) {
+        for registers in &registers {
+            match args::parse(*registers, text) {
                 Ok(args) => {
                     assert!(args.len() <= MAX_ARGS);
                     assert!(args.iter().all(|arg| matches!(arg.size, 1 | 2 | 4 | 8)), "{text:?}: {args:?}");

@@ -1,7 +1,7 @@
 //! Where a probe's arguments are: `-4@%eax`, `8@$5`, `8@-8(%rbp)`, `1@(%rbp,%rax,8)`, `-4@[sp, 96]`, in the words of each
 //! architecture's assembler.
 
-use super::regs::Arch;
+use super::regs::Registers;
 
 /// Most arguments of a probe, `BPF_USDT_MAX_ARG_CNT` of usdt.bpf.h.
 pub const MAX_ARGS: usize = 12;
@@ -60,7 +60,7 @@ pub struct BadArg {
 /// # Errors
 ///
 /// What this does not know, and more than [`MAX_ARGS`].
-pub fn parse(arch: Arch, text: &str) -> Result<Vec<Arg>, BadArg> {
+pub fn parse(registers: Registers, text: &str) -> Result<Vec<Arg>, BadArg> {
     let mut args = Vec::new();
     let mut cursor = Cursor { text, at: 0 };
     loop {
@@ -72,7 +72,7 @@ pub fn parse(arch: Arch, text: &str) -> Result<Vec<Arg>, BadArg> {
         if args.len() == MAX_ARGS {
             return Err(BadArg { at, reason: "more than 12 arguments" });
         }
-        args.push(cursor.arg(arch).map_err(|reason| BadArg { at, reason })?);
+        args.push(cursor.arg(registers).map_err(|reason| BadArg { at, reason })?);
     }
 }
 
@@ -115,23 +115,24 @@ impl<'a> Cursor<'a> {
     }
 
     /// A register, with or without `%`.
-    fn register(&mut self, arch: Arch) -> Result<u16, &'static str> {
+    fn register(&mut self, registers: Registers) -> Result<u16, &'static str> {
         self.take('%');
         let name = self.rest();
         let len = name.bytes().take_while(u8::is_ascii_alphanumeric).count();
-        let offset = name.get(..len).and_then(|name| arch.register(name)).ok_or("an unknown register")?;
+        let offset =
+            name.get(..len).and_then(|name| registers.register(name)).ok_or("an unknown register")?;
         self.at += len;
         Ok(offset)
     }
 
-    fn arg(&mut self, arch: Arch) -> Result<Arg, &'static str> {
+    fn arg(&mut self, registers: Registers) -> Result<Arg, &'static str> {
         let size = self.number().ok_or("no size")?;
         // Also written for what lies in memory, where it makes no difference.
         let float = self.take('f');
         self.expect('@', "no @ after the size")?;
         self.skip_blanks();
         let in_memory = self.rest().split_whitespace().next().unwrap_or_default().contains(['(', '[']);
-        let place = match self.place(arch) {
+        let place = match self.place(registers) {
             Err(_) if float && !in_memory => {
                 self.at += self.rest().find(char::is_whitespace).unwrap_or(self.rest().len());
                 Place::Unreadable
@@ -147,12 +148,12 @@ impl<'a> Cursor<'a> {
         Ok(Arg { place, size: size.unsigned_abs() as u8, signed: size < 0 })
     }
 
-    fn place(&mut self, arch: Arch) -> Result<Place, &'static str> {
+    fn place(&mut self, registers: Registers) -> Result<Place, &'static str> {
         if self.take('$') || self.take('#') {
             return Ok(Place::Const(self.number().ok_or("no number")?));
         }
         if self.take('[') {
-            let reg = self.register(arch)?;
+            let reg = self.register(registers)?;
             let mut offset = 0;
             if self.take(',') {
                 self.take('#');
@@ -163,24 +164,24 @@ impl<'a> Cursor<'a> {
         }
         let number = self.number();
         if self.take('(') {
-            return self.memory(arch, number.unwrap_or(0));
+            return self.memory(registers, number.unwrap_or(0));
         }
         match number {
             // On x86, a number alone is an address.
-            Some(_) if arch.is_x86() => Err("an absolute address"),
+            Some(_) if registers.is_x86() => Err("an absolute address"),
             Some(number) => Ok(Place::Const(number)),
-            None => Ok(Place::Reg(self.register(arch)?)),
+            None => Ok(Place::Reg(self.register(registers)?)),
         }
     }
 
     /// What follows `OFFSET(`.
-    fn memory(&mut self, arch: Arch, offset: i64) -> Result<Place, &'static str> {
-        let reg = self.register(arch)?;
+    fn memory(&mut self, registers: Registers, offset: i64) -> Result<Place, &'static str> {
+        let reg = self.register(registers)?;
         if !self.take(',') {
             self.expect(')', "no )")?;
             return Ok(Place::Deref { reg, offset });
         }
-        let index = self.register(arch)?;
+        let index = self.register(registers)?;
         let scale = if self.take(',') { self.number().ok_or("no scale")? } else { 1 };
         self.expect(')', "no )")?;
         if !matches!(scale, 1 | 2 | 4 | 8) {
@@ -193,9 +194,15 @@ impl<'a> Cursor<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::Machine;
 
-    fn one(arch: Arch, text: &str) -> Arg {
-        let args = parse(arch, text).unwrap_or_else(|e| panic!("{text}: {e:?}"));
+    /// As the architecture's own kernel has it.
+    fn parse(machine: Machine, text: &str) -> Result<Vec<Arg>, BadArg> {
+        super::parse(Registers::new(machine, machine).unwrap(), text)
+    }
+
+    fn one(machine: Machine, text: &str) -> Arg {
+        let args = parse(machine, text).unwrap_or_else(|e| panic!("{text}: {e:?}"));
         assert_eq!(args.len(), 1, "{text}");
         args[0]
     }
@@ -206,7 +213,7 @@ mod tests {
 
     #[test]
     fn x86_64() {
-        let a = Arch::X86_64;
+        let a = Machine::X86_64;
         let (ax, bp, sp, r8) = (80, 32, 152, 72);
         for (text, want) in [
             ("-4@%eax", arg(-4, Place::Reg(ax))),
@@ -229,36 +236,36 @@ mod tests {
 
     #[test]
     fn other_architectures() {
-        for (arch, text, want) in [
-            (Arch::Aarch64, "-4@x0", arg(-4, Place::Reg(0))),
-            (Arch::Aarch64, "8@x30", arg(8, Place::Reg(240))),
-            (Arch::Aarch64, "4@5", arg(4, Place::Const(5))),
-            (Arch::Aarch64, "-4@[sp, 96]", arg(-4, Place::Deref { reg: 248, offset: 96 })),
-            (Arch::Aarch64, "-4@[x29]", arg(-4, Place::Deref { reg: 232, offset: 0 })),
-            (Arch::Riscv64, "-8@a1", arg(-8, Place::Reg(88))),
-            (Arch::Riscv64, "-8@-88(s0)", arg(-8, Place::Deref { reg: 64, offset: -88 })),
-            (Arch::Riscv64, "4@-1", arg(4, Place::Const(-1))),
-            (Arch::S390x, "-8@%r0", arg(-8, Place::Reg(24))),
-            (Arch::S390x, "-2@-28(%r15)", arg(-2, Place::Deref { reg: 144, offset: -28 })),
-            (Arch::Arm, "-4@[fp, #96]", arg(-4, Place::Deref { reg: 44, offset: 96 })),
-            (Arch::Arm, "4@#5", arg(4, Place::Const(5))),
-            (Arch::Arm, "4@r3", arg(4, Place::Reg(12))),
-            (Arch::X86, "-4@%edx", arg(-4, Place::Reg(8))),
-            (Arch::X86, "-4@8(%ebp)", arg(-4, Place::Deref { reg: 20, offset: 8 })),
+        for (machine, text, want) in [
+            (Machine::Aarch64, "-4@x0", arg(-4, Place::Reg(0))),
+            (Machine::Aarch64, "8@x30", arg(8, Place::Reg(240))),
+            (Machine::Aarch64, "4@5", arg(4, Place::Const(5))),
+            (Machine::Aarch64, "-4@[sp, 96]", arg(-4, Place::Deref { reg: 248, offset: 96 })),
+            (Machine::Aarch64, "-4@[x29]", arg(-4, Place::Deref { reg: 232, offset: 0 })),
+            (Machine::Riscv64, "-8@a1", arg(-8, Place::Reg(88))),
+            (Machine::Riscv64, "-8@-88(s0)", arg(-8, Place::Deref { reg: 64, offset: -88 })),
+            (Machine::Riscv64, "4@-1", arg(4, Place::Const(-1))),
+            (Machine::S390x, "-8@%r0", arg(-8, Place::Reg(24))),
+            (Machine::S390x, "-2@-28(%r15)", arg(-2, Place::Deref { reg: 144, offset: -28 })),
+            (Machine::Arm, "-4@[fp, #96]", arg(-4, Place::Deref { reg: 44, offset: 96 })),
+            (Machine::Arm, "4@#5", arg(4, Place::Const(5))),
+            (Machine::Arm, "4@r3", arg(4, Place::Reg(12))),
+            (Machine::X86, "-4@%edx", arg(-4, Place::Reg(8))),
+            (Machine::X86, "-4@8(%ebp)", arg(-4, Place::Deref { reg: 20, offset: 8 })),
         ] {
-            assert_eq!(one(arch, text), want, "{arch:?} {text}");
+            assert_eq!(one(machine, text), want, "{machine:?} {text}");
         }
     }
 
     #[test]
     fn several_arguments_and_their_limit() {
-        let args = parse(Arch::X86_64, "-4@$1 8@%rdi\t4@(%rsi)").unwrap();
+        let args = parse(Machine::X86_64, "-4@$1 8@%rdi\t4@(%rsi)").unwrap();
         assert_eq!(args.len(), 3);
-        let on_arm = parse(Arch::Aarch64, "-4@[sp, 12] 8@x1").unwrap();
+        let on_arm = parse(Machine::Aarch64, "-4@[sp, 12] 8@x1").unwrap();
         assert_eq!(on_arm.len(), 2);
-        assert_eq!(parse(Arch::X86_64, "").unwrap(), []);
-        assert_eq!(parse(Arch::X86_64, &"1@$1 ".repeat(12)).unwrap().len(), 12);
-        let e = parse(Arch::X86_64, &"1@$1 ".repeat(13)).unwrap_err();
+        assert_eq!(parse(Machine::X86_64, "").unwrap(), []);
+        assert_eq!(parse(Machine::X86_64, &"1@$1 ".repeat(12)).unwrap().len(), 12);
+        let e = parse(Machine::X86_64, &"1@$1 ".repeat(13)).unwrap_err();
         assert_eq!((e.at, e.reason), (60, "more than 12 arguments"));
     }
 
@@ -288,10 +295,10 @@ mod tests {
             "4@\u{e9}",
             "8f@(%xmm0)",
         ] {
-            assert!(parse(Arch::X86_64, bad).is_err(), "{bad}");
+            assert!(parse(Machine::X86_64, bad).is_err(), "{bad}");
         }
         for bad in ["4@[sp", "4@[sp,]", "4@[sp 4]", "4@x31", "4@x", "4@x1x", "4@w0"] {
-            assert!(parse(Arch::Aarch64, bad).is_err(), "{bad}");
+            assert!(parse(Machine::Aarch64, bad).is_err(), "{bad}");
         }
     }
 }

@@ -17,17 +17,20 @@ use bpf_sys::{Errno, MapFd, map};
 
 use self::args::Arg;
 use self::note::{Note, Notes};
-use self::regs::Arch;
+use self::regs::Registers;
 use self::spec::Layout;
 use super::binary::{self, Binary, Segment};
 use super::{UprobeMultiOptions, UprobeOptions, section};
 use crate::error::{Error, Result};
 use crate::link::{Link, OlderAttachment};
 use crate::load::Object;
+use crate::machine::Machine;
 use crate::program::Program;
 
 const SPECS: &str = "__bpf_usdt_specs";
 const IPS: &str = "__bpf_usdt_ip_to_spec_id";
+/// Bytes of an address in that map: those of a `long` of the BPF machine, whatever this process has.
+const ADDRESS: usize = 8;
 
 /// How a program is attached to a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -72,9 +75,8 @@ impl Usdt {
     pub fn new(object: &Object) -> Result<Self> {
         let specs = object.map(SPECS)?.try_clone_fd()?;
         let ips = object.map(IPS)?.try_clone_fd()?;
-        let layout = Layout::of_value_size(specs.value_size()).filter(|_| {
-            specs.key_size() == 4 && ips.value_size() == 4 && ips.key_size() == size_of::<usize>()
-        });
+        let layout = Layout::of_value_size(specs.value_size())
+            .filter(|_| specs.key_size() == 4 && ips.value_size() == 4 && ips.key_size() == ADDRESS);
         let layout = layout.ok_or_else(|| Error::MapMember {
             map: SPECS.into(),
             member: "value".into(),
@@ -123,14 +125,15 @@ impl Usdt {
     ) -> Result<Link> {
         let path = binary::resolve(path)?;
         let binary = Binary::open(&path)?;
-        let arch = Arch::host().filter(|arch| arch.machine() == binary.elf.machine);
-        let arch = arch.ok_or_else(|| Error::AttachTarget {
+        let file = Machine::of_elf(binary.elf.machine, binary.elf.address_size() == 8);
+        let registers = file.zip(Machine::running()).and_then(|(file, kernel)| Registers::new(file, kernel));
+        let registers = registers.ok_or_else(|| Error::AttachTarget {
             target: path.display().to_string(),
             reason: "a file for another architecture, or one whose registers are not known",
         })?;
         let multi = program.has_uprobe_multi();
         let by_cookie = multi || program.has_perf_links();
-        let mut probes = find(&binary, arch, &path, provider, name)?;
+        let mut probes = find(&binary, registers, &path, provider, name)?;
         if !by_cookie && binary.elf.dynamic {
             let pid = options.pid.ok_or(Error::Unsupported {
                 feature: "USDT probes of libraries in all processes",
@@ -204,7 +207,13 @@ struct Probe {
     args: Vec<Arg>,
 }
 
-fn find(binary: &Binary, arch: Arch, path: &Path, provider: &str, name: &str) -> Result<Vec<Probe>> {
+fn find(
+    binary: &Binary,
+    registers: Registers,
+    path: &Path,
+    provider: &str,
+    name: &str,
+) -> Result<Vec<Probe>> {
     let no_such = || Error::NoSuchSymbol { path: path.to_owned(), name: format!("{provider}:{name}") };
     let elf = &binary.elf;
     let section = elf.section_named(".note.stapsdt").ok_or_else(no_such)?;
@@ -214,18 +223,18 @@ fn find(binary: &Binary, arch: Arch, path: &Path, provider: &str, name: &str) ->
     for note in Notes::new(elf.bytes(&notes), elf.address_size()) {
         let note = note.map_err(|e| binary.broken(e))?;
         if note.provider == provider.as_bytes() && note.name == name.as_bytes() {
-            probes.push(place(binary, arch, &note, base)?);
+            probes.push(place(binary, registers, &note, base)?);
         }
     }
     if probes.is_empty() { Err(no_such()) } else { Ok(probes) }
 }
 
-fn place(binary: &Binary, arch: Arch, note: &Note<'_>, base: u64) -> Result<Probe> {
+fn place(binary: &Binary, registers: Registers, note: &Note<'_>, base: u64) -> Result<Probe> {
     let Located { offset, address, semaphore } =
         locate(&binary.elf.segments, note, base).map_err(|e| binary.broken(e))?;
     let text =
         core::str::from_utf8(note.arguments).map_err(|_| binary.broken("arguments that are no text"))?;
-    let args = args::parse(arch, text).map_err(|bad| {
+    let args = args::parse(registers, text).map_err(|bad| {
         let at = text.get(bad.at..).unwrap_or_default();
         Error::AttachTarget {
             target: format!("USDT argument {:?}", crate::error::excerpt(at)),
@@ -350,8 +359,8 @@ impl Attached {
 }
 
 /// An address as a key of the map, whose keys are of type `long`.
-fn key(address: u64) -> [u8; size_of::<usize>()] {
-    (address as usize).to_ne_bytes()
+fn key(address: u64) -> [u8; ADDRESS] {
+    address.to_ne_bytes()
 }
 
 impl Drop for Attached {

@@ -1,58 +1,34 @@
 //! Where each register is in the context of a BPF program of type kprobe (`struct pt_regs`, `struct user_pt_regs` or
 //! `struct user_regs_struct` of arch/*/include/uapi/asm/ptrace.h).
 
-/// An architecture whose registers are known.
+use crate::machine::Machine;
+
+/// Whose registers a probe names, and where they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arch {
-    /// x86, 64 bits.
-    X86_64,
-    /// x86, 32 bits.
-    X86,
-    /// Arm, 64 bits.
-    Aarch64,
-    /// Arm, 32 bits.
-    Arm,
-    /// RISC-V, 64 bits.
-    Riscv64,
-    /// s390x.
-    S390x,
+pub struct Registers {
+    /// What the program is for.
+    program: Machine,
+    /// What the kernel is for, whose context holds them.
+    kernel: Machine,
 }
 
-impl Arch {
-    /// The architecture that this was built for.
-    pub fn host() -> Option<Self> {
-        Some(match std::env::consts::ARCH {
-            "x86_64" => Self::X86_64,
-            "x86" => Self::X86,
-            "aarch64" => Self::Aarch64,
-            "arm" => Self::Arm,
-            "riscv64" => Self::Riscv64,
-            "s390x" => Self::S390x,
-            _ => return None,
-        })
-    }
-
-    /// `e_machine` of its ELF files.
-    pub(super) fn machine(self) -> u16 {
-        match self {
-            Self::X86_64 => 62,
-            Self::X86 => 3,
-            Self::Aarch64 => 183,
-            Self::Arm => 40,
-            Self::Riscv64 => 243,
-            Self::S390x => 22,
-        }
+impl Registers {
+    /// Those of a program below a kernel; `None` if such programs do not run there.
+    pub fn new(program: Machine, kernel: Machine) -> Option<Self> {
+        (program == kernel || kernel.compat() == Some(program)).then_some(Self { program, kernel })
     }
 
     pub(super) fn is_x86(self) -> bool {
-        matches!(self, Self::X86_64 | Self::X86)
+        matches!(self.program, Machine::X86_64 | Machine::X86)
     }
 
     /// Offset of a register, in bytes.
     pub(super) fn register(self, name: &str) -> Option<u16> {
-        match self {
-            Self::X86_64 => x86_64(name),
-            Self::X86 => place(
+        match self.program {
+            Machine::X86_64 => x86_64(name),
+            // The names of 32 bits are among those of 64, for parts of the same registers.
+            Machine::X86 if self.kernel == Machine::X86_64 => x86_64(name),
+            Machine::X86 => place(
                 name,
                 4,
                 &[
@@ -74,19 +50,24 @@ impl Arch {
                     "esp sp",
                 ],
             ),
-            Self::Aarch64 => match name {
+            Machine::Aarch64 => match name {
                 "sp" => Some(31 * 8),
                 _ => numbered(name, "x", 31).map(|n| n * 8),
             },
-            Self::Arm => match name {
-                "fp" => Some(44),
-                "ip" => Some(48),
-                "sp" => Some(52),
-                "lr" => Some(56),
-                "pc" => Some(60),
-                _ => numbered(name, "r", 11).map(|n| n * 4),
-            },
-            Self::Riscv64 => place(
+            Machine::Arm => {
+                let number = match name {
+                    "fp" => 11,
+                    "ip" => 12,
+                    "sp" => 13,
+                    "lr" => 14,
+                    // Behind the registers and the stack pointer of 64-bit programs.
+                    "pc" if self.kernel == Machine::Aarch64 => 32,
+                    "pc" => 15,
+                    _ => numbered(name, "r", 11)?,
+                };
+                Some(number * if self.kernel == Machine::Aarch64 { 8 } else { 4 })
+            }
+            Machine::Riscv64 => place(
                 name,
                 8,
                 &[
@@ -96,7 +77,7 @@ impl Arch {
                 ],
             ),
             // After `args` and `psw`.
-            Self::S390x => numbered(name, "r", 16).map(|n| 24 + n * 8),
+            Machine::S390x => numbered(name, "r", 16).map(|n| 24 + n * 8),
         }
     }
 }
@@ -150,6 +131,7 @@ mod tests {
 
     #[test]
     fn registers_of_x86_64_by_all_their_names() {
+        let registers = Registers::new(Machine::X86_64, Machine::X86_64).unwrap();
         for (names, offset) in [
             (&["r15", "r15d", "r15w", "r15b"][..], 0),
             (&["rbp", "ebp", "bp", "bpl"], 32),
@@ -161,11 +143,32 @@ mod tests {
             (&["rsp", "spl"], 152),
         ] {
             for name in names {
-                assert_eq!(Arch::X86_64.register(name), Some(offset), "{name}");
+                assert_eq!(registers.register(name), Some(offset), "{name}");
             }
         }
         for name in ["", "r16", "rd", "xmm0", "eaxd", "r", "r8x", "ah"] {
-            assert_eq!(Arch::X86_64.register(name), None, "{name}");
+            assert_eq!(registers.register(name), None, "{name}");
         }
+    }
+    #[test]
+    fn programs_of_32_bits_have_the_context_of_their_kernel() {
+        use Machine::{Aarch64, Arm, X86, X86_64};
+        for (program, kernel, name, offset) in [
+            (X86, X86, "esp", 60),
+            (X86, X86_64, "esp", 152),
+            (X86, X86_64, "eax", 80),
+            (X86, X86_64, "ebp", 32),
+            (Arm, Arm, "r3", 12),
+            (Arm, Aarch64, "r3", 24),
+            (Arm, Aarch64, "fp", 88),
+            (Arm, Aarch64, "sp", 104),
+            (Arm, Arm, "pc", 60),
+            (Arm, Aarch64, "pc", 256),
+        ] {
+            let registers = Registers::new(program, kernel).unwrap();
+            assert_eq!(registers.register(name), Some(offset), "{program:?} on {kernel:?}: {name}");
+        }
+        assert_eq!(Registers::new(X86_64, X86), None);
+        assert_eq!(Registers::new(Arm, X86_64), None);
     }
 }

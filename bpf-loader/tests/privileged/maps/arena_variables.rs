@@ -18,7 +18,7 @@ fn load(pinning: Pinning<'_>) -> Option<Object> {
     let arena = spec.map_mut("arena").unwrap();
     arena.pin_by_name = true;
     // So that it can be mapped again.
-    arena.map_extra = 1 << 44;
+    arena.map_extra = if usize::BITS == 64 { 1 << 44 } else { 0x6000_0000 };
     let options = LoadOptions { pinning, ..LoadOptions::default() };
     let loaded = spec.plan(&RunningTarget::new()).unwrap().load_with(&RunningKernel::default(), &options);
     permitted(loaded.unwrap().into_object())

@@ -225,7 +225,7 @@ macro_rules! table {
 }
 
 /// Every command, in the order in which help lists them.
-pub static COMMANDS: [&Definition; 12] = [
+pub static COMMANDS: [&Definition; 13] = [
     &Definition {
         name: "run",
         about: "the agent: everything that is enabled, shown or exported, until a signal",
@@ -387,6 +387,24 @@ pub static COMMANDS: [&Definition; 12] = [
         text: "Shows the programs of each object with the maps, functions and kernel types that they use, its maps and its \
                BTF. Asks no kernel and needs no privileges. Exits 1 if a part of an object makes no sense.",
         options: &[&Opt { help: "one line of JSON an object, with every relocation", ..JSON_OBJECT }],
+    },
+    &Definition {
+        name: "btf",
+        about: "make the kernel's types (BTF) for kernels that carry none",
+        operands: Some(Operands { name: "generate VMLINUX | minimize [OBJECT...]", hint: Hint::File }),
+        text: "`generate` makes BTF from the debug information of a kernel's vmlinux, for a kernel that was built without it. \
+               `minimize` keeps of BTF what the relocations of BPF objects need, or of this program's own without any: some KB \
+               that firmware can carry. Other commands take the file by --btf.",
+        options: &[
+            &Opt {
+                name: "--btf",
+                value: "FILE",
+                help: "minimize: the kernel's types, BTF or an ELF file with it (default: the running kernel's)",
+                hint: Hint::File,
+                ..SWITCH
+            },
+            &Opt { name: "--output", value: "FILE", help: "the file to write", hint: Hint::File, ..SWITCH },
+        ],
     },
     &Definition {
         name: "config",

@@ -1,5 +1,6 @@
 //! Command line to a [`Command`].
 
+mod btf;
 mod check;
 mod completions;
 mod config;
@@ -19,6 +20,9 @@ use std::ffi::OsString;
 use collector::key;
 use lexopt::prelude::*;
 
+#[cfg(any(feature = "btf-generate", test))]
+pub use btf::Action as BtfAction;
+pub use btf::Btf;
 pub use completions::Shell;
 use definition::{COMMANDS, Definition};
 pub use inspect::Inspect;
@@ -41,6 +45,7 @@ pub enum Command {
     Profile(Box<Profile>),
     Load(Load),
     Inspect(Inspect),
+    Btf(Btf),
     Run(Box<Run>),
     /// `config --example`.
     ConfigExample,
@@ -73,6 +78,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
         "profile" => profile::parse(options),
         "load" => load::parse(options),
         "inspect" => inspect::parse(options),
+        "btf" => btf::parse(options),
         "config" => config::parse(options),
         "completions" => completions::parse(options),
         name => run::parse(options, Table::of(name)),
@@ -140,6 +146,24 @@ mod tests {
     }
 
     #[test]
+    fn btf_makes_one_file_of_others() {
+        let btf = |line: &str| match parse_line(line) {
+            Ok(Command::Btf(btf)) => btf,
+            other => panic!("{other:?}"),
+        };
+        let generate = btf("btf generate vmlinux --output a.btf");
+        assert_eq!(
+            generate,
+            Btf { action: BtfAction::Generate { vmlinux: "vmlinux".into() }, output: "a.btf".into() }
+        );
+        let minimize = btf("btf minimize a.o b.o --output=a.btf --btf b.btf");
+        let objects = vec!["a.o".into(), "b.o".into()];
+        assert_eq!(minimize.action, BtfAction::Minimize { objects, btf: Some("b.btf".into()) });
+        let own = btf("btf minimize --output a.btf").action;
+        assert_eq!(own, BtfAction::Minimize { objects: Vec::new(), btf: None });
+    }
+
+    #[test]
     fn durations_have_units() {
         let of = |d: &str| profile_line(&format!("profile --duration {d}")).duration.unwrap();
         assert_eq!(of("500ms"), Duration::from_millis(500));
@@ -169,6 +193,12 @@ mod tests {
             ("profile extra", "extra"),
             ("frobnicate", "there is no command"),
             ("load", "at least one object"),
+            ("btf", "generate or minimize"),
+            ("btf make", "generate or minimize"),
+            ("btf generate --output x", "one file"),
+            ("btf generate a b --output x", "one file"),
+            ("btf generate a --btf b --output x", "`btf minimize`"),
+            ("btf minimize a", "--output"),
         ] {
             let e = parse_line(line).unwrap_err();
             assert!(e.contains(part), "{line}: {e}");
@@ -203,7 +233,8 @@ mod tests {
         let table =
             COMMANDS.iter().map(|command| command.name).find(|name| Table::of(name).is_some()).unwrap();
         for (commands, source) in [
-            (&["check"] as &[&str], include_str!("check.rs")),
+            (&["btf"] as &[&str], include_str!("btf.rs")),
+            (&["check"], include_str!("check.rs")),
             (&["config"], include_str!("config.rs")),
             (&["inspect"], include_str!("inspect.rs")),
             (&["load"], include_str!("load.rs")),

@@ -116,6 +116,6 @@ mod tests {
     #[test]
     fn prefixes_say_flags_and_length() {
         assert_eq!(prefix(0x0102_0304, true), Some([1, 1, 2, 3, 4]));
-        assert_eq!(prefix(usize::MAX, false), None);
+        assert_eq!(prefix(usize::MAX, false).is_none(), usize::BITS > 32);
     }
 }

@@ -60,6 +60,11 @@ impl Elf {
         self.is_64
     }
 
+    /// Where the program's first instruction is in the file; `None` for a file that is no program.
+    pub fn entry_offset(&self) -> Option<u64> {
+        self.code_offset(self.entry)
+    }
+
     fn collect<H: FileHeader<Endian = Endianness>>(
         &self,
         source: &dyn ReadAt,

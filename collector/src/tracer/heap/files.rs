@@ -1,13 +1,19 @@
 //! The files that a process has mapped to execute, as far as they allocate.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
+use bpf_loader::machine::Machine;
+use bpf_programs::events::heap::Sort;
+
 use super::functions::{self, Probe};
+use crate::error::{Error, Result};
+use crate::symbolize::elf::Elf;
 use crate::symbolize::maps;
 use crate::symbolize::read_at::FileReader;
-use crate::symbolize::{Host, Place, read_limited};
+use crate::symbolize::{Host, Place, SymbolizeError, read_limited};
 
 /// Bytes of `/proc/PID/maps` that are read.
 const MAX_MAPS: usize = 64 << 20;
@@ -81,6 +87,27 @@ impl KnownFiles {
         *pause = (*pause * 2).clamp(1, MAX_PAUSE);
         *until = self.looks + *pause;
     }
+}
+
+/// What a process' program is for; `None` if it cannot be read, or is none that is known.
+pub fn machine_of_program(host: &Host, pid: u32) -> Option<Machine> {
+    let (file, _) = FileReader::open(&Place::trusted(host.process_file(pid, "exe"))).ok()?;
+    let elf = Elf::read(&file).ok()?;
+    Machine::of_elf(elf.machine().0, elf.is_64())
+}
+
+/// Where a process' program begins, as a function that allocates would be.
+///
+/// # Errors
+///
+/// What reading the program met.
+pub fn beginning(host: &Host, pid: u32) -> Result<ProbedFile> {
+    let error = |reason: String| Error::Io { what: "the program's file", error: io::Error::other(reason) };
+    let broken = |e: SymbolizeError| error(e.to_string());
+    let (file, _) = FileReader::open(&Place::trusted(host.process_file(pid, "exe"))).map_err(broken)?;
+    let offset = Elf::read(&file).map_err(broken)?.entry_offset();
+    let offset = offset.ok_or_else(|| error("it says no beginning".into()))?;
+    Ok(ProbedFile { file, key: ((0, 0), 0), probes: vec![Probe { sort: Sort::Malloc, offset }] })
 }
 
 #[cfg(test)]

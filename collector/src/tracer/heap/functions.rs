@@ -1,10 +1,9 @@
 //! Which functions allocate and free, and where they are in a file.
 
+use bpf_loader::machine::Machine as Architecture;
 use bpf_programs::events::heap::Sort;
-use object::elf::{EM_AARCH64, EM_X86_64};
 
 use super::site::{self, Machine};
-use crate::names::SyscallAbi;
 use crate::symbolize::SymbolizeError;
 use crate::symbolize::elf::Elf;
 use crate::symbolize::elf::named::NamedFunction;
@@ -122,6 +121,39 @@ fn operator(name: &str) -> Option<Sort> {
     })
 }
 
+/// How functions of a program take their arguments, on this kernel.
+///
+/// # Errors
+///
+/// Why that is not known: the end of the sentence `the heap tracer cannot ...`.
+pub fn machine_of(
+    program: Option<Architecture>,
+    kernel: Option<Architecture>,
+) -> Result<Machine, &'static str> {
+    match (program, kernel) {
+        (Some(Architecture::X86_64), Some(Architecture::X86_64)) => Ok(Machine::X86),
+        (Some(Architecture::Aarch64), Some(Architecture::Aarch64)) => Ok(Machine::Arm64),
+        (Some(Architecture::X86), Some(Architecture::X86_64)) => Err(
+            "trace 32-bit programs of x86: their functions take arguments from the stack, and it reads registers",
+        ),
+        (Some(Architecture::Arm), Some(Architecture::Aarch64)) => Err(
+            "trace 32-bit programs of arm: it does not know their instructions and registers, only those of arm64",
+        ),
+        (_, Some(Architecture::X86)) => Err(
+            "trace programs on 32-bit kernels of x86: their functions take arguments from the stack, and it reads registers",
+        ),
+        (_, Some(Architecture::Arm)) => Err(
+            "trace programs on 32-bit kernels of arm: it does not know their instructions and registers, only those of arm64",
+        ),
+        (_, Some(Architecture::Riscv64)) => Err(
+            "trace programs of riscv64: it does not know their instructions and registers, only those of x86-64 and arm64",
+        ),
+        _ => Err(
+            "trace programs of this architecture: it knows how functions of x86-64 and arm64 take arguments",
+        ),
+    }
+}
+
 /// The probes for a file; none where it has no such functions, or is for another machine.
 ///
 /// C++'s operators are probed only in files with an allocator of their own, which they call past `malloc`; the usual ones
@@ -131,12 +163,8 @@ fn operator(name: &str) -> Option<Sort> {
 /// What reading the file met.
 pub fn find_probes(source: &dyn ReadAt) -> Result<Vec<Probe>, SymbolizeError> {
     let elf = Elf::read(source)?;
-    let kernel = SyscallAbi::running();
-    let machine = match elf.machine() {
-        EM_X86_64 if kernel == Some(SyscallAbi::X86_64) && elf.is_64() => Machine::X86,
-        EM_AARCH64 if kernel == Some(SyscallAbi::Arm64) => Machine::Arm64,
-        _ => return Ok(Vec::new()),
-    };
+    let program = Architecture::of_elf(elf.machine().0, elf.is_64());
+    let Ok(machine) = machine_of(program, Architecture::running()) else { return Ok(Vec::new()) };
     let functions =
         elf.functions_named(source, |name| sort_of(name).is_some() || operator(name).is_some())?;
     let has_own = functions.iter().any(|function| sort_of(&function.name).is_some_and(|(_, own)| own));
@@ -181,6 +209,24 @@ mod tests {
     }
 
     #[test]
+    fn programs_that_cannot_be_traced_are_told_why() {
+        use Architecture::{Aarch64, Arm, Riscv64, X86, X86_64};
+        let of = |program, kernel| machine_of(Some(program), Some(kernel));
+        assert_eq!((of(X86_64, X86_64), of(Aarch64, Aarch64)), (Ok(Machine::X86), Ok(Machine::Arm64)));
+        for (program, kernel, words) in [
+            (X86, X86_64, "32-bit programs of x86"),
+            (X86, X86, "32-bit kernels of x86"),
+            (Arm, Aarch64, "32-bit programs of arm"),
+            (Arm, Arm, "32-bit kernels of arm"),
+            (Riscv64, Riscv64, "riscv64"),
+        ] {
+            let reason = of(program, kernel).unwrap_err();
+            assert!(reason.contains(words), "{program:?} on {kernel:?}: {reason}");
+        }
+        assert!(machine_of(None, Some(X86_64)).is_err());
+    }
+
+    #[test]
     fn the_system_library_is_understood() {
         let maps = std::fs::read("/proc/self/maps").unwrap();
         let lines: Vec<_> = crate::symbolize::maps::parse(&maps).collect();
@@ -190,6 +236,10 @@ mod tests {
             eprintln!("SKIP this test is linked without a C library of its own file");
             return;
         };
+        if let Err(reason) = machine_of(Architecture::own(), Architecture::running()) {
+            eprintln!("SKIP the heap tracer cannot {reason}");
+            return;
+        }
         let probes = find_probes(&std::fs::read(&*libc).unwrap()).unwrap();
         for sort in [Sort::Malloc, Sort::Array, Sort::Realloc, Sort::Aligned, Sort::Memalign, Sort::Free] {
             assert!(probes.iter().any(|probe| probe.sort == sort), "{sort:?} in {libc}");

@@ -18,6 +18,8 @@ mod tracer;
 mod views;
 mod x86;
 
+pub(crate) use self::process::try_rungs;
+
 use crate::key::{Key, Value};
 use crate::model::SampleType;
 use crate::telemetry::{Definitions, Instrument, Metric, ProfileDef, Subject};

@@ -10,20 +10,20 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use bpf_loader::attach::{BinaryFunctions, BinaryPlace, UprobeMultiOptions, UprobeOptions};
 use bpf_loader::link::Link;
 use bpf_loader::load::Object;
+use bpf_loader::machine::Machine;
 use bpf_loader::map::{Global, Hash, PerCpuArray};
 use bpf_loader::object::ObjectSpec;
 use bpf_loader::target::RunningTarget;
 use bpf_programs::events::heap::{Allocation, HeapStats, Sort, Stack, Thread};
 
-use super::files::{KnownFiles, ProbedFile};
-use super::{ALLOCATIONS, Settings};
+use super::files::{self, KnownFiles, ProbedFile};
+use super::{ALLOCATIONS, INFO, Settings, functions};
 use crate::error::{Error, Result};
-use crate::names::SyscallAbi;
 use crate::objects;
 use crate::symbolize::Host;
 use crate::tracer::filter::check_process;
 use crate::tracer::filter::start_ticks;
-use crate::tracer::ladder::{Chosen, Forced, climb};
+use crate::tracer::ladder::{Chosen, Climbed, Forced, climb};
 use crate::tracer::profile::symbols::Symbols;
 use crate::tracer::programs::add_counts;
 
@@ -158,7 +158,7 @@ fn prepare(spec: &mut ObjectSpec<'_>, memory: usize) -> Result<()> {
     }
     let seed = RandomState::new().hash_one(0u8);
     spec.set_global("hash_seed", &seed.to_ne_bytes()).map_err(Error::Load)?;
-    let is_arm64 = u32::from(SyscallAbi::running() == Some(SyscallAbi::Arm64));
+    let is_arm64 = u32::from(Machine::running() == Some(Machine::Aarch64));
     spec.set_global("is_arm64", &is_arm64.to_ne_bytes()).map_err(Error::Load)
 }
 
@@ -187,6 +187,40 @@ fn attach(object: &Object, name: &str, files: &[ProbedFile], pid: u32) -> Result
     Ok(links)
 }
 
+fn unsupported(what: &'static str) -> Error {
+    Error::Unsupported { tracer: INFO.name, what }
+}
+
+fn climb_rungs(
+    pid: u32,
+    files: &[ProbedFile],
+    memory: usize,
+    forced: &Forced,
+    target: &RunningTarget,
+) -> Result<Climbed> {
+    climb(
+        &objects::HEAP.unpack()?,
+        &[&ALLOCATIONS],
+        forced,
+        target,
+        &mut |spec, _| prepare(spec, memory),
+        &mut |object, name| attach(object, name, files, pid),
+    )
+}
+
+/// Which rungs this kernel has: found where this process began, which it does not pass again. It may have been stripped of
+/// the names of its own allocator.
+///
+/// # Errors
+///
+/// As [`TracedProcess::start`].
+pub fn try_rungs(memory: usize, forced: &Forced, target: &RunningTarget) -> Result<Vec<Chosen>> {
+    functions::machine_of(Machine::running(), Machine::running()).map_err(unsupported)?;
+    let pid = std::process::id();
+    let files = [files::beginning(&Host::default(), pid)?];
+    Ok(climb_rungs(pid, &files, memory, forced, target)?.chosen)
+}
+
 fn read_name(host: &Host, pid: u32) -> [u8; 16] {
     let comm = fs::read(host.process_file(pid, "comm")).unwrap_or_default();
     let mut name = [0; 16];
@@ -199,7 +233,7 @@ impl TracedProcess {
     ///
     /// # Errors
     ///
-    /// There is no such process; the kernel has no rung.
+    /// There is no such process; it or the kernel is of an architecture that is not known here; the kernel has no rung.
     pub fn start(
         pid: u32,
         settings: &Settings,
@@ -213,16 +247,11 @@ impl TracedProcess {
             io::ErrorKind::NotFound => Error::NoSuchProcess(pid),
             _ => Error::Io { what: "/proc/PID/exe and auxv of the process", error },
         })?;
+        let program = files::machine_of_program(&host, pid);
+        functions::machine_of(program, Machine::running()).map_err(unsupported)?;
         let mut files = KnownFiles::default();
         let probed = files.read_new(&host, pid);
-        let climbed = climb(
-            &objects::HEAP.unpack()?,
-            &[&ALLOCATIONS],
-            forced,
-            target,
-            &mut |spec, _| prepare(spec, memory),
-            &mut |object, name| attach(object, name, &probed, pid),
-        )?;
+        let climbed = climb_rungs(pid, &probed, memory, forced, target)?;
         let object = climbed.object;
         let map = |name: &str| object.map(name).map_err(Error::Load);
         let mut process = Self {

@@ -136,9 +136,9 @@ pub static MAPPINGS: Ladder = Ladder {
     what: "memory mappings",
     rungs: &[
         Rung {
-            name: "fentry",
+            name: FENTRY,
             programs: &["mmap_fexit", "munmap_fexit", "brk_fentry", "brk_fexit"],
-            since: "5.13 on x86-64",
+            since: "5.13, 6.4 on arm64",
             drawback: "",
         },
         Rung {
@@ -164,6 +164,8 @@ pub static MAPPINGS: Ladder = Ladder {
     required: false,
 };
 
+/// The rung of [`MAPPINGS`] whose programs are loaded for the kernel's names of its functions.
+const FENTRY: &str = "fentry";
 /// The rung of [`MAPPINGS`] that is used only when asked for.
 const SYSCALLS: &str = "syscalls";
 

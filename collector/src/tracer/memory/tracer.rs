@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Instant;
 
+use bpf_loader::attach::{KprobeOptions, compat_syscall_function, syscall_function};
 use bpf_loader::link::Link;
 use bpf_loader::load::Object;
 use bpf_loader::map::PerCpuArray;
@@ -16,8 +17,8 @@ use super::oom::Victim;
 use super::perf_faults::PerfFaults;
 use super::sums::{self, Sums, Total};
 use super::{
-    FAULT_STACKS, FAULTS, INFO, MAPPED, MAPPINGS, OWN_LADDERS, RECLAIM, SYSCALLS, USAGE, VIRTUAL, oom,
-    resident,
+    FAULT_STACKS, FAULTS, FENTRY, INFO, MAPPED, MAPPINGS, OWN_LADDERS, RECLAIM, SYSCALLS, USAGE, VIRTUAL,
+    oom, resident,
 };
 use crate::config::Filter;
 use crate::error::{Error, Result};
@@ -53,9 +54,12 @@ pub fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         &bytes,
         OWN_LADDERS,
         start,
-        |spec, _| {
+        |spec, rungs| {
             // What an earlier attempt left.
             *attached.borrow_mut() = Attached { calls_are_wanted, ..Attached::default() };
+            if rungs(MAPPINGS.what) == Some(FENTRY) {
+                name_brk(spec)?;
+            }
             prepare(spec, start.memory)
         },
         open,
@@ -125,6 +129,25 @@ fn prepare(spec: &mut ObjectSpec<'_>, memory: usize) -> Result<()> {
     sums::prepare(spec, memory / 2).map(drop)
 }
 
+/// Programs at `brk` of the kernel's own programs, and of 32-bit ones where it has another function for those.
+const BRK: [&str; 2] = ["brk_fentry", "brk_fexit"];
+const COMPAT_BRK: [&str; 2] = ["brk_fentry_compat", "brk_fexit_compat"];
+
+/// Sends the programs at `brk` to what the kernel calls it, which differs with architectures and versions.
+fn name_brk(spec: &mut ObjectSpec<'_>) -> Result<()> {
+    let mut send = |programs: [&str; 2], function: &str| {
+        for name in programs {
+            let missing = || Error::Load(bpf_loader::Error::NoSuchProgram { name: name.into() });
+            let program = spec.program_mut(name).ok_or_else(missing)?;
+            program.attach_function = Some(function.to_owned());
+            program.autoload = true;
+        }
+        Ok(())
+    };
+    send(BRK, &syscall_function("brk"))?;
+    compat_syscall_function("brk").map_or(Ok(()), |function| send(COMPAT_BRK, &function))
+}
+
 /// What programs are attached to that is no link that can be dropped to pause.
 #[derive(Debug, Default)]
 struct Attached {
@@ -151,6 +174,22 @@ impl Attached {
             "major_fault" => {
                 self.perf = Some(PerfFaults::open(object)?);
                 Ok(Vec::new())
+            }
+            "brk_kprobe" | "brk_kretprobe" => {
+                let mut links = vec![attach_by_section(program)?];
+                if let Some(function) = compat_syscall_function("brk") {
+                    let options = KprobeOptions { ret: name == "brk_kretprobe", ..KprobeOptions::default() };
+                    links.push(program.attach_kprobe(function.as_str(), &options).map_err(Error::Load)?);
+                }
+                Ok(links)
+            }
+            // With the last of its rung, since not every kernel has them.
+            "brk_fexit" => {
+                let mut links = vec![attach_by_section(program)?];
+                for program in COMPAT_BRK.iter().filter_map(|name| object.program(name).ok()) {
+                    links.push(attach_by_section(program)?);
+                }
+                Ok(links)
             }
             _ => Ok(vec![attach_by_section(program)?]),
         }

@@ -64,6 +64,9 @@ struct Sizes {
     more_starts: u32,
 }
 
+/// A key of 4 bytes, aligned to 8 as the kernel has it even where this process would not, and a value of two words.
+const START_BYTES: usize = 8 + 16;
+
 impl Sizes {
     /// Half the memory is for tables and cells, of which these get half at most.
     fn of(memory: usize, present: u32, possible: u32) -> Self {
@@ -72,7 +75,7 @@ impl Sizes {
         let left = (memory / 2).saturating_sub(cpus as usize * cell_bytes);
         let entries = left / 2 / (CellKey::SIZE + CellCount::SIZE + ENTRY_OVERHEAD);
         let entries = entries.clamp(*TABLE_ENTRIES.start(), *TABLE_ENTRIES.end());
-        let starts = memory / 32 / (size_of::<(u32, [u64; 2])>() + ENTRY_OVERHEAD);
+        let starts = memory / 32 / (START_BYTES + ENTRY_OVERHEAD);
         Self {
             cpus,
             states: possible.max(cpus),

@@ -66,7 +66,7 @@ pub static ACCEPTING: Ladder = Ladder {
             name: "accept exit",
             programs: &["accept_exit", "accept4_exit"],
             since: "5.8",
-            drawback: "slows down every system call of the machine; needs tracefs",
+            drawback: "slows down every system call of the machine; needs tracefs; does not see 32-bit processes of a 64-bit kernel",
         },
     ],
     required: false,

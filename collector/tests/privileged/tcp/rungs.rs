@@ -1,5 +1,6 @@
 //! Every rung of every ladder.
 
+use bpf_loader::machine::Machine;
 use collector::config::Filter;
 use collector::telemetry::Recorder;
 use collector::tracer::Tracer;
@@ -78,6 +79,10 @@ fn every_rung_of_states_sees_a_connection() {
 fn every_rung_finds_the_process_that_accepts() {
     // With none at all, whose it is shows when it is closed.
     for rung in ACCEPTING.rungs.iter().map(|rung| rung.name).chain([""]) {
+        if rung == "accept exit" && Machine::own() != Machine::running() {
+            crate::skip::<()>("the kernel's tracepoints of accept do not see 32-bit processes");
+            continue;
+        }
         in_namespace(|| {
             let (mut server, mut client) = (Node::new(), Node::new());
             let port = server.ask("listen 127.0.0.1:0 16");
