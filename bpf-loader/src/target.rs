@@ -5,7 +5,7 @@ mod files;
 use std::cell::OnceCell;
 use std::fs;
 use std::io::{BufRead, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bpf_sys::shared::Blob;
@@ -15,6 +15,7 @@ use crate::btf::{Btf, BtfBytes};
 use crate::error::{Error, Result};
 use crate::features::{self, Features};
 use crate::fuel::Fuel;
+use crate::object_file::read_btf;
 
 /// A module's types, split on the kernel's.
 #[derive(Debug)]
@@ -140,11 +141,19 @@ pub struct RunningTarget {
 
 /// Types of a kernel, without modules.
 #[derive(Debug)]
-struct ExternalBtf(Btf<'static>);
+struct ExternalBtf {
+    btf: OnceCell<Arc<Btf<'static>>>,
+    /// Read when the types are first asked for.
+    path: Option<PathBuf>,
+}
 
 impl TargetBtf for ExternalBtf {
     fn vmlinux(&self) -> Result<Option<&Btf<'_>>> {
-        Ok(Some(&self.0))
+        if let (None, Some(path)) = (self.btf.get(), &self.path) {
+            // Nobody else can have set it: the cell is not shared between threads.
+            let _ = self.btf.set(Arc::new(read_btf(path)?));
+        }
+        Ok(self.btf.get().map(|btf| &**btf))
     }
 
     fn modules(&self) -> Result<&[ModuleBtf<'_>]> {
@@ -162,7 +171,26 @@ impl RunningTarget {
     /// [`read_btf`](crate::object_file::read_btf).
     #[must_use]
     pub fn with_btf(self, btf: Btf<'static>) -> Self {
-        Self { external: Some(ExternalBtf(btf)), ..self }
+        let btf = OnceCell::from(Arc::new(btf));
+        Self { external: Some(ExternalBtf { btf, path: None }), ..self }
+    }
+
+    /// [`with_btf`](Self::with_btf), with a file that is read when its types are first asked for. What is wrong with it is an
+    /// error of whatever asks.
+    #[must_use]
+    pub fn with_btf_file(self, path: &Path) -> Self {
+        let external = ExternalBtf { btf: OnceCell::new(), path: Some(path.to_owned()) };
+        Self { external: Some(external), ..self }
+    }
+
+    /// The same kernel, of which nothing has been read yet: to keep for later, without the memory that its types take.
+    #[must_use]
+    pub fn unread(&self) -> Self {
+        let external = self.external.as_ref().map(|external| ExternalBtf {
+            btf: if external.path.is_some() { OnceCell::new() } else { external.btf.clone() },
+            path: external.path.clone(),
+        });
+        Self { external, ..Self::default() }
     }
 
     /// The same with features that are known, or were found by [`Features::probe_through`] another kernel's calls.
@@ -283,6 +311,27 @@ impl Target for RunningTarget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::btf::encode::Builder;
+    use crate::bytes::Endian;
+
+    #[test]
+    fn types_of_a_file_are_read_when_they_are_asked_for() {
+        let path = std::env::temp_dir().join(format!("types-of-a-file-{}", std::process::id()));
+        let target = RunningTarget::new().with_btf_file(&path);
+        let types = |target: &RunningTarget| {
+            target.external_types().unwrap().vmlinux().map(|btf| btf.map(|btf| btf.as_bytes().len()))
+        };
+        assert!(matches!(types(&target), Err(Error::ReadBtf { .. })));
+        let bytes = Builder::new(Endian::HOST).build();
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(types(&target), Ok(Some(bytes.len())));
+        fs::remove_file(&path).unwrap();
+        assert_eq!(types(&target), Ok(Some(bytes.len())), "read once");
+        assert!(types(&target.unread()).is_err(), "read again");
+        let given = RunningTarget::new().with_btf(Btf::parse(bytes.clone()).unwrap());
+        assert_eq!(types(&given.unread()), Ok(Some(bytes.len())));
+        assert!(RunningTarget::new().unread().external_types().is_none());
+    }
 
     #[test]
     fn only_a_missing_file_is_absent() {

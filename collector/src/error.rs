@@ -39,6 +39,13 @@ pub enum Error {
     Privileges(Box<Error>),
     /// The filter reads the kernel's structures, and the kernel has no BTF that says where their fields are.
     NoBtf,
+    /// A file, or a folder of files, does not have this kernel's types.
+    KernelTypes {
+        /// The file or folder.
+        path: std::path::PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// The filter cannot be changed to this one without loading the programs again.
     FilterNeedsRestart,
     /// The kernel has no perf events.
@@ -137,8 +144,9 @@ impl fmt::Display for Error {
                 "this user may not sample: run as root, or give the binary CAP_BPF and CAP_PERFMON (`ebpf-otlp check` says more): {e}"
             ),
             Self::NoBtf => f.write_str(
-                "this filter needs the kernel's BTF, and there is no /sys/kernel/btf/vmlinux: boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, or filter by --pid or a cgroup v2",
+                "this filter needs the kernel's BTF, and there is no /sys/kernel/btf/vmlinux: boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, name a file (--btf), or filter by --pid or a cgroup v2",
             ),
+            Self::KernelTypes { path, reason } => write!(f, "the kernel's types in {}: {reason}", path.display()),
             Self::FilterNeedsRestart => {
                 f.write_str("this filter cannot be set while the programs run: start them again with it")
             }

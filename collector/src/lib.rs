@@ -15,6 +15,7 @@ pub mod enrich;
 pub mod error;
 pub mod event_buffer;
 pub mod export;
+pub mod kernel_types;
 pub mod key;
 mod merge;
 pub mod model;

@@ -22,7 +22,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
         Command::Version => cli::print(&cli::features::version()),
-        Command::Check { json } => cli::check::run(json),
+        Command::Check(options) => cli::check::run(&options),
         Command::Profile(options) => cli::profile::run(&options),
         Command::Load(options) => cli::load::run(&options),
         Command::Inspect(options) => cli::inspect::run(&options),

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bpf_loader::target::RunningTarget;
 use collector::check;
 use collector::config::{Config, Filter};
 use collector::convert::profiles::{DEFAULT_MAX_REQUEST, ProfilesEncoder};
@@ -19,7 +20,7 @@ use tests::profcheck;
 /// Whether this process may sample; says so if not, and fails where it must be able to.
 fn privileged(test: &str) -> bool {
     let mut facts = check::facts::read_files(std::path::Path::new("/"));
-    facts.probes = check::probe::run();
+    facts.probes = check::probe::run(&RunningTarget::new());
     let report = check::judge(&facts);
     let usable = report.usable();
     if !usable {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use bpf_loader::target::RunningTarget;
 use collector::check;
 use collector::export::Signal;
 use collector::export::destination::Protocol;
@@ -134,7 +135,7 @@ impl Drop for Busy {
 #[test]
 fn live_profiles_are_valid_over_every_protocol() {
     let mut facts = check::facts::read_files(Path::new("/"));
-    facts.probes = check::probe::run();
+    facts.probes = check::probe::run(&RunningTarget::new());
     if !check::judge(&facts).usable() {
         println!("skipped: `ebpf-otlp check` says that profile cannot run here");
         return;

@@ -18,6 +18,7 @@ use super::pacing::Pacing;
 use super::report::{Failure, Report};
 use super::slot::Slot;
 use crate::error::{Error, Result};
+use crate::kernel_types::KernelTypes;
 use crate::poll::EventLoop;
 use crate::telemetry::Sink;
 use crate::tracer::{Info, Start, Stats, TRACERS, cost, filter};
@@ -37,6 +38,7 @@ pub struct Agent {
     /// Tracers that there are.
     known: &'static [&'static Info],
     config: AgentConfig,
+    types: KernelTypes,
     events: EventLoop,
     ready: Vec<Token>,
     slots: Vec<Slot>,
@@ -103,6 +105,7 @@ impl Agent {
             known,
             budget: Budget::new(config.agent.memory_budget, resident.read()),
             governor: Governor::new(config.agent.cpu_limit, interval),
+            types: KernelTypes::find(config.agent.btf.as_deref())?,
             config,
             events,
             ready: Vec::new(),
@@ -158,7 +161,7 @@ impl Agent {
     /// The first error.
     fn start_tracers(&mut self, wanted: &[&'static Info], ran_before: &[&'static str]) -> Option<Error> {
         // The kernel's types take some memory: they are let go again.
-        let target = RunningTarget::new();
+        let target = self.types.target();
         let mut first = None;
         for (at, info) in wanted.iter().enumerate() {
             let later: Vec<&str> = wanted.iter().skip(at + 1).map(|info| info.name).collect();
@@ -501,6 +504,9 @@ impl Agent {
     /// The filter names something that does not exist: everything stays as it is.
     pub fn reload(&mut self, config: AgentConfig, sink: &mut dyn Sink) -> Result<()> {
         filter::needs_kernel_types(&config.filter)?;
+        let types = KernelTypes::find(config.agent.btf.as_deref())?;
+        let other_types = types != self.types;
+        self.types = types;
         let old = std::mem::replace(&mut self.config, config);
         self.governor.set_limit(self.config.agent.cpu_limit);
         if self.config.agent.listen != old.agent.listen {
@@ -522,7 +528,7 @@ impl Agent {
             let memory = self.config.agent.memory_budget != old.agent.memory_budget;
             if !after.enabled {
                 stop.push(info.name);
-            } else if settings || memory || before.rungs != after.rungs {
+            } else if settings || memory || other_types || before.rungs != after.rungs {
                 restart.push(info.name);
             } else if self.config.filter != old.filter && slot.tracer.set_filter(&self.config.filter).is_err()
             {

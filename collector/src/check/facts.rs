@@ -23,6 +23,8 @@ pub struct Facts {
     pub machine: String,
     /// Size of `/sys/kernel/btf/vmlinux`.
     pub btf_bytes: Option<u64>,
+    /// A file with the kernel's types that is used instead, or what is wrong with it.
+    pub btf_file: Option<Result<PathBuf, String>>,
     /// Effective capabilities as a bit set.
     pub capabilities: u64,
     /// The active word of `/sys/kernel/security/lockdown`.
@@ -84,6 +86,7 @@ pub fn read_files(root: &Path) -> Facts {
         release: text("proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
         machine: std::env::consts::ARCH.to_owned(),
         btf_bytes: fs::metadata(root.join("sys/kernel/btf/vmlinux")).ok().map(|m| m.len()),
+        btf_file: None,
         capabilities: parse_capabilities(&status),
         lockdown: text("sys/kernel/security/lockdown").and_then(|t| parse_lockdown(&t)),
         unprivileged_bpf_disabled: number("proc/sys/kernel/unprivileged_bpf_disabled"),

@@ -2,6 +2,7 @@
 
 use super::facts::{CAPABILITIES, Facts};
 use super::{Finding, Report, Status};
+use crate::kernel_types::FOLDERS;
 
 /// Oldest kernel that is served: ring buffers and CAP_BPF came with 5.8.
 const MIN_KERNEL: (u32, u32) = (5, 8);
@@ -39,15 +40,28 @@ fn kernel(facts: &Facts) -> Finding {
 }
 
 fn btf(facts: &Facts) -> Finding {
-    match facts.btf_bytes {
-        Some(bytes) => {
+    let make = || {
+        format!(
+            "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, and have sysfs mounted on /sys; or put its types, which \
+             `ebpf-otlp btf generate` makes of its vmlinux with debug information, in {}/{}.btf",
+            FOLDERS[1], facts.release
+        )
+    };
+    match (&facts.btf_file, facts.btf_bytes) {
+        (Some(Ok(file)), own) => {
+            let instead =
+                if own.is_some() { "in place of the kernel's own" } else { "the kernel carries none" };
+            finding("btf", Status::Ok, format!("{}, {instead}", file.display()), None)
+        }
+        (Some(Err(reason)), _) => finding("btf", Status::Missing, reason.as_str(), Some(&make())),
+        (None, Some(bytes)) => {
             finding("btf", Status::Ok, format!("/sys/kernel/btf/vmlinux, {} KiB", bytes / 1024), None)
         }
-        None => finding(
+        (None, None) => finding(
             "btf",
             Status::Degraded,
             "no /sys/kernel/btf/vmlinux: --comm, --children, cgroup v1 filters and pid namespaces need it",
-            Some("boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, and have sysfs mounted on /sys"),
+            Some(&make()),
         ),
     }
 }
@@ -276,9 +290,10 @@ mod tests {
     #[test]
     fn each_missing_thing_has_a_remedy() {
         type Change = fn(&mut Facts);
-        let cases: [(&str, Status, Change); 12] = [
+        let cases: [(&str, Status, Change); 13] = [
             ("kernel", Status::Missing, |f| f.release = "5.7.19".into()),
             ("btf", Status::Degraded, |f| f.btf_bytes = None),
+            ("btf", Status::Missing, |f| f.btf_file = Some(Err("of another kernel".into()))),
             ("capabilities", Status::Missing, |f| f.capabilities = 1 << 39),
             ("capabilities", Status::Degraded, |f| f.capabilities = 1 << 39 | 1 << 38),
             ("lockdown", Status::Degraded, |f| f.lockdown = Some("confidentiality".into())),

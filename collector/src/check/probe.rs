@@ -13,12 +13,12 @@ use crate::cpus;
 use crate::tracer::profile::{ProfileProgram, READS_PER_SECOND};
 
 /// Tries everything.
-pub fn run() -> Probes {
+pub fn run(target: &RunningTarget) -> Probes {
     Probes {
         cpu_clock: Some(cpu_clock()),
         build_ids: Some(build_ids()),
         ring_buffer: Some(ring_buffer()),
-        profile: Some(profile()),
+        profile: Some(profile(target)),
     }
 }
 
@@ -56,10 +56,10 @@ fn ring_buffer() -> Result<(), String> {
 }
 
 /// Loads what `profile` loads, and attaches it to an event that never fires.
-fn profile() -> Result<ProfileProbe, String> {
+fn profile(target: &RunningTarget) -> Result<ProfileProbe, String> {
     let text = |e: &dyn std::error::Error| e.to_string();
-    let mut program = ProfileProgram::load(&Config::default(), &RunningTarget::new(), READS_PER_SECOND, 0)
-        .map_err(|e| text(&e))?;
+    let program = ProfileProgram::load(&Config::default(), target, READS_PER_SECOND, 0);
+    let mut program = program.map_err(|e| text(&e))?;
     let attr = PerfEventAttr {
         kind: PerfType::SOFTWARE,
         config: PERF_COUNT_SW_CPU_CLOCK,

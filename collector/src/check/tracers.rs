@@ -20,8 +20,7 @@ pub struct TracerFinding {
 }
 
 /// Tries every tracer. Nothing stays attached.
-pub fn try_all() -> Vec<TracerFinding> {
-    let target = RunningTarget::new();
+pub fn try_all(target: &RunningTarget) -> Vec<TracerFinding> {
     let filter = Filter { pids: vec![std::process::id()], ..Filter::default() };
     let try_one = |info: &&'static Info| {
         let forced = Forced::default();
@@ -30,12 +29,12 @@ pub fn try_all() -> Vec<TracerFinding> {
             settings: &Settings::default(),
             memory: MEMORY,
             forced: &forced,
-            target: &target,
+            target,
         });
         let rungs = started.map(|tracer| tracer.rungs().to_vec()).or_else(|error| match error {
             // This process may be of another width than those that will be traced, or without names of its allocator.
             Error::NoAllocator(_) | Error::Unsupported { .. } if info.name == heap::INFO.name => {
-                heap::try_rungs(MEMORY, &forced, &target)
+                heap::try_rungs(MEMORY, &forced, target)
             }
             error => Err(error),
         });

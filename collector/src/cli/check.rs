@@ -5,11 +5,13 @@ use std::path::Path;
 
 use collector::check::tracers::{self, TracerFinding};
 use collector::check::{self, Report, facts};
+use collector::kernel_types::KernelTypes;
 use collector::output::json;
 use collector::tracer::ladder::Chosen;
 use serde::Serialize;
 
 use super::CliResult;
+use super::args::Check;
 
 #[derive(Serialize)]
 struct JsonReport<'a> {
@@ -48,13 +50,20 @@ struct JsonRefused<'a> {
 }
 
 /// Reports what this system allows; true if `profile` can run.
-pub fn run(as_json: bool) -> CliResult {
+pub fn run(options: &Check) -> CliResult {
     let mut facts = facts::read_files(Path::new("/"));
-    facts.probes = check::probe::run();
+    let types = KernelTypes::find(options.btf.as_deref());
+    facts.btf_file = match &types {
+        Ok(KernelTypes::File(path)) => Some(Ok(path.clone())),
+        Ok(_) => None,
+        Err(error) => Some(Err(error.to_string())),
+    };
+    let target = types.unwrap_or(KernelTypes::Missing).target();
+    facts.probes = check::probe::run(&target);
     let report = check::judge(&facts);
-    let tracers = tracers::try_all();
+    let tracers = tracers::try_all(&target);
     let mut out = io::stdout().lock();
-    if as_json {
+    if options.json {
         json::write_line(&mut out, &to_json(&report, &tracers))?;
     } else {
         write_text(&report, &mut out)?;

@@ -10,6 +10,7 @@ use collector::convert::pprof;
 use collector::convert::profiles::{DEFAULT_MAX_REQUEST, ProfilesEncoder};
 use collector::export::config::{AgentResource, LogLevel, SharedAttributes, process_env};
 use collector::export::{ExportConfig, Signal};
+use collector::kernel_types::KernelTypes;
 use collector::model::Profile;
 use collector::output::file::OutputFile;
 use collector::output::progress::Progress;
@@ -51,7 +52,10 @@ pub fn run(options: &Options) -> CliResult {
     // A file at the limit of sizes is an error like any other, and ends nothing.
     signal_hook::flag::register(libc::SIGXFSZ, Arc::default())?;
     let sampled = Arc::new(AtomicBool::new(false));
-    let mut session = Session::start(options.config.clone())?;
+    let target = KernelTypes::find(options.btf.as_deref())?.target();
+    let mut session = Session::start_within(options.config.clone(), usize::MAX, &target)?;
+    // The kernel's types take some memory.
+    drop(target);
     session.registry().register(&mut signals, SIGNAL_TOKEN, Interest::READABLE)?;
 
     let exports = !export.sinks.is_empty();

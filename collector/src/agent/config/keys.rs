@@ -68,6 +68,14 @@ pub(super) static AGENT: &[Key<AgentConfig>] = &[
             Ok(())
         },
     },
+    Key {
+        name: "btf",
+        doc: "The kernel's types, for kernels that carry none: BTF, or an ELF file with it, or a folder with files\n\
+              RELEASE.btf or BUILDID.btf; empty: if the kernel has none, such a file in /etc/ebpf-otlp/btf or\n\
+              /usr/lib/ebpf-otlp/btf.",
+        get: |c| of_path(&c.agent.btf),
+        set: |c, v| path(v).map(|btf| c.agent.btf = btf),
+    },
 ];
 
 pub(super) static FILTER: &[Key<AgentConfig>] = &[

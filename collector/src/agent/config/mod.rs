@@ -66,6 +66,8 @@ pub struct AgentSettings {
     pub cpu_limit: f64,
     /// Where health and metrics are served.
     pub listen: Option<SocketAddr>,
+    /// The kernel's types: a file, or a folder of files of many kernels.
+    pub btf: Option<PathBuf>,
     /// What becomes of privileges that only the start needs.
     pub privileges: Privileges,
 }
@@ -150,6 +152,7 @@ impl Default for AgentConfig {
                 memory_budget: 32 << 20,
                 cpu_limit: 1.0,
                 listen: None,
+                btf: None,
                 privileges: if cfg!(feature = "service") { Privileges::Drop } else { Privileges::Keep },
             },
             filter: Filter::default(),

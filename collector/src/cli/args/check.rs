@@ -1,14 +1,24 @@
 //! Options of `check`.
 
+use std::path::PathBuf;
+
 use super::{Command, Options, Stop};
 
+#[derive(Debug, Default, PartialEq)]
+pub struct Check {
+    pub json: bool,
+    /// The kernel's types.
+    pub btf: Option<PathBuf>,
+}
+
 pub(super) fn parse(options: &mut Options<'_>) -> Result<Command, Stop> {
-    let mut json = false;
+    let mut check = Check::default();
     while let Some(given) = options.next()? {
         match given.name() {
-            "--json" => json = true,
+            "--btf" => check.btf = Some(given.path()),
+            "--json" => check.json = true,
             _ => return Err(given.unread()),
         }
     }
-    Ok(Command::Check { json })
+    Ok(Command::Check(check))
 }

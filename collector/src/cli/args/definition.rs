@@ -165,6 +165,15 @@ static LISTEN: Opt = Opt {
     key: "agent.listen",
     ..SWITCH
 };
+static BTF: Opt = Opt {
+    name: "--btf",
+    value: "FILE",
+    help: "the kernel's types, for kernels that carry none: BTF, an ELF file with it, or a folder of RELEASE.btf and \
+           BUILDID.btf",
+    hint: Hint::File,
+    key: "agent.btf",
+    ..SWITCH
+};
 static PER_PROCESS: Opt = Opt {
     name: "--per-process",
     help: "each process is a resource of its own",
@@ -175,7 +184,7 @@ const JSON: Opt = Opt { name: "--json", help: "print JSON, a line each time", ..
 const JSON_OBJECT: Opt = Opt { name: "--json", help: "one line of JSON an object", ..SWITCH };
 
 /// Of the commands that show what some tracers find.
-static TABLE: [&Opt; 18] = [
+static TABLE: [&Opt; 19] = [
     &UNTIL,
     &Opt {
         name: "--interval",
@@ -206,6 +215,7 @@ static TABLE: [&Opt; 18] = [
     &MEMORY_BUDGET,
     &Opt { help: "of one core, for the command and its hooks (default 0: none)", ..CPU_LIMIT },
     &LISTEN,
+    &BTF,
     &PER_PROCESS,
 ];
 
@@ -266,6 +276,7 @@ pub static COMMANDS: [&Definition; 13] = [
             &MEMORY_BUDGET,
             &CPU_LIMIT,
             &LISTEN,
+            &BTF,
             &PER_PROCESS,
             &PID,
             &CHILDREN,
@@ -309,6 +320,7 @@ pub static COMMANDS: [&Definition; 13] = [
             &SPOOL,
             &SPOOL_SIZE,
             &SPOOL_DELAY,
+            &BTF,
             &Opt { help: "print a summary as JSON instead of the table", ..JSON },
         ],
     },
@@ -343,7 +355,7 @@ pub static COMMANDS: [&Definition; 13] = [
         operands: None,
         text: "Says what this kernel, its BTF and this user's capabilities allow, and what to do about what is missing. \
                Exits 0 if `profile` can run, 1 if not.",
-        options: &[&Opt { help: "print JSON", ..JSON }],
+        options: &[&BTF, &Opt { help: "print JSON", ..JSON }],
     },
     &Definition {
         name: "load",

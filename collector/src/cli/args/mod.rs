@@ -23,6 +23,7 @@ use lexopt::prelude::*;
 #[cfg(any(feature = "btf-generate", test))]
 pub use btf::Action as BtfAction;
 pub use btf::Btf;
+pub use check::Check;
 pub use completions::Shell;
 use definition::{COMMANDS, Definition};
 pub use inspect::Inspect;
@@ -39,9 +40,7 @@ pub enum Command {
     /// No command at all.
     Nothing,
     Version,
-    Check {
-        json: bool,
-    },
+    Check(Check),
     Profile(Box<Profile>),
     Load(Load),
     Inspect(Inspect),

@@ -21,6 +21,8 @@ pub struct Profile {
     pub spool_size: Option<u64>,
     /// How long data may be in memory alone.
     pub spool_delay: Option<Duration>,
+    /// The kernel's types.
+    pub btf: Option<PathBuf>,
     pub json: bool,
 }
 
@@ -35,6 +37,7 @@ pub(super) fn parse(options: &mut Options<'_>) -> Result<Command, Stop> {
         spool: None,
         spool_size: None,
         spool_delay: None,
+        btf: None,
         json: false,
     };
     while let Some(given) = options.next()? {
@@ -55,6 +58,7 @@ pub(super) fn parse(options: &mut Options<'_>) -> Result<Command, Stop> {
             "--spool" => profile.spool = Some(given.path()),
             "--spool-size" => profile.spool_size = Some(given.size()?),
             "--spool-delay" => profile.spool_delay = Some(given.duration()?),
+            "--btf" => profile.btf = Some(given.path()),
             "--json" => profile.json = true,
             _ => return Err(given.unread()),
         }

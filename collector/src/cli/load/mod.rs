@@ -12,6 +12,7 @@ use bpf_loader::load::{LoadOptions, Loaded, Pinning};
 use bpf_loader::object::ObjectSpec;
 use bpf_loader::object_file::{read_btf, read_object};
 use bpf_loader::target::RunningTarget;
+use collector::kernel_types::KernelTypes;
 use collector::output::json;
 use mio::{Events, Interest, Poll, Token};
 use signal_hook_mio::v1_0::Signals;
@@ -32,8 +33,11 @@ pub fn run(options: &Load) -> CliResult {
     let kernel = RunningKernel::delegated(None)?;
     let mut loader = Loader { target: kernel.target(), kernel, options };
     if let Some(path) = &options.btf {
+        // Of whatever kernel: who loads objects may try them with others' types.
         loader.target =
             loader.target.with_btf(read_btf(path).map_err(|e| format!("--btf {}: {e}", path.display()))?);
+    } else if let KernelTypes::File(path) = KernelTypes::find(None)? {
+        loader.target = loader.target.with_btf_file(&path);
     }
     let mut out = io::stdout().lock();
     let mut all = true;

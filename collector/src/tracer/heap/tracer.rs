@@ -40,6 +40,7 @@ pub(super) fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         one_in: 1,
         memory: start.memory,
         forced: start.forced.clone(),
+        target: start.target.unread(),
         chosen,
         processes,
         past: Past::default(),
@@ -91,6 +92,8 @@ struct HeapTracer {
     one_in: u32,
     memory: usize,
     forced: Forced,
+    /// For processes that are begun with later.
+    target: RunningTarget,
     chosen: Vec<Chosen>,
     processes: Vec<TracedProcess>,
     /// Of programs that are gone.
@@ -120,7 +123,7 @@ impl HeapTracer {
 
     fn begin(&self, pid: u32, of: usize) -> Result<TracedProcess> {
         let settings = Settings { sample_bytes: self.sample_bytes() };
-        TracedProcess::start(pid, &settings, self.memory / of.max(1), &self.forced, &RunningTarget::new())
+        TracedProcess::start(pid, &settings, self.memory / of.max(1), &self.forced, &self.target.unread())
     }
 
     /// Begins anew with a process: what it had is not known any more. Whether it is still there.

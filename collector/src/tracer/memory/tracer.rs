@@ -102,7 +102,7 @@ fn start_stacks(start: &Start<'_>, chosen: &mut Vec<Chosen>) -> Result<Option<Se
         None
     } else {
         Some(
-            Session::start_faults(start.filter.clone(), one_in, start.memory / 4)
+            Session::start_faults(start.filter.clone(), one_in, start.memory / 4, start.target)
                 .map_err(|error| error.to_string()),
         )
     };

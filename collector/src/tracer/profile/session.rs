@@ -141,36 +141,41 @@ impl Session {
     ///
     /// The configuration is wrong, or the system lacks what sampling needs; the error says what to do.
     pub fn start(config: Config) -> Result<Self> {
-        Self::start_within(config, usize::MAX)
+        Self::start_within(config, usize::MAX, &RunningTarget::new())
     }
 
-    /// As [`start`](Self::start), with so many bytes for maps, and half as many for symbol tables, which are the process' own.
+    /// As [`start`](Self::start), with so many bytes for maps, and half as many for symbol tables, which are the process' own;
+    /// on a kernel whose types may come [from elsewhere](crate::kernel_types).
     ///
     /// # Errors
     ///
     /// As of [`start`](Self::start).
-    pub fn start_within(config: Config, memory: usize) -> Result<Self> {
+    pub fn start_within(config: Config, memory: usize, target: &RunningTarget) -> Result<Self> {
         let period = config.period_nanos();
         Self::sample(
             config,
             Sampled { counted: PERF_COUNT_SW_CPU_CLOCK, period, sample_type: SampleType::CPU, memory },
+            target,
         )
     }
 
     /// As [`start`](Self::start), for stacks of page faults in place of those of CPU time: of one fault in so many on each CPU.
-    pub(crate) fn start_faults(filter: Filter, one_in: u64, memory: usize) -> Result<Self> {
+    pub(crate) fn start_faults(
+        filter: Filter,
+        one_in: u64,
+        memory: usize,
+        target: &RunningTarget,
+    ) -> Result<Self> {
         let config = Config { frequency: FAULT_SAMPLES_PER_SECOND, window: WINDOW_IS_ANOTHERS, filter };
         let (counted, sample_type) = (PERF_COUNT_SW_PAGE_FAULTS, SampleType::PAGE_FAULTS);
-        Self::sample(config, Sampled { counted, period: one_in.max(1), sample_type, memory })
+        Self::sample(config, Sampled { counted, period: one_in.max(1), sample_type, memory }, target)
     }
 
-    fn sample(config: Config, sampled: Sampled) -> Result<Self> {
+    fn sample(config: Config, sampled: Sampled, target: &RunningTarget) -> Result<Self> {
         config.validate()?;
         let events = EventLoop::new().map_err(Error::io("epoll"))?;
-        let target = RunningTarget::new();
         let program =
-            ProfileProgram::load(&config, &target, READS_PER_SECOND, sampled.memory).map_err(explain)?;
-        drop(target);
+            ProfileProgram::load(&config, target, READS_PER_SECOND, sampled.memory).map_err(explain)?;
         let fill = RingReader::open(program.events()?).map_err(|e| Error::Kernel(e.into()))?;
         events.add(program.events()?, FILL).map_err(Error::io("polling the ring buffer"))?;
         let mut session = Self {

@@ -65,7 +65,7 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         filter: start.filter.clone(),
     };
     start.forced.check(&CPU_CLOCK)?;
-    let session = Session::start_within(config, start.memory)?;
+    let session = Session::start_within(config, start.memory, start.target)?;
     let chosen = [Chosen { what: CPU_CLOCK.what, rung: Some("cpu-clock"), refused: Vec::new() }];
     Ok(Box::new(ProfileTracer {
         session,
