@@ -36,6 +36,8 @@ pub struct Privileges {
     keep: CapabilitySet,
     /// Where it may write with more than it would keep.
     foreign: Option<PathBuf>,
+    /// Whether sampling takes CAP_SYS_ADMIN: Debian and Ubuntu let `kernel.perf_event_paranoid` be above 2, and ask for it then.
+    paranoid: bool,
 }
 
 impl Privileges {
@@ -55,7 +57,9 @@ impl Privileges {
         if foreign.is_some() {
             keep |= held.permitted & TO_WRITE.0;
         }
-        Ok(Self { held: held.permitted, keep, foreign })
+        let paranoid = std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");
+        let paranoid = paranoid.is_ok_and(|level| level.trim().parse::<i32>().is_ok_and(|level| level > 2));
+        Ok(Self { held: held.permitted, keep, foreign, paranoid })
     }
 
     /// Gives up, in this thread and those that it will start, everything else, and the way back: `capset(2)`, and
@@ -102,6 +106,12 @@ impl Privileges {
             text.push_str(
                 "; without CAP_SYS_ADMIN, bytes of TCP connections in other network namespaces are told when they end, and \
                  what a run of a program costs is measured in the first seconds alone",
+            );
+        }
+        if self.loses_admin() && self.paranoid {
+            text.push_str(
+                "; kernel.perf_event_paranoid is above 2, so that sampling cannot start again: neither after a reload that changes it \
+                 nor when a CPU comes",
             );
         }
         text
@@ -182,11 +192,17 @@ mod tests {
     #[test]
     fn what_is_kept_is_named() {
         let keep = CapabilitySet::BPF | CapabilitySet::PERFMON;
-        let mut privileges = Privileges { held: keep, keep, foreign: None };
+        let mut privileges = Privileges { held: keep, keep, foreign: None, paranoid: true };
         assert_eq!(privileges.told(), "privileges: only CAP_BPF, CAP_PERFMON from here on");
         privileges.held |= CapabilitySet::SYS_ADMIN;
-        assert!(privileges.told().contains("other network namespaces"));
+        assert!(
+            privileges.told().contains("other network namespaces")
+                && privileges.told().contains("perf_event_paranoid")
+        );
         let none = CapabilitySet::empty();
-        assert_eq!(Privileges { held: none, keep: none, foreign: None }.told(), "privileges: none");
+        assert_eq!(
+            Privileges { held: none, keep: none, foreign: None, paranoid: true }.told(),
+            "privileges: none"
+        );
     }
 }
