@@ -13,7 +13,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use crate::profcheck;
-use crate::received::{Attributes, Point, Received, Value, is_delta, map, of_resource};
+use known_work::received::{Attributes, Point, Received, Value, is_delta, map, of_resource};
 
 /// What every resource says.
 const OF_ALL: [&str; 8] = [

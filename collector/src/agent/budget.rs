@@ -19,6 +19,16 @@ const QUEUES: u64 = 10;
 /// How often it is looked up what is mapped, in readings of resident memory.
 const LOOK_EVERY: u32 = 16;
 
+/// The budget where none is set: this, or an eighth of the machine's memory, if that is less, but not less than [`LEAST_TOTAL`].
+const USUAL: u64 = 32 << 20;
+/// The smallest budget.
+pub const LEAST_TOTAL: u64 = 4 << 20;
+
+/// The budget where none is set, on a machine with that much memory.
+fn usual(machine: u64) -> u64 {
+    (machine / 8).clamp(LEAST_TOTAL, USUAL)
+}
+
 /// Least that a tracer is offered: a page for each of some maps.
 const LEAST: u64 = 64 << 10;
 
@@ -52,9 +62,20 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Splits the budget, for this process as it is now.
-    pub fn now(total: u64) -> Self {
-        Self::new(total, Resident::default().read())
+    /// Splits the budget, or, where none is set, what this machine has for it, for this process as it is now.
+    pub fn now(total: Option<u64>) -> Self {
+        Self::of_machine(total, Resident::default().read())
+    }
+
+    /// The same for a process of this size.
+    pub fn of_machine(total: Option<u64>, process: u64) -> Self {
+        let machine = || {
+            let info = rustix::system::sysinfo();
+            // Both are of the width of the kernel's interface, which is narrower on 32-bit systems.
+            #[allow(clippy::useless_conversion)]
+            u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit))
+        };
+        Self::new(total.unwrap_or_else(|| usual(machine())), process)
     }
 
     /// Splits the budget, for a process of this size.
@@ -173,6 +194,12 @@ fn mapped_maps(smaps: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn small_machines_have_small_budgets() {
+        let mib = [16, 96, 200, 256, 65_536].map(|machine| usual(machine << 20) >> 20);
+        assert_eq!(mib, [4, 12, 25, 32, 32]);
+    }
 
     const MIB: u64 = 1 << 20;
 

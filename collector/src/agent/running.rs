@@ -103,7 +103,7 @@ impl Agent {
         let mut resident = Resident::default();
         let mut agent = Self {
             known,
-            budget: Budget::new(config.agent.memory_budget, resident.read()),
+            budget: Budget::of_machine(config.agent.memory_budget, resident.read()),
             governor: Governor::new(config.agent.cpu_limit, interval),
             types: KernelTypes::find(config.agent.btf.as_deref())?,
             config,
@@ -513,7 +513,7 @@ impl Agent {
             self.listen();
         }
         if self.config.agent.memory_budget != old.agent.memory_budget {
-            let budget = Budget::new(self.config.agent.memory_budget, self.budget.process);
+            let budget = Budget::of_machine(self.config.agent.memory_budget, self.budget.process);
             let before = std::mem::replace(&mut self.budget, budget);
             self.budget.tracers = before.tracers;
         }

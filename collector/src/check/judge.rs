@@ -158,6 +158,15 @@ fn perf_events(facts: &Facts) -> Finding {
                 "the kernel has lowered its limit: sysctl kernel.perf_event_max_sample_rate=100000 kernel.perf_cpu_time_max_percent=25",
             ),
         ),
+        // Debian's kernels have a level beyond the last of the documentation.
+        _ if paranoid > 2 && !has(facts, "CAP_SYS_ADMIN") => finding(
+            "perf_events",
+            Status::Missing,
+            value,
+            Some(
+                "at this level sampling needs CAP_SYS_ADMIN: sysctl kernel.perf_event_paranoid=2, or run as root",
+            ),
+        ),
         _ => finding("perf_events", Status::Ok, value, None),
     }
 }
@@ -290,7 +299,7 @@ mod tests {
     #[test]
     fn each_missing_thing_has_a_remedy() {
         type Change = fn(&mut Facts);
-        let cases: [(&str, Status, Change); 13] = [
+        let cases: [(&str, Status, Change); 14] = [
             ("kernel", Status::Missing, |f| f.release = "5.7.19".into()),
             ("btf", Status::Degraded, |f| f.btf_bytes = None),
             ("btf", Status::Missing, |f| f.btf_file = Some(Err("of another kernel".into()))),
@@ -304,6 +313,10 @@ mod tests {
             }),
             ("perf_events", Status::Missing, |f| f.perf_event_paranoid = None),
             ("perf_events", Status::Degraded, |f| f.max_sample_rate = Some(250)),
+            ("perf_events", Status::Missing, |f| {
+                f.perf_event_paranoid = Some(3);
+                f.capabilities = 1 << 39 | 1 << 38;
+            }),
             ("jit", Status::Degraded, |f| f.jit_enable = Some(0)),
             ("kernel_names", Status::Degraded, |f| f.kptr_restrict = Some(2)),
             ("mmap_build_ids", Status::Degraded, |f| f.probes.build_ids = Some(Err("EINVAL".into()))),

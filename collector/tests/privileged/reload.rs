@@ -76,7 +76,7 @@ fn numbers_go_on_over_reloads() {
     agent.reload(config.clone(), &mut recorder).unwrap();
     after(&mut agent, &mut a, &mut b, 10);
     // Another budget: all start again.
-    config.agent.memory_budget = 16 << 20;
+    config.agent.memory_budget = Some(16 << 20);
     agent.reload(config.clone(), &mut recorder).unwrap();
     after(&mut agent, &mut a, &mut b, 1);
     agent.poll(Instant::now() + Duration::from_millis(50), &mut recorder).unwrap();

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{AgentConfig, Privileges, TracerConfig};
+use crate::agent::budget::LEAST_TOTAL;
 use crate::config::MAX_PIDS;
 use crate::key::{Key, Value, unknown};
 
 const INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 /// Below this, no tracer has room for what it must have.
-const BUDGETS: std::ops::RangeInclusive<u64> = 4 << 20..=64 << 30;
+const BUDGETS: std::ops::RangeInclusive<u64> = LEAST_TOTAL..=64 << 30;
 
 fn path(value: &Value) -> Result<Option<PathBuf>, String> {
     value.optional(|value| value.text().map(PathBuf::from))
@@ -29,9 +30,10 @@ pub(super) static AGENT: &[Key<AgentConfig>] = &[
     },
     Key {
         name: "memory_budget",
-        doc: "Memory for everything, 4M or more: what the process has resident, BPF maps and rings.",
-        get: |c| Value::of_size(c.agent.memory_budget),
-        set: |c, v| v.size(BUDGETS).map(|budget| c.agent.memory_budget = budget),
+        doc: "Memory for everything, 4M or more: what the process has resident, BPF maps and rings; empty: 32M, or an\n\
+              eighth of the machine's memory where that is less.",
+        get: |c| Value::of_optional(c.agent.memory_budget, Value::of_size),
+        set: |c, v| v.optional(|v| v.size(BUDGETS)).map(|budget| c.agent.memory_budget = budget),
     },
     Key {
         name: "cpu_limit",

@@ -61,7 +61,7 @@ pub struct AgentSettings {
     /// How long a window is; `None`: as suits what is made of it.
     pub interval: Option<Duration>,
     /// Bytes for everything: resident memory, BPF maps, rings.
-    pub memory_budget: u64,
+    pub memory_budget: Option<u64>,
     /// Percent of one core that the agent and its hooks may take together; 0: no limit.
     pub cpu_limit: f64,
     /// Where health and metrics are served.
@@ -149,7 +149,7 @@ impl Default for AgentConfig {
         Self {
             agent: AgentSettings {
                 interval: None,
-                memory_budget: 32 << 20,
+                memory_budget: None,
                 cpu_limit: 1.0,
                 listen: None,
                 btf: None,

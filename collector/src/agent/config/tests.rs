@@ -70,7 +70,7 @@ fn later_layers_are_stronger() {
     let flags = [flag("--cpu-limit", "agent.cpu_limit", "4")];
     let config = AgentConfig::resolve(Some(("a.toml", text)), variables, &flags).unwrap();
     assert_eq!(config.agent.interval, Some(Duration::from_secs(7)));
-    assert_eq!((config.agent.memory_budget, config.agent.cpu_limit), (8 << 20, 4.0));
+    assert_eq!((config.agent.memory_budget, config.agent.cpu_limit), (Some(8 << 20), 4.0));
     assert_eq!(config.filter.pids, [1, 3]);
     assert_eq!(config.settings.profile.frequency, 49);
 }

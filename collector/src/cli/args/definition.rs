@@ -147,7 +147,7 @@ const SET: Opt = Opt {
 static MEMORY_BUDGET: Opt = Opt {
     name: "--memory-budget",
     value: "N",
-    help: "memory for everything, as 32M (default), at least 4M",
+    help: "memory for everything, at least 4M (default 32M, or an eighth of the machine's if that is less)",
     key: "agent.memory_budget",
     ..SWITCH
 };

@@ -1,27 +1,37 @@
-//! known-work PORT DNS DISK: does what `tests::work` has the numbers of, once for each line on its standard input, and answers
-//! each with a line. PORT is where a peer takes TCP and UDP on 127.0.0.1, DNS the address of a name server,
-//! DISK a block device that it may write to, or nothing.
+//! The workload itself.
 
 use std::fs::File;
-use std::io::{BufRead, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpStream, UdpSocket};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use tests::work;
+use crate::work;
 
-fn main() -> std::io::Result<()> {
-    let arguments: Vec<String> = std::env::args().collect();
-    let [_, port, dns, disk] = arguments.as_slice() else { panic!("usage: known-work PORT DNS DISK") };
-    let peer = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port.parse().expect("a port"));
-    let name_server: SocketAddrV4 = dns.parse().expect("an address");
+/// A line that asks for a round.
+pub const KEEP: &str = "keep";
+/// One that asks for a round after which no memory is kept.
+pub const KEEP_NOTHING: &str = "keep nothing";
+
+/// Does what [`work`] has the numbers of, once for each line on standard input, and answers each with a line.
+/// `port` is where a peer takes TCP and UDP on 127.0.0.1, `dns` the address of a name server, or one
+/// with the port 0, `disk` a block device that may be written to, or nothing.
+///
+/// # Errors
+///
+/// Something that has to succeed did not.
+pub fn serve(port: &str, dns: &str, disk: &str) -> io::Result<()> {
+    let peer = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port.parse().map_err(io::Error::other)?);
+    let name_server: SocketAddrV4 = dns.parse().map_err(io::Error::other)?;
     let mut held = Vec::new();
     println!("ready");
-    for line in std::io::stdin().lock().lines() {
-        line?;
+    for line in io::stdin().lock().lines() {
         round(peer, name_server, &mut held)?;
+        if line? == KEEP_NOTHING {
+            held.truncate(held.len() - work::HELD as usize);
+        }
         if !disk.is_empty() {
             use_disk(Path::new(disk))?;
         }
@@ -31,7 +41,7 @@ fn main() -> std::io::Result<()> {
 }
 
 /// Reads and writes past the page cache, so that each call is a request.
-fn use_disk(disk: &Path) -> std::io::Result<()> {
+fn use_disk(disk: &Path) -> io::Result<()> {
     let direct = rustix::fs::OFlags::DIRECT.bits() as i32;
     let file = File::options().read(true).write(true).custom_flags(direct).open(disk)?;
     // Direct input and output want aligned memory.
@@ -45,20 +55,21 @@ fn use_disk(disk: &Path) -> std::io::Result<()> {
 }
 
 /// How long this thread ran.
-fn cpu_time() -> std::io::Result<Duration> {
+fn cpu_time() -> io::Result<Duration> {
     let ticks = std::fs::read_to_string("/proc/self/stat")?;
     let user = ticks.rsplit_once(") ").and_then(|(_, fields)| fields.split(' ').nth(11)?.parse().ok());
     // Of 100 in a second.
     Ok(Duration::from_millis(10 * user.unwrap_or(0_u64)))
 }
 
-fn round(peer: SocketAddrV4, name_server: SocketAddrV4, held: &mut Vec<Vec<u8>>) -> std::io::Result<()> {
+fn round(peer: SocketAddrV4, name_server: SocketAddrV4, held: &mut Vec<Vec<u8>>) -> io::Result<()> {
     for _ in 0..work::GETPPID {
         let _ = std::os::unix::process::parent_id();
     }
-    let nowhere = Path::new("/nonexistent-folder-of-a-test");
+    // Where it can be written to: elsewhere it might be another error.
+    let nowhere = std::env::temp_dir().join("nonexistent-folder-of-a-test");
     for _ in 0..work::RMDIR_ENOENT {
-        assert!(std::fs::remove_dir(nowhere).is_err());
+        assert!(std::fs::remove_dir(&nowhere).is_err());
     }
     for _ in 0..work::RMDIR_ENOTDIR {
         assert!(std::fs::remove_dir("/dev/null").is_err());

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 /// Calls of getppid.
 pub const GETPPID: u64 = 1_000;
+/// The system call by which this architecture removes directories.
+pub const RMDIR: &str =
+    if cfg!(any(target_arch = "aarch64", target_arch = "riscv64")) { "unlinkat" } else { "rmdir" };
 /// Calls of rmdir that fail with ENOENT.
 pub const RMDIR_ENOENT: u64 = 300;
 /// Calls of rmdir that fail with ENOTDIR.

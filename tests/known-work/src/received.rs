@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -15,10 +14,8 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 
-use crate::receivers::python;
-
 /// Requests in the order in which they came.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub struct Received {
     /// Of metrics.
     pub metrics: Vec<ExportMetricsServiceRequest>,
@@ -121,15 +118,6 @@ impl Received {
             }
         }
         received
-    }
-
-    /// A file of JSON lines, as Google's protobuf reads it, by way of an empty folder.
-    pub fn read_lines(file: &Path, folder: &Path) -> Self {
-        std::fs::create_dir(folder).expect("a fresh folder");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/lines.py");
-        let status = Command::new(python()).arg(script).arg(file).arg(folder).status().expect("Python runs");
-        assert!(status.success(), "{} has a line that is no request", file.display());
-        Self::read(folder)
     }
 
     /// Every point of every metric.
