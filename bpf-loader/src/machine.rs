@@ -71,12 +71,12 @@ impl Machine {
         }
     }
 
-    /// As Linux people call it.
+    /// As Rust calls it.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::X86_64 => "x86-64",
-            Self::X86 => "i386",
-            Self::Aarch64 => "arm64",
+            Self::X86_64 => "x86_64",
+            Self::X86 => "x86",
+            Self::Aarch64 => "aarch64",
             Self::Arm => "arm",
             Self::Riscv64 => "riscv64",
             Self::S390x => "s390x",

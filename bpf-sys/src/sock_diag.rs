@@ -275,7 +275,13 @@ mod tests {
         server.write_all(&[1; 300]).unwrap();
         client.read_exact(&mut [0; 300]).unwrap();
 
-        let mut diag = SockDiag::open().unwrap();
+        let mut diag = match SockDiag::open() {
+            Err(_) if std::env::var_os("EMULATED").is_some() => {
+                eprintln!("SKIP the emulator has no sockets of NETLINK_SOCK_DIAG");
+                return;
+            }
+            opened => opened.unwrap(),
+        };
         let mut dump = |states| {
             let mut found = Vec::new();
             assert_eq!(diag.tcp_sockets(Family::V4, states, |socket| found.push(*socket)).unwrap(), 0);

@@ -79,6 +79,10 @@ fn skip_without_rights<T>(result: Result<T, Error>) -> Option<T> {
             eprintln!("skip: needs CAP_BPF and CAP_PERFMON");
             None
         }
+        Err(e) if e.errno() == Some(Errno::ENOSYS) && std::env::var_os("EMULATED").is_some() => {
+            eprintln!("SKIP the emulator has no bpf(2)");
+            None
+        }
         other => Some(other.unwrap()),
     }
 }

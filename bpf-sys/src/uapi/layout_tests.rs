@@ -24,6 +24,17 @@ struct Facts {
 
 impl Facts {
     fn field(&mut self, c_type: &str, c_field: &str, offset: usize, size: usize) {
+        // Where a u64 is aligned to 4 these lie 4 bytes lower, and so in 32-bit kernels of x86. The mirrors have the place of
+        // the 64-bit ones, which an i686 program meets too; below the others only zero can be said.
+        let differ = [
+            "tracing.cookie",
+            "tcx.expected_revision",
+            "netkit.expected_revision",
+            "cgroup.expected_revision",
+        ];
+        if cfg!(target_arch = "x86") && differ.iter().any(|field| c_field.ends_with(field)) {
+            return;
+        }
         self.lines.push(format!(
             "_Static_assert(offsetof({c_type}, {c_field}) == {offset} && sizeof((({c_type} *)0)->{c_field}) == {size}, \"\");"
         ));

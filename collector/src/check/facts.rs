@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use bpf_loader::machine::Machine;
+
 /// A capability that matters here: its number and name (include/uapi/linux/capability.h).
 pub const CAPABILITIES: [(u8, &str); 7] = [
     (2, "CAP_DAC_READ_SEARCH"),
@@ -84,7 +86,7 @@ pub fn read_files(root: &Path) -> Facts {
     let status = text("proc/self/status").unwrap_or_default();
     Facts {
         release: text("proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
-        machine: std::env::consts::ARCH.to_owned(),
+        machine: Machine::running().map_or(std::env::consts::ARCH, Machine::name).to_owned(),
         btf_bytes: fs::metadata(root.join("sys/kernel/btf/vmlinux")).ok().map(|m| m.len()),
         btf_file: None,
         capabilities: parse_capabilities(&status),

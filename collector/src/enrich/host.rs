@@ -1,5 +1,7 @@
 //! What telemetry says about the machine.
 
+use bpf_loader::machine::Machine;
+
 use crate::symbolize::{Host, read_limited};
 
 /// Bytes that are read of each file.
@@ -59,7 +61,7 @@ impl HostFacts {
         add("host.name", name);
         // Not yet initialised, it is a word.
         add("host.id", if machine_id.trim() == "uninitialized" { "" } else { machine_id });
-        add("host.arch", arch(std::env::consts::ARCH));
+        add("host.arch", arch(Machine::running().map_or(std::env::consts::ARCH, Machine::name)));
         add("os.type", "linux");
         let field = |key: &str| {
             let value = os_release.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));

@@ -146,7 +146,7 @@ mod tests {
             (libc::SYS_rt_sigreturn, "rt_sigreturn"),
             (libc::SYS_clock_nanosleep, "clock_nanosleep"),
             (libc::SYS_io_uring_enter, "io_uring_enter"),
-            (libc::SYS_memfd_secret, "memfd_secret"),
+            (libc::SYS_pidfd_open, "pidfd_open"),
         ];
         for (number, name) in known {
             assert_eq!(abi.name(number as u16), Some(name));

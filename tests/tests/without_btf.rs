@@ -1,0 +1,65 @@
+//! A kernel that carries no BTF, which this one becomes where its BTF is hidden: what a few KB in a file are good for.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tests::receivers::TempDir;
+
+/// What an image of firmware has room for.
+const MOST: u64 = 20_000;
+
+fn binary() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.ancestors().nth(2).unwrap().join("ebpf-otlp")
+}
+
+/// What `check` says of the kernel's types, and of each tracer whether it can start. Where the kernel's own types are hidden,
+/// they are so for this process alone; `None` if they cannot be.
+fn check(hidden: bool, btf: Option<&Path>) -> Option<(Value, BTreeMap<String, bool>)> {
+    let hide = if hidden { "mount -t tmpfs none /sys/kernel/btf || exit 99; " } else { "" };
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c"]);
+    command.arg(format!("{hide}exec \"$@\"")).arg("sh").arg(binary()).args(["check", "--json"]);
+    if let Some(btf) = btf {
+        command.arg("--btf").arg(btf);
+    }
+    let output = command.output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).ok()?;
+    let btf = report["findings"].as_array()?.iter().find(|finding| finding["name"] == "btf")?.clone();
+    let tracers = report["tracers"].as_array()?.iter();
+    let tracers = tracers.map(|tracer| Some((tracer["name"].as_str()?.to_owned(), tracer["ok"].as_bool()?)));
+    Some((btf, tracers.collect::<Option<_>>()?))
+}
+
+#[test]
+fn with_a_few_kilobytes_tracers_start_as_with_all_types() {
+    let folder = TempDir::new("without-btf");
+    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        println!("SKIP: this kernel carries no types of which few could be kept");
+        return;
+    }
+    let few = folder.join("few.btf");
+    let made = Command::new(binary()).args(["btf", "minimize", "--output"]).arg(&few).status().unwrap();
+    assert!(made.success());
+    let size = few.metadata().unwrap().len();
+    assert!((1000..MOST).contains(&size), "{size} bytes");
+
+    let Some((missing, without)) = check(true, None) else {
+        println!("SKIP: the kernel's types cannot be hidden (root may, with CAP_SYS_ADMIN)");
+        return;
+    };
+    let (own, usual) = check(false, None).unwrap();
+    if !usual.values().any(|ok| *ok) {
+        println!("SKIP: nothing can be traced here");
+        return;
+    }
+    assert_eq!((&own["status"], &missing["status"]), (&"ok".into(), &"degraded".into()));
+    assert!(missing["remedy"].as_str().unwrap().contains("btf generate"), "{missing}");
+    assert_ne!(without, usual, "most tracers need types");
+
+    let (found, with) = check(true, Some(&few)).unwrap();
+    assert!(found["value"].as_str().unwrap().contains("few.btf"), "{found}");
+    assert_eq!(with, usual);
+}
