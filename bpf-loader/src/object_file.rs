@@ -49,7 +49,13 @@ pub fn read_debug_object(path: &Path) -> io::Result<Vec<u8>> {
     read_with_sections(path, LARGE_WITH_DWARF, |name| {
         // Relocations of sections, and what they refer to, are there in small files that are not linked.
         let name = name.strip_prefix(b".rela").or(name.strip_prefix(b".rel")).unwrap_or(name);
-        [".symtab", ".strtab", ".shstrtab"].iter().chain(&SECTIONS).any(|wanted| wanted.as_bytes() == name)
+        // `.zdebug_info` is how a compressed `.debug_info` was once called.
+        let old = name.strip_prefix(b".z").unwrap_or_default();
+        let symbols = [".symtab", ".symtab_shndx", ".strtab", ".shstrtab"];
+        symbols.iter().chain(&SECTIONS).any(|wanted| {
+            wanted.as_bytes() == name
+                || wanted.as_bytes().strip_prefix(b".").is_some_and(|wanted| wanted == old)
+        })
     })
 }
 
@@ -62,8 +68,7 @@ fn read_with_sections(path: &Path, limit: u64, wanted: impl Fn(&[u8]) -> bool) -
         return read_all(&file, limit);
     }
     let (false, Ok(size)) = (len > limit, usize::try_from(len)) else { return Err(too_large(limit)) };
-    // Zeroed memory is not there until it is written to.
-    let mut bytes = vec![0; size];
+    let mut bytes = zeroed(size)?;
     match read_sections(&file, &mut bytes, wanted) {
         Ok(true) => Ok(bytes),
         // What is wrong with the file is the parser's to say.
@@ -71,6 +76,20 @@ fn read_with_sections(path: &Path, limit: u64, wanted: impl Fn(&[u8]) -> bool) -
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => read_all(&file, limit),
         Err(e) => Err(e),
     }
+}
+
+/// So many zeros, which take no memory until they are written to.
+///
+/// # Errors
+///
+/// `OutOfMemory`: of 32-bit machines, for what has half a gigabyte and more.
+fn zeroed(len: usize) -> io::Result<Vec<u8>> {
+    // Only an allocation that writes the zeros can fail without a panic. So ask for the room first, and give it back.
+    let mut room = Vec::<u8>::new();
+    room.try_reserve_exact(len).map_err(|e| io::Error::new(io::ErrorKind::OutOfMemory, e))?;
+    // Not to be optimized away.
+    drop(std::hint::black_box(room));
+    Ok(vec![0; len])
 }
 
 /// All bytes of a file that is not larger than `limit`; nothing of it has been read before.
@@ -142,7 +161,7 @@ fn read_section_table(file: &File) -> io::Result<Option<(Range<usize>, Vec<Secti
     let Some((names_at, names_len)) = place(names).filter(|(_, len)| *len <= LARGE as usize) else {
         return Ok(None);
     };
-    let mut text = vec![0; names_len];
+    let mut text = zeroed(names_len)?;
     file.read_exact_at(&mut text, names_at as u64)?;
     let text = Bytes::new(&text, endian);
     let sections = (0..count).filter_map(|section| {
@@ -227,7 +246,7 @@ fn read_btf_sections<const N: usize>(path: &Path, names: [&str; N]) -> Result<[O
         for (name, found) in names.iter().zip(&mut found) {
             let section = sections.iter().find(|section| section.present && section.name == name.as_bytes());
             if let Some(section) = section.filter(|section| section.len <= LARGE as usize) {
-                let mut bytes = vec![0; section.len];
+                let mut bytes = zeroed(section.len)?;
                 file.read_exact_at(&mut bytes, section.at as u64)?;
                 *found = Some(bytes);
             }
@@ -343,6 +362,31 @@ mod tests {
     fn an_object_is_the_same_object() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bpf/prebuilt/tracepoint.bpf.o");
         let (whole, read) = (std::fs::read(&path).unwrap(), read_object(&path).unwrap());
+    #[test]
+    fn no_room_is_an_error() {
+        for len in [isize::MAX as usize, isize::MAX as usize + 1, usize::MAX] {
+            assert_eq!(zeroed(len).unwrap_err().kind(), io::ErrorKind::OutOfMemory);
+        }
+        assert_eq!(zeroed(3).unwrap(), [0; 3]);
+    }
+
+    #[cfg(feature = "dwarf")]
+    #[test]
+    fn all_that_unpacking_needs_is_read() {
+        let content = vec![0xaa; 40 << 10];
+        for (name, kept) in [
+            (&b".zdebug_info"[..], true),
+            (b".symtab_shndx", true),
+            (b".rela.debug_info", true),
+            (b".text", false),
+        ] {
+            let path = file("debug-object", &sample32(name, &content));
+            let read = read_debug_object(&path);
+            std::fs::remove_file(&path).unwrap();
+            assert_eq!(read.unwrap()[64..][..content.len()] == content, kept, "{}", name.escape_ascii());
+        }
+    }
+
         let names = |bytes: &[u8]| {
             let spec = ObjectSpec::parse(bytes).unwrap();
             spec.programs.iter().map(|p| p.name.to_owned()).collect::<Vec<_>>()
