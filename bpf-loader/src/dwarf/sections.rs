@@ -128,7 +128,7 @@ impl<'d> Sections<'d> {
 
     pub fn units(&self) -> Units<'_> {
         let units = DebugInfo::from(self.slice(&self.info)).units();
-        Units { sections: self, units, last: None, left: MAX_ABBREVIATIONS }
+        Units { sections: self, units, last: None, left: MAX_ABBREVIATIONS, end: 0 }
     }
 
     /// The string at an offset of `.debug_str`.
@@ -200,8 +200,10 @@ pub(super) struct Units<'s> {
 
 impl<'s> Units<'s> {
     pub fn next(&mut self) -> Result<Option<Unit<'s>>> {
-        let header = self.units.next().map_err(|e| wrong(".debug_info", 0, e))?;
+        let header = self.units.next().map_err(|e| wrong(".debug_info", self.end, e))?;
         let Some(header) = header else { return Ok(None) };
+    /// End of the unit before.
+    end: usize,
         let start = match header.offset() {
             gimli::UnitSectionOffset::DebugInfoOffset(offset) => offset.0,
             gimli::UnitSectionOffset::DebugTypesOffset(offset) => offset.0,
@@ -212,6 +214,7 @@ impl<'s> Units<'s> {
             _ => {
                 let table = Rc::new(self.table(at).map_err(|e| wrong(".debug_abbrev", at, e))?);
                 self.last = Some((at, Rc::clone(&table)));
+        self.end = start.saturating_add(header.length_including_self());
                 table
             }
         };

@@ -292,3 +292,15 @@ fn what_makes_no_sense_is_an_error_with_its_place() {
     assert!(matches!(split.convert(), Err(Error::NoDwarf { .. })));
     assert!(matches!(dwarf_to_btf(b"\x7fELF"), Err(Error::Elf { .. })));
 }
+    let mut broken = Info::new(Endian::HOST);
+    broken.unit(&[UNIT, C]);
+    broken.int();
+    broken.end();
+    let end = broken.bytes.len() as u64;
+    broken.unit(&[UNIT, C]);
+    broken.end();
+    // A version that is none.
+    broken.bytes[end as usize + 4..][..2].fill(0xff);
+    let broken = broken.convert().unwrap_err();
+    assert!(matches!(broken, Error::Dwarf { offset, .. } if offset == end), "{broken}");
+
