@@ -271,6 +271,24 @@ mod tests {
         bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
     }
 
+    /// An ELF file of 32 bits with one section, and the names.
+    fn sample32(name: &[u8], content: &[u8]) -> Vec<u8> {
+        let names = [b"\0", name, b"\0"].concat();
+        let (at, names_at) = (64, 64 + content.len());
+        let table = names_at + names.len();
+        let mut bytes = vec![0; table];
+        bytes[..7].copy_from_slice(b"\x7fELF\x01\x01\x01");
+        bytes[32..36].copy_from_slice(&(table as u32).to_le_bytes());
+        bytes[46..52].copy_from_slice(&[40, 0, 3, 0, 2, 0]);
+        bytes[at..names_at].copy_from_slice(content);
+        bytes[names_at..].copy_from_slice(&names);
+        for [name, kind, at, len] in [[0; 4], [1, 1, at, content.len()], [0, 3, names_at, names.len()]] {
+            let header = [name, kind, 0, 0, at, len, 0, 0, 0, 0];
+            bytes.extend(header.iter().flat_map(|word| (*word as u32).to_le_bytes()));
+        }
+        bytes
+    }
+
     /// An ELF file of three sections: `.debug_x` at 64 of 40 KiB, `maps` behind it of 16 bytes, and the names.
     fn sample() -> Vec<u8> {
         let names = b"\0.debug_x\0maps\0.shstrtab\0";
@@ -290,24 +308,6 @@ mod tests {
             let header = table + section * 64;
             put(&mut bytes, header, name | 1 << 32);
             put(&mut bytes, header + 24, at as u64);
-    /// An ELF file of 32 bits with one section, and the names.
-    fn sample32(name: &[u8], content: &[u8]) -> Vec<u8> {
-        let names = [b"\0", name, b"\0"].concat();
-        let (at, names_at) = (64, 64 + content.len());
-        let table = names_at + names.len();
-        let mut bytes = vec![0; table];
-        bytes[..7].copy_from_slice(b"\x7fELF\x01\x01\x01");
-        bytes[32..36].copy_from_slice(&(table as u32).to_le_bytes());
-        bytes[46..52].copy_from_slice(&[40, 0, 3, 0, 2, 0]);
-        bytes[at..names_at].copy_from_slice(content);
-        bytes[names_at..].copy_from_slice(&names);
-        for [name, kind, at, len] in [[0; 4], [1, 1, at, content.len()], [0, 3, names_at, names.len()]] {
-            let header = [name, kind, 0, 0, at, len, 0, 0, 0, 0];
-            bytes.extend(header.iter().flat_map(|word| (*word as u32).to_le_bytes()));
-        }
-        bytes
-    }
-
             put(&mut bytes, header + 32, len as u64);
         }
         bytes
@@ -347,6 +347,10 @@ mod tests {
         let alone = read_btf(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert_eq!(alone.as_bytes(), btf.as_bytes());
+        let path = file("btf-of-32-bits", &sample32(b".BTF", btf.as_bytes()));
+        let narrow = read_btf(&path);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(narrow.unwrap().as_bytes(), btf.as_bytes());
         for (bytes, error) in
             [(sample(), "it has no section .BTF"), (b"\x7fELF\x02".to_vec(), "failed to fill whole buffer")]
         {
@@ -358,10 +362,6 @@ mod tests {
         assert!(matches!(read_btf(Path::new("/nonexistent")), Err(Error::ReadBtf { .. })));
     }
 
-    #[test]
-    fn an_object_is_the_same_object() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bpf/prebuilt/tracepoint.bpf.o");
-        let (whole, read) = (std::fs::read(&path).unwrap(), read_object(&path).unwrap());
     #[test]
     fn no_room_is_an_error() {
         for len in [isize::MAX as usize, isize::MAX as usize + 1, usize::MAX] {
@@ -387,14 +387,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_object_is_the_same_object() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bpf/prebuilt/tracepoint.bpf.o");
+        let (whole, read) = (std::fs::read(&path).unwrap(), read_object(&path).unwrap());
         let names = |bytes: &[u8]| {
             let spec = ObjectSpec::parse(bytes).unwrap();
             spec.programs.iter().map(|p| p.name.to_owned()).collect::<Vec<_>>()
         };
-        let path = file("btf-of-32-bits", &sample32(b".BTF", btf.as_bytes()));
-        let narrow = read_btf(&path);
-        std::fs::remove_file(&path).unwrap();
-        assert_eq!(narrow.unwrap().as_bytes(), btf.as_bytes());
         assert_eq!(names(&whole), names(&read));
     }
 }
