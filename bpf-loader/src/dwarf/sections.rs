@@ -80,7 +80,11 @@ impl<'d> Sections<'d> {
         let broken = |error: object::read::Error| Error::Elf { what: "file", reason: error.to_string() };
         let file = File::parse(elf).map_err(broken)?;
         let read = |name: &'static str| -> Result<Cow<'d, [u8]>> {
-            let Some(section) = file.section_by_name(name) else { return Ok(Cow::Borrowed(&[])) };
+            // What binutils before 2.26 compressed is in `.zdebug_info`.
+            let old = || file.section_by_name(&name.replacen(".debug", ".zdebug", 1));
+            let Some(section) = file.section_by_name(name).or_else(old) else {
+                return Ok(Cow::Borrowed(&[]));
+            };
             let broken = |error: object::read::Error| Error::Elf { what: name, reason: error.to_string() };
             let packed = section.compressed_data().map_err(broken)?;
             let len = packed.uncompressed_size;
