@@ -23,6 +23,8 @@ endef
 
 define EBPF_OTLP_INSTALL_INIT_OPENRC
 	$(INSTALL) -D -m 0755 $(@D)/openrc/ebpf-otlp $(TARGET_DIR)/etc/init.d/ebpf-otlp
+	mkdir -p $(TARGET_DIR)/etc/runlevels/default
+	ln -sf /etc/init.d/ebpf-otlp $(TARGET_DIR)/etc/runlevels/default/ebpf-otlp
 endef
 
 # Of BusyBox' init and sysvinit, which have neither LSB functions nor dpkg's options of start-stop-daemon.
