@@ -27,9 +27,8 @@ define EBPF_OTLP_INSTALL_INIT_OPENRC
 	ln -sf /etc/init.d/ebpf-otlp $(TARGET_DIR)/etc/runlevels/default/ebpf-otlp
 endef
 
-# Of BusyBox' init and sysvinit, which have neither LSB functions nor dpkg's options of start-stop-daemon.
 define EBPF_OTLP_INSTALL_INIT_SYSV
-	$(INSTALL) -D -m 0755 $(EBPF_OTLP_PKGDIR)/S99ebpf-otlp $(TARGET_DIR)/etc/init.d/S99ebpf-otlp
+	$(INSTALL) -D -m 0755 $(@D)/busybox/ebpf-otlp $(TARGET_DIR)/etc/init.d/S99ebpf-otlp
 endef
 
 # BPF_EVENTS, which has no prompt, follows. DEBUG_INFO_BTF needs a tool of the host: see Config.in.
