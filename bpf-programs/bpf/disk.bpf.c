@@ -6,6 +6,7 @@
  * counted part by part, as drivers report them. The sums exist twice; see profile.bpf.c for how windows are swapped. Requests
  * are done on any CPU, in interrupts: sums are added up with atomics.
  */
+#include "add.h"
 #include "exponential.h"
 #include "task_filter.h"
 
@@ -200,7 +201,7 @@ static __always_inline struct disk_sums *sums_of(struct request_note *note, stru
 	found = bpf_map_lookup_elem(window_sums, &key);
 	if (!found && !note->homeless) {
 		note->homeless = 1;
-		__sync_fetch_and_add(&counted->sums_full, 1);
+		add_to(&counted->sums_full, 1);
 	}
 	return found;
 }
@@ -209,11 +210,11 @@ static __always_inline void add_time(__u64 *slots, __u64 *zero, __u64 *sum_ns, _
 {
 	int slot = duration_slot(took, SCALE);
 
-	__sync_fetch_and_add(sum_ns, took);
+	add_to(sum_ns, took);
 	if (slot == ZERO_SLOT)
-		__sync_fetch_and_add(zero, 1);
+		add_to(zero, 1);
 	else if (slot >= 0 && slot < SLOTS(SCALE))
-		__sync_fetch_and_add(&slots[slot], 1);
+		add_to(&slots[slot], 1);
 }
 
 /* A request is put into the queue, by the task that wants it; from there, threads of the kernel may issue it. */
@@ -233,7 +234,7 @@ static __always_inline int inserted(struct request_key *key, __u32 operation)
 		bpf_map_delete_elem(&requests, key);
 	else if (bpf_map_update_elem(&requests, key, &note, BPF_ANY) && filter_in_use)
 		/* Without a filter, it is looked at when it is issued, and counted if there is no room then either. */
-		__sync_fetch_and_add(&counted->requests_full, 1);
+		add_to(&counted->requests_full, 1);
 	return 0;
 }
 
@@ -258,7 +259,7 @@ static __always_inline int issued(struct request_key *key, __u32 device, __u32 o
 		old->requeued = 0;
 		return 0;
 	}
-	__sync_fetch_and_add(&counted->issued, 1);
+	add_to(&counted->issued, 1);
 	note.device = device;
 	note.operation = group_of(operation);
 	note.left = bytes;
@@ -270,7 +271,7 @@ static __always_inline int issued(struct request_key *key, __u32 device, __u32 o
 				 note.issued - note.inserted);
 	}
 	if (bpf_map_update_elem(&requests, key, &note, BPF_ANY))
-		__sync_fetch_and_add(&counted->requests_full, 1);
+		add_to(&counted->requests_full, 1);
 	return 0;
 }
 
@@ -285,12 +286,12 @@ static __always_inline void done(struct request_key *key, struct request_note *n
 		return;
 	found = sums_of(note, counted);
 	if (found)
-		__sync_fetch_and_add(&found->bytes, bytes);
+		add_to(&found->bytes, bytes);
 	if (!last)
 		return;
 	took = bpf_ktime_get_boot_ns() - note->issued;
 	bpf_map_delete_elem(&requests, key);
-	__sync_fetch_and_add(&counted->done, 1);
+	add_to(&counted->done, 1);
 	if (found)
 		add_time(found->slots, &found->zero, &found->sum_ns, took);
 }
@@ -535,7 +536,7 @@ int complete_classic(struct sectors_tracepoint *args)
 	bpf_map_delete_elem(&requests, &key);
 	key.sector += args->sectors;
 	if (bpf_map_update_elem(&requests, &key, &rest, BPF_ANY))
-		__sync_fetch_and_add(&counted->requests_full, 1);
+		add_to(&counted->requests_full, 1);
 	return 0;
 }
 

@@ -10,6 +10,7 @@
  * UDP's packets leave in the context of who sends them. TCP's may leave whenever the peer acknowledges, so whose they are is
  * noted when the socket connects.
  */
+#include "add.h"
 #include "task_filter.h"
 #include "events.h"
 
@@ -158,7 +159,7 @@ static __always_inline void send_message(struct __sk_buff *skb, __u32 offset, __
 		if (!(start[1] & 0x80) || bpf_map_delete_elem(&asked, &query))
 			return;
 	} else if (bpf_map_update_elem(&asked, &query, &now, BPF_ANY)) {
-		__sync_fetch_and_add(&stat->asked_full, 1);
+		add_to(&stat->asked_full, 1);
 		return;
 	}
 	message = reserve_event(sizeof(*message));
@@ -209,7 +210,7 @@ static __always_inline int look(struct __sk_buff *skb, int is_response)
 
 	if (!stat)
 		return 1;
-	__sync_fetch_and_add(&stat->packets, 1);
+	add_to(&stat->packets, 1);
 	if (bpf_skb_load_bytes(skb, 0, head, sizeof(head)))
 		return 1;
 	ipv4 = head[0] >> 4 == 4;
@@ -245,7 +246,7 @@ static __always_inline int look(struct __sk_buff *skb, int is_response)
 		socket = bpf_get_socket_cookie(skb);
 		known = bpf_map_lookup_elem(&owners, &socket);
 		if (!known) {
-			__sync_fetch_and_add(&stat->unknown_owners, 1);
+			add_to(&stat->unknown_owners, 1);
 			return 1;
 		}
 		owner = *known;

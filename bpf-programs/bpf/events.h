@@ -5,6 +5,7 @@
  * What was produced and what found no room is counted, so that produced = received + dropped at any time.
  */
 #pragma once
+#include "add.h"
 #include "helpers.h"
 
 /* Head of every record. */
@@ -50,9 +51,9 @@ static __always_inline void count_event(int dropped)
 
 	if (!stats)
 		return;
-	__sync_fetch_and_add(&stats->produced, 1);
+	add_to(&stats->produced, 1);
 	if (dropped)
-		__sync_fetch_and_add(&stats->dropped, 1);
+		add_to(&stats->dropped, 1);
 }
 
 /* Room for a record, or 0 when the ring is full. Whoever gets room must submit it. */

@@ -11,6 +11,7 @@
  * An allocation leaves the table before the allocator gets its address back, and enters it before the program gets it:
  * nobody else can have the address meanwhile.
  */
+#include "add.h"
 #include "helpers.h"
 
 #define MAX_FRAMES 64
@@ -186,7 +187,7 @@ static __always_inline struct thread *own_thread(struct heap_stats *stats)
 	bpf_map_update_elem(&threads, &tid, zeros, BPF_NOEXIST);
 	thread = bpf_map_lookup_elem(&threads, &tid);
 	if (!thread)
-		__sync_fetch_and_add(&stats->no_thread, 1);
+		add_to(&stats->no_thread, 1);
 	return thread;
 }
 
@@ -201,8 +202,8 @@ static __always_inline void subtract(const struct allocation *gone)
 
 	if (!stack)
 		return;
-	__sync_fetch_and_add(&stack->bytes, -gone->bytes);
-	__sync_fetch_and_add(&stack->count, -gone->count);
+	add_to(&stack->bytes, -gone->bytes);
+	add_to(&stack->count, -gone->count);
 }
 
 /* Takes an address out of the table. Whether it was there; then *gone is what it stood for. */
@@ -216,7 +217,7 @@ static __always_inline int take(__u64 address, struct allocation *gone, struct h
 	/* Whoever deletes it subtracts it: a program that frees twice must not make the sums wrong. */
 	if (bpf_map_delete_elem(&allocations, &address))
 		return 0;
-	__sync_fetch_and_add(&stats->held, -1);
+	add_to(&stats->held, -1);
 	subtract(gone);
 	return 1;
 }
@@ -266,7 +267,7 @@ static __always_inline struct stack *store_stack(void *regs, struct thread *thre
 	found = find_stack(hash);
 	if (found)
 		return found;
-	__sync_fetch_and_add(&stats->no_stack, 1);
+	add_to(&stats->no_stack, 1);
 	*hash_out = 0;
 	return find_stack(0);
 }
@@ -279,14 +280,14 @@ static __always_inline int put(__u64 address, const struct allocation *new, stru
 	if (bpf_map_update_elem(&allocations, &address, new, BPF_NOEXIST)) {
 		if (!take(address, &gone, stats))
 			goto full;
-		__sync_fetch_and_add(&stats->replaced, 1);
+		add_to(&stats->replaced, 1);
 		if (bpf_map_update_elem(&allocations, &address, new, BPF_NOEXIST))
 			goto full;
 	}
-	__sync_fetch_and_add(&stats->held, 1);
+	add_to(&stats->held, 1);
 	return 1;
 full:
-	__sync_fetch_and_add(&stats->table_full, 1);
+	add_to(&stats->table_full, 1);
 	return 0;
 }
 
@@ -328,10 +329,10 @@ static __always_inline int begin(void *regs, struct thread *thread, struct heap_
 	__u64 sp = STACK(regs);
 
 	if (thread->sp && sp <= thread->sp) {
-		__sync_fetch_and_add(&stats->nested, 1);
+		add_to(&stats->nested, 1);
 		return 1;
 	}
-	__sync_fetch_and_add(&stats->calls, 1);
+	add_to(&stats->calls, 1);
 	weigh(size, &thread->new);
 	if (may_be_leaf && !thread->new.count && malloc_is_leaf) {
 		thread->sp = 0;
@@ -365,13 +366,13 @@ static __always_inline void end(void *regs, struct thread *thread, struct heap_s
 		address = written;
 	}
 	if (!address) {
-		__sync_fetch_and_add(&stats->empty, 1);
+		add_to(&stats->empty, 1);
 		/* What could not be reallocated is still there. */
 		if (thread->old.count && thread->size && put(thread->old_address, &thread->old, stats)) {
 			stack = find_stack(thread->old.stack);
 			if (stack) {
-				__sync_fetch_and_add(&stack->bytes, thread->old.bytes);
-				__sync_fetch_and_add(&stack->count, thread->old.count);
+				add_to(&stack->bytes, thread->old.bytes);
+				add_to(&stack->count, thread->old.count);
 			}
 		}
 		return;
@@ -381,12 +382,12 @@ static __always_inline void end(void *regs, struct thread *thread, struct heap_s
 	stack = store_stack(regs, thread, &thread->new.stack, stats);
 	if (!stack)
 		return;
-	__sync_fetch_and_add(&stack->allocated_bytes, thread->new.bytes);
-	__sync_fetch_and_add(&stack->allocated_count, thread->new.count);
+	add_to(&stack->allocated_bytes, thread->new.bytes);
+	add_to(&stack->allocated_count, thread->new.count);
 	if (!put(address, &thread->new, stats))
 		return;
-	__sync_fetch_and_add(&stack->bytes, thread->new.bytes);
-	__sync_fetch_and_add(&stack->count, thread->new.count);
+	add_to(&stack->bytes, thread->new.bytes);
+	add_to(&stack->count, thread->new.count);
 }
 
 static __always_inline __u64 product(__u64 a, __u64 b)
@@ -454,7 +455,7 @@ static __always_inline void released(__u64 address, struct heap_stats *stats)
 
 	if (!address)
 		return;
-	__sync_fetch_and_add(&stats->frees, 1);
+	add_to(&stats->frees, 1);
 	take(address, &gone, stats);
 }
 
@@ -478,7 +479,7 @@ int session(void *regs)
 	if (!thread) {
 		/* A call leaves the stack pointer at 8 past a multiple of 16: this returns, and its thread had to make room. */
 		if (!is_arm64 && !(STACK(regs) & 8)) {
-			__sync_fetch_and_add(&stats->no_thread, 1);
+			add_to(&stats->no_thread, 1);
 			return 0;
 		}
 		thread = own_thread(stats);
@@ -538,7 +539,7 @@ int leave(void *regs)
 	if (!stats)
 		return 0;
 	if (!thread)
-		__sync_fetch_and_add(&stats->no_thread, 1);
+		add_to(&stats->no_thread, 1);
 	else if (is_return(regs, thread))
 		end(regs, thread, stats);
 	return 0;

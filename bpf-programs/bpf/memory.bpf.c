@@ -5,6 +5,7 @@
  * end by `thread_ends`. What is counted in programs goes into `sums`, which exists twice: user space flips `active`, and an
  * update of the outer map then waits until no program still uses the old window.
  */
+#include "add.h"
 #include "memory_calls.h"
 #include "other_task.h"
 #include "events.h"
@@ -195,7 +196,7 @@ int thread_ends(__u64 *args)
 	if (bpf_map_update_elem(&ended, &faults.thread, &faults, BPF_NOEXIST))
 		COUNT(ended_full);
 	else
-		__sync_fetch_and_add(&threads_ended, 1);
+		add_to(&threads_ended, 1);
 	return 0;
 }
 

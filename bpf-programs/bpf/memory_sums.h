@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* What the memory tracer sums up by process, and what found no room. */
 #pragma once
+#include "add.h"
 #include "task_filter.h"
 
 /* Defaults; user space sizes the maps before they are created. */
@@ -84,7 +85,7 @@ volatile __u32 active = 0;
 		__u32 zero = 0;                                                       \
 		struct memory_stats *stats = bpf_map_lookup_elem(&memory_stats, &zero); \
 		if (stats)                                                            \
-			__sync_fetch_and_add(&stats->field, 1);                       \
+			add_to(&stats->field, 1);                       \
 	})
 
 /* Adds to a sum of the current process, if that is wanted. */
@@ -114,6 +115,6 @@ static __always_inline void add(__u16 what, __s16 slot, __u64 amount)
 			return;
 		}
 	}
-	__sync_fetch_and_add(&sum->count, 1);
-	__sync_fetch_and_add(&sum->total, amount);
+	add_to(&sum->count, 1);
+	add_to(&sum->total, amount);
 }

@@ -4,6 +4,7 @@
  * The events say who a process is, so that one that nobody had the time to look at can be named. All of this is rare beside
  * what other tracers see: fields are read one by one, in the same way for every hook.
  */
+#include "add.h"
 #include "events.h"
 #include "task_filter.h"
 
@@ -161,7 +162,7 @@ static __always_inline int forked(__u32 parent, __u32 tgid, __u64 start, const c
 
 	if (!counted || !task_wanted(parent, 1))
 		return 0;
-	__sync_fetch_and_add(&counted->forks, 1);
+	add_to(&counted->forks, 1);
 	event = reserve_event(sizeof(*event));
 	if (!event)
 		return 0;
@@ -182,7 +183,7 @@ static __always_inline int executed(const char *path)
 
 	if (!counted || !task_wanted(tgid, 1))
 		return 0;
-	__sync_fetch_and_add(&counted->execs, 1);
+	add_to(&counted->execs, 1);
 	event = reserve_event(sizeof(*event));
 	if (!event)
 		return 0;
@@ -246,7 +247,7 @@ static __always_inline int ended_thread(void)
 	}
 	if (bpf_map_update_elem(&ended, &key, &set, BPF_NOEXIST))
 		return 0;
-	__sync_fetch_and_add(&counted->exits, 1);
+	add_to(&counted->exits, 1);
 	event = reserve_event(sizeof(*event));
 	if (!event)
 		return 0;

@@ -8,6 +8,7 @@
  *
  * This program does not nest on a CPU, and no other CPU writes its region or statistics, so these need no atomics.
  */
+#include "add.h"
 #include "task_filter.h"
 
 #define MAX_FRAMES 127
@@ -236,7 +237,7 @@ static __always_inline int sample(void *ctx, int kernel_types)
 			goto announce;
 		}
 	}
-	__sync_fetch_and_add(&count->samples, 1);
+	add_to(&count->samples, 1);
 announce:
 	if (region && !region->announced && (full || region->used > region_bytes / 2)) {
 		struct fill_record record = { .cpu = cpu, .window = window };

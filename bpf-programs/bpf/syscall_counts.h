@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Counts of calls: cells of each CPU, and the table that all share. See syscalls.bpf.c. */
 #pragma once
+#include "add.h"
 #include "syscall_maps.h"
 
 /* Adds to the window's table, which all CPUs share. */
@@ -21,13 +22,13 @@ static __always_inline void add_to_table(__u32 window, const struct cell_key *ke
 		if (!count) {
 			state = cpu_state(bpf_get_smp_processor_id());
 			if (state)
-				__sync_fetch_and_add(&state->table_full, add->calls);
+				add_to(&state->table_full, add->calls);
 			return;
 		}
 	}
-	__sync_fetch_and_add(&count->calls, add->calls);
-	__sync_fetch_and_add(&count->weight, add->weight);
-	__sync_fetch_and_add(&count->sum_ns, add->sum_ns);
+	add_to(&count->calls, add->calls);
+	add_to(&count->weight, add->weight);
+	add_to(&count->sum_ns, add->sum_ns);
 }
 
 /* Counts a call in the table, without a CPU's cells. */

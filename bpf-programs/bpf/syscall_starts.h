@@ -6,6 +6,7 @@
  * it is still its own when the next call begins, and what is there is replaced or forgotten.
  */
 #pragma once
+#include "add.h"
 #include "syscall_maps.h"
 
 /* Threads that are started one after the other have places that are far apart, for CPUs not to share cache lines. */
@@ -75,7 +76,7 @@ static __always_inline void keep_start(__u32 tid, __u32 cpu, __u64 now, __u32 ca
 	if (bpf_map_update_elem(&more_starts, &tid, &other, BPF_EXIST)) {
 		state = cpu_state(cpu);
 		if (state)
-			__sync_fetch_and_add(&state->starts_full, 1);
+			add_to(&state->starts_full, 1);
 	}
 	return;
 ours:

@@ -6,6 +6,7 @@
  * kernel's BTF need not even be looked at. Conditions on names and on cgroup v1, and pid namespaces, need it.
  */
 #pragma once
+#include "add.h"
 #include "kernel_types.h"
 
 #define MAX_PID_NS_LEVEL 32
@@ -219,7 +220,7 @@ int follow_fork(__u64 *args)
 		return 0;
 	copy = *in;
 	if (bpf_map_update_elem(&pids, &child, &copy, BPF_ANY))
-		__sync_fetch_and_add(&children_lost, 1);
+		add_to(&children_lost, 1);
 	return 0;
 }
 

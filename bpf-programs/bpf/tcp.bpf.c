@@ -11,6 +11,7 @@
  *
  * Programs may interrupt each other on a CPU, hence atomics everywhere.
  */
+#include "add.h"
 #include "registers.h"
 #include "tcp_read.h"
 
@@ -36,11 +37,11 @@ static __always_inline void add_duration(struct durations *durations, __u64 ns)
 {
 	int slot = duration_slot(ns, SCALE);
 
-	__sync_fetch_and_add(&durations->sum_ns, ns);
+	add_to(&durations->sum_ns, ns);
 	if (slot >= 0 && slot < TCP_SLOTS)
-		__sync_fetch_and_add(&durations->slots[slot], 1);
+		add_to(&durations->slots[slot], 1);
 	else
-		__sync_fetch_and_add(&durations->zero, 1);
+		add_to(&durations->zero, 1);
 }
 
 /* A connection begins: an active one with its SYN, a passive one when it is established. */
@@ -117,7 +118,7 @@ static __always_inline int span_wanted(__u64 now)
 		count_stat(span_rate);
 		return 0;
 	}
-	__sync_fetch_and_add(&span_count, 1);
+	add_to(&span_count, 1);
 	return 1;
 }
 
@@ -181,12 +182,12 @@ static __always_inline void on_closed(struct sock *sk, struct tcp_sock *tcp, str
 	key.error = error;
 	found = series_of(all, &key, connection->comm);
 	if (found) {
-		__sync_fetch_and_add(&found->sent, traffic.sent);
-		__sync_fetch_and_add(&found->received, traffic.received);
-		__sync_fetch_and_add(&found->retransmits, (__u64)traffic.retransmits);
-		__sync_fetch_and_add(&found->segments_sent, (__u64)traffic.segments_sent);
-		__sync_fetch_and_add(&found->segments_received, (__u64)traffic.segments_received);
-		__sync_fetch_and_add(&found->ended, 1);
+		add_to(&found->sent, traffic.sent);
+		add_to(&found->received, traffic.received);
+		add_to(&found->retransmits, (__u64)traffic.retransmits);
+		add_to(&found->segments_sent, (__u64)traffic.segments_sent);
+		add_to(&found->segments_received, (__u64)traffic.segments_received);
+		add_to(&found->ended, 1);
 		if (connection->established_ns)
 			add_duration(&found->connection, now - connection->established_ns);
 		if (traffic.rtt_us)
@@ -469,7 +470,7 @@ int drop_reasons(__u64 *args)
 		count = bpf_map_lookup_elem(&drops, &reason);
 	}
 	if (count)
-		__sync_fetch_and_add(count, 1);
+		add_to(count, 1);
 	else
 		count_stat(reasons_full);
 	return 0;

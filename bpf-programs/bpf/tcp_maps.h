@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* What the TCP tracer remembers, counts and tells. */
 #pragma once
+#include "add.h"
 #include "task_filter.h"
 #include "events.h"
 #include "exponential.h"
@@ -237,5 +238,5 @@ const volatile __u32 note_endpoints = 0;
 		__u32 zero = 0; \
 		struct tcp_stats *stat = bpf_map_lookup_elem(&stats, &zero); \
 		if (stat) \
-			__sync_fetch_and_add(&stat->field, 1); \
+			add_to(&stat->field, 1); \
 	})

@@ -11,6 +11,7 @@
  * Sums exist twice; see profile.bpf.c for how windows are swapped. Processes run on several CPUs at once, so counting needs
  * atomics.
  */
+#include "add.h"
 #include "registers.h"
 #include "task_filter.h"
 
@@ -215,7 +216,7 @@ static __always_inline int count_call(__u64 socket, enum direction direction, in
 
 	if (!stat)
 		return 0;
-	__sync_fetch_and_add(&stat->hits, 1);
+	add_to(&stat->hits, 1);
 	if (result < 0 || (direction == RECEIVE && flags & (MSG_PEEK | MSG_ERRQUEUE)))
 		return 0;
 	/* Those of processes that are not looked at must not take the room of others'. */
@@ -225,18 +226,18 @@ static __always_inline int count_call(__u64 socket, enum direction direction, in
 		return 0;
 	sums = sums_of(tgid);
 	if (!sums) {
-		__sync_fetch_and_add(&stat->processes_full, 1 + drops);
+		add_to(&stat->processes_full, 1 + drops);
 		return 0;
 	}
 	if (direction == SEND) {
-		__sync_fetch_and_add(&sums->sent_bytes, result);
-		__sync_fetch_and_add(&sums->sends, 1);
+		add_to(&sums->sent_bytes, result);
+		add_to(&sums->sends, 1);
 		return 0;
 	}
-	__sync_fetch_and_add(&sums->received_bytes, result);
-	__sync_fetch_and_add(&sums->receives, 1);
+	add_to(&sums->received_bytes, result);
+	add_to(&sums->receives, 1);
 	if (drops)
-		__sync_fetch_and_add(&sums->drops, drops);
+		add_to(&sums->drops, drops);
 	return 0;
 }
 
@@ -344,7 +345,7 @@ static __always_inline int call_begins(void *regs, __u32 function)
 	if (bpf_map_update_elem(&calls, &thread, &call, BPF_ANY)) {
 		stat = own_stats();
 		if (stat)
-			__sync_fetch_and_add(&stat->calls_full, 1);
+			add_to(&stat->calls_full, 1);
 	}
 	return 0;
 }
@@ -420,16 +421,16 @@ static __always_inline int count_drop(__u64 socket)
 
 	if (!stat)
 		return 0;
-	__sync_fetch_and_add(&stat->drops, 1);
+	add_to(&stat->drops, 1);
 	if (!waiting) {
 		bpf_map_update_elem(&dropped, &key, &none, BPF_NOEXIST);
 		waiting = bpf_map_lookup_elem(&dropped, &key);
 		if (!waiting) {
-			__sync_fetch_and_add(&stat->sockets_full, 1);
+			add_to(&stat->sockets_full, 1);
 			return 0;
 		}
 	}
-	__sync_fetch_and_add(&waiting->count, 1);
+	add_to(&waiting->count, 1);
 	waiting->last = bpf_ktime_get_boot_ns();
 	any_dropped = 1;
 	return 0;

@@ -8,7 +8,7 @@ use gimli::{
     DebugStrOffsets, DebugStrOffsetsBase, DebugStrOffsetsIndex, EndianSlice, Format, Reader, RunTimeEndian,
     UnitHeader,
 };
-use object::read::{Relocation, RelocationFlags};
+use object::read::{CompressedData, CompressionFormat, Relocation, RelocationFlags};
 use object::{
     Architecture, File, Object, ObjectKind, ObjectSection, ObjectSymbol, RelocationKind, RelocationTarget,
 };
@@ -50,6 +50,31 @@ pub(super) fn wrong(section: &'static str, offset: usize, reason: impl ToString)
     Error::Dwarf { section, offset: offset as u64, reason: reason.to_string() }
 }
 
+/// What is in a section, compressed or not. Its size must have been checked.
+fn unpack<'d>(packed: &CompressedData<'d>) -> std::result::Result<Cow<'d, [u8]>, String> {
+    let len = usize::try_from(packed.uncompressed_size).map_err(|e| e.to_string())?;
+    let mut data = Vec::new();
+    match packed.format {
+        CompressionFormat::None => return Ok(Cow::Borrowed(packed.data)),
+        CompressionFormat::Zlib => {
+            data.try_reserve_exact(len).map_err(|e| e.to_string())?;
+            let mut decoder = flate2::Decompress::new(true);
+            let finish = flate2::FlushDecompress::Finish;
+            decoder.decompress_vec(packed.data, &mut data, finish).map_err(|e| e.to_string())?;
+        }
+        CompressionFormat::Zstandard => {
+            data.try_reserve_exact(len).map_err(|e| e.to_string())?;
+            let mut decoder = ruzstd::decoding::FrameDecoder::new();
+            decoder.decode_all_to_vec(packed.data, &mut data).map_err(|e| e.to_string())?;
+        }
+        format => return Err(format!("it is compressed in a way that is not known: {format:?}")),
+    }
+    if data.len() != len {
+        return Err(format!("{len} bytes were to be unpacked, and {} were", data.len()));
+    }
+    Ok(Cow::Owned(data))
+}
+
 impl<'d> Sections<'d> {
     pub fn read(elf: &'d [u8]) -> Result<Self> {
         let broken = |error: object::read::Error| Error::Elf { what: "file", reason: error.to_string() };
@@ -62,7 +87,7 @@ impl<'d> Sections<'d> {
             if len > MAX_SECTION || len / MAX_RATIO > packed.data.len() as u64 {
                 return Err(Error::Elf { what: name, reason: format!("{len} bytes are too many") });
             }
-            let mut data = packed.decompress().map_err(broken)?;
+            let mut data = unpack(&packed).map_err(|reason| Error::Elf { what: name, reason })?;
             // Linked files have nothing left to relocate; where the linker kept the relocations, they were applied.
             if file.kind() == ObjectKind::Relocatable {
                 for (offset, relocation) in section.relocations() {

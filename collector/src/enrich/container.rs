@@ -63,7 +63,12 @@ fn paths(cgroups: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     cgroups.split(|&byte| byte == b'\n').filter_map(|line| {
         let mut fields = line.splitn(3, |&byte| byte == b':');
         let (hierarchy, _controllers) = (fields.next()?, fields.next()?);
-        Some((hierarchy, fields.next()?))
+        let mut path = fields.next()?;
+        // Seen from a control group's own namespace, as containers are in, other groups' paths lead up first (cgroup_namespaces(7)).
+        while let Some(rest) = path.strip_prefix(b"/..") {
+            path = rest;
+        }
+        Some((hierarchy, path))
     })
 }
 

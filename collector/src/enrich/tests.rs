@@ -78,6 +78,9 @@ fn services_of_systemd() {
 #[test]
 fn the_main_cgroup() {
     assert_eq!(main_cgroup(b"1:cpu:/a\n0::/b\n"), Some(&b"/b"[..]));
+    // From a container, whose own group is the root that it sees.
+    assert_eq!(main_cgroup(b"0::/../../system.slice/a.service\n"), Some(&b"/system.slice/a.service"[..]));
+    assert_eq!(main_cgroup(b"0::/..\n"), Some(&b""[..]));
     assert_eq!(main_cgroup(b"4:cpu:/a\n3:memory:/c\n"), Some(&b"/a"[..]));
     let hybrid = format!("4:cpu:/docker/{ID}\n0::/init.scope\n");
     assert_eq!(main_cgroup(hybrid.as_bytes()), Some(format!("/docker/{ID}").as_bytes()));

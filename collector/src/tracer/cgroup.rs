@@ -31,14 +31,19 @@ fn bad(path: &Path, reason: &str) -> Error {
     Error::Cgroup { path: path.to_owned(), reason: reason.to_owned() }
 }
 
-/// Where the hierarchy of version 2 is mounted with its root.
+/// Where the hierarchy of version 2 is mounted with its root: `/`, or, seen from a control group's own namespace, as containers are in,
+/// as many steps up as there are (cgroup_namespaces(7)).
 fn root_mount(mountinfo: &str) -> Option<PathBuf> {
     mountinfo.lines().find_map(|line| {
         let (mount, filesystem) = line.split_once(" - ")?;
         let mut fields = mount.split(' ').skip(3);
         let (root, place) = (fields.next()?, fields.next()?);
-        (filesystem.split(' ').next() == Some("cgroup2") && root == "/").then(|| unescape(place))
+        (filesystem.split(' ').next() == Some("cgroup2") && is_root(root)).then(|| unescape(place))
     })
+}
+
+fn is_root(path: &str) -> bool {
+    path.split('/').all(|step| step.is_empty() || step == "..")
 }
 
 /// Spaces, tabs, newlines and backslashes are octal there.
@@ -59,5 +64,9 @@ mod tests {
         assert_eq!(root_mount(&[v1, part, v2].concat()), Some("/sys/fs/a group".into()));
         assert_eq!(root_mount(&[v1, part].concat()), None);
         assert_eq!(root_mount("x\n - \n"), None);
+        let from_container = "40 25 0:27 /../.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(root_mount(from_container), Some("/sys/fs/cgroup".into()));
+        let beside = "40 25 0:27 /../system.slice /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(root_mount(beside), None);
     }
 }

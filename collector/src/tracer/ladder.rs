@@ -6,6 +6,7 @@ use std::fmt;
 use bpf_loader::kernel::RunningKernel;
 use bpf_loader::link::Link;
 use bpf_loader::load::Object;
+use bpf_loader::machine::Machine;
 use bpf_loader::object::ObjectSpec;
 use bpf_loader::target::RunningTarget;
 
@@ -123,6 +124,17 @@ pub type Prepare<'p> =
 /// Attaches the program of that name.
 pub type Attach<'a> = dyn FnMut(&Object, &str) -> Result<Vec<Link>> + 'a;
 
+/// Says in an object what its programs need to know of the kernel's machine: where they must add to counters in plain steps
+/// (`bpf-programs/bpf/add.h`).
+///
+/// # Errors
+///
+/// The object does not ask for it.
+pub fn fit_machine(spec: &mut ObjectSpec<'_>) -> Result<()> {
+    let plain_adds = u32::from(Machine::running() == Some(Machine::Arm));
+    spec.set_global("plain_adds", &plain_adds.to_ne_bytes()).map_err(Error::Load)
+}
+
 /// Loads an object with the best rung of each ladder, and attaches it.
 ///
 /// Programs of ladders have sections that begin with `?`, so that they are loaded only when their rung is tried. `prepare`
@@ -158,6 +170,7 @@ pub fn climb(
             let at = ladders.iter().position(|ladder| ladder.what == what)?;
             Some(positions.get(at)?.rung(ladders.get(at)?)?.name)
         };
+        fit_machine(&mut spec)?;
         prepare(&mut spec, &chosen_rung)?;
         for (ladder, position) in ladders.iter().zip(&positions) {
             for name in position.rung(ladder).iter().flat_map(|rung| rung.programs) {

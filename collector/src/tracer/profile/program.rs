@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::objects;
 use crate::tracer::cost;
 use crate::tracer::filter::{self, TaskFilter};
+use crate::tracer::ladder::fit_machine;
 
 /// Memory for the stacks of both windows, over all CPUs, at most.
 const REGIONS_BUDGET: usize = 16 << 20;
@@ -109,6 +110,7 @@ impl ProfileProgram {
         size_maps(&mut spec, sizes, tables_grow)?;
         filter::prepare(&mut spec, &config.filter)?;
         set_globals(&mut spec, sizes).map_err(Error::Load)?;
+        fit_machine(&mut spec)?;
         let sampler = if kernel_types { "profile_by_kernel_types" } else { "profile" };
         spec.program_mut(sampler).ok_or_else(|| missing(sampler))?.autoload = true;
         let (active_map, active_at) = place(&spec, "active")?;
