@@ -15,8 +15,9 @@ fn folder() -> PathBuf {
 
 fn converted(name: &str) -> Btf<'static> {
     let elf = read_debug_object(&folder().join(name)).unwrap();
-    let btf = dwarf_to_btf(&elf).unwrap_or_else(|error| panic!("{name}: {error}"));
-    let btf = Btf::parse(btf).unwrap();
+    let converted = dwarf_to_btf(&elf).unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert_eq!(converted.left_out, 0, "{name}");
+    let btf = Btf::parse(converted.btf).unwrap();
     btf.validate().unwrap();
     btf
 }

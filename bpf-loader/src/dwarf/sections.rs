@@ -110,15 +110,21 @@ impl<'d> Sections<'d> {
         Ok(sections)
     }
 
-    /// Of units and abbreviations alone.
+    /// Of units, abbreviations and strings.
     #[cfg(test)]
-    pub fn made(endian: Endian, info: &'d [u8], abbrev: &'d [u8]) -> Self {
-        let [info, abbrev, str, line_str, str_offsets] = [info, abbrev, &[], &[], &[]].map(Cow::Borrowed);
+    pub fn made(endian: Endian, [info, abbrev, str, str_offsets]: [&'d [u8]; 4]) -> Self {
+        let [info, abbrev, str, line_str, str_offsets] =
+            [info, abbrev, str, &[], str_offsets].map(Cow::Borrowed);
         Self { endian, info, abbrev, str, line_str, str_offsets }
     }
 
     pub fn endian(&self) -> Endian {
         self.endian
+    }
+
+    /// Steps that reading all units may take: a compiler's attributes have a byte each and more, and few entries are not types.
+    pub fn steps(&self) -> u64 {
+        (1 << 20) + 64 * self.info.len() as u64
     }
 
     fn slice<'s>(&self, data: &'s [u8]) -> Slice<'s> {
@@ -128,7 +134,7 @@ impl<'d> Sections<'d> {
 
     pub fn units(&self) -> Units<'_> {
         let units = DebugInfo::from(self.slice(&self.info)).units();
-        Units { sections: self, units, last: None, left: MAX_ABBREVIATIONS }
+        Units { sections: self, units, last: None, left: MAX_ABBREVIATIONS, end: 0 }
     }
 
     /// The string at an offset of `.debug_str`.
@@ -196,16 +202,19 @@ pub(super) struct Units<'s> {
     /// The table of the unit before: units that share one follow each other.
     last: Option<(usize, Rc<Abbreviations>)>,
     left: usize,
+    /// End of the unit before.
+    end: usize,
 }
 
 impl<'s> Units<'s> {
     pub fn next(&mut self) -> Result<Option<Unit<'s>>> {
-        let header = self.units.next().map_err(|e| wrong(".debug_info", 0, e))?;
+        let header = self.units.next().map_err(|e| wrong(".debug_info", self.end, e))?;
         let Some(header) = header else { return Ok(None) };
         let start = match header.offset() {
             gimli::UnitSectionOffset::DebugInfoOffset(offset) => offset.0,
             gimli::UnitSectionOffset::DebugTypesOffset(offset) => offset.0,
         };
+        self.end = start.saturating_add(header.length_including_self());
         let at = header.debug_abbrev_offset().0;
         let abbreviations = match &self.last {
             Some((last, table)) if *last == at => Rc::clone(table),
