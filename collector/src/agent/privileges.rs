@@ -55,15 +55,15 @@ fn kept(permitted: CapabilitySet) -> (CapabilitySet, Option<Admin>) {
 
 /// Whether perf events can be opened with CAP_SYS_ADMIN alone; `opens` tries with these effective.
 fn perf_needs_admin(
-    held: CapabilitySets,
+    permitted: CapabilitySet,
     keep: CapabilitySet,
     mut opens: impl FnMut(CapabilitySet) -> io::Result<bool>,
 ) -> io::Result<bool> {
-    if keep.contains(ADMIN.0) || !held.permitted.contains(ADMIN.0) {
+    if keep.contains(ADMIN.0) || !permitted.contains(ADMIN.0) {
         return Ok(false);
     }
     // What is refused even so, by a seccomp filter perhaps, is nothing to keep it for.
-    Ok(!opens(held.effective & keep)? && opens(held.effective)?)
+    Ok(!opens(keep)? && opens(keep | ADMIN.0)?)
 }
 
 /// What is to be kept.
@@ -85,7 +85,8 @@ impl Privileges {
     pub fn look<'p>(writes: impl IntoIterator<Item = &'p Path>) -> io::Result<Self> {
         let held = capabilities(None)?;
         let (mut keep, mut admin) = kept(held.permitted);
-        if perf_needs_admin(held, keep, |effective| with(held, effective, || probe::cpu_clock().is_ok()))? {
+        let opens = |effective| with(held, effective, || probe::cpu_clock().is_ok());
+        if perf_needs_admin(held.permitted, keep, opens)? {
             keep |= ADMIN.0;
             admin = Some(Admin::PerfEvents);
         }
@@ -140,7 +141,7 @@ impl Privileges {
             text.push_str(&format!(", the last for {}", path.display()));
         }
         match self.admin {
-            Some(Admin::Instead) => text.push_str("; CAP_SYS_ADMIN in place of CAP_BPF and CAP_PERFMON"),
+            Some(Admin::Instead) => text.push_str("; CAP_SYS_ADMIN because CAP_BPF or CAP_PERFMON is not held"),
             Some(Admin::PerfEvents) => text.push_str(
                 "; CAP_SYS_ADMIN because this kernel opens no perf events without it: kernel.perf_event_paranoid=2 would do",
             ),
@@ -268,10 +269,8 @@ mod tests {
     fn perf_events_keep_what_they_need() {
         let keep = CapabilitySet::BPF | CapabilitySet::PERFMON;
         let all = keep | ADMIN.0;
-        let sets =
-            |set| CapabilitySets { effective: set, permitted: set, inheritable: CapabilitySet::empty() };
         let needs = |held, keep, enough: fn(CapabilitySet) -> bool| {
-            perf_needs_admin(sets(held), keep, |effective| Ok(enough(effective))).unwrap()
+            perf_needs_admin(held, keep, |effective| Ok(enough(effective))).unwrap()
         };
         // As Debian's kernels above level 2, all others, and below a seccomp filter.
         assert!(needs(all, keep, |effective| effective.contains(ADMIN.0)));
