@@ -21,7 +21,7 @@ const LARGE: u64 = 256 << 20;
 /// Files with debug information from this many bytes on are no kernels that anybody built.
 #[cfg(feature = "dwarf")]
 const LARGE_WITH_DWARF: u64 = 8 << 30;
-/// Bytes of an ELF64 header, and of a section's.
+/// Bytes of an ELF64 header; one of 32 bits is shorter.
 const HEADER: usize = 64;
 /// Bytes between two sections that are read with them rather than left out.
 const GAP: usize = 4096;
@@ -49,7 +49,13 @@ pub fn read_debug_object(path: &Path) -> io::Result<Vec<u8>> {
     read_with_sections(path, LARGE_WITH_DWARF, |name| {
         // Relocations of sections, and what they refer to, are there in small files that are not linked.
         let name = name.strip_prefix(b".rela").or(name.strip_prefix(b".rel")).unwrap_or(name);
-        [".symtab", ".strtab", ".shstrtab"].iter().chain(&SECTIONS).any(|wanted| wanted.as_bytes() == name)
+        // `.zdebug_info` is how a compressed `.debug_info` was once called.
+        let old = name.strip_prefix(b".z").unwrap_or_default();
+        let symbols = [".symtab", ".symtab_shndx", ".strtab", ".shstrtab"];
+        symbols.iter().chain(&SECTIONS).any(|wanted| {
+            wanted.as_bytes() == name
+                || wanted.as_bytes().strip_prefix(b".").is_some_and(|wanted| wanted == old)
+        })
     })
 }
 
@@ -62,8 +68,7 @@ fn read_with_sections(path: &Path, limit: u64, wanted: impl Fn(&[u8]) -> bool) -
         return read_all(&file, limit);
     }
     let (false, Ok(size)) = (len > limit, usize::try_from(len)) else { return Err(too_large(limit)) };
-    // Zeroed memory is not there until it is written to.
-    let mut bytes = vec![0; size];
+    let mut bytes = zeroed(size)?;
     match read_sections(&file, &mut bytes, wanted) {
         Ok(true) => Ok(bytes),
         // What is wrong with the file is the parser's to say.
@@ -71,6 +76,20 @@ fn read_with_sections(path: &Path, limit: u64, wanted: impl Fn(&[u8]) -> bool) -
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => read_all(&file, limit),
         Err(e) => Err(e),
     }
+}
+
+/// So many zeros, which take no memory until they are written to.
+///
+/// # Errors
+///
+/// `OutOfMemory`: of 32-bit machines, for what has half a gigabyte and more.
+fn zeroed(len: usize) -> io::Result<Vec<u8>> {
+    // Only an allocation that writes the zeros can fail without a panic. So ask for the room first, and give it back.
+    let mut room = Vec::<u8>::new();
+    room.try_reserve_exact(len).map_err(|e| io::Error::new(io::ErrorKind::OutOfMemory, e))?;
+    // Not to be optimized away.
+    drop(std::hint::black_box(room));
+    Ok(vec![0; len])
 }
 
 /// All bytes of a file that is not larger than `limit`; nothing of it has been read before.
@@ -92,34 +111,61 @@ struct Section {
     present: bool,
 }
 
-/// Where an ELF64 file of any machine has its section table, and what that says; `None` if it is no such file.
+/// Where numbers are in the headers of a file and its sections, and of how many bytes (elf(5)).
+struct Layout {
+    wide: bool,
+    /// Of a section's header.
+    entry: usize,
+    table: usize,
+    /// Three of two bytes: bytes of a section's header, their number, and the section with their names.
+    numbers: usize,
+    at: usize,
+    len: usize,
+}
+
+const ELF32: Layout = Layout { wide: false, entry: 40, table: 32, numbers: 46, at: 16, len: 20 };
+const ELF64: Layout = Layout { wide: true, entry: 64, table: 40, numbers: 58, at: 24, len: 32 };
+
+impl Layout {
+    fn word(&self, bytes: Bytes<'_>, at: usize) -> Option<usize> {
+        let word = if self.wide { bytes.u64(at)? } else { bytes.u32(at)?.into() };
+        usize::try_from(word).ok()
+    }
+}
+
+/// Where an ELF file of any machine has its section table, and what that says; `None` if it is no such file.
 fn read_section_table(file: &File) -> io::Result<Option<(Range<usize>, Vec<Section>)>> {
     let mut header = [0; HEADER];
     file.read_exact_at(&mut header, 0)?;
     let endian = if header.get(5) == Some(&2) { Endian::Big } else { Endian::Little };
     let elf = Bytes::new(&header, endian);
-    let number = |at| elf.u16(at).map_or(0, usize::from);
-    let (entry, count, names) = (number(58), number(60), number(62));
-    let table = elf.u64(40).and_then(|at| usize::try_from(at).ok()).unwrap_or(usize::MAX);
-    let end = table.checked_add(count * HEADER);
-    let (true, Some(end)) = (header.starts_with(b"\x7fELF\x02") && entry == HEADER && count > 0, end) else {
+    let layout = match header {
+        [0x7f, b'E', b'L', b'F', 1, ..] => ELF32,
+        [0x7f, b'E', b'L', b'F', 2, ..] => ELF64,
+        _ => return Ok(None),
+    };
+    let number = |place: usize| elf.u16(layout.numbers + 2 * place).map_or(0, usize::from);
+    let (entry, count, names) = (number(0), number(1), number(2));
+    let table = layout.word(elf, layout.table).unwrap_or(usize::MAX);
+    let end = table.checked_add(count * entry);
+    let (true, Some(end)) = (entry == layout.entry && count > 0, end) else {
         return Ok(None);
     };
-    let mut headers = vec![0; count * HEADER];
+    let mut headers = vec![0; count * entry];
     file.read_exact_at(&mut headers, table as u64)?;
     let headers = Bytes::new(&headers, endian);
     let place = |section: usize| {
-        let (at, len) = (headers.u64(section * HEADER + 24)?, headers.u64(section * HEADER + 32)?);
-        Some((usize::try_from(at).ok()?, usize::try_from(len).ok()?))
+        let header = section * entry;
+        Some((layout.word(headers, header + layout.at)?, layout.word(headers, header + layout.len)?))
     };
     let Some((names_at, names_len)) = place(names).filter(|(_, len)| *len <= LARGE as usize) else {
         return Ok(None);
     };
-    let mut text = vec![0; names_len];
+    let mut text = zeroed(names_len)?;
     file.read_exact_at(&mut text, names_at as u64)?;
     let text = Bytes::new(&text, endian);
     let sections = (0..count).filter_map(|section| {
-        let header = section * HEADER;
+        let header = section * entry;
         let name = headers.u32(header).and_then(|name| text.cstr(name as usize)).unwrap_or_default();
         let (at, len) = place(section)?;
         // Of no type, or without bits in the file.
@@ -155,7 +201,7 @@ fn read_sections(file: &File, bytes: &mut [u8], wanted: impl Fn(&[u8]) -> bool) 
 }
 
 /// Reads the types of a kernel that a user has in a file, for [`RunningTarget::with_btf`](crate::target::RunningTarget::with_btf):
-/// BTF alone, as BTFHub has it and `/sys/kernel/btf/vmlinux` is, or an ELF64 file with a section `.BTF`, as `vmlinux` is.
+/// BTF alone, as BTFHub has it and `/sys/kernel/btf/vmlinux` is, or an ELF file with a section `.BTF`, as `vmlinux` is.
 ///
 /// # Errors
 ///
@@ -200,7 +246,7 @@ fn read_btf_sections<const N: usize>(path: &Path, names: [&str; N]) -> Result<[O
         for (name, found) in names.iter().zip(&mut found) {
             let section = sections.iter().find(|section| section.present && section.name == name.as_bytes());
             if let Some(section) = section.filter(|section| section.len <= LARGE as usize) {
-                let mut bytes = vec![0; section.len];
+                let mut bytes = zeroed(section.len)?;
                 file.read_exact_at(&mut bytes, section.at as u64)?;
                 *found = Some(bytes);
             }
@@ -223,6 +269,24 @@ mod tests {
 
     fn put(bytes: &mut [u8], at: usize, value: u64) {
         bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    }
+
+    /// An ELF file of 32 bits with one section, and the names.
+    fn sample32(name: &[u8], content: &[u8]) -> Vec<u8> {
+        let names = [b"\0", name, b"\0"].concat();
+        let (at, names_at) = (64, 64 + content.len());
+        let table = names_at + names.len();
+        let mut bytes = vec![0; table];
+        bytes[..7].copy_from_slice(b"\x7fELF\x01\x01\x01");
+        bytes[32..36].copy_from_slice(&(table as u32).to_le_bytes());
+        bytes[46..52].copy_from_slice(&[40, 0, 3, 0, 2, 0]);
+        bytes[at..names_at].copy_from_slice(content);
+        bytes[names_at..].copy_from_slice(&names);
+        for [name, kind, at, len] in [[0; 4], [1, 1, at, content.len()], [0, 3, names_at, names.len()]] {
+            let header = [name, kind, 0, 0, at, len, 0, 0, 0, 0];
+            bytes.extend(header.iter().flat_map(|word| (*word as u32).to_le_bytes()));
+        }
+        bytes
     }
 
     /// An ELF file of three sections: `.debug_x` at 64 of 40 KiB, `maps` behind it of 16 bytes, and the names.
@@ -283,6 +347,10 @@ mod tests {
         let alone = read_btf(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert_eq!(alone.as_bytes(), btf.as_bytes());
+        let path = file("btf-of-32-bits", &sample32(b".BTF", btf.as_bytes()));
+        let narrow = read_btf(&path);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(narrow.unwrap().as_bytes(), btf.as_bytes());
         for (bytes, error) in
             [(sample(), "it has no section .BTF"), (b"\x7fELF\x02".to_vec(), "failed to fill whole buffer")]
         {
@@ -292,6 +360,31 @@ mod tests {
             assert!(read.is_err_and(|e| e.to_string().contains(error)));
         }
         assert!(matches!(read_btf(Path::new("/nonexistent")), Err(Error::ReadBtf { .. })));
+    }
+
+    #[test]
+    fn no_room_is_an_error() {
+        for len in [isize::MAX as usize, isize::MAX as usize + 1, usize::MAX] {
+            assert_eq!(zeroed(len).unwrap_err().kind(), io::ErrorKind::OutOfMemory);
+        }
+        assert_eq!(zeroed(3).unwrap(), [0; 3]);
+    }
+
+    #[cfg(feature = "dwarf")]
+    #[test]
+    fn all_that_unpacking_needs_is_read() {
+        let content = vec![0xaa; 40 << 10];
+        for (name, kept) in [
+            (&b".zdebug_info"[..], true),
+            (b".symtab_shndx", true),
+            (b".rela.debug_info", true),
+            (b".text", false),
+        ] {
+            let path = file("debug-object", &sample32(name, &content));
+            let read = read_debug_object(&path);
+            std::fs::remove_file(&path).unwrap();
+            assert_eq!(read.unwrap()[64..][..content.len()] == content, kept, "{}", name.escape_ascii());
+        }
     }
 
     #[test]

@@ -146,15 +146,12 @@ impl Converter<'_, '_> {
         let mut words = Vec::new();
         for part in self.graph.parts(node) {
             let to = self.reference(part.target, Way::Value, depth)?;
-            let offset = self.bit_offset(part, node)?;
             // With bit-fields among the members, offsets of all have 24 bits, and the width is above.
-            if flag && offset > 0xff_ffff {
-                return Err(wrong(
-                    ".debug_info",
-                    node.place,
-                    "a structure of more than 2 MiB that has bit-fields",
-                ));
-            }
+            let most = if flag { 0xff_ffff } else { u32::MAX };
+            let Some(offset) = self.bit_offset(part)?.filter(|offset| *offset <= most) else {
+                self.types.leave_out(1);
+                continue;
+            };
             words.extend([part.name.0, to.0, u32::from(part.bits) << 24 | offset]);
         }
         let head =
@@ -166,8 +163,8 @@ impl Converter<'_, '_> {
         }
     }
 
-    fn bit_offset(&self, part: &Part, node: &Node) -> Result<u32> {
-        let too_far = || wrong(".debug_info", node.place, "a member beyond 512 MiB");
+    /// `None` for a member beyond 512 MiB.
+    fn bit_offset(&self, part: &Part) -> Result<Option<u32>> {
         let value = i128::from(part.value);
         let offset = match part.from_top {
             None => value,
@@ -178,7 +175,7 @@ impl Converter<'_, '_> {
                 value + i128::from(storage) * 8 - i128::from(from_top as i64) - i128::from(part.bits)
             }
         };
-        u32::try_from(offset).map_err(|_| too_far())
+        Ok(u32::try_from(offset).ok())
     }
 
     /// Size of an integer or enumeration, through typedefs and qualifiers.

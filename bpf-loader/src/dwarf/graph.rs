@@ -126,6 +126,8 @@ struct Attributes {
     value: u64,
     negative: bool,
     language: u64,
+    /// A number is computed, or of a kind that BTF has no room for.
+    odd: bool,
     /// Of the unit's first entry: where its strings are numbered.
     strings: Option<usize>,
     is_split: bool,
@@ -231,9 +233,11 @@ impl Graph {
                 continue;
             };
             let specs = entry.attributes();
+            // An attribute may take no byte, and an entry one byte for thousands of them.
+            reader.types.spend(1 + specs.len() as u64)?;
             if is_first {
                 is_first = false;
-                let attributes = reader.attributes(place, specs)?;
+                let attributes = reader.attributes(place, specs, true)?;
                 if attributes.is_split {
                     return Err(Error::NoDwarf { reason: "its types are in other files (.dwo)" }.into());
                 }
@@ -255,13 +259,18 @@ impl Graph {
                     skipped.map_err(|e| wrong(".debug_info", place, e))?;
                 }
                 (Role::Type(shape), _) => {
-                    let attributes = reader.attributes(place, specs)?;
+                    let attributes = reader.attributes(place, specs, false)?;
+                    reader.types.leave_out(u64::from(attributes.odd));
                     made = Some(self.nodes.len());
                     self.add_node(place, shape, attributes)?;
                 }
                 (role, Some(parent)) => {
-                    let attributes = reader.attributes(place, specs)?;
-                    self.add_part(parent, &role, attributes, place)?;
+                    let attributes = reader.attributes(place, specs, false)?;
+                    if attributes.odd {
+                        reader.types.leave_out(1);
+                    } else {
+                        self.add_part(parent, &role, attributes, place)?;
+                    }
                 }
                 (_, None) => return Err(Error::Internal("a part without a type").into()),
             }
@@ -315,8 +324,9 @@ impl Graph {
             }
             Role::Dimension => {
                 // An unsigned bound of -1 is how old compilers said that there are no elements.
-                let bound = attributes.upper_bound.and_then(|bound| (bound as u32).checked_add(1));
-                part.value = attributes.count.or(bound.map(u64::from)).unwrap_or(0);
+                let none = |bound: &u64| [u64::from(u32::MAX), u64::MAX].contains(bound);
+                let bound = attributes.upper_bound.filter(|bound| !none(bound)).map(|bound| bound + 1);
+                part.value = attributes.count.or(bound).unwrap_or(0);
             }
             _ => {}
         }
@@ -366,33 +376,43 @@ impl<'s> Reader<'s, '_> {
         &mut self,
         place: Place,
         specs: &[gimli::AttributeSpecification],
+        of_unit: bool,
     ) -> std::result::Result<Attributes, Failure> {
         let mut found = Attributes::default();
         for spec in specs {
             let attribute = self.entries.read_attribute(*spec);
             let attribute = attribute.map_err(|e| wrong(".debug_info", place, e))?;
             let value = attribute.raw_value();
-            let number = || unsigned(&value);
+            let number = |odd: &mut bool| {
+                let number = unsigned(&value);
+                *odd |= number.is_none();
+                number
+            };
+            let odd = &mut found.odd;
             match attribute.name() {
+                // Its file's, which no type refers to.
+                DW_AT_name if of_unit => {}
                 DW_AT_name => found.name = self.name(place, &value)?,
                 DW_AT_type => found.target = self.reference(place, &value)?,
-                DW_AT_byte_size => found.size = number().unwrap_or(0),
-                DW_AT_encoding => found.encoding = number().unwrap_or(0),
+                DW_AT_byte_size => found.size = number(odd).unwrap_or(0),
+                DW_AT_encoding => found.encoding = number(odd).unwrap_or(0),
                 DW_AT_declaration => found.declared = value != AttributeValue::Flag(false),
                 DW_AT_data_member_location => {
-                    found.location = location(&value)
-                        .ok_or_else(|| wrong(".debug_info", place, "a member at a place that is computed"))?;
+                    let location = location(&value);
+                    *odd |= location.is_none();
+                    found.location = location.unwrap_or(0);
                 }
-                DW_AT_bit_size => found.bit_size = number().unwrap_or(0),
-                DW_AT_data_bit_offset => found.data_bit_offset = number(),
-                DW_AT_bit_offset => found.bit_offset = number(),
-                DW_AT_upper_bound => found.upper_bound = number(),
-                DW_AT_count => found.count = number(),
+                DW_AT_bit_size => found.bit_size = number(odd).unwrap_or(0),
+                DW_AT_data_bit_offset => found.data_bit_offset = number(odd),
+                DW_AT_bit_offset => found.bit_offset = number(odd),
+                // Of an array whose length is computed when it comes into being, BTF knows no elements.
+                DW_AT_upper_bound => found.upper_bound = unsigned(&value),
+                DW_AT_count => found.count = unsigned(&value),
                 DW_AT_const_value => {
-                    found.value = number().unwrap_or(0);
+                    found.value = number(odd).unwrap_or(0);
                     found.negative = matches!(value, AttributeValue::Sdata(value) if value < 0);
                 }
-                DW_AT_language => found.language = number().unwrap_or(0),
+                DW_AT_language => found.language = unsigned(&value).unwrap_or(0),
                 DW_AT_str_offsets_base => {
                     if let AttributeValue::SecOffset(base) = value {
                         found.strings = Some(base);
@@ -415,10 +435,6 @@ impl<'s> Reader<'s, '_> {
             AttributeValue::DebugStrOffsetsIndex(index) => {
                 // Of a unit without base, numbers start behind the first header.
                 let base = self.strings.unwrap_or(if self.format == Format::Dwarf64 { 16 } else { 8 });
-                // A unit's own name, which nobody needs, may come before the base.
-                if self.strings.is_none() && self.entries.next_depth() <= 1 {
-                    return Ok(Name::default());
-                }
                 self.sections.string_offset(self.format, base, index.0)?
             }
             _ => return Err(wrong(".debug_info", place, "a name that is kept in another file")),

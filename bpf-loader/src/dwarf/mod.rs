@@ -25,6 +25,16 @@ use types::Types;
 pub(crate) const SECTIONS: [&str; 5] =
     [".debug_info", ".debug_abbrev", ".debug_str", ".debug_line_str", ".debug_str_offsets"];
 
+/// What became of debug information.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Converted {
+    /// The types, for [`Btf::parse`](crate::btf::Btf::parse).
+    pub btf: Vec<u8>,
+    /// Members, enumerators and sizes that BTF has no room for (a place that is computed, 2 MiB behind a bit-field), so that
+    /// their types are without them.
+    pub left_out: u64,
+}
+
 /// Makes BTF from the debug information of an ELF file: a `vmlinux`, a kernel module, any object of C.
 ///
 /// Units in other languages than C are passed over. Arrays of several dimensions are arrays of arrays, as clang has them
@@ -33,24 +43,25 @@ pub(crate) const SECTIONS: [&str; 5] =
 ///
 /// # Errors
 ///
-/// `Elf`; `NoDwarf` if there is none, or if types are elsewhere (split into `.dwo` files or type units); `Dwarf` if it
-/// makes no sense; `TooComplex` if there are more types than any kernel has.
-pub fn dwarf_to_btf(elf: &[u8]) -> Result<Vec<u8>> {
+/// `Elf`; `NoDwarf` if there is none, if no unit of C has types, or if they are elsewhere (split into `.dwo` files or type
+/// units); `Dwarf` if it makes no sense; `TooComplex` if there are more types than any kernel has, or more attributes than
+/// compilers put into so many bytes.
+pub fn dwarf_to_btf(elf: &[u8]) -> Result<Converted> {
     convert_sections(&Sections::read(elf)?)
 }
 
-fn convert_sections(sections: &Sections<'_>) -> Result<Vec<u8>> {
+fn convert_sections(sections: &Sections<'_>) -> Result<Converted> {
     // Units refer to each other only after link-time optimization, or once a tool has joined what they have in common. Then all
     // are one graph.
     match convert_units(sections) {
         Err(Failure::OtherUnit) => convert_together(sections),
         Err(Failure::Error(error)) => Err(error),
-        Ok(btf) => Ok(btf),
+        Ok(converted) => Ok(converted),
     }
 }
 
-fn convert_units(sections: &Sections<'_>) -> std::result::Result<Vec<u8>, Failure> {
-    let mut types = Types::new(sections.endian());
+fn convert_units(sections: &Sections<'_>) -> std::result::Result<Converted, Failure> {
+    let mut types = Types::new(sections.endian(), sections.steps());
     let mut graph = Graph::default();
     let mut units = sections.units();
     while let Some(unit) = units.next()? {
@@ -61,9 +72,9 @@ fn convert_units(sections: &Sections<'_>) -> std::result::Result<Vec<u8>, Failur
     Ok(types.finish()?)
 }
 
-fn convert_together(sections: &Sections<'_>) -> Result<Vec<u8>> {
-    let whole = || -> std::result::Result<Vec<u8>, Failure> {
-        let mut types = Types::new(sections.endian());
+fn convert_together(sections: &Sections<'_>) -> Result<Converted> {
+    let whole = || -> std::result::Result<Converted, Failure> {
+        let mut types = Types::new(sections.endian(), sections.steps());
         let mut graph = Graph::default();
         let mut units = sections.units();
         while let Some(unit) = units.next()? {

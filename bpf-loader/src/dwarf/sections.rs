@@ -80,7 +80,11 @@ impl<'d> Sections<'d> {
         let broken = |error: object::read::Error| Error::Elf { what: "file", reason: error.to_string() };
         let file = File::parse(elf).map_err(broken)?;
         let read = |name: &'static str| -> Result<Cow<'d, [u8]>> {
-            let Some(section) = file.section_by_name(name) else { return Ok(Cow::Borrowed(&[])) };
+            // What binutils before 2.26 compressed is in `.zdebug_info`.
+            let old = || file.section_by_name(&name.replacen(".debug", ".zdebug", 1));
+            let Some(section) = file.section_by_name(name).or_else(old) else {
+                return Ok(Cow::Borrowed(&[]));
+            };
             let broken = |error: object::read::Error| Error::Elf { what: name, reason: error.to_string() };
             let packed = section.compressed_data().map_err(broken)?;
             let len = packed.uncompressed_size;
@@ -110,15 +114,21 @@ impl<'d> Sections<'d> {
         Ok(sections)
     }
 
-    /// Of units and abbreviations alone.
+    /// Of units, abbreviations and strings.
     #[cfg(test)]
-    pub fn made(endian: Endian, info: &'d [u8], abbrev: &'d [u8]) -> Self {
-        let [info, abbrev, str, line_str, str_offsets] = [info, abbrev, &[], &[], &[]].map(Cow::Borrowed);
+    pub fn made(endian: Endian, [info, abbrev, str, str_offsets]: [&'d [u8]; 4]) -> Self {
+        let [info, abbrev, str, line_str, str_offsets] =
+            [info, abbrev, str, &[], str_offsets].map(Cow::Borrowed);
         Self { endian, info, abbrev, str, line_str, str_offsets }
     }
 
     pub fn endian(&self) -> Endian {
         self.endian
+    }
+
+    /// Steps that reading all units may take: a compiler's attributes have a byte each and more, and few entries are not types.
+    pub fn steps(&self) -> u64 {
+        (1 << 20) + 64 * self.info.len() as u64
     }
 
     fn slice<'s>(&self, data: &'s [u8]) -> Slice<'s> {
@@ -128,7 +138,7 @@ impl<'d> Sections<'d> {
 
     pub fn units(&self) -> Units<'_> {
         let units = DebugInfo::from(self.slice(&self.info)).units();
-        Units { sections: self, units, last: None, left: MAX_ABBREVIATIONS }
+        Units { sections: self, units, last: None, left: MAX_ABBREVIATIONS, end: 0 }
     }
 
     /// The string at an offset of `.debug_str`.
@@ -196,16 +206,19 @@ pub(super) struct Units<'s> {
     /// The table of the unit before: units that share one follow each other.
     last: Option<(usize, Rc<Abbreviations>)>,
     left: usize,
+    /// End of the unit before.
+    end: usize,
 }
 
 impl<'s> Units<'s> {
     pub fn next(&mut self) -> Result<Option<Unit<'s>>> {
-        let header = self.units.next().map_err(|e| wrong(".debug_info", 0, e))?;
+        let header = self.units.next().map_err(|e| wrong(".debug_info", self.end, e))?;
         let Some(header) = header else { return Ok(None) };
         let start = match header.offset() {
             gimli::UnitSectionOffset::DebugInfoOffset(offset) => offset.0,
             gimli::UnitSectionOffset::DebugTypesOffset(offset) => offset.0,
         };
+        self.end = start.saturating_add(header.length_including_self());
         let at = header.debug_abbrev_offset().0;
         let abbreviations = match &self.last {
             Some((last, table)) if *last == at => Rc::clone(table),

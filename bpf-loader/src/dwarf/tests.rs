@@ -24,6 +24,15 @@ const ABBREVIATIONS: &[Abbreviation] = &[
     (0x11, true, &[(0x76, 0x08)]),
     (0x01, true, &[(0x49, 0x13)]),
     (0x21, false, &[(0x2f, 0x0b)]),
+    (0x11, true, &[(0x03, 0x08), (0x13, 0x0b)]),
+    (0x24, false, &[(0x03, 0x25), (0x3e, 0x0b), (0x0b, 0x0b)]),
+    (0x21, false, &[(0x2f, 0x07)]),
+    (0x0d, false, &[(0x03, 0x08), (0x49, 0x13), (0x38, 0x18)]),
+    (0x13, true, &[(0x03, 0x08), (0x0b, 0x0f)]),
+    (0x0d, false, &[(0x03, 0x08), (0x49, 0x13), (0x38, 0x0f)]),
+    (0x0d, false, &[(0x03, 0x08), (0x49, 0x13), (0x0d, 0x0b), (0x6b, 0x0f)]),
+    (0x28, false, &[(0x03, 0x08), (0x1c, 0x0a)]),
+    (0x34, false, &[(0x3f, 0x19); 200]),
 ];
 
 const UNIT: u8 = 1;
@@ -41,6 +50,15 @@ const ENUMERATOR: u8 = 12;
 const SPLIT_UNIT: u8 = 13;
 const ARRAY: u8 = 14;
 const DIMENSION: u8 = 15;
+const NAMED_UNIT: u8 = 16;
+const NUMBERED_NAME: u8 = 17;
+const WIDE_DIMENSION: u8 = 18;
+const COMPUTED_MEMBER: u8 = 19;
+const LARGE_STRUCT: u8 = 20;
+const FAR_MEMBER: u8 = 21;
+const FAR_BITS: u8 = 22;
+const BLOCK_ENUMERATOR: u8 = 23;
+const VARIABLE_OF_NO_BYTES: u8 = 24;
 const END: &[u8] = &[0];
 
 /// C99.
@@ -95,7 +113,7 @@ impl Info {
         self.bytes[self.start..self.start + 4].copy_from_slice(&self.endian.put_u32(len));
     }
 
-    fn convert(&self) -> Result<Vec<u8>> {
+    fn convert(&self) -> Result<Converted> {
         let mut abbrev = Vec::new();
         for (number, (tag, children, attributes)) in (1..).zip(ABBREVIATIONS) {
             abbrev.extend([number, *tag, u8::from(*children)]);
@@ -103,11 +121,13 @@ impl Info {
             abbrev.extend([0, 0]);
         }
         abbrev.push(0);
-        convert_sections(&Sections::made(self.endian, &self.bytes, &abbrev))
+        // Behind a header, the place of `named` in the strings.
+        let offsets = [&[0; 8], &self.endian.put_u32(1)[..]].concat();
+        convert_sections(&Sections::made(self.endian, [&self.bytes, &abbrev, b"\0named\0", &offsets]))
     }
 
     fn btf(&self) -> Btf<'static> {
-        let btf = Btf::parse(self.convert().unwrap()).unwrap();
+        let btf = Btf::parse(self.convert().unwrap().btf).unwrap();
         btf.validate().unwrap();
         btf
     }
@@ -257,6 +277,86 @@ fn enumerations_have_a_sign_and_a_width() {
 }
 
 #[test]
+fn a_units_own_name_is_not_kept_and_numbered_names_are() {
+    let mut info = Info::new(Endian::HOST);
+    info.unit(&[&[NAMED_UNIT], &text("source.c")[..], &[C]].concat());
+    info.entry(&[NUMBERED_NAME, 0, SIGNED, 4]);
+    info.end();
+    let btf = info.btf();
+    assert!(btf.find_by_name("named", Kind::Int).is_some());
+    assert!(!btf.as_bytes().windows(8).any(|text| text == b"source.c"));
+}
+
+#[test]
+fn lengths_of_arrays_are_never_cut() {
+    let of_bound = |bound: u64| {
+        let mut info = Info::new(Endian::HOST);
+        info.unit(&[UNIT, C]);
+        let int = info.int();
+        info.referring(ARRAY, "", int, &[]);
+        let bound = if info.endian == Endian::Big { bound.to_be_bytes() } else { bound.to_le_bytes() };
+        info.entry(&[&[WIDE_DIMENSION], &bound[..]].concat());
+        info.entry(END);
+        info.end();
+        let btf = Btf::parse(info.convert()?.btf)?;
+        let array = btf.types_of(Kind::Array).next().unwrap();
+        btf.resolve_size(array.id())
+    };
+    assert_eq!(of_bound(4).unwrap(), 20);
+    for none in [u32::MAX.into(), u64::MAX] {
+        assert_eq!(of_bound(none).unwrap(), 0);
+    }
+    let long = of_bound(0x1_0000_0005).unwrap_err();
+    assert!(matches!(&long, Error::Dwarf { reason, .. } if reason.contains("2^32 elements")), "{long}");
+}
+
+/// What BTF has no room for costs its own place, not all other types.
+#[test]
+fn what_btf_cannot_say_is_left_out_and_counted() {
+    let mut info = Info::new(Endian::HOST);
+    info.unit(&[UNIT, C]);
+    let int = info.int();
+    info.entry(&[&[LARGE_STRUCT], &text("large")[..], &[0x80, 0x80, 0x80, 2]].concat());
+    info.referring(FAR_BITS, "near", int, &[3, 5]);
+    info.referring(FAR_MEMBER, "far", int, &[0x80, 0x80, 0x80, 1]);
+    // DW_OP_lit0.
+    info.referring(COMPUTED_MEMBER, "computed", int, &[1, 0x30]);
+    info.entry(END);
+    info.entry(&[&[ENUM], &text("e")[..], &[4]].concat());
+    info.entry(&[&[ENUMERATOR], &text("small")[..], &[1]].concat());
+    info.entry(&[&[BLOCK_ENUMERATOR], &text("large")[..], &[1, 1]].concat());
+    info.entry(END);
+    info.end();
+    assert_eq!(info.convert().unwrap().left_out, 3);
+    let btf = info.btf();
+    let large = btf.types_of(Kind::Struct).next().unwrap();
+    let members: Vec<_> = large.members().map(|m| (m.bit_offset, m.bitfield_size)).collect();
+    assert_eq!((large.size(), members), (Some(4 << 20), vec![(5, 3)]));
+    let values: Vec<_> = btf.types_of(Kind::Enum).flat_map(|e| e.enumerators()).map(|e| e.value).collect();
+    assert_eq!(values, [1]);
+}
+
+#[test]
+fn entries_of_no_bytes_are_not_read_without_end() {
+    let mut info = Info::new(Endian::HOST);
+    info.unit(&[UNIT, C]);
+    info.int();
+    info.bytes.extend([VARIABLE_OF_NO_BYTES; 20_000]);
+    info.end();
+    let error = info.convert().unwrap_err();
+    assert!(matches!(error, Error::TooComplex { what: "attributes", .. }), "{error}");
+}
+
+#[test]
+fn a_file_without_types_of_c_is_an_error() {
+    let mut info = Info::new(Endian::HOST);
+    // Assembly.
+    info.unit(&[UNIT, 1]);
+    info.end();
+    assert!(matches!(info.convert(), Err(Error::NoDwarf { reason: "no unit of C has types" })));
+}
+
+#[test]
 fn what_makes_no_sense_is_an_error_with_its_place() {
     let fault = |fill: &dyn Fn(&mut Info)| {
         let mut info = Info::new(Endian::HOST);
@@ -285,6 +385,18 @@ fn what_makes_no_sense_is_an_error_with_its_place() {
         info.entry(&[99]);
     });
     assert!(matches!(unknown, Error::Dwarf { offset: 13, .. }), "{unknown}");
+
+    let mut broken = Info::new(Endian::HOST);
+    broken.unit(&[UNIT, C]);
+    broken.int();
+    broken.end();
+    let end = broken.bytes.len() as u64;
+    broken.unit(&[UNIT, C]);
+    broken.end();
+    // A version that is none.
+    broken.bytes[end as usize + 4..][..2].fill(0xff);
+    let broken = broken.convert().unwrap_err();
+    assert!(matches!(broken, Error::Dwarf { offset, .. } if offset == end), "{broken}");
 
     let mut split = Info::new(Endian::HOST);
     split.unit(&[&[SPLIT_UNIT], &text("a.dwo")[..]].concat());

@@ -6,8 +6,9 @@
 //! its unit has, so that different structures of one name stay apart.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, Hasher, RandomState};
 
+use super::Converted;
 use crate::btf::Kind;
 use crate::btf::encode::{Builder, info};
 use crate::bytes::{Endian, MAX_STRING};
@@ -68,13 +69,39 @@ struct Slot {
     definition: Option<u32>,
 }
 
-/// Hashes numbers, which nobody chose to collide: they come from what one user gives. At worst it takes longer.
-#[derive(Default)]
-pub(super) struct Mixer(u64);
+/// What numbers are hashed with: other in each run, so that nobody can choose numbers that collide. What is made of them does
+/// not depend on it.
+#[derive(Clone, Copy)]
+struct Keys {
+    start: u64,
+    factor: u64,
+}
+
+impl Keys {
+    fn new() -> Self {
+        let random = RandomState::new();
+        // Of the factor 0, all products are the same.
+        Self { start: random.hash_one(0), factor: random.hash_one(1) | 1 }
+    }
+}
+
+impl BuildHasher for Keys {
+    type Hasher = Mixer;
+
+    fn build_hasher(&self) -> Mixer {
+        Mixer { state: self.start, factor: self.factor }
+    }
+}
+
+/// Hashes numbers with a multiplication each.
+struct Mixer {
+    state: u64,
+    factor: u64,
+}
 
 impl Hasher for Mixer {
     fn finish(&self) -> u64 {
-        self.0 ^ self.0 >> 29
+        self.state
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -90,8 +117,9 @@ impl Hasher for Mixer {
     }
 
     fn write_u64(&mut self, number: u64) {
-        // The constant of splitmix64's increment: odd, and without pattern.
-        self.0 = (self.0.rotate_left(26) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // Both halves of the product: the low one alone lets high bits be changed so that the next number undoes it.
+        let product = u128::from(self.state ^ number) * u128::from(self.factor);
+        self.state = (product as u64 ^ (product >> 64) as u64).rotate_left(26).wrapping_add(self.factor);
     }
 
     fn write_usize(&mut self, number: usize) {
@@ -99,10 +127,15 @@ impl Hasher for Mixer {
     }
 }
 
-type Map<K, V> = HashMap<K, V, BuildHasherDefault<Mixer>>;
+type Map<K, V> = HashMap<K, V, Keys>;
 
 pub(super) struct Types {
     builder: Builder,
+    keys: Keys,
+    /// Steps that are left to read entries.
+    steps: u64,
+    all_steps: u64,
+    left_out: u64,
     /// Names by their offset in `.debug_str`.
     known: Map<usize, Name>,
     records: Vec<Record>,
@@ -133,8 +166,8 @@ fn replace(head: &mut Head, words: &mut [u32], mut with: impl FnMut(Ref) -> u32)
     }
 }
 
-fn hash(head: &Head, words: &[u32]) -> u64 {
-    let mut mixer = Mixer::default();
+fn hash(keys: Keys, head: &Head, words: &[u32]) -> u64 {
+    let mut mixer = keys.build_hasher();
     mixer.write_u64(u64::from(head.kind.number()) | u64::from(head.flag) << 8 | u64::from(head.len) << 32);
     mixer.write_u64(u64::from(head.name.0) | u64::from(head.size_or_type) << 32);
     let mut pairs = words.chunks_exact(2);
@@ -148,16 +181,38 @@ fn hash(head: &Head, words: &[u32]) -> u64 {
 }
 
 impl Types {
-    pub fn new(endian: Endian) -> Self {
+    /// None yet. `steps`: what [`spend`](Self::spend) gives out.
+    pub fn new(endian: Endian, steps: u64) -> Self {
+        let keys = Keys::new();
         Self {
             builder: Builder::new(endian),
-            known: Map::default(),
+            keys,
+            steps,
+            all_steps: steps,
+            left_out: 0,
+            known: Map::with_hasher(keys),
             records: Vec::new(),
             words: Vec::new(),
-            by_content: Map::default(),
+            by_content: Map::with_hasher(keys),
             slots: Vec::new(),
-            slot_of: Map::default(),
+            slot_of: Map::with_hasher(keys),
         }
+    }
+
+    /// Takes steps of reading entries.
+    ///
+    /// # Errors
+    ///
+    /// `TooComplex` if there are not that many left.
+    pub fn spend(&mut self, steps: u64) -> Result<()> {
+        let spent = Error::TooComplex { what: "attributes", limit: self.all_steps };
+        self.steps = self.steps.checked_sub(steps).ok_or(spent)?;
+        Ok(())
+    }
+
+    /// Counts what BTF cannot say.
+    pub fn leave_out(&mut self, count: u64) {
+        self.left_out += count;
     }
 
     /// The byte order that they are written in.
@@ -229,7 +284,7 @@ impl Types {
     ///
     /// `TooComplex`.
     pub fn add(&mut self, head: Head, words: &[u32]) -> Result<Ref> {
-        let mut key = hash(&head, words);
+        let mut key = hash(self.keys, &head, words);
         while let Some(&index) = self.by_content.get(&key) {
             if self.is(index, &head, words) {
                 return Ok(Ref::of_type(index as usize));
@@ -261,9 +316,12 @@ impl Types {
     ///
     /// # Errors
     ///
-    /// `TooComplex`.
-    pub fn finish(mut self) -> Result<Vec<u8>> {
+    /// `NoDwarf` if there are none; `TooComplex`.
+    pub fn finish(mut self) -> Result<Converted> {
         self.announce()?;
+        if self.records.is_empty() {
+            return Err(Error::NoDwarf { reason: "no unit of C has types" });
+        }
         // By type: the first of those that are equal.
         let mut first: Vec<u32> = (0..self.records.len() as u32).collect();
         for _ in 0..MAX_PASSES {
@@ -271,7 +329,8 @@ impl Types {
                 break;
             }
         }
-        self.write(&first)
+        let left_out = self.left_out;
+        Ok(Converted { btf: self.write(&first), left_out })
     }
 
     /// Names that nobody has defined become forward declarations.
@@ -304,7 +363,7 @@ impl Types {
     /// Types that refer to the same become the same: now that names are resolved, what refers to a structure by its name and
     /// what refers to its definition are no longer different. Whether there were any.
     fn join(&self, first: &mut [u32]) -> bool {
-        let mut by_content: Map<u64, u32> = Map::default();
+        let mut by_content: Map<u64, u32> = Map::with_hasher(self.keys);
         let (mut scratch, mut joined) = (Vec::new(), false);
         let content = |index: u32, first: &[u32], scratch: &mut Vec<u32>| {
             let record = self.records.get(index as usize)?;
@@ -326,7 +385,7 @@ impl Types {
                 continue;
             }
             let Some(head) = content(index, first, &mut scratch) else { continue };
-            let mut key = hash(&head, &scratch);
+            let mut key = hash(self.keys, &head, &scratch);
             loop {
                 let Some(&known) = by_content.get(&key) else {
                     by_content.insert(key, index);
@@ -346,7 +405,7 @@ impl Types {
         joined
     }
 
-    fn write(mut self, first: &[u32]) -> Result<Vec<u8>> {
+    fn write(mut self, first: &[u32]) -> Vec<u8> {
         let mut ids = vec![0; self.records.len()];
         let mut next = 1;
         for ((index, to), id) in (0..).zip(first).zip(&mut ids) {
@@ -369,6 +428,28 @@ impl Types {
             let info = info(head.kind, head.len, head.flag);
             self.builder.record(head.name.0, info, head.size_or_type, &scratch);
         }
-        Ok(self.builder.build())
+        self.builder.build()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each bit of one number and each of the next, changed together, give other hashes; and so does another run.
+    #[test]
+    fn nobody_can_choose_numbers_that_collide() {
+        let head = Head { kind: Kind::Enum, flag: false, name: Name(1), size_or_type: 4, len: 2 };
+        let keys = Keys::new();
+        let hash_of = |keys, first: u64, next: u64| {
+            let words = [first, next].map(|number| [number as u32, (number >> 32) as u32]);
+            hash(keys, &head, words.as_flattened())
+        };
+        let plain = hash_of(keys, 7, 9);
+        assert_eq!(plain, hash_of(keys, 7, 9));
+        assert_ne!(plain, hash_of(Keys::new(), 7, 9));
+        for (first, next) in (0..64).flat_map(|first| (0..64).map(move |next| (first, next))) {
+            assert_ne!(plain, hash_of(keys, 7 ^ 1 << first, 9 ^ 1 << next), "bits {first} and {next}");
+        }
     }
 }

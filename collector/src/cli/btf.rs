@@ -41,7 +41,11 @@ fn of<E: Display>(path: &Path) -> impl Fn(E) -> Box<dyn Error> + '_ {
 
 fn generate(vmlinux: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
     let elf = read_debug_object(vmlinux).map_err(of(vmlinux))?;
-    dwarf_to_btf(&elf).map_err(of(vmlinux))
+    let converted = dwarf_to_btf(&elf).map_err(of(vmlinux))?;
+    if converted.left_out > 0 {
+        say(format_args!("left out: {} members and sizes that BTF has no room for", converted.left_out));
+    }
+    Ok(converted.btf)
 }
 
 fn minimized(paths: &[PathBuf], btf: Option<&Path>) -> Result<Vec<u8>, Box<dyn Error>> {

@@ -18,6 +18,7 @@ mod tcp;
 mod udp;
 
 use std::collections::BTreeMap;
+use std::fs;
 
 use bpf_loader::target::RunningTarget;
 use collector::config::Filter;
@@ -30,6 +31,11 @@ pub fn kernel_has(version: (u8, u8)) -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= version
+}
+
+/// Whether the kernel is locked down: some refuse fentry programs then, or iterators over the elements of maps.
+pub fn is_locked_down() -> bool {
+    fs::read_to_string("/sys/kernel/security/lockdown").is_ok_and(|text| !text.contains("[none]"))
 }
 
 /// Says why a test is skipped.

@@ -149,11 +149,7 @@ fn start_filtered(
 /// Kernels that have no trampolines or no kprobes are those that lock them away: the virtual machines' have both.
 fn may_lack(rung: &str) -> bool {
     match rung {
-        "fentry" => {
-            fs::read_to_string("/sys/kernel/security/lockdown").is_ok_and(|text| !text.contains("[none]"))
-                || !has_kprobes()
-                || !kernel_has((5, 13))
-        }
+        "fentry" => crate::is_locked_down() || !has_kprobes() || !kernel_has((5, 13)),
         "kprobe" => !has_kprobes(),
         "tracepoint" => !Path::new("/sys/kernel/tracing/events").exists(),
         _ => false,

@@ -10,7 +10,7 @@ EBPF_OTLP_ARCH = $(if $(BR2_x86_64),x86_64,$(if $(BR2_i386),i686,$(if $(BR2_aarc
 EBPF_OTLP_SITE = $(call qstrip,$(BR2_PACKAGE_EBPF_OTLP_ARCHIVES))
 EBPF_OTLP_SOURCE = ebpf-otlp-$(EBPF_OTLP_VERSION)-$(EBPF_OTLP_ARCH)-$(EBPF_OTLP_FLAVOUR).tar.gz
 EBPF_OTLP_LICENSE = MIT or Apache-2.0
-EBPF_OTLP_LICENSE_FILES = LICENSE-MIT LICENSE-APACHE
+EBPF_OTLP_LICENSE_FILES = LICENSE-MIT LICENSE-APACHE THIRD-PARTY
 
 define EBPF_OTLP_INSTALL_TARGET_CMDS
 	$(INSTALL) -D -m 0755 $(@D)/ebpf-otlp $(TARGET_DIR)/usr/bin/ebpf-otlp
@@ -23,19 +23,25 @@ endef
 
 define EBPF_OTLP_INSTALL_INIT_OPENRC
 	$(INSTALL) -D -m 0755 $(@D)/openrc/ebpf-otlp $(TARGET_DIR)/etc/init.d/ebpf-otlp
+	mkdir -p $(TARGET_DIR)/etc/runlevels/default
+	ln -sf /etc/init.d/ebpf-otlp $(TARGET_DIR)/etc/runlevels/default/ebpf-otlp
 endef
 
-# Of BusyBox' init and sysvinit, which have neither LSB functions nor dpkg's options of start-stop-daemon.
 define EBPF_OTLP_INSTALL_INIT_SYSV
-	$(INSTALL) -D -m 0755 $(EBPF_OTLP_PKGDIR)/S99ebpf-otlp $(TARGET_DIR)/etc/init.d/S99ebpf-otlp
+	$(INSTALL) -D -m 0755 $(@D)/busybox/ebpf-otlp $(TARGET_DIR)/etc/init.d/S99ebpf-otlp
 endef
 
+# BPF_EVENTS, which has no prompt, follows. DEBUG_INFO_BTF needs a tool of the host: see Config.in.
 define EBPF_OTLP_LINUX_CONFIG_FIXUPS
 	$(call KCONFIG_ENABLE_OPT,CONFIG_BPF_SYSCALL)
 	$(call KCONFIG_ENABLE_OPT,CONFIG_BPF_JIT)
 	$(call KCONFIG_ENABLE_OPT,CONFIG_PERF_EVENTS)
-	$(call KCONFIG_ENABLE_OPT,CONFIG_BPF_EVENTS)
+	$(call KCONFIG_ENABLE_OPT,CONFIG_CGROUPS)
 	$(call KCONFIG_ENABLE_OPT,CONFIG_CGROUP_BPF)
+	$(call KCONFIG_ENABLE_OPT,CONFIG_FTRACE)
+	$(call KCONFIG_ENABLE_OPT,CONFIG_KPROBES)
+	$(call KCONFIG_ENABLE_OPT,CONFIG_KPROBE_EVENTS)
+	$(call KCONFIG_ENABLE_OPT,CONFIG_UPROBE_EVENTS)
 endef
 
 $(eval $(generic-package))

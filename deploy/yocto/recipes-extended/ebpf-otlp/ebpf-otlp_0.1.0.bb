@@ -16,8 +16,11 @@ EBPF_OTLP_ARCH:riscv64 = "riscv64"
 SRC_URI = "file://ebpf-otlp-${PV}-${EBPF_OTLP_ARCH}-${EBPF_OTLP_FLAVOUR}.tar.gz"
 S = "${WORKDIR}/ebpf-otlp-${PV}-${EBPF_OTLP_ARCH}-${EBPF_OTLP_FLAVOUR}"
 
-inherit systemd
+# systemd.bbclass takes out what the image's init system does not use.
+inherit update-rc.d systemd
 SYSTEMD_SERVICE:${PN} = "ebpf-otlp.service"
+INITSCRIPT_NAME = "ebpf-otlp"
+INITSCRIPT_PARAMS = "defaults 99 1"
 
 do_configure[noexec] = "1"
 do_compile[noexec] = "1"
@@ -26,6 +29,7 @@ do_install() {
     install -D -m 0755 ${S}/ebpf-otlp ${D}${bindir}/ebpf-otlp
     install -D -m 0644 ${S}/config.toml ${D}${sysconfdir}/ebpf-otlp/config.toml
     install -D -m 0644 ${S}/systemd/ebpf-otlp.service ${D}${systemd_system_unitdir}/ebpf-otlp.service
+    install -D -m 0755 ${S}/busybox/ebpf-otlp ${D}${sysconfdir}/init.d/ebpf-otlp
 }
 
 FILES:${PN} += "${systemd_system_unitdir}"
