@@ -64,7 +64,7 @@ impl KernelTypes {
                     return kernel.take(file);
                 }
                 let mut usual = kernel.usual_places().map(|place| below(&place)).into_iter();
-                Ok(usual.find(|file| read_btf(file).is_ok()).map_or(Self::Missing, Self::File))
+                Ok(usual.find_map(|file| kernel.take(file).ok()).unwrap_or(Self::Missing))
             }
         }
     }
@@ -139,11 +139,17 @@ impl Kernel {
         if name.len() >= LEAST_DIGITS && name.bytes().all(|b| b.is_ascii_hexdigit()) {
             return self.other_build_id(&name.to_ascii_lowercase());
         }
-        // As 5.10.0-32-amd64 or 6.1.
-        let mut parts = name.split(['.', '-']);
-        let mut is_number = || parts.next().is_some_and(|part| part.parse::<u32>().is_ok());
-        let is_release = name.contains('.') && is_number() && is_number();
-        let differs = is_release && !self.release.is_empty() && name != self.release;
+        // As 5.10.0-32-amd64: two numbers may be anything, a board's revision say.
+        let mut parts = name.splitn(3, '.');
+        let mut number = |end: &[char]| {
+            let digits = parts.next().and_then(|part| part.split(end).next());
+            digits.is_some_and(|digits| digits.parse::<u32>().is_ok())
+        };
+        let is_release = number(&[]) && number(&[]) && number(&['.', '-', '_', '+']);
+        // More may follow, as in 5.10.0-32-amd64-minimal or vmlinux-5.10.0-32-amd64.debug.
+        let rest = name.strip_prefix(&*self.release);
+        let is_own = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '-', '_']));
+        let differs = is_release && !self.release.is_empty() && !is_own;
         differs.then(|| format!("it is named after Linux {name}, and this is {}", self.release))
     }
 
@@ -158,7 +164,8 @@ impl Kernel {
     }
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+/// A build id as everyone writes it.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -167,9 +174,15 @@ mod tests {
     use bpf_loader::btf::encode::Builder;
 
     use super::*;
+    use crate::symbolize::elf::tests::Maker;
 
     const RELEASE: &str = "5.10.0-32-amd64";
     const BUILD_ID: &str = "00112233445566778899aabbccddeeff00112233";
+
+    fn own_id() -> Vec<u8> {
+        let digits = (0..BUILD_ID.len()).step_by(2);
+        digits.map(|at| u8::from_str_radix(&BUILD_ID[at..at + 2], 16).unwrap()).collect()
+    }
 
     /// A root with the files of a kernel, removed at its end.
     struct Root(PathBuf);
@@ -178,11 +191,8 @@ mod tests {
         fn new(name: &str) -> Self {
             let root = Self(std::env::temp_dir().join(format!("kernel-types-{name}-{}", std::process::id())));
             root.write("proc/sys/kernel/osrelease", format!("{RELEASE}\n").as_bytes());
-            let id = (0..BUILD_ID.len())
-                .step_by(2)
-                .map(|at| u8::from_str_radix(&BUILD_ID[at..at + 2], 16).unwrap());
             let header = [4u32, 20, 3].into_iter().flat_map(u32::to_ne_bytes);
-            let notes: Vec<u8> = header.chain(*b"GNU\0").chain(id).collect();
+            let notes: Vec<u8> = header.chain(*b"GNU\0").chain(own_id()).collect();
             root.write("sys/kernel/notes", &notes);
             root
         }
@@ -232,6 +242,22 @@ mod tests {
     }
 
     #[test]
+    fn kernels_in_the_usual_places_may_be_of_another_build() {
+        let root = Root::new("builds");
+        let maker = Maker { is_64: true, big: Endian::HOST == Endian::Big, machine: 62 };
+        let vmlinux = |id: &[u8]| {
+            let btf = Builder::new(Endian::HOST).build();
+            maker.file(&[(".BTF", 1, 0, 0, 0, btf)], &maker.note(id))
+        };
+        let boot = root.write(&format!("boot/vmlinux-{RELEASE}"), &vmlinux(&[7; 20]));
+        assert_eq!(root.find(None), Ok(KernelTypes::Missing), "rebuilt, and not booted yet");
+        let debug = root.write(&format!("usr/lib/debug/boot/vmlinux-{RELEASE}.debug"), &vmlinux(&own_id()));
+        assert_eq!(root.find(None), Ok(KernelTypes::File(debug)));
+        fs::write(&boot, vmlinux(&own_id())).unwrap();
+        assert_eq!(root.find(None), Ok(KernelTypes::File(boot)));
+    }
+
+    #[test]
     fn a_folder_has_files_of_many_kernels() {
         let root = Root::new("folder");
         root.btf("fleet/6.1.0-13-amd64.btf");
@@ -250,15 +276,23 @@ mod tests {
         let root = Root::new("others");
         for (name, reason) in [
             ("6.1.0-13-amd64.btf", "named after Linux 6.1.0-13-amd64, and this is 5.10.0-32-amd64"),
-            ("vmlinux-5.10", "named after Linux 5.10,"),
+            ("vmlinux-5.10.0", "named after Linux 5.10.0,"),
+            ("5.10.0-32-amd64x.btf", "named after Linux 5.10.0-32-amd64x,"),
             ("ffffffffffffffffffffffffffffffffffffffff.btf", "build id ffffffff"),
         ] {
             let error = root.find(Some(&root.btf(name))).unwrap_err();
             assert!(error.contains(reason) && error.contains(name), "{error}");
         }
-        for name in
-            ["board.btf", "vmlinux", "5.10.0-32-amd64.btf", "20241129.btf", &format!("{BUILD_ID}.btf")]
-        {
+        for name in [
+            "board.btf",
+            "vmlinux",
+            "5.10.0-32-amd64.btf",
+            "5.10.0-32-amd64-minimal.btf",
+            "vmlinux-5.10.0-32-amd64.debug",
+            "1.2-board.btf",
+            "20241129.btf",
+            &format!("{BUILD_ID}.btf"),
+        ] {
             let file = root.btf(name);
             assert_eq!(root.find(Some(&file)), Ok(KernelTypes::File(file)), "{name}");
         }

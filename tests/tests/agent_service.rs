@@ -137,8 +137,11 @@ fn a_service_manager_hears_how_the_agent_fares() {
     }
     let service = Service::start("manager", &small(false));
     assert_eq!(service.wait("READY=1"), "READY=1\nSTATUS=traces profile");
+    let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap();
+    // Above that, some kernels open no perf events without.
+    let needless = paranoid.trim().parse::<i32>().unwrap() <= 2;
     for thread in service.capabilities() {
-        assert!(thread.0 & CAP_SYS_ADMIN == 0 && !thread.1, "{thread:x?}");
+        assert!((thread.0 & CAP_SYS_ADMIN == 0 || !needless) && !thread.1, "{thread:x?}");
     }
     assert!(service.capabilities().len() > 1, "the exporter has a thread");
     assert!(

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
+/// How soon a service manager that has no room is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
 /// The service manager's ear.
 #[derive(Debug)]
 pub struct Notifier {
@@ -17,8 +20,12 @@ pub struct Notifier {
     manager: SocketAddr,
     /// How often it wants to hear that the agent lives, halved.
     every: Option<Duration>,
-    /// When it heard so last.
-    alive: Instant,
+    /// When it shall hear so next.
+    due: Option<Instant>,
+    /// What it waits for and would not take yet: without, it kills an agent that is well. At most `RELOADING=1` and `READY=1`.
+    unsent: Vec<String>,
+    /// When that is tried again.
+    retry: Instant,
     /// The status that it knows.
     status: String,
 }
@@ -46,21 +53,36 @@ impl Notifier {
         let of_this_process = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
         let micros = number("WATCHDOG_USEC").filter(|micros| *micros > 0 && of_this_process);
         let every = micros.map(|micros| Duration::from_micros(micros) / 2);
-        Ok(Some(Self { socket, manager, every, alive: Instant::now(), status: String::new() }))
+        let now = Instant::now();
+        let due = every.map(|every| now + every);
+        Ok(Some(Self { socket, manager, every, due, unsent: Vec::new(), retry: now, status: String::new() }))
     }
 
     fn send(&self, lines: &str) -> io::Result<()> {
         self.socket.send_to_addr(lines.as_bytes(), &self.manager).map(drop)
     }
 
+    /// Sends what it must hear, in order.
+    fn send_all(&mut self) -> io::Result<()> {
+        while let Some(lines) = self.unsent.first() {
+            self.send(lines).inspect_err(|_| self.retry = Instant::now() + RETRY)?;
+            self.unsent.remove(0);
+        }
+        Ok(())
+    }
+
     /// It has started, or has read its configuration again.
     ///
     /// # Errors
     ///
-    /// The socket is gone, or full.
+    /// The socket is gone, or full; [`alive`](Self::alive) tries again.
     pub fn ready(&mut self, status: &str) -> io::Result<()> {
+        self.status.clear();
+        self.unsent.retain(|lines| !lines.starts_with("READY"));
+        self.unsent.push(format!("READY=1\nSTATUS={}", one_line(status)));
+        self.send_all()?;
         status.clone_into(&mut self.status);
-        self.send(&format!("READY=1\nSTATUS={}", one_line(status)))
+        Ok(())
     }
 
     /// Says how it fares, where that is news.
@@ -72,8 +94,11 @@ impl Notifier {
         if self.status == status {
             return Ok(());
         }
+        // In this order: what is unsent has an older status.
+        self.send_all()?;
+        self.send(&format!("STATUS={}", one_line(status)))?;
         status.clone_into(&mut self.status);
-        self.send(&format!("STATUS={}", one_line(status)))
+        Ok(())
     }
 
     /// It begins to read its configuration again; [`ready`](Self::ready) follows.
@@ -81,10 +106,13 @@ impl Notifier {
     /// # Errors
     ///
     /// As of [`ready`](Self::ready).
-    pub fn reloading(&self) -> io::Result<()> {
+    pub fn reloading(&mut self) -> io::Result<()> {
         let now = clock_gettime(ClockId::Monotonic);
         let micros = now.tv_sec.saturating_mul(1_000_000).saturating_add(now.tv_nsec / 1000);
-        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"))
+        // The end of this reload will be news enough.
+        self.unsent.clear();
+        self.unsent.push(format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
+        self.send_all()
     }
 
     /// It ends.
@@ -96,22 +124,27 @@ impl Notifier {
         self.send("STOPPING=1\nSTATUS=sending what is left")
     }
 
-    /// When [`alive`](Self::alive) is due next; `None` without a watchdog.
+    /// When [`alive`](Self::alive) is due next; `None` where nothing is unsent and there is no watchdog.
     pub fn deadline(&self) -> Option<Instant> {
-        Some(self.alive + self.every?)
+        let retry = (!self.unsent.is_empty()).then_some(self.retry);
+        self.due.into_iter().chain(retry).min()
     }
 
-    /// Says that it lives, where that is due.
+    /// Says that it lives, where that is due, and what could not be said before.
     ///
     /// # Errors
     ///
     /// As of [`ready`](Self::ready).
     pub fn alive(&mut self, now: Instant) -> io::Result<()> {
-        if self.deadline().is_none_or(|due| now < due) {
-            return Ok(());
+        if now >= self.retry {
+            self.send_all()?;
         }
-        self.alive = now;
-        self.send("WATCHDOG=1")
+        let Some(every) = self.every.filter(|_| self.due.is_some_and(|due| now >= due)) else {
+            return Ok(());
+        };
+        let sent = self.send("WATCHDOG=1");
+        self.due = Some(now + if sent.is_ok() { every } else { every / 4 });
+        sent
     }
 }
 
@@ -176,8 +209,7 @@ mod tests {
         let name = path.to_str().unwrap();
         let variables = [("NOTIFY_SOCKET", name), ("WATCHDOG_USEC", "2000000")];
         let mut own = notifier(&variables).unwrap().unwrap();
-        let start = own.alive;
-        assert_eq!(own.deadline(), Some(start + Duration::from_secs(1)));
+        let start = own.due.unwrap() - Duration::from_secs(1);
         own.alive(start + Duration::from_millis(999)).unwrap();
         assert_eq!(manager.heard(), None);
         own.alive(start + Duration::from_millis(1001)).unwrap();
@@ -186,6 +218,40 @@ mod tests {
         let anothers = [variables[0], variables[1], ("WATCHDOG_PID", "1")];
         assert_eq!(notifier(&anothers).unwrap().unwrap().deadline(), None);
         std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn what_a_busy_manager_has_no_room_for_is_said_again() {
+        let (manager, name) = abstract_manager("busy");
+        let mut own = notifier(&[("NOTIFY_SOCKET", &name), ("WATCHDOG_USEC", "2000000")]).unwrap().unwrap();
+        let fill = |own: &Notifier| while own.send("X=1").is_ok() {};
+        let drain = || {
+            let heard: Vec<String> = std::iter::from_fn(|| manager.heard()).collect();
+            heard.into_iter().filter(|heard| heard != "X=1").collect::<Vec<_>>()
+        };
+        fill(&own);
+        let full = |result: io::Result<()>| assert_eq!(result.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        full(own.ready("traces"));
+        assert!(own.deadline().unwrap() <= Instant::now() + RETRY, "soon");
+        full(own.reloading());
+        full(own.ready("traces more"));
+        full(own.status("traces less"));
+        assert_eq!(drain(), [""; 0]);
+        let now = Instant::now() + RETRY;
+        own.alive(now).unwrap();
+        let heard = drain();
+        assert!(heard[0].starts_with("RELOADING=1\n"), "{heard:?}");
+        assert_eq!(heard[1..], ["READY=1\nSTATUS=traces more"]);
+        own.status("traces less").unwrap();
+        assert_eq!(drain(), ["STATUS=traces less"], "it was not heard before");
+
+        let due = own.deadline().unwrap();
+        fill(&own);
+        full(own.alive(due));
+        assert_eq!(own.deadline(), Some(due + Duration::from_millis(250)), "before it bites");
+        assert_eq!(drain(), [""; 0]);
+        own.alive(due + Duration::from_millis(250)).unwrap();
+        assert_eq!(drain(), ["WATCHDOG=1"]);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs};
 
+use crate::check::probe;
+
 /// What is kept, as far as it is held (capabilities(7)): tracers are attached again when a CPU comes, when the governor makes
 /// room and when the configuration changes, and processes start all the time.
 const KEPT: [(CapabilitySet, &str); 7] = [
@@ -28,6 +30,41 @@ const KEPT: [(CapabilitySet, &str); 7] = [
 ];
 /// Only where it writes to what belongs to somebody else.
 const TO_WRITE: (CapabilitySet, &str) = (CapabilitySet::DAC_OVERRIDE, "CAP_DAC_OVERRIDE");
+/// Only where nothing less serves; see [`Admin`].
+const ADMIN: (CapabilitySet, &str) = (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN");
+
+/// What CAP_SYS_ADMIN is kept for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Admin {
+    /// It stands in for CAP_BPF and CAP_PERFMON, one of which is not held.
+    Instead,
+    /// The kernel refuses perf events without it, as Debian's and Ubuntu's do where `kernel.perf_event_paranoid` is above 2: all
+    /// of them, those of kprobes, uprobes and tracepoints too.
+    PerfEvents,
+}
+
+/// What is kept of what is permitted, as far as that alone tells.
+fn kept(permitted: CapabilitySet) -> (CapabilitySet, Option<Admin>) {
+    let keep = KEPT.iter().fold(CapabilitySet::empty(), |all, (capability, _)| all | *capability) & permitted;
+    let tracing = CapabilitySet::BPF | CapabilitySet::PERFMON;
+    if !permitted.contains(tracing) && permitted.contains(ADMIN.0) {
+        return (keep | ADMIN.0, Some(Admin::Instead));
+    }
+    (keep, None)
+}
+
+/// Whether perf events can be opened with CAP_SYS_ADMIN alone; `opens` tries with these effective.
+fn perf_needs_admin(
+    permitted: CapabilitySet,
+    keep: CapabilitySet,
+    mut opens: impl FnMut(CapabilitySet) -> io::Result<bool>,
+) -> io::Result<bool> {
+    if keep.contains(ADMIN.0) || !permitted.contains(ADMIN.0) {
+        return Ok(false);
+    }
+    // What is refused even so, by a seccomp filter perhaps, is nothing to keep it for.
+    Ok(!opens(keep)? && opens(keep | ADMIN.0)?)
+}
 
 /// What is to be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +73,7 @@ pub struct Privileges {
     keep: CapabilitySet,
     /// Where it may write with more than it would keep.
     foreign: Option<PathBuf>,
-    /// Whether sampling takes CAP_SYS_ADMIN: Debian and Ubuntu let `kernel.perf_event_paranoid` be above 2, and ask for it then.
-    paranoid: bool,
+    admin: Option<Admin>,
 }
 
 impl Privileges {
@@ -48,18 +84,19 @@ impl Privileges {
     /// The kernel does not let a thread change its own capabilities, as below some seccomp filters.
     pub fn look<'p>(writes: impl IntoIterator<Item = &'p Path>) -> io::Result<Self> {
         let held = capabilities(None)?;
-        let all = KEPT.iter().fold(CapabilitySet::empty(), |all, (capability, _)| all | *capability);
-        let mut keep = held.permitted & all;
-        // With the effective ones of later, and back again.
-        set_capabilities(None, CapabilitySets { effective: held.effective & keep, ..held })?;
-        let foreign = writes.into_iter().find(|path| !can_write(path)).map(Path::to_path_buf);
-        set_capabilities(None, held)?;
+        let (mut keep, mut admin) = kept(held.permitted);
+        let opens = |effective| with(held, effective, || probe::cpu_clock().is_ok());
+        if perf_needs_admin(held.permitted, keep, opens)? {
+            keep |= ADMIN.0;
+            admin = Some(Admin::PerfEvents);
+        }
+        let foreign = with(held, held.effective & keep, || {
+            writes.into_iter().find(|path| !can_write(path)).map(Path::to_path_buf)
+        })?;
         if foreign.is_some() {
             keep |= held.permitted & TO_WRITE.0;
         }
-        let paranoid = std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");
-        let paranoid = paranoid.is_ok_and(|level| level.trim().parse::<i32>().is_ok_and(|level| level > 2));
-        Ok(Self { held: held.permitted, keep, foreign, paranoid })
+        Ok(Self { held: held.permitted, keep, foreign, admin })
     }
 
     /// Gives up, in this thread and those that it will start, everything else, and the way back: `capset(2)`, and
@@ -93,7 +130,8 @@ impl Privileges {
 
     /// What was given up, and what that costs; for people.
     pub fn told(&self) -> String {
-        let names = KEPT.iter().chain([&TO_WRITE]).filter(|(capability, _)| self.keep.contains(*capability));
+        let names =
+            KEPT.iter().chain([&ADMIN, &TO_WRITE]).filter(|(capability, _)| self.keep.contains(*capability));
         let names: Vec<&str> = names.map(|(_, name)| *name).collect();
         let mut text = match names.as_slice() {
             [] => "privileges: none".to_owned(),
@@ -102,24 +140,27 @@ impl Privileges {
         if let Some(path) = self.foreign.as_ref().filter(|_| self.keep.contains(TO_WRITE.0)) {
             text.push_str(&format!(", the last for {}", path.display()));
         }
-        if self.loses_admin() {
-            text.push_str(
+        match self.admin {
+            Some(Admin::Instead) => text.push_str("; CAP_SYS_ADMIN because CAP_BPF or CAP_PERFMON is not held"),
+            Some(Admin::PerfEvents) => text.push_str(
+                "; CAP_SYS_ADMIN because this kernel opens no perf events without it: kernel.perf_event_paranoid=2 would do",
+            ),
+            None if self.held.contains(ADMIN.0) => text.push_str(
                 "; without CAP_SYS_ADMIN, bytes of TCP connections in other network namespaces are told when they end, and \
                  what a run of a program costs is measured in the first seconds alone",
-            );
-        }
-        if self.loses_admin() && self.paranoid {
-            text.push_str(
-                "; kernel.perf_event_paranoid is above 2, so that sampling cannot start again: neither after a reload that changes it \
-                 nor when a CPU comes",
-            );
+            ),
+            None => {}
         }
         text
     }
+}
 
-    fn loses_admin(&self) -> bool {
-        self.held.contains(CapabilitySet::SYS_ADMIN)
-    }
+/// Does something with these of the thread's capabilities effective, and takes back the others.
+fn with<T>(held: CapabilitySets, effective: CapabilitySet, work: impl FnOnce() -> T) -> io::Result<T> {
+    set_capabilities(None, CapabilitySets { effective, ..held })?;
+    let result = work();
+    set_capabilities(None, held)?;
+    Ok(result)
 }
 
 /// Whether this thread may write there; true where there is nothing yet: what it makes is its own.
@@ -153,7 +194,8 @@ mod tests {
         assert_eq!(own(), before, "other threads keep theirs");
         assert_eq!((after.permitted, after.effective), (privileges.keep, privileges.keep));
         assert_eq!(inherited, after);
-        assert!(!after.permitted.contains(CapabilitySet::SYS_ADMIN) && after.inheritable.is_empty());
+        assert_eq!(after.permitted.contains(ADMIN.0), privileges.admin.is_some());
+        assert!(after.inheritable.is_empty());
         if before.permitted.is_empty() {
             println!("skip: this user has no capabilities that could be given up");
             return;
@@ -192,17 +234,48 @@ mod tests {
     #[test]
     fn what_is_kept_is_named() {
         let keep = CapabilitySet::BPF | CapabilitySet::PERFMON;
-        let mut privileges = Privileges { held: keep, keep, foreign: None, paranoid: true };
+        let mut privileges = Privileges { held: keep, keep, foreign: None, admin: None };
         assert_eq!(privileges.told(), "privileges: only CAP_BPF, CAP_PERFMON from here on");
-        privileges.held |= CapabilitySet::SYS_ADMIN;
-        assert!(
-            privileges.told().contains("other network namespaces")
-                && privileges.told().contains("perf_event_paranoid")
-        );
+        privileges.held |= ADMIN.0;
+        assert!(privileges.told().contains("other network namespaces"));
+        privileges.keep |= ADMIN.0;
+        privileges.admin = Some(Admin::PerfEvents);
+        let told = privileges.told();
+        assert!(told.contains("CAP_PERFMON, CAP_SYS_ADMIN from") && told.contains("paranoid=2"), "{told}");
+        assert!(!told.contains("other network namespaces"), "{told}");
         let none = CapabilitySet::empty();
         assert_eq!(
-            Privileges { held: none, keep: none, foreign: None, paranoid: true }.told(),
+            Privileges { held: none, keep: none, foreign: None, admin: None }.told(),
             "privileges: none"
         );
+    }
+
+    #[test]
+    fn what_may_stand_in_for_others_is_kept_where_they_are_not_held() {
+        let (bpf, perfmon) = (CapabilitySet::BPF, CapabilitySet::PERFMON);
+        for (permitted, keep, admin) in [
+            (ADMIN.0, ADMIN.0, Some(Admin::Instead)),
+            (ADMIN.0 | bpf, ADMIN.0 | bpf, Some(Admin::Instead)),
+            (ADMIN.0 | perfmon | CapabilitySet::CHOWN, ADMIN.0 | perfmon, Some(Admin::Instead)),
+            (ADMIN.0 | bpf | perfmon, bpf | perfmon, None),
+            (bpf, bpf, None),
+            (CapabilitySet::CHOWN, CapabilitySet::empty(), None),
+        ] {
+            assert_eq!(kept(permitted), (keep, admin), "{permitted:?}");
+        }
+    }
+
+    #[test]
+    fn perf_events_keep_what_they_need() {
+        let keep = CapabilitySet::BPF | CapabilitySet::PERFMON;
+        let all = keep | ADMIN.0;
+        let needs = |held, keep, enough: fn(CapabilitySet) -> bool| {
+            perf_needs_admin(held, keep, |effective| Ok(enough(effective))).unwrap()
+        };
+        // As Debian's kernels above level 2, all others, and below a seccomp filter.
+        assert!(needs(all, keep, |effective| effective.contains(ADMIN.0)));
+        assert!(!needs(all, keep, |effective| effective.contains(CapabilitySet::PERFMON)));
+        assert!(!needs(all, keep, |_| false));
+        assert!(!needs(keep, keep, |_| false), "not held");
     }
 }

@@ -158,15 +158,21 @@ fn perf_events(facts: &Facts) -> Finding {
                 "the kernel has lowered its limit: sysctl kernel.perf_event_max_sample_rate=100000 kernel.perf_cpu_time_max_percent=25",
             ),
         ),
-        // Debian's kernels have a level beyond the last of the documentation.
-        _ if paranoid > 2 && !has(facts, "CAP_SYS_ADMIN") => finding(
-            "perf_events",
-            Status::Missing,
-            value,
-            Some(
-                "at this level sampling needs CAP_SYS_ADMIN: sysctl kernel.perf_event_paranoid=2, or run as root",
-            ),
-        ),
+        // Debian's kernels have a level beyond the last of the documentation; others take it for the last one, and later ones
+        // of Debian's are content with CAP_PERFMON. Only trying tells.
+        _ if paranoid > 2
+            && !has(facts, "CAP_SYS_ADMIN")
+            && !matches!(facts.probes.cpu_clock, Some(Ok(()))) =>
+        {
+            finding(
+                "perf_events",
+                Status::Missing,
+                value,
+                Some(
+                    "at this level sampling needs CAP_SYS_ADMIN: sysctl kernel.perf_event_paranoid=2, or run as root",
+                ),
+            )
+        }
         _ => finding("perf_events", Status::Ok, value, None),
     }
 }
@@ -297,6 +303,14 @@ mod tests {
     }
 
     #[test]
+    fn a_level_that_stops_nothing_is_no_fault() {
+        let mut facts = good();
+        facts.perf_event_paranoid = Some(3);
+        facts.capabilities = 1 << 39 | 1 << 38;
+        assert_eq!(find(&judge(&facts), "perf_events").status, Status::Ok, "it was tried, and works");
+    }
+
+    #[test]
     fn each_missing_thing_has_a_remedy() {
         type Change = fn(&mut Facts);
         let cases: [(&str, Status, Change); 14] = [
@@ -316,6 +330,7 @@ mod tests {
             ("perf_events", Status::Missing, |f| {
                 f.perf_event_paranoid = Some(3);
                 f.capabilities = 1 << 39 | 1 << 38;
+                f.probes.cpu_clock = Some(Err("EACCES".into()));
             }),
             ("jit", Status::Degraded, |f| f.jit_enable = Some(0)),
             ("kernel_names", Status::Degraded, |f| f.kptr_restrict = Some(2)),

@@ -27,7 +27,12 @@ fn first_cpu() -> u32 {
     cpus::read_online().ok().and_then(|cpus| cpus.first().copied()).unwrap_or(0)
 }
 
-fn cpu_clock() -> Result<(), String> {
+/// Whether a CPU may be sampled: opens a timer that never runs.
+///
+/// # Errors
+///
+/// The kernel refuses, and why.
+pub(crate) fn cpu_clock() -> Result<(), String> {
     let attr = PerfEventAttr {
         kind: PerfType::SOFTWARE,
         config: PERF_COUNT_SW_CPU_CLOCK,

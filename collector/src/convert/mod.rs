@@ -10,6 +10,7 @@ pub mod spans;
 #[cfg(test)]
 pub(crate) mod fixture;
 
+use crate::kernel_types::hexadecimal;
 use crate::model::{Mapping, Process, Profile};
 use std::ops::Range;
 use std::{error, fmt, io};
@@ -98,5 +99,5 @@ fn memory(mapping: &Mapping) -> Range<u64> {
 
 /// The build id as everyone writes it, in hexadecimal; empty where there is none.
 fn build_id_hex(mapping: &Mapping) -> String {
-    mapping.build_id.iter().flat_map(|id| id.iter()).map(|byte| format!("{byte:02x}")).collect()
+    mapping.build_id.as_deref().map(hexadecimal).unwrap_or_default()
 }

@@ -58,7 +58,7 @@ pub(super) static AGENT: &[Key<AgentConfig>] = &[
     Key {
         name: "privileges",
         doc: "What becomes of privileges that only the start needs: \"drop\" or \"keep\". Once everything is attached,\n\
-              \"drop\" keeps what tracing goes on to need, without CAP_SYS_ADMIN.",
+              \"drop\" keeps what tracing goes on to need; CAP_SYS_ADMIN only where nothing less serves.",
         get: |c| Value::Text(if c.agent.privileges == Privileges::Drop { "drop" } else { "keep" }.to_owned()),
         set: |c, v| {
             c.agent.privileges = match v.text()? {

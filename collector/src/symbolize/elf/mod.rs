@@ -252,4 +252,4 @@ fn align4(size: u32) -> Option<usize> {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

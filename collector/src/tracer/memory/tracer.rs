@@ -5,10 +5,12 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Instant;
 
 use bpf_loader::attach::{KprobeOptions, compat_syscall_function, syscall_function};
+use bpf_loader::btf::Kind;
 use bpf_loader::link::Link;
 use bpf_loader::load::Object;
 use bpf_loader::map::PerCpuArray;
 use bpf_loader::object::ObjectSpec;
+use bpf_loader::target::TargetBtf;
 use bpf_programs::events::memory::{MemoryStats, What};
 use otlp_encode::Value;
 
@@ -58,7 +60,7 @@ pub fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
             // What an earlier attempt left.
             *attached.borrow_mut() = Attached { calls_are_wanted, ..Attached::default() };
             if rungs(MAPPINGS.what) == Some(FENTRY) {
-                name_brk(spec)?;
+                name_brk(spec, compat_brk(start.target).as_deref())?;
             }
             prepare(spec, start.memory)
         },
@@ -132,9 +134,13 @@ fn prepare(spec: &mut ObjectSpec<'_>, memory: usize) -> Result<()> {
 /// Programs at `brk` of the kernel's own programs, and of 32-bit ones where it has another function for those.
 const BRK: [&str; 2] = ["brk_fentry", "brk_fexit"];
 const COMPAT_BRK: [&str; 2] = ["brk_fentry_compat", "brk_fexit_compat"];
+const NO_COMPAT_BRK: Error = Error::Unsupported {
+    tracer: INFO.name,
+    what: "follow brk of 32-bit programs at a function that the kernel's types do not have",
+};
 
 /// Sends the programs at `brk` to what the kernel calls it, which differs with architectures and versions.
-fn name_brk(spec: &mut ObjectSpec<'_>) -> Result<()> {
+fn name_brk(spec: &mut ObjectSpec<'_>, compat: Option<&str>) -> Result<()> {
     let mut send = |programs: [&str; 2], function: &str| {
         for name in programs {
             let missing = || Error::Load(bpf_loader::Error::NoSuchProgram { name: name.into() });
@@ -145,7 +151,15 @@ fn name_brk(spec: &mut ObjectSpec<'_>) -> Result<()> {
         Ok(())
     };
     send(BRK, &syscall_function("brk"))?;
-    compat_syscall_function("brk").map_or(Ok(()), |function| send(COMPAT_BRK, &function))
+    compat.map_or(Ok(()), |function| send(COMPAT_BRK, function))
+}
+
+/// The function at which [`COMPAT_BRK`] can be loaded: one that the kernel's types have. No rung's refusal would cover that it
+/// fails.
+fn compat_brk(target: &impl TargetBtf) -> Option<String> {
+    let function = compat_syscall_function("brk")?;
+    target.vmlinux().ok()??.find_by_name(&function, Kind::Func)?;
+    Some(function)
 }
 
 /// What programs are attached to that is no link that can be dropped to pause.
@@ -186,8 +200,10 @@ impl Attached {
             // With the last of its rung, since not every kernel has them.
             "brk_fexit" => {
                 let mut links = vec![attach_by_section(program)?];
-                for program in COMPAT_BRK.iter().filter_map(|name| object.program(name).ok()) {
-                    links.push(attach_by_section(program)?);
+                if compat_syscall_function("brk").is_some() {
+                    for name in COMPAT_BRK {
+                        links.push(attach_by_section(object.program(name).map_err(|_| NO_COMPAT_BRK)?)?);
+                    }
                 }
                 Ok(links)
             }
@@ -463,5 +479,53 @@ impl Tracer for MemoryTracer {
 
     fn map_bytes(&self) -> u64 {
         self.programs.map_bytes() + self.sums.bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bpf_loader::btf::encode::Builder;
+    use bpf_loader::btf::{Btf, BtfId, Linkage};
+    use bpf_loader::bytes::Endian;
+    use bpf_loader::target::ModuleBtf;
+
+    use super::*;
+
+    struct Types(Btf<'static>);
+
+    impl TargetBtf for Types {
+        fn vmlinux(&self) -> bpf_loader::Result<Option<&Btf<'_>>> {
+            Ok(Some(&self.0))
+        }
+
+        fn modules(&self) -> bpf_loader::Result<&[ModuleBtf<'_>]> {
+            Ok(&[])
+        }
+    }
+
+    #[test]
+    fn programs_at_functions_that_have_no_types_are_left_out() {
+        let types = |functions: &[&str]| {
+            let mut builder = Builder::new(Endian::HOST);
+            let prototype = builder.prototype(BtfId::VOID, &[]);
+            for function in functions {
+                builder.function(function, prototype, Linkage::Global);
+            }
+            Types(Btf::parse(builder.build()).unwrap())
+        };
+        let bytes = objects::MEMORY.unpack().unwrap();
+        let loads = |compat: Option<&str>| {
+            let mut spec = ObjectSpec::parse(&bytes).unwrap();
+            name_brk(&mut spec, compat).unwrap();
+            [BRK, COMPAT_BRK].map(|names| names.map(|name| spec.program_mut(name).unwrap().autoload))
+        };
+        assert_eq!(loads(None), [[true; 2], [false; 2]]);
+        assert_eq!(loads(Some("f")), [[true; 2], [true; 2]]);
+        assert_eq!(compat_brk(&types(&[])), None);
+        let Some(function) = compat_syscall_function("brk") else {
+            println!("SKIP: this kernel has no brk of other programs");
+            return;
+        };
+        assert_eq!(compat_brk(&types(&[&function])), Some(function));
     }
 }

@@ -1,9 +1,11 @@
 //! One event that runs a program, for each CPU that is online.
 
+use std::time::Instant;
+
 use bpf_loader::link::Link;
 use bpf_loader::program::Program;
 use bpf_sys::perf::{self, Scope};
-use bpf_sys::uapi::perf::{PERF_FORMAT_TOTAL_TIME_RUNNING, attr_flags};
+use bpf_sys::uapi::perf::{PERF_COUNT_SW_CPU_CLOCK, PERF_FORMAT_TOTAL_TIME_RUNNING, attr_flags};
 use bpf_sys::{Errno, PerfEventAttr, PerfFd, PerfType};
 
 use super::accounting::Expected;
@@ -15,6 +17,8 @@ use crate::sorted::SortedMap;
 pub struct CpuEvents {
     attr: PerfEventAttr,
     events: SortedMap<u32, CpuEvent>,
+    /// CPUs that came and were refused, all of whose periods are missed.
+    refused: SortedMap<u32, Missed>,
     expected: Expected,
     paused: bool,
 }
@@ -26,6 +30,13 @@ struct CpuEvent {
     seen_on: u64,
     // Detaches when dropped; after the event, which it refers to.
     _link: Link,
+}
+
+/// Time that a CPU was not sampled.
+#[derive(Debug)]
+struct Missed {
+    nanos: u64,
+    until: Instant,
 }
 
 impl CpuEvents {
@@ -42,6 +53,7 @@ impl CpuEvents {
                 ..PerfEventAttr::default()
             },
             events: SortedMap::new(),
+            refused: SortedMap::new(),
             expected: Expected::new(period),
             paused: false,
         }
@@ -69,23 +81,51 @@ impl CpuEvents {
             event.seen_on = on;
         }
         self.events.retain(|cpu, _| !gone.contains(cpu));
+        let expected = &mut self.expected;
+        self.refused.retain(|&cpu, missed| {
+            let stays = online.contains(&cpu);
+            if !stays {
+                expected.close(cpu, missed.nanos);
+            }
+            stays
+        });
         Ok(gone)
     }
 
-    /// Opens events on CPUs that have none.
+    /// Opens events on CPUs that have none. Where timers run on others already, one that is refused stops none of them: its
+    /// periods are expected, and so are missed.
     ///
     /// # Errors
     ///
     /// An event cannot be opened or the program not attached.
     pub fn open_missing(&mut self, online: &[u32], program: &Program) -> Result<()> {
+        // How many of other events there would have been, nobody knows.
+        let may_miss = !self.events.is_empty() && self.attr.config == PERF_COUNT_SW_CPU_CLOCK;
         for &cpu in online {
-            if !self.events.contains_key(&cpu) {
-                if let Some(event) = self.open(cpu, program)? {
+            if self.events.contains_key(&cpu) {
+                continue;
+            }
+            match self.open(cpu, program) {
+                Ok(None) => {}
+                Ok(Some(event)) => {
+                    if let Some(missed) = self.refused.remove(&cpu) {
+                        self.expected.close(cpu, missed.nanos);
+                    }
                     self.events.insert(cpu, event);
                 }
+                Err(_) if may_miss => self.miss(cpu, Instant::now()),
+                Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    fn miss(&mut self, cpu: u32, now: Instant) {
+        let missed = self.refused.entry(cpu).or_insert(Missed { nanos: 0, until: now });
+        if !self.paused {
+            missed.nanos += now.saturating_duration_since(missed.until).as_nanos() as u64;
+        }
+        missed.until = now;
     }
 
     /// `None` if the CPU went offline meanwhile.
@@ -134,7 +174,9 @@ impl CpuEvents {
     /// An event cannot be read.
     pub fn expected_periods(&self) -> Result<SortedMap<u32, u64>> {
         let counted = self.events.iter().map(|(&cpu, event)| Ok((cpu, event.read()?.0)));
-        Ok(self.expected.by_cpu(counted.collect::<Result<Vec<_>>>()?))
+        let mut counted = counted.collect::<Result<Vec<_>>>()?;
+        counted.extend(self.refused.iter().map(|(&cpu, missed)| (cpu, missed.nanos)));
+        Ok(self.expected.by_cpu(counted))
     }
 }
 
@@ -144,5 +186,57 @@ impl CpuEvent {
         let mut words = [0; 2];
         self.fd.read(&mut words).map_err(|e| Error::Kernel(e.into()))?;
         Ok((words[0], words[1]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bpf_loader::target::RunningTarget;
+    use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::cpus;
+    use crate::tracer::profile::ProfileProgram;
+
+    #[test]
+    fn a_cpu_that_is_refused_stops_no_other() {
+        let online = cpus::read_online().unwrap();
+        let program = ProfileProgram::load(&Config::default(), &RunningTarget::new(), 1, 0);
+        let (Ok(program), [first, second, ..]) = (program, &online[..]) else {
+            println!("SKIP: takes two CPUs, and who may load programs");
+            return;
+        };
+        let sampler = program.sampler().unwrap();
+        let mut events = CpuEvents::new(PERF_COUNT_SW_CPU_CLOCK, 1_000_000);
+        let held = capabilities(None).unwrap();
+        let without = |events: &mut CpuEvents, online: &[u32]| {
+            set_capabilities(None, CapabilitySets { effective: CapabilitySet::empty(), ..held }).unwrap();
+            let result = events.open_missing(online, sampler);
+            set_capabilities(None, held).unwrap();
+            result
+        };
+        if without(&mut events, &online[..2]).is_ok() {
+            println!("SKIP: anybody may sample CPUs here");
+            return;
+        }
+        assert!(events.refused.is_empty(), "nothing is sampled: an error, and no loss");
+        events.open_missing(&[*first], sampler).unwrap();
+        let both = [*first, *second];
+        without(&mut events, &both).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        without(&mut events, &both).unwrap();
+        let periods = |events: &CpuEvents| events.expected_periods().unwrap().get(second).copied();
+        let missed = periods(&events);
+        assert!(missed >= Some(19), "{missed:?}");
+        events.pause().unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+        without(&mut events, &both).unwrap();
+        assert_eq!(periods(&events), missed, "nobody wants it sampled");
+        events.open_missing(&both, sampler).unwrap();
+        assert!(events.refused.is_empty() && events.events.contains_key(second));
+        assert!(periods(&events) >= missed, "it stays missed");
     }
 }

@@ -83,7 +83,7 @@ impl Sideband {
         Ok(())
     }
 
-    /// Opens buffers on CPUs that have none. Their descriptors wake the loop with tokens from `first_token`.
+    /// Opens buffers on CPUs that have none. Where others have them, one that is refused counts as a loss. Their descriptors wake the loop with tokens from `first_token`.
     ///
     /// # Errors
     ///
@@ -93,7 +93,15 @@ impl Sideband {
             if self.buffers.contains_key(&cpu) {
                 continue;
             }
-            if let Some(buffer) = self.open(cpu)? {
+            let opened = match self.open(cpu) {
+                // What starts there is not seen: at least the process that would be sampled next.
+                Err(_) if !self.buffers.is_empty() => {
+                    self.lost += 1;
+                    None
+                }
+                opened => opened?,
+            };
+            if let Some(buffer) = opened {
                 let token = Token(first_token + cpu as usize);
                 events.add(&buffer.fd, token).map_err(Error::io("polling a sideband buffer"))?;
                 self.buffers.insert(cpu, buffer);
