@@ -168,7 +168,7 @@ impl RunningTarget {
     }
 
     /// The same with this kernel's types from elsewhere, for CO-RE on kernels that carry none: see
-    /// [`read_btf`](crate::object_file::read_btf).
+    /// [`read_btf`].
     #[must_use]
     pub fn with_btf(self, btf: Btf<'static>) -> Self {
         let btf = OnceCell::from(Arc::new(btf));
