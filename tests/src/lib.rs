@@ -1,5 +1,6 @@
 //! What crosses crates.
 
+pub mod agent;
 pub mod client;
 pub mod elf;
 pub mod faults;

@@ -10,27 +10,9 @@ use collector::export::Signal;
 use collector::export::destination::Protocol;
 use known_work::received::Received;
 use known_work::{ROUNDS, Workload, work};
+use tests::agent;
 use tests::receivers::{Bindings, Rotel, TempDir, python};
 use tests::strict;
-
-fn agent_binary() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    test.ancestors().nth(2).unwrap().join("ebpf-otlp")
-}
-
-/// Whether the agent can trace here; says so if not.
-fn can_trace() -> bool {
-    let agent = agent_binary();
-    if !agent.exists() {
-        println!("skipped: {} is not built", agent.display());
-        return false;
-    }
-    let usable = Command::new(agent).arg("check").output().unwrap().status.success();
-    if !usable {
-        println!("skipped: `ebpf-otlp check` says that nothing can be traced here");
-    }
-    usable
-}
 
 /// A process that is ended with the test.
 struct Ended(Child);
@@ -60,7 +42,7 @@ struct Agent {
 impl Agent {
     /// Starts tracing the workload, writing to `output` too.
     fn start(arguments: &[&str], workload: &Workload, output: &Path, variables: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(agent_binary());
+        let mut command = Command::new(agent::binary());
         for (name, _) in
             std::env::vars().filter(|(name, _)| name.starts_with("OTEL_") || name.starts_with("EBPF_OTLP_"))
         {
@@ -108,7 +90,7 @@ const WITH_CHILDREN: [&str; 9] =
     ["profile", "syscalls", "tcp", "udp", "dns", "memory", "sched", "disk", "process"];
 
 fn deliver(protocol: Protocol, temporality: &str) {
-    if !can_trace() {
+    if !agent::can_trace() {
         return;
     }
     let directory = TempDir::new(&format!("delivered-{temporality}"));
@@ -170,7 +152,7 @@ fn googles_protobuf_takes_every_signal_of_the_agent_delta_over_grpc() {
 /// Every tracer alone, and every command, at the same time on the same workload.
 #[test]
 fn files_of_every_tracer_and_command_read_back_with_the_same_numbers() {
-    if !can_trace() {
+    if !agent::can_trace() {
         return;
     }
     let readable = Command::new(python()).args(["-c", "import opentelemetry.proto.collector"]).status();
@@ -217,7 +199,7 @@ fn files_of_every_tracer_and_command_read_back_with_the_same_numbers() {
 
 #[test]
 fn rotel_takes_what_the_agent_sends() {
-    if !can_trace() {
+    if !agent::can_trace() {
         return;
     }
     let Some(rotel) = Rotel::start("rotel-agent") else { return };

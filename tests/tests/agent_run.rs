@@ -16,6 +16,7 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequ
 use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
+use tests::agent;
 use tests::faults::{Behaviour, Deaf, Options, Server};
 use tests::prometheus::{Samples, parse, sum};
 use tests::receivers::TempDir;
@@ -25,29 +26,6 @@ const CONNECTIONS: usize = 20;
 const SIGTERM: u32 = 15;
 /// What service managers and users are promised.
 const LAST: Duration = Duration::from_secs(5);
-
-fn agent_binary() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    test.ancestors().nth(2).unwrap().join("ebpf-otlp")
-}
-
-/// Whether the agent can trace here; says so if not.
-fn can_trace() -> bool {
-    let agent = agent_binary();
-    if !agent.exists() {
-        println!("skipped: {} is not built", agent.display());
-        return false;
-    }
-    let usable = Command::new(agent).arg("check").output().unwrap().status.success();
-    if !usable {
-        assert!(
-            !rustix::process::geteuid().is_root() || fs::metadata("/sys/fs/bpf").is_err(),
-            "root can trace"
-        );
-        println!("skipped: `ebpf-otlp check` says that nothing can be traced here");
-    }
-    usable
-}
 
 /// A process that is ended with the test.
 struct Ended(Child);
@@ -72,7 +50,7 @@ impl Agent {
     }
 
     fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(agent_binary());
+        let mut command = Command::new(agent::binary());
         command.arg("run").args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         for (name, _) in
             std::env::vars().filter(|(name, _)| name.starts_with("OTEL_") || name.starts_with("EBPF_OTLP_"))
@@ -190,7 +168,7 @@ fn last_value(file: &PathBuf, metric: &str, attribute: (&str, &str)) -> Option<u
 
 #[test]
 fn it_exports_reloads_and_ends_as_it_is_told_and_leaves_nothing() {
-    if !can_trace() {
+    if !agent::can_trace() {
         return;
     }
     let directory = TempDir::new("agent-run");
@@ -285,7 +263,7 @@ fn it_exports_reloads_and_ends_as_it_is_told_and_leaves_nothing() {
 
 #[test]
 fn a_receiver_that_never_answers_does_not_keep_it() {
-    if !can_trace() {
+    if !agent::can_trace() {
         return;
     }
     let deaf = Deaf::start();
@@ -301,7 +279,7 @@ fn a_receiver_that_never_answers_does_not_keep_it() {
 
 #[test]
 fn spans_without_room_are_said_and_a_failure() {
-    if !can_trace() {
+    if !agent::can_trace() {
         return;
     }
     let directory = TempDir::new("agent-lost");
@@ -343,7 +321,7 @@ fn delimited<M: Message + Default>(file: &Path) -> Vec<M> {
 
 #[test]
 fn binary_files_have_the_same_requests_as_lines() {
-    if !can_trace() {
+    if !agent::can_trace() {
         return;
     }
     let directory = TempDir::new("agent-binary");
@@ -391,11 +369,11 @@ fn binary_files_have_the_same_requests_as_lines() {
 
 #[test]
 fn as_much_is_said_as_the_environment_asks_for() {
-    if !can_trace() {
+    if !agent::can_trace() {
         return;
     }
     let run = |level: &str| {
-        let mut command = Command::new(agent_binary());
+        let mut command = Command::new(agent::binary());
         command.args(["run", "--duration", "1s", "--only", "process"]).env("OTEL_LOG_LEVEL", level);
         command
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
@@ -413,7 +391,7 @@ fn as_much_is_said_as_the_environment_asks_for() {
 
 #[test]
 fn a_signal_while_tracers_start_ends_it_at_once() {
-    if !can_trace() {
+    if !agent::can_trace() {
         return;
     }
     let agent = Agent::start(&["--interval", "1s"]);
@@ -437,7 +415,7 @@ fn a_signal_while_tracers_start_ends_it_at_once() {
 
 #[test]
 fn metrics_are_served_before_the_first_window_ends_and_without_a_receiver() {
-    if !can_trace() {
+    if !agent::can_trace() {
         return;
     }
     for (interval, ended) in [("1h", false), ("1s", true)] {
@@ -468,10 +446,10 @@ fn metrics_are_served_before_the_first_window_ends_and_without_a_receiver() {
 
 #[test]
 fn without_a_receiver_it_shows_what_it_found() {
-    if !can_trace() {
+    if !agent::can_trace() {
         return;
     }
-    let mut command = Command::new(agent_binary());
+    let mut command = Command::new(agent::binary());
     command.args(["run", "--duration", "3s", "--interval", "1s", "--only", "profile,tcp"]);
     command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
     let output = command.output().unwrap();
@@ -480,7 +458,7 @@ fn without_a_receiver_it_shows_what_it_found() {
     assert!(text.matches("tracing costs").count() >= 2 && text.contains('▁'), "{text}");
     assert!(!text.contains('\x1b') && text.lines().all(|line| line.chars().count() <= 80), "{text}");
     assert!(said.contains("memory: 32M: process "), "{said}");
-    let wrong = Command::new(agent_binary()).args(["run", "--interval", "1d"]).output().unwrap();
+    let wrong = Command::new(agent::binary()).args(["run", "--interval", "1d"]).output().unwrap();
     assert_eq!(wrong.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&wrong.stderr).starts_with("ebpf-otlp: --interval: interval: 1d is not"));
 }

@@ -3,38 +3,15 @@
 use std::fs;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use tests::agent;
 use tests::receivers::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 const CAP_BPF: u64 = 1 << 39;
-
-fn agent_binary() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    test.ancestors().nth(2).unwrap().join("ebpf-otlp")
-}
-
-/// Whether the agent can trace here; says so if not.
-fn can_trace() -> bool {
-    let agent = agent_binary();
-    if !agent.exists() {
-        println!("skipped: {} is not built", agent.display());
-        return false;
-    }
-    let usable = Command::new(agent).arg("check").output().unwrap().status.success();
-    if !usable {
-        assert!(
-            !rustix::process::geteuid().is_root() || fs::metadata("/sys/fs/bpf").is_err(),
-            "root can trace"
-        );
-        println!("skipped: `ebpf-otlp check` says that nothing can be traced here");
-    }
-    usable
-}
 
 /// The agent below a service manager that is this test.
 struct Service {
@@ -57,7 +34,7 @@ impl Service {
         manager.set_read_timeout(Some(PATIENCE)).unwrap();
         let folder = TempDir::new(&format!("service-{test}"));
         fs::write(folder.join("config.toml"), config).unwrap();
-        let process = Command::new(agent_binary())
+        let process = Command::new(agent::binary())
             .args(["run", "--interval", "1s", "--config"])
             .arg(folder.join("config.toml"))
             .arg("--output")
@@ -132,7 +109,7 @@ fn small(sched: bool) -> String {
 
 #[test]
 fn a_service_manager_hears_how_the_agent_fares() {
-    if !can_trace() {
+    if !agent::can_trace() {
         return;
     }
     let service = Service::start("manager", &small(false));
@@ -179,7 +156,7 @@ fn a_service_manager_hears_how_the_agent_fares() {
 
 #[test]
 fn privileges_are_kept_where_that_is_asked_for() {
-    if !can_trace() {
+    if !agent::can_trace() {
         return;
     }
     let service = Service::start("keep", &format!("[agent]\nprivileges = \"keep\"\n{}", small(false)));

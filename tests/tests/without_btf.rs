@@ -1,19 +1,15 @@
 //! A kernel that carries no BTF, which this one becomes where its BTF is hidden: what a few KB in a file are good for.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
+use tests::agent::binary;
 use tests::receivers::TempDir;
 
 /// What an image of firmware has room for.
 const MOST: u64 = 20_000;
-
-fn binary() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    test.ancestors().nth(2).unwrap().join("ebpf-otlp")
-}
 
 /// What `check` says of the kernel's types, and of each tracer whether it can start. Where the kernel's own types are hidden,
 /// they are so for this process alone; `None` if they cannot be hidden.
