@@ -138,7 +138,8 @@ static __always_inline __u32 stack_place(__u32 cpu, __u64 offset)
 /* Stores the stack if this window does not have it yet. 0: there is none, or (then *full is set) no room for it. */
 static __always_inline __u32 store_stack(void *ctx, struct region *region, void *places, __u32 cpu, __u64 flags, int *full)
 {
-	__u64 used = region->used;
+	/* A multiple of eight anyway: so that a verifier knows it, whose machine does not load across words (riscv64). */
+	__u64 used = region->used & ~7ULL;
 	__u64 hash = hash_seed ^ flags;
 	__u64 *stack;
 	__u32 *found;

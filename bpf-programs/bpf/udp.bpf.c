@@ -411,6 +411,27 @@ int receive6_kretprobe(void *regs)
 	return call_ends(regs, UDPV6_RECVMSG, RECEIVE);
 }
 
+/* ---- where a datagram leaves the receive queue: no return has to be awaited, of which old kernels keep few ---- */
+
+struct sk_buff {
+	struct sk_buff *next;
+} __attribute__((preserve_access_index));
+
+/* (struct sock *, struct sk_buff *, int what the receiver is told, below 0 where the datagram stays) */
+SEC("?kprobe/skb_consume_udp")
+int consume_kprobe(void *regs)
+{
+	int result = argument(regs, 2);
+	struct sk_buff *next = 0;
+
+	/* An empty datagram has no sign: one that stays is still in a list. */
+	if (!result)
+		read_field(next, (struct sk_buff *)argument(regs, 1), next);
+	if (result < 0 || next)
+		return count_call(argument(regs, 0), RECEIVE, 0, MSG_PEEK);
+	return count_call(argument(regs, 0), RECEIVE, result, 0);
+}
+
 /* ---- drops ---- */
 
 static __always_inline int count_drop(__u64 socket)

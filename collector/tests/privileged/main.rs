@@ -1,6 +1,7 @@
 //! Tracers on this kernel, against workloads whose numbers are known. Runs as root here and in every virtual machine; says
 //! so when it skips.
 
+mod alignment;
 mod budget;
 mod disk;
 mod dns;

@@ -72,6 +72,12 @@ pub static TRAFFIC: Ladder = Ladder {
         Rung { name: "raw_tp", programs: &["send_raw", "receive_raw"], since: "6.3", drawback: "as tp_btf" },
         Rung {
             name: "kprobe",
+            programs: &[super::CONSUME, "send_kretprobe", "send6_kretprobe", "send_kprobe", "send6_kprobe"],
+            since: "5.8",
+            drawback: "as fexit; costs more; the kernel skips samples of the CPU profiler meanwhile",
+        },
+        Rung {
+            name: "kretprobe",
             programs: &[
                 "send_kretprobe",
                 "send6_kretprobe",
@@ -83,7 +89,7 @@ pub static TRAFFIC: Ladder = Ladder {
                 "receive6_kprobe",
             ],
             since: "5.8",
-            drawback: "as fexit; costs more; the kernel skips samples of the CPU profiler meanwhile",
+            drawback: "as kprobe; receives are missed while more threads wait for datagrams than the kernel keeps returns for, on 5.10 one a CPU",
         },
     ],
     required: true,
