@@ -335,7 +335,8 @@ fn binary_files_have_the_same_requests_as_lines() {
     let endpoint = format!("file://{}", lines.display());
     let mut arguments = vec!["--interval", "1s", "--only", "tcp,process,profile", "--pid", &pid];
     arguments.extend(["--endpoint", &endpoint, "--output", output.to_str().unwrap()]);
-    let agent = Agent::start(&arguments);
+    // A slow machine's governor would pause tracers.
+    let agent = Agent::start_with(&arguments, &[("EBPF_OTLP_CPU_LIMIT", "0")]);
     agent.wait_said("memory: 32M: ");
     connect(&mut workload, &listener);
     // Its end is a log record.
@@ -352,7 +353,7 @@ fn binary_files_have_the_same_requests_as_lines() {
     let profiles: Vec<ExportProfilesServiceRequest> = delimited(&file("profiles"));
     assert!(profiles.iter().all(|request| !request.resource_profiles.is_empty()));
     let spans = traces.iter().flat_map(|request| &request.resource_spans).flat_map(|of| &of.scope_spans);
-    assert_eq!(spans.map(|of| of.spans.len()).sum::<usize>(), CONNECTIONS);
+    assert_eq!(spans.map(|of| of.spans.len()).sum::<usize>(), CONNECTIONS, "{said}");
     let records = logs.iter().flat_map(|request| &request.resource_logs).flat_map(|of| &of.scope_logs);
     assert_eq!(records.map(|of| of.log_records.len()).sum::<usize>(), 1, "{said}");
     let requests = [
