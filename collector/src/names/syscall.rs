@@ -66,14 +66,28 @@ impl SyscallAbi {
         }
     }
 
+    /// Whether this binary can run on such a kernel: it carries no other tables.
+    const fn can_run(self) -> bool {
+        if cfg!(test) {
+            return true;
+        }
+        match self {
+            Self::X86_64 | Self::I386 => cfg!(any(target_arch = "x86_64", target_arch = "x86")),
+            Self::Arm64 | Self::Arm => cfg!(any(target_arch = "aarch64", target_arch = "arm")),
+            Self::Riscv64 => cfg!(target_arch = "riscv64"),
+        }
+    }
+
     fn table(self) -> &'static Table {
         static TABLES: [OnceLock<Table>; 5] = [const { OnceLock::new() }; 5];
+        static NONE: OnceLock<Table> = OnceLock::new();
         let (at, parts): (&OnceLock<Table>, &[&[Run]]) = match self {
-            Self::X86_64 => (&TABLES[0], &[X86_64, X32]),
-            Self::I386 => (&TABLES[1], &[I386]),
-            Self::Arm64 => (&TABLES[2], &[ARM64]),
-            Self::Arm => (&TABLES[3], &[ARM, ARM_PRIVATE]),
-            Self::Riscv64 => (&TABLES[4], &[RISCV64]),
+            Self::X86_64 if Self::X86_64.can_run() => (&TABLES[0], &[X86_64, X32]),
+            Self::I386 if Self::I386.can_run() => (&TABLES[1], &[I386]),
+            Self::Arm64 if Self::Arm64.can_run() => (&TABLES[2], &[ARM64]),
+            Self::Arm if Self::Arm.can_run() => (&TABLES[3], &[ARM, ARM_PRIVATE]),
+            Self::Riscv64 if Self::Riscv64.can_run() => (&TABLES[4], &[RISCV64]),
+            _ => (&NONE, &[]),
         };
         at.get_or_init(|| Table::new(parts))
     }
