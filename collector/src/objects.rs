@@ -2,17 +2,15 @@
 //! given back once it is in the kernel.
 
 use crate::error::{Error, Result};
-use crate::xz::decompress;
-
-/// Bytes that an object has at most.
-const MAX_OBJECT: usize = 4 << 20;
+use crate::lzma::decompress;
 
 /// One object of [`bpf_programs`], compressed.
 #[derive(Debug, Clone, Copy)]
 pub struct Packed {
     /// Its name: `tcp`.
     pub name: &'static str,
-    xz: &'static [u8],
+    /// Its length and its CRC-32, 4 bytes each, little-endian; then LZMA, whose dictionary begins with the [base](BASE).
+    packed: &'static [u8],
 }
 
 impl Packed {
@@ -22,16 +20,29 @@ impl Packed {
     ///
     /// This program's file is damaged.
     pub fn unpack(self) -> Result<Vec<u8>> {
-        decompress(self.xz, MAX_OBJECT).map_err(|_| Error::Damaged { object: self.name })
+        let base = if self.name == BASE.name { Vec::new() } else { BASE.unpack()? };
+        self.unpack_after(base).ok_or(Error::Damaged { object: self.name })
+    }
+
+    fn unpack_after(self, mut object: Vec<u8>) -> Option<Vec<u8>> {
+        let (len, packed) = self.packed.split_first_chunk()?;
+        let (crc, packed) = packed.split_first_chunk()?;
+        let base = object.len();
+        decompress(packed, &mut object, base + u32::from_le_bytes(*len) as usize)?;
+        object.drain(..base);
+        (crc32fast::hash(&object) == u32::from_le_bytes(*crc)).then_some(object)
     }
 }
+
+/// All objects are alike, and this is short: it is what the others are told from, and is unpacked with each.
+const BASE: Packed = PROFILE;
 
 macro_rules! packed {
     ($($constant:ident $name:literal $about:literal)*) => {
         $(
             #[doc = $about]
             pub const $constant: Packed =
-                Packed { name: $name, xz: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".bpf.o.xz")) };
+                Packed { name: $name, packed: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".bpf.o.lzma")) };
         )*
         /// All of them.
         pub const ALL: &[Packed] = &[$($constant),*];
@@ -105,8 +116,16 @@ mod tests {
 
     #[test]
     fn a_damaged_one_says_so() {
-        let whole = ALL[0].xz;
-        let damaged = Packed { name: "disk", xz: &whole[..whole.len() / 2] };
+        let whole = ALL[0].packed;
+        let damaged = Packed { name: "disk", packed: &whole[..whole.len() / 2] };
         assert!(damaged.unpack().unwrap_err().to_string().contains("disk"));
+        for at in (0..whole.len()).step_by(101) {
+            let mut bytes = whole.to_vec();
+            bytes[at] ^= 0x10;
+            // Not the length, which is trusted.
+            bytes[..4].copy_from_slice(&whole[..4]);
+            let damaged = Packed { name: "disk", packed: bytes.leak() };
+            assert_eq!(damaged.unpack().is_err(), at >= 4, "{at}");
+        }
     }
 }

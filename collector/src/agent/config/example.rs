@@ -1,7 +1,7 @@
 //! `config --example`.
 
 use super::{AgentConfig, SECTIONS, TracerConfig, keys, variable};
-use crate::key::{Key, Value};
+use crate::key::{Key, Quoted, Value};
 use crate::tracer::TRACERS;
 
 /// A file with every key, each commented out, with its default and what it does.
@@ -23,7 +23,7 @@ pub fn example() -> String {
         for ladder in info.ladders {
             let rungs: Vec<String> =
                 ladder.rungs.iter().map(|rung| Value::Text(rung.name.into()).to_string()).collect();
-            text.push_str(&format!("# {:?}: {}\n", ladder.what, rungs.join(", ")));
+            text.push_str(&format!("# {}: {}\n", Quoted(ladder.what), rungs.join(", ")));
         }
         info.keys.iter().for_each(|key| add(&mut text, &section, key, &config.settings));
     }

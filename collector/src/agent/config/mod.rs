@@ -7,6 +7,7 @@ mod document;
 mod example;
 mod file;
 mod keys;
+mod toml;
 
 use std::fmt;
 use std::net::SocketAddr;

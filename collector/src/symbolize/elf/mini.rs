@@ -3,11 +3,13 @@
 use super::super::error::SymbolizeError;
 use super::super::read_at::{ReadAt, read_vec};
 use super::Elf;
+#[cfg(feature = "symbols")]
 use crate::xz::{self, XzError};
 
 /// Compressed bytes that are read.
 const MAX_INPUT: usize = 4 << 20;
 /// Decompressed bytes that are accepted.
+#[cfg(feature = "symbols")]
 const MAX_OUTPUT: usize = 32 << 20;
 /// The decompressed file, where there is one.
 pub(super) fn read(elf: &Elf, source: &dyn ReadAt) -> Result<Option<Vec<u8>>, SymbolizeError> {
@@ -17,11 +19,20 @@ pub(super) fn read(elf: &Elf, source: &dyn ReadAt) -> Result<Option<Vec<u8>>, Sy
 }
 
 /// Decompresses a bounded amount.
+#[cfg(feature = "symbols")]
 pub(in crate::symbolize) fn decompress(input: &[u8]) -> Result<Vec<u8>, SymbolizeError> {
     xz::decompress(input, MAX_OUTPUT).map_err(|error| match error {
         XzError::Bad(reason) => SymbolizeError::BadCompression { reason },
         XzError::TooLarge(size) => {
             SymbolizeError::TooLarge { what: ".gnu_debugdata", size: size as u64, limit: MAX_OUTPUT as u64 }
         }
+    })
+}
+
+/// A build that looks for no names has nothing that decompresses them.
+#[cfg(not(feature = "symbols"))]
+pub(in crate::symbolize) fn decompress(_: &[u8]) -> Result<Vec<u8>, SymbolizeError> {
+    Err(SymbolizeError::BadCompression {
+        reason: "this build was made without the feature `symbols`".to_owned(),
     })
 }

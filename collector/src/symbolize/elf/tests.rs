@@ -318,6 +318,7 @@ fn stripped_files_have_dynamic_symbols_and_plt() {
     assert_eq!(name_at(&sections(vec![(".plt", 0x40_2000, 32)]), 0x40_2010), None);
 }
 
+#[cfg(feature = "symbols")]
 #[test]
 fn mini_debug_info() {
     let inner = X86_64.with_symtab(&[("static_one", LOCAL_FUNCTION, 1, TEXT_ADDRESS + 32, 16)], &[]);
@@ -340,6 +341,7 @@ fn mini_debug_info() {
     }
 }
 
+#[cfg(feature = "symbols")]
 #[test]
 fn compression_bombs_are_refused() {
     let bomb = xz(&vec![0; 40 << 20]);
