@@ -6,6 +6,8 @@
 //!
 //! Everything up to the [`plan::LoadPlan`] is a pure function of its arguments: it asks no kernel but the
 //! [`target::Target`] that it is given, and gives the same result on any host.
+// Small builds have no code for it (`tests/static/cargo`).
+#![cfg_attr(not(test), warn(clippy::use_debug))]
 #![forbid(unsafe_code)]
 
 mod arena_data;

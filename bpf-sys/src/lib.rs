@@ -15,6 +15,8 @@
 //!
 //! Every function takes slices and descriptors, checks their lengths against what the kernel will read and write, and
 //! gives an [`Error`] that names the call and the errno. Descriptors are close-on-exec and never 0, 1 or 2.
+// Small builds have no code for it (`tests/static/cargo`).
+#![cfg_attr(not(test), warn(clippy::use_debug))]
 #![deny(unsafe_code)]
 
 pub mod btf;

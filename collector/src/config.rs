@@ -4,6 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::key::Quoted;
+use crate::units::show_duration;
+
 /// Lowest and highest sampling frequency, in Hz.
 pub const FREQUENCY_RANGE: std::ops::RangeInclusive<u32> = 1..=1000;
 /// Shortest and longest window.
@@ -80,9 +83,10 @@ impl fmt::Display for ConfigError {
             ),
             Self::Window(w) => write!(
                 f,
-                "a window of {w:?} is out of range: it must be {:?} to {:?}",
-                WINDOW_RANGE.start(),
-                WINDOW_RANGE.end()
+                "a window of {} is out of range: it must be {} to {}",
+                show_duration(*w),
+                show_duration(*WINDOW_RANGE.start()),
+                show_duration(*WINDOW_RANGE.end())
             ),
             Self::TooManyPids(n) => {
                 write!(f, "{n} processes are more than the {MAX_PIDS} that can be followed")
@@ -95,7 +99,8 @@ impl fmt::Display for ConfigError {
             Self::Comm(name) => {
                 write!(
                     f,
-                    "no task is called {name:?}: the kernel keeps {MAX_COMM} bytes, and this has {}",
+                    "no task is called {}: the kernel keeps {MAX_COMM} bytes, and this has {}",
+                    Quoted(name),
                     name.len()
                 )
             }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::config::ConfigError;
+use crate::key::Quoted;
 use crate::tracer::ladder::Refused;
 
 /// Result of the collector's functions.
@@ -154,7 +155,7 @@ impl fmt::Display for Error {
                 write!(f, "nothing that this kernel has serves {what}")?;
                 refused.iter().try_for_each(|refused| write!(f, "; {}: {}", refused.rung, refused.reason))
             }
-            Self::NoSuchRung { what, rung } => write!(f, "there is no rung {rung:?} for {what}"),
+            Self::NoSuchRung { what, rung } => write!(f, "there is no rung {} for {what}", Quoted(rung)),
             Self::Setting { tracer, reason } => write!(f, "the {tracer} tracer: {reason}"),
             Self::Unsupported { tracer, what } => write!(f, "the {tracer} tracer cannot {what}"),
             Self::NoPerfEvents => f.write_str("this kernel has no perf events: boot one built with CONFIG_PERF_EVENTS=y"),

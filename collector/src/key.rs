@@ -198,7 +198,7 @@ impl Value {
                 _ => Self::Text(text.to_owned()),
             },
             Self::Int(_) => number(text),
-            Self::Float(_) => text.parse().map_or_else(|_| Self::Text(text.to_owned()), Self::Float),
+            Self::Float(_) => units::decimal(text).map_or_else(|| Self::Text(text.to_owned()), Self::Float),
             Self::Text(_) => Self::Text(text.to_owned()),
             // A list of numbers and one of texts look the same when they are empty.
             Self::List(_) => Self::List(list().map(number).collect()),
@@ -219,9 +219,9 @@ impl Display for Value {
         match self {
             Self::Bool(b) => b.fmt(f),
             Self::Int(n) => n.fmt(f),
-            // Debug keeps the point, without which it would be an integer.
-            Self::Float(n) => write!(f, "{n:?}"),
-            Self::Text(text) => quote(text, f),
+            // Without a point it would be an integer.
+            Self::Float(n) => write!(f, "{n}{}", if n.is_finite() && n.fract() == 0.0 { ".0" } else { "" }),
+            Self::Text(text) => Quoted(text).fmt(f),
             Self::List(entries) => {
                 f.write_str("[")?;
                 for (at, entry) in entries.iter().enumerate() {
@@ -233,9 +233,7 @@ impl Display for Value {
             Self::Map(map) => {
                 for (at, (key, value)) in map.iter().enumerate() {
                     f.write_str(if at > 0 { ", " } else { "{ " })?;
-                    quote(key, f)?;
-                    f.write_str(" = ")?;
-                    quote(value, f)?;
+                    write!(f, "{} = {}", Quoted(key), Quoted(value))?;
                 }
                 f.write_str(" }")
             }
@@ -243,17 +241,23 @@ impl Display for Value {
     }
 }
 
-/// A basic string of TOML.
-fn quote(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    f.write_str("\"")?;
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => write!(f, "\\{c}")?,
-            c if c.is_control() => write!(f, "\\u{:04X}", c as u32)?,
-            c => write!(f, "{c}")?,
+/// A basic string of TOML, which is a text in quotes without control characters: so messages show what users wrote, too.
+/// (`{:?}` would do, but says nothing in builds that have no code for it.)
+#[derive(Debug, Clone, Copy)]
+pub struct Quoted<'t>(pub &'t str);
+
+impl Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"")?;
+        for c in self.0.chars() {
+            match c {
+                '"' | '\\' => write!(f, "\\{c}")?,
+                c if c.is_control() => write!(f, "\\u{:04X}", c as u32)?,
+                c => write!(f, "{c}")?,
+            }
         }
+        f.write_str("\"")
     }
-    f.write_str("\"")
 }
 
 /// The name that `wrong` was most likely meant to be, if any is near.
@@ -274,9 +278,10 @@ pub fn unknown<'n>(what: &str, wrong: &str, names: impl IntoIterator<Item = &'n 
 }
 
 fn unknown_of(what: &str, wrong: &str, names: &[&str]) -> String {
+    let quoted = Quoted(wrong);
     match nearest_of(wrong, names) {
-        Some(name) => format!("there is no {what} {wrong:?}: did you mean {name:?}?"),
-        None => format!("there is no {what} {wrong:?}: there are {}", names.join(", ")),
+        Some(name) => format!("there is no {what} {quoted}: did you mean \"{name}\"?"),
+        None => format!("there is no {what} {quoted}: there are {}", names.join(", ")),
     }
 }
 

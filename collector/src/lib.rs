@@ -3,6 +3,8 @@
 //! [`profiler::Profiler`] samples in the background; [`tracer::profile::Session`] does the same inside a loop of the
 //! caller's. Both give [`model::Profile`]s, which [`output`] and [`convert`] turn into pictures, tables and OTLP, and
 //! [`export`] sends.
+// Small builds have no code for it (`tests/static/cargo`).
+#![cfg_attr(not(test), warn(clippy::use_debug))]
 #![forbid(unsafe_code)]
 
 pub mod agent;
@@ -17,6 +19,7 @@ pub mod event_buffer;
 pub mod export;
 pub mod kernel_types;
 pub mod key;
+mod lzma;
 mod merge;
 pub mod model;
 pub mod names;
@@ -32,6 +35,7 @@ pub mod symbolize;
 pub mod telemetry;
 pub mod tracer;
 pub mod units;
+#[cfg(feature = "symbols")]
 mod xz;
 
 /// Compiles the examples of the READMEs.

@@ -1,4 +1,6 @@
 //! The `ebpf-otlp` command.
+// Small builds have no code for it (`tests/static/cargo`).
+#![cfg_attr(not(test), warn(clippy::use_debug))]
 #![forbid(unsafe_code)]
 
 mod cli;
@@ -24,7 +26,10 @@ fn main() -> ExitCode {
         Command::Version => cli::print(&cli::features::version()),
         Command::Check(options) => cli::check::run(&options),
         Command::Profile(options) => cli::profile::run(&options),
+        #[cfg(feature = "load")]
         Command::Load(options) => cli::load::run(&options),
+        #[cfg(not(feature = "load"))]
+        Command::Load(_) => Err(cli::features::Missing { what: "`load`", feature: "load" }.into()),
         Command::Inspect(options) => cli::inspect::run(&options),
         #[cfg(feature = "btf-generate")]
         Command::Btf(options) => cli::btf::run(&options),

@@ -7,12 +7,13 @@ fn run(args: &[&str]) -> Output {
     command.args(args).env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").output().unwrap()
 }
 
-const REFUSALS: [(&str, bool, &[&str]); 13] = [
+const REFUSALS: [(&str, bool, &[&str]); 14] = [
     ("terminal", cfg!(feature = "terminal"), &["profile", "--duration", "1ms"]),
     ("terminal", cfg!(feature = "terminal"), &["network", "--duration", "1ms"]),
     ("terminal", cfg!(feature = "terminal"), &["run", "--duration", "1ms", "--only", "process"]),
     ("terminal", cfg!(feature = "terminal"), &["completions", "bash"]),
     ("inspect", cfg!(feature = "inspect"), &["inspect", "/dev/null"]),
+    ("load", cfg!(feature = "load"), &["load", "/dev/null"]),
     ("btf-generate", cfg!(feature = "btf-generate"), &["btf", "minimize", "--output", "/nonexistent/x.btf"]),
     ("pictures", cfg!(feature = "pictures"), &["profile", "--output", "/nonexistent/x.svg"]),
     ("pictures", cfg!(feature = "pictures"), &["profile", "--output", "/nonexistent/x.folded"]),
@@ -53,6 +54,7 @@ fn the_version_lists_features() {
         ("demangle-cpp", cfg!(feature = "demangle-cpp")),
         ("grpc", cfg!(feature = "grpc")),
         ("inspect", cfg!(feature = "inspect")),
+        ("load", cfg!(feature = "load")),
         ("pictures", cfg!(feature = "pictures")),
         ("service", cfg!(feature = "service")),
         ("source-lines", cfg!(feature = "source-lines")),

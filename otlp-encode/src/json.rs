@@ -237,8 +237,16 @@ fn append(out: &mut String, text: fmt::Arguments<'_>) {
 
 fn double(value: f64, out: &mut String) {
     if value.is_finite() {
-        // Debug has an exponent where Display would have hundreds of digits; both read back as the same number.
-        append(out, format_args!("{value:?}"));
+        // As Debug writes it, of which small builds have no code: with an exponent where there would be many digits.
+        if value == 0.0 || (1e-4..1e16).contains(&value.abs()) {
+            let start = out.len();
+            append(out, format_args!("{value}"));
+            if !out.get(start..).is_some_and(|text| text.contains('.')) {
+                out.push_str(".0");
+            }
+        } else {
+            append(out, format_args!("{value:e}"));
+        }
     } else if value.is_nan() {
         out.push_str("\"NaN\"");
     } else {

@@ -39,6 +39,8 @@
 //!
 //! What is called once an item is neither generic nor inlined: a program that is compiled for size keeps the speed by
 //! giving this crate alone `opt-level = 3`, in `[profile.release.package.otlp-encode]`.
+// Small builds have no code for it (`tests/static/cargo`).
+#![cfg_attr(not(test), warn(clippy::use_debug))]
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -4,6 +4,7 @@ use otlp_encode::Value;
 
 use super::report::{Report, TracerReport};
 use crate::export::stats::{Amount, Stats};
+use crate::pipeline::keep::show;
 use crate::sorted::SortedMap;
 use crate::telemetry::{Attribute, Definitions, Instrument, Metric, Owner, Point, PointValue, Sink, Subject};
 use crate::tracer::Stats as TracerStats;
@@ -216,7 +217,7 @@ impl Teller<'_> {
 
     /// What is new of a total since the start, which does not fall.
     fn total(&mut self, metric: &'static Metric, attributes: &[Attribute<'_>], total: f64) {
-        let texts = attributes.iter().map(|(_, value)| format!("{value:?}")).collect();
+        let texts = attributes.iter().map(|(_, value)| show(*value)).collect();
         let told = self.told.insert((metric.name, texts), total).unwrap_or(0.0);
         self.point(metric, attributes, (total - told).max(0.0));
     }

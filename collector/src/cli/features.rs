@@ -3,11 +3,12 @@
 use std::fmt;
 
 /// The cargo features that commands depend on, and whether they are built in.
-const FEATURES: [(&str, bool); 10] = [
+const FEATURES: [(&str, bool); 11] = [
     ("btf-generate", cfg!(feature = "btf-generate")),
     ("demangle-cpp", cfg!(feature = "demangle-cpp")),
     ("grpc", cfg!(feature = "grpc")),
     ("inspect", cfg!(feature = "inspect")),
+    ("load", cfg!(feature = "load")),
     ("pictures", cfg!(feature = "pictures")),
     ("service", cfg!(feature = "service")),
     ("source-lines", cfg!(feature = "source-lines")),

@@ -11,6 +11,7 @@ use bpf_loader::inspect::{Contents, Inspector};
 use bpf_loader::kind::ProgramKind;
 use bpf_loader::map_def::MapSpec;
 use bpf_loader::object::{ObjectSpec, ProgramSpec};
+use collector::key::Quoted;
 use collector::output::json;
 use serde::Serialize;
 
@@ -231,7 +232,7 @@ fn btf(btf: &Btf<'_>) -> BtfReport {
 fn write_text(report: &ObjectReport, out: &mut impl Write) -> io::Result<()> {
     write!(out, "{}: {} bytes", report.object, report.bytes)?;
     if let Some(endian) = report.endian {
-        write!(out, ", {endian}-endian, license {:?}", report.license)?;
+        write!(out, ", {endian}-endian, license {}", Quoted(&report.license))?;
     }
     writeln!(out)?;
     if let Some(error) = &report.error {

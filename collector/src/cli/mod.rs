@@ -7,6 +7,7 @@ pub mod check;
 pub mod completions;
 pub mod features;
 pub mod inspect;
+#[cfg(feature = "load")]
 pub mod load;
 pub mod profile;
 pub mod run;

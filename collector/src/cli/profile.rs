@@ -275,7 +275,7 @@ fn write_format(
             line.push('\n');
             out.write_all(line.as_bytes())
         }),
-        other => Err(io::Error::other(format!("{other:?} cannot be written"))),
+        _ => Err(io::Error::other("this build has no such files (feature `pictures`)")),
     }
 }
 

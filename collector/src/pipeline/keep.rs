@@ -42,7 +42,7 @@ impl Keys {
                 Value::Double(value) => fixed(to, tag::DOUBLE, value.to_le_bytes()),
                 Value::Bytes(bytes) => sized(to, tag::BYTES, bytes),
                 // Lists and maps, which no tracer has, as text.
-                other => sized(to, tag::TEXT, format!("{other:?}").as_bytes()),
+                other => sized(to, tag::TEXT, show(*other).as_bytes()),
             }
         }
     }
@@ -80,6 +80,22 @@ impl Keys {
     }
 }
 
+/// A value as text.
+pub(crate) fn show(value: Value<'_>) -> String {
+    match value {
+        Value::Str(text) => text.to_owned(),
+        Value::Bool(value) => value.to_string(),
+        Value::Int(value) => value.to_string(),
+        Value::Double(value) => value.to_string(),
+        Value::Bytes(bytes) => bytes.escape_ascii().to_string(),
+        Value::Array(values) => values.iter().map(|value| show(*value)).collect::<Vec<_>>().join(", "),
+        Value::Map(pairs) => {
+            pairs.iter().map(|(key, value)| format!("{key}={}", show(*value))).collect::<Vec<_>>().join(", ")
+        }
+        _ => String::new(),
+    }
+}
+
 fn fixed(to: &mut Vec<u8>, tag: u8, value: [u8; 8]) {
     to.push(tag);
     to.extend_from_slice(&value);
@@ -102,6 +118,13 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_and_maps_are_texts() {
+        let list = [Value::Str("a"), Value::Int(1), Value::Bytes(&[b'x', 0]), Value::Empty];
+        let map = [("k", Value::Array(&list)), ("t", Value::Bool(true))];
+        assert_eq!(show(Value::Map(&map)), r"k=a, 1, x\x00, , t=true");
+    }
 
     #[test]
     fn all_kinds_of_values_come_back() {

@@ -17,7 +17,7 @@
 mod about_agent;
 mod clock;
 mod ids;
-mod keep;
+pub(crate) mod keep;
 mod page;
 mod records;
 pub mod resources;

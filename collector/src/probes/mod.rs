@@ -28,6 +28,8 @@ use bpf_loader::object::ObjectSpec;
 use bpf_loader::program::Program;
 use bpf_loader::target::Target;
 
+use crate::key::Quoted;
+
 pub use maps::{MapAccess, MapEntry, MapSummary};
 
 /// An attachment, as long as its manager lives. Numbers are not used again.
@@ -96,11 +98,11 @@ pub enum ProbeError {
 impl fmt::Display for ProbeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NameTaken(name) => write!(f, "there is an object {name:?} already"),
-            Self::NoSuchObject(name) => write!(f, "there is no object {name:?}"),
+            Self::NameTaken(name) => write!(f, "there is an object {} already", Quoted(name)),
+            Self::NoSuchObject(name) => write!(f, "there is no object {}", Quoted(name)),
             Self::NoSuchProbe(id) => write!(f, "there is no probe {}", id.0),
             Self::Size { map, what, expected, given } => {
-                write!(f, "map {map:?} has a {what} of {expected} bytes, not {given}")
+                write!(f, "map {} has a {what} of {expected} bytes, not {given}", Quoted(map))
             }
             Self::Bpf(error) => error.fmt(f),
         }

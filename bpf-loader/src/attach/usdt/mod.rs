@@ -237,7 +237,7 @@ fn place(binary: &Binary, registers: Registers, note: &Note<'_>, base: u64) -> R
     let args = args::parse(registers, text).map_err(|bad| {
         let at = text.get(bad.at..).unwrap_or_default();
         Error::AttachTarget {
-            target: format!("USDT argument {:?}", crate::error::excerpt(at)),
+            target: format!("USDT argument \"{}\"", crate::error::excerpt(at).escape_default()),
             reason: bad.reason,
         }
     })?;

@@ -58,12 +58,12 @@ pub enum Command {
 /// Says what is wrong, in one line.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     let mut parser = lexopt::Parser::from_iter(args);
-    let name = match parser.next().map_err(|e| e.to_string())? {
+    let name = match parser.next().map_err(options::say)? {
         None => return Ok(Command::Nothing),
         Some(Short('h') | Long("help")) => return Ok(Command::Help(help::overview())),
         Some(Short('V') | Long("version")) => return Ok(Command::Version),
         Some(Value(name)) => name.to_string_lossy().into_owned(),
-        Some(other) => return Err(other.unexpected().to_string()),
+        Some(other) => return Err(options::say(other.unexpected())),
     };
     if name == "help" {
         return Ok(Command::Help(help::overview()));

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use collector::key::Quoted;
 use collector::{key, units};
 use lexopt::prelude::*;
 
@@ -31,7 +32,21 @@ impl From<&str> for Stop {
 
 impl From<lexopt::Error> for Stop {
     fn from(error: lexopt::Error) -> Self {
-        Self::Wrong(error.to_string())
+        Self::Wrong(say(error))
+    }
+}
+
+/// What is wrong, with what the user wrote, which lexopt shows by `{:?}`: small builds have no code for that.
+pub fn say(error: lexopt::Error) -> String {
+    use lexopt::Error::{NonUnicodeValue, UnexpectedArgument, UnexpectedValue};
+    let quoted = |text: &OsString| Quoted(&text.to_string_lossy()).to_string();
+    match error {
+        UnexpectedArgument(value) => format!("unexpected argument {}", quoted(&value)),
+        UnexpectedValue { option, value } => {
+            format!("unexpected argument for option '{option}': {}", quoted(&value))
+        }
+        NonUnicodeValue(value) => format!("argument is invalid unicode: {}", quoted(&value)),
+        error => error.to_string(),
     }
 }
 
@@ -86,10 +101,9 @@ impl Given {
 
     /// `true` where the option takes no value.
     pub fn string(&self) -> Result<String, String> {
-        self.value
-            .to_str()
-            .map(str::to_owned)
-            .ok_or_else(|| self.wrong(&format!("{:?} is not valid UTF-8", self.value)))
+        self.value.to_str().map(str::to_owned).ok_or_else(|| {
+            self.wrong(&format!("{} is not valid UTF-8", Quoted(&self.value.to_string_lossy())))
+        })
     }
 
     pub fn number(&self) -> Result<u32, String> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use collector::agent::config::Flag;
+use collector::key::Quoted;
 use collector::output::Format;
 
 use super::{Command, Options, Stop, Table};
@@ -68,7 +69,9 @@ impl Run {
         match (format, &mut self.table) {
             (Format::OtlpJsonLines | Format::Otlp, _) => {
                 let path = path.into_os_string().into_string();
-                let path = path.map_err(|path| format!("--output {path:?} is not valid UTF-8"))?;
+                let path = path.map_err(|path| {
+                    format!("--output {} is not valid UTF-8", Quoted(&path.to_string_lossy()))
+                })?;
                 self.set("--output", "export.output", path);
             }
             (_, Some(table)) => table.outputs.push((path, format)),

@@ -33,7 +33,7 @@ const LAST: Duration = Duration::from_millis(4500);
 /// Traces until the end of the duration or a signal; true if all that was asked for happened.
 pub fn run(options: &Options) -> CliResult {
     if options.table.is_some() && !cfg!(feature = "terminal") {
-        return Err(Missing { what: "commands but `run`, `check` and `load`", feature: "terminal" }.into());
+        return Err(Missing { what: "commands that show tables", feature: "terminal" }.into());
     }
     bpf_sys::memory::keep_heap_small();
     let config = read_config(options)?;

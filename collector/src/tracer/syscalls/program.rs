@@ -15,6 +15,7 @@ use super::define::{HELD, INFO, SYSTEM_CALLS};
 use super::window::Counts;
 use crate::cpus;
 use crate::error::{Error, Result};
+use crate::key::Quoted;
 use crate::names::SyscallAbi;
 use crate::objects;
 use crate::tracer::Start;
@@ -140,7 +141,7 @@ impl Constants {
         Ok(Self {
             abi,
             machine,
-            wanted: wanted.map_err(|name| setting(format!("there is no system call {name:?}")))?,
+            wanted: wanted.map_err(|name| setting(format!("there is no system call {}", Quoted(name))))?,
             sets: [
                 ("entry_calls", named(&[&["exit", "exit_group"], RETURN_ELSEWHERE].concat())),
                 ("sigreturn_calls", named(RETURN_ELSEWHERE)),
