@@ -27,6 +27,12 @@ const SIGTERM: u32 = 15;
 /// What service managers and users are promised.
 const LAST: Duration = Duration::from_secs(5);
 
+/// Tries for about so long. Whoever waits by them notices nothing where the whole machine stands still for a while.
+fn tries(time: Duration) -> impl Iterator<Item = usize> {
+    const PAUSE: Duration = Duration::from_millis(20);
+    (0..time.div_duration_f64(PAUSE) as usize).inspect(|_| std::thread::sleep(PAUSE))
+}
+
 /// A process that is ended with the test.
 struct Ended(Child);
 
@@ -78,11 +84,12 @@ impl Agent {
     }
 
     fn wait_said(&self, what: &str) {
-        let limit = Instant::now() + Duration::from_secs(30);
-        while !self.said().contains(what) {
-            assert!(Instant::now() < limit, "no {what:?} in {}", self.said());
-            std::thread::sleep(Duration::from_millis(20));
+        for _ in tries(Duration::from_secs(30)) {
+            if self.said().contains(what) {
+                return;
+            }
         }
+        panic!("no {what:?} in {}", self.said());
     }
 
     /// Identifiers of its programs and links in the kernel.
@@ -210,21 +217,15 @@ fn it_exports_reloads_and_ends_as_it_is_told_and_leaves_nothing() {
     assert!(get(port, "/healthz").starts_with("HTTP/1.1 200"));
     assert!(get(port, "/readyz").starts_with("HTTP/1.1 200"), "{}", get(port, "/readyz"));
     assert_eq!(sum(&metrics_page(port), "ebpf_agent_running_ratio", &[("ebpf_tracer", "tcp")]), 1.0);
-    let limit = Instant::now() + Duration::from_secs(10);
-    loop {
-        let page = metrics_page(port);
-        let client = [("instance", pid.as_str()), ("ebpf_tcp_role", "client")];
-        if sum(&page, "ebpf_tcp_connections_total", &client) == CONNECTIONS as f64 {
-            let durations = sum(&page, "ebpf_tcp_connect_duration_seconds_count", &client);
-            assert_eq!(durations, CONNECTIONS as f64, "{page:?}");
-            assert_eq!(sum(&page, "target_info", &[("process_pid", pid.as_str())]), 1.0, "{page:?}");
-            assert!(sum(&page, "ebpf_agent_export_items_total", &[("ebpf_outcome", "delivered")]) > 0.0);
-            assert_eq!(sum(&page, "ebpf_agent_page_omitted", &[]), 0.0);
-            break;
-        }
-        assert!(Instant::now() < limit, "{page:?}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    let client = [("instance", pid.as_str()), ("ebpf_tcp_role", "client")];
+    let all = |page: &Samples| sum(page, "ebpf_tcp_connections_total", &client) == CONNECTIONS as f64;
+    let page = tries(Duration::from_secs(10)).map(|_| metrics_page(port)).find(all);
+    let page = page.unwrap_or_else(|| panic!("{:?}: {}", metrics_page(port), agent.said()));
+    let durations = sum(&page, "ebpf_tcp_connect_duration_seconds_count", &client);
+    assert_eq!(durations, CONNECTIONS as f64, "{page:?}");
+    assert_eq!(sum(&page, "target_info", &[("process_pid", pid.as_str())]), 1.0, "{page:?}");
+    assert!(sum(&page, "ebpf_agent_export_items_total", &[("ebpf_outcome", "delivered")]) > 0.0);
+    assert_eq!(sum(&page, "ebpf_agent_page_omitted", &[]), 0.0);
 
     fs::write(&config, "[agent]\ninterval = \"1s\"\ncpu_limit = 0\n[tracer.profile]\nenabled = false\n")
         .unwrap();
@@ -248,17 +249,18 @@ fn it_exports_reloads_and_ends_as_it_is_told_and_leaves_nothing() {
     );
 
     // The kernel frees what was let go of a moment later.
-    let limit = Instant::now() + Duration::from_secs(10);
-    loop {
+    let mut left = Vec::new();
+    for _ in tries(Duration::from_secs(10)) {
         let there = |ids: bpf_sys::Ids| ids.filter_map(Result::ok).collect::<BTreeSet<u32>>();
-        let left: Vec<u32> = programs.intersection(&there(bpf_sys::prog::ids())).copied().collect();
-        let attached: Vec<u32> = links.intersection(&there(bpf_sys::link::ids())).copied().collect();
-        if left.is_empty() && attached.is_empty() {
+        left = [(&programs, there(bpf_sys::prog::ids())), (&links, there(bpf_sys::link::ids()))]
+            .iter()
+            .flat_map(|(own, there)| own.intersection(there).copied().collect::<Vec<u32>>())
+            .collect();
+        if left.is_empty() {
             break;
         }
-        assert!(Instant::now() < limit, "programs {left:?} and links {attached:?} are still in the kernel");
-        std::thread::sleep(Duration::from_millis(50));
     }
+    assert!(left.is_empty(), "programs or links {left:?} are still in the kernel");
 }
 
 #[test]

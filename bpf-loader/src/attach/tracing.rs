@@ -12,6 +12,9 @@ use crate::program::Program;
 /// First Linux version that calls programs from functions, on this architecture.
 const TRAMPOLINES: (u8, u8) = if cfg!(target_arch = "aarch64") { (6, 4) } else { (5, 5) };
 
+/// First Linux version that attaches a program to a function that was attached there and is not any more.
+const ONCE_MORE: (u8, u8) = (5, 13);
+
 const COOKIES: Feature = Feature::new("cookies of tracing programs", (5, 19));
 const TRACEPOINT_COOKIES: Feature = Feature::new("cookies of tp_btf programs", (6, 10));
 
@@ -22,8 +25,8 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`]: the architecture cannot call programs from functions yet (arm64: Linux 6.4). `EBUSY`: the
-    /// program is attached already.
+    /// [`Error::Unsupported`]: the architecture cannot call programs from functions yet (arm64: Linux 6.4), or this program has
+    /// been attached to one before (Linux 5.13). `EBUSY`: the program is attached already.
     pub fn attach_tracing(&self) -> Result<Link> {
         self.attach_tracing_with(0)
     }
@@ -49,6 +52,10 @@ impl Program {
                 min_kernel: TRAMPOLINES,
                 error,
             },
+            // What bpf_tracing_prog_attach() says of a program that has given its trampoline away.
+            Some(Errno::ENOENT) if !raw_tracepoint => {
+                Error::Unsupported { feature: "attaching a program once more", min_kernel: ONCE_MORE, error }
+            }
             _ if cookie != 0 && raw_tracepoint => TRACEPOINT_COOKIES.refused(error),
             _ if cookie != 0 => COOKIES.refused(error),
             _ => error.into(),

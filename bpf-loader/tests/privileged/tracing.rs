@@ -82,6 +82,19 @@ fn a_program_for_many_functions_loads() {
 }
 
 #[test]
+fn a_program_at_a_function_is_attached_once_more_or_says_since_when() {
+    if !traces_functions() {
+        return;
+    }
+    let Some(subject) = load(OBJECT, "on_fentry") else { return };
+    let Some(link) = permitted(subject.program().attach()) else { return };
+    drop(link);
+    if let Some(link) = attached(subject.program().attach(), (5, 13)) {
+        fires(&subject, link, call_dup);
+    }
+}
+
+#[test]
 fn a_program_at_a_function_has_a_cookie() {
     if !traces_functions() {
         return;

@@ -1,15 +1,20 @@
 //! Tables that programs fill in turns, so that taking one out neither loses a count nor takes it twice.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::thread;
 
 use bpf_loader::kernel::RunningKernel;
 use bpf_loader::load::Object;
 use bpf_loader::map::{Global, Map};
 use bpf_loader::object::ObjectSpec;
+use bpf_sys::MapFd;
 use bpf_sys::uapi::flags::BPF_ANY;
 
 use super::cost;
 use crate::error::{Error, Result};
+
+/// Bytes of stack of a thread that makes one system call.
+const STACK: usize = 32 << 10;
 
 /// The two tables of a map of maps, of which programs fill the one that their variable `active` names.
 #[derive(Debug)]
@@ -44,11 +49,8 @@ impl<T> Windows<T> {
         let ((first, first_table), (second, second_table)) = (create()?, create()?);
         let outer = object.map(outer).and_then(Map::try_clone).map_err(Error::Load)?;
         let active = object.global("active").map_err(Error::Load)?;
-        let windows =
-            Self { outer, active, filling: 0, maps: [first, second], tables: [first_table, second_table] };
-        windows.set(0)?;
-        windows.set(1)?;
-        Ok(windows)
+        put_in(&[(&outer.fd, 0, &first.fd), (&outer.fd, 1, &second.fd)])?;
+        Ok(Self { outer, active, filling: 0, maps: [first, second], tables: [first_table, second_table] })
     }
 
     /// Makes programs fill the other table, waits until none is still in the old one, and lends that. It has to be emptied
@@ -89,9 +91,30 @@ impl<T> Windows<T> {
 
     fn set(&self, index: u32) -> Result<()> {
         let [first, second] = &self.maps;
-        let inner = if index == 0 { first } else { second };
-        let value = inner.fd.as_fd().as_raw_fd().to_ne_bytes();
-        bpf_sys::map::update(&self.outer.fd, &index.to_ne_bytes(), &value, BPF_ANY)
-            .map_err(|e| Error::Kernel(e.into()))
+        set(&self.outer.fd, index, if index == 0 { &first.fd } else { &second.fd })
     }
+}
+
+/// Puts a map in a map of maps.
+pub(super) fn set(outer: &MapFd, index: u32, inner: &MapFd) -> Result<()> {
+    let value = inner.as_fd().as_raw_fd().to_ne_bytes();
+    bpf_sys::map::update(outer, &index.to_ne_bytes(), &value, BPF_ANY).map_err(|e| Error::Kernel(e.into()))
+}
+
+/// Puts maps in maps of maps at once. Each update waits until all CPUs have been seen outside programs, for ten milliseconds or more:
+/// they wait together.
+pub(super) fn put_in(maps: &[(&MapFd, u32, &MapFd)]) -> Result<()> {
+    thread::scope(|scope| {
+        let put = |&(outer, index, inner): &_| set(outer, index, inner);
+        let started = maps.iter().map(|map| {
+            let builder = thread::Builder::new().stack_size(STACK);
+            builder.spawn_scoped(scope, move || put(map)).map_err(|_| map)
+        });
+        let started: Vec<_> = started.collect();
+        started.into_iter().try_for_each(|thread| match thread {
+            Ok(thread) => thread.join().unwrap_or(Err(Error::ThreadPanicked)),
+            // No thread is to be had.
+            Err(map) => put(map),
+        })
+    })
 }

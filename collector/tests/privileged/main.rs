@@ -74,10 +74,14 @@ pub fn has_trampolines_and_kprobes() -> bool {
     std::fs::read_to_string("/proc/kallsyms").is_ok_and(|names| names.contains(" register_kprobe\n"))
 }
 
-/// So many repetitions, or a quarter where each takes long: on the slow CPU of the tests' virtual machines.
+/// Whether this is the slow CPU of the tests' virtual machines.
+pub fn is_emulated() -> bool {
+    std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|info| info.contains("QEMU TCG"))
+}
+
+/// So many repetitions, or a quarter where each takes long.
 pub fn fewer_if_emulated(times: u32) -> u32 {
-    let emulated = std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|info| info.contains("QEMU TCG"));
-    if emulated { times.div_ceil(4) } else { times }
+    if is_emulated() { times.div_ceil(4) } else { times }
 }
 
 /// Pauses a tracer. A process that another test forks at this moment holds the descriptors of what is attached until it

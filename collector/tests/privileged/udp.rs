@@ -113,10 +113,12 @@ fn start(pid: u32, rungs: &[(&str, &str)]) -> Option<Box<dyn Tracer>> {
         Ok(tracer) => Some(tracer),
         Err(error) if rung == "fexit" && !kernel_has((5, 13)) => skip(&format!("udp by fexit: {error}")),
         // Trampolines and kprobes can be missing from any kernel; tracepoints not.
-        Err(error) if matches!(rung, "fexit" | "kprobe") && !crate::has_trampolines_and_kprobes() => {
+        Err(error)
+            if matches!(rung, "fexit" | "kprobe" | "kretprobe") && !crate::has_trampolines_and_kprobes() =>
+        {
             skip(&format!("udp by {rung}: {error}"))
         }
-        Err(error) if rung != "fexit" && rung != "kprobe" && !kernel_has((6, 3)) => {
+        Err(error) if matches!(rung, "tp_btf" | "raw_tp") && !kernel_has((6, 3)) => {
             skip(&format!("udp by {rung}: {error}"))
         }
         Err(error) => panic!("{rung}: {error}"),

@@ -60,7 +60,7 @@ impl Agent {
 
     /// Ends it as a service manager does: what it sent, and the rest that is known of it.
     fn end(mut self) -> io::Result<(Received, Value)> {
-        let resident = resident_kilobytes(self.process.id());
+        let [resident, peak] = ["VmRSS:", "VmHWM:"].map(|key| kilobytes(self.process.id(), key));
         if let Some(pid) = rustix::process::Pid::from_raw(self.process.id() as i32) {
             // It may have ended already, as its exit code then says.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
@@ -69,7 +69,7 @@ impl Agent {
         // Of the process nothing is left to be said.
         let _ = self.reader.join();
         let said = self.said.lock().expect("not poisoned").clone();
-        let about = json!({"exit_code": status.code(), "resident_kilobytes": resident, "said": said});
+        let about = json!({"exit_code": status.code(), "resident_kilobytes": resident, "peak_kilobytes": peak, "said": said});
         Ok((self.receiver.received(), about))
     }
 }
@@ -81,10 +81,10 @@ fn command(agent: &[String]) -> Command {
     command
 }
 
-/// The most that the process had.
-fn resident_kilobytes(pid: u32) -> Option<u64> {
+/// What the process has, as its status says by this key.
+fn kilobytes(pid: u32, key: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.split_whitespace().next()?.parse().ok()
+    status.lines().find_map(|line| line.strip_prefix(key))?.split_whitespace().next()?.parse().ok()
 }
 
 /// How long a process ran, its threads together, by ticks of which there are 100 in a second.
@@ -117,7 +117,7 @@ fn profiled_seconds(received: &Received, pid: u32) -> f64 {
 /// | `tracers` | by name: `usable`, as `check` has it, and `wrong`, the numbers that are not the workload's |
 /// | `started` | whether a first window came |
 /// | `profiled` | CPU time by the profile over CPU time by the kernel |
-/// | `run`, `heap` | of each of the two runs `exit_code`, `resident_kilobytes`, `said`; of the second only where `check` finds the heap's tracer usable |
+/// | `run`, `heap` | of each of the two runs `exit_code`, `resident_kilobytes` at the end, `peak_kilobytes`, `said`; of the second only where `check` finds the heap's tracer usable |
 ///
 /// # Errors
 ///

@@ -1,7 +1,6 @@
 //! The profiler's BPF program and its maps, sized for the machine and the configuration.
 
 use std::hash::{BuildHasher, RandomState};
-use std::os::fd::{AsFd, AsRawFd};
 
 use bpf_loader::kernel::RunningKernel;
 use bpf_loader::load::Object;
@@ -9,9 +8,9 @@ use bpf_loader::map_def::MapSpec;
 use bpf_loader::object::ObjectSpec;
 use bpf_loader::target::RunningTarget;
 use bpf_programs::events::profile::CpuStats;
+use bpf_sys::MapFd;
 use bpf_sys::shared::SharedMapping;
-use bpf_sys::uapi::flags::{BPF_ANY, BPF_F_NO_PREALLOC};
-use bpf_sys::{MapFd, map};
+use bpf_sys::uapi::flags::BPF_F_NO_PREALLOC;
 
 use super::window::Window;
 use crate::aggregate::ProcessId;
@@ -22,6 +21,7 @@ use crate::objects;
 use crate::tracer::cost;
 use crate::tracer::filter::{self, TaskFilter};
 use crate::tracer::ladder::fit_machine;
+use crate::tracer::windows::{self, put_in};
 
 /// Memory for the stacks of both windows, over all CPUs, at most.
 const REGIONS_BUDGET: usize = 16 << 20;
@@ -118,15 +118,16 @@ impl ProfileProgram {
         let plan = spec.plan(target).map_err(Error::Load)?;
         let object = plan.load(&kernel).and_then(|loaded| loaded.into_object()).map_err(Error::Load)?;
 
-        let window = |index: usize| -> Result<Window> {
-            let inner = |outer: &str| -> Result<MapFd> {
-                let fd = inner_spec(&spec, outer)?.create(&kernel).map_err(Error::Load)?;
-                set_inner(&object.map(outer).map_err(Error::Load)?.fd, index, &fd)?;
-                Ok(fd)
-            };
-            Window::new(inner("counts")?, inner("stack_places")?, inner("regions")?, sizes.region_bytes)
-        };
-        let windows = [window(0)?, window(1)?];
+        let inner = |outer| inner_spec(&spec, outer)?.create(&kernel).map_err(Error::Load);
+        let window =
+            || Window::new(inner("counts")?, inner("stack_places")?, inner("regions")?, sizes.region_bytes);
+        let windows = [window()?, window()?];
+        let outer = |name| object.map(name).map(|map| &map.fd).map_err(Error::Load);
+        let outers = [outer("counts")?, outer("stack_places")?, outer("regions")?];
+        let inners =
+            windows.iter().zip(0..).flat_map(|(window, index)| window.maps().map(|inner| (index, inner)));
+        let places = outers.into_iter().cycle().zip(inners);
+        put_in(&places.map(|(outer, (index, inner))| (outer, index, inner)).collect::<Vec<_>>())?;
         let shared = |name: &str, writable| -> Result<SharedMapping> {
             SharedMapping::array(&object.map(name).map_err(Error::Load)?.fd, writable)
                 .map_err(|e| Error::Kernel(e.into()))
@@ -205,7 +206,7 @@ impl ProfileProgram {
         // Updating a map of maps returns only after every program that may have read the old value has ended
         // (`maybe_wait_bpf_programs`, Linux 5.0), so setting what is already there is a wait for our own flip.
         let window = &self.windows[full & 1];
-        set_inner(self.map("counts")?, full, window.counts_map())?;
+        windows::set(self.map("counts")?, full as u32, window.counts_map())?;
         Ok(&mut self.windows[full & 1])
     }
 
@@ -269,11 +270,6 @@ impl ProfileProgram {
         let inner = self.windows.iter().flat_map(Window::maps);
         cost::object_map_bytes(&self.object) + inner.map(cost::map_bytes).sum::<u64>()
     }
-}
-
-fn set_inner(outer: &MapFd, index: usize, inner: &MapFd) -> Result<()> {
-    let (key, value) = ((index as u32).to_ne_bytes(), inner.as_fd().as_raw_fd().to_ne_bytes());
-    map::update(outer, &key, &value, BPF_ANY).map_err(|e| Error::Kernel(e.into()))
 }
 
 fn missing(what: &str) -> Error {
