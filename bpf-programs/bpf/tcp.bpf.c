@@ -318,6 +318,16 @@ int accept_fexit(__u64 *args)
 	return sk ? on_use((void *)sk, 1, 0) : 0;
 }
 
+/* (struct sock *, struct socket *): where accept(2) ties a connection to a descriptor. No return has to be awaited, of which old
+ * kernels keep few. */
+SEC("?kprobe/security_sock_graft")
+int accept_kprobe(void *regs)
+{
+	struct sock *sk = (void *)argument(regs, 0);
+
+	return is_tcp(sk, 0) ? on_use(sk, 1, 0) : 0;
+}
+
 SEC("?kretprobe/inet_csk_accept")
 int accept_kretprobe(void *regs)
 {

@@ -44,10 +44,16 @@ pub static ACCEPTING: Ladder = Ladder {
             drawback: "seen when the process first sends, receives or closes; costs each of those a little",
         },
         Rung {
+            name: "kprobe",
+            programs: &["accept_kprobe"],
+            since: "5.8, with CONFIG_SECURITY_NETWORK",
+            drawback: "as fexit, and the kernel skips samples of the CPU profiler meanwhile",
+        },
+        Rung {
             name: "kretprobe",
             programs: &["accept_kretprobe"],
             since: "5.8",
-            drawback: "as fexit, and the kernel skips samples of the CPU profiler meanwhile",
+            drawback: "as kprobe; not seen while more threads wait for connections than the kernel keeps returns for, on 5.10 one a CPU",
         },
         Rung {
             name: "receive",

@@ -26,7 +26,7 @@ fn has(tracer: &dyn Tracer, ladder: &Ladder, rung: &str) -> bool {
     let missing = match rung {
         // Kernels without trampolines or kprobes.
         "fexit" => reason.contains("EPERM") || !cfg!(target_arch = "x86_64"),
-        "kretprobe" => !std::path::Path::new("/sys/bus/event_source/devices/kprobe").exists(),
+        "kprobe" | "kretprobe" => !std::path::Path::new("/sys/bus/event_source/devices/kprobe").exists(),
         "tracepoint" | "receive tracepoint" | "accept exit" => !has_tracefs(),
         _ => false,
     };
