@@ -3,6 +3,8 @@
 //! Two small messages, in protobuf or JSON: `Export*ServiceResponse`, whose field 1 is the partial success, and
 //! `google.rpc.Status` with an error. Empty and broken bodies say nothing, and are no error.
 
+mod json;
+
 use crate::output::names::clean;
 
 /// Characters of a receiver's message that are shown.
@@ -49,24 +51,29 @@ pub fn parse_accepted(body: &[u8]) -> Accepted {
 
 /// The partial success in the body of a 2xx answer in JSON. Some receivers answer so whatever they were sent.
 pub fn parse_accepted_json(body: &[u8]) -> Accepted {
-    let Some(response) = json(body) else { return Accepted::default() };
-    let partial = response.get("partialSuccess");
-    let rejected = ["rejectedDataPoints", "rejectedSpans", "rejectedLogRecords", "rejectedProfiles"]
-        .into_iter()
-        .find_map(|name| partial?.get(name))
-        // 64-bit integers are strings, but numbers are to be understood too.
-        .and_then(|rejected| rejected.as_str().map_or(rejected.as_i64(), |text| text.parse().ok()))
-        .and_then(|rejected| u64::try_from(rejected).ok());
-    let text = partial.and_then(|partial| partial.get("errorMessage")?.as_str());
-    Accepted { rejected: rejected.unwrap_or_default(), message: text.and_then(message) }
+    let mut accepted = Accepted::default();
+    let partial =
+        object(body).and_then(|response| member(&response, "partialSuccess").and_then(json::members));
+    for (name, value) in partial.unwrap_or_default() {
+        match name.as_str() {
+            "rejectedDataPoints" | "rejectedSpans" | "rejectedLogRecords" | "rejectedProfiles" => {
+                // 64-bit integers are strings, but numbers are to be understood too; a negative one is nonsense.
+                let number = json::string(value).unwrap_or_else(|| value.to_owned()).parse::<i64>();
+                accepted.rejected = number.ok().and_then(|n| u64::try_from(n).ok()).unwrap_or_default();
+            }
+            "errorMessage" => accepted.message = json::string(value).as_deref().and_then(message),
+            _ => {}
+        }
+    }
+    accepted
 }
 
 /// The message in the body of an error answer: of a `google.rpc.Status` in protobuf or JSON, or the text itself.
 pub fn parse_error(body: &[u8], is_protobuf: bool) -> Option<String> {
     if !is_protobuf {
-        let status = json(body);
-        let said = status.as_ref().and_then(|status| status.get("message")?.as_str());
-        return said.or(std::str::from_utf8(body).ok()).and_then(message);
+        let status = object(body).unwrap_or_default();
+        let said = member(&status, "message").and_then(json::string);
+        return said.as_deref().or(std::str::from_utf8(body).ok()).and_then(message);
     }
     fields(body)?.into_iter().find_map(|field| match field {
         (2, Value::Bytes(text)) => std::str::from_utf8(text).ok().and_then(message),
@@ -84,8 +91,14 @@ pub(super) fn message(text: &str) -> Option<String> {
     Some(cut).filter(|cut| !cut.is_empty())
 }
 
-fn json(body: &[u8]) -> Option<serde_json::Value> {
-    if body.len() > MAX_JSON { None } else { serde_json::from_slice(body).ok() }
+type Members<'b> = Vec<(String, &'b str)>;
+
+fn object(body: &[u8]) -> Option<Members<'_>> {
+    if body.len() > MAX_JSON { None } else { json::members(std::str::from_utf8(body).ok()?) }
+}
+
+fn member<'b>(members: &Members<'b>, wanted: &str) -> Option<&'b str> {
+    members.iter().find(|(name, _)| name == wanted).map(|(_, value)| *value)
 }
 
 pub(super) enum Value<'a> {
