@@ -27,6 +27,12 @@ struct task_struct___syscalls {
 #define DIRECT 1
 #define COPIED 0
 
+/* Whether the kernel's own `long` has 32 bits. */
+static __always_inline int is_narrow(void)
+{
+	return machine == MACHINE_ARM || machine == MACHINE_I386;
+}
+
 static __always_inline __u32 current_abi(int access)
 {
 	struct task_struct___syscalls *task;
@@ -34,7 +40,7 @@ static __always_inline __u32 current_abi(int access)
 	__u32 status = 0;
 
 	/* A 32-bit kernel has no others. */
-	if (machine == MACHINE_ARM || machine == MACHINE_I386)
+	if (is_narrow())
 		return NATIVE;
 	if (access == DIRECT) {
 		task = (void *)bpf_get_current_task_btf();

@@ -136,7 +136,8 @@ static __always_inline int call_returns(__s64 id, __s64 result, int access)
 		return 0;
 	if (!result && in_set(fork_calls, abi, number))
 		return 0;
-	if (abi == COMPAT)
+	/* Tracepoints hand a narrow result over as if it had no sign. */
+	if (abi == COMPAT || is_narrow())
 		result = (__s32)result;
 	what = number | abi << ABI_SHIFT;
 	/* 512 to 516 mean that the kernel starts the call again, or makes it EINTR on the way out. */
@@ -184,7 +185,7 @@ int returns_raw(__u64 *args)
 	return call_returns(number_of((void *)args[0], COPIED), args[1], COPIED);
 }
 
-/* As in /sys/kernel/tracing/events/raw_syscalls, the same since Linux 2.6.35. */
+/* As in /sys/kernel/tracing/events/raw_syscalls, the same since Linux 2.6.35. Of a narrow kernel, `ret` is the upper half of `id`. */
 struct classic_enter {
 	__u64 common;
 	__s64 id;
@@ -200,12 +201,14 @@ struct classic_exit {
 SEC("?tracepoint/raw_syscalls/sys_enter")
 int begins_classic(struct classic_enter *call)
 {
-	return call_begins(call->id, COPIED);
+	return call_begins(is_narrow() ? (__s32)call->id : call->id, COPIED);
 }
 
 SEC("?tracepoint/raw_syscalls/sys_exit")
 int returns_classic(struct classic_exit *call)
 {
+	if (is_narrow())
+		return call_returns((__s32)call->id, call->id >> 32, COPIED);
 	return call_returns(call->id, call->ret, COPIED);
 }
 

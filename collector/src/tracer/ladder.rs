@@ -9,7 +9,9 @@ use bpf_loader::load::Object;
 use bpf_loader::machine::Machine;
 use bpf_loader::object::ObjectSpec;
 use bpf_loader::target::RunningTarget;
+use bpf_sys::MapType;
 
+use super::windows;
 use crate::error::{Error, Result};
 
 /// What is wanted, and the ways to get it.
@@ -124,13 +126,16 @@ pub type Prepare<'p> =
 /// Attaches the program of that name.
 pub type Attach<'a> = dyn FnMut(&Object, &str) -> Result<Vec<Link>> + 'a;
 
-/// Says in an object what its programs need to know of the kernel's machine: where they must add to counters in plain steps
-/// (`bpf-programs/bpf/add.h`).
+/// Fits an object to the kernel's machine: says where its programs must add to counters in plain steps (`bpf-programs/bpf/add.h`), and
+/// makes room in its maps of maps where they need more.
 ///
 /// # Errors
 ///
 /// The object does not ask for it.
 pub fn fit_machine(spec: &mut ObjectSpec<'_>) -> Result<()> {
+    for map in spec.maps.iter_mut().filter(|map| map.map_type == MapType::ARRAY_OF_MAPS) {
+        map.max_entries = windows::entries();
+    }
     let plain_adds = u32::from(Machine::running() == Some(Machine::Arm));
     spec.set_global("plain_adds", &plain_adds.to_ne_bytes()).map_err(Error::Load)
 }

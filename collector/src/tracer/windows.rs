@@ -5,6 +5,7 @@ use std::thread;
 
 use bpf_loader::kernel::RunningKernel;
 use bpf_loader::load::Object;
+use bpf_loader::machine::Machine;
 use bpf_loader::map::{Global, Map};
 use bpf_loader::object::ObjectSpec;
 use bpf_sys::MapFd;
@@ -95,10 +96,26 @@ impl<T> Windows<T> {
     }
 }
 
-/// Puts a map in a map of maps.
+/// Entries that a map of maps needs for two tables.
+pub(super) fn entries() -> u32 {
+    if is_apart() { 3 } else { 2 }
+}
+
+/// Whether the kernel finds its second table where the third is put: kernels of 32 bits put pointers side by side
+/// (`bpf_fd_array_map_update_elem`), and let programs look for them eight bytes apart (`array_of_map_lookup_elem`).
+fn is_apart() -> bool {
+    Machine::running().is_some_and(|machine| !machine.is_64())
+}
+
+/// Puts a map in a map of maps, for programs to find.
 pub(super) fn set(outer: &MapFd, index: u32, inner: &MapFd) -> Result<()> {
     let value = inner.as_fd().as_raw_fd().to_ne_bytes();
-    bpf_sys::map::update(outer, &index.to_ne_bytes(), &value, BPF_ANY).map_err(|e| Error::Kernel(e.into()))
+    let put = |index: u32| {
+        let put = bpf_sys::map::update(outer, &index.to_ne_bytes(), &value, BPF_ANY);
+        put.map_err(|e| Error::Kernel(e.into()))
+    };
+    put(index)?;
+    if index == 0 || !is_apart() { Ok(()) } else { put(2 * index) }
 }
 
 /// Puts maps in maps of maps at once. Each update waits until all CPUs have been seen outside programs, for ten milliseconds or more:

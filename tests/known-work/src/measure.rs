@@ -28,10 +28,16 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(agent: &[String], tracers: &[&str], more: &[&str], pid: u32) -> io::Result<Self> {
+    fn start(
+        agent: &[String],
+        tracers: &[&str],
+        more: &[&str],
+        interval: &str,
+        pid: u32,
+    ) -> io::Result<Self> {
         let receiver = Receiver::start()?;
         let mut command = command(agent);
-        command.args(["run", "--interval", "1s", "--cpu-limit", "0", "--endpoint", &receiver.url()]);
+        command.args(["run", "--interval", interval, "--cpu-limit", "0", "--endpoint", &receiver.url()]);
         // Otherwise the count of durations is an estimate at high rates.
         command.args(["--set", "tracer.syscalls.every_duration=true", "--set", "tracer.heap.sample_bytes=0"]);
         command.args(["--only", &tracers.join(","), "--pid", &pid.to_string()]).args(more);
@@ -70,7 +76,7 @@ impl Agent {
         let _ = self.reader.join();
         let said = self.said.lock().expect("not poisoned").clone();
         let about = json!({"exit_code": status.code(), "resident_kilobytes": resident, "peak_kilobytes": peak, "said": said});
-        Ok((self.receiver.received(), about))
+        Ok((self.receiver.take(), about))
     }
 }
 
@@ -133,9 +139,11 @@ pub fn measure(agent: &[String], time: Duration) -> io::Result<Value> {
     let mut workload = Workload::start(&std::env::current_exe()?);
     // Children are followed by what the kernel says of them, which is not to be had everywhere.
     let children: &[&str] = if usable("process") { &["--children"] } else { &[] };
-    let mut first = Agent::start(agent, &WITH_CHILDREN, children, workload.pid())?;
+    // All that is received is kept, in the memory of a board.
+    let interval = if time.is_zero() { "1s" } else { "10s" };
+    let mut first = Agent::start(agent, &WITH_CHILDREN, children, interval, workload.pid())?;
     let mut second = match usable("heap") {
-        true => Some(Agent::start(agent, &["heap"], &[], workload.pid())?),
+        true => Some(Agent::start(agent, &["heap"], &[], interval, workload.pid())?),
         false => None,
     };
     let started = first.wait();

@@ -58,9 +58,9 @@ impl Receiver {
         !waited.expect("not poisoned").1.timed_out()
     }
 
-    /// Everything until now.
-    pub fn received(&self) -> Received {
-        self.shared.received.lock().expect("not poisoned").clone()
+    /// Everything until now, of which nothing is kept.
+    pub fn take(&self) -> Received {
+        std::mem::take(&mut *self.shared.received.lock().expect("not poisoned"))
     }
 }
 
