@@ -38,8 +38,8 @@ pub const BLOCK: usize = 4096;
 pub const CHILDREN: u64 = 4;
 /// Pieces of memory that it keeps.
 pub const HELD: u64 = 4;
-/// Bytes in each.
-pub const HELD_BYTES: usize = 1 << 20;
+/// And so many bytes each: little beside what a board has, and enough to be mapped.
+pub const HELD_BYTES: usize = 256 << 10;
 /// CPU time.
 pub const BUSY: Duration = Duration::from_millis(400);
 /// The name that it asks for.
