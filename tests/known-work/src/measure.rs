@@ -56,7 +56,7 @@ impl Agent {
     /// Waits for the end of the first window; whether it came.
     fn wait(&mut self) -> bool {
         let limit = Instant::now() + PATIENCE;
-        while !self.receiver.wait(Duration::from_secs(1), |received| !received.metrics.is_empty()) {
+        while !self.receiver.wait_for_metrics(Duration::from_secs(1)) {
             if Instant::now() > limit || self.process.try_wait().is_ok_and(|status| status.is_some()) {
                 return false;
             }
@@ -76,7 +76,7 @@ impl Agent {
         let _ = self.reader.join();
         let said = self.said.lock().expect("not poisoned").clone();
         let about = json!({"exit_code": status.code(), "resident_kilobytes": resident, "peak_kilobytes": peak, "said": said});
-        Ok((self.receiver.take(), about))
+        Ok((self.receiver.take()?, about))
     }
 }
 

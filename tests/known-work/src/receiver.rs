@@ -10,9 +10,19 @@ use prost::Message;
 
 use crate::received::Received;
 
+const METRICS: &str = "/v1/metrics";
+
+/// A request's path and body as they came, mostly compressed: a board has no room for all of it decoded while it works.
+type Request = (String, Body);
+
+enum Body {
+    Plain(Vec<u8>),
+    Gzip(Vec<u8>),
+}
+
 #[derive(Default)]
 struct Shared {
-    received: Mutex<Received>,
+    requests: Mutex<Vec<Request>>,
     grown: Condvar,
 }
 
@@ -51,32 +61,52 @@ impl Receiver {
         format!("http://{}", self.address)
     }
 
-    /// Waits until `enough` is true of what arrived; whether it is.
-    pub fn wait(&self, limit: Duration, enough: impl Fn(&Received) -> bool) -> bool {
-        let received = self.shared.received.lock().expect("not poisoned");
-        let waited = self.shared.grown.wait_timeout_while(received, limit, |received| !enough(received));
-        !waited.expect("not poisoned").1.timed_out()
+    /// Waits until metrics have arrived; whether they have.
+    pub fn wait_for_metrics(&self, limit: Duration) -> bool {
+        let requests = self.shared.requests.lock().expect("not poisoned");
+        let none = |requests: &mut Vec<Request>| requests.iter().all(|(path, _)| path != METRICS);
+        !self.shared.grown.wait_timeout_while(requests, limit, none).expect("not poisoned").1.timed_out()
     }
 
     /// Everything until now, of which nothing is kept.
-    pub fn take(&self) -> Received {
-        std::mem::take(&mut *self.shared.received.lock().expect("not poisoned"))
+    ///
+    /// # Errors
+    ///
+    /// It is not OTLP.
+    pub fn take(&self) -> io::Result<Received> {
+        let mut received = Received::default();
+        for (path, body) in std::mem::take(&mut *self.shared.requests.lock().expect("not poisoned")) {
+            let body = body.unpack()?;
+            match path.as_str() {
+                METRICS => received.metrics.push(Message::decode(body.as_slice())?),
+                "/v1/traces" => received.traces.push(Message::decode(body.as_slice())?),
+                "/v1/logs" => received.logs.push(Message::decode(body.as_slice())?),
+                "/v1development/profiles" => received.profiles.push(Message::decode(body.as_slice())?),
+                other => return Err(io::Error::other(format!("no signal has the path {other}"))),
+            }
+        }
+        Ok(received)
+    }
+}
+
+impl Body {
+    fn unpack(self) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Plain(body) => Ok(body),
+            Self::Gzip(packed) => {
+                let mut body = Vec::new();
+                GzDecoder::new(packed.as_slice()).read_to_end(&mut body)?;
+                Ok(body)
+            }
+        }
     }
 }
 
 /// Takes requests until the connection ends.
 fn take(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
-    while let Some((path, body)) = request(&mut reader)? {
-        let mut received = shared.received.lock().expect("not poisoned");
-        match path.as_str() {
-            "/v1/metrics" => received.metrics.push(Message::decode(body.as_slice())?),
-            "/v1/traces" => received.traces.push(Message::decode(body.as_slice())?),
-            "/v1/logs" => received.logs.push(Message::decode(body.as_slice())?),
-            "/v1development/profiles" => received.profiles.push(Message::decode(body.as_slice())?),
-            other => return Err(io::Error::other(format!("no signal has the path {other}"))),
-        }
-        drop(received);
+    while let Some(request) = request(&mut reader)? {
+        shared.requests.lock().expect("not poisoned").push(request);
         shared.grown.notify_all();
         let mut writer = stream;
         writer.write_all(
@@ -86,8 +116,8 @@ fn take(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
     Ok(())
 }
 
-/// The path and the plain body of the next request; `None` at the end of the connection.
-fn request(reader: &mut BufReader<&TcpStream>) -> io::Result<Option<(String, Vec<u8>)>> {
+/// The next request; `None` at the end of the connection.
+fn request(reader: &mut BufReader<&TcpStream>) -> io::Result<Option<Request>> {
     let (mut path, mut length, mut is_gzip) = (None, 0, false);
     loop {
         let mut line = String::new();
@@ -107,9 +137,6 @@ fn request(reader: &mut BufReader<&TcpStream>) -> io::Result<Option<(String, Vec
     }
     let mut body = Vec::new();
     reader.take(length).read_to_end(&mut body)?;
-    if is_gzip {
-        let packed = std::mem::take(&mut body);
-        GzDecoder::new(packed.as_slice()).read_to_end(&mut body)?;
-    }
+    let body = if is_gzip { Body::Gzip(body) } else { Body::Plain(body) };
     Ok(Some((path.ok_or_else(|| io::Error::other("no POST"))?, body)))
 }
