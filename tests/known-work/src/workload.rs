@@ -122,12 +122,13 @@ impl Workload {
         self.work_for(Duration::ZERO);
     }
 
-    /// The same, and again until that time has passed.
+    /// The same, and again until that time has passed, at the pace of a board.
     pub fn work_for(&mut self, time: Duration) {
         let start = Instant::now();
+        let pause = if time.is_zero() { Duration::from_millis(1200) } else { Duration::from_secs(10) };
         while self.rounds < ROUNDS || start.elapsed() < time {
             self.round();
-            std::thread::sleep(Duration::from_millis(1200));
+            std::thread::sleep(pause);
         }
     }
 
