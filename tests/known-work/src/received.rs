@@ -122,12 +122,17 @@ impl Received {
 
     /// Every point of every metric.
     pub fn points(&self) -> Vec<Point<'_>> {
+        self.points_of(|_| true)
+    }
+
+    /// Every point of the metrics that are wanted: all of them take more memory than a board has.
+    pub fn points_of(&self, wanted: impl Fn(&Metric) -> bool) -> Vec<Point<'_>> {
         let mut points = Vec::new();
         for (request, content) in self.metrics.iter().enumerate() {
             for resource_metrics in &content.resource_metrics {
                 let resource = of_resource(&resource_metrics.resource);
                 for scope in &resource_metrics.scope_metrics {
-                    for metric in &scope.metrics {
+                    for metric in scope.metrics.iter().filter(|metric| wanted(metric)) {
                         let mut push = |attributes, start, time, value| {
                             let (resource, scope) = (resource.clone(), scope.scope.as_ref());
                             points.push(Point {
@@ -179,7 +184,7 @@ impl Received {
             wanted.iter().all(|(key, value)| own.get(*key).is_some_and(|own| own == value))
         };
         let mut last = BTreeMap::new();
-        for point in self.points().into_iter().filter(|point| point.metric.name == name) {
+        for point in self.points_of(|metric| metric.name == name) {
             let own = map(point.attributes);
             if !has(&point.resource, resource) || !has(&own, attributes) {
                 continue;

@@ -149,11 +149,10 @@ impl Workload {
         differences.extend(self.of_disk(received, tracers));
         differences.extend(self.events(received, tracers));
         if !differences.is_empty() {
-            let points = received.points();
-            let drops = points.iter().filter(|point| point.metric.name == "ebpf.agent.drops");
+            let drops = received.points_of(|metric| metric.name == "ebpf.agent.drops");
             // Cumulative, so that the last is all.
             let last: BTreeMap<_, _> =
-                drops.map(|point| (map(point.attributes), point.value.amount())).collect();
+                drops.iter().map(|point| (map(point.attributes), point.value.amount())).collect();
             let is_of = |attributes: &Attributes| {
                 attributes.get("ebpf.tracer").is_some_and(|tracer| tracers.contains(&tracer.as_str()))
             };
