@@ -63,12 +63,15 @@ fn unit_shift(unit: &str) -> Option<u32> {
     SIZE_UNITS.iter().find(|(name, _)| *name == unit).map(|(_, shift)| *shift)
 }
 
+/// Decimal digits that a double always holds.
+const DIGITS: usize = 15;
+
 fn split(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
-/// A number with a fraction or an exponent, as `-1.25` or `1e6`: as many digits as are exact, which is more than 15. The
-/// standard library's reader takes any, with 13 KB of tables.
+/// A number with a fraction or an exponent, as `-1.25` or `1e6`. Digits of the fraction beyond 15 in all, which no number here
+/// needs, are cut off: the standard library's reader takes any, with 13 KB of tables.
 pub fn decimal(text: &str) -> Option<f64> {
     let (number, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
     let unsigned = number.strip_prefix(['+', '-']).unwrap_or(number);
@@ -77,7 +80,8 @@ pub fn decimal(text: &str) -> Option<f64> {
     if !is_digits(whole) || !is_digits(fraction) {
         return None;
     }
-    let fraction = fraction.trim_end_matches('0');
+    let room = DIGITS.saturating_sub(whole.trim_start_matches('0').len());
+    let fraction = fraction.get(..room.min(fraction.len())).unwrap_or_default().trim_end_matches('0');
     // Both exact, so that the result is rounded once.
     let digits: u64 = [whole, fraction].concat().parse().ok().filter(|digits| *digits <= 1 << 53)?;
     let exponent = exponent.parse::<i32>().ok()?.checked_sub(i32::try_from(fraction.len()).ok()?)?;

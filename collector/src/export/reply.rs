@@ -59,7 +59,9 @@ pub fn parse_accepted_json(body: &[u8]) -> Accepted {
             "rejectedDataPoints" | "rejectedSpans" | "rejectedLogRecords" | "rejectedProfiles" => {
                 // 64-bit integers are strings, but numbers are to be understood too; a negative one is nonsense.
                 let number = json::string(value).unwrap_or_else(|| value.to_owned()).parse::<i64>();
-                accepted.rejected = number.ok().and_then(|n| u64::try_from(n).ok()).unwrap_or_default();
+                let number = number.ok().and_then(|n| u64::try_from(n).ok()).unwrap_or_default();
+                // Some receivers name the other signals too.
+                accepted.rejected = accepted.rejected.max(number);
             }
             "errorMessage" => accepted.message = json::string(value).as_deref().and_then(message),
             _ => {}

@@ -139,8 +139,8 @@ pub fn measure(agent: &[String], time: Duration) -> io::Result<Value> {
     let mut workload = Workload::start(&std::env::current_exe()?);
     // Children are followed by what the kernel says of them, which is not to be had everywhere.
     let children: &[&str] = if usable("process") { &["--children"] } else { &[] };
-    // All that is received is kept, in the memory of a board.
-    let interval = if time.is_zero() { "1s" } else { "10s" };
+    // All that is received is decoded at last, in the memory of a board: as seldom as agents usually send.
+    let interval = if time.is_zero() { "1s" } else { "60s" };
     let mut first = Agent::start(agent, &WITH_CHILDREN, children, interval, workload.pid())?;
     let mut second = match usable("heap") {
         true => Some(Agent::start(agent, &["heap"], &[], interval, workload.pid())?),

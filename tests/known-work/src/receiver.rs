@@ -136,7 +136,10 @@ fn request(reader: &mut BufReader<&TcpStream>) -> io::Result<Option<Request>> {
         }
     }
     let mut body = Vec::new();
-    reader.take(length).read_to_end(&mut body)?;
+    if reader.take(length).read_to_end(&mut body)? as u64 != length {
+        // The agent gives up what takes too long, and sends it again.
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
     let body = if is_gzip { Body::Gzip(body) } else { Body::Plain(body) };
     Ok(Some((path.ok_or_else(|| io::Error::other("no POST"))?, body)))
 }

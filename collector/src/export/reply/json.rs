@@ -66,7 +66,11 @@ pub(super) fn string(value: &str) -> Option<String> {
             'n' => 10,
             'f' => 12,
             'r' => 13,
-            'u' => u16::from_str_radix(escape.get(1..5)?, 16).ok()?,
+            'u' => {
+                let digits =
+                    escape.get(1..5).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
+                u16::from_str_radix(digits, 16).ok()?
+            }
             _ => return None,
         };
         rest = if escape.starts_with('u') { escape.get(5..)? } else { chars.as_str() };

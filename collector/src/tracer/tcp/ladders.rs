@@ -47,7 +47,7 @@ pub static ACCEPTING: Ladder = Ladder {
             name: "kprobe",
             programs: &["accept_kprobe"],
             since: "5.8, with CONFIG_SECURITY_NETWORK",
-            drawback: "as fexit, and the kernel skips samples of the CPU profiler meanwhile",
+            drawback: "as fexit, and the kernel skips samples of the CPU profiler meanwhile; of MPTCP, whose a connection is shows when it is used or closed",
         },
         Rung {
             name: "kretprobe",
