@@ -58,6 +58,19 @@ impl Busy {
     fn pid(&self) -> String {
         self.0.id().to_string()
     }
+
+    /// Waits until it has run for half a second more, however busy others are.
+    fn run(&self) {
+        let ticks = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
+            let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+            fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+        };
+        let until = ticks() + 50;
+        while ticks() < until {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
 }
 
 impl Drop for Busy {
@@ -343,7 +356,7 @@ fn a_signal_ends_the_profile_with_its_result() {
             assert!(Instant::now() < deadline, "it does not begin to sample");
             std::thread::sleep(Duration::from_millis(50));
         }
-        std::thread::sleep(Duration::from_secs(1));
+        busy.run();
         Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
         let status = child.wait().unwrap();
         let said: Vec<String> =

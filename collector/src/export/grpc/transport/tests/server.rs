@@ -108,10 +108,13 @@ impl Server {
                 stream.set_nonblocking(true).unwrap();
                 stream.set_nodelay(true).unwrap();
                 connection += 1;
-                let socket = Socket::new(stream);
-                let served = serve(socket.clone(), window, connection, &mut answers, &sender);
-                let mut served = pin!(served);
-                socket.block_on(Deadline::NEVER, |context| served.as_mut().poll(context)).unwrap();
+                {
+                    let socket = Socket::new(stream);
+                    let served = serve(socket.clone(), window, connection, &mut answers, &sender);
+                    let mut served = pin!(served);
+                    socket.block_on(Deadline::NEVER, |context| served.as_mut().poll(context)).unwrap();
+                }
+                // Now it is closed.
                 let _ = end_sender.send(());
             }
         });
