@@ -136,6 +136,9 @@ mod tests {
             let exact: f64 = text.parse().unwrap();
             assert_eq!(decimal(text).map(f64::to_bits), Some(exact.to_bits()), "{text}");
         }
+        // Digits that no double holds are cut off.
+        assert_eq!(decimal("0.30000000000000004"), Some(0.3));
+        assert_eq!(decimal("12.345678901234567"), Some(12.3456789012345));
         for text in [
             "",
             ".",
