@@ -13,11 +13,11 @@ use bpf_loader::target::{ModuleBtf, TargetBtf};
 struct Kernel<'a>(Btf<'a>);
 
 impl TargetBtf for Kernel<'_> {
-    fn vmlinux(&self) -> Result<Option<&Btf<'_>>, Error> {
+    fn vmlinux(&self) -> Result<Option<&Btf<'_>>, Box<Error>> {
         Ok(Some(&self.0))
     }
 
-    fn modules(&self) -> Result<&[ModuleBtf<'_>], Error> {
+    fn modules(&self) -> Result<&[ModuleBtf<'_>], Box<Error>> {
         Ok(&[])
     }
 }

@@ -58,11 +58,13 @@ impl<'a> Hook<'a> {
             return Ok((found.id, module.map_or(AttachTo::Kernel, AttachTo::Module)));
         }
         Err(match names.failure() {
-            Some(error) => error.clone(),
-            None if names.no_btf() => Error::NoKernelBtf { needed_by: format!("section {section}") },
-            None => Error::NoSuchTarget {
+            Some(error) => error,
+            None if names.no_btf() => {
+                Box::new(Error::NoKernelBtf { needed_by: format!("section {section}") })
+            }
+            None => Box::new(Error::NoSuchTarget {
                 name: self.module.map_or(self.name.clone(), |module| format!("{}:{}", module, self.name)),
-            },
+            }),
         })
     }
 }
@@ -144,13 +146,16 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let kernel = kernel();
-        let missing = |name: &str| Err(Error::NoSuchTarget { name: name.into() });
+        let missing = |name: &str| Err(Box::new(Error::NoSuchTarget { name: name.into() }));
         assert_eq!(resolve("fentry/none", &kernel), missing("none"));
         assert_eq!(resolve("fentry/a:g", &kernel), missing("a:g"));
         assert_eq!(resolve("fentry/vmlinux:g", &kernel), missing("vmlinux:g"));
         assert_eq!(resolve("tp_btf/f", &kernel), missing("btf_trace_f"));
-        assert_eq!(resolve("fentry", &kernel), Err(Error::MissingTarget { section: "fentry".into() }));
+        assert_eq!(
+            resolve("fentry", &kernel),
+            Err(Box::new(Error::MissingTarget { section: "fentry".into() }))
+        );
         let kernel = Kernel { vmlinux: None, modules: Vec::new() };
-        assert!(matches!(resolve("fentry/f", &kernel), Err(Error::NoKernelBtf { .. })));
+        assert!(matches!(resolve("fentry/f", &kernel).map_err(|e| *e), Err(Error::NoKernelBtf { .. })));
     }
 }

@@ -83,7 +83,7 @@ impl TargetProgram {
         let info = prog::info(&fd)?;
         let ProgInfo { id, btf_id, .. } = *info;
         if btf_id == 0 {
-            return Err(Error::TargetProgramWithoutBtf { id });
+            return Err(Box::new(Error::TargetProgramWithoutBtf { id }));
         }
         let btf_fd = btf::open_by_id(btf_id, None)?;
         let mut data = vec![0; btf::info(&btf_fd)?.size as usize];
@@ -108,7 +108,9 @@ impl TargetProgram {
     /// It has none of that name.
     pub fn function(&self, name: &str) -> Result<BtfId> {
         let found = self.btf.find_by_name(name, Kind::Func);
-        found.ok_or_else(|| Error::NoSuchTarget { name: format!("function {name} in program {}", self.id) })
+        found.ok_or_else(|| {
+            Box::new(Error::NoSuchTarget { name: format!("function {name} in program {}", self.id) })
+        })
     }
 }
 
@@ -129,7 +131,7 @@ impl ProgramSpec<'_> {
         let section = || self.section.to_owned();
         match (wanted, &self.attach_to) {
             (BtfTarget::None, _) => Ok(None),
-            (BtfTarget::Program, None) => Err(Error::NoTargetProgram { section: section() }),
+            (BtfTarget::Program, None) => Err(Box::new(Error::NoTargetProgram { section: section() })),
             (_, None) => Ok(None),
             (_, Some(target)) => {
                 let function = self.section_name().target.filter(|function| !function.is_empty());

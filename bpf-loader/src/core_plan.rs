@@ -26,7 +26,7 @@ type Answer = (InsnIdx, CoreRelo, Result<Resolution>);
 pub(crate) struct CoreRelocations {
     answers: HashMap<SectionIdx, Vec<Answer>>,
     /// Why there are no answers at all.
-    failed: Option<Error>,
+    failed: Option<Box<Error>>,
 }
 
 impl CoreRelocations {
@@ -126,10 +126,12 @@ impl CoreRelocations {
             let in_function = answers.iter().skip(first).take_while(|(at, _, _)| at.0 < function.insns.end);
             for (at, relo, resolution) in in_function {
                 let at = InsnIdx(part.start.0 + (at.0 - function.insns.start));
-                let mut place = |error| Error::CoreRelocation {
-                    what: describe(relo),
-                    function: function.name.into(),
-                    error: Box::new(error),
+                let mut place = |error| {
+                    Box::new(Error::CoreRelocation {
+                        what: describe(relo),
+                        function: function.name.into(),
+                        error,
+                    })
                 };
                 let resolution = resolution.as_ref().map_err(|e| place(e.clone()))?;
                 match core_relo::patch(insns, at, resolution).map_err(&mut place)? {

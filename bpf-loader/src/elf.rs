@@ -113,19 +113,22 @@ impl<'a> Elf<'a> {
         let header = Header::parse(data).map_err(fail("file header"))?;
         let raw_endian = header.endian().map_err(fail("file header"))?;
         if header.e_type(raw_endian) != elf::ET_REL {
-            return Err(Error::NotAnObject { field: "e_type", value: header.e_type(raw_endian).0.into() });
+            return Err(Box::new(Error::NotAnObject {
+                field: "e_type",
+                value: header.e_type(raw_endian).0.into(),
+            }));
         }
         // Compilers before the machine number was assigned wrote EM_NONE.
         let machine = header.e_machine(raw_endian);
         if machine != elf::EM_BPF && machine != elf::EM_NONE {
-            return Err(Error::NotAnObject { field: "e_machine", value: machine.0.into() });
+            return Err(Box::new(Error::NotAnObject { field: "e_machine", value: machine.0.into() }));
         }
         let sections = header.sections(raw_endian, data).map_err(fail("section headers"))?;
         let symbols = sections.symbols(raw_endian, data, elf::SHT_SYMTAB).map_err(fail("symbol table"))?;
         // Sections that shared their bytes would multiply code and relocations.
         let contents = sections.iter().filter_map(|section| section.data(raw_endian, data).ok());
         if contents.map(<[u8]>::len).sum::<usize>() > data.len() {
-            return Err(Error::Elf { what: "section headers", reason: "sections overlap".into() });
+            return Err(Box::new(Error::Elf { what: "section headers", reason: "sections overlap".into() }));
         }
         let strings = |index| {
             let section = sections.section(index).ok();
@@ -151,7 +154,7 @@ impl<'a> Elf<'a> {
     }
 
     pub fn section(&self, idx: SectionIdx) -> Result<Section<'a>> {
-        let fail = |e: object::read::Error| Error::Section { section: idx, reason: e.to_string() };
+        let fail = |e: object::read::Error| Box::new(Error::Section { section: idx, reason: e.to_string() });
         let endian = self.raw_endian;
         let header = self.sections.section(RawIndex(idx.0 as usize)).map_err(fail)?;
         let name = name(self.section_names, header.sh_name(endian))
@@ -183,7 +186,7 @@ impl<'a> Elf<'a> {
     }
 
     pub fn symbol(&self, idx: SymbolIdx) -> Result<Symbol<'a>> {
-        let fail = |reason: String| Error::Symbol { symbol: idx, reason };
+        let fail = |reason: String| Box::new(Error::Symbol { symbol: idx, reason });
         let endian = self.raw_endian;
         let index = object::read::SymbolIndex(idx.0 as usize);
         let raw = self.symbols.symbol(index).map_err(|e| fail(e.to_string()))?;
@@ -229,7 +232,9 @@ impl<'a> Elf<'a> {
                     symbol: SymbolIdx(r.r_sym(endian)),
                     kind: r.r_type(endian).0,
                 })),
-                Err(e) => Err(Error::Section { section: SectionIdx(i as u32), reason: e.to_string() }),
+                Err(e) => {
+                    Err(Box::new(Error::Section { section: SectionIdx(i as u32), reason: e.to_string() }))
+                }
             };
             Some((SectionIdx(header.sh_info(endian)), relocations))
         })

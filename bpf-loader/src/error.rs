@@ -13,9 +13,13 @@ use crate::insn::InsnIdx;
 use crate::verifier_log::VerifierLog;
 
 mod display;
+mod excerpt;
+mod kernel;
 
-/// Result of this crate's functions.
-pub type Result<T> = std::result::Result<T, Error>;
+pub(crate) use excerpt::excerpt;
+
+/// Result of this crate's functions. The error is in a box, which keeps results small.
+pub type Result<T, E = Box<Error>> = std::result::Result<T, E>;
 
 /// Why an object cannot be parsed, planned or loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -657,61 +661,4 @@ pub enum Error {
     },
     /// A defect of this crate, not of its input.
     Internal(&'static str),
-}
-
-impl From<bpf_sys::Error> for Error {
-    fn from(e: bpf_sys::Error) -> Self {
-        Self::Kernel(e)
-    }
-}
-
-impl Error {
-    /// A descriptor could not be duplicated.
-    pub(crate) fn descriptor(error: std::io::Error) -> Self {
-        let errno = bpf_sys::Errno::from_raw(error.raw_os_error().unwrap_or(0));
-        Self::Kernel(bpf_sys::Error::Call { call: "fcntl(F_DUPFD_CLOEXEC)", errno })
-    }
-
-    /// The kernel's error number, if it was the kernel that refused.
-    pub fn errno(&self) -> Option<bpf_sys::Errno> {
-        match self {
-            Self::InnerMap { error, .. } | Self::MapPin { error, .. } => error.errno(),
-            Self::ModuleBtf { error, .. }
-            | Self::BtfLoad { error, .. }
-            | Self::MapCreate { error, .. }
-            | Self::ProgramLoad { error, .. } => error.errno(),
-            Self::Unsupported { error, .. } | Self::Token { error, .. } | Self::Kernel(error) => {
-                error.errno()
-            }
-            Self::InMap { error, .. } | Self::InProgram { error, .. } => error.errno(),
-            _ => None,
-        }
-    }
-}
-
-impl std::error::Error for Error {}
-
-/// The beginning of a text from the object. What is kept for each of many things must not hold names that are as long as
-/// the file and shared by all of them.
-pub(crate) fn excerpt(text: &str) -> String {
-    const MOST: usize = 256;
-    if text.len() <= MOST {
-        return text.to_owned();
-    }
-    let end = (0..=MOST).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
-    format!("{}...", text.get(..end).unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn excerpts_end_between_characters() {
-        assert_eq!(excerpt("name"), "name");
-        assert_eq!(excerpt(&"n".repeat(256)), "n".repeat(256));
-        assert_eq!(excerpt(&"n".repeat(257)), format!("{}...", "n".repeat(256)));
-        // 256 is inside the 86th character of 3 bytes.
-        assert_eq!(excerpt(&"\u{20ac}".repeat(90)), format!("{}...", "\u{20ac}".repeat(85)));
-    }
 }

@@ -43,8 +43,9 @@ impl<'a> ExceptionCallbacks<'a> {
             let (Some(Linkage::Global), Some(program)) = (of.func_linkage(), name(&of)) else { continue };
             let (Some(&program), Some(callback)) = (programs.get(program), name(&tag)) else { continue };
             let callback = callback.get(TAG.len()..).unwrap_or_default();
-            let found = callbacks.get(callback).copied().ok_or_else(|| Error::ExceptionCallback {
-                callback: excerpt(&String::from_utf8_lossy(callback)),
+            let found = callbacks.get(callback).copied().ok_or_else(|| {
+                let callback = excerpt(&String::from_utf8_lossy(callback));
+                Box::new(Error::ExceptionCallback { callback })
             });
             all.named.entry(program).and_modify(|first| *first = None).or_insert(Some(found));
         }
@@ -96,6 +97,9 @@ mod tests {
         for program in ["two", "none", "private", "absent"] {
             assert_eq!(callbacks.of(program), Ok(None), "{program}");
         }
-        assert_eq!(callbacks.of("lost"), Err(Error::ExceptionCallback { callback: "hidden".into() }));
+        assert_eq!(
+            callbacks.of("lost"),
+            Err(Box::new(Error::ExceptionCallback { callback: "hidden".into() }))
+        );
     }
 }

@@ -46,7 +46,7 @@ impl<'s> ExtIndex<'s> {
                 if i == 0 {
                     return Ok(ExtInfo::default());
                 }
-                return Err(Error::MissingFuncInfo { function: function.name.into() });
+                return Err(Box::new(Error::MissingFuncInfo { function: function.name.into() }));
             };
             info.func_info.extend(part.start.0.to_ne_bytes());
             info.func_info.extend(type_id.0.to_ne_bytes());

@@ -126,7 +126,7 @@ impl RunningKernel {
             Some(none) if none.as_os_str().is_empty() => Ok(Self::default()),
             Some(path) => match create_token(path) {
                 Ok(token) => Ok(Self::with_token(token)),
-                Err(error) => Err(crate::Error::Token { bpffs: path.display().to_string(), error }),
+                Err(error) => Err(Box::new(crate::Error::Token { bpffs: path.display().to_string(), error })),
             },
             None => Ok(create_token(Path::new(BPF_FS)).map(Self::with_token).unwrap_or_default()),
         }

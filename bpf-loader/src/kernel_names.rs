@@ -38,7 +38,7 @@ pub(crate) enum Scope {
 pub(crate) struct KernelNames<'n, 't> {
     /// By what was looked for: the kernel's own first, then the modules'.
     found: HashMap<(&'n str, Kind), Vec<Found<'t>>>,
-    failed: Option<Error>,
+    failed: Option<Box<Error>>,
     no_btf: bool,
 }
 
@@ -106,8 +106,8 @@ impl<'n, 't> KernelNames<'n, 't> {
     }
 
     /// Why a name may not have been found although it is there.
-    pub fn failure(&self) -> Option<&Error> {
-        self.failed.as_ref()
+    pub fn failure(&self) -> Option<Box<Error>> {
+        self.failed.clone()
     }
 
     /// The kernel has no BTF to look in.

@@ -37,10 +37,9 @@ pub(crate) fn declared<'a>(spec: &ObjectSpec<'a>) -> Declared<'a> {
                 ..map
             })
         });
-        let bad = |reason: &str| Error::MapMember {
-            map: excerpt(symbol.name),
-            member: String::new(),
-            reason: reason.into(),
+        let bad = |reason: &str| {
+            let map = excerpt(symbol.name);
+            Box::new(Error::MapMember { map, member: String::new(), reason: reason.into() })
         };
         found.push((symbol.name, map.map_err(bad)));
     }

@@ -44,7 +44,7 @@ pub trait OlderAttachment: fmt::Debug + Send + Sync {
     /// Whatever the kernel says; that this kind of attachment cannot, unless implemented.
     fn update(&mut self, program: &Program) -> Result<()> {
         let _ = program;
-        Err(Error::NotABpfLink { operation: "replace its program" })
+        Err(Box::new(Error::NotABpfLink { operation: "replace its program" }))
     }
 }
 
@@ -84,7 +84,7 @@ impl Link {
     }
 
     fn bpf(&self, operation: &'static str) -> Result<&LinkFd> {
-        self.fd().ok_or(Error::NotABpfLink { operation })
+        self.fd().ok_or_else(|| Box::new(Error::NotABpfLink { operation }))
     }
 
     /// Pins the link in a BPF file system: the attachment then outlives this handle and the process.
@@ -94,7 +94,7 @@ impl Link {
     /// The name is taken or not in a BPF file system; the attachment is no BPF link, or pinned already.
     pub fn pin(&mut self, path: &Path) -> Result<()> {
         if let Some(at) = &self.pin {
-            return Err(Error::AlreadyPinned { path: at.clone() });
+            return Err(Box::new(Error::AlreadyPinned { path: at.clone() }));
         }
         pin::pin(self.bpf("be pinned")?.as_fd(), path, None)?;
         self.pin = Some(path.to_owned());
@@ -127,7 +127,7 @@ impl Link {
         match &mut self.attachment {
             Attachment::Bpf(fd) => Ok(link::update(fd, program.fd.as_fd(), 0, None)?),
             Attachment::Older(older) => older.update(program),
-            _ => Err(Error::NotABpfLink { operation: "replace its program" }),
+            _ => Err(Box::new(Error::NotABpfLink { operation: "replace its program" })),
         }
     }
 

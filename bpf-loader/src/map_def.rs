@@ -61,7 +61,7 @@ pub struct MapSpec<'a> {
     /// Of an arena, where its variables begin in it, in bytes.
     pub(crate) data_offset: u32,
     /// Why its initial contents make no sense; then it cannot be created.
-    pub(crate) broken: Option<Error>,
+    pub(crate) broken: Option<Box<Error>>,
 }
 
 /// What a map holds before any program runs.
@@ -178,7 +178,7 @@ pub(crate) fn find_maps<'a>(spec: &mut ObjectSpec<'a>, data_sections: &[Section<
             && matches!(symbol.section, SymbolSection::Section(idx) if declarations.contains(&idx))
     });
     if declared.count() + data_sections.len() > MAX_MAPS {
-        return Err(Error::TooComplex { what: "maps", limit: MAX_MAPS as u64 });
+        return Err(Box::new(Error::TooComplex { what: "maps", limit: MAX_MAPS as u64 }));
     }
     let typed_sections = spec.btf.as_ref().map(TypedSections::new).unwrap_or_default();
     let declared = declared_maps(spec, typed_sections.find(".maps"));
@@ -297,10 +297,9 @@ fn declared_maps<'a>(spec: &ObjectSpec<'a>, types_of: Option<BtfId>) -> Declared
         }
         let map = match types.get(symbol.name) {
             Some(&(btf, type_id)) => declared_map(btf, symbol.name, type_id, 0),
-            None => Err(match spec.broken_section(".BTF") {
-                Some(error) => error.clone(),
-                None => Error::MapWithoutBtf { map: excerpt(symbol.name) },
-            }),
+            None => Err(spec
+                .broken_section(".BTF")
+                .unwrap_or_else(|| Box::new(Error::MapWithoutBtf { map: excerpt(symbol.name) }))),
         };
         found.push((symbol.name, map.map(|map| MapSpec { place: Some((idx, symbol.value)), ..map })));
     }
@@ -312,10 +311,8 @@ fn declared_maps<'a>(spec: &ObjectSpec<'a>, types_of: Option<BtfId>) -> Declared
 const MAX_NESTING: u32 = 1;
 
 fn declared_map<'a>(btf: &Btf<'_>, name: &'a str, type_id: BtfId, nesting: u32) -> Result<MapSpec<'a>> {
-    let bad = |member: &str, reason: &'static str| Error::MapMember {
-        map: excerpt(name),
-        member: excerpt(member),
-        reason: reason.into(),
+    let bad = |member: &str, reason: &'static str| {
+        Box::new(Error::MapMember { map: excerpt(name), member: excerpt(member), reason: reason.into() })
     };
     let definition = btf.skip_mods_and_typedefs(type_id)?;
     if definition.kind() != Kind::Struct {
@@ -473,12 +470,14 @@ fn initial_slot(
 
 /// The same, for a `values` array at this byte of the section.
 fn slot_at(spec: &ObjectSpec<'_>, values: u64, r: &Relocation) -> Result<(u32, Slot)> {
-    let bad = |reason: &'static str| Error::Relocation {
-        section: ".maps".into(),
-        function: String::new(),
-        offset: r.offset,
-        symbol: r.symbol,
-        reason: reason.into(),
+    let bad = |reason: &'static str| {
+        Box::new(Error::Relocation {
+            section: ".maps".into(),
+            function: String::new(),
+            offset: r.offset,
+            symbol: r.symbol,
+            reason: reason.into(),
+        })
     };
     if r.kind != R_BPF_64_ABS64 {
         return Err(bad("an initialiser takes R_BPF_64_ABS64"));

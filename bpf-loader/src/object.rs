@@ -39,15 +39,15 @@ pub struct ObjectSpec<'a> {
     /// Maps that are declared, then one for each data section, in file order.
     pub maps: Vec<MapSpec<'a>>,
     /// Maps whose declaration makes no sense; an error for a program that refers to one.
-    pub broken_maps: Vec<(&'a str, Error)>,
+    pub broken_maps: Vec<(&'a str, Box<Error>)>,
     /// Sections that programs need (`license`, `.BTF`, `.BTF.ext`) and that make no sense. With a broken `license` or `.BTF.ext`, no
     /// program can be loaded; without `.BTF`, none that has `.BTF.ext` as well, nor what that section declares.
-    pub broken_sections: Vec<(&'a str, Error)>,
+    pub broken_sections: Vec<(&'a str, Box<Error>)>,
     /// Entry points: global functions in sections other than `.text`.
     pub programs: Vec<ProgramSpec<'a>>,
     pub(crate) functions: Vec<Function<'a>>,
     /// Functions whose extent makes no sense; nothing can call or load them.
-    pub broken_functions: Vec<(&'a str, Error)>,
+    pub broken_functions: Vec<(&'a str, Box<Error>)>,
     pub(crate) code: Vec<CodeSection<'a>>,
     pub(crate) exception_callbacks: ExceptionCallbacks<'a>,
     pub(crate) externs: Externs<'a>,
@@ -93,7 +93,7 @@ pub(crate) struct CodeSection<'a> {
     data: &'a [u8],
     pub relocations: Vec<Relocation>,
     /// Why its relocations cannot be read; then nothing in it can be linked.
-    pub broken_relocations: Option<Error>,
+    pub broken_relocations: Option<Box<Error>>,
 }
 
 impl<'a> CodeSection<'a> {
@@ -240,9 +240,13 @@ impl<'a> ObjectSpec<'a> {
     pub fn set_global(&mut self, name: &str, value: &[u8]) -> Result<()> {
         let (map, offset, size) = self.find_variable(name)?;
         if size != value.len() {
-            return Err(Error::VariableSize { name: name.into(), size: size as u64, given: value.len() });
+            return Err(Box::new(Error::VariableSize {
+                name: name.into(),
+                size: size as u64,
+                given: value.len(),
+            }));
         }
-        let missing = || Error::NoSuchVariable { name: name.into() };
+        let missing = || Box::new(Error::NoSuchVariable { name: name.into() });
         let map = self.maps.get_mut(map).ok_or_else(missing)?;
         map.data_mut(offset + size)
             .get_mut(offset..offset + size)
@@ -264,7 +268,7 @@ impl<'a> ObjectSpec<'a> {
 
     /// Map, offset and size, which lie within the map's value.
     fn find_variable(&self, name: &str) -> Result<(usize, usize, usize)> {
-        let missing = || Error::NoSuchVariable { name: name.into() };
+        let missing = || Box::new(Error::NoSuchVariable { name: name.into() });
         let symbols = self.elf.symbols().filter_map(|s| s.ok()).map(|(_, s)| s);
         let mut wanted =
             symbols.filter(|s| s.name == name && s.kind == SymbolKind::Object && s.binding != Binding::Local);
@@ -278,13 +282,13 @@ impl<'a> ObjectSpec<'a> {
     }
 
     /// Why a section that programs need cannot be read, if so.
-    pub(crate) fn broken_section(&self, name: &str) -> Option<&Error> {
-        self.broken_sections.iter().find(|(broken, _)| *broken == name).map(|(_, error)| error)
+    pub(crate) fn broken_section(&self, name: &str) -> Option<Box<Error>> {
+        self.broken_sections.iter().find(|(broken, _)| *broken == name).map(|(_, error)| error.clone())
     }
 
     /// Why a declared map makes no sense, if so.
-    pub(crate) fn broken_map(&self, name: &str) -> Option<&Error> {
-        self.broken_maps.iter().find(|(broken, _)| *broken == name).map(|(_, error)| error)
+    pub(crate) fn broken_map(&self, name: &str) -> Option<Box<Error>> {
+        self.broken_maps.iter().find(|(broken, _)| *broken == name).map(|(_, error)| error.clone())
     }
 
     pub(crate) fn code_section(&self, idx: SectionIdx) -> Option<&CodeSection<'a>> {
@@ -308,11 +312,12 @@ impl<'a> ObjectSpec<'a> {
 
 fn parse_license(section: Section<'_>) -> Result<&str> {
     let text = section.data.split(|&b| b == 0).next().unwrap_or_default();
-    core::str::from_utf8(text)
-        .map_err(|_| Error::Section { section: section.idx, reason: "the license is not UTF-8".into() })
+    core::str::from_utf8(text).map_err(|_| {
+        Box::new(Error::Section { section: section.idx, reason: "the license is not UTF-8".into() })
+    })
 }
 
-type Broken<'a> = Vec<(&'a str, Error)>;
+type Broken<'a> = Vec<(&'a str, Box<Error>)>;
 
 /// What is wrong with a function takes many times the memory of its symbol.
 const MAX_BROKEN: usize = 1000;
@@ -351,7 +356,7 @@ fn find_functions<'a>(
                     value: symbol.value,
                     size: symbol.size,
                 };
-                push_broken(&mut broken, symbol.name, error)?;
+                push_broken(&mut broken, symbol.name, Box::new(error))?;
             }
         }
     }
@@ -361,9 +366,9 @@ fn find_functions<'a>(
     Ok((functions, broken))
 }
 
-fn push_broken<'a>(broken: &mut Broken<'a>, name: &'a str, error: Error) -> Result<()> {
+fn push_broken<'a>(broken: &mut Broken<'a>, name: &'a str, error: Box<Error>) -> Result<()> {
     if broken.len() == MAX_BROKEN {
-        return Err(Error::TooComplex { what: "broken functions", limit: MAX_BROKEN as u64 });
+        return Err(Box::new(Error::TooComplex { what: "broken functions", limit: MAX_BROKEN as u64 }));
     }
     broken.push((name, error));
     Ok(())
@@ -388,7 +393,7 @@ fn remove_overlapping<'a>(
             let (name, section) = (excerpt(f.name), excerpt(section));
             let error = Error::FunctionOverlap { name, section, start: InsnIdx(f.insns.start) };
             if result.is_ok() {
-                result = push_broken(broken, f.name, error);
+                result = push_broken(broken, f.name, Box::new(error));
             }
         } else {
             last = Some((f.section, f.insns.clone()));
@@ -456,6 +461,6 @@ mod tests {
         assert_eq!(names, ["first", "alias", "next", "elsewhere"]);
         let names: Vec<&str> = broken.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, ["inside", "across", "longer"]);
-        assert!(matches!(&broken[0].1, Error::FunctionOverlap { start: InsnIdx(2), .. }));
+        assert!(matches!(*broken[0].1, Error::FunctionOverlap { start: InsnIdx(2), .. }));
     }
 }

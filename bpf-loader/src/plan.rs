@@ -37,7 +37,7 @@ pub struct LoadPlan<'a> {
     /// The object's BTF, changed into what the target takes; `None` if it has none, or none that makes sense.
     pub btf: Option<Vec<u8>>,
     /// Why there is none though the object has some. What needs none is loaded without.
-    pub btf_error: Option<Error>,
+    pub btf_error: Option<Box<Error>>,
     /// Maps, with their index in the object.
     pub maps: Vec<(MapIdx, MapSpec<'a>)>,
     /// Those of the maps that are maps of operations, as the kernel has them.
@@ -153,7 +153,7 @@ impl<'a> ObjectSpec<'a> {
             section: program.section,
             function: program.function,
             code: linked.and_then(|linked| {
-                let hook = hook.as_ref().map_err(Error::clone)?.as_ref();
+                let hook = hook.as_ref().map_err(Clone::clone)?.as_ref();
                 let mut attach = self.attach_point(program, hook, &names, &struct_ops);
                 // All places of a probe are then one link.
                 if program.kind.kind.is_some_and(ProgramKind::is_usdt) && target.has_uprobe_multi() {
@@ -182,7 +182,7 @@ impl<'a> ObjectSpec<'a> {
             .collect();
         arena_data::place(&mut maps, &mut programs, target);
         self.fill_variables(&mut maps);
-        let broken_btf = self.broken_section(".BTF").map(|e| Err(e.clone()));
+        let broken_btf = self.broken_section(".BTF").map(Err);
         let btf = self.btf.as_ref().map(|btf| match copies.transpose()?.flatten() {
             Some(with_copies) => self.kernel_btf(&Btf::parse(with_copies)?, target),
             None => self.kernel_btf(btf, target),
@@ -241,7 +241,7 @@ impl<'a> ObjectSpec<'a> {
     ) -> Result<ProgramCode> {
         let kind = program.kind.kind.ok_or_else(|| Error::UnknownKind { section: program.section.into() })?;
         if let Some(error) = ["license", ".BTF.ext"].iter().find_map(|name| self.broken_section(name)) {
-            return Err(error.clone());
+            return Err(error);
         }
         let Linked { mut insns, mut operands, parts } = linked;
         let name = |symbol| subprog::extern_name(self, symbol).map(excerpt);
@@ -252,7 +252,7 @@ impl<'a> ObjectSpec<'a> {
         poisoned.extend(calls);
         poisoned.extend(self.poison_uncreated(&mut insns, &mut operands));
         let attach = attach?;
-        let ext = answers.ext.as_ref().map_err(Error::clone)?;
+        let ext = answers.ext.as_ref().map_err(Clone::clone)?;
         let ExtInfo { func_info, line_info } = ext.relocate(self, &parts)?;
         Ok(ProgramCode {
             kind,

@@ -113,7 +113,10 @@ impl<'a> Linker<'_, 'a> {
         }
         let start = self.out.insns.len();
         if start + function.insns.len() > MAX_INSNS {
-            return Err(Error::TooComplex { what: "instructions of a program", limit: MAX_INSNS as u64 });
+            return Err(Box::new(Error::TooComplex {
+                what: "instructions of a program",
+                limit: MAX_INSNS as u64,
+            }));
         }
         self.budget.spend(function.insns.len())?;
         let start_idx = InsnIdx(start as u32);
@@ -147,10 +150,10 @@ impl<'a> Linker<'_, 'a> {
                 }
             } else if insn.is_ld_imm64() {
                 if i + 1 == self.out.insns.len() {
-                    return Err(Error::TruncatedLoad {
+                    return Err(Box::new(Error::TruncatedLoad {
                         function: function.name.into(),
                         insn: InsnIdx(in_section),
-                    });
+                    }));
                 }
                 second_half = true;
                 if let Some(r) = relocation {
@@ -191,7 +194,7 @@ impl<'a> Linker<'_, 'a> {
             let [low, high] = [insn.with_src(insn::PSEUDO_FUNC), Insn::default()];
             return self.set_load(at, low, high);
         }
-        let broken = || self.spec.broken_map(symbol.name).cloned();
+        let broken = || self.spec.broken_map(symbol.name);
         let operand = self.spec.map_operand(section, offset);
         let operand = operand.map_err(|e| broken().unwrap_or_else(|| place.wrap(r, e)))?;
         self.out.operands.push((at, operand));
@@ -235,12 +238,12 @@ impl<'a> Linker<'_, 'a> {
             .and_then(|t| self.spec.function_at(section, InsnIdx(t)).map(|f| (f, t)));
         match found {
             Some((f, t)) if self.spec.function(f).is_some_and(|g| g.insns.start == t) => Ok(f),
-            _ => Err(Error::NoSuchCallee {
+            _ => Err(Box::new(Error::NoSuchCallee {
                 function: place.function.name.into(),
                 insn: InsnIdx(place.in_section),
                 target,
                 section: self.spec.code_section(section).map_or(String::new(), |c| c.name.into()),
-            }),
+            })),
         }
     }
 
@@ -287,22 +290,22 @@ struct Place<'s, 'a> {
 }
 
 impl Place<'_, '_> {
-    fn bad(&self, r: &Relocation, reason: &'static str) -> Error {
-        Error::Relocation {
+    fn bad(&self, r: &Relocation, reason: &'static str) -> Box<Error> {
+        Box::new(Error::Relocation {
             section: self.code.name.into(),
             function: self.function.name.into(),
             offset: r.offset,
             symbol: r.symbol,
             reason: reason.into(),
-        }
+        })
     }
 
-    fn wrap(&self, r: &Relocation, error: Error) -> Error {
-        match error {
+    fn wrap(&self, r: &Relocation, error: Box<Error>) -> Box<Error> {
+        match *error {
             Error::NotAMap { .. } => {
                 self.bad(r, "its symbol is in a section that holds neither maps nor data")
             }
-            other => other,
+            _ => error,
         }
     }
 }

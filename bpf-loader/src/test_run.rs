@@ -82,12 +82,16 @@ impl Program {
         let output = prog::test_run(&self.fd, &mut run).map_err(|error| match error.errno() {
             Some(Errno::ENOTSUPP) => match min_kernel(program) {
                 Some(min_kernel) => {
-                    Error::Unsupported { feature: "test runs of such programs", min_kernel, error }
+                    Box::new(Error::Unsupported { feature: "test runs of such programs", min_kernel, error })
                 }
                 None => error.into(),
             },
             Some(Errno::EINVAL) if input.live_frames.is_some() && bpf_sys::kernel_version() < (5, 18) => {
-                Error::Unsupported { feature: "test runs on live frames", min_kernel: (5, 18), error }
+                Box::new(Error::Unsupported {
+                    feature: "test runs on live frames",
+                    min_kernel: (5, 18),
+                    error,
+                })
             }
             _ => error.into(),
         })?;

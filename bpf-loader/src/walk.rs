@@ -4,7 +4,7 @@
 //! for map in bpf_loader::walk::maps() {
 //!     println!("{}", map?.0.name);
 //! }
-//! # Ok::<(), bpf_loader::Error>(())
+//! # Ok::<(), Box<bpf_loader::Error>>(())
 //! ```
 
 use bpf_sys::{

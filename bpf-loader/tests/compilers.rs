@@ -25,11 +25,11 @@ impl MadeUp {
 }
 
 impl TargetBtf for MadeUp {
-    fn vmlinux(&self) -> Result<Option<&Btf<'_>>, Error> {
+    fn vmlinux(&self) -> Result<Option<&Btf<'_>>, Box<Error>> {
         Ok(Some(&self.0))
     }
 
-    fn modules(&self) -> Result<&[ModuleBtf<'_>], Error> {
+    fn modules(&self) -> Result<&[ModuleBtf<'_>], Box<Error>> {
         Ok(&[])
     }
 }

@@ -76,7 +76,7 @@ fn load(verdict: impl Fn(&Asked) -> Option<Errno>) -> Option<(Loaded, Vec<Asked>
     let kernel = Picky { running: RunningKernel::default(), verdict, asked: RefCell::default() };
     let plan = ObjectSpec::parse(&object).unwrap().plan(&RunningTarget::new()).unwrap();
     let loaded = plan.load(&kernel).unwrap();
-    if loaded.btf_error.as_ref().and_then(Error::errno) == Some(Errno::EPERM) {
+    if loaded.btf_error.as_ref().and_then(|e| e.errno()) == Some(Errno::EPERM) {
         println!("skipped: needs CAP_BPF");
         return None;
     }
@@ -85,7 +85,7 @@ fn load(verdict: impl Fn(&Asked) -> Option<Errno>) -> Option<(Loaded, Vec<Asked>
 
 fn error<'l>(loaded: &'l Loaded, map: &str) -> Option<&'l Error> {
     let (_, found) = loaded.maps.iter().find(|(name, _)| name == map).unwrap();
-    found.as_ref().err()
+    found.as_ref().err().map(Box::as_ref)
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn program_arrays_hold_their_initial_programs() {
     let object = support::clang_bpf(Path::new("."), Endian::HOST, &[], TAIL_CALLS);
     let plan = ObjectSpec::parse(&object).unwrap().plan(&RunningTarget::new()).unwrap();
     let loaded = plan.load(&RunningKernel::default()).unwrap();
-    if loaded.btf_error.as_ref().and_then(Error::errno) == Some(Errno::EPERM) {
+    if loaded.btf_error.as_ref().and_then(|e| e.errno()) == Some(Errno::EPERM) {
         println!("skipped: needs CAP_BPF");
         return;
     }

@@ -7,8 +7,8 @@ use crate::config::ConfigError;
 use crate::key::Quoted;
 use crate::tracer::ladder::Refused;
 
-/// Result of the collector's functions.
-pub type Result<T> = std::result::Result<T, Error>;
+/// Result of the collector's functions. The error is in a box, which keeps results small.
+pub type Result<T, E = Box<Error>> = std::result::Result<T, E>;
 
 /// Why sampling cannot start or go on.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ pub enum Error {
         what: &'static str,
     },
     /// A tracer's programs cannot be loaded.
-    Load(bpf_loader::Error),
+    Load(Box<bpf_loader::Error>),
     /// Sampling cannot be started on a CPU.
     Sampling {
         /// The CPU.
@@ -94,7 +94,7 @@ pub enum Error {
         object: &'static str,
     },
     /// A call to the kernel failed.
-    Kernel(bpf_loader::Error),
+    Kernel(Box<bpf_loader::Error>),
     /// A sideband buffer is not as the kernel writes it.
     Sideband(bpf_loader::ring::PerfFault),
     /// The BPF ring buffer is not as the kernel writes it.
@@ -113,16 +113,47 @@ pub enum Error {
 }
 
 impl Error {
-    /// Sampling cannot be started on a CPU.
-    pub(crate) fn sampling(cpu: u32, error: impl Into<bpf_loader::Error>) -> Self {
-        Self::Sampling { cpu, error: Box::new(error.into()) }
+    /// A tracer's programs cannot be loaded.
+    pub(crate) fn load(error: Box<bpf_loader::Error>) -> Box<Self> {
+        Box::new(Self::Load(error))
     }
-}
 
-impl Error {
+    /// A call to the kernel failed.
+    pub(crate) fn kernel(error: impl Into<Box<bpf_loader::Error>>) -> Box<Self> {
+        Box::new(Self::Kernel(error.into()))
+    }
+
+    /// Sampling cannot be started on a CPU.
+    pub(crate) fn sampling(cpu: u32, error: impl Into<Box<bpf_loader::Error>>) -> Box<Self> {
+        Box::new(Self::Sampling { cpu, error: error.into() })
+    }
+
+    /// A tracer's own programs lack a map.
+    pub(crate) fn no_map(name: &str) -> Box<Self> {
+        Self::load(Box::new(bpf_loader::Error::NoSuchMap { name: name.into() }))
+    }
+
+    /// A tracer's own programs lack one.
+    pub(crate) fn no_program(name: &str) -> Box<Self> {
+        Self::load(Box::new(bpf_loader::Error::NoSuchProgram { name: name.into() }))
+    }
+
+    /// A tracer and its programs do not fit.
+    pub(crate) fn internal(what: &'static str) -> Box<Self> {
+        Self::load(Box::new(bpf_loader::Error::Internal(what)))
+    }
+
+    /// The kernel's error number, if it was a tracer's programs that it refused.
+    pub(crate) fn load_errno(&self) -> Option<bpf_sys::Errno> {
+        match self {
+            Self::Load(error) => error.errno(),
+            _ => None,
+        }
+    }
+
     /// Turns an I/O error into one that says what was being done.
-    pub(crate) fn io(what: &'static str) -> impl Fn(io::Error) -> Self {
-        move |error| Self::Io { what, error }
+    pub(crate) fn io(what: &'static str) -> impl Fn(io::Error) -> Box<Self> {
+        move |error| Box::new(Self::Io { what, error })
     }
 }
 
@@ -174,8 +205,8 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-impl From<ConfigError> for Error {
+impl From<ConfigError> for Box<Error> {
     fn from(e: ConfigError) -> Self {
-        Self::Config(e)
+        Box::new(Error::Config(e))
     }
 }

@@ -78,8 +78,8 @@ impl KernelTypes {
     }
 }
 
-fn unfit(path: &Path, reason: impl ToString) -> Error {
-    Error::KernelTypes { path: path.to_owned(), reason: reason.to_string() }
+fn unfit(path: &Path, reason: impl ToString) -> Box<Error> {
+    Box::new(Error::KernelTypes { path: path.to_owned(), reason: reason.to_string() })
 }
 
 /// What the running kernel is known by.

@@ -21,7 +21,7 @@ impl Packed {
     /// This program's file is damaged.
     pub fn unpack(self) -> Result<Vec<u8>> {
         let base = if self.name == BASE.name { Vec::new() } else { BASE.unpack()? };
-        self.unpack_after(base).ok_or(Error::Damaged { object: self.name })
+        self.unpack_after(base).ok_or_else(|| Box::new(Error::Damaged { object: self.name }))
     }
 
     fn unpack_after(self, mut object: Vec<u8>) -> Option<Vec<u8>> {

@@ -58,7 +58,7 @@ impl Profiler {
         match started.recv() {
             Ok(Ok(waker)) => Ok(Self { thread: Some(thread), waker: Arc::new(waker), commands, shared }),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(Error::ThreadPanicked),
+            Err(_) => Err(Box::new(Error::ThreadPanicked)),
         }
     }
 
@@ -109,23 +109,23 @@ impl Profiler {
         if self.is_own_thread() {
             // It cannot wait for itself; it stops when the callback returns.
             let _ = self.commands.send(Command::Stop);
-            return Err(Error::FromCallback);
+            return Err(Box::new(Error::FromCallback));
         }
         let Some(thread) = self.thread.take() else { return Ok(()) };
         // If the thread is gone, nobody listens, and there is nothing to stop.
         let _ = self.commands.send(Command::Stop);
         let _ = self.waker.wake();
-        thread.join().unwrap_or(Err(Error::ThreadPanicked))
+        thread.join().unwrap_or_else(|_| Err(Box::new(Error::ThreadPanicked)))
     }
 
     fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T> {
         if self.is_own_thread() {
-            return Err(Error::FromCallback);
+            return Err(Box::new(Error::FromCallback));
         }
         let (sender, answer) = mpsc::channel();
         self.commands.send(command(sender)).map_err(|_| Error::Stopped)?;
         self.waker.wake().map_err(Error::io("waking the profiler"))?;
-        answer.recv().map_err(|_| Error::Stopped)
+        answer.recv().map_err(|_| Box::new(Error::Stopped))
     }
 }
 

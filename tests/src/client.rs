@@ -77,5 +77,5 @@ pub fn retryable(name: &str, outcome: Result<Accepted, Refusal>) -> Option<Durat
 pub fn dropped(name: &str, outcome: Result<Accepted, Refusal>) -> Failure {
     let refusal = outcome.expect_err(name);
     assert!(!refusal.failure.is_retryable(), "{name}: {refusal:?}");
-    refusal.failure
+    *refusal.failure
 }

@@ -153,11 +153,14 @@ fn windows_of_a_known_thread_are_valid_and_pause_stops_them() {
 #[test]
 fn what_cannot_be_sampled_is_refused() {
     let wrong = Config { frequency: 0, ..Config::default() };
-    assert!(matches!(Profiler::start(wrong, |_| {}), Err(Error::Config(_))));
+    assert!(matches!(Profiler::start(wrong, |_| {}).map_err(|e| *e), Err(Error::Config(_))));
     if !privileged("what_cannot_be_sampled_is_refused") {
         return;
     }
     let nobody = Filter { pids: vec![0x3fff_ffff], ..Filter::default() };
     let missing = Config { filter: nobody, ..Config::default() };
-    assert!(matches!(Profiler::start(missing, |_| {}), Err(Error::NoSuchProcess(0x3fff_ffff))));
+    assert!(matches!(
+        Profiler::start(missing, |_| {}).map_err(|e| *e),
+        Err(Error::NoSuchProcess(0x3fff_ffff))
+    ));
 }

@@ -40,7 +40,7 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// What becomes of an object that keeps to its bounds of memory.
-fn check(what: &str, file: &[u8]) -> Result<(), Error> {
+fn check(what: &str, file: &[u8]) -> Result<(), Box<Error>> {
     let start = Instant::now();
     loader_object(file);
     let took = start.elapsed();
@@ -48,8 +48,8 @@ fn check(what: &str, file: &[u8]) -> Result<(), Error> {
     ObjectSpec::parse(file).map(drop)
 }
 
-fn too_many(what: &'static str, limit: u64) -> Result<(), Error> {
-    Err(Error::TooComplex { what, limit })
+fn too_many(what: &'static str, limit: u64) -> Result<(), Box<Error>> {
+    Err(Box::new(Error::TooComplex { what, limit }))
 }
 
 const MANY: usize = 20_000;

@@ -176,7 +176,7 @@ fn connections_that_end_without_an_answer() {
     ];
     for (name, behaviour) in cases {
         let refusal = meet(name, &behaviour).expect_err(name);
-        assert!(matches!(refusal.failure, Failure::Disconnected(_)), "{name}: {refusal:?}");
+        assert!(matches!(*refusal.failure, Failure::Disconnected(_)), "{name}: {refusal:?}");
         assert!(refusal.failure.is_retryable() && refusal.asked_to_wait.is_none(), "{name}");
     }
 }
@@ -235,7 +235,7 @@ fn nothing_within_the_time() {
     for (name, behaviour) in cases {
         let server = Server::start(script(vec![behaviour]));
         let refusal = attempt(&server.url(), "200").expect_err(name);
-        assert!(matches!(refusal.failure, Failure::Timeout(_)), "{name}: {refusal:?}");
+        assert!(matches!(*refusal.failure, Failure::Timeout(_)), "{name}: {refusal:?}");
     }
 }
 
@@ -248,7 +248,7 @@ fn nobody_there() {
         [("refused", &*gone), ("a full backlog", &*deaf), ("no such name", "http://otlp.invalid:4318")];
     for (name, endpoint) in cases {
         let refusal = attempt(endpoint, "500").expect_err(name);
-        let expected = matches!(refusal.failure, Failure::Connect(_) | Failure::Resolve(_));
+        let expected = matches!(*refusal.failure, Failure::Connect(_) | Failure::Resolve(_));
         assert!(expected && refusal.failure.is_retryable(), "{name}: {refusal:?}");
         assert!(!refusal.ambiguous, "{name}: nothing was sent");
     }

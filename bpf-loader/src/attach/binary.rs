@@ -30,9 +30,11 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
     };
     let directories = env::var_os(variable);
     let directories = directories.iter().flat_map(env::split_paths).chain(usual.iter().map(PathBuf::from));
-    search(directories, name, library).ok_or_else(|| Error::File {
-        path: path.to_owned(),
-        reason: format!("not found in {variable} or the system"),
+    search(directories, name, library).ok_or_else(|| {
+        Box::new(Error::File {
+            path: path.to_owned(),
+            reason: format!("not found in {variable} or the system"),
+        })
     })
 }
 
@@ -72,22 +74,22 @@ impl Binary {
         Ok(Self { path: path.to_owned(), elf })
     }
 
-    pub(super) fn broken(&self, reason: &'static str) -> Error {
+    pub(super) fn broken(&self, reason: &'static str) -> Box<Error> {
         broken(&self.path, reason)
     }
 
     /// At which byte a function begins. The dynamic symbols come first: a stripped library has no others.
     pub(super) fn function_offset(&self, name: &str) -> Result<u64> {
-        let no_such = || Error::NoSuchSymbol { path: self.path.clone(), name: name.into() };
+        let no_such = || Box::new(Error::NoSuchSymbol { path: self.path.clone(), name: name.into() });
         for table in [DYNSYM, SYMTAB] {
             match find(&self.elf, table, name).map_err(|e| self.broken(e))? {
                 Found::None => {}
                 Found::One(offset) => return Ok(offset),
                 Found::Ambiguous => {
-                    return Err(Error::AttachTarget {
+                    return Err(Box::new(Error::AttachTarget {
                         target: format!("{name} in {}", self.path.display()),
                         reason: "several functions have that name",
-                    });
+                    }));
                 }
             }
         }
@@ -102,12 +104,12 @@ impl Binary {
                 return Ok(offsets);
             }
         }
-        Err(Error::NoSuchSymbol { path: self.path.clone(), name: pattern.into() })
+        Err(Box::new(Error::NoSuchSymbol { path: self.path.clone(), name: pattern.into() }))
     }
 }
 
-fn broken(path: &Path, reason: &'static str) -> Error {
-    Error::File { path: path.to_owned(), reason: reason.into() }
+fn broken(path: &Path, reason: &'static str) -> Box<Error> {
+    Box::new(Error::File { path: path.to_owned(), reason: reason.into() })
 }
 
 #[derive(Debug, PartialEq, Eq)]

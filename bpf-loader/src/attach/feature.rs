@@ -27,9 +27,9 @@ impl Feature {
     }
 
     /// The error to return for the kernel's.
-    pub(super) fn refused(self, error: bpf_sys::Error) -> Error {
+    pub(super) fn refused(self, error: bpf_sys::Error) -> Box<Error> {
         if self.is_missing(&error) {
-            Error::Unsupported { feature: self.name, min_kernel: self.since, error }
+            Box::new(Error::Unsupported { feature: self.name, min_kernel: self.since, error })
         } else {
             error.into()
         }

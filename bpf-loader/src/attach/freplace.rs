@@ -35,7 +35,7 @@ impl Program {
             // A kernel without such links does not know the field.
             Some(Errno::E2BIG) => {
                 let feature = "replacing functions of another program than at loading";
-                Error::Unsupported { feature, min_kernel: (5, 10), error }
+                Box::new(Error::Unsupported { feature, min_kernel: (5, 10), error })
             }
             _ => error.into(),
         })

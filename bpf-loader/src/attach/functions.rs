@@ -73,9 +73,9 @@ pub(super) fn traceable(pattern: &str) -> Result<Vec<u64>> {
     addresses.sort_unstable();
     addresses.dedup();
     if addresses.is_empty() {
-        return Err(Error::NoSuchTarget {
+        return Err(Box::new(Error::NoSuchTarget {
             name: format!("function that matches {pattern} and can be traced"),
-        });
+        }));
     }
     Ok(addresses)
 }

@@ -23,7 +23,7 @@ impl Program {
                 Some(IterTarget::Map(_)) | None => ("iterators over the elements of a map", (5, 9)),
                 Some(_) => ("iterators over one task or control group", (6, 1)),
             };
-            Error::Unsupported { feature, min_kernel, error }
+            Box::new(Error::Unsupported { feature, min_kernel, error })
         };
         match create(self, Target::None, AttachType::TRACE_ITER, options) {
             Ok(link) if target.is_none_or(|target| heeds(&link, target)) => Ok(Link::from_fd(link)),
@@ -35,7 +35,7 @@ impl Program {
             Err(e) if target.is_none() && matches!(e.errno(), Some(Errno::EBADF | Errno::EINVAL)) => {
                 let reason =
                     "the iterator goes over one map, control group or other target, which it is to be given";
-                Err(Error::AttachTarget { target: self.section.clone(), reason })
+                Err(Box::new(Error::AttachTarget { target: self.section.clone(), reason }))
             }
             Err(e) => Err(e.into()),
         }

@@ -72,11 +72,13 @@ impl Program {
             None => return self.attach_probe_event(ProbeFile::Kprobe, options, &kprobe_event(at)?, None),
         };
         let event = made.map_err(|e| match e.errno() {
-            Some(Errno::ENOENT | Errno::EADDRNOTAVAIL) => Error::NoSuchTarget { name: describe(at) },
-            Some(Errno::EINVAL) => Error::AttachTarget {
+            Some(Errno::ENOENT | Errno::EADDRNOTAVAIL) => {
+                Box::new(Error::NoSuchTarget { name: describe(at) })
+            }
+            Some(Errno::EINVAL) => Box::new(Error::AttachTarget {
                 target: describe(at),
                 reason: "the kernel lets nobody probe it (returns only from a function's start)",
-            },
+            }),
             _ => e,
         })?;
         self.attach_probe(event, options)
@@ -161,7 +163,7 @@ fn kprobe_event(at: KernelPlace<'_>) -> Result<String> {
         KernelPlace::Function { name, offset } => {
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '$' | ':');
             if name.is_empty() || !name.chars().all(plain) {
-                return Err(Error::NoSuchTarget { name: describe(at) });
+                return Err(Box::new(Error::NoSuchTarget { name: describe(at) }));
             }
             Ok(format!("{name}+{offset:#x}"))
         }
@@ -179,12 +181,12 @@ fn describe(at: KernelPlace<'_>) -> String {
     }
 }
 
-fn unsupported(feature: &'static str, min_kernel: (u8, u8), errno: Errno) -> Error {
-    Error::Unsupported {
+fn unsupported(feature: &'static str, min_kernel: (u8, u8), errno: Errno) -> Box<Error> {
+    Box::new(Error::Unsupported {
         feature,
         min_kernel,
         error: bpf_sys::Error::Call { call: "bpf(BPF_LINK_CREATE)", errno },
-    }
+    })
 }
 
 /// Can a kprobe be put on the function? Opens an event and closes it again.

@@ -45,10 +45,10 @@ impl Program {
     ) -> Result<Link> {
         let attach_type = self.kind.attach_type;
         if !matches!(attach_type, AttachType::TRACE_KPROBE_MULTI | AttachType::TRACE_KPROBE_SESSION) {
-            return Err(Error::AttachTarget {
+            return Err(Box::new(Error::AttachTarget {
                 target: self.name.clone(),
                 reason: "only programs of kind kprobe.multi or kprobe.session go to many kernel functions",
-            });
+            }));
         }
         let flags = if options.ret { BPF_F_KPROBE_MULTI_RETURN } else { 0 };
         let create = |probes: Probes<'_>, cookies: &[u64]| {
@@ -62,7 +62,7 @@ impl Program {
             KernelFunctions::Pattern(pattern) => {
                 if !options.cookies.is_empty() {
                     let reason = "a pattern says nothing of the order of cookies";
-                    return Err(Error::AttachTarget { target: pattern.into(), reason });
+                    return Err(Box::new(Error::AttachTarget { target: pattern.into(), reason }));
                 }
                 let found = functions::traceable(pattern);
                 // A kernel without such links may well be without the list.
@@ -80,9 +80,9 @@ impl Program {
             KernelFunctions::Addresses(addresses) => create(Probes::Addresses(addresses), options.cookies),
         };
         made.map(Link::from_fd).map_err(|error| match error.errno() {
-            Some(Errno::ESRCH | Errno::ENOENT) => {
-                Error::NoSuchTarget { name: format!("function that can be traced {}", describe(&functions)) }
-            }
+            Some(Errno::ESRCH | Errno::ENOENT) => Box::new(Error::NoSuchTarget {
+                name: format!("function that can be traced {}", describe(&functions)),
+            }),
             Some(Errno::EINVAL | Errno::EOPNOTSUPP) => {
                 self.unsupported_multi(create).unwrap_or_else(|| error.into())
             }
@@ -95,20 +95,23 @@ impl Program {
     fn unsupported_multi<L>(
         &self,
         create: impl Fn(Probes<'_>, &[u64]) -> bpf_sys::Result<L>,
-    ) -> Option<Error> {
+    ) -> Option<Box<Error>> {
         let error = create(Probes::Symbols(&[c"no function has this name"]), &[]).err()?;
         if !matches!(error.errno(), Some(Errno::EINVAL | Errno::EOPNOTSUPP)) {
             return None;
         }
         if error.errno() == Some(Errno::EOPNOTSUPP) {
-            return Some(Error::NotConfigured { feature: "links of many kprobes", option: "CONFIG_FPROBE" });
+            return Some(Box::new(Error::NotConfigured {
+                feature: "links of many kprobes",
+                option: "CONFIG_FPROBE",
+            }));
         }
         let feature = if self.kind.attach_type == AttachType::TRACE_KPROBE_SESSION {
             "sessions of kprobes"
         } else {
             "links of many kprobes"
         };
-        Some(Error::Unsupported { feature, min_kernel: self.kind.min_kernel, error })
+        Some(Box::new(Error::Unsupported { feature, min_kernel: self.kind.min_kernel, error }))
     }
 }
 
@@ -130,13 +133,13 @@ fn no_name_twice(names: &[&CStr]) -> Result<()> {
     sorted.sort_unstable();
     match sorted.windows(2).find(|pair| pair.first() == pair.last()).and_then(|pair| pair.first()) {
         None => Ok(()),
-        Some(name) => Err(Error::AttachTarget {
+        Some(name) => Err(Box::new(Error::AttachTarget {
             target: name.to_string_lossy().into_owned(),
             reason: "a function can be named only once",
-        }),
+        })),
     }
 }
 
 fn c_name(name: &str) -> Result<CString> {
-    CString::new(name).map_err(|_| Error::NoSuchTarget { name: format!("function {name}") })
+    CString::new(name).map_err(|_| Box::new(Error::NoSuchTarget { name: format!("function {name}") }))
 }

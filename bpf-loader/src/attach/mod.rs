@@ -103,10 +103,10 @@ impl Program {
             "freplace" => self.attach_freplace(),
             "usdt" | "usdt.s" if target().is_ok() => {
                 let reason = "programs for USDT share maps: they are attached through attach::usdt::Usdt";
-                Err(Error::AttachTarget { target: self.section.clone(), reason })
+                Err(Box::new(Error::AttachTarget { target: self.section.clone(), reason }))
             }
-            kind if self.kind.is_tracing_multi() => Err(Error::AttachKind { kind }),
-            _ => Err(Error::NoAutoAttach { section: self.section.clone() }),
+            kind if self.kind.is_tracing_multi() => Err(Box::new(Error::AttachKind { kind })),
+            _ => Err(Box::new(Error::NoAutoAttach { section: self.section.clone() })),
         }
     }
 }

@@ -41,21 +41,21 @@ impl Program {
                 Ok(link) => return Ok(Link::from_fd(link)),
                 Err(e) if e.errno() == Some(Errno::EINVAL) && !self.has_perf_links() => {
                     if options.cookie != 0 {
-                        return Err(Error::Unsupported {
+                        return Err(Box::new(Error::Unsupported {
                             feature: "cookies of perf events",
                             min_kernel: (5, 15),
                             error: e,
-                        });
+                        }));
                     }
                 }
                 Err(e) => return Err(e.into()),
             }
         }
         if options.cookie != 0 {
-            return Err(Error::AttachTarget {
+            return Err(Box::new(Error::AttachTarget {
                 target: self.name.clone(),
                 reason: "a program set by ioctl has no cookie",
-            });
+            }));
         }
         super::with_memlock(|| event.set_bpf(&self.fd))?;
         Ok(Link::from_perf_event(event.try_clone()?))

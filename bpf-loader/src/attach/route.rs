@@ -24,7 +24,7 @@ impl Program {
             ProgType::LWT_OUT => Hook::Out,
             ProgType::LWT_XMIT => Hook::Xmit,
             ProgType::LWT_SEG6LOCAL => Hook::Seg6Local,
-            other => return Err(Error::WrongProgram { program_type: other, target: "a route" }),
+            other => return Err(Box::new(Error::WrongProgram { program_type: other, target: "a route" })),
         };
         let mut socket = RouteSocket::open()?;
         socket.add_bpf_route(&route, hook, self.fd.as_fd(), &self.name)?;

@@ -9,11 +9,11 @@ pub(super) fn target(program: &Program) -> Result<&str> {
     SectionName::parse(&program.section)
         .target
         .filter(|target| !target.is_empty())
-        .ok_or_else(|| Error::NoAutoAttach { section: program.section.clone() })
+        .ok_or_else(|| Box::new(Error::NoAutoAttach { section: program.section.clone() }))
 }
 
-fn bad(target: &str, reason: &'static str) -> Error {
-    Error::AttachTarget { target: crate::error::excerpt(target), reason }
+fn bad(target: &str, reason: &'static str) -> Box<Error> {
+    Box::new(Error::AttachTarget { target: crate::error::excerpt(target), reason })
 }
 
 /// A number as C has it: decimal, `0x` hexadecimal, `0` octal.

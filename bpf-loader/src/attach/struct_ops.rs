@@ -55,7 +55,7 @@ impl Link {
     /// of operations cannot be replaced, or not by these.
     pub fn update_struct_ops(&mut self, operations: &Operations) -> Result<()> {
         let not_a_link = Error::NotABpfLink { operation: "replace its operations" };
-        let Some(fd) = self.fd().filter(|_| operations.by_link) else { return Err(not_a_link) };
+        let Some(fd) = self.fd().filter(|_| operations.by_link) else { return Err(Box::new(not_a_link)) };
         operations.write()?;
         Ok(link::update(fd, operations.map.as_fd(), 0, None)?)
     }

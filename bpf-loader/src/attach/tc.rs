@@ -118,7 +118,7 @@ impl OlderAttachment for TcAttachment {
 
     fn update(&mut self, program: &Program) -> Result<()> {
         if self.action {
-            return Err(Error::NotABpfLink { operation: "replace its action" });
+            return Err(Box::new(Error::NotABpfLink { operation: "replace its action" }));
         }
         let new = NewFilter {
             id: self.id,

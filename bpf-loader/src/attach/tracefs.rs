@@ -13,8 +13,8 @@ pub(super) fn directory() -> &'static Path {
     if own.join("events").exists() { own } else { Path::new("/sys/kernel/debug/tracing") }
 }
 
-pub(super) fn file_error(path: &Path, error: &std::io::Error) -> Error {
-    Error::File { path: path.to_owned(), reason: error.to_string() }
+pub(super) fn file_error(path: &Path, error: &std::io::Error) -> Box<Error> {
+    Box::new(Error::File { path: path.to_owned(), reason: error.to_string() })
 }
 
 /// The number in a file such as `.../id` ("314") or `.../format/retprobe` ("config:0").
@@ -22,12 +22,14 @@ pub(super) fn read_number(path: &Path) -> Result<u64> {
     let text = fs::read_to_string(path).map_err(|e| file_error(path, &e))?;
     let text = text.trim();
     let digits = text.rsplit_once(':').map_or(text, |(_, number)| number);
-    digits.parse().map_err(|_| Error::File { path: path.to_owned(), reason: format!("no number: {text}") })
+    digits
+        .parse()
+        .map_err(|_| Box::new(Error::File { path: path.to_owned(), reason: format!("no number: {text}") }))
 }
 
 /// `perf_event_attr.config` of a tracepoint.
 pub(super) fn event_id(category: &str, name: &str) -> Result<u64> {
-    let no_such = || Error::NoSuchTarget { name: format!("tracepoint {category}/{name}") };
+    let no_such = || Box::new(Error::NoSuchTarget { name: format!("tracepoint {category}/{name}") });
     // Both are names of directories.
     if [category, name].iter().any(|part| part.is_empty() || part.contains('/') || part.starts_with('.')) {
         return Err(no_such());
@@ -48,12 +50,12 @@ pub(super) enum ProbeFile {
 
 impl ProbeFile {
     /// A kernel with a tracing file system, and without such probes.
-    fn not_configured(self) -> Error {
+    fn not_configured(self) -> Box<Error> {
         let (feature, option) = match self {
             Self::Kprobe => ("probes of the kernel", "CONFIG_KPROBE_EVENTS"),
             Self::Uprobe => ("probes of programs", "CONFIG_UPROBE_EVENTS"),
         };
-        Error::NotConfigured { feature, option }
+        Box::new(Error::NotConfigured { feature, option })
     }
 
     fn path(self) -> PathBuf {
@@ -87,7 +89,7 @@ impl ProbeEvent {
             Ok(()) => Ok(Self { file, name }),
             // The file itself is there.
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) && path.exists() => {
-                Err(Error::NoSuchTarget { name: format!("place {place} that can be probed") })
+                Err(Box::new(Error::NoSuchTarget { name: format!("place {place} that can be probed") }))
             }
             Err(e) if e.kind() == ErrorKind::NotFound && directory().join("events").exists() => {
                 Err(file.not_configured())
@@ -121,7 +123,7 @@ mod tests {
     fn names_that_lead_elsewhere_are_no_tracepoints() {
         for (category, name) in [("", "a"), ("a", ""), ("..", "x"), ("a", "../b"), ("a/b", "c")] {
             let e = event_id(category, name).unwrap_err();
-            assert!(matches!(e, Error::NoSuchTarget { .. }), "{category} {name}: {e}");
+            assert!(matches!(*e, Error::NoSuchTarget { .. }), "{category} {name}: {e}");
         }
     }
 

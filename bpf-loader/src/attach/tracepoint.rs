@@ -55,7 +55,7 @@ impl Program {
         match with_memlock(|| prog::raw_tracepoint_open(&self.fd, Some(&c_name), cookie)) {
             Ok(link) => Ok(Link::from_fd(link)),
             Err(e) if e.errno() == Some(Errno::ENOENT) => {
-                Err(Error::NoSuchTarget { name: format!("tracepoint {name}") })
+                Err(Box::new(Error::NoSuchTarget { name: format!("tracepoint {name}") }))
             }
             Err(e) if cookie != 0 => Err(RAW_COOKIES.refused(e)),
             Err(e) => Err(e.into()),

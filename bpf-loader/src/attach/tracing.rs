@@ -47,15 +47,17 @@ impl Program {
             create(self, Target::None, self.kind.attach_type, LinkOptions::Tracing { btf_id: 0, cookie })
         };
         made.map(Link::from_fd).map_err(|error| match error.errno() {
-            Some(Errno::ENOTSUPP) => Error::Unsupported {
+            Some(Errno::ENOTSUPP) => Box::new(Error::Unsupported {
                 feature: "calling programs from functions",
                 min_kernel: TRAMPOLINES,
                 error,
-            },
+            }),
             // What bpf_tracing_prog_attach() says of a program that has given its trampoline away.
-            Some(Errno::ENOENT) if !raw_tracepoint => {
-                Error::Unsupported { feature: "attaching a program once more", min_kernel: ONCE_MORE, error }
-            }
+            Some(Errno::ENOENT) if !raw_tracepoint => Box::new(Error::Unsupported {
+                feature: "attaching a program once more",
+                min_kernel: ONCE_MORE,
+                error,
+            }),
             _ if cookie != 0 && raw_tracepoint => TRACEPOINT_COOKIES.refused(error),
             _ if cookie != 0 => COOKIES.refused(error),
             _ => error.into(),

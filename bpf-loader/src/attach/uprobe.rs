@@ -95,8 +95,8 @@ pub(super) fn c_path(path: &Path) -> Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| bad(path, "the path has a zero byte"))
 }
 
-fn bad(path: &Path, reason: &'static str) -> Error {
-    Error::AttachTarget { target: path.display().to_string(), reason }
+fn bad(path: &Path, reason: &'static str) -> Box<Error> {
+    Box::new(Error::AttachTarget { target: path.display().to_string(), reason })
 }
 
 /// A place as `uprobe_events` takes it.

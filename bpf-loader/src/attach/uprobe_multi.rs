@@ -51,10 +51,10 @@ impl Program {
     ) -> Result<Link> {
         if !matches!(self.kind.attach_type, AttachType::TRACE_UPROBE_MULTI | AttachType::TRACE_UPROBE_SESSION)
         {
-            return Err(Error::AttachTarget {
+            return Err(Box::new(Error::AttachTarget {
                 target: self.name.clone(),
                 reason: "only programs of kind uprobe.multi or uprobe.session go to many functions",
-            });
+            }));
         }
         let path = binary::resolve(path)?;
         let offsets = match functions {
@@ -66,7 +66,7 @@ impl Program {
             BinaryFunctions::Pattern(pattern) => {
                 if !options.cookies.is_empty() || !options.ref_ctr_offsets.is_empty() {
                     let reason = "a pattern says nothing of the order of cookies and counters";
-                    return Err(Error::AttachTarget { target: pattern.into(), reason });
+                    return Err(Box::new(Error::AttachTarget { target: pattern.into(), reason }));
                 }
                 Binary::open(&path)?.matching_offsets(pattern)?
             }
@@ -78,7 +78,7 @@ impl Program {
                 } else {
                     "links of many uprobes"
                 };
-                return Error::Unsupported { feature, min_kernel: self.kind.min_kernel, error };
+                return Box::new(Error::Unsupported { feature, min_kernel: self.kind.min_kernel, error });
             }
             error.into()
         })

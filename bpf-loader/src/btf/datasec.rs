@@ -7,7 +7,7 @@ use super::edit::Edit;
 use super::encode::info;
 use super::types::HEADER_LEN;
 use super::{Btf, Kind, Linkage};
-use crate::Error;
+use crate::error::{Error, Result};
 
 /// What the symbol table says of a variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub fn fill(
     size_of: impl Fn(&str) -> Option<u32>,
     symbol_of: impl Fn(&str, &str) -> Option<Symbol>,
     is_hidden: impl Fn(&[u8]) -> bool,
-) -> Result<Vec<u8>, Error> {
+) -> Result<Vec<u8>> {
     let mut edit = Edit::new(btf)?;
     let mut types = btf.types();
     loop {
@@ -54,7 +54,9 @@ pub fn fill(
             match size_of(section).filter(|&size| size > 0) {
                 Some(size) => edit.set(at + 8, size),
                 None if external => {}
-                None => return Err(Error::BtfDatasec { section: section.to_owned(), variable: None }),
+                None => {
+                    return Err(Box::new(Error::BtfDatasec { section: section.to_owned(), variable: None }));
+                }
             }
         }
         let mut rows = Vec::new();
@@ -75,13 +77,13 @@ pub fn fill(
                     None if external || !unfilled => {}
                     None => {
                         let variable = Some(variable.name()?.to_owned());
-                        return Err(Error::BtfDatasec { section: section.to_owned(), variable });
+                        return Err(Box::new(Error::BtfDatasec { section: section.to_owned(), variable }));
                     }
                 },
                 None if external => {}
                 None => {
                     let (type_id, kind) = (variable.id(), variable.kind());
-                    return Err(Error::BtfUnexpectedKind { type_id, kind, expected: "var" });
+                    return Err(Box::new(Error::BtfUnexpectedKind { type_id, kind, expected: "var" }));
                 }
             }
             rows.push([var.type_id.0, offset, var.size]);

@@ -2,8 +2,8 @@
 
 use super::encode::assemble;
 use super::{Btf, BtfId};
-use crate::Error;
 use crate::bytes::{Bytes, Endian};
+use crate::error::{Error, Result};
 
 /// Kernels take no BTF beyond 16 MiB. Renamed sections that share one long name could grow far beyond.
 const MAX_STRINGS: usize = 16 << 20;
@@ -19,9 +19,9 @@ pub(crate) struct Edit {
 
 impl Edit {
     /// A copy of BTF that stands alone.
-    pub fn new(btf: &Btf<'_>) -> Result<Self, Error> {
+    pub fn new(btf: &Btf<'_>) -> Result<Self> {
         if btf.base.is_some() {
-            return Err(Error::BtfBase);
+            return Err(Box::new(Error::BtfBase));
         }
         let copy = |span| btf.section(span).data.to_vec();
         let (types, layout, strings) = (copy(btf.types), copy(btf.layout), copy(btf.strings));
@@ -41,9 +41,9 @@ impl Edit {
     }
 
     /// Adds a string and returns its offset. Existing ones may be shared, so they are never changed.
-    pub fn add_string(&mut self, text: &[u8]) -> Result<u32, Error> {
+    pub fn add_string(&mut self, text: &[u8]) -> Result<u32> {
         if self.strings.len() + text.len() >= MAX_STRINGS {
-            return Err(Error::BtfTooLarge);
+            return Err(Box::new(Error::BtfTooLarge));
         }
         let offset = self.strings.len() as u32;
         self.strings.extend_from_slice(text);
@@ -52,7 +52,7 @@ impl Edit {
     }
 
     /// Adds a type by its words and returns its id.
-    pub fn add_type(&mut self, words: &[u32]) -> Result<BtfId, Error> {
+    pub fn add_type(&mut self, words: &[u32]) -> Result<BtfId> {
         let id = BtfId(self.next_id);
         self.next_id = self.next_id.checked_add(1).ok_or(Error::BtfTooLarge)?;
         for word in words {
@@ -67,7 +67,7 @@ impl Edit {
     }
 
     /// The file, without gaps and without what its header had beyond the known fields: kernels refuse both.
-    pub fn build(self) -> Result<Vec<u8>, Error> {
+    pub fn build(self) -> Result<Vec<u8>> {
         let total = self.types.len() as u64 + self.layout.len() as u64 + self.strings.len() as u64;
         u32::try_from(total).map_err(|_| Error::BtfTooLarge)?;
         Ok(assemble(self.endian, &self.types, &self.layout, &self.strings))

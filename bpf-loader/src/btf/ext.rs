@@ -5,9 +5,9 @@
 
 use super::header::preamble;
 use super::{Btf, BtfId};
-use crate::Error;
 use crate::bytes::{Bytes, Endian};
 use crate::core_relo::RelocKind;
+use crate::error::{Error, Result};
 use crate::insn::InsnIdx;
 
 /// Bytes of a header without the CO-RE table, which became optional in it.
@@ -85,8 +85,8 @@ impl CoreRelo {
     /// # Errors
     ///
     /// `CoreKind` if this library doesn't know.
-    pub fn kind(&self) -> Result<RelocKind, Error> {
-        RelocKind::from_number(self.kind).ok_or(Error::CoreKind { kind: self.kind })
+    pub fn kind(&self) -> Result<RelocKind> {
+        RelocKind::from_number(self.kind).ok_or_else(|| Box::new(Error::CoreKind { kind: self.kind }))
     }
 }
 
@@ -122,7 +122,7 @@ impl<'a> BtfExt<'a> {
     /// # Errors
     ///
     /// `BtfHeader`, `BtfMagic`, `BtfVersion`, `BtfSection`.
-    pub fn parse(data: &'a [u8]) -> Result<Self, Error> {
+    pub fn parse(data: &'a [u8]) -> Result<Self> {
         let (bytes, header) = preamble(data, ".BTF.ext", MIN_HEADER)?;
         let func_info = Table::parse(bytes, header, 8, "func_info", FuncInfo::SIZE)?;
         let line_info = Table::parse(bytes, header, 16, "line_info", LineInfo::SIZE)?;
@@ -160,20 +160,14 @@ impl<'a> Table<'a> {
         Self { record_size: 0, sections: Bytes::new(&[], endian) }
     }
 
-    fn parse(
-        bytes: Bytes<'a>,
-        header: usize,
-        at: usize,
-        section: &'static str,
-        known: u32,
-    ) -> Result<Self, Error> {
-        let missing = || Error::BtfHeader { section: ".BTF.ext", len: header };
+    fn parse(bytes: Bytes<'a>, header: usize, at: usize, section: &'static str, known: u32) -> Result<Self> {
+        let missing = || Box::new(Error::BtfHeader { section: ".BTF.ext", len: header });
         let (offset, len) = (bytes.u32(at), bytes.u32(at + 4));
         let (Some(offset), Some(len)) = (offset, len) else { return Err(missing()) };
         if len == 0 {
             return Ok(Self::empty(bytes.endian));
         }
-        let malformed = || Error::BtfSection { section, offset, len };
+        let malformed = || Box::new(Error::BtfSection { section, offset, len });
         let start = header.checked_add(offset as usize).ok_or_else(malformed)?;
         let table = bytes.slice(start, len as usize).ok_or_else(malformed)?;
         let record_size = table.u32(0).ok_or_else(malformed)?;
@@ -236,7 +230,7 @@ impl<R> Section<'_, R> {
     /// # Errors
     ///
     /// `BtfString`, `BtfStringUtf8`.
-    pub fn name<'b>(&self, btf: &'b Btf<'_>) -> Result<&'b str, Error> {
+    pub fn name<'b>(&self, btf: &'b Btf<'_>) -> Result<&'b str> {
         btf.string(self.name)
     }
 }

@@ -1,7 +1,7 @@
 //! The header of `.BTF`.
 
-use crate::Error;
 use crate::bytes::{Bytes, Endian};
+use crate::error::{Error, Result};
 
 pub(super) const MAGIC: u16 = 0xeb9f;
 
@@ -31,11 +31,7 @@ pub(super) struct Header {
 
 /// What BTF and BTF.ext begin with: byte order and length of the header. Checks that the whole header is there and has
 /// at least `min` bytes.
-pub(super) fn preamble<'a>(
-    data: &'a [u8],
-    section: &'static str,
-    min: usize,
-) -> Result<(Bytes<'a>, usize), Error> {
+pub(super) fn preamble<'a>(data: &'a [u8], section: &'static str, min: usize) -> Result<(Bytes<'a>, usize)> {
     let short = || Error::BtfHeader { section, len: data.len() };
     let found: [u8; 2] = data.get(..2).and_then(|b| b.try_into().ok()).ok_or_else(short)?;
     let endian = if found == Endian::Little.put_u16(MAGIC) {
@@ -43,22 +39,22 @@ pub(super) fn preamble<'a>(
     } else if found == Endian::Big.put_u16(MAGIC) {
         Endian::Big
     } else {
-        return Err(Error::BtfMagic { found });
+        return Err(Box::new(Error::BtfMagic { found }));
     };
     let bytes = Bytes::new(data, endian);
     let version = bytes.u8(2).ok_or_else(short)?;
     if version != 1 {
-        return Err(Error::BtfVersion { found: version });
+        return Err(Box::new(Error::BtfVersion { found: version }));
     }
     let len = bytes.u32(4).ok_or_else(short)? as usize;
     if len < min || len > data.len() {
-        return Err(Error::BtfHeader { section, len });
+        return Err(Box::new(Error::BtfHeader { section, len }));
     }
     Ok((bytes, len))
 }
 
 impl Header {
-    pub fn parse(data: &[u8], split: bool) -> Result<Self, Error> {
+    pub fn parse(data: &[u8], split: bool) -> Result<Self> {
         let (bytes, header) = preamble(data, ".BTF", MIN_HEADER)?;
         let span = |section: &'static str, at: usize, unit: usize| {
             let missing = || Error::BtfHeader { section: ".BTF", len: header };
@@ -83,7 +79,7 @@ impl Header {
         let empty_is_fine = split && text.is_empty();
         let well_formed = text.last() == Some(&0) && (split || text.first() == Some(&0));
         if !empty_is_fine && !well_formed {
-            return Err(Error::BtfStrings);
+            return Err(Box::new(Error::BtfStrings));
         }
         Ok(Self { endian: bytes.endian, types, strings, layout })
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::{Btf, BtfId, Kind};
-use crate::Error;
+use crate::error::Result;
 use crate::fuel::Fuel;
 
 /// A type's name without its flavour: up to the *last* `___` that has other characters than underscores on both sides
@@ -182,7 +182,7 @@ impl<'w> Search<'w> {
     /// # Errors
     ///
     /// `TooComplex`.
-    pub fn look(&mut self, btf: &Btf<'_>, fuel: &mut Fuel) -> Result<(), Error> {
+    pub fn look(&mut self, btf: &Btf<'_>, fuel: &mut Fuel) -> Result<()> {
         let strings = btf.section(btf.strings).data;
         let waiting = self.waiting.get(..self.len).unwrap_or_default();
         for &(name, at, id) in waiting {
@@ -256,7 +256,7 @@ impl Btf<'_> {
     /// # Errors
     ///
     /// `TooComplex`.
-    pub fn find_roots(&self, roots: &[Root<'_>], fuel: &mut Fuel) -> Result<Vec<Vec<BtfId>>, Error> {
+    pub fn find_roots(&self, roots: &[Root<'_>], fuel: &mut Fuel) -> Result<Vec<Vec<BtfId>>> {
         fuel.spend(roots.len() as u64)?;
         let known: Vec<_> = roots.iter().map(|&root| self.known.get(root)).collect();
         let missing = roots.iter().zip(&known).filter(|(_, known)| known.is_none());
@@ -275,7 +275,7 @@ impl Btf<'_> {
     }
 
     /// Looks at all types.
-    fn search(&self, search: &mut Search<'_>, fuel: &mut Fuel) -> Result<(), Error> {
+    fn search(&self, search: &mut Search<'_>, fuel: &mut Fuel) -> Result<()> {
         fuel.spend(u64::from(self.count - self.first_id))?;
         let stride = 1 << self.stride_bits;
         let ends = self.segments.iter().skip(1).map(|next| next.first_id).chain([self.count]);
@@ -301,7 +301,7 @@ impl Btf<'_> {
 /// # Errors
 ///
 /// `TooComplex` if names of the BTF are too long to be a kernel's.
-pub fn find_all(btf: &Btf<'_>, wanted: &[(&str, Kind)]) -> Result<Vec<Option<BtfId>>, Error> {
+pub fn find_all(btf: &Btf<'_>, wanted: &[(&str, Kind)]) -> Result<Vec<Option<BtfId>>> {
     let roots: Vec<Root<'_>> = wanted.iter().map(|&(name, kind)| root(name, kind)).collect();
     let found = btf.find_roots(&roots, &mut Fuel::OBJECT.clone())?;
     let answers = wanted.iter().zip(found).map(|(&(name, kind), ids)| {
@@ -398,7 +398,7 @@ mod tests {
         assert_eq!(primed.find_roots(&roots, &mut Fuel::new(5)).unwrap(), expected);
         assert_eq!(
             primed.find_roots(&[(b"other", Kind::Int)], &mut Fuel::new(5)),
-            Err(Error::TooComplex { what: "comparisons of types and names", limit: 5 })
+            Err(Box::new(crate::Error::TooComplex { what: "comparisons of types and names", limit: 5 }))
         );
     }
 

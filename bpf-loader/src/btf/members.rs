@@ -1,8 +1,8 @@
 //! Members, enumerators, parameters and variables of types.
 
 use super::{Btf, BtfId, Type};
-use crate::Error;
 use crate::bytes::Bytes;
+use crate::error::Result;
 
 /// Elements of `WORDS` 32-bit numbers each, up to the end of the type.
 #[derive(Clone)]
@@ -45,7 +45,7 @@ impl<'b> Member<'b> {
     /// # Errors
     ///
     /// `BtfString`, `BtfStringUtf8`.
-    pub fn name(&self) -> Result<&'b str, Error> {
+    pub fn name(&self) -> Result<&'b str> {
         self.btf.string(self.name_offset)
     }
 }
@@ -87,7 +87,7 @@ impl<'b> Enumerator<'b> {
     /// # Errors
     ///
     /// `BtfString`, `BtfStringUtf8`.
-    pub fn name(&self) -> Result<&'b str, Error> {
+    pub fn name(&self) -> Result<&'b str> {
         self.btf.string(self.name_offset)
     }
 }
@@ -138,7 +138,7 @@ impl<'b> Param<'b> {
     /// # Errors
     ///
     /// `BtfString`, `BtfStringUtf8`.
-    pub fn name(&self) -> Result<&'b str, Error> {
+    pub fn name(&self) -> Result<&'b str> {
         self.btf.string(self.name_offset)
     }
 }

@@ -26,8 +26,8 @@ pub use members::{Enumerator, Enumerators, Member, Members, Param, Params, Secti
 pub(crate) use types::tail_len;
 pub use types::{Array, Int, Kind, Linkage, Type};
 
-use crate::Error;
 use crate::bytes::{Bytes, Endian};
+use crate::error::{Error, Result};
 use header::{Header, Span};
 use index::{Known, Root, Wanted};
 use types::HEADER_LEN;
@@ -140,7 +140,7 @@ impl<'a> Btf<'a> {
     /// # Errors
     ///
     /// `BtfHeader`, `BtfMagic`, `BtfVersion`, `BtfSection`, `BtfStrings`, `BtfKind`, `BtfTypeTruncated`.
-    pub fn parse(data: impl Into<BtfBytes<'a>>) -> Result<Self, Error> {
+    pub fn parse(data: impl Into<BtfBytes<'a>>) -> Result<Self> {
         Self::parse_on(data.into(), None, &[])
     }
 
@@ -150,7 +150,7 @@ impl<'a> Btf<'a> {
     /// # Errors
     ///
     /// As [`parse`](Self::parse).
-    pub fn parse_finding(data: impl Into<BtfBytes<'a>>, roots: &[Root<'_>]) -> Result<Self, Error> {
+    pub fn parse_finding(data: impl Into<BtfBytes<'a>>, roots: &[Root<'_>]) -> Result<Self> {
         Self::parse_on(data.into(), None, roots)
     }
 
@@ -159,11 +159,11 @@ impl<'a> Btf<'a> {
     /// # Errors
     ///
     /// As [`parse`](Self::parse), and `BtfBase`.
-    pub fn parse_split(data: impl Into<BtfBytes<'a>>, base: Arc<Btf<'a>>) -> Result<Self, Error> {
+    pub fn parse_split(data: impl Into<BtfBytes<'a>>, base: Arc<Btf<'a>>) -> Result<Self> {
         Self::parse_on(data.into(), Some(base), &[])
     }
 
-    fn parse_on(data: BtfBytes<'a>, base: Option<Arc<Btf<'a>>>, roots: &[Root<'_>]) -> Result<Self, Error> {
+    fn parse_on(data: BtfBytes<'a>, base: Option<Arc<Btf<'a>>>, roots: &[Root<'_>]) -> Result<Self> {
         let Header { endian, types, strings, layout } = Header::parse(data.as_ref(), base.is_some())?;
         let (first_id, first_string, pointer_size) = match &base {
             None => (1, 0, None),
@@ -171,7 +171,7 @@ impl<'a> Btf<'a> {
                 let strings = u32::try_from(base.strings.len).ok();
                 let first_string = strings.and_then(|len| base.first_string.checked_add(len));
                 if base.endian != endian {
-                    return Err(Error::BtfBase);
+                    return Err(Box::new(Error::BtfBase));
                 }
                 (base.count, first_string.ok_or(Error::BtfBase)?, Some(base.pointer_size))
             }
@@ -260,7 +260,7 @@ impl<'a> Btf<'a> {
     /// # Errors
     ///
     /// `BtfTypeId` if there is none.
-    pub fn type_by_id(&self, id: BtfId) -> Result<Type<'_>, Error> {
+    pub fn type_by_id(&self, id: BtfId) -> Result<Type<'_>> {
         if id == BtfId::VOID {
             return Ok(Type::void(self));
         }
@@ -275,12 +275,12 @@ impl<'a> Btf<'a> {
         Types { btf: self, section: self.section(self.types), at: at as usize, next_id: id.0 }
     }
 
-    fn no_type(&self, id: BtfId) -> Error {
-        Error::BtfTypeId { type_id: id, count: self.count }
+    fn no_type(&self, id: BtfId) -> Box<Error> {
+        Box::new(Error::BtfTypeId { type_id: id, count: self.count })
     }
 
     /// This file's own types from `id` on.
-    fn types_from(&self, id: BtfId) -> Result<Types<'_>, Error> {
+    fn types_from(&self, id: BtfId) -> Result<Types<'_>> {
         let segment = self.segments.iter().rev().find(|segment| segment.first_id <= id.0);
         let segment = segment.filter(|_| id.0 < self.count).ok_or_else(|| self.no_type(id))?;
         let position = id.0 - segment.first_id;
@@ -304,8 +304,8 @@ impl<'a> Btf<'a> {
     }
 
     /// Is there a string at `offset`? As the section ends with a NUL, any place in it will do.
-    fn check_string(&self, offset: u32) -> Result<(), Error> {
-        if self.string_tail(offset).is_empty() { Err(Error::BtfString { offset }) } else { Ok(()) }
+    fn check_string(&self, offset: u32) -> Result<()> {
+        if self.string_tail(offset).is_empty() { Err(Box::new(Error::BtfString { offset })) } else { Ok(()) }
     }
 
     /// The string at `offset`, as bytes.
@@ -313,9 +313,9 @@ impl<'a> Btf<'a> {
     /// # Errors
     ///
     /// `BtfString`.
-    pub fn string_bytes(&self, offset: u32) -> Result<&[u8], Error> {
+    pub fn string_bytes(&self, offset: u32) -> Result<&[u8]> {
         let tail = Bytes::new(self.string_tail(offset), self.endian);
-        tail.cstr(0).ok_or(Error::BtfString { offset })
+        tail.cstr(0).ok_or_else(|| Box::new(Error::BtfString { offset }))
     }
 
     /// The string at `offset`.
@@ -323,8 +323,9 @@ impl<'a> Btf<'a> {
     /// # Errors
     ///
     /// `BtfString`, `BtfStringUtf8`.
-    pub fn string(&self, offset: u32) -> Result<&str, Error> {
-        core::str::from_utf8(self.string_bytes(offset)?).map_err(|_| Error::BtfStringUtf8 { offset })
+    pub fn string(&self, offset: u32) -> Result<&str> {
+        core::str::from_utf8(self.string_bytes(offset)?)
+            .map_err(|_| Box::new(Error::BtfStringUtf8 { offset }))
     }
 
     /// What the layout section says of a kind that this library doesn't know: bytes after the type's header, and bytes a
@@ -347,12 +348,12 @@ impl<'a> Btf<'a> {
     /// # Errors
     ///
     /// `BtfTypeId`, `BtfTypeLoop`.
-    pub fn skip_mods_and_typedefs(&self, id: BtfId) -> Result<Type<'_>, Error> {
+    pub fn skip_mods_and_typedefs(&self, id: BtfId) -> Result<Type<'_>> {
         self.skip_counting(id).map(|(ty, _)| ty)
     }
 
     /// [`skip_mods_and_typedefs`](Self::skip_mods_and_typedefs), and how many types were followed.
-    pub(crate) fn skip_counting(&self, id: BtfId) -> Result<(Type<'_>, usize), Error> {
+    pub(crate) fn skip_counting(&self, id: BtfId) -> Result<(Type<'_>, usize)> {
         let mut ty = self.type_by_id(id)?;
         for hops in 0..MAX_CHAIN {
             if !ty.is_modifier_or_typedef() {
@@ -360,7 +361,7 @@ impl<'a> Btf<'a> {
             }
             ty = self.type_by_id(ty.referred())?;
         }
-        Err(Error::BtfTypeLoop { type_id: id })
+        Err(Box::new(Error::BtfTypeLoop { type_id: id }))
     }
 
     /// Size in bytes of a type, through typedefs, qualifiers, variables and nested arrays.
@@ -368,8 +369,8 @@ impl<'a> Btf<'a> {
     /// # Errors
     ///
     /// `BtfTypeId`, `BtfTypeLoop`, `BtfSizeless`, `BtfSizeOverflow`.
-    pub fn resolve_size(&self, id: BtfId) -> Result<u32, Error> {
-        let overflow = || Error::BtfSizeOverflow { type_id: id };
+    pub fn resolve_size(&self, id: BtfId) -> Result<u32> {
+        let overflow = || Box::new(Error::BtfSizeOverflow { type_id: id });
         let (mut elements, mut ty) = (1u32, self.type_by_id(id)?);
         for _ in 0..MAX_CHAIN {
             let size = match ty.kind() {
@@ -392,7 +393,7 @@ impl<'a> Btf<'a> {
             };
             return elements.checked_mul(size).ok_or_else(overflow);
         }
-        Err(Error::BtfTypeLoop { type_id: id })
+        Err(Box::new(Error::BtfTypeLoop { type_id: id }))
     }
 
     /// The first type of this name and kind, in the base first. What was looked for in a large file, a kernel's, is
@@ -414,7 +415,7 @@ impl<'a> Btf<'a> {
     /// # Errors
     ///
     /// Whatever following them finds: `BtfString`, `BtfTypeId`, `BtfUnexpectedKind` for a function without prototype.
-    pub fn validate(&self) -> Result<(), Error> {
+    pub fn validate(&self) -> Result<()> {
         self.types().try_for_each(|ty| ty.validate())
     }
 }
@@ -461,13 +462,13 @@ impl<'b> Types<'b> {
 
     /// What is wrong with the type at the current position.
     #[cold]
-    fn fault(&self) -> Error {
+    fn fault(&self) -> Box<Error> {
         let type_id = BtfId(self.next_id);
         match self.section.u32(self.at.saturating_add(4)).map(types::kind_of) {
             Some(kind) if types::tail_len(kind).or_else(|| self.btf.layout_of(kind)).is_none() => {
-                Error::BtfKind { type_id, kind }
+                Box::new(Error::BtfKind { type_id, kind })
             }
-            _ => Error::BtfTypeTruncated { type_id },
+            _ => Box::new(Error::BtfTypeTruncated { type_id }),
         }
     }
 

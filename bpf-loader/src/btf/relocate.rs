@@ -11,8 +11,8 @@ use super::encode::assemble;
 use super::index::{Root, kind_class};
 use super::types::HEADER_LEN;
 use super::{Btf, BtfBytes, BtfId, Kind, MAX_CHAIN, Type};
-use crate::Error;
 use crate::bytes::{Bytes, Endian};
+use crate::error::{Error, Result};
 use crate::fuel::Fuel;
 
 /// Bytes of `split`, which continues `distilled`, changed to continue `base`, which stands alone.
@@ -27,11 +27,11 @@ pub fn relocate<'a>(
     distilled: impl Into<BtfBytes<'a>>,
     base: &Btf<'_>,
     fuel: &mut Fuel,
-) -> Result<Vec<u8>, Error> {
+) -> Result<Vec<u8>> {
     let distilled = Arc::new(Btf::parse(distilled)?);
     let split = Btf::parse_split(split, Arc::clone(&distilled))?;
     if base.base.is_some() || base.endian != split.endian {
-        return Err(Error::BtfBase);
+        return Err(Box::new(Error::BtfBase));
     }
     fuel.spend(u64::from(split.count))?;
     let ids = map_types(&split, &distilled, base, fuel)?;
@@ -54,12 +54,7 @@ pub fn relocate<'a>(
 }
 
 /// The base's counterpart of each distilled type, by its id.
-fn map_types(
-    split: &Btf<'_>,
-    distilled: &Btf<'_>,
-    base: &Btf<'_>,
-    fuel: &mut Fuel,
-) -> Result<Vec<BtfId>, Error> {
+fn map_types(split: &Btf<'_>, distilled: &Btf<'_>, base: &Btf<'_>, fuel: &mut Fuel) -> Result<Vec<BtfId>> {
     let embedded = embedded(split, fuel)?;
     // A forward declaration may be answered by the declared type itself.
     let asked: Vec<(Type<'_>, [Root<'_>; 2])> = distilled
@@ -74,12 +69,12 @@ fn map_types(
                 }
                 kind => {
                     let expected = "a type that a base is distilled to";
-                    return Err(Error::BtfUnexpectedKind { type_id: ty.id(), kind, expected });
+                    return Err(Box::new(Error::BtfUnexpectedKind { type_id: ty.id(), kind, expected }));
                 }
             };
             Ok((ty, kinds.map(|kind| (super::index::essential_name(name), kind))))
         })
-        .collect::<Result<_, Error>>()?;
+        .collect::<Result<_>>()?;
     let roots: Vec<Root<'_>> = asked.iter().flat_map(|(_, roots)| roots.iter().copied()).collect();
     let found = base.find_roots(&roots, fuel)?;
     let mut ids = vec![BtfId::VOID];
@@ -102,11 +97,11 @@ fn map_types(
         match candidates.as_slice() {
             [one] => ids.push(one.id()),
             _ => {
-                return Err(Error::BtfRelocation {
+                return Err(Box::new(Error::BtfRelocation {
                     name: String::from_utf8_lossy(name.get(..256).unwrap_or(name)).into_owned(),
                     kind: ty.kind(),
                     candidates: candidates.len(),
-                });
+                }));
             }
         }
     }
@@ -124,7 +119,7 @@ fn counts_as(distilled: &Type<'_>, candidate: &Type<'_>) -> bool {
 }
 
 /// Distilled structures that the module's own have inside, whose size therefore must be right.
-fn embedded(split: &Btf<'_>, fuel: &mut Fuel) -> Result<HashSet<BtfId>, Error> {
+fn embedded(split: &Btf<'_>, fuel: &mut Fuel) -> Result<HashSet<BtfId>> {
     let mut embedded = HashSet::new();
     for member in split.types().flat_map(|ty| ty.members()) {
         let mut ty = split.type_by_id(member.type_id)?;
@@ -159,7 +154,7 @@ impl Relocation<'_> {
         self.split.endian
     }
 
-    fn rewrite(&mut self, at: usize, ty: &Type<'_>, fuel: &mut Fuel) -> Result<(), Error> {
+    fn rewrite(&mut self, at: usize, ty: &Type<'_>, fuel: &mut Fuel) -> Result<()> {
         let members = ty.vlen() as usize;
         fuel.spend(1 + members as u64)?;
         self.text(at, fuel)?;
@@ -175,7 +170,7 @@ impl Relocation<'_> {
                 self.id(first)?;
                 return self.id(first + 4);
             }
-            Kind::Unknown(kind) => return Err(Error::BtfKind { type_id: ty.id(), kind }),
+            Kind::Unknown(kind) => return Err(Box::new(Error::BtfKind { type_id: ty.id(), kind })),
             _ => (0, 0, None, None),
         };
         if ty.type_id().is_some() {
@@ -204,7 +199,7 @@ impl Relocation<'_> {
     }
 
     /// The id at `at` of the new numbering.
-    fn id(&mut self, at: usize) -> Result<(), Error> {
+    fn id(&mut self, at: usize) -> Result<()> {
         let old = self.word(at);
         let new = match self.ids.get(old as usize) {
             Some(id) => id.0,
@@ -219,7 +214,7 @@ impl Relocation<'_> {
     }
 
     /// The string offset at `at` of the new numbering.
-    fn text(&mut self, at: usize, fuel: &mut Fuel) -> Result<(), Error> {
+    fn text(&mut self, at: usize, fuel: &mut Fuel) -> Result<()> {
         let (old, first) = (self.word(at), self.split.first_string);
         let after_base = |own: u32| {
             let base = u32::try_from(self.base.strings.len).map_err(|_| Error::BtfTooLarge)?;
@@ -347,19 +342,20 @@ mod tests {
         let relocate = |kernel: &[u8]| {
             relocate(&split[..], &distilled[..], &Btf::parse(kernel).unwrap(), &mut Fuel::new(1000))
         };
-        let missing = |name: &str, kind| Error::BtfRelocation { name: name.into(), kind, candidates: 0 };
+        let missing =
+            |name: &str, kind| Box::new(Error::BtfRelocation { name: name.into(), kind, candidates: 0 });
         // What has a device inside cannot have one of another size.
         assert_eq!(relocate(&kernel(Endian::Little, 24)), Err(missing("device", Kind::Struct)));
         let empty = Builder::new(Endian::Little).build();
         assert_eq!(relocate(&empty), Err(missing("int", Kind::Int)));
-        assert_eq!(relocate(&kernel(Endian::Big, 16)), Err(Error::BtfBase));
+        assert_eq!(relocate(&kernel(Endian::Big, 16)), Err(Box::new(Error::BtfBase)));
         // Two of the same size: nobody can tell which.
         let mut b = Builder::new(Endian::Little);
         b.int("int", 4, SIGNED);
         b.structure("device", 16, &[]);
         b.structure("device", 16, &[]);
         let several = Error::BtfRelocation { name: "device".into(), kind: Kind::Struct, candidates: 2 };
-        assert_eq!(relocate(&b.build()), Err(several));
+        assert_eq!(relocate(&b.build()), Err(several.into()));
     }
 
     #[test]
@@ -369,7 +365,7 @@ mod tests {
         let base = Btf::parse(&kernel[..]).unwrap();
         assert_eq!(
             relocate(&split[..], &distilled[..], &base, &mut Fuel::new(30)),
-            Err(Error::TooComplex { what: "comparisons of types and names", limit: 30 })
+            Err(Box::new(Error::TooComplex { what: "comparisons of types and names", limit: 30 }))
         );
         for at in 0..split.len() {
             for flip in [1, 0x80] {

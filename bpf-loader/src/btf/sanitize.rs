@@ -10,7 +10,7 @@ use super::edit::Edit;
 use super::encode::info;
 use super::types::{HEADER_LEN, Type};
 use super::{Btf, BtfId, Kind, Linkage};
-use crate::Error;
+use crate::error::{Error, Result};
 
 /// What a kernel's BTF verifier accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +64,7 @@ const BUILTINS: [&[u8]; 4] = [b"memcpy", b"memmove", b"memset", b"memcmp"];
 ///
 /// `BtfString`, `BtfTypeId` if a type needed refers to nothing; `BtfKind` if a kind is newer than this library and the
 /// kernel takes no layout section; `BtfBase` for module BTF; `BtfTooLarge`.
-pub fn sanitize(btf: &Btf<'_>, features: &BtfFeatures) -> Result<Vec<u8>, Error> {
+pub fn sanitize(btf: &Btf<'_>, features: &BtfFeatures) -> Result<Vec<u8>> {
     let mut work = Sanitizer {
         btf,
         features,
@@ -106,10 +106,7 @@ struct Sanitizer<'b> {
 
 impl<'b> Sanitizer<'b> {
     /// Visits the original types with their positions in the type section.
-    fn each(
-        &mut self,
-        mut visit: impl FnMut(&mut Self, usize, Type<'b>) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    fn each(&mut self, mut visit: impl FnMut(&mut Self, usize, Type<'b>) -> Result<()>) -> Result<()> {
         let mut types = self.btf.types();
         loop {
             let at = types.at;
@@ -128,7 +125,7 @@ impl<'b> Sanitizer<'b> {
     }
 
     /// A 32-bit integer, the object's own if it has one.
-    fn int32(&mut self) -> Result<BtfId, Error> {
+    fn int32(&mut self) -> Result<BtfId> {
         if let Some(known) = self.int {
             return Ok(known);
         }
@@ -144,7 +141,7 @@ impl<'b> Sanitizer<'b> {
     }
 
     /// External kernel symbols: variables become integers, functions' places are taken by a dummy variable.
-    fn ksyms(&mut self, at: usize, section: Type<'b>) -> Result<(), Error> {
+    fn ksyms(&mut self, at: usize, section: Type<'b>) -> Result<()> {
         let int = self.int32()?;
         let mut end = 0;
         for (row, var) in Self::rows(at, 3).zip(section.section_vars()) {
@@ -162,7 +159,7 @@ impl<'b> Sanitizer<'b> {
                 }
                 kind => {
                     let (type_id, expected) = (var.type_id, "var or func");
-                    return Err(Error::BtfUnexpectedKind { type_id, kind, expected });
+                    return Err(Box::new(Error::BtfUnexpectedKind { type_id, kind, expected }));
                 }
             }
             self.edit.set(row + 4, end);
@@ -173,7 +170,7 @@ impl<'b> Sanitizer<'b> {
         Ok(())
     }
 
-    fn dummy(&mut self, int: BtfId) -> Result<(BtfId, u32), Error> {
+    fn dummy(&mut self, int: BtfId) -> Result<(BtfId, u32)> {
         if let Some(dummy) = self.dummy {
             return Ok(dummy);
         }
@@ -187,7 +184,7 @@ impl<'b> Sanitizer<'b> {
         Ok(*self.dummy.insert((self.edit.add_type(&words)?, name)))
     }
 
-    fn kconfig(&mut self, section: Type<'b>) -> Result<(), Error> {
+    fn kconfig(&mut self, section: Type<'b>) -> Result<()> {
         for var in section.section_vars() {
             if self.btf.type_by_id(var.type_id)?.kind() == Kind::Var {
                 let at = self.btf.types_from(var.type_id)?.at;
@@ -198,7 +195,7 @@ impl<'b> Sanitizer<'b> {
     }
 
     /// Names the unnamed parameters of a function, which the kernel requires of functions though not of pointers to them.
-    fn function(&mut self, at: usize, function: Type<'b>) -> Result<(), Error> {
+    fn function(&mut self, at: usize, function: Type<'b>) -> Result<()> {
         if BUILTINS.iter().any(|builtin| function.name_is(builtin)) {
             self.set_info(at, Kind::Func, Linkage::Static.number());
         }
@@ -215,7 +212,7 @@ impl<'b> Sanitizer<'b> {
         Ok(())
     }
 
-    fn name_argument(&mut self, row: usize) -> Result<(), Error> {
+    fn name_argument(&mut self, row: usize) -> Result<()> {
         let name = match self.argument {
             Some(name) => name,
             None => *self.argument.insert(self.edit.add_string(b"arg")?),
@@ -225,7 +222,7 @@ impl<'b> Sanitizer<'b> {
     }
 
     /// Replaces what the kernel doesn't know by something of the same size that it does.
-    fn downgrade(&mut self, at: usize, ty: Type<'b>) -> Result<(), Error> {
+    fn downgrade(&mut self, at: usize, ty: Type<'b>) -> Result<()> {
         let known = *self.features;
         match ty.kind() {
             Kind::Ptr if ty.name_offset() != 0 => self.edit.set(at, 0),
@@ -263,7 +260,7 @@ impl<'b> Sanitizer<'b> {
             Kind::Enum64 if !known.enum64 => self.become_union(at, ty)?,
             // Only the layout section says how long such a type is.
             kind @ (Kind::Void | Kind::Unknown(_)) if !known.layout => {
-                return Err(Error::BtfKind { type_id: ty.id(), kind: kind.number() });
+                return Err(Box::new(Error::BtfKind { type_id: ty.id(), kind: kind.number() }));
             }
             _ => {}
         }
@@ -277,7 +274,7 @@ impl<'b> Sanitizer<'b> {
         self.edit.set(at + HEADER_LEN, 8);
     }
 
-    fn become_struct(&mut self, at: usize, section: Type<'b>) -> Result<(), Error> {
+    fn become_struct(&mut self, at: usize, section: Type<'b>) -> Result<()> {
         let valid = |&byte: &u8| if matches!(byte, b'.' | b'?') { b'_' } else { byte };
         let name: Vec<u8> = section.name_bytes()?.iter().map(valid).collect();
         let name = self.edit.add_string(&name)?;
@@ -297,7 +294,7 @@ impl<'b> Sanitizer<'b> {
         Ok(())
     }
 
-    fn become_union(&mut self, at: usize, ty: Type<'b>) -> Result<(), Error> {
+    fn become_union(&mut self, at: usize, ty: Type<'b>) -> Result<()> {
         let placeholder = match self.placeholder {
             Some(id) => id,
             None => {

@@ -4,8 +4,8 @@ use core::fmt;
 
 use super::members::{Enumerators, Member, Members, Params, Rows, SectionVars};
 use super::{Btf, BtfId};
-use crate::Error;
 use crate::bytes::Bytes;
+use crate::error::{Error, Result};
 
 /// Bytes of `struct btf_type`: name, info, and size or referred type.
 pub(super) const HEADER_LEN: usize = 12;
@@ -324,7 +324,7 @@ impl<'b> Type<'b> {
     /// # Errors
     ///
     /// `BtfString`, `BtfStringUtf8`.
-    pub fn name(&self) -> Result<&'b str, Error> {
+    pub fn name(&self) -> Result<&'b str> {
         self.btf.string(self.name)
     }
 
@@ -333,7 +333,7 @@ impl<'b> Type<'b> {
     /// # Errors
     ///
     /// `BtfString`.
-    pub fn name_bytes(&self) -> Result<&'b [u8], Error> {
+    pub fn name_bytes(&self) -> Result<&'b [u8]> {
         self.btf.string_bytes(self.name)
     }
 
@@ -472,13 +472,13 @@ impl<'b> Type<'b> {
         is_long.then_some(size)
     }
 
-    pub(super) fn validate(&self) -> Result<(), Error> {
+    pub(super) fn validate(&self) -> Result<()> {
         self.btf.check_string(self.name)?;
         if let Some(id) = self.type_id() {
             let referred = self.btf.type_by_id(id)?;
             if self.kind() == Kind::Func && referred.kind() != Kind::FuncProto {
                 let (type_id, kind) = (referred.id(), referred.kind());
-                return Err(Error::BtfUnexpectedKind { type_id, kind, expected: "func_proto" });
+                return Err(Box::new(Error::BtfUnexpectedKind { type_id, kind, expected: "func_proto" }));
             }
         }
         if let Some(array) = self.array() {

@@ -7,7 +7,7 @@
 use super::index::{Search, Wanted};
 use super::types::{self, HEADER_LEN};
 use super::{Btf, BtfId, Types};
-use crate::Error;
+use crate::error::{Error, Result};
 use crate::fuel::Fuel;
 
 /// How many walks at once, for files whose types have so many bytes.
@@ -54,7 +54,7 @@ struct Lane<'b, 'w> {
 impl Lane<'_, '_> {
     /// The next type, if there is one before the end.
     #[inline]
-    fn step(&mut self, btf: &Btf<'_>, fuel: &mut Fuel) -> Result<(), Error> {
+    fn step(&mut self, btf: &Btf<'_>, fuel: &mut Fuel) -> Result<()> {
         let types = &mut self.types;
         if types.at >= self.end {
             return Ok(());
@@ -81,7 +81,7 @@ impl Lane<'_, '_> {
 /// # Errors
 ///
 /// `BtfKind`, `BtfTypeTruncated`.
-pub(super) fn walk(btf: &Btf<'_>, wanted: &Wanted<'_>) -> Result<Walked, Error> {
+pub(super) fn walk(btf: &Btf<'_>, wanted: &Wanted<'_>) -> Result<Walked> {
     let len = btf.types.len;
     let mut starts = vec![0];
     if len >= LARGE {
@@ -92,11 +92,11 @@ pub(super) fn walk(btf: &Btf<'_>, wanted: &Wanted<'_>) -> Result<Walked, Error> 
             return Ok(walked);
         }
     }
-    walk_from(btf, wanted, &[0])?.ok_or(Error::Internal("a walk that misses the end"))
+    walk_from(btf, wanted, &[0])?.ok_or_else(|| Box::new(Error::Internal("a walk that misses the end")))
 }
 
 /// `None` if a guess was wrong, or a walk that began with a guess did not come to its end.
-fn walk_from(btf: &Btf<'_>, wanted: &Wanted<'_>, starts: &[usize]) -> Result<Option<Walked>, Error> {
+fn walk_from(btf: &Btf<'_>, wanted: &Wanted<'_>, starts: &[usize]) -> Result<Option<Walked>> {
     let section = btf.section(btf.types);
     let ends = starts.iter().skip(1).copied().chain([section.data.len()]);
     let mut lanes: Vec<Lane<'_, '_>> = starts
@@ -148,13 +148,11 @@ fn walk_from(btf: &Btf<'_>, wanted: &Wanted<'_>, starts: &[usize]) -> Result<Opt
 }
 
 /// Lanes number types from 0.
-fn numbered(error: Error, first_id: u32) -> Error {
-    let number = |id: BtfId| BtfId(id.0.saturating_add(first_id));
-    match error {
-        Error::BtfKind { type_id, kind } => Error::BtfKind { type_id: number(type_id), kind },
-        Error::BtfTypeTruncated { type_id } => Error::BtfTypeTruncated { type_id: number(type_id) },
-        other => other,
+fn numbered(mut error: Box<Error>, first_id: u32) -> Box<Error> {
+    if let Error::BtfKind { type_id, .. } | Error::BtfTypeTruncated { type_id } = &mut *error {
+        type_id.0 = type_id.0.saturating_add(first_id);
     }
+    error
 }
 
 /// A place from `near` on where types seem to begin.
@@ -239,6 +237,6 @@ mod tests {
         };
         data[at + 4] = 0x7f;
         let error = Btf::parse(&data[..]).unwrap_err();
-        assert_eq!(error, Error::BtfKind { type_id: BtfId(70_000), kind: 0x7f });
+        assert_eq!(*error, Error::BtfKind { type_id: BtfId(70_000), kind: 0x7f });
     }
 }

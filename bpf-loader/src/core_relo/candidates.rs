@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use crate::Error;
 use crate::btf::index::{Root, essential_name, kind_class};
 use crate::btf::{Btf, BtfId, Type};
+use crate::error::{Error, Result};
 use crate::fuel::Fuel;
 use crate::target::TargetBtf;
 
@@ -16,7 +16,7 @@ pub(super) struct Candidate<'t> {
 }
 
 /// What a local type's counterparts are looked for by.
-pub(super) fn root<'b>(ty: &Type<'b>, fuel: &mut Fuel) -> Result<Root<'b>, Error> {
+pub(super) fn root<'b>(ty: &Type<'b>, fuel: &mut Fuel) -> Result<Root<'b>> {
     Ok((essential_name(fuel.name(ty.btf(), ty.name_offset())?), kind_class(ty.kind())))
 }
 
@@ -34,14 +34,14 @@ impl<'l, 't> Candidates<'l, 't> {
         locals: impl Iterator<Item = Type<'l>>,
         target: &'t dyn TargetBtf,
         fuel: &mut Fuel,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self> {
         let mut found = HashMap::new();
         for ty in locals {
             match root(&ty, fuel) {
                 Ok(root) if !root.0.is_empty() => {
                     found.insert(root, Vec::new());
                 }
-                Err(error @ Error::TooComplex { .. }) => return Err(error),
+                Err(error) if matches!(*error, Error::TooComplex { .. }) => return Err(error),
                 // A name that is missing or cannot be read is an error of its relocation alone.
                 _ => {}
             }
@@ -64,10 +64,10 @@ impl<'l, 't> Candidates<'l, 't> {
     }
 
     /// Candidates for a local type.
-    pub fn of(&mut self, local: &Type<'l>, fuel: &mut Fuel) -> Result<&mut Vec<Candidate<'t>>, Error> {
+    pub fn of(&mut self, local: &Type<'l>, fuel: &mut Fuel) -> Result<&mut Vec<Candidate<'t>>> {
         let root = root(local, fuel)?;
         if root.0.is_empty() {
-            return Err(Error::CoreAnonymous { type_id: local.id() });
+            return Err(Box::new(Error::CoreAnonymous { type_id: local.id() }));
         }
         if !self.left.contains_key(&local.id()) {
             let all = self.found.get(&root).cloned().unwrap_or_default();
@@ -83,7 +83,7 @@ fn search<'t>(
     wanted: &mut HashMap<Root<'_>, Vec<Candidate<'t>>>,
     btf: &'t Btf<'t>,
     fuel: &mut Fuel,
-) -> Result<(), Error> {
+) -> Result<()> {
     let roots: Vec<Root<'_>> = wanted.keys().copied().collect();
     for (root, ids) in roots.iter().zip(btf.find_roots(&roots, fuel)?) {
         if let Some(candidates) = wanted.get_mut(root) {

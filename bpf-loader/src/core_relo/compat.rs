@@ -1,8 +1,8 @@
 //! When are two types, the object's and the kernel's, the same for a program's purposes?
 
-use crate::Error;
 use crate::btf::index::essential_name;
 use crate::btf::{Btf, BtfId, Kind, Type};
+use crate::error::{Error, Result};
 use crate::fuel::Fuel;
 
 /// How deeply pointers, arrays and prototypes may nest, as in libbpf.
@@ -27,7 +27,7 @@ pub(super) fn fields_are_compatible(
     (local_btf, mut local_id): (&Btf<'_>, BtfId),
     (target_btf, mut target_id): (&Btf<'_>, BtfId),
     fuel: &mut Fuel,
-) -> Result<bool, Error> {
+) -> Result<bool> {
     for _ in 0..MAX_DEPTH {
         let (local, target) = (fuel.skip(local_btf, local_id)?, fuel.skip(target_btf, target_id)?);
         if local.kind().is_composite() && target.kind().is_composite() {
@@ -51,11 +51,11 @@ pub(super) fn fields_are_compatible(
             _ => return Ok(false),
         }
     }
-    Err(Error::CoreDepth { type_id: local_id })
+    Err(Box::new(Error::CoreDepth { type_id: local_id }))
 }
 
 /// Is `target` the kind of type that `local` is, structures seen from outside? For types whose names are known to match.
-pub(crate) fn types_are_compatible(local: In<'_>, target: In<'_>, fuel: &mut Fuel) -> Result<bool, Error> {
+pub(crate) fn types_are_compatible(local: In<'_>, target: In<'_>, fuel: &mut Fuel) -> Result<bool> {
     let kinds = (local.0.type_by_id(local.1)?.kind(), target.0.type_by_id(target.1)?.kind());
     Ok(same_kind(kinds.0, kinds.1) && compatible(local, target, MAX_DEPTH, fuel)?)
 }
@@ -65,7 +65,7 @@ fn compatible(
     (target_btf, mut target_id): In<'_>,
     level: u32,
     fuel: &mut Fuel,
-) -> Result<bool, Error> {
+) -> Result<bool> {
     for _ in 0..MAX_DEPTH {
         let (local, target) = (fuel.skip(local_btf, local_id)?, fuel.skip(target_btf, target_id)?);
         if !same_kind(local.kind(), target.kind()) {
@@ -96,16 +96,16 @@ fn compatible(
             _ => return Ok(false),
         };
     }
-    Err(Error::CoreDepth { type_id: local_id })
+    Err(Box::new(Error::CoreDepth { type_id: local_id }))
 }
 
 /// Does `target` have all that `local` has: members by name and type, enumerators by name, parameters by position?
 /// Structures behind a pointer are compared by name and kind only.
-pub(super) fn types_match(local: In<'_>, target: In<'_>, fuel: &mut Fuel) -> Result<bool, Error> {
+pub(super) fn types_match(local: In<'_>, target: In<'_>, fuel: &mut Fuel) -> Result<bool> {
     matches(local, target, false, MAX_DEPTH, fuel)
 }
 
-fn names_match(local: (&Btf<'_>, u32), target: (&Btf<'_>, u32), fuel: &mut Fuel) -> Result<bool, Error> {
+fn names_match(local: (&Btf<'_>, u32), target: (&Btf<'_>, u32), fuel: &mut Fuel) -> Result<bool> {
     let (local, target) = (fuel.name(local.0, local.1)?, fuel.name(target.0, target.1)?);
     Ok(essential_name(local) == essential_name(target))
 }
@@ -116,7 +116,7 @@ fn matches(
     mut behind_pointer: bool,
     level: u32,
     fuel: &mut Fuel,
-) -> Result<bool, Error> {
+) -> Result<bool> {
     let deeper = level.checked_sub(1).ok_or(Error::CoreDepth { type_id: local_id })?;
     for _ in 0..MAX_DEPTH {
         let (local, target) = (fuel.skip(local_btf, local_id)?, fuel.skip(target_btf, target_id)?);
@@ -164,7 +164,7 @@ fn matches(
             _ => return Ok(false),
         };
     }
-    Err(Error::CoreDepth { type_id: local_id })
+    Err(Box::new(Error::CoreDepth { type_id: local_id }))
 }
 
 /// The kind that a structure or union has or a forward declaration announces; otherwise the type's own.
@@ -176,7 +176,7 @@ fn named_kind(ty: &Type<'_>) -> Kind {
     }
 }
 
-fn enums_match(local: &Type<'_>, target: &Type<'_>, fuel: &mut Fuel) -> Result<bool, Error> {
+fn enums_match(local: &Type<'_>, target: &Type<'_>, fuel: &mut Fuel) -> Result<bool> {
     if local.size() != target.size() || local.vlen() > target.vlen() {
         return Ok(false);
     }
@@ -196,7 +196,7 @@ fn enums_match(local: &Type<'_>, target: &Type<'_>, fuel: &mut Fuel) -> Result<b
     Ok(true)
 }
 
-fn composites_match(local: &Type<'_>, target: &Type<'_>, level: u32, fuel: &mut Fuel) -> Result<bool, Error> {
+fn composites_match(local: &Type<'_>, target: &Type<'_>, level: u32, fuel: &mut Fuel) -> Result<bool> {
     if local.vlen() > target.vlen() {
         return Ok(false);
     }

@@ -2,9 +2,9 @@
 
 use super::RelocKind;
 use super::spec::Spec;
-use crate::Error;
 use crate::btf::{BtfId, Kind, Type};
 use crate::bytes::Endian;
+use crate::error::{Error, Result};
 use crate::fuel::Fuel;
 
 /// What a relocation comes to.
@@ -66,7 +66,7 @@ pub(super) fn compute(
     local: &Spec<'_>,
     target: Option<&Spec<'_>>,
     fuel: &mut Fuel,
-) -> Result<Resolution, Error> {
+) -> Result<Resolution> {
     if kind == RelocKind::TypeIdLocal {
         return Ok(Resolution { expected: None, value: Some(u64::from(local.root.0)), width: Width::Same });
     }
@@ -98,7 +98,7 @@ fn width(local: &Type<'_>, local_size: u32, target: &Type<'_>, target_size: u32)
 }
 
 /// Size of an element of the innermost array, or of the type itself if it is none: what one load can read.
-fn element_size(spec: &Spec<'_>, id: BtfId, fuel: &mut Fuel) -> Result<u32, Error> {
+fn element_size(spec: &Spec<'_>, id: BtfId, fuel: &mut Fuel) -> Result<u32> {
     let mut ty = fuel.skip(spec.btf, id)?;
     while let Some(array) = ty.array() {
         ty = fuel.skip(spec.btf, array.element)?;
@@ -106,7 +106,7 @@ fn element_size(spec: &Spec<'_>, id: BtfId, fuel: &mut Fuel) -> Result<u32, Erro
     fuel.size(spec.btf, ty.id())
 }
 
-fn field(kind: RelocKind, spec: Option<&Spec<'_>>, fuel: &mut Fuel) -> Result<Answer, Error> {
+fn field(kind: RelocKind, spec: Option<&Spec<'_>>, fuel: &mut Fuel) -> Result<Answer> {
     if kind == RelocKind::FieldExists {
         return Ok(Answer::certain(u64::from(spec.is_some())));
     }
@@ -120,7 +120,7 @@ fn field(kind: RelocKind, spec: Option<&Spec<'_>>, fuel: &mut Fuel) -> Result<An
                 Ok(Answer { access, ..Answer::certain(u64::from(spec.bit_offset / 8)) })
             }
             RelocKind::FieldByteSize => Ok(Answer::certain(u64::from(fuel.size(spec.btf, last.type_id)?))),
-            _ => Err(unsupported(last.type_id, "not for an array's element")),
+            _ => Err(Box::new(unsupported(last.type_id, "not for an array's element"))),
         };
     }
     let member = spec.btf.type_by_id(last.type_id)?.member(last.index);
@@ -191,7 +191,7 @@ impl Place {
     }
 }
 
-fn whole_type(kind: RelocKind, spec: Option<&Spec<'_>>, fuel: &mut Fuel) -> Result<Answer, Error> {
+fn whole_type(kind: RelocKind, spec: Option<&Spec<'_>>, fuel: &mut Fuel) -> Result<Answer> {
     let value = match (kind, spec) {
         (_, None) => 0,
         (RelocKind::TypeIdTarget, Some(spec)) => u64::from(spec.root.0),
@@ -201,13 +201,13 @@ fn whole_type(kind: RelocKind, spec: Option<&Spec<'_>>, fuel: &mut Fuel) -> Resu
     Ok(Answer { certain: kind != RelocKind::TypeIdTarget, ..Answer::certain(value) })
 }
 
-fn enumerator(kind: RelocKind, spec: Option<&Spec<'_>>) -> Result<Answer, Error> {
+fn enumerator(kind: RelocKind, spec: Option<&Spec<'_>>) -> Result<Answer> {
     if kind == RelocKind::EnumvalExists {
         return Ok(Answer::certain(u64::from(spec.is_some())));
     }
     let Some(spec) = spec else { return Ok(Answer::poison()) };
     let unnamed = Error::CoreUnsupported { kind, type_id: spec.root, problem: "no enumerator named" };
-    let Some(last) = spec.path.last() else { return Err(unnamed) };
+    let Some(last) = spec.path.last() else { return Err(Box::new(unnamed)) };
     let ty = spec.btf.type_by_id(last.type_id)?;
     let enumerator = ty.enumerators().nth(last.index as usize).ok_or(unnamed)?;
     Ok(Answer::certain(enumerator.bits))

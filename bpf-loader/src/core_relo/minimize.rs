@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use super::RelocKind;
 use super::resolve::resolve_telling;
 use super::spec::{Accessor, Spec};
-use crate::Error;
 use crate::btf::encode::{Builder, info};
 use crate::btf::ext::CoreRelo;
 use crate::btf::{Btf, BtfId, Kind, Type};
+use crate::error::{Error, Result};
 use crate::fuel::Fuel;
 use crate::object::ObjectSpec;
 use crate::target::{ModuleBtf, TargetBtf};
@@ -23,7 +23,7 @@ use crate::target::{ModuleBtf, TargetBtf};
 /// # Errors
 ///
 /// `TooComplex`; those of following types that make no sense.
-pub fn minimize(kernel: &Btf<'_>, objects: &[&ObjectSpec<'_>]) -> Result<Vec<u8>, Error> {
+pub fn minimize(kernel: &Btf<'_>, objects: &[&ObjectSpec<'_>]) -> Result<Vec<u8>> {
     let relos = |object: &ObjectSpec<'_>| {
         let sections = object.ext.iter().flat_map(|ext| ext.core_relos());
         sections.flat_map(|section| section.records).collect()
@@ -35,7 +35,7 @@ pub fn minimize(kernel: &Btf<'_>, objects: &[&ObjectSpec<'_>]) -> Result<Vec<u8>
 pub(super) fn of_relocations<'l>(
     kernel: &Btf<'_>,
     objects: impl IntoIterator<Item = (&'l Btf<'l>, Vec<CoreRelo>)>,
-) -> Result<Vec<u8>, Error> {
+) -> Result<Vec<u8>> {
     let mut needed = Needed { kernel, kept: BTreeMap::new(), fuel: Fuel::new(0), seen: HashSet::new() };
     for (btf, relos) in objects {
         needed.fuel = Fuel::OBJECT.clone();
@@ -48,11 +48,11 @@ pub(super) fn of_relocations<'l>(
 struct Alone<'t>(&'t Btf<'t>);
 
 impl TargetBtf for Alone<'_> {
-    fn vmlinux(&self) -> Result<Option<&Btf<'_>>, Error> {
+    fn vmlinux(&self) -> Result<Option<&Btf<'_>>> {
         Ok(Some(self.0))
     }
 
-    fn modules(&self) -> Result<&[ModuleBtf<'_>], Error> {
+    fn modules(&self) -> Result<&[ModuleBtf<'_>]> {
         Ok(&[])
     }
 }
@@ -87,7 +87,7 @@ struct Needed<'t> {
 }
 
 impl<'t> Needed<'t> {
-    fn add(&mut self, local: &Btf<'_>, relos: Vec<CoreRelo>) -> Result<(), Error> {
+    fn add(&mut self, local: &Btf<'_>, relos: Vec<CoreRelo>) -> Result<()> {
         let kernel = Alone(self.kernel);
         let mut found = Vec::new();
         // What is wrong with a relocation stays wrong with it, as far as types are compared at all.
@@ -101,7 +101,7 @@ impl<'t> Needed<'t> {
     }
 
     /// Keeps what a relocation has found: `path` below `root`.
-    fn find(&mut self, kind: RelocKind, root: BtfId, path: &[Step]) -> Result<(), Error> {
+    fn find(&mut self, kind: RelocKind, root: BtfId, path: &[Step]) -> Result<()> {
         self.kept.entry(root).or_default();
         if kind.is_type() {
             return self
@@ -124,7 +124,7 @@ impl<'t> Needed<'t> {
     }
 
     /// Keeps a type itself, without qualifiers and aliases.
-    fn keep_one(&mut self, id: BtfId) -> Result<Type<'t>, Error> {
+    fn keep_one(&mut self, id: BtfId) -> Result<Type<'t>> {
         let ty = self.fuel.skip(self.kernel, id)?;
         if ty.id() != BtfId::VOID {
             self.kept.entry(ty.id()).or_default();
@@ -133,14 +133,14 @@ impl<'t> Needed<'t> {
     }
 
     /// Keeps a member or enumerator; the member's type.
-    fn keep_part(&mut self, id: BtfId, index: u32) -> Result<BtfId, Error> {
+    fn keep_part(&mut self, id: BtfId, index: u32) -> Result<BtfId> {
         let ty = self.keep_one(id)?;
         self.kept.entry(ty.id()).or_default().parts.insert(index);
         Ok(ty.member(index).map_or(BtfId::VOID, |member| member.type_id))
     }
 
     /// Keeps the anonymous members that lead from a structure to that one inside it. Whether there are any.
-    fn way_to(&mut self, from: BtfId, to: BtfId) -> Result<bool, Error> {
+    fn way_to(&mut self, from: BtfId, to: BtfId) -> Result<bool> {
         let mut ways = vec![(self.fuel.skip(self.kernel, from)?.id(), Vec::new())];
         let to = self.fuel.skip(self.kernel, to)?.id();
         while let Some((at, way)) = ways.pop() {
@@ -162,7 +162,7 @@ impl<'t> Needed<'t> {
     }
 
     /// Keeps a type and whatever of other types is looked at with it.
-    fn keep(&mut self, id: BtfId, look: Look) -> Result<(), Error> {
+    fn keep(&mut self, id: BtfId, look: Look) -> Result<()> {
         let mut left = vec![(id, look)];
         while let Some((id, look)) = left.pop() {
             let ty = self.keep_one(id)?;
@@ -199,7 +199,7 @@ impl<'t> Needed<'t> {
         Ok(())
     }
 
-    fn write(mut self) -> Result<Vec<u8>, Error> {
+    fn write(mut self) -> Result<Vec<u8>> {
         // From the size of `long`, readers tell that of a pointer.
         let long =
             self.kernel.types_of(Kind::Int).find(|ty| ty.pointer_size_hint().is_some()).map(|ty| ty.id());
@@ -233,13 +233,14 @@ impl<'t> Needed<'t> {
         kept: &Kept,
         ids: &BTreeMap<BtfId, BtfId>,
         builder: &mut Builder,
-    ) -> Result<(), Error> {
-        let id_of = |id: BtfId| -> Result<u32, Error> {
+    ) -> Result<()> {
+        let id_of = |id: BtfId| -> Result<u32> {
             let ty = self.kernel.skip_mods_and_typedefs(id)?;
             Ok(ids.get(&ty.id()).map_or(0, |id| id.0))
         };
-        let name =
-            |offset: u32, builder: &mut Builder| Ok::<_, Error>(builder.string(self.kernel.string(offset)?));
+        let name = |offset: u32, builder: &mut Builder| {
+            Ok::<_, Box<Error>>(builder.string(self.kernel.string(offset)?))
+        };
         let is_kept = |index: &u32| kept.parts.contains(index);
         let mut words = Vec::new();
         let mut len = 0;

@@ -3,7 +3,7 @@
 use bpf_sys::uapi::insn::{self, Insn};
 
 use super::compute::{Resolution, Width};
-use crate::Error;
+use crate::error::{Error, Result};
 use crate::insn::InsnIdx;
 
 /// The helper number that a poisoned instruction calls, 0xbad2310: the verifier, if it ever gets there, says
@@ -42,16 +42,16 @@ pub enum Poison {
 /// # Errors
 ///
 /// `CoreInsn`, `CoreInsnValue`, `CoreInsnRange`, `CoreInsnWidth`; `insns` is then as before.
-pub fn patch(insns: &mut [Insn], at: InsnIdx, resolution: &Resolution) -> Result<Patched, Error> {
+pub fn patch(insns: &mut [Insn], at: InsnIdx, resolution: &Resolution) -> Result<Patched> {
     let rest = insns.get_mut(at.0 as usize..).unwrap_or_default();
     let (first, second) = match rest {
-        [] => return Err(Error::CoreInsn { insn: at, code: None }),
+        [] => return Err(Box::new(Error::CoreInsn { insn: at, code: None })),
         [first, rest @ ..] => (first, rest.first_mut()),
     };
     let unsuitable = Error::CoreInsn { insn: at, code: Some(first.code) };
     let second = match second {
         Some(second) if first.is_ld_imm64() => Some(second),
-        None if first.is_ld_imm64() => return Err(unsuitable),
+        None if first.is_ld_imm64() => return Err(Box::new(unsuitable)),
         _ => None,
     };
     let Some(value) = resolution.value else { return Ok(poison(first, second, Poison::Missing)) };
@@ -89,12 +89,12 @@ pub fn patch(insns: &mut [Insn], at: InsnIdx, resolution: &Resolution) -> Result
             if *first != Insn::new(insn::LD_IMM64, first.dst(), 0, 0, first.imm)
                 || *second != Insn::new(0, 0, 0, 0, second.imm)
             {
-                return Err(unsuitable);
+                return Err(Box::new(unsuitable));
             }
             check(u64::from(second.imm as u32) << 32 | u64::from(first.imm as u32))?;
             (first.imm, second.imm) = (value as i32, (value >> 32) as i32);
         }
-        _ => return Err(unsuitable),
+        _ => return Err(Box::new(unsuitable)),
     }
     Ok(Patched::Value(value))
 }

@@ -5,11 +5,11 @@ use super::candidates::{Candidate, Candidates, root};
 use super::compat::{types_are_compatible, types_match};
 use super::compute::{Resolution, compute};
 use super::spec::{Spec, shortened};
-use crate::Error;
 use crate::btf::ext::CoreRelo;
 use crate::btf::index::Root;
 use crate::btf::{Btf, Type};
 use crate::error::excerpt;
+use crate::error::{Error, Result};
 use crate::fuel::Fuel;
 use crate::target::TargetBtf;
 
@@ -27,7 +27,7 @@ pub fn resolve<'l>(
     local: &'l Btf<'l>,
     relos: impl IntoIterator<Item = CoreRelo>,
     target: &dyn TargetBtf,
-) -> Result<Vec<Result<Resolution, Error>>, Error> {
+) -> Result<Vec<Result<Resolution>>> {
     resolve_within(local, relos, target, &mut Fuel::OBJECT.clone())
 }
 
@@ -41,7 +41,7 @@ pub fn resolve_within<'l>(
     relos: impl IntoIterator<Item = CoreRelo>,
     target: &dyn TargetBtf,
     fuel: &mut Fuel,
-) -> Result<Vec<Result<Resolution, Error>>, Error> {
+) -> Result<Vec<Result<Resolution>>> {
     resolve_telling(local, relos, target, fuel, &mut |_, _| {})
 }
 
@@ -52,7 +52,7 @@ pub(super) fn resolve_telling<'l>(
     target: &dyn TargetBtf,
     fuel: &mut Fuel,
     found: &mut impl FnMut(RelocKind, &Spec<'_>),
-) -> Result<Vec<Result<Resolution, Error>>, Error> {
+) -> Result<Vec<Result<Resolution>>> {
     let relos: Vec<_> = relos.into_iter().collect();
     let mut candidates = Candidates::find(searched(local, &relos), target, fuel)?;
     Ok(relos.iter().map(|relo| resolve_one(local, relo, &mut candidates, fuel, found)).collect())
@@ -79,7 +79,7 @@ fn resolve_one<'l>(
     candidates: &mut Candidates<'l, '_>,
     fuel: &mut Fuel,
     tell: &mut impl FnMut(RelocKind, &Spec<'_>),
-) -> Result<Resolution, Error> {
+) -> Result<Resolution> {
     let kind = relo.kind()?;
     let ty = local.type_by_id(relo.type_id)?;
     let spec = Spec::parse(local, relo, kind, fuel)?;
@@ -96,11 +96,8 @@ fn resolve_one<'l>(
         match agreed {
             None => agreed = Some((found.bit_offset, resolution)),
             Some((bit_offset, first)) => {
-                let ambiguous = |what, first, second| Error::CoreAmbiguous {
-                    what,
-                    first,
-                    candidate: candidate.id,
-                    second,
+                let ambiguous = |what, first, second| {
+                    Box::new(Error::CoreAmbiguous { what, first, candidate: candidate.id, second })
                 };
                 if bit_offset != found.bit_offset {
                     let offsets = (u64::from(bit_offset), u64::from(found.bit_offset));
@@ -128,7 +125,7 @@ fn find<'t>(
     spec: &Spec<'_>,
     candidate: Candidate<'t>,
     fuel: &mut Fuel,
-) -> Result<Option<Spec<'t>>, Error> {
+) -> Result<Option<Spec<'t>>> {
     fuel.spend(1)?;
     if !kind.is_type() {
         return spec.find_in(candidate.btf, candidate.id, kind, fuel);

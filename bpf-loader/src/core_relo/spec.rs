@@ -2,11 +2,11 @@
 
 use super::RelocKind;
 use super::compat::fields_are_compatible;
-use crate::Error;
 use crate::btf::ext::CoreRelo;
 use crate::btf::index::essential_name;
 use crate::btf::{Btf, BtfId, Kind, Type};
 use crate::error::excerpt;
+use crate::error::{Error, Result};
 use crate::fuel::Fuel;
 
 /// Steps of an access string, as in libbpf and the kernel.
@@ -43,12 +43,12 @@ impl<'b> Spec<'b> {
     }
 
     /// Moves on by `count` times `size` bytes.
-    fn advance(&mut self, count: u32, size: u32) -> Result<(), Error> {
+    fn advance(&mut self, count: u32, size: u32) -> Result<()> {
         let bits = count.checked_mul(size).and_then(|bytes| bytes.checked_mul(8));
         self.advance_bits(bits)
     }
 
-    fn advance_bits(&mut self, bits: Option<u32>) -> Result<(), Error> {
+    fn advance_bits(&mut self, bits: Option<u32>) -> Result<()> {
         let end = bits.and_then(|bits| self.bit_offset.checked_add(bits));
         self.bit_offset = end.ok_or(Error::BtfSizeOverflow { type_id: self.root })?;
         Ok(())
@@ -58,16 +58,16 @@ impl<'b> Spec<'b> {
         self.path.push(Accessor { type_id, index, name });
     }
 
-    fn descend(&mut self) -> Result<(), Error> {
+    fn descend(&mut self) -> Result<()> {
         if self.depth >= MAX_DEPTH {
-            return Err(Error::CoreDepth { type_id: self.root });
+            return Err(Box::new(Error::CoreDepth { type_id: self.root }));
         }
         self.depth += 1;
         Ok(())
     }
 
     /// May the array just reached be read beyond its length? So it is with one of length 0 that ends its structure.
-    fn is_flexible(&self, len: u32) -> Result<bool, Error> {
+    fn is_flexible(&self, len: u32) -> Result<bool> {
         match self.path.last() {
             Some(Accessor { type_id, index, name: Some(_) }) if len == 0 => {
                 Ok(self.btf.type_by_id(*type_id)?.vlen().checked_sub(1) == Some(*index))
@@ -77,9 +77,10 @@ impl<'b> Spec<'b> {
     }
 
     /// Follows the access string of a relocation through the object's own types.
-    pub fn parse(btf: &'b Btf<'b>, relo: &CoreRelo, kind: RelocKind, fuel: &mut Fuel) -> Result<Self, Error> {
+    pub fn parse(btf: &'b Btf<'b>, relo: &CoreRelo, kind: RelocKind, fuel: &mut Fuel) -> Result<Self> {
         let access = access_string(btf, relo, fuel)?;
-        let wrong = |problem| Error::CoreAccess { access: excerpt(access), type_id: relo.type_id, problem };
+        let wrong =
+            |problem| Box::new(Error::CoreAccess { access: excerpt(access), type_id: relo.type_id, problem });
         let mut spec = Self::whole(btf, relo.type_id);
         if kind.is_type() {
             let root_only = access == "0";
@@ -136,7 +137,7 @@ impl<'b> Spec<'b> {
         root: BtfId,
         kind: RelocKind,
         fuel: &mut Fuel,
-    ) -> Result<Option<Spec<'t>>, Error> {
+    ) -> Result<Option<Spec<'t>>> {
         let mut found = Spec::whole(target, root);
         if kind.is_enumval() {
             return Ok(self.find_enumerator(&mut found, fuel)?.then_some(found));
@@ -169,7 +170,7 @@ impl<'b> Spec<'b> {
         Ok(Some(found))
     }
 
-    fn find_enumerator(&self, found: &mut Spec<'_>, fuel: &mut Fuel) -> Result<bool, Error> {
+    fn find_enumerator(&self, found: &mut Spec<'_>, fuel: &mut Fuel) -> Result<bool> {
         let ty = fuel.skip(found.btf, found.root)?;
         let wanted = self.path.first().and_then(|accessor| accessor.name).unwrap_or_default();
         for (index, enumerator) in (0..).zip(ty.enumerators()) {
@@ -190,7 +191,7 @@ impl<'b> Spec<'b> {
         name: &[u8],
         local: (&Btf<'_>, BtfId),
         fuel: &mut Fuel,
-    ) -> Result<Option<BtfId>, Error> {
+    ) -> Result<Option<BtfId>> {
         for (index, member) in (0..).zip(ty.members()) {
             let (bit_offset, depth) = (self.bit_offset, self.depth);
             self.descend()?;
@@ -218,13 +219,13 @@ impl<'b> Spec<'b> {
 }
 
 /// The access string, if it is no longer than its greatest number of steps can be.
-fn access_string<'b>(btf: &'b Btf<'b>, relo: &CoreRelo, fuel: &mut Fuel) -> Result<&'b str, Error> {
+fn access_string<'b>(btf: &'b Btf<'b>, relo: &CoreRelo, fuel: &mut Fuel) -> Result<&'b str> {
     let bytes = fuel.name(btf, relo.access)?;
     if bytes.len() > MAX_DEPTH * "2147483647:".len() {
         let access = shortened(bytes);
-        return Err(Error::CoreAccess { access, type_id: relo.type_id, problem: "too long" });
+        return Err(Box::new(Error::CoreAccess { access, type_id: relo.type_id, problem: "too long" }));
     }
-    core::str::from_utf8(bytes).map_err(|_| Error::BtfStringUtf8 { offset: relo.access })
+    core::str::from_utf8(bytes).map_err(|_| Box::new(Error::BtfStringUtf8 { offset: relo.access }))
 }
 
 /// Text for people, of names that may be hostile.

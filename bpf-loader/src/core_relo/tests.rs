@@ -6,11 +6,11 @@ mod patching;
 mod types;
 
 use super::*;
-use crate::Error;
 use crate::btf::encode::{Builder, Field, SIGNED};
 use crate::btf::ext::CoreRelo;
 use crate::btf::{Btf, BtfId, Kind, Linkage};
 use crate::bytes::Endian;
+use crate::error::{Error, Result};
 use crate::target::{ModuleBtf, TargetBtf};
 
 /// A kernel of these types.
@@ -20,11 +20,11 @@ struct Kernel {
 }
 
 impl TargetBtf for Kernel {
-    fn vmlinux(&self) -> Result<Option<&Btf<'_>>, Error> {
+    fn vmlinux(&self) -> Result<Option<&Btf<'_>>> {
         Ok(self.vmlinux.as_ref())
     }
 
-    fn modules(&self) -> Result<&[ModuleBtf<'_>], Error> {
+    fn modules(&self) -> Result<&[ModuleBtf<'_>]> {
         Ok(&self.modules)
     }
 }
@@ -50,14 +50,15 @@ impl Local {
         self.relos.push(CoreRelo { insn_offset: 8, type_id, access, kind });
     }
 
-    fn resolve(&self, target: &Kernel) -> Vec<Result<Resolution, Error>> {
+    fn resolve(&self, target: &Kernel) -> Vec<Result<Resolution>> {
         let btf = Btf::parse(self.types.build()).unwrap().with_pointer_size(8);
         resolve(&btf, self.relos.iter().copied(), target).unwrap()
     }
 
     /// Values alone; `None` for poison.
     fn values(&self, target: &Kernel) -> Vec<Result<Option<u64>, Error>> {
-        self.resolve(target).into_iter().map(|result| result.map(|resolution| resolution.value)).collect()
+        let value = |result: Result<Resolution>| result.map(|r| r.value).map_err(|e| *e);
+        self.resolve(target).into_iter().map(value).collect()
     }
 }
 
@@ -95,7 +96,7 @@ fn a_kernel_without_btf_is_asked_only_if_need_be() {
     assert_eq!(local.values(&none), [Ok(Some(1))]);
     local.relo(RelocKind::TypeExists, int, "0");
     let btf = Btf::parse(local.types.build()).unwrap();
-    assert_eq!(resolve(&btf, local.relos, &none), Err(Error::CoreNoTarget));
+    assert_eq!(resolve(&btf, local.relos, &none), Err(Box::new(Error::CoreNoTarget)));
 }
 
 #[test]
@@ -169,6 +170,8 @@ fn work_that_grows_too_fast_is_cut_short() {
     local.relo(RelocKind::FieldExists, s, "0:0");
     let btf = Btf::parse(local.types.build()).unwrap();
     let mut fuel = crate::fuel::Fuel::new(100_000);
-    let results = resolve_within(&btf, local.relos, &kernel(&types), &mut fuel).unwrap();
-    assert!(matches!(results[..], [Err(Error::TooComplex { limit: 100_000, .. })]), "{results:?}");
+    let mut results = resolve_within(&btf, local.relos, &kernel(&types), &mut fuel).unwrap();
+    assert_eq!(results.len(), 1);
+    let result = results.remove(0).map_err(|e| *e);
+    assert!(matches!(result, Err(Error::TooComplex { limit: 100_000, .. })), "{result:?}");
 }

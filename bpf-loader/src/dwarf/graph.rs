@@ -21,11 +21,11 @@ const MAX_PARTS: usize = 16 << 20;
 pub(super) enum Failure {
     /// A unit refers to a type of another.
     OtherUnit,
-    Error(Error),
+    Error(Box<Error>),
 }
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
+impl From<Box<Error>> for Failure {
+    fn from(error: Box<Error>) -> Self {
         Self::Error(error)
     }
 }
@@ -239,7 +239,9 @@ impl Graph {
                 is_first = false;
                 let attributes = reader.attributes(place, specs, true)?;
                 if attributes.is_split {
-                    return Err(Error::NoDwarf { reason: "its types are in other files (.dwo)" }.into());
+                    return Err(
+                        Box::new(Error::NoDwarf { reason: "its types are in other files (.dwo)" }).into()
+                    );
                 }
                 if !is_c(attributes.language) && entry.tag() != DW_TAG_partial_unit {
                     return Ok(());
@@ -272,7 +274,7 @@ impl Graph {
                         self.add_part(parent, &role, attributes, place)?;
                     }
                 }
-                (_, None) => return Err(Error::Internal("a part without a type").into()),
+                (_, None) => return Err(Box::new(Error::Internal("a part without a type")).into()),
             }
             if entry.has_children() {
                 parents.push(made);
@@ -283,7 +285,7 @@ impl Graph {
 
     fn add_node(&mut self, place: Place, shape: Shape, attributes: Attributes) -> Result<()> {
         if self.nodes.len() >= MAX_NODES {
-            return Err(Error::TooComplex { what: "types of a unit", limit: MAX_NODES as u64 });
+            return Err(Box::new(Error::TooComplex { what: "types of a unit", limit: MAX_NODES as u64 }));
         }
         let shape = if shape == Shape::Int(0) { base(attributes.encoding) } else { shape };
         self.nodes.push(Node {
@@ -301,7 +303,10 @@ impl Graph {
 
     fn add_part(&mut self, parent: usize, role: &Role, attributes: Attributes, place: Place) -> Result<()> {
         if self.parts.len() >= MAX_PARTS {
-            return Err(Error::TooComplex { what: "members of types of a unit", limit: MAX_PARTS as u64 });
+            return Err(Box::new(Error::TooComplex {
+                what: "members of types of a unit",
+                limit: MAX_PARTS as u64,
+            }));
         }
         let mut part = Part {
             next: NONE,
@@ -333,7 +338,7 @@ impl Graph {
         let number = self.parts.len() as u32;
         self.parts.push(part);
         let Some(node) = self.nodes.get_mut(parent) else {
-            return Err(Error::Internal("a part without a type"));
+            return Err(Box::new(Error::Internal("a part without a type")));
         };
         let last = std::mem::replace(&mut node.last, number);
         match self.parts.get_mut(last as usize).filter(|_| last != NONE) {
@@ -451,7 +456,7 @@ impl<'s> Reader<'s, '_> {
             AttributeValue::UnitRef(offset) => self.start.saturating_add(offset.0),
             AttributeValue::DebugInfoRef(offset) => offset.0,
             AttributeValue::DebugTypesRef(_) => {
-                return Err(Error::NoDwarf { reason: "its types are in type units" }.into());
+                return Err(Box::new(Error::NoDwarf { reason: "its types are in type units" }).into());
             }
             _ => return Err(wrong(".debug_info", place, "a type that is kept in another file").into()),
         };

@@ -85,6 +85,6 @@ fn convert_together(sections: &Sections<'_>) -> Result<Converted> {
     };
     whole().map_err(|failure| match failure {
         Failure::Error(error) => error,
-        Failure::OtherUnit => Error::Internal("units of a graph of all"),
+        Failure::OtherUnit => Box::new(Error::Internal("units of a graph of all")),
     })
 }

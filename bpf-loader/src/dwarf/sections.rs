@@ -46,8 +46,8 @@ pub(super) struct Unit<'s> {
 }
 
 /// The error for what is wrong at `offset` of a section.
-pub(super) fn wrong(section: &'static str, offset: usize, reason: impl ToString) -> Error {
-    Error::Dwarf { section, offset: offset as u64, reason: reason.to_string() }
+pub(super) fn wrong(section: &'static str, offset: usize, reason: impl ToString) -> Box<Error> {
+    Box::new(Error::Dwarf { section, offset: offset as u64, reason: reason.to_string() })
 }
 
 /// What is in a section, compressed or not. Its size must have been checked.
@@ -89,7 +89,7 @@ impl<'d> Sections<'d> {
             let packed = section.compressed_data().map_err(broken)?;
             let len = packed.uncompressed_size;
             if len > MAX_SECTION || len / MAX_RATIO > packed.data.len() as u64 {
-                return Err(Error::Elf { what: name, reason: format!("{len} bytes are too many") });
+                return Err(Box::new(Error::Elf { what: name, reason: format!("{len} bytes are too many") }));
             }
             let mut data = unpack(&packed).map_err(|reason| Error::Elf { what: name, reason })?;
             // Linked files have nothing left to relocate; where the linker kept the relocations, they were applied.
@@ -109,7 +109,7 @@ impl<'d> Sections<'d> {
             str_offsets: read(".debug_str_offsets")?,
         };
         if sections.info.is_empty() {
-            return Err(Error::NoDwarf { reason: "the file has no .debug_info" });
+            return Err(Box::new(Error::NoDwarf { reason: "the file has no .debug_info" }));
         }
         Ok(sections)
     }

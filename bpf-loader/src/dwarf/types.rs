@@ -227,11 +227,11 @@ impl Types {
     /// `TooComplex`.
     pub fn name(&mut self, text: &[u8]) -> Result<Name> {
         if text.len() > MAX_STRING {
-            return Err(Error::TooComplex { what: "bytes of a name", limit: MAX_STRING as u64 });
+            return Err(Box::new(Error::TooComplex { what: "bytes of a name", limit: MAX_STRING as u64 }));
         }
         let before = self.builder.strings_len();
         if before > MAX_NAMES {
-            return Err(Error::TooComplex { what: "bytes of names", limit: MAX_NAMES as u64 });
+            return Err(Box::new(Error::TooComplex { what: "bytes of names", limit: MAX_NAMES as u64 }));
         }
         Ok(Name(self.builder.string(&String::from_utf8_lossy(text))))
     }
@@ -292,7 +292,7 @@ impl Types {
             key = key.wrapping_add(1);
         }
         if self.words.len() + words.len() > MAX_WORDS || self.records.len() >= MAX_TYPES {
-            return Err(Error::TooComplex { what: "types", limit: MAX_TYPES as u64 });
+            return Err(Box::new(Error::TooComplex { what: "types", limit: MAX_TYPES as u64 }));
         }
         let index = self.records.len();
         self.records.push(Record { head, at: self.words.len() as u32, words: words.len() as u32 });
@@ -320,7 +320,7 @@ impl Types {
     pub fn finish(mut self) -> Result<Converted> {
         self.announce()?;
         if self.records.is_empty() {
-            return Err(Error::NoDwarf { reason: "no unit of C has types" });
+            return Err(Box::new(Error::NoDwarf { reason: "no unit of C has types" }));
         }
         // By type: the first of those that are equal.
         let mut first: Vec<u32> = (0..self.records.len() as u32).collect();

@@ -4,6 +4,8 @@ use std::fmt;
 
 use super::Error;
 
+impl std::error::Error for Error {}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

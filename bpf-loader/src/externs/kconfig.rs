@@ -3,9 +3,9 @@
 //! The rules are libbpf's (`bpf_object__process_kconfig_line` and what it calls).
 
 use super::ExternFault;
-use crate::Error;
 use crate::btf::{Btf, BtfId, Kind};
 use crate::bytes::Endian;
+use crate::error::Result;
 use crate::error::excerpt;
 
 /// How a variable holds an option.
@@ -42,7 +42,7 @@ pub struct Variable {
 
 impl Variable {
     /// The variable that a type makes, `None` if it is of no type that an option can have. Its offset is yet to be given.
-    pub(super) fn of(btf: &Btf<'_>, type_id: BtfId) -> Result<Option<Self>, Error> {
+    pub(super) fn of(btf: &Btf<'_>, type_id: BtfId) -> Result<Option<Self>> {
         let ty = btf.skip_mods_and_typedefs(type_id)?;
         let of = |value_type, size| Some(Self { value_type, size, offset: 0 });
         let size = ty.size().unwrap_or_default();

@@ -165,8 +165,8 @@ impl Extern<'_> {
         }
     }
 
-    fn fail(&self, reason: ExternFault) -> Error {
-        Error::Extern { name: self.name.into(), kind: self.kind(), reason }
+    fn fail(&self, reason: ExternFault) -> Box<Error> {
+        Box::new(Error::Extern { name: self.name.into(), kind: self.kind(), reason })
     }
 }
 
@@ -275,7 +275,7 @@ fn declarations<'b>(btf: &'b Btf<'_>, fuel: &mut Fuel) -> HashMap<&'b [u8], (Sec
                 Ok(name) => {
                     found.entry(name).or_insert((section, ty.id()));
                 }
-                Err(Error::TooComplex { .. }) => return found,
+                Err(error) if matches!(*error, Error::TooComplex { .. }) => return found,
                 Err(_) => {}
             }
         }

@@ -115,7 +115,7 @@ impl<'a> Externs<'a> {
                 Declared::Symbol => match &addresses {
                     Ok(Some(found)) => Ok(found.get(one.name).map(|&address| Value::Address(address))),
                     Ok(None) => Err(ExternFault::NowhereToLook { missing: SYMBOLS }),
-                    Err(error) => Err(ExternFault::Read { error: Box::new(error.clone()) }),
+                    Err(error) => Err(ExternFault::Read { error: error.clone() }),
                 },
                 Declared::Variable(local) | Declared::Function(local) => {
                     one.typed(local, object.0, names, &mut fuel)
@@ -177,7 +177,7 @@ impl<'a> Externs<'a> {
             }
             Err(error) => {
                 for (name, variable) in configured.into_values() {
-                    set(name, variable.offset, Err(ExternFault::Read { error: Box::new(error.clone()) }));
+                    set(name, variable.offset, Err(ExternFault::Read { error: error.clone() }));
                 }
             }
         }
@@ -217,7 +217,7 @@ fn virtual_option(
         SYSCALL_WRAPPER if names.no_btf() => match addresses(SYSCALL_WRAPPERS.to_vec(), target) {
             Ok(Some(found)) => Ok(u64::from(!found.is_empty())),
             Ok(None) => Err(ExternFault::NowhereToLook { missing: SYMBOLS }),
-            Err(error) => Err(ExternFault::Read { error: Box::new(error) }),
+            Err(error) => Err(ExternFault::Read { error }),
         },
         SYSCALL_WRAPPER => {
             Ok(SYSCALL_WRAPPERS.iter().any(|name| names.get(name, Kind::Func).is_some()).into())
@@ -231,9 +231,8 @@ fn addresses<'n>(names: Vec<&'n str>, target: &dyn Target) -> Result<Option<Hash
         return Ok(Some(HashMap::new()));
     }
     let Some(list) = target.kallsyms()? else { return Ok(None) };
-    let found =
-        kallsyms::find(list, names).map_err(|e| Error::ReadTarget { what: SYMBOLS, reason: e.to_string() });
-    found.map(Some)
+    let found = kallsyms::find(list, names);
+    Ok(Some(found.map_err(|e| Error::ReadTarget { what: SYMBOLS, reason: e.to_string() })?))
 }
 
 impl<'a> Extern<'a> {
@@ -257,11 +256,11 @@ impl<'a> Extern<'a> {
         names: &KernelNames<'_, '_>,
         fuel: &mut Fuel,
     ) -> std::result::Result<Option<Value>, ExternFault> {
-        let read = |error: Error| ExternFault::Read { error: Box::new(error) };
+        let read = |error| ExternFault::Read { error };
         let found = self.btf_name().and_then(|(name, kind)| names.get(name, kind));
         let (Some(Found { btf: theirs, module, id }), Some(own)) = (found, btf) else {
             return match names.failure() {
-                Some(error) => Err(read(error.clone())),
+                Some(error) => Err(read(error)),
                 None if names.no_btf() => Err(ExternFault::NowhereToLook { missing: "kernel BTF" }),
                 None => Ok(None),
             };
@@ -325,10 +324,10 @@ impl Resolved<'_, '_> {
             };
             let Some((index, one)) = self.externs.of_symbol(symbol) else {
                 let (kind, reason) = (ExternKind::Undeclared, ExternFault::Undeclared);
-                return Err(Error::Extern { name: name(symbol)?, kind, reason });
+                return Err(Box::new(Error::Extern { name: name(symbol)?, kind, reason }));
             };
             let value = self.values.get(&index).ok_or(Error::Internal("extern that was not asked for"))?;
-            let value = value.as_ref().map_err(Error::clone)?;
+            let value = value.as_ref().map_err(Clone::clone)?;
             if call {
                 self.call(insns, at, (index, one), value, &mut applied)?;
             } else if let Some(operand) = self.load(insns, at, one, value, &mut applied)? {
@@ -375,7 +374,7 @@ impl Resolved<'_, '_> {
     ) -> Result<Option<Operand>> {
         let i = at.0 as usize;
         let Some([low, high]) = insns.get_mut(i..i + 2) else {
-            return Err(Error::Internal("64-bit load of an extern"));
+            return Err(Box::new(Error::Internal("64-bit load of an extern")));
         };
         match value {
             Value::Kconfig(offset) => {

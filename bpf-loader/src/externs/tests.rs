@@ -158,7 +158,7 @@ fn apply((btf, one): (Btf<'static>, Extern<'static>), call: bool, kernel: &Kerne
 }
 
 fn fault(program: Result<Program>) -> ExternFault {
-    match program.map(|program| program.insns) {
+    match program.map(|program| program.insns).map_err(|e| *e) {
         Err(Error::Extern { reason, .. }) => reason,
         other => panic!("{other:?}"),
     }

@@ -48,7 +48,7 @@ impl<K: Kernel> Loader<'_, '_, K> {
     ) -> Result<Map> {
         match self.plan.struct_ops.map(idx) {
             Some(ops) => {
-                let ops = ops.as_ref().map_err(Error::clone)?;
+                let ops = ops.as_ref().map_err(Clone::clone)?;
                 // There is no such map without BTF.
                 btf_error.map_or(Ok(()), |e| Err(e.clone()))?;
                 self.struct_ops_map(spec, ops)
@@ -106,7 +106,7 @@ impl<K: Kernel> Loader<'_, '_, K> {
                 // Somebody else may have been faster.
                 let other =
                     if error.errno() == Some(Errno::EEXIST) { self.pinned_map(spec, &path)? } else { None };
-                other.map(|other| (other, false)).ok_or(Error::MapPin { path, error })
+                other.map(|other| (other, false)).ok_or_else(|| Box::new(Error::MapPin { path, error }))
             }
         }
     }
@@ -117,7 +117,7 @@ impl<K: Kernel> Loader<'_, '_, K> {
             Ok(pinned) => pinned,
             Err(error) if error.errno() == Some(Errno::ENOENT) => return Ok(None),
             Err(error) => {
-                return Err(Error::MapPin { path: path.into(), error });
+                return Err(Box::new(Error::MapPin { path: path.into(), error }));
             }
         };
         match reuse::differs(spec, &*bpf_sys::map::info(&pinned)?) {
@@ -184,10 +184,12 @@ impl<K: Kernel> Loader<'_, '_, K> {
 /// Writes the initial values of the variables that live in an arena.
 fn fill_arena(spec: &MapSpec<'_>, memory: &SharedMapping) -> Result<()> {
     let Contents::Data(data) = &spec.contents else { return Ok(()) };
-    memory.copy_in(spec.data_offset as usize, data).ok_or_else(|| Error::MapMember {
-        map: spec.name.to_string(),
-        member: "max_entries".into(),
-        reason: "the arena is smaller than the variables that live in it".into(),
+    memory.copy_in(spec.data_offset as usize, data).ok_or_else(|| {
+        Box::new(Error::MapMember {
+            map: spec.name.to_string(),
+            member: "max_entries".into(),
+            reason: "the arena is smaller than the variables that live in it".into(),
+        })
     })
 }
 
@@ -237,19 +239,25 @@ fn create_map(spec: &MapSpec<'_>, kernel: &impl Kernel, btf: Option<&BtfFd>) -> 
 }
 
 /// A type that is newer than the kernel is what the kernel means by `EINVAL`, and by `E2BIG` if it lacks the fields too.
-fn create_error(spec: &MapSpec<'_>, kernel: &impl Kernel, error: bpf_sys::Error) -> Error {
+fn create_error(spec: &MapSpec<'_>, kernel: &impl Kernel, error: bpf_sys::Error) -> Box<Error> {
     let unknown = matches!(error.errno(), Some(Errno::EINVAL | Errno::E2BIG));
     let (Some(feature), Some(min_kernel)) = (spec.map_type.name(), spec.map_type.min_kernel()) else {
         return map_error(spec, error);
     };
     match kernel.version() {
-        Some(version) if unknown && version < min_kernel => Error::Unsupported { feature, min_kernel, error },
+        Some(version) if unknown && version < min_kernel => {
+            Box::new(Error::Unsupported { feature, min_kernel, error })
+        }
         _ => map_error(spec, error),
     }
 }
 
-fn reuse_error(spec: &MapSpec<'_>, pin: Option<&Path>, (what, expected, found): reuse::Difference) -> Error {
-    Error::MapReuse { map: spec.name.to_string(), pin: pin.map(Into::into), what, expected, found }
+fn reuse_error(
+    spec: &MapSpec<'_>,
+    pin: Option<&Path>,
+    (what, expected, found): reuse::Difference,
+) -> Box<Error> {
+    Box::new(Error::MapReuse { map: spec.name.to_string(), pin: pin.map(Into::into), what, expected, found })
 }
 
 /// Whether the kernel may have refused a map for its types: it has no such fields (`E2BIG`), the kind of map takes none
@@ -269,6 +277,6 @@ impl MapSpec<'_> {
     }
 }
 
-pub(super) fn map_error(spec: &MapSpec<'_>, error: bpf_sys::Error) -> Error {
-    Error::MapCreate { map: spec.name.to_string(), map_type: spec.map_type, error }
+pub(super) fn map_error(spec: &MapSpec<'_>, error: bpf_sys::Error) -> Box<Error> {
+    Box::new(Error::MapCreate { map: spec.name.to_string(), map_type: spec.map_type, error })
 }

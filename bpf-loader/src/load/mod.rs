@@ -33,7 +33,7 @@ pub struct Loaded {
     pub struct_ops: Vec<Operations>,
     /// What is wrong with the object's BTF, or why the kernel refuses it. What needs none is loaded without: maps have no types then,
     /// and programs no line numbers.
-    pub btf_error: Option<Error>,
+    pub btf_error: Option<Box<Error>>,
 }
 
 /// Everything of a plan, in the kernel.
@@ -78,7 +78,10 @@ impl Object {
     ///
     /// There is none.
     pub fn map(&self, name: &str) -> Result<&Map> {
-        self.maps.iter().find(|m| m.name == name).ok_or_else(|| Error::NoSuchMap { name: name.into() })
+        self.maps
+            .iter()
+            .find(|m| m.name == name)
+            .ok_or_else(|| Box::new(Error::NoSuchMap { name: name.into() }))
     }
 
     /// The global variable of that name, in any data section that the programs use.
@@ -98,7 +101,10 @@ impl Object {
     ///
     /// There is none.
     pub fn struct_ops(&self, map: &str) -> Result<&Operations> {
-        self.struct_ops.iter().find(|o| o.name == map).ok_or_else(|| Error::NoSuchMap { name: map.into() })
+        self.struct_ops
+            .iter()
+            .find(|o| o.name == map)
+            .ok_or_else(|| Box::new(Error::NoSuchMap { name: map.into() }))
     }
 
     /// The program of that name.
@@ -110,7 +116,7 @@ impl Object {
         self.programs
             .iter()
             .find(|p| p.name == name)
-            .ok_or_else(|| Error::NoSuchProgram { name: name.into() })
+            .ok_or_else(|| Box::new(Error::NoSuchProgram { name: name.into() }))
     }
 }
 
@@ -131,11 +137,11 @@ impl LoadPlan<'_> {
     /// The object's byte order is not the host's; a map to be reused is none of the plan.
     pub fn load_with(&self, kernel: &impl Kernel, options: &LoadOptions<'_>) -> Result<Loaded> {
         if !self.host_endian {
-            return Err(Error::ForeignEndian);
+            return Err(Box::new(Error::ForeignEndian));
         }
         let planned = |name: &str| self.maps.iter().any(|(_, spec)| spec.name == name);
         if let Some((name, _)) = options.reuse.iter().find(|(name, _)| !planned(name)) {
-            return Err(Error::NoSuchMap { name: (*name).into() });
+            return Err(Box::new(Error::NoSuchMap { name: (*name).into() }));
         }
         let license = CString::new(self.license).map_err(|_| Error::Internal("license with a zero byte"))?;
         let (btf, btf_error) = match self.btf.as_deref().map(|data| load_btf(kernel, data)) {
@@ -156,7 +162,7 @@ impl LoadPlan<'_> {
         let maps = self
             .maps
             .iter()
-            .map(|(idx, spec)| (spec.name.to_string(), loader.any_map(*idx, spec, btf_error.as_ref())))
+            .map(|(idx, spec)| (spec.name.to_string(), loader.any_map(*idx, spec, btf_error.as_deref())))
             .collect::<Vec<_>>();
         for (idx, map) in self.maps.iter().map(|(idx, _)| idx).zip(&maps) {
             if let (_, Ok(map)) = map {
@@ -171,7 +177,7 @@ impl LoadPlan<'_> {
         }
         let programs = self.programs.iter().map(|p| match &p.code {
             Ok(code) => loader.program(p, code),
-            Err(e) => Err(Error::InProgram { program: p.name.into(), error: Box::new(e.clone()) }),
+            Err(e) => Err(Box::new(Error::InProgram { program: p.name.into(), error: e.clone() })),
         });
         let programs: Vec<Result<Program>> = programs.collect();
         for ((_, spec), (_, map)) in self.maps.iter().zip(&mut maps) {
@@ -234,7 +240,7 @@ fn load_btf(kernel: &impl Kernel, data: &[u8]) -> Result<BtfFd> {
             Ok(fd) => Ok(fd),
             Err(_) => {
                 let log = VerifierLog::new(&String::from_utf8_lossy(log.text()), &Context::default());
-                Err(Error::BtfLoad { error, log: Box::new(log) })
+                Err(Box::new(Error::BtfLoad { error, log: Box::new(log) }))
             }
         }
     })

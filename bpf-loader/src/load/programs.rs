@@ -17,7 +17,7 @@ use crate::verifier_log::{Context, VerifierLog};
 
 impl<K: Kernel> Loader<'_, '_, K> {
     pub(super) fn program(&self, plan: &ProgramPlan<'_>, code: &ProgramCode) -> Result<Program> {
-        let in_program = |error| Error::InProgram { program: plan.name.into(), error: Box::new(error) };
+        let in_program = |error| Box::new(Error::InProgram { program: plan.name.into(), error });
         let insns = self.bind_operands(code).map_err(in_program)?;
         let fd_array = self.fd_array(code).map_err(in_program)?;
         let attach_to = match &code.attach.to {
@@ -50,11 +50,11 @@ impl<K: Kernel> Loader<'_, '_, K> {
             }
             Err(error) => {
                 let log = self.verifier_log(&load, code);
-                Err(in_program(Error::ProgramLoad {
+                Err(in_program(Box::new(Error::ProgramLoad {
                     error,
                     min_kernel: code.kind.min_kernel,
                     log: Box::new(log),
-                }))
+                })))
             }
         }
     }
@@ -73,11 +73,11 @@ impl<K: Kernel> Loader<'_, '_, K> {
                     second.imm = self.module(name)?.as_fd().as_raw_fd();
                     continue;
                 }
-                Operand::Extern { .. } => return Err(Error::Internal("extern operand in a plan")),
+                Operand::Extern { .. } => return Err(Box::new(Error::Internal("extern operand in a plan"))),
             };
             let fd = self.maps.get(map).ok_or_else(|| Error::MapNotLoaded { map: self.map_name(*map) })?;
             let Some([low, high]) = insns.get_mut(i..i + 2) else {
-                return Err(Error::Internal("operand past the end"));
+                return Err(Box::new(Error::Internal("operand past the end")));
             };
             *low = low.with_src(source);
             low.imm = fd.as_fd().as_raw_fd();
@@ -101,7 +101,7 @@ impl<K: Kernel> Loader<'_, '_, K> {
 
     pub(super) fn module(&self, name: &str) -> Result<&BtfFd> {
         let opened = self.modules.get(name).ok_or(Error::Internal("module that was not opened"))?;
-        opened.as_ref().map_err(|&error| Error::ModuleBtf { module: name.into(), error })
+        opened.as_ref().map_err(|&error| Box::new(Error::ModuleBtf { module: name.into(), error }))
     }
 
     /// Loads again with a log, which grows until it holds all that the verifier says.

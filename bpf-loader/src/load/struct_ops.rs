@@ -42,7 +42,7 @@ impl<K: Kernel> Loader<'_, '_, K> {
                 Err(if unsupported {
                     let feature = "registering operations by a link (.struct_ops.link)";
                     let error = Error::Unsupported { feature, min_kernel: (6, 4), error };
-                    Error::InMap { map: spec.name.to_string(), error: Box::new(error) }
+                    Box::new(Error::InMap { map: spec.name.to_string(), error: Box::new(error) })
                 } else {
                     map_error(spec, error)
                 })

@@ -28,7 +28,7 @@ impl Arena {
     /// another address already.
     pub fn new(map: &Map) -> Result<Self> {
         if map.flags() & BPF_F_SEGV_ON_FAULT != 0 {
-            return Err(Error::ArenaFaults { map: map.name.clone() });
+            return Err(Box::new(Error::ArenaFaults { map: map.name.clone() }));
         }
         let memory = match &map.arena {
             Some(memory) => Arc::clone(memory),

@@ -202,7 +202,7 @@ mod tests {
     fn an_error_in_the_middle_has_its_place() {
         let Some(fd) = hash_of_ten() else { return };
         let error = delete_each(&fd, &[1u32, 2, 2, 3]).unwrap_err();
-        let Error::Kernel(SysError::Batch { errno: Errno::ENOENT, done: 2, .. }) = error else {
+        let Error::Kernel(SysError::Batch { errno: Errno::ENOENT, done: 2, .. }) = *error else {
             panic!("{error}");
         };
     }

@@ -72,7 +72,11 @@ impl<V: Pod> Global<V> {
     fn new(map: &Map, variable: &Variable) -> Result<Self> {
         if variable.size as usize != size_of::<V>() {
             let size = u64::from(variable.size);
-            return Err(Error::VariableSize { name: variable.name.clone(), size, given: size_of::<V>() });
+            return Err(Box::new(Error::VariableSize {
+                name: variable.name.clone(),
+                size,
+                given: size_of::<V>(),
+            }));
         }
         // A frozen section cannot be mapped writable.
         let section = match &map.arena {
@@ -102,7 +106,7 @@ impl<V: Pod> Global<V> {
     /// [`Error::ReadOnlyVariable`]: its section is frozen, as `.rodata` is.
     pub fn set(&self, value: &V) -> Result<()> {
         let done = self.section.copy_in(self.offset, value.as_bytes());
-        done.ok_or_else(|| Error::ReadOnlyVariable { name: self.name.clone() })
+        done.ok_or_else(|| Box::new(Error::ReadOnlyVariable { name: self.name.clone() }))
     }
 }
 

@@ -51,7 +51,7 @@ impl<'m> KeyBytes<'m> {
             Ahead::Key => {
                 let most = u64::from(self.fd.max_entries()) * 2 + SLACK;
                 if self.steps == most {
-                    return Some(Err(Error::MapWalk { steps: most }));
+                    return Some(Err(Box::new(Error::MapWalk { steps: most })));
                 }
                 self.steps += 1;
                 std::mem::swap(&mut self.next, &mut self.current);
@@ -94,7 +94,8 @@ impl<K: Pod> Iterator for Keys<'_, K> {
     fn next(&mut self) -> Option<Result<K>> {
         let key = self.bytes.next()?;
         Some(key.and_then(|bytes| {
-            K::read_from_bytes(bytes).map_err(|_| Error::Internal("a key of another size than its map's"))
+            K::read_from_bytes(bytes)
+                .map_err(|_| Box::new(Error::Internal("a key of another size than its map's")))
         }))
     }
 }

@@ -116,7 +116,7 @@ impl<A: Pod> Iterator for Prefixes<'_, A> {
         Some(key.and_then(|bytes| {
             let parts = u32::read_from_prefix(bytes).ok();
             let parts = parts.and_then(|(prefix, data)| Some((A::read_from_bytes(data).ok()?, prefix)));
-            parts.ok_or(Error::Internal("a key of another size than its map's"))
+            parts.ok_or_else(|| Box::new(Error::Internal("a key of another size than its map's")))
         }))
     }
 }

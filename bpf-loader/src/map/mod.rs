@@ -203,8 +203,9 @@ impl Map {
         let found = bpf_sys::map::info(&pin::get_map(path, 0, None)?)?.id;
         let id = self.info()?.id;
         if found != id {
-            return Err(Error::OtherMapPinned { map: self.name.clone(), path: path.into(), found });
+            return Err(Box::new(Error::OtherMapPinned { map: self.name.clone(), path: path.into(), found }));
         }
-        std::fs::remove_file(path).map_err(|e| Error::File { path: path.into(), reason: e.to_string() })
+        std::fs::remove_file(path)
+            .map_err(|e| Box::new(Error::File { path: path.into(), reason: e.to_string() }))
     }
 }

@@ -110,11 +110,11 @@ impl<K: Pod> MapOfMaps<K> {
     /// an array of another length (unless it was created with `BPF_F_INNER_MAP`, Linux 5.10). `E2BIG`: full, or past the
     /// end. `EEXIST`, `ENOENT`: against `flags`.
     pub fn set(&self, key: &K, inner: &Map, flags: u64) -> Result<()> {
-        self.table.set(key, &(inner.fd.as_raw_fd() as u32), flags).map_err(|error| match error {
+        self.table.set(key, &(inner.fd.as_raw_fd() as u32), flags).map_err(|error| match *error {
             Error::Kernel(error) if error.errno() == Some(Errno::EINVAL) => {
-                Error::InnerMap { map: self.name.clone(), inner_type: inner.map_type(), error }
+                Box::new(Error::InnerMap { map: self.name.clone(), inner_type: inner.map_type(), error })
             }
-            other => other,
+            _ => error,
         })
     }
 
@@ -212,7 +212,7 @@ impl<K: Pod> SocketMap<K> {
     pub fn delete(&self, key: &K) -> Result<bool> {
         match self.narrow.delete(key) {
             // What an array of sockets says of an empty place.
-            Err(Error::Kernel(error)) if error.errno() == Some(Errno::EINVAL) => Ok(false),
+            Err(error) if error.errno() == Some(Errno::EINVAL) => Ok(false),
             other => other,
         }
     }

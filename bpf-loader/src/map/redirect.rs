@@ -31,7 +31,7 @@ impl Redirect {
         match (self, program) {
             (Self::Number(table), None) => table.set(&key, &number, flags),
             (Self::Number(_), Some(_)) => {
-                Err(crate::Error::MapSize { map: map.into(), what: "value", expected: 8, found: 4 })
+                Err(Box::new(crate::Error::MapSize { map: map.into(), what: "value", expected: 8, found: 4 }))
             }
             (Self::NumberAndProgram(table), program) => {
                 let program = program.map_or(NO_PROGRAM, |p| p.fd.as_raw_fd() as u32);

@@ -20,7 +20,7 @@ pub(super) fn check_type(map: &Map, types: &'static [MapType]) -> Result<()> {
     if types.contains(&map.map_type()) {
         Ok(())
     } else {
-        Err(Error::MapType { map: map.name.clone(), found: map.map_type(), expected: types })
+        Err(Box::new(Error::MapType { map: map.name.clone(), found: map.map_type(), expected: types }))
     }
 }
 
@@ -29,7 +29,7 @@ pub(super) fn check_size(map: &Map, what: &'static str, expected: usize, found: 
     if found == expected {
         Ok(())
     } else {
-        Err(Error::MapSize { map: map.name.clone(), what, expected, found })
+        Err(Box::new(Error::MapSize { map: map.name.clone(), what, expected, found }))
     }
 }
 

@@ -70,7 +70,7 @@ impl UserRing {
     /// positions that cannot be.
     pub fn reserve(&mut self, len: usize) -> Result<Option<Reserved<'_>>> {
         if len > self.max_record() {
-            return Err(Error::RecordTooLong { len, most: self.max_record() });
+            return Err(Box::new(Error::RecordTooLong { len, most: self.max_record() }));
         }
         let size = (len + HEADER).next_multiple_of(HEADER);
         let position = self.memory.producer();
@@ -79,7 +79,7 @@ impl UserRing {
         let used = (position as usize).wrapping_sub(consumer);
         if used > self.capacity() || position % HEADER as u64 != 0 {
             let (consumer, producer) = (consumer as u64, position as usize);
-            return Err(Error::Ring(RingFault::Positions { consumer, producer }));
+            return Err(Box::new(Error::Ring(RingFault::Positions { consumer, producer })));
         }
         if self.capacity() - used < size {
             self.full += 1;
@@ -274,7 +274,10 @@ mod tests {
         assert!(ring.send(&record).unwrap());
         assert_eq!(consumer.next(), Found::Record(record));
         let most = ring.max_record();
-        assert_eq!(ring.send(&vec![0; most + 1]), Err(Error::RecordTooLong { len: most + 1, most }));
+        assert_eq!(
+            ring.send(&vec![0; most + 1]),
+            Err(Box::new(Error::RecordTooLong { len: most + 1, most }))
+        );
         assert_eq!(ring.full(), 0);
     }
 
@@ -283,10 +286,13 @@ mod tests {
         let (mut ring, consumer) = ring(0);
         consumer.view.store_release_u64(0, 8).unwrap();
         assert!(matches!(
-            ring.send(&[]),
+            ring.send(&[]).map_err(|e| *e),
             Err(Error::Ring(RingFault::Positions { consumer: 8, producer: 0 }))
         ));
         consumer.view.store_release_u64(page_size(), 12).unwrap();
-        assert!(matches!(ring.send(&[]), Err(Error::Ring(RingFault::Positions { .. }))), "misaligned");
+        assert!(
+            matches!(ring.send(&[]).map_err(|e| *e), Err(Error::Ring(RingFault::Positions { .. }))),
+            "misaligned"
+        );
     }
 }

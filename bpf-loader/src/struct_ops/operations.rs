@@ -26,7 +26,7 @@ impl Operations {
     pub(crate) fn value(&self) -> Result<Vec<u8>> {
         if let Some(program) = &self.missing {
             let reason = format!("program {program} is not loaded");
-            return Err(Error::StructOps { map: self.name.clone(), member: String::new(), reason });
+            return Err(Box::new(Error::StructOps { map: self.name.clone(), member: String::new(), reason }));
         }
         let mut value = self.value.clone();
         for (at, program) in &self.programs {

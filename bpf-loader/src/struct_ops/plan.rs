@@ -144,7 +144,7 @@ impl Resolved {
         }
         match self.broken.get(&program.function).and_then(|idx| self.maps.get(idx)) {
             Some(Err(error)) => Err(error.clone()),
-            _ => Err(Error::StructOpsUnused { program: excerpt(program.name) }),
+            _ => Err(Box::new(Error::StructOpsUnused { program: excerpt(program.name) })),
         }
     }
 }
@@ -180,13 +180,13 @@ impl<'t> KernelTypes<'t> {
         let value_name = format!("{VALUE_PREFIX}{name}");
         match (names.get(&value_name, Kind::Struct), names.failure()) {
             (Some(found), _) => Self::new(found.btf, found.id, found.module, name),
-            (None, Some(error)) => Err(error.clone()),
+            (None, Some(error)) => Err(error),
             (None, None) => {
                 let name = format!("struct {value_name}");
                 Err(if names.no_btf() {
-                    Error::NoKernelBtf { needed_by: name }
+                    Box::new(Error::NoKernelBtf { needed_by: name })
                 } else {
-                    Error::NoSuchTarget { name }
+                    Box::new(Error::NoSuchTarget { name })
                 })
             }
         }
@@ -205,7 +205,7 @@ impl<'t> KernelTypes<'t> {
             }
             return Ok(Self { value, ops, offset: member.bit_offset / 8, module, members });
         }
-        Err(Error::NoSuchTarget { name: format!("struct {name} in struct {VALUE_PREFIX}{name}") })
+        Err(Box::new(Error::NoSuchTarget { name: format!("struct {name} in struct {VALUE_PREFIX}{name}") }))
     }
 }
 
@@ -220,14 +220,16 @@ struct Resolver<'k, 't> {
 
 impl Resolver<'_, '_> {
     fn map(&mut self, spec: &ObjectSpec<'_>, map: &MapSpec<'_>, ops: &StructOps<'_>) -> Result<KernelOps> {
-        let in_map = |error| Error::InMap { map: excerpt(&map.name), error: Box::new(error) };
+        let in_map = |error| Box::new(Error::InMap { map: excerpt(&map.name), error });
         let btf = spec.btf.as_ref().ok_or_else(|| Error::MapWithoutBtf { map: excerpt(&map.name) })?;
         let local = btf.type_by_id(map.value_type).map_err(in_map)?;
         let name = ops_name(spec, map)?;
         if !self.kernel_types.contains_key(name) {
             self.kernel_types.insert(name.into(), KernelTypes::find(name, self.names));
         }
-        let Some(kernel) = self.kernel_types.get(name) else { return Err(Error::Internal("kernel types")) };
+        let Some(kernel) = self.kernel_types.get(name) else {
+            return Err(Box::new(Error::Internal("kernel types")));
+        };
         let kernel = kernel.as_ref().map_err(|e| in_map(e.clone()))?;
         let size = kernel.value.size().unwrap_or_default() as usize;
         self.bytes_left = self.bytes_left.checked_sub(size).ok_or_else(|| {
@@ -241,9 +243,9 @@ impl Resolver<'_, '_> {
             functions: Vec::new(),
             members_with_function: 0,
         };
-        let done = conversion.run(&local, &mut self.fuel).map_err(|error| match error {
+        let done = conversion.run(&local, &mut self.fuel).map_err(|error| match *error {
             Error::StructOps { .. } => error,
-            other => in_map(other),
+            _ => in_map(error),
         })?;
         self.record_uses(spec, &map.name, &done)?;
         Ok(done)

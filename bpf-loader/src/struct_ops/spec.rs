@@ -77,7 +77,7 @@ pub(crate) fn declared<'a>(
         };
         let map = match (&spec.btf, types.get(&(section.name, symbol.name))) {
             (Some(btf), Some(&type_id)) => variable(btf, type_id, section, symbol.name, symbol.value),
-            _ => Err(Error::MapWithoutBtf { map: excerpt(symbol.name) }),
+            _ => Err(Box::new(Error::MapWithoutBtf { map: excerpt(symbol.name) })),
         };
         found.push((symbol.name, map));
     }
@@ -216,8 +216,8 @@ fn initial_function(
 }
 
 /// What is wrong with a map of operations, or one of its members.
-pub(super) fn fault(map: &str, member: &str, reason: impl Into<String>) -> Error {
-    Error::StructOps { map: excerpt(map), member: excerpt(member), reason: reason.into() }
+pub(super) fn fault(map: &str, member: &str, reason: impl Into<String>) -> Box<Error> {
+    Box::new(Error::StructOps { map: excerpt(map), member: excerpt(member), reason: reason.into() })
 }
 
 /// A member of a variable: its type, and its offset and size in bytes.
@@ -264,7 +264,7 @@ impl<'a> ObjectSpec<'a> {
         };
         if range.len() != value.len() {
             let name = format!("{map}.{member}");
-            return Err(Error::VariableSize { name, size: range.len() as u64, given: value.len() });
+            return Err(Box::new(Error::VariableSize { name, size: range.len() as u64, given: value.len() }));
         }
         let to = self.struct_ops_mut(map)?.data.to_mut().get_mut(range);
         to.ok_or_else(|| fault(map, member, "it reaches past its variable"))?.copy_from_slice(value);
@@ -320,7 +320,7 @@ impl<'a> ObjectSpec<'a> {
     fn struct_ops_mut(&mut self, map: &str) -> Result<&mut StructOps<'a>> {
         match self.map_mut(map).map(|m| &mut m.contents) {
             Some(Contents::StructOps(ops)) => Ok(ops),
-            _ => Err(Error::NoSuchMap { name: map.into() }),
+            _ => Err(Box::new(Error::NoSuchMap { name: map.into() })),
         }
     }
 }

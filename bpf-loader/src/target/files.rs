@@ -20,10 +20,10 @@ pub(super) fn config() -> Result<Option<Vec<u8>>> {
             // A reader without access to /boot may still read the other.
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {}
             Err(e) => {
-                return Err(Error::ReadTarget {
+                return Err(Box::new(Error::ReadTarget {
                     what: "the kernel's configuration",
                     reason: format!("{place}: {e}"),
-                });
+                }));
             }
         }
     }
@@ -58,7 +58,7 @@ pub(super) fn kallsyms() -> Result<Option<Box<dyn BufRead>>> {
         // It has 10 MB or more.
         Ok(file) => Ok(Some(Box::new(BufReader::with_capacity(64 << 10, file)))),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::ReadTarget { what: "/proc/kallsyms", reason: e.to_string() }),
+        Err(e) => Err(Box::new(Error::ReadTarget { what: "/proc/kallsyms", reason: e.to_string() })),
     }
 }
 

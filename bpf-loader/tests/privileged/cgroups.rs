@@ -291,13 +291,13 @@ fn links_of_a_group_have_an_order() {
             program.attach_cgroup(&dir, &CgroupOptions { place, ..CgroupOptions::default() })
         };
         let preorder = CgroupOptions { preorder: true, ..CgroupOptions::default() };
-        match first.attach_cgroup(&dir, &preorder) {
+        match first.attach_cgroup(&dir, &preorder).map_err(|e| *e) {
             // Stable kernels may have got it earlier.
             Ok(link) => drop(link),
             Err(Error::Unsupported { min_kernel: (6, 15), .. }) => assert!(!kernel_has((6, 15))),
             Err(e) => panic!("{e}"),
         }
-        match attach(first, Position::First) {
+        match attach(first, Position::First).map_err(|e| *e) {
             Ok(link) => drop(link),
             Err(Error::Unsupported { min_kernel: (6, 17), .. }) => {
                 assert!(!kernel_has((6, 17)));

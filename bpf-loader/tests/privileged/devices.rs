@@ -208,7 +208,7 @@ fn actions_of_traffic_control_run_and_go() {
         };
         assert_eq!(datagrams(SENT), SENT);
         assert_eq!(runs(&object, "action_ok"), SENT as u64);
-        assert!(matches!(link.update(shot), Err(Error::NotABpfLink { .. })));
+        assert!(matches!(link.update(shot).map_err(|e| *e), Err(Error::NotABpfLink { .. })));
         let taken = shot.attach_tc(LOOPBACK, Direction::Ingress, last, false).unwrap_err();
         assert_eq!(taken.errno(), Some(Errno::EEXIST));
         let first = FilterId { priority: 1, handle: 1 };
@@ -230,7 +230,7 @@ fn tcx_keeps_an_order() {
         if !kernel_has((6, 6)) {
             let e = object.program("tc_ok").unwrap();
             let e = e.attach_tcx(LOOPBACK, Direction::Ingress, Place::default()).unwrap_err();
-            assert!(matches!(e, Error::Unsupported { feature: "tcx", min_kernel: (6, 6), .. }), "{e}");
+            assert!(matches!(*e, Error::Unsupported { feature: "tcx", min_kernel: (6, 6), .. }), "{e}");
             refused_sections(&["tcx/ingress", "tcx/egress"], &e);
             return;
         }
@@ -275,7 +275,7 @@ fn netkit_runs_for_what_its_ends_send() {
         if !kernel_has((6, 7)) {
             let e = object.program("tc_ok").unwrap();
             let e = e.attach_netkit(LOOPBACK, NetkitEnd::Primary, attach::Place::default()).unwrap_err();
-            assert!(matches!(e, Error::Unsupported { feature: "netkit", min_kernel: (6, 7), .. }), "{e}");
+            assert!(matches!(*e, Error::Unsupported { feature: "netkit", min_kernel: (6, 7), .. }), "{e}");
             refused_sections(&["netkit/primary", "netkit/peer"], &e);
             return;
         }

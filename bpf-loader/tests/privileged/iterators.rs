@@ -108,7 +108,9 @@ fn iterators_go_over_all_things_of_a_sort() {
     for (name, min_kernel) in targets {
         let subject = try_load(OBJECT, name, &[]);
         if !kernel_has(min_kernel) {
-            let Err(Error::InProgram { error, .. }) = subject.map(drop) else { panic!("{name} loaded") };
+            let Err(Error::InProgram { error, .. }) = subject.map(drop).map_err(|e| *e) else {
+                panic!("{name} loaded")
+            };
             assert!(matches!(*error, Error::NoSuchTarget { .. }), "{error:?}");
             continue;
         }

@@ -83,7 +83,7 @@ fn functions_that_are_not_there_are_named() {
     }
     let Some(subject) = load(OBJECT, "on_kprobe") else { return };
     let e = subject.program().attach_kprobe("no_such_function", &KprobeOptions::default()).unwrap_err();
-    assert!(matches!(&e, Error::NoSuchTarget { name } if name.contains("no_such_function")), "{e:?}");
+    assert!(matches!(&*e, Error::NoSuchTarget { name } if name.contains("no_such_function")), "{e:?}");
 }
 
 /// Without it, the kernel has no links of many kprobes, whatever its version.
@@ -133,11 +133,11 @@ fn many_kprobes_have_a_cookie_each() {
 
     let none = KernelFunctions::Names(&["no_such_function"]);
     let e = subject.program().attach_kprobe_multi(none, &KprobeMultiOptions::default()).unwrap_err();
-    assert!(matches!(e, Error::NoSuchTarget { .. }), "{e:?}");
+    assert!(matches!(*e, Error::NoSuchTarget { .. }), "{e:?}");
     let e = subject
         .program()
         .attach_kprobe_multi(KernelFunctions::Pattern("no_such_function_*"), &KprobeMultiOptions::default());
-    assert!(matches!(e, Err(Error::NoSuchTarget { .. })), "{e:?}");
+    assert!(matches!(e.as_ref().map_err(Box::as_ref), Err(Error::NoSuchTarget { .. })), "{e:?}");
 }
 
 #[test]
@@ -148,6 +148,6 @@ fn a_kernel_without_kprobes_says_so() {
     }
     let Some(subject) = load(OBJECT, "on_kprobe") else { return };
     let error = subject.program().attach_kprobe(FUNCTION, &KprobeOptions::default()).unwrap_err();
-    let named = matches!(error, Error::NotConfigured { option: "CONFIG_KPROBE_EVENTS", .. });
+    let named = matches!(*error, Error::NotConfigured { option: "CONFIG_KPROBE_EVENTS", .. });
     assert!(named || !there("/sys/kernel/tracing/events"), "{error}");
 }

@@ -26,7 +26,7 @@ fn a_pinned_link_outlives_its_handle_and_is_adopted() {
     let pin = pin_path("link");
     link.pin(&pin).unwrap();
     assert_eq!(link.pin_path(), Some(pin.as_path()));
-    assert_eq!(link.pin(&pin_path("other")).unwrap_err(), Error::AlreadyPinned { path: pin.clone() });
+    assert_eq!(*link.pin(&pin_path("other")).unwrap_err(), Error::AlreadyPinned { path: pin.clone() });
     drop(link);
     call_getppid(10);
     assert_eq!(subject.hits(), 10);
@@ -34,7 +34,7 @@ fn a_pinned_link_outlives_its_handle_and_is_adopted() {
     assert_eq!(link.info().unwrap().id, info.id);
     link.unpin().unwrap();
     assert!(fs::metadata(&pin).is_err());
-    assert_eq!(link.unpin().unwrap_err(), Error::NotPinned);
+    assert_eq!(*link.unpin().unwrap_err(), Error::NotPinned);
     drop(link);
     // The kernel lets go of the pin's file a little later.
     let mut tries = 0;
@@ -53,7 +53,7 @@ fn what_a_kind_of_link_cannot_is_said() {
     let Some(subject) = load_with(OBJECT, "on_raw_tracepoint", &[("number", GETPPID)]) else { return };
     let Some(mut link) = permitted(subject.program().attach()) else { return };
     // Programs of raw tracepoints are neither replaced nor detached but by closing.
-    assert!(matches!(link.update(subject.program()).unwrap_err(), Error::Kernel(_)));
+    assert!(matches!(*link.update(subject.program()).unwrap_err(), Error::Kernel(_)));
     assert_eq!(link.detach().unwrap_err().errno(), Some(Errno::EOPNOTSUPP));
     assert!(link.iter().is_err());
     fires(&subject, link, call_getppid);

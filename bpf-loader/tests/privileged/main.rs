@@ -67,7 +67,7 @@ fn load_possible(bytes: &[u8]) -> Option<Object> {
                 if may_not(&e) {
                     return skip(&format!("needs root: {e}"));
                 }
-                let Error::InProgram { error, .. } = &e else { panic!("{e}") };
+                let Error::InProgram { error, .. } = &*e else { panic!("{e}") };
                 let Error::ProgramLoad { min_kernel, .. } = **error else { panic!("{e}") };
                 assert!(!kernel_has(min_kernel) || is_optional(&name), "{e:#}");
                 if !kernel_has(min_kernel) {

@@ -18,8 +18,10 @@ fn tracing_programs_load_for_functions_of_modules() {
     let loaded = parse(OBJECT).plan(&RunningTarget::new()).unwrap().load(&RunningKernel::default()).unwrap();
     for (name, program) in loaded.programs {
         if name == "in_no_module" {
-            let Err(Error::InProgram { error, .. }) = program else { panic!("{program:?}") };
-            assert_eq!(*error, Error::NoSuchTarget { name: "no_such_module:nf_conntrack_in".into() });
+            let Err(Error::InProgram { error, .. }) = program.as_ref().map_err(Box::as_ref) else {
+                panic!("{program:?}")
+            };
+            assert_eq!(**error, Error::NoSuchTarget { name: "no_such_module:nf_conntrack_in".into() });
         } else if permitted(program).is_none() {
             return;
         }

@@ -78,7 +78,7 @@ fn netfilter_counts_and_drops() {
             // Neither can the program be loaded there.
             let e = object.program("hash").unwrap().attach_netfilter(hook).unwrap_err();
             assert!(
-                matches!(e, Error::Unsupported { feature: "netfilter programs", min_kernel: (6, 4), .. }),
+                matches!(*e, Error::Unsupported { feature: "netfilter programs", min_kernel: (6, 4), .. }),
                 "{e}"
             );
             return;
@@ -102,7 +102,7 @@ fn netfilter_counts_and_drops() {
         fired(accept);
 
         let late = accept.attach_netfilter(NetfilterHook { defragment: true, ..hook });
-        match late {
+        match late.map_err(|e| *e) {
             Ok(_) => assert!(kernel_has((6, 6))),
             Err(Error::Unsupported { min_kernel, .. }) => {
                 assert!(!kernel_has((6, 6)) && min_kernel == (6, 6));

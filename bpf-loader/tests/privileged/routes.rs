@@ -34,7 +34,7 @@ fn programs_of_routes_see_what_takes_the_route() {
             assert_eq!(routes.delete_route(&route).unwrap_err().errno(), Some(Errno::ESRCH));
         }
         let e = object.program("xdp_pass").unwrap().attach_route(route).unwrap_err();
-        assert!(matches!(e, Error::WrongProgram { .. }), "{e}");
+        assert!(matches!(*e, Error::WrongProgram { .. }), "{e}");
     });
 }
 

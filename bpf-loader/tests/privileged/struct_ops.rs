@@ -85,7 +85,7 @@ fn links_change_from_one_map_to_another() {
     if !kernel_has(LINKS) {
         let loaded = load(&parse(OBJECT));
         let (_, first) = loaded.maps.into_iter().find(|(name, _)| name == "first").unwrap();
-        match permitted(Ok(first.unwrap_err())) {
+        match permitted(Ok(*first.unwrap_err())) {
             Some(Error::InMap { error, .. }) => {
                 assert!(matches!(*error, Error::Unsupported { min_kernel: LINKS, .. }), "{error}");
             }
@@ -107,7 +107,7 @@ fn links_change_from_one_map_to_another() {
     assert!(read_global(OBJECT, &object, "second_runs") > 0);
     link.update_struct_ops(first).unwrap();
     assert!(matches!(
-        link.update_struct_ops(object.struct_ops("plain").unwrap()),
+        link.update_struct_ops(object.struct_ops("plain").unwrap()).map_err(|e| *e),
         Err(Error::NotABpfLink { .. })
     ));
 

@@ -106,7 +106,7 @@ pub fn attached(result: Result<Link>, min_kernel: (u8, u8)) -> Option<Link> {
     }
     let error = result.expect_err("attached, though the kernel is too old");
     assert!(
-        matches!(error, Error::Unsupported { min_kernel: stated, .. } if stated == min_kernel),
+        matches!(*error, Error::Unsupported { min_kernel: stated, .. } if stated == min_kernel),
         "not {min_kernel:?}: {error:?}"
     );
     None

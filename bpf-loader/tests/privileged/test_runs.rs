@@ -56,7 +56,7 @@ fn a_raw_tracepoint_program_runs_on_the_cpu_asked_for() {
             Ok(result) => assert_eq!(result.return_value, 77),
             Err(e) => {
                 assert!(!kernel_has((5, 10)), "{e}");
-                assert!(matches!(e, Error::Unsupported { min_kernel: (5, 10), .. }), "{e}");
+                assert!(matches!(*e, Error::Unsupported { min_kernel: (5, 10), .. }), "{e}");
                 return;
             }
         }
@@ -85,7 +85,7 @@ fn a_syscall_program_answers_in_its_context() {
 fn live_frames_and_types_that_cannot() {
     let Some(object) = load_possible(OBJECT) else { return };
     let run = TestRun { data: PACKET, repeat: 8, live_frames: Some(4), ..TestRun::default() };
-    match object.program("lengthen").unwrap().test_run(&run) {
+    match object.program("lengthen").unwrap().test_run(&run).map_err(|e| *e) {
         Ok(_) => assert!(kernel_has((5, 18))),
         Err(Error::Unsupported { feature: "test runs on live frames", min_kernel, .. }) => {
             assert!(!kernel_has(min_kernel));

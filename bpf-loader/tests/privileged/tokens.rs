@@ -72,7 +72,7 @@ fn a_user_namespace_has_the_rights_delegated_to_it() {
         // There is no token, and that is said.
         let directory = std::env::temp_dir();
         let refused = RunningKernel::delegated(Some(&directory)).unwrap_err();
-        assert!(matches!(refused, Error::Token { .. }) && refused.to_string().contains("6.9"), "{refused}");
+        assert!(matches!(*refused, Error::Token { .. }) && refused.to_string().contains("6.9"), "{refused}");
         crate::skip::<()>("needs Linux 6.9: BPF tokens");
         return;
     }
@@ -137,7 +137,7 @@ fn inside() {
     let plain = RunningKernel::default();
     assert_eq!(plain.create_map(&map).unwrap_err().errno(), Some(Errno::EPERM));
     let nothing = RunningKernel::delegated(Some(Path::new("/proc"))).unwrap_err();
-    assert!(matches!(nothing, Error::Token { .. }), "{nothing}");
+    assert!(matches!(*nothing, Error::Token { .. }), "{nothing}");
     // Asked for nothing: no token, and no error.
     let none = RunningKernel::delegated(Some(Path::new(""))).unwrap();
     assert!(none.create_map(&map).is_err());

@@ -78,7 +78,7 @@ fn a_program_for_many_functions_loads() {
     }
     let Some(subject) = load(OBJECT, "on_many_functions") else { return };
     let error = subject.program().attach().unwrap_err();
-    assert_eq!(error, Error::AttachKind { kind: "fentry.multi" });
+    assert_eq!(*error, Error::AttachKind { kind: "fentry.multi" });
 }
 
 #[test]
@@ -207,5 +207,5 @@ fn a_tracepoint_by_types_has_a_cookie_or_says_since_when() {
         return;
     }
     let error = link.unwrap_err();
-    assert!(matches!(error, Error::Unsupported { min_kernel: (6, 10), .. }), "{error}");
+    assert!(matches!(*error, Error::Unsupported { min_kernel: (6, 10), .. }), "{error}");
 }

@@ -23,11 +23,11 @@ use object::{Endianness, Object as _, ObjectSection as _, ObjectSymbol as _, Rel
 pub struct Target(pub Btf<'static>);
 
 impl TargetBtf for Target {
-    fn vmlinux(&self) -> Result<Option<&Btf<'_>>, Error> {
+    fn vmlinux(&self) -> Result<Option<&Btf<'_>>, Box<Error>> {
         Ok(Some(&self.0))
     }
 
-    fn modules(&self) -> Result<&[ModuleBtf<'_>], Error> {
+    fn modules(&self) -> Result<&[ModuleBtf<'_>], Box<Error>> {
         Ok(&[])
     }
 }
@@ -148,7 +148,7 @@ impl BpfObject {
     }
 
     /// The code of all sections, relocated for `target`, and what was poisoned.
-    pub fn relocate(&self, target: &dyn TargetBtf) -> Result<Relocated, Error> {
+    pub fn relocate(&self, target: &dyn TargetBtf) -> Result<Relocated, Box<Error>> {
         let (mut code, mut poisoned) = (self.code.clone(), Vec::new());
         let relos = self.relos();
         let resolutions = resolve(&self.btf, relos.iter().map(|(_, relo)| *relo), target)?;

@@ -159,7 +159,7 @@ impl Agent {
     }
 
     /// The first error.
-    fn start_tracers(&mut self, wanted: &[&'static Info], ran_before: &[&'static str]) -> Option<Error> {
+    fn start_tracers(&mut self, wanted: &[&'static Info], ran_before: &[&'static str]) -> Option<Box<Error>> {
         // The kernel's types take some memory: they are let go again.
         let target = self.types.target();
         let mut first = None;

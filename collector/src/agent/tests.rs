@@ -54,13 +54,13 @@ const KEYS: &[Key<Settings>] = &[Key {
 
 static GOOD: Info = info("good", |start| {
     if world(|world| world.refuses) {
-        Err(Error::NoPerfEvents)
+        Err(Box::new(Error::NoPerfEvents))
     } else {
         Ok(Box::new(Fake::new(&GOOD, start)))
     }
 });
 static OTHER: Info = info("other", |start| Ok(Box::new(Fake::new(&OTHER, start))));
-static BROKEN: Info = info("broken", |_| Err(Error::NoPerfEvents));
+static BROKEN: Info = info("broken", |_| Err(Box::new(Error::NoPerfEvents)));
 static ALL: &[&Info] = &[&GOOD, &BROKEN, &OTHER];
 
 thread_local! {
@@ -136,7 +136,7 @@ impl Tracer for Fake {
         let _ = (&self.ring).read(&mut [0; 16]);
         self.dropped += world(|world| std::mem::take(&mut world.drops));
         if world(|world| world.fails == Some(self.info.name)) {
-            return Err(Error::Stopped);
+            return Err(Box::new(Error::Stopped));
         }
         let own = |(name, _): &(&str, u64)| *name == self.info.name;
         let events: Vec<_> = world(|world| world.events.iter().copied().filter(own).collect());
@@ -168,7 +168,7 @@ impl Tracer for Fake {
     }
     fn set_filter(&mut self, filter: &Filter) -> Result<()> {
         if world(|world| world.needs_restart) {
-            return Err(Error::FilterNeedsRestart);
+            return Err(Box::new(Error::FilterNeedsRestart));
         }
         world(|world| world.calls.push(format!("filter {} {:?}", self.info.name, filter.comm)));
         Ok(())
@@ -227,7 +227,7 @@ fn what_cannot_start_is_told_and_the_others_go_on() {
     );
     drop(agent);
     let error = Agent::start_some(ALL, config(&["broken"]), Duration::from_secs(1)).unwrap_err();
-    assert!(matches!(error, Error::NoPerfEvents));
+    assert!(matches!(*error, Error::NoPerfEvents));
 }
 
 #[test]

@@ -31,12 +31,12 @@ pub fn try_all(target: &RunningTarget) -> Vec<TracerFinding> {
             forced: &forced,
             target,
         });
-        let rungs = started.map(|tracer| tracer.rungs().to_vec()).or_else(|error| match error {
+        let rungs = started.map(|tracer| tracer.rungs().to_vec()).or_else(|error| match *error {
             // This process may be of another width than those that will be traced, or without names of its allocator.
             Error::NoAllocator(_) | Error::Unsupported { .. } if info.name == heap::INFO.name => {
                 heap::try_rungs(MEMORY, &forced, target)
             }
-            error => Err(error),
+            _ => Err(error),
         });
         TracerFinding { name: info.name, ladders: rungs.map_err(|error| error.to_string()) }
     };

@@ -324,7 +324,7 @@ mod tests {
         };
         let refused = |code| {
             let failure = Failure::Status { code, message: None };
-            Err(Refusal { failure, asked_to_wait: None, ambiguous: false })
+            Err(Refusal { failure: Box::new(failure), asked_to_wait: None, ambiguous: false })
         };
         let hour = Duration::from_secs(3600);
         assert!(attempt(&mut delivery, now, Ok(Accepted::default())).is_empty());

@@ -44,7 +44,7 @@ impl Outlet {
     /// # Errors
     ///
     /// As [`transport::new`].
-    pub fn to(destination: &Destination, limits: Limits) -> Result<Self, ExportError> {
+    pub fn to(destination: &Destination, limits: Limits) -> Result<Self, Box<ExportError>> {
         Ok(Self {
             name: destination.name(),
             signals: destination.targets.iter().map(|(signal, _)| *signal).collect(),
@@ -60,7 +60,7 @@ impl Outlet {
     /// # Errors
     ///
     /// As [`transport::new`].
-    pub fn to_sink(sink: &Sink, limits: Limits) -> Result<Self, ExportError> {
+    pub fn to_sink(sink: &Sink, limits: Limits) -> Result<Self, Box<ExportError>> {
         let (name, transport): (&str, Box<dyn Transport + Send>) = match sink {
             Sink::Otlp(destination) => return Self::to(destination, limits),
             Sink::File(settings) => ("files", Box::new(FileExporter::new(settings))),
@@ -75,7 +75,7 @@ impl Outlet {
     /// # Errors
     ///
     /// As [`Spool::open`].
-    pub fn with_spool(mut self, config: &SpoolConfig) -> Result<Self, SpoolError> {
+    pub fn with_spool(mut self, config: &SpoolConfig) -> Result<Self, Box<SpoolError>> {
         let (spool, recovered) = Spool::open(config)?;
         self.spool = Some((Arc::new(spool), recovered.held));
         Ok(self)

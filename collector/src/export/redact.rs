@@ -69,10 +69,10 @@ impl<T: Transport + ?Sized> Transport for Redacted<T> {
         let mut outcome = self.transport.attempt(request, timeout, wall);
         let message = match &mut outcome {
             Ok(accepted) => accepted.message.as_mut(),
-            Err(Refusal {
-                failure: Failure::Status { message, .. } | Failure::Grpc { message, .. }, ..
-            }) => message.as_mut(),
-            Err(_) => None,
+            Err(refusal) => match &mut *refusal.failure {
+                Failure::Status { message, .. } | Failure::Grpc { message, .. } => message.as_mut(),
+                _ => None,
+            },
         };
         if let Some(message) = message {
             self.secrets.hide(message);

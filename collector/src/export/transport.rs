@@ -11,7 +11,7 @@ use super::{Destination, ExportError, Failure, Protocol, Request};
 #[derive(Debug)]
 pub struct Refusal {
     /// Why.
-    pub failure: Failure,
+    pub failure: Box<Failure>,
     /// How long the receiver asks to wait before the next attempt, by `Retry-After` or `RetryInfo`.
     pub asked_to_wait: Option<Duration>,
     /// Whether the receiver may have taken the request even so: all of it was sent, and no answer came.
@@ -39,7 +39,7 @@ pub trait Transport {
 /// # Errors
 ///
 /// The destination cannot be used: wrong usage.
-pub fn new(destination: &Destination) -> Result<Box<dyn Transport + Send>, ExportError> {
+pub fn new(destination: &Destination) -> Result<Box<dyn Transport + Send>, Box<ExportError>> {
     let transport: Box<dyn Transport + Send> = match destination.protocol {
         Protocol::HttpProtobuf | Protocol::HttpJson => Box::new(Client::new(destination)?),
         #[cfg(feature = "grpc")]
@@ -47,7 +47,7 @@ pub fn new(destination: &Destination) -> Result<Box<dyn Transport + Send>, Expor
         #[cfg(not(feature = "grpc"))]
         protocol @ Protocol::Grpc => {
             let variable = "OTEL_EXPORTER_OTLP_PROTOCOL".to_owned();
-            return Err(ExportError::Protocol { variable, protocol });
+            return Err(Box::new(ExportError::Protocol { variable, protocol }));
         }
     };
     Ok(Box::new(Redacted::new(destination, transport)))

@@ -234,7 +234,7 @@ mod tests {
         ladders: &[],
         on_by_default: true,
         keys: &[],
-        start: |_| Err(crate::error::Error::Stopped),
+        start: |_| Err(Box::new(crate::error::Error::Stopped)),
     };
 
     fn report(coverage: f64, dropped: u64) -> Report {

@@ -92,7 +92,7 @@ pub enum ProbeError {
         given: usize,
     },
     /// Parsing, loading, attaching, or a call to the kernel.
-    Bpf(bpf_loader::Error),
+    Bpf(Box<bpf_loader::Error>),
 }
 
 impl fmt::Display for ProbeError {
@@ -118,8 +118,8 @@ impl std::error::Error for ProbeError {
     }
 }
 
-impl From<bpf_loader::Error> for ProbeError {
-    fn from(error: bpf_loader::Error) -> Self {
+impl From<Box<bpf_loader::Error>> for ProbeError {
+    fn from(error: Box<bpf_loader::Error>) -> Self {
         Self::Bpf(error)
     }
 }

@@ -104,28 +104,28 @@ impl FileCache {
         &mut self,
         wanted: &MappedFile,
         candidates: impl Iterator<Item = Candidate>,
-    ) -> Result<FileNo, SymbolizeError> {
-        let mut last = SymbolizeError::Open {
-            path: PathBuf::from(&*wanted.path),
-            source: std::io::ErrorKind::NotFound.into(),
-        };
+    ) -> Result<FileNo, Box<SymbolizeError>> {
+        let mut last = None;
         for candidate in candidates {
             match self.open_candidate(wanted, candidate) {
                 Ok(found) => return Ok(found),
-                Err(error) => last = error,
+                Err(error) => last = Some(error),
             }
         }
-        Err(last)
+        Err(last.unwrap_or_else(|| {
+            let source = std::io::ErrorKind::NotFound.into();
+            Box::new(SymbolizeError::Open { path: PathBuf::from(&*wanted.path), source })
+        }))
     }
 
     fn open_candidate(
         &mut self,
         wanted: &MappedFile,
         candidate: Candidate,
-    ) -> Result<FileNo, SymbolizeError> {
+    ) -> Result<FileNo, Box<SymbolizeError>> {
         let Candidate { place, trusted } = candidate;
         let (reader, metadata) = FileReader::open(&place)?;
-        let replaced = || SymbolizeError::Replaced { path: place.display_path() };
+        let replaced = || Box::new(SymbolizeError::Replaced { path: place.display_path() });
         if wanted.build_id.is_none() && !trusted && wanted.inode != 0 && wanted.inode != metadata.ino() {
             return Err(replaced());
         }
@@ -146,7 +146,7 @@ impl FileCache {
     ///
     /// # Errors
     /// [`SymbolizeError::NotElf`], or what reading its headers met.
-    pub fn add_image(&mut self, image: Vec<u8>) -> Result<FileNo, SymbolizeError> {
+    pub fn add_image(&mut self, image: Vec<u8>) -> Result<FileNo, Box<SymbolizeError>> {
         let number = self.add(None, &image.as_slice(), image.len() as u64)?;
         if let Some(file) = self.files.get_mut(&number) {
             // It is read whole at once: nothing can be read on demand later.
@@ -164,7 +164,7 @@ impl FileCache {
         identity: Option<Identity>,
         source: &dyn ReadAt,
         size: u64,
-    ) -> Result<FileNo, SymbolizeError> {
+    ) -> Result<FileNo, Box<SymbolizeError>> {
         let elf = Elf::read(source)?;
         let build_id: Option<Arc<[u8]>> = elf.build_id(source).map(Into::into);
         let known = build_id.as_ref().and_then(|id| self.by_build_id.get(&(Arc::clone(id), size)));
@@ -220,7 +220,7 @@ impl FileCache {
     ///
     /// # Errors
     /// What reading the symbol table, or the name, met.
-    pub fn lines(&mut self, number: FileNo, address: u64) -> Result<Arc<[Line]>, SymbolizeError> {
+    pub fn lines(&mut self, number: FileNo, address: u64) -> Result<Arc<[Line]>, Box<SymbolizeError>> {
         if !cfg!(feature = "symbols") {
             return Ok(Arc::default());
         }

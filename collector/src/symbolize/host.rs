@@ -107,7 +107,7 @@ impl Place {
 ///
 /// # Errors
 /// [`SymbolizeError::Open`].
-pub fn open_regular(place: &Place) -> Result<(File, Metadata), SymbolizeError> {
+pub fn open_regular(place: &Place) -> Result<(File, Metadata), Box<SymbolizeError>> {
     let open = || {
         // Opening a device can have effects of its own, so look before it, and open what was looked at.
         let found = File::from(place.find()?);
@@ -119,7 +119,7 @@ pub fn open_regular(place: &Place) -> Result<(File, Metadata), SymbolizeError> {
         let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
         Ok((OpenOptions::new().read(true).custom_flags(flags).open(handle)?, metadata))
     };
-    open().map_err(|source| SymbolizeError::Open { path: place.display_path(), source })
+    open().map_err(|source| Box::new(SymbolizeError::Open { path: place.display_path(), source }))
 }
 
 /// Reads a file of `procfs` or `sysfs`, `limit` bytes at most: what is past them is left out.

@@ -43,7 +43,7 @@ pub(super) struct Owner {
 /// Kernel symbols, and when to read them again.
 #[derive(Default)]
 struct Kernel {
-    symbols: Option<Result<KernelSymbols, SymbolizeError>>,
+    symbols: Option<Result<KernelSymbols, Box<SymbolizeError>>>,
     read_at: u64,
     retry: u64,
     /// A record told that code came or went.
@@ -155,7 +155,7 @@ impl HostSymbolizer {
 
     /// Why the kernel has no names, once one was asked for.
     pub fn kernel_error(&self) -> Option<&SymbolizeError> {
-        self.kernel.symbols.as_ref()?.as_ref().err()
+        self.kernel.symbols.as_ref()?.as_ref().err().map(Box::as_ref)
     }
 
     /// Reads the maps of a process now, if records did not tell them all: it may be gone when its names are wanted.
@@ -247,7 +247,9 @@ impl HostSymbolizer {
         let opened = self.files.open(&mapping.file, candidates.into_iter());
         let result = match (opened, before.filter(|&number| self.files.contains(number))) {
             (Ok(number), _) | (Err(_), Some(number)) => Ok(number),
-            (Err(SymbolizeError::Open { .. } | SymbolizeError::Replaced { .. }), None) => {
+            (Err(error), None)
+                if matches!(*error, SymbolizeError::Open { .. } | SymbolizeError::Replaced { .. }) =>
+            {
                 Err(Miss::FileUnavailable)
             }
             (Err(_), None) => Err(Miss::NotElf),
@@ -320,7 +322,7 @@ impl HostSymbolizer {
         let kernel = &mut self.kernel;
         let symbols = match &kernel.symbols {
             Some(Ok(symbols)) => symbols,
-            Some(Err(SymbolizeError::KernelAddressesHidden)) => {
+            Some(Err(error)) if matches!(**error, SymbolizeError::KernelAddressesHidden) => {
                 return missed(FrameKind::Kernel, None, address, Miss::KernelHidden);
             }
             _ => return missed(FrameKind::Kernel, None, address, Miss::KernelUnknown),

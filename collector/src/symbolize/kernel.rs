@@ -68,7 +68,7 @@ impl KernelSymbols {
     ///
     /// # Errors
     /// [`SymbolizeError::KernelAddressesHidden`] where all addresses are zero; [`SymbolizeError::Read`].
-    pub fn parse(mut reader: impl BufRead, wanted: &[u64]) -> Result<Self, SymbolizeError> {
+    pub fn parse(mut reader: impl BufRead, wanted: &[u64]) -> Result<Self, Box<SymbolizeError>> {
         let mut search = Search::new(wanted);
         let mut bytes = Vec::with_capacity(MAX_LINE);
         let (mut offset, mut hidden) = (0, false);
@@ -89,7 +89,7 @@ impl KernelSymbols {
             }
         }
         if hidden && search.modules.is_empty() {
-            return Err(SymbolizeError::KernelAddressesHidden);
+            return Err(Box::new(SymbolizeError::KernelAddressesHidden));
         }
         Ok(search.finish())
     }
@@ -98,7 +98,7 @@ impl KernelSymbols {
     ///
     /// # Errors
     /// [`SymbolizeError::Open`] for a kernel without `CONFIG_KALLSYMS`; otherwise as [`KernelSymbols::parse`].
-    pub fn read(host: &Host, wanted: &[u64]) -> Result<Self, SymbolizeError> {
+    pub fn read(host: &Host, wanted: &[u64]) -> Result<Self, Box<SymbolizeError>> {
         let path = host.proc.join("kallsyms");
         let file = File::open(&path).map_err(|source| SymbolizeError::Open { path, source })?;
         Self::parse(BufReader::with_capacity(64 * 1024, file), wanted)

@@ -72,7 +72,7 @@ impl FileReader {
     ///
     /// # Errors
     /// [`SymbolizeError::Open`] where the path cannot be opened or is no regular file.
-    pub fn open(place: &Place) -> Result<(Self, Metadata), SymbolizeError> {
+    pub fn open(place: &Place) -> Result<(Self, Metadata), Box<SymbolizeError>> {
         let (file, metadata) = open_regular(place)?;
         Ok((Self { file, size: metadata.len() }, metadata))
     }
@@ -107,7 +107,7 @@ pub fn read_exact_at(
     offset: u64,
     buffer: &mut [u8],
     what: &'static str,
-) -> Result<(), SymbolizeError> {
+) -> Result<(), Box<SymbolizeError>> {
     let mut done = 0;
     while done < buffer.len() {
         let at = offset.checked_add(done as u64).ok_or(SymbolizeError::Truncated { what, offset })?;
@@ -117,7 +117,7 @@ pub fn read_exact_at(
             source,
         })?;
         if count == 0 {
-            return Err(SymbolizeError::Truncated { what, offset: at });
+            return Err(Box::new(SymbolizeError::Truncated { what, offset: at }));
         }
         done += count;
     }
@@ -134,7 +134,7 @@ pub fn read_vec(
     size: u64,
     limit: usize,
     what: &'static str,
-) -> Result<Vec<u8>, SymbolizeError> {
+) -> Result<Vec<u8>, Box<SymbolizeError>> {
     check_range(source, offset, size, what)?;
     let length = usize::try_from(size).ok().filter(|&length| length <= limit);
     let length = length.ok_or(SymbolizeError::TooLarge { what, size, limit: limit as u64 })?;
@@ -154,10 +154,10 @@ pub fn stream(
     entry: usize,
     what: &'static str,
     mut visit: impl FnMut(&[u8]),
-) -> Result<(), SymbolizeError> {
+) -> Result<(), Box<SymbolizeError>> {
     check_range(source, offset, size, what)?;
     if entry == 0 || entry > PIECE {
-        return Err(SymbolizeError::TooLarge { what, size: entry as u64, limit: PIECE as u64 });
+        return Err(Box::new(SymbolizeError::TooLarge { what, size: entry as u64, limit: PIECE as u64 }));
     }
     let whole = size - size % entry as u64;
     let piece = (PIECE - PIECE % entry) as u64;
@@ -182,7 +182,7 @@ pub fn read_name(
     offset: u64,
     end: u64,
     limit: usize,
-) -> Result<Vec<u8>, SymbolizeError> {
+) -> Result<Vec<u8>, Box<SymbolizeError>> {
     let mut name = Vec::new();
     let mut piece = [0; NAME_PIECE];
     while name.len() < limit {
@@ -202,7 +202,9 @@ pub fn read_name(
                 name.extend_from_slice(&got[..stop]);
                 return Ok(name);
             }
-            None if count == 0 => return Err(SymbolizeError::Truncated { what: "a name", offset: at }),
+            None if count == 0 => {
+                return Err(Box::new(SymbolizeError::Truncated { what: "a name", offset: at }));
+            }
             None => name.extend_from_slice(got),
         }
     }
@@ -215,10 +217,10 @@ fn check_range(
     offset: u64,
     size: u64,
     what: &'static str,
-) -> Result<(), SymbolizeError> {
+) -> Result<(), Box<SymbolizeError>> {
     match offset.checked_add(size) {
         Some(end) if end <= source.size() => Ok(()),
-        _ => Err(SymbolizeError::Truncated { what, offset }),
+        _ => Err(Box::new(SymbolizeError::Truncated { what, offset })),
     }
 }
 
@@ -243,7 +245,7 @@ mod tests {
     fn a_file_that_shrinks_is_an_error() {
         let source = Shrunk(vec![1; 100]);
         assert!(matches!(
-            read_vec(&source, 90, 20, 1000, "it"),
+            read_vec(&source, 90, 20, 1000, "it").map_err(|e| *e),
             Err(SymbolizeError::Truncated { offset: 100, .. })
         ));
         let mut seen = 0;
@@ -255,11 +257,11 @@ mod tests {
     fn sizes_are_checked_before_memory_is_reserved() {
         let source: &[u8] = &[0; 16];
         assert!(matches!(
-            read_vec(&source, 0, u64::MAX, usize::MAX, "it"),
+            read_vec(&source, 0, u64::MAX, usize::MAX, "it").map_err(|e| *e),
             Err(SymbolizeError::Truncated { .. })
         ));
         assert!(matches!(
-            read_vec(&Shrunk(Vec::new()), 0, 4096, 4095, "it"),
+            read_vec(&Shrunk(Vec::new()), 0, 4096, 4095, "it").map_err(|e| *e),
             Err(SymbolizeError::TooLarge { size: 4096, limit: 4095, .. })
         ));
     }

@@ -27,8 +27,8 @@ pub(crate) fn directory(filter: Option<&Path>) -> Result<File> {
     File::open(&root).map_err(|e| bad(&root, &e.to_string()))
 }
 
-fn bad(path: &Path, reason: &str) -> Error {
-    Error::Cgroup { path: path.to_owned(), reason: reason.to_owned() }
+fn bad(path: &Path, reason: &str) -> Box<Error> {
+    Box::new(Error::Cgroup { path: path.to_owned(), reason: reason.to_owned() })
 }
 
 /// Where the hierarchy of version 2 is mounted with its root: `/`, or, seen from a control group's own namespace, as containers are in,

@@ -41,7 +41,7 @@ pub(crate) fn object_missed_runs(object: &Object) -> Result<u64> {
     let counted = object.programs.iter().filter(|program| !program.kind.section.starts_with("perf_event"));
     counted
         .map(|program| {
-            let info = bpf_sys::prog::info(&program.fd).map_err(|e| Error::Kernel(e.into()))?;
+            let info = bpf_sys::prog::info(&program.fd).map_err(Error::kernel)?;
             Ok(info.recursion_misses().unwrap_or(0))
         })
         .sum()
@@ -55,7 +55,7 @@ pub(crate) fn object_missed_runs(object: &Object) -> Result<u64> {
 /// The kernel does not tell about a program.
 pub(crate) fn object_run_time(object: &Object) -> Result<(Duration, u64)> {
     object.programs.iter().try_fold((Duration::ZERO, 0), |(time, runs), program| {
-        let info = bpf_sys::prog::info(&program.fd).map_err(|e| Error::Kernel(e.into()))?;
+        let info = bpf_sys::prog::info(&program.fd).map_err(Error::kernel)?;
         Ok((time + Duration::from_nanos(info.run_time_ns), runs + info.run_cnt))
     })
 }

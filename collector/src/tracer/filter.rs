@@ -53,9 +53,9 @@ pub fn needs_kernel_types(filter: &Filter) -> Result<bool> {
 ///
 /// The object does not include `task_filter.h`, which is a defect; `/proc` cannot be read.
 pub fn prepare(spec: &mut ObjectSpec<'_>, filter: &Filter) -> Result<()> {
-    spec.set_global("pid_ns", &own_pid_ns()?.to_ne_bytes()).map_err(Error::Load)?;
+    spec.set_global("pid_ns", &own_pid_ns()?.to_ne_bytes()).map_err(Error::load)?;
     let pids = spec.map_mut("pids");
-    let pids = pids.ok_or_else(|| Error::Load(bpf_loader::Error::NoSuchMap { name: "pids".into() }))?;
+    let pids = pids.ok_or_else(|| Error::no_map("pids"))?;
     // Mostly empty. Older kernels cannot allocate elements in every context that a process is born in.
     if bpf_sys::kernel_version() >= (6, 1) {
         pids.flags |= BPF_F_NO_PREALLOC;
@@ -64,7 +64,7 @@ pub fn prepare(spec: &mut ObjectSpec<'_>, filter: &Filter) -> Result<()> {
         pids.max_entries = MAX_FOLLOWED;
         for (name, _) in FOLLOWERS {
             let program = spec.program_mut(name);
-            let missing = || Error::Load(bpf_loader::Error::NoSuchProgram { name: name.into() });
+            let missing = || Error::no_program(name);
             program.ok_or_else(missing)?.autoload = true;
         }
     }
@@ -87,10 +87,10 @@ impl TaskFilter {
     /// The object does not include `task_filter.h`, which is a defect; its memory cannot be mapped.
     pub fn new(object: &Object) -> Result<Self> {
         Ok(Self {
-            pids: Hash::new(object.map("pids").map_err(Error::Load)?).map_err(Error::Load)?,
-            filters: object.global("filters").map_err(Error::Load)?,
-            in_use: object.global("filter_in_use").map_err(Error::Load)?,
-            children_lost: object.global("children_lost").map_err(Error::Load)?,
+            pids: Hash::new(object.map("pids").map_err(Error::load)?).map_err(Error::load)?,
+            filters: object.global("filters").map_err(Error::load)?,
+            in_use: object.global("filter_in_use").map_err(Error::load)?,
+            children_lost: object.global("children_lost").map_err(Error::load)?,
             watched: Vec::new(),
             follow: Vec::new(),
         })
@@ -114,31 +114,30 @@ impl TaskFilter {
         let next: u32 = if self.in_use.get() == 1 { 2 } else { 1 };
         let bit = 1u8 << (next - 1);
         for entry in self.pids.entries().collect::<Vec<_>>() {
-            let (pid, bits) = entry.map_err(Error::Kernel)?;
+            let (pid, bits) = entry.map_err(Error::kernel)?;
             if bits == bit {
-                self.pids.delete(&pid).map_err(Error::Kernel)?;
+                self.pids.delete(&pid).map_err(Error::kernel)?;
             } else if bits & bit != 0 {
-                self.pids.set(&pid, &(bits & !bit), BPF_ANY).map_err(Error::Kernel)?;
+                self.pids.set(&pid, &(bits & !bit), BPF_ANY).map_err(Error::kernel)?;
             }
         }
         for pid in &resolved.pids {
-            let bits = self.pids.get(pid, 0).map_err(Error::Kernel)?.unwrap_or(0);
-            self.pids.set(pid, &(bits | bit), BPF_ANY).map_err(Error::Kernel)?;
+            let bits = self.pids.get(pid, 0).map_err(Error::kernel)?.unwrap_or(0);
+            self.pids.set(pid, &(bits | bit), BPF_ANY).map_err(Error::kernel)?;
         }
         if let Some(CgroupFilter::V2(directory)) = &resolved.cgroup {
-            let cgroups = &object.map("cgroups").map_err(Error::Load)?.fd;
+            let cgroups = &object.map("cgroups").map_err(Error::load)?.fd;
             let fd = directory.as_fd().as_raw_fd().to_ne_bytes();
-            map::update(cgroups, &(next - 1).to_ne_bytes(), &fd, BPF_ANY)
-                .map_err(|e| Error::Kernel(e.into()))?;
+            map::update(cgroups, &(next - 1).to_ne_bytes(), &fd, BPF_ANY).map_err(Error::kernel)?;
         }
         let mut filters = self.filters.get();
         let at = (next - 1) as usize * filter::TaskFilter::SIZE;
         if let Some(place) = filters.get_mut(at..at + filter::TaskFilter::SIZE) {
             place.copy_from_slice(&resolved.encode(filter.comm.as_deref()));
         }
-        self.filters.set(&filters).map_err(Error::Kernel)?;
+        self.filters.set(&filters).map_err(Error::kernel)?;
         let in_use = if resolved.conditions(filter.comm.as_deref()) == 0 { 0 } else { next };
-        self.in_use.set(&in_use).map_err(Error::Kernel)?;
+        self.in_use.set(&in_use).map_err(Error::kernel)?;
         self.watched = resolved.pids.into_iter().map(|pid| (pid, start_ticks(pid))).collect();
         Ok(())
     }
@@ -165,7 +164,7 @@ impl TaskFilter {
         let (ended, left): (Vec<_>, Vec<_>) =
             self.watched.iter().copied().partition(|&(pid, start)| has_ended(pid, start));
         self.watched = left;
-        ended.iter().try_for_each(|(pid, _)| self.pids.delete(pid).map(drop)).map_err(Error::Kernel)
+        ended.iter().try_for_each(|(pid, _)| self.pids.delete(pid).map(drop)).map_err(Error::kernel)
     }
 
     /// Whether none of the processes that the filter names is left; false where it names none, or follows children.
@@ -184,7 +183,7 @@ impl TaskFilter {
 pub(super) fn attach_again<T>(mut attach: impl FnMut() -> Result<T>) -> Result<T> {
     for _ in 0..100 {
         match attach() {
-            Err(Error::Load(error)) if matches!(error.errno(), Some(Errno::EEXIST | Errno::EBUSY)) => {
+            Err(error) if matches!(error.load_errno(), Some(Errno::EEXIST | Errno::EBUSY)) => {
                 std::thread::sleep(Duration::from_millis(1));
             }
             attached => return attached,
@@ -194,7 +193,7 @@ pub(super) fn attach_again<T>(mut attach: impl FnMut() -> Result<T>) -> Result<T
 }
 
 fn attach_follower(object: &Object, (name, tracepoint): (&str, &str)) -> Result<Link> {
-    object.program(name).and_then(|p| p.attach_raw_tracepoint(tracepoint)).map_err(Error::Load)
+    object.program(name).and_then(|p| p.attach_raw_tracepoint(tracepoint)).map_err(Error::load)
 }
 
 /// When a process started, in clock ticks since boot.
@@ -281,14 +280,14 @@ pub(super) fn check_process(pid: u32) -> Result<()> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(|_| Error::NoSuchProcess(pid))?;
     let tgid = status.lines().find_map(|l| l.strip_prefix("Tgid:")?.trim().parse().ok());
     match tgid {
-        Some(process) if process != pid => Err(Error::IsThread { tid: pid, process }),
+        Some(process) if process != pid => Err(Box::new(Error::IsThread { tid: pid, process })),
         _ => Ok(()),
     }
 }
 
 impl CgroupFilter {
     fn open(path: &Path) -> Result<Self> {
-        let bad = |reason: String| Error::Cgroup { path: path.to_owned(), reason };
+        let bad = |reason: String| Box::new(Error::Cgroup { path: path.to_owned(), reason });
         let directory = File::open(path).map_err(|e| bad(e.to_string()))?;
         let magic = rustix::fs::fstatfs(&directory).map_err(|e| bad(e.to_string()))?.f_type as u64;
         match magic {

@@ -71,7 +71,7 @@ impl Forced {
     pub fn check(&self, ladder: &Ladder) -> Result<()> {
         let (at, _) = self.of(ladder)?;
         if ladder.required && at >= ladder.rungs.len() {
-            return Err(Error::NoRung { what: ladder.what, refused: Vec::new() });
+            return Err(Box::new(Error::NoRung { what: ladder.what, refused: Vec::new() }));
         }
         Ok(())
     }
@@ -137,7 +137,7 @@ pub fn fit_machine(spec: &mut ObjectSpec<'_>) -> Result<()> {
         map.max_entries = windows::entries();
     }
     let plain_adds = u32::from(Machine::running() == Some(Machine::Arm));
-    spec.set_global("plain_adds", &plain_adds.to_ne_bytes()).map_err(Error::Load)
+    spec.set_global("plain_adds", &plain_adds.to_ne_bytes()).map_err(Error::load)
 }
 
 /// Loads an object with the best rung of each ladder, and attaches it.
@@ -167,10 +167,10 @@ pub fn climb(
         for (ladder, position) in ladders.iter().zip(&positions) {
             if ladder.required && position.rung(ladder).is_none() {
                 let refused = position.refused.clone();
-                return Err(Error::NoRung { what: ladder.what, refused });
+                return Err(Box::new(Error::NoRung { what: ladder.what, refused }));
             }
         }
-        let mut spec = ObjectSpec::parse(bytes).map_err(Error::Load)?;
+        let mut spec = ObjectSpec::parse(bytes).map_err(Error::load)?;
         let chosen_rung = |what: &str| {
             let at = ladders.iter().position(|ladder| ladder.what == what)?;
             Some(positions.get(at)?.rung(ladders.get(at)?)?.name)
@@ -180,12 +180,12 @@ pub fn climb(
         for (ladder, position) in ladders.iter().zip(&positions) {
             for name in position.rung(ladder).iter().flat_map(|rung| rung.programs) {
                 let program = spec.program_mut(name);
-                let missing = || Error::Load(bpf_loader::Error::NoSuchProgram { name: (*name).into() });
+                let missing = || Error::no_program(name);
                 program.ok_or_else(missing)?.autoload = true;
             }
         }
-        let plan = spec.plan(target).map_err(Error::Load)?;
-        let mut loaded = plan.load(&RunningKernel::default()).map_err(Error::Load)?;
+        let plan = spec.plan(target).map_err(Error::load)?;
+        let mut loaded = plan.load(&RunningKernel::default()).map_err(Error::load)?;
         // What a program was refused for sends its ladder to the next rung; all ladders move at once.
         let mut moved = false;
         for (ladder, position) in ladders.iter().zip(&mut positions) {
@@ -203,7 +203,7 @@ pub fn climb(
             continue;
         }
         loaded.programs.shrink_to_fit();
-        let object = loaded.into_object().map_err(Error::Load)?;
+        let object = loaded.into_object().map_err(Error::load)?;
         let mut links = Vec::new();
         for (ladder, position) in ladders.iter().zip(&mut positions) {
             let Some(rung) = position.rung(ladder) else { continue };

@@ -178,7 +178,7 @@ pub trait Tracer {
     /// [`Error::Unsupported`] where there is nothing to sample.
     fn set_sampling(&mut self, one_in: u32) -> Result<u32> {
         let _ = one_in;
-        Err(Error::Unsupported { tracer: self.info().name, what: "sample" })
+        Err(Box::new(Error::Unsupported { tracer: self.info().name, what: "sample" }))
     }
 
     /// What became of everything, since the start.

@@ -35,10 +35,10 @@ pub(crate) struct Programs {
 
 /// Attaches a program as its section says; those of control groups to the filter's, or to all.
 fn attach(object: &Object, name: &str, cgroup: Option<&Path>) -> Result<Link> {
-    let program = object.program(name).map_err(Error::Load)?;
+    let program = object.program(name).map_err(Error::load)?;
     if program.kind.section.starts_with("cgroup") {
         let directory = super::cgroup::directory(cgroup)?;
-        return program.attach_cgroup(directory, &CgroupOptions::default()).map_err(Error::Load);
+        return program.attach_cgroup(directory, &CgroupOptions::default()).map_err(Error::load);
     }
     attach_by_section(program)
 }
@@ -46,7 +46,7 @@ fn attach(object: &Object, name: &str, cgroup: Option<&Path>) -> Result<Link> {
 /// Attaches a program as its section says. Before Linux 5.13, one at a function of the kernel can be attached only once: that
 /// is found out at once, for a tracer that is paused has to be resumed.
 pub(super) fn attach_by_section(program: &Program) -> Result<Link> {
-    let attach = || program.attach().map_err(Error::Load);
+    let attach = || program.attach().map_err(Error::load);
     if program.kind.section.starts_with("fentry") || program.kind.section.starts_with("fexit") {
         drop(attach()?);
         return filter::attach_again(attach);
@@ -97,9 +97,7 @@ impl Programs {
             Ok(())
         };
         let programs = Self::start_opening(bytes, ladders, start, &mut prepare, &mut open, attach)?;
-        let opened = opened
-            .into_inner()
-            .ok_or(Error::Load(bpf_loader::Error::Internal("a tracer that opened nothing")))?;
+        let opened = opened.into_inner().ok_or_else(|| Error::internal("a tracer that opened nothing"))?;
         Ok((programs, opened))
     }
 
@@ -140,7 +138,7 @@ impl Programs {
         let Some(mut filter) = opened.into_inner() else {
             let what = ladders.first().map_or_else(Default::default, |ladder| ladder.what);
             let refused = climbed.chosen.into_iter().flat_map(|chosen| chosen.refused).collect();
-            return Err(Error::NoRung { what, refused });
+            return Err(Box::new(Error::NoRung { what, refused }));
         };
         if start.filter.children {
             // What forgets processes that end comes after the tracer's own programs, and runs after them: to those, a process that
@@ -221,7 +219,7 @@ impl Programs {
     /// that do were not loaded.
     pub fn set_filter(&mut self, filter: &Filter) -> Result<()> {
         if filter.children && !self.follows_children {
-            return Err(Error::FilterNeedsRestart);
+            return Err(Box::new(Error::FilterNeedsRestart));
         }
         self.filter.set(&self.object, filter)
     }
@@ -255,10 +253,10 @@ impl Programs {
     ///
     /// There is no such table, which is a defect; the kernel does not give it out.
     pub fn forget<const KEY: usize, const VALUE: usize>(&self, map: &str) -> Result<()> {
-        let table = self.object.map(map).map_err(Error::Load)?;
-        let table: Hash<[u8; KEY], [u8; VALUE]> = Hash::new(table).map_err(Error::Load)?;
+        let table = self.object.map(map).map_err(Error::load)?;
+        let table: Hash<[u8; KEY], [u8; VALUE]> = Hash::new(table).map_err(Error::load)?;
         for key in table.keys().collect::<Vec<_>>() {
-            table.delete(&key.map_err(Error::Kernel)?).map_err(Error::Kernel)?;
+            table.delete(&key.map_err(Error::kernel)?).map_err(Error::kernel)?;
         }
         Ok(())
     }
@@ -286,7 +284,7 @@ impl Programs {
 /// The kernel's counters cannot be read.
 pub(crate) fn add_counts<const SIZE: usize>(counts: &PerCpuArray<[u8; SIZE]>) -> Result<[u8; SIZE]> {
     let mut sums = [0; SIZE];
-    let of_cpus = counts.get(0).map_err(Error::Kernel)?;
+    let of_cpus = counts.get(0).map_err(Error::kernel)?;
     for of_cpu in of_cpus.iter().flat_map(|values| values.iter()) {
         for (sum, word) in sums.chunks_exact_mut(8).zip(of_cpu.chunks_exact(8)) {
             if let (Ok(a), Ok(b)) = (<[u8; 8]>::try_from(&*sum), word.try_into()) {

@@ -35,9 +35,8 @@ pub fn prepare(spec: &mut ObjectSpec<'_>, bytes: usize) -> Result<()> {
     let bytes = bytes.clamp(page, 1 << 30);
     let size = if bytes.is_power_of_two() { bytes } else { bytes.next_power_of_two() / 2 };
     let ring = spec.map_mut("events");
-    ring.ok_or_else(|| Error::Load(bpf_loader::Error::NoSuchMap { name: "events".into() }))?.max_entries =
-        size as u32;
-    spec.set_global("wake_threshold", &(size as u64 / 2).to_ne_bytes()).map_err(Error::Load)
+    ring.ok_or_else(|| Error::no_map("events"))?.max_entries = size as u32;
+    spec.set_global("wake_threshold", &(size as u64 / 2).to_ne_bytes()).map_err(Error::load)
 }
 
 impl EventRing {
@@ -47,10 +46,10 @@ impl EventRing {
     ///
     /// The object does not include `events.h`, which is a defect; its memory cannot be mapped.
     pub fn open(object: &Object) -> Result<Self> {
-        let map = object.map("events").and_then(|map| map.try_clone()).map_err(Error::Load)?;
+        let map = object.map("events").and_then(|map| map.try_clone()).map_err(Error::load)?;
         Ok(Self {
-            reader: RingReader::open(&map.fd).map_err(|e| Error::Kernel(e.into()))?,
-            stats: PerCpuArray::new(object.map("event_stats").map_err(Error::Load)?).map_err(Error::Load)?,
+            reader: RingReader::open(&map.fd).map_err(Error::kernel)?,
+            stats: PerCpuArray::new(object.map("event_stats").map_err(Error::load)?).map_err(Error::load)?,
             map,
             received: 0,
             high_water: RingFill::default(),
@@ -99,7 +98,7 @@ impl EventRing {
     ///
     /// The kernel's counters cannot be read.
     pub fn produced_and_dropped(&self) -> Result<(u64, u64)> {
-        let values = self.stats.get(0).map_err(Error::Kernel)?;
+        let values = self.stats.get(0).map_err(Error::kernel)?;
         let stats = values.iter().flat_map(|values| values.iter()).filter_map(|b| EventStats::decode(&b));
         Ok(stats.fold((0, 0), |(produced, dropped), s| (produced + s.produced, dropped + s.dropped)))
     }

@@ -39,17 +39,17 @@ impl<T> Windows<T> {
         outer: &str,
         open: impl Fn(&Map) -> bpf_loader::Result<T>,
     ) -> Result<Self> {
-        let no_map = || Error::Load(bpf_loader::Error::NoSuchMap { name: outer.into() });
+        let no_map = || Error::no_map(outer);
         let inner = spec.map(outer).and_then(|map| map.inner.as_deref()).ok_or_else(no_map)?;
         let create = || -> Result<(Map, T)> {
-            let fd = inner.create(&RunningKernel::default()).map_err(Error::Load)?;
+            let fd = inner.create(&RunningKernel::default()).map_err(Error::load)?;
             let map = Map::new(outer.to_owned(), fd);
-            let table = open(&map).map_err(Error::Load)?;
+            let table = open(&map).map_err(Error::load)?;
             Ok((map, table))
         };
         let ((first, first_table), (second, second_table)) = (create()?, create()?);
-        let outer = object.map(outer).and_then(Map::try_clone).map_err(Error::Load)?;
-        let active = object.global("active").map_err(Error::Load)?;
+        let outer = object.map(outer).and_then(Map::try_clone).map_err(Error::load)?;
+        let active = object.global("active").map_err(Error::load)?;
         put_in(&[(&outer.fd, 0, &first.fd), (&outer.fd, 1, &second.fd)])?;
         Ok(Self { outer, active, filling: 0, maps: [first, second], tables: [first_table, second_table] })
     }
@@ -62,7 +62,7 @@ impl<T> Windows<T> {
     /// The kernel does not take the update that waits.
     pub fn swap(&mut self) -> Result<&T> {
         let full = self.filling;
-        self.active.set(&(full ^ 1)).map_err(Error::Kernel)?;
+        self.active.set(&(full ^ 1)).map_err(Error::kernel)?;
         self.filling = full ^ 1;
         // Updating a map of maps returns only after every program that may have read the old value has ended
         // (`maybe_wait_bpf_programs`, Linux 5.0), so setting what is already there is a wait for our own flip.
@@ -112,7 +112,7 @@ pub(super) fn set(outer: &MapFd, index: u32, inner: &MapFd) -> Result<()> {
     let value = inner.as_fd().as_raw_fd().to_ne_bytes();
     let put = |index: u32| {
         let put = bpf_sys::map::update(outer, &index.to_ne_bytes(), &value, BPF_ANY);
-        put.map_err(|e| Error::Kernel(e.into()))
+        put.map_err(Error::kernel)
     };
     put(index)?;
     if index == 0 || !is_apart() { Ok(()) } else { put(2 * index) }
@@ -129,7 +129,7 @@ pub(super) fn put_in(maps: &[(&MapFd, u32, &MapFd)]) -> Result<()> {
         });
         let started: Vec<_> = started.collect();
         started.into_iter().try_for_each(|thread| match thread {
-            Ok(thread) => thread.join().unwrap_or(Err(Error::ThreadPanicked)),
+            Ok(thread) => thread.join().unwrap_or_else(|_| Err(Box::new(Error::ThreadPanicked))),
             // No thread is to be had.
             Err(map) => put(map),
         })

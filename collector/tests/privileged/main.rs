@@ -61,11 +61,11 @@ pub fn start(
         forced: &Forced(forced),
         target: &RunningTarget::new(),
     });
-    match started {
+    match started.map_err(|e| *e) {
         Err(Error::Load(error)) if error.errno() == Some(bpf_sys::Errno::EPERM) && !is_root() => {
             skip(&format!("{}: {error}", info.name))
         }
-        other => Some(other),
+        other => Some(other.map_err(Box::new)),
     }
 }
 

@@ -38,10 +38,12 @@ impl TargetBtf for Kernel {
 /// What a relocation comes to, in words; ids of types by what they stand for.
 type Answers = Vec<String>;
 
-fn answers(local: &Btf<'_>, relos: &[CoreRelo], kernel: &Kernel) -> Result<Answers, bpf_loader::Error> {
+fn answers(local: &Btf<'_>, relos: &[CoreRelo], kernel: &Kernel) -> Result<Answers, Box<bpf_loader::Error>> {
     let resolved = resolve(local, relos.iter().copied(), kernel)?;
     let answer =
-        |(relo, result): (&CoreRelo, bpf_loader::Result<bpf_loader::core_relo::Resolution>)| match result {
+        |(relo, result): (&CoreRelo, bpf_loader::Result<bpf_loader::core_relo::Resolution>)| match result
+            .map_err(|e| *e)
+        {
             Ok(resolution) if relo.kind() == Ok(RelocKind::TypeIdTarget) => {
                 let id = BtfId(resolution.value.unwrap_or_default() as u32);
                 let name = kernel.0.type_by_id(id).and_then(|ty| ty.name().map(str::to_owned));

@@ -58,7 +58,7 @@ fn use_spool(memory: &Memory) {
 }
 
 fn open(memory: &Memory) -> Option<Spool> {
-    match Spool::open_on(Box::new(memory.clone()), MAX_BYTES, MAX_BYTES) {
+    match Spool::open_on(Box::new(memory.clone()), MAX_BYTES, MAX_BYTES).map_err(|e| *e) {
         Ok((spool, recovered)) => {
             let waiting: u64 = recovered.held.waiting.iter().map(|(_, amount)| amount.requests).sum();
             assert_eq!(spool.stats().waiting, waiting);

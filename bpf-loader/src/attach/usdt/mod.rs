@@ -214,7 +214,8 @@ fn find(
     provider: &str,
     name: &str,
 ) -> Result<Vec<Probe>> {
-    let no_such = || Error::NoSuchSymbol { path: path.to_owned(), name: format!("{provider}:{name}") };
+    let no_such =
+        || Box::new(Error::NoSuchSymbol { path: path.to_owned(), name: format!("{provider}:{name}") });
     let elf = &binary.elf;
     let section = elf.section_named(".note.stapsdt").ok_or_else(no_such)?;
     let notes = elf.data(section).map_err(|e| binary.broken(e))?;

@@ -53,10 +53,10 @@ impl Layout {
         let mut bytes = value.to_ne_bytes().to_vec();
         match self {
             Self::Short if kind == 3 => {
-                return Err(Error::AttachTarget {
+                return Err(Box::new(Error::AttachTarget {
                     target: "USDT argument".into(),
                     reason: "the program was built with a usdt.bpf.h before libbpf 1.7, which has no indexed places",
-                });
+                }));
             }
             Self::Short => bytes.extend(u32::from(kind).to_ne_bytes()),
             // Bit-fields, from the least significant bit on little-endian machines, from the most on others.

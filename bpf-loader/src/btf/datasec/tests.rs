@@ -63,15 +63,21 @@ fn what_cannot_be_filled_is_an_error() {
     let btf = Btf::parse(unfilled(Endian::Little)).unwrap();
     let section = || ".data".to_owned();
     let none = fill(&btf, |_| None, |_, _| None, |_| false);
-    assert_eq!(none, Err(Error::BtfDatasec { section: section(), variable: None }));
+    assert_eq!(none, Err(Box::new(Error::BtfDatasec { section: section(), variable: None })));
     let zero = fill(&btf, |_| Some(0), |_, _| None, |_| false);
-    assert_eq!(zero, Err(Error::BtfDatasec { section: section(), variable: None }));
+    assert_eq!(zero, Err(Box::new(Error::BtfDatasec { section: section(), variable: None })));
     let no_symbol = fill(&btf, size_of, |_, _| None, |_| false);
-    assert_eq!(no_symbol, Err(Error::BtfDatasec { section: section(), variable: Some("high".to_owned()) }));
+    assert_eq!(
+        no_symbol,
+        Err(Box::new(Error::BtfDatasec { section: section(), variable: Some("high".to_owned()) }))
+    );
 
     let mut b = Builder::new(Endian::Little);
     let int = b.int("int", 4, SIGNED);
     b.datasec(".data", 4, &[(int, 0, 4)]);
     let btf = Btf::parse(b.build()).unwrap();
-    assert!(matches!(fill(&btf, size_of, |_, _| None, |_| false), Err(Error::BtfUnexpectedKind { .. })));
+    assert!(matches!(
+        fill(&btf, size_of, |_, _| None, |_| false).map_err(|e| *e),
+        Err(Error::BtfUnexpectedKind { .. })
+    ));
 }

@@ -74,7 +74,7 @@ fn longer_records_and_a_header_without_relocations_are_accepted() {
 fn broken_tables_are_refused() {
     let refused = |functions: Vec<u32>| {
         let data = file(Endian::Little, &[functions, vec![]], 0);
-        matches!(BtfExt::parse(&data), Err(Error::BtfSection { section: "func_info", .. }))
+        matches!(BtfExt::parse(&data).map_err(|e| *e), Err(Error::BtfSection { section: "func_info", .. }))
     };
     assert!(refused(table(4, &[])), "record shorter than known");
     assert!(refused(table(9, &[])), "record of no whole words");

@@ -173,7 +173,7 @@ fn a_kind_that_only_the_layout_explains_needs_it() {
         let btf = Btf::parse(bytes.as_slice()).unwrap();
         assert!(sanitize(&btf, &BtfFeatures::ALL).is_ok());
         let old = BtfFeatures { layout: false, ..BtfFeatures::ALL };
-        assert_eq!(sanitize(&btf, &old), Err(Error::BtfKind { type_id: BtfId(1), kind }));
+        assert_eq!(sanitize(&btf, &old), Err(Box::new(Error::BtfKind { type_id: BtfId(1), kind })));
     }
 }
 
@@ -187,5 +187,5 @@ fn renaming_cannot_fill_memory() {
     let btf = Btf::parse(b.build()).unwrap();
     assert!(sanitize(&btf, &BtfFeatures::ALL).is_ok());
     let old = BtfFeatures { datasec: false, ..BtfFeatures::ALL };
-    assert_eq!(sanitize(&btf, &old), Err(Error::BtfTooLarge));
+    assert_eq!(sanitize(&btf, &old), Err(Box::new(Error::BtfTooLarge)));
 }

@@ -14,7 +14,7 @@ fn resolution(expected: u64, value: u64) -> Resolution {
 }
 
 /// Patches instruction 1 of a program that starts with `NOP`; what is there afterwards.
-fn patched(insns: &[Insn], resolution: Resolution) -> Result<(Patched, Vec<Insn>), Error> {
+fn patched(insns: &[Insn], resolution: Resolution) -> Result<(Patched, Vec<Insn>)> {
     let mut program = [&[NOP], insns].concat();
     let before = program.clone();
     let result = patch(&mut program, AT, &resolution);
@@ -44,7 +44,7 @@ fn every_form_of_instruction_takes_its_value() {
 fn what_the_compiler_left_is_checked_where_it_is_certain() {
     let mov = |imm| Insn::new(insn::MOV64_IMM, 3, 0, 0, imm);
     let wrong = Error::CoreInsnValue { insn: AT, found: 7, expected: 8 };
-    assert_eq!(patched(&[mov(7)], resolution(8, 24)), Err(wrong));
+    assert_eq!(patched(&[mov(7)], resolution(8, 24)), Err(wrong.into()));
     let stale = Resolution { expected: None, ..resolution(0, 24) };
     assert_eq!(patched(&[mov(7)], stale).unwrap().1, [mov(24)]);
     assert_eq!(patched(&[mov(-1)], resolution(u64::MAX, 24)).unwrap().1, [mov(24)]);
@@ -52,7 +52,7 @@ fn what_the_compiler_left_is_checked_where_it_is_certain() {
 
 #[test]
 fn values_must_fit_their_fields() {
-    let range = |value| Err(Error::CoreInsnRange { insn: AT, value });
+    let range = |value| Err(Box::new(Error::CoreInsnRange { insn: AT, value }));
     let (mov64, mov32) =
         (|imm| Insn::new(insn::MOV64_IMM, 3, 0, 0, imm), |imm| Insn::new(0xb4, 3, 0, 0, imm));
     let top = 0x8000_0000;
@@ -75,9 +75,9 @@ fn loads_and_stores_take_the_width_of_the_kernel_s_field() {
         assert_eq!(insns[0].code, code | insn::B);
     }
     let odd = Error::CoreInsnWidth { insn: AT, width: 8, local: 8, target: 3 };
-    assert_eq!(patched(&[access(LOAD, insn::DW)], change(8, 3)), Err(odd));
+    assert_eq!(patched(&[access(LOAD, insn::DW)], change(8, 3)), Err(odd.into()));
     let partial = Error::CoreInsnWidth { insn: AT, width: 1, local: 8, target: 4 };
-    assert_eq!(patched(&[access(LOAD, insn::B)], change(8, 4)), Err(partial));
+    assert_eq!(patched(&[access(LOAD, insn::B)], change(8, 4)), Err(partial.into()));
 
     let unsafe_width = Resolution { width: Width::Unsafe { local: 4, target: 8 }, ..resolution(0, 4) };
     let (patch, insns) = patched(&[access(LOAD, insn::W)], unsafe_width).unwrap();
@@ -103,7 +103,7 @@ fn other_instructions_are_refused() {
     let refused = |insns: &[Insn]| {
         let code = insns.first().map(|insn| insn.code);
         let all = [resolution(0, 4), Resolution { expected: None, ..resolution(0, 4) }];
-        all.iter().all(|&r| patched(insns, r) == Err(Error::CoreInsn { insn: AT, code }))
+        all.iter().all(|&r| patched(insns, r) == Err(Box::new(Error::CoreInsn { insn: AT, code })))
     };
     assert!(refused(&[]), "beyond the end");
     assert!(refused(&[NOP]), "jump");

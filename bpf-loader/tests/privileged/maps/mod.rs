@@ -32,7 +32,7 @@ fn load_types() -> Option<Loaded> {
 /// The map of that name, unless this kernel is too old for it.
 fn map(name: &str) -> Option<Map> {
     let (_, map) = load_types()?.maps.into_iter().find(|(other, _)| other == name).unwrap();
-    match map {
+    match map.map_err(|e| *e) {
         Err(error @ Error::Unsupported { min_kernel, .. }) if !kernel_has(min_kernel) => {
             skip(&error.to_string())
         }
@@ -77,7 +77,7 @@ impl Drop for Mount {
 fn every_type_is_created_or_newer_than_the_kernel() {
     let Some(loaded) = load_types() else { return };
     for (name, map) in &loaded.maps {
-        match map {
+        match map.as_ref().map_err(Box::as_ref) {
             Ok(map) => {
                 let spec_type = name.strip_prefix("type_").map(|number| MapType(number.parse().unwrap()));
                 assert!(spec_type.is_none_or(|map_type| map_type == map.map_type()), "{name}");
@@ -97,23 +97,26 @@ fn every_type_is_created_or_newer_than_the_kernel() {
 fn a_handle_fits_its_map_or_is_not_made() {
     use bpf_loader::map::{Array, Hash, PerCpuHash};
     let Some(hash) = map_of(MapType::HASH) else { return };
-    let Err(Error::MapSize { what: "key", expected: 8, found: 4, .. }) = Hash::<u64, u64>::new(&hash) else {
+    let Err(Error::MapSize { what: "key", expected: 8, found: 4, .. }) =
+        Hash::<u64, u64>::new(&hash).map_err(|e| *e)
+    else {
         panic!("a key of another size");
     };
-    let Err(Error::MapSize { what: "value", expected: 4, found: 8, .. }) = Hash::<u32, u32>::new(&hash)
+    let Err(Error::MapSize { what: "value", expected: 4, found: 8, .. }) =
+        Hash::<u32, u32>::new(&hash).map_err(|e| *e)
     else {
         panic!("a value of another size");
     };
     let error = Array::<u64>::new(&hash).unwrap_err();
     assert_eq!(error.to_string(), "map type_1 is a BPF_MAP_TYPE_HASH, expected BPF_MAP_TYPE_ARRAY");
-    assert!(matches!(PerCpuHash::<u32, u64>::new(&hash), Err(Error::MapType { .. })));
+    assert!(matches!(PerCpuHash::<u32, u64>::new(&hash).map_err(|e| *e), Err(Error::MapType { .. })));
 }
 
 #[test]
 fn a_map_is_found_among_all_by_its_id() {
     let Some(hash) = map_of(MapType::HASH) else { return };
     let info = hash.info().unwrap();
-    let all: Result<Vec<_>, Error> = bpf_loader::walk::maps().collect();
+    let all: Result<Vec<_>, Box<Error>> = bpf_loader::walk::maps().collect();
     let all = all.unwrap();
     let (found, _) = all.iter().find(|(_, i)| i.id == info.id).expect("it is listed");
     assert_eq!((found.name.as_str(), found.map_type(), found.key_size()), ("type_1", MapType::HASH, 4));
@@ -121,6 +124,6 @@ fn a_map_is_found_among_all_by_its_id() {
     let clone = Map::from_fd(hash.try_clone().unwrap().fd.into()).unwrap();
     assert_eq!((clone.name.as_str(), clone.max_entries(), clone.flags()), ("type_1", 8, 0));
     // Types came with the map.
-    let btfs: Result<Vec<_>, Error> = bpf_loader::walk::btfs().collect();
+    let btfs: Result<Vec<_>, Box<Error>> = bpf_loader::walk::btfs().collect();
     assert!(info.btf_id != 0 && btfs.unwrap().iter().any(|(_, btf)| btf.id == info.btf_id));
 }

@@ -144,7 +144,7 @@ fn maps_of_maps() {
         assert_eq!(maps.get(&1).unwrap().unwrap().value_size(), 8);
         let Some(other) = map_of(MapType::HASH) else { return };
         let error = maps.set(&2, &other, BPF_ANY).unwrap_err();
-        assert!(matches!(error, Error::InnerMap { inner_type: MapType::HASH, .. }), "{error}");
+        assert!(matches!(*error, Error::InnerMap { inner_type: MapType::HASH, .. }), "{error}");
         assert_eq!(maps.delete(&1), Ok(true));
         assert_eq!(maps.id(&1), Ok(None));
     }

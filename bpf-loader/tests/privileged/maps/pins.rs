@@ -21,7 +21,7 @@ fn load(options: &LoadOptions<'_>, change: impl Fn(&mut bpf_loader::map_def::Map
     spec.plan(&RunningTarget::new()).unwrap().load_with(&RunningKernel::default(), options).unwrap()
 }
 
-fn thousand(loaded: Loaded) -> Result<Map, Error> {
+fn thousand(loaded: Loaded) -> Result<Map, Box<Error>> {
     loaded.maps.into_iter().find(|(name, _)| name == "thousand").unwrap().1
 }
 
@@ -51,7 +51,9 @@ fn a_map_that_is_declared_as_pinned_is_found_again() {
     let other = thousand(load(&unpinned, |map| map.max_entries = 5)).unwrap();
     assert_ne!(other.info().unwrap().id, id);
 
-    assert!(matches!(other.unpin(&pin), Err(Error::OtherMapPinned { found, .. }) if found == id));
+    assert!(
+        matches!(other.unpin(&pin).map_err(|e| *e), Err(Error::OtherMapPinned { found, .. }) if found == id)
+    );
     Map::from_pin(&pin).unwrap().unpin(&pin).unwrap();
     assert!(!pin.exists());
     other.pin(&pin).unwrap();
@@ -68,7 +70,7 @@ fn a_map_takes_the_place_of_a_declared_one() {
     assert_eq!((map.info().unwrap().id, map.max_entries()), (existing.info().unwrap().id, 7));
     let error = thousand(load(&unpinned(vec![("thousand", &array)]), |_| {})).unwrap_err();
     assert!(
-        matches!(error, Error::MapReuse { what: "type", expected: 1, found: 2, pin: None, .. }),
+        matches!(*error, Error::MapReuse { what: "type", expected: 1, found: 2, pin: None, .. }),
         "{error}"
     );
     assert!(Array::<u64>::new(&array).is_ok());

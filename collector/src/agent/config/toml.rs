@@ -15,10 +15,10 @@ pub(super) struct Wrong {
     pub(super) what: String,
 }
 
-type Result<T> = std::result::Result<T, Wrong>;
+type Result<T> = std::result::Result<T, Box<Wrong>>;
 
 fn wrong<T>(at: usize, what: impl Into<String>) -> Result<T> {
-    Err(Wrong { at, what: what.into() })
+    Err(Box::new(Wrong { at, what: what.into() }))
 }
 
 /// A value.

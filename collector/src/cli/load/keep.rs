@@ -23,12 +23,12 @@ pub fn attach(object: &Object, report: &mut ObjectReport) -> Links {
     let usdt = OnceCell::new();
     for program in object.programs.iter().filter(|p| !p.kind.section.starts_with("struct_ops")) {
         let link = attach_program(object, &usdt, program);
-        report.program_attached(&program.name, link.as_ref().map(|_| ()));
+        report.program_attached(&program.name, link.as_ref().map(|_| ()).map_err(Box::as_ref));
         links.extend(link.ok().map(|link| (program.name.clone(), link)));
     }
     for operations in &object.struct_ops {
         let link = operations.attach();
-        report.map_attached(&operations.name, link.as_ref().map(|_| ()));
+        report.map_attached(&operations.name, link.as_ref().map(|_| ()).map_err(Box::as_ref));
         links.extend(link.ok().map(|link| (operations.name.clone(), link)));
     }
     links

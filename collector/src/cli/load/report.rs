@@ -58,7 +58,7 @@ impl ObjectReport {
         for (name, result) in &loaded.programs {
             let program = spec.programs.iter().find(|p| p.name == name);
             let kind = program.and_then(|p| p.kind.kind);
-            let error = result.as_ref().err();
+            let error = result.as_ref().err().map(Box::as_ref);
             self.programs.push(ProgramReport {
                 name: name.clone(),
                 section: program.map_or(String::new(), |p| p.section.into()),
@@ -76,7 +76,7 @@ impl ObjectReport {
                 continue;
             }
             let map_type = spec.map(name).map_or(String::new(), |m| m.map_type.to_string());
-            self.maps.push(MapReport::new(name, map_type, result.as_ref().err()));
+            self.maps.push(MapReport::new(name, map_type, result.as_ref().err().map(Box::as_ref)));
         }
     }
 

@@ -90,16 +90,16 @@ impl ExportConfig {
         signals: &[Signal],
         flags: &[String],
         env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Self, ExportError> {
+    ) -> Result<Self, Box<ExportError>> {
         let config = Self::resolve_for_any_build(signals, flags, env)?;
         for sink in &config.sinks {
             let Sink::Otlp(Destination { protocol, targets, .. }) = sink else { continue };
             let Some(&(signal, _)) = targets.first().filter(|_| !protocol.is_built_in()) else { continue };
             let (variable, _) = otlp::protocol(&mut Env::new(env), signal);
-            return Err(ExportError::Protocol {
+            return Err(Box::new(ExportError::Protocol {
                 variable: variable.unwrap_or_default(),
                 protocol: *protocol,
-            });
+            }));
         }
         Ok(config)
     }
@@ -109,7 +109,7 @@ impl ExportConfig {
         signals: &[Signal],
         flags: &[String],
         env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Self, ExportError> {
+    ) -> Result<Self, Box<ExportError>> {
         let mut env = Env::new(env);
         for name in ["OTEL_CONFIG_FILE", "OTEL_EXPERIMENTAL_CONFIG_FILE"] {
             if env.get(name).is_some() {
@@ -166,7 +166,7 @@ impl ExportConfig {
 }
 
 /// The sink of one of `signals` signals.
-fn sink(env: &mut Env<'_>, signal: Signal, place: &Place, signals: usize) -> Result<Sink, ExportError> {
+fn sink(env: &mut Env<'_>, signal: Signal, place: &Place, signals: usize) -> Result<Sink, Box<ExportError>> {
     match place.file(signal, signals).transpose()? {
         Some(settings) => Ok(Sink::File(settings)),
         None => otlp::destination(env, signal, place).map(Sink::Otlp),
@@ -174,7 +174,7 @@ fn sink(env: &mut Env<'_>, signal: Signal, place: &Place, signals: usize) -> Res
 }
 
 /// Every file is written by one sink and holds one signal.
-fn check_files(sinks: &[Sink], is_flag: bool) -> Result<(), ExportError> {
+fn check_files(sinks: &[Sink], is_flag: bool) -> Result<(), Box<ExportError>> {
     let mut paths = HashSet::new();
     for sink in sinks {
         let Sink::File(settings) = sink else { continue };
@@ -182,7 +182,10 @@ fn check_files(sinks: &[Sink], is_flag: bool) -> Result<(), ExportError> {
             if !paths.insert(path) {
                 let [own, _] = names(*signal, "ENDPOINT");
                 let source_name = if is_flag { "--endpoint".to_owned() } else { own };
-                return Err(ExportError::Endpoint { source_name, problem: EndpointProblem::SharedFile });
+                return Err(Box::new(ExportError::Endpoint {
+                    source_name,
+                    problem: EndpointProblem::SharedFile,
+                }));
             }
         }
     }

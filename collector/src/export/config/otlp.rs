@@ -54,14 +54,14 @@ impl Place {
     }
 
     /// The settings of the file that this names for one of `signals` signals, if it names one.
-    pub fn file(&self, signal: Signal, signals: usize) -> Option<Result<FileSettings, ExportError>> {
+    pub fn file(&self, signal: Signal, signals: usize) -> Option<Result<FileSettings, Box<ExportError>>> {
         let is_file = self.url.get(..FILE_SCHEME.len())?.eq_ignore_ascii_case(FILE_SCHEME);
         let base = self.is_base.then_some(signals);
         is_file.then(|| FileSettings::parse(&self.url, signal, base).map_err(|problem| self.error(problem)))
     }
 
-    fn error(&self, problem: EndpointProblem) -> ExportError {
-        ExportError::Endpoint { source_name: self.source.clone(), problem }
+    fn error(&self, problem: EndpointProblem) -> Box<ExportError> {
+        Box::new(ExportError::Endpoint { source_name: self.source.clone(), problem })
     }
 
     /// The server, and the request target there.
@@ -70,7 +70,7 @@ impl Place {
         env: &mut Env<'_>,
         signal: Signal,
         protocol: Protocol,
-    ) -> Result<(Endpoint, String), ExportError> {
+    ) -> Result<(Endpoint, String), Box<ExportError>> {
         let parse = |url: &str| Endpoint::parse(url).map_err(|problem| self.error(problem));
         if protocol != Protocol::Grpc {
             let endpoint = parse(&self.url)?;
@@ -117,7 +117,7 @@ pub(super) fn destination(
     env: &mut Env<'_>,
     signal: Signal,
     place: &Place,
-) -> Result<Destination, ExportError> {
+) -> Result<Destination, Box<ExportError>> {
     let (_, protocol) = protocol(env, signal);
     let (endpoint, target) = place.address(env, signal, protocol)?;
     let tls = match endpoint.scheme() {
@@ -161,7 +161,7 @@ fn parse_compression(name: &str) -> Option<Compression> {
     }
 }
 
-fn tls_files(env: &mut Env<'_>, signal: Signal) -> Result<TlsFiles, ExportError> {
+fn tls_files(env: &mut Env<'_>, signal: Signal) -> Result<TlsFiles, Box<ExportError>> {
     let file = |suffix| env.first(names(signal, suffix));
     let (certificate, key) = (file("CLIENT_CERTIFICATE"), file("CLIENT_KEY"));
     let alone = match (&certificate, &key) {
@@ -171,7 +171,7 @@ fn tls_files(env: &mut Env<'_>, signal: Signal) -> Result<TlsFiles, ExportError>
     };
     if let Some((variable, missing)) = alone {
         let missing = format!("OTEL_EXPORTER_OTLP_{missing}");
-        return Err(ExportError::ClientCertificate { variable: variable.clone(), missing });
+        return Err(Box::new(ExportError::ClientCertificate { variable: variable.clone(), missing }));
     }
     let path = |(_, path): (String, String)| PathBuf::from(path);
     Ok(TlsFiles {

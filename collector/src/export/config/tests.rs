@@ -12,7 +12,7 @@ fn lookup<'a>(vars: &'a Vars<'a>) -> impl Fn(&str) -> Option<String> + 'a {
 }
 
 /// What a build with everything in it makes of it.
-fn resolve(signals: &[Signal], flags: &[&str], vars: &Vars<'_>) -> Result<ExportConfig, ExportError> {
+fn resolve(signals: &[Signal], flags: &[&str], vars: &Vars<'_>) -> Result<ExportConfig, Box<ExportError>> {
     let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
     ExportConfig::resolve_for_any_build(signals, &flags, &lookup(vars))
 }
@@ -242,7 +242,7 @@ fn what_this_build_lacks_is_an_error_that_names_the_variable() {
                 continue;
             }
             let error = resolved.unwrap_err();
-            assert!(matches!(error, ExportError::Protocol { .. }));
+            assert!(matches!(*error, ExportError::Protocol { .. }));
             let error = error.to_string();
             assert!(error.starts_with(name) && error.contains(feature), "{error}");
         }
@@ -312,7 +312,7 @@ fn files_are_sinks_too() {
     ] {
         let error = resolve(&[Logs, Traces], flags, vars).unwrap_err();
         assert!(
-            matches!(error, ExportError::Endpoint { problem: EndpointProblem::SharedFile, .. }),
+            matches!(*error, ExportError::Endpoint { problem: EndpointProblem::SharedFile, .. }),
             "{error}"
         );
     }

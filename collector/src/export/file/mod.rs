@@ -133,7 +133,7 @@ impl Line {
 }
 
 fn refusal(failure: Failure) -> Refusal {
-    Refusal { failure, asked_to_wait: None, ambiguous: false }
+    Refusal { failure: Box::new(failure), asked_to_wait: None, ambiguous: false }
 }
 
 /// What the requests of a signal look like.

@@ -91,7 +91,7 @@ fn what_is_no_request_is_refused_for_good() {
     let mut exporter = folder.exporter("");
     let broken = request(Signal::Traces, b"\x0a\x05");
     let refusal = exporter.attempt(&broken, None, SystemTime::UNIX_EPOCH).unwrap_err();
-    assert!(matches!(refusal.failure, Failure::Json(_)) && !refusal.failure.is_retryable());
+    assert!(matches!(*refusal.failure, Failure::Json(_)) && !refusal.failure.is_retryable());
     send(&mut exporter, Signal::Traces).unwrap();
     assert_eq!(folder.read("traces.jsonl"), TRACES.1);
 }

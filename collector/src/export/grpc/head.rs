@@ -30,7 +30,7 @@ impl Template {
         authority: Authority,
         metadata: &[Header],
         compression: Compression,
-    ) -> Result<Self, ExportError> {
+    ) -> Result<Self, Box<ExportError>> {
         let mut headers = HeaderMap::new();
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -96,7 +96,7 @@ fn format_timeout(timeout: Duration) -> String {
 mod tests {
     use super::*;
 
-    fn template(metadata: &[(&str, &str)]) -> Result<Template, ExportError> {
+    fn template(metadata: &[(&str, &str)]) -> Result<Template, Box<ExportError>> {
         let metadata: Vec<Header> =
             metadata.iter().map(|(name, value)| Header::new(name, value).unwrap()).collect();
         Template::new(false, Authority::from_static("h:4317"), &metadata, Compression::Gzip)

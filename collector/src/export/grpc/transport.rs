@@ -44,7 +44,7 @@ impl GrpcTransport {
     ///
     /// [`ExportError::Metadata`] for headers that gRPC cannot send, [`ExportError::Endpoint`] for a host that HTTP/2
     /// cannot name, and what [`Connector::new`] says.
-    pub fn new(destination: &Destination) -> Result<Self, ExportError> {
+    pub fn new(destination: &Destination) -> Result<Self, Box<ExportError>> {
         let endpoint = &destination.endpoint;
         let authority = Authority::try_from(endpoint.authority()).map_err(|_| ExportError::Endpoint {
             source_name: endpoint.to_string(),
@@ -134,9 +134,11 @@ impl Call<'_> {
     fn refusal(&self, broken: Broken) -> Refusal {
         let ambiguous = broken.is_ambiguous();
         let failure = match broken.end {
-            end if self.is_over(&end) => Failure::Timeout(self.timeout.unwrap_or_default()),
+            end if self.is_over(&end) => Box::new(Failure::Timeout(self.timeout.unwrap_or_default())),
             _ if broken.heard == Heard::Http1 => return refused(Failure::NotHttp2 { http1: true }),
-            _ if broken.heard == Heard::Other => return refused(Failure::NotHttp2 { http1: false }),
+            _ if broken.heard == Heard::Other => {
+                return refused(Failure::NotHttp2 { http1: false });
+            }
             End::TooLarge => return refused(Failure::ResponseTooLarge),
             End::Io(error) => disconnected(error),
             End::Http2(error) => failure(error),
@@ -170,9 +172,9 @@ impl Broken {
 }
 
 /// What an error of HTTP/2 means to gRPC.
-fn failure(error: h2::Error) -> Failure {
+fn failure(error: h2::Error) -> Box<Failure> {
     let Some(reason) = error.reason() else {
-        return Failure::Disconnected(io::Error::other(error.to_string()));
+        return Box::new(Failure::Disconnected(io::Error::other(error.to_string())));
     };
     let description = reason.description();
     if error.is_go_away() && error.is_remote() {
@@ -185,13 +187,13 @@ fn failure(error: h2::Error) -> Failure {
 }
 
 /// A failure that this side found.
-fn grpc(code: Code, message: String) -> Failure {
-    Failure::Grpc { code, message: Some(message), retry_info: false }
+fn grpc(code: Code, message: String) -> Box<Failure> {
+    Box::new(Failure::Grpc { code, message: Some(message), retry_info: false })
 }
 
 /// A refusal of what the receiver did not get or surely did not take.
-fn refused(failure: Failure) -> Refusal {
-    Refusal { failure, asked_to_wait: None, ambiguous: false }
+fn refused(failure: impl Into<Box<Failure>>) -> Refusal {
+    Refusal { failure: failure.into(), asked_to_wait: None, ambiguous: false }
 }
 
 fn value(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&[u8]> {
@@ -215,7 +217,7 @@ fn read_answer(answer: &Answer, wall: SystemTime) -> Result<Accepted, Refusal> {
             }
         }
         Some(Status { code, message, retry_info }) if code != Code::Ok => Err(Refusal {
-            failure: Failure::Grpc { code, message, retry_info: retry_info.is_some() },
+            failure: Box::new(Failure::Grpc { code, message, retry_info: retry_info.is_some() }),
             asked_to_wait: retry_info.filter(|delay| !delay.is_zero()),
             ambiguous: false,
         }),

@@ -21,14 +21,14 @@ const LAST_LOOK: Duration = Duration::from_millis(10);
 /// How an exchange ended without an answer.
 #[derive(Debug)]
 pub(super) struct Broken {
-    pub failure: Failure,
+    pub failure: Box<Failure>,
     /// Whether all of the request was sent and no head of an answer came.
     pub ambiguous: bool,
 }
 
-impl From<Failure> for Broken {
+impl From<Box<Failure>> for Broken {
     /// What fails before anything is sent.
-    fn from(failure: Failure) -> Self {
+    fn from(failure: Box<Failure>) -> Self {
         Self { failure, ambiguous: false }
     }
 }
@@ -60,8 +60,7 @@ impl Link {
     ) -> Result<Response, Broken> {
         if let Some(kept) = self.kept.take().and_then(alive) {
             match self.exchange_over(kept, head, body, deadline) {
-                Err(Broken { failure: Failure::Disconnected(error), ambiguous: false })
-                    if error.kind() != ErrorKind::TimedOut => {}
+                Err(Broken { failure, ambiguous: false }) if was_closed(&failure) => {}
                 // Said of the time that the connection was idle, it crossed the request, which was not taken.
                 Ok(Response { status: 408, .. }) => self.kept = None,
                 result => return result,
@@ -94,7 +93,7 @@ impl Link {
                 Ok(response)
             }
             // The alert says why nothing more could be sent.
-            (Err(failure @ Failure::Tls(_)), Err(_)) => Err(failure.into()),
+            (Err(failure), Err(_)) if matches!(*failure, Failure::Tls(_)) => Err(failure.into()),
             (Err(_), Err(error)) => Err(disconnected(error).into()),
             (Err(failure), Ok(())) => Err(Broken { ambiguous: is_ambiguous(&failure), failure }),
         }
@@ -115,6 +114,11 @@ fn send(stream: &mut Stream, head: &str, body: &[u8]) -> std::io::Result<()> {
     stream.write_all(&[head.as_bytes(), first].concat())?;
     stream.write_all(rest)?;
     stream.flush()
+}
+
+/// Whether the connection ended before the time was over.
+fn was_closed(failure: &Failure) -> bool {
+    matches!(failure, Failure::Disconnected(error) if error.kind() != ErrorKind::TimedOut)
 }
 
 /// Whether a receiver that got all of a request may have taken it.

@@ -47,7 +47,7 @@ impl Client {
     /// # Errors
     ///
     /// As [`Connector::new`].
-    pub fn new(destination: &Destination) -> Result<Self, ExportError> {
+    pub fn new(destination: &Destination) -> Result<Self, Box<ExportError>> {
         let connector = Connector::new(destination)?;
         Ok(Self {
             heads: Heads::new(destination, connector.forwarding_proxy()),
@@ -58,7 +58,8 @@ impl Client {
 
     fn post(&mut self, request: &Request, deadline: Deadline) -> Result<Response, Broken> {
         let body = self.bodies.encode(request)?;
-        let head = self.heads.head(request.signal, body.len()).ok_or(Failure::NotSentThere)?;
+        let head =
+            self.heads.head(request.signal, body.len()).ok_or_else(|| Box::new(Failure::NotSentThere))?;
         self.link.exchange(&head, body, deadline)
     }
 }
@@ -71,13 +72,12 @@ impl Transport for Client {
         wall: SystemTime,
     ) -> Result<Accepted, Refusal> {
         let response = self.post(request, Deadline::after(timeout)).map_err(|broken| {
-            let Broken { failure, ambiguous } = broken;
-            let failure = match (failure, timeout) {
-                (Failure::Disconnected(error), Some(timeout)) if error.kind() == io::ErrorKind::TimedOut => {
-                    Failure::Timeout(timeout)
-                }
-                (other, _) => other,
-            };
+            let Broken { mut failure, ambiguous } = broken;
+            let too_late =
+                matches!(&*failure, Failure::Disconnected(e) if e.kind() == io::ErrorKind::TimedOut);
+            if let Some(timeout) = timeout.filter(|_| too_late) {
+                *failure = Failure::Timeout(timeout);
+            }
             Refusal { failure, asked_to_wait: None, ambiguous }
         })?;
         let Response { status, retry_after, media, body } = response;
@@ -86,10 +86,10 @@ impl Transport for Client {
             (200..=299, Media::Json) => Ok(parse_accepted_json(&body)),
             (200..=299, Media::Other) => Ok(Accepted::default()),
             _ => Err(Refusal {
-                failure: Failure::Status {
+                failure: Box::new(Failure::Status {
                     code: status,
                     message: parse_error(&body, media == Media::Protobuf),
-                },
+                }),
                 asked_to_wait: retry_after.and_then(|value| parse_retry_after(&value, wall)),
                 ambiguous: false,
             }),

@@ -66,7 +66,7 @@ impl Bodies {
     }
 
     /// The body of a request: the message, as JSON and compressed where asked.
-    pub(super) fn encode<'a>(&'a mut self, request: &'a Request) -> Result<&'a [u8], Failure> {
+    pub(super) fn encode<'a>(&'a mut self, request: &'a Request) -> Result<&'a [u8], Box<Failure>> {
         // Also before it grows to JSON, whose buffer would be several times as large.
         check_size(request.body.len())?;
         let plain = match &mut self.json {
@@ -93,6 +93,6 @@ impl Bodies {
 }
 
 /// Refuses what is larger than OTLP allows, before compression.
-pub(in crate::export) fn check_size(bytes: usize) -> Result<(), Failure> {
-    if bytes > MAX_REQUEST { Err(Failure::RequestTooLarge { bytes }) } else { Ok(()) }
+pub(in crate::export) fn check_size(bytes: usize) -> Result<(), Box<Failure>> {
+    if bytes > MAX_REQUEST { Err(Box::new(Failure::RequestTooLarge { bytes })) } else { Ok(()) }
 }

@@ -55,12 +55,12 @@ impl Media {
 /// # Errors
 ///
 /// [`Failure::NotHttp`], [`Failure::ResponseTooLarge`], [`Failure::Disconnected`] before the end of the head.
-pub fn read_response(connection: &mut impl BufRead) -> Result<Response, Failure> {
+pub fn read_response(connection: &mut impl BufRead) -> Result<Response, Box<Failure>> {
     Ok(read_kept(connection)?.0)
 }
 
 /// Reads an answer, and tells whether the connection can carry another.
-pub(super) fn read_kept(connection: &mut impl BufRead) -> Result<(Response, bool), Failure> {
+pub(super) fn read_kept(connection: &mut impl BufRead) -> Result<(Response, bool), Box<Failure>> {
     let head = read_head(connection)?;
     let body = read_body(connection, &head)?;
     let kept = body.complete && !head.close;
@@ -79,7 +79,7 @@ pub(in crate::export) struct Head {
 }
 
 impl Head {
-    fn into_response(self, body: Vec<u8>) -> Result<Response, Failure> {
+    fn into_response(self, body: Vec<u8>) -> Result<Response, Box<Failure>> {
         let body = match self.coding {
             Coding::None => body,
             // What was not asked for, and cannot be read, says nothing.
@@ -107,17 +107,17 @@ enum Length {
 }
 
 /// Reads the head of the final answer.
-pub(in crate::export) fn read_head(connection: &mut impl BufRead) -> Result<Head, Failure> {
+pub(in crate::export) fn read_head(connection: &mut impl BufRead) -> Result<Head, Box<Failure>> {
     for _ in 0..MAX_INTERIM {
         let head = parse_head(&read_head_bytes(connection)?).ok_or(Failure::NotHttp)?;
         if head.status >= 200 {
             return Ok(head);
         }
     }
-    Err(Failure::NotHttp)
+    Err(Box::new(Failure::NotHttp))
 }
 
-fn read_head_bytes(connection: &mut impl BufRead) -> Result<Vec<u8>, Failure> {
+fn read_head_bytes(connection: &mut impl BufRead) -> Result<Vec<u8>, Box<Failure>> {
     const START: &[u8] = b"HTTP/1.";
     let mut head = Vec::new();
     let mut limited = connection.take(MAX_HEAD);
@@ -130,11 +130,11 @@ fn read_head_bytes(connection: &mut impl BufRead) -> Result<Vec<u8>, Failure> {
             .zip(START.get(known..).unwrap_or_default())
             .all(|(byte, expected)| byte == expected)
         {
-            return Err(Failure::NotHttp);
+            return Err(Box::new(Failure::NotHttp));
         }
         match limited.read_until(b'\n', &mut head).map_err(disconnected)? {
-            0 if limited.limit() == 0 => return Err(Failure::NotHttp),
-            0 => return Err(Failure::Disconnected(io::ErrorKind::UnexpectedEof.into())),
+            0 if limited.limit() == 0 => return Err(Box::new(Failure::NotHttp)),
+            0 => return Err(Box::new(Failure::Disconnected(io::ErrorKind::UnexpectedEof.into()))),
             _ => {}
         }
     }
@@ -182,12 +182,12 @@ struct Body {
 }
 
 /// Reads a body. The status is known by now and counts, whatever happens to the body.
-fn read_body(connection: &mut impl BufRead, head: &Head) -> Result<Body, Failure> {
+fn read_body(connection: &mut impl BufRead, head: &Head) -> Result<Body, Box<Failure>> {
     let mut body = Body::default();
     match head.length {
         Length::Known(length) => {
             if length > MAX_RESPONSE as u64 {
-                return Err(Failure::ResponseTooLarge);
+                return Err(Box::new(Failure::ResponseTooLarge));
             }
             body.complete = read_part(connection, length, &mut body.bytes);
         }
@@ -209,7 +209,7 @@ fn read_body(connection: &mut impl BufRead, head: &Head) -> Result<Body, Failure
             }
         }
     }
-    if body.bytes.len() > MAX_RESPONSE { Err(Failure::ResponseTooLarge) } else { Ok(body) }
+    if body.bytes.len() > MAX_RESPONSE { Err(Box::new(Failure::ResponseTooLarge)) } else { Ok(body) }
 }
 
 /// Appends `length` bytes, or as many as come; whether it was all.

@@ -126,7 +126,7 @@ fn bodies_are_compressed_json_or_both() {
         assert_eq!(body, json);
     }
     let refusal = send_to(&mut Client::new(&destination).unwrap(), "no message", 30_000).unwrap_err();
-    assert!(matches!(refusal.failure, Failure::Json(_)) && !refusal.failure.is_retryable());
+    assert!(matches!(*refusal.failure, Failure::Json(_)) && !refusal.failure.is_retryable());
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn a_kept_connection_that_ends_after_the_request_is_ambiguous() {
     let mut client = Client::new(&destination(&url)).unwrap();
     send_to(&mut client, "request", 30_000).unwrap();
     let refusal = send_to(&mut client, "request", 30_000).unwrap_err();
-    assert!(matches!(refusal.failure, Failure::Disconnected(_)) && refusal.ambiguous);
+    assert!(matches!(*refusal.failure, Failure::Disconnected(_)) && refusal.ambiguous);
     send_to(&mut client, "request", 30_000).unwrap();
     drop(client);
     // It was sent three times, not four.
@@ -219,7 +219,7 @@ fn what_was_not_sent_to_its_end_is_not_ambiguous() {
     let silent = format!("http://{}", listener.local_addr().unwrap());
     let mut client = Client::new(&destination(&silent)).unwrap();
     let refusal = send_to(&mut client, vec![0; 32 << 20], 200).unwrap_err();
-    assert!(matches!(refusal.failure, Failure::Timeout(_)) && !refusal.ambiguous, "{refusal:?}");
+    assert!(matches!(*refusal.failure, Failure::Timeout(_)) && !refusal.ambiguous, "{refusal:?}");
     assert!(refusal.failure.is_retryable());
 }
 
@@ -283,7 +283,7 @@ fn answers_that_were_compressed_on_the_way_are_read_up_to_the_limit() {
     };
     assert_eq!(send(zipped(b"\x0a\x02\x08\x07", "200 OK")).unwrap().rejected, 7);
     let refusal = send(zipped(&vec![0; MAX_RESPONSE + 1], "200 OK")).unwrap_err();
-    assert!(matches!(refusal.failure, Failure::ResponseTooLarge) && !refusal.ambiguous);
+    assert!(matches!(*refusal.failure, Failure::ResponseTooLarge) && !refusal.ambiguous);
     let refusal = send(zipped(b"\x12\x03bad", "400 Bad Request")).unwrap_err();
     assert_eq!(refusal.failure.to_string(), "the receiver answered 400 Bad Request: bad");
 }
@@ -296,7 +296,7 @@ fn answers_over_the_limit_are_refused() {
     let unknown = [b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), body.clone()].concat();
     for bytes in [answer("200 OK", "", &body), chunked, unknown] {
         let refusal = send(Answer::Close(bytes)).unwrap_err();
-        assert!(matches!(refusal.failure, Failure::ResponseTooLarge) && !refusal.failure.is_retryable());
+        assert!(matches!(*refusal.failure, Failure::ResponseTooLarge) && !refusal.failure.is_retryable());
     }
     assert!(send(Answer::Close(answer("200 OK", PROTOBUF, &body[..MAX_RESPONSE]))).is_ok());
 }
@@ -353,7 +353,7 @@ fn an_answer_before_the_request_was_read_counts() {
     let (url, requests) = serve(vec![early, accepted()]);
     let mut client = Client::new(&destination(&url)).unwrap();
     let refusal = send_to(&mut client, vec![0; 8 << 20], 30_000).unwrap_err();
-    assert!(matches!(refusal.failure, Failure::Status { code: 413, .. }), "{refusal:?}");
+    assert!(matches!(*refusal.failure, Failure::Status { code: 413, .. }), "{refusal:?}");
     assert!(!refusal.ambiguous);
     drop(requests);
 }
@@ -369,7 +369,7 @@ fn an_answer_counts_even_if_the_request_is_never_read() {
     });
     let mut client = Client::new(&destination(&url)).unwrap();
     let refusal = send_to(&mut client, vec![0; 32 << 20], 1000).unwrap_err();
-    assert!(matches!(refusal.failure, Failure::Status { code: 413, .. }), "{refusal:?}");
+    assert!(matches!(*refusal.failure, Failure::Status { code: 413, .. }), "{refusal:?}");
     assert!(client.link.kept().is_none());
     drop(open.join());
 }
@@ -386,7 +386,7 @@ fn what_is_not_http_is_told_at_once() {
         endless_head,
     ] {
         let refusal = send(Answer::Stall(bytes)).unwrap_err();
-        assert!(matches!(refusal.failure, Failure::NotHttp), "{refusal:?}");
+        assert!(matches!(*refusal.failure, Failure::NotHttp), "{refusal:?}");
         assert!(!refusal.failure.is_retryable() && !refusal.ambiguous);
     }
 }

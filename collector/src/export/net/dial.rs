@@ -26,7 +26,7 @@ const KEEP_INTERVAL: Duration = Duration::from_secs(15);
 const KEEP_COUNT: u32 = 4;
 
 /// Connects to the first address of `host` that answers.
-pub(super) fn tcp(host: &str, port: u16, deadline: Deadline) -> Result<OwnedFd, Failure> {
+pub(super) fn tcp(host: &str, port: u16, deadline: Deadline) -> Result<OwnedFd, Box<Failure>> {
     let addresses = resolve(host, port, deadline).map_err(Failure::Resolve)?;
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     let mut left = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
@@ -44,7 +44,7 @@ pub(super) fn tcp(host: &str, port: u16, deadline: Deadline) -> Result<OwnedFd, 
         }
         left = left.saturating_sub(1).max(1);
     }
-    Err(Failure::Connect(last))
+    Err(Box::new(Failure::Connect(last)))
 }
 
 /// Sends at once what is written, and finds out about peers that went without a word: no timeout may be set.
@@ -58,7 +58,7 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
 }
 
 /// Connects to a unix socket.
-pub(super) fn unix(path: &Path, deadline: Deadline) -> Result<OwnedFd, Failure> {
+pub(super) fn unix(path: &Path, deadline: Deadline) -> Result<OwnedFd, Box<Failure>> {
     let connect = || {
         let remaining = deadline.remaining()?;
         let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
@@ -69,7 +69,7 @@ pub(super) fn unix(path: &Path, deadline: Deadline) -> Result<OwnedFd, Failure> 
     };
     connect().map_err(|error: io::Error| {
         let full = error.kind() == io::ErrorKind::WouldBlock;
-        Failure::Connect(if full { io::ErrorKind::TimedOut.into() } else { error })
+        Box::new(Failure::Connect(if full { io::ErrorKind::TimedOut.into() } else { error }))
     })
 }
 

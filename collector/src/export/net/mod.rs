@@ -62,7 +62,7 @@ impl Connector {
     /// # Errors
     ///
     /// [`ExportError::TlsFile`] for certificates and keys that cannot be used.
-    pub fn new(destination: &Destination) -> Result<Self, ExportError> {
+    pub fn new(destination: &Destination) -> Result<Self, Box<ExportError>> {
         let endpoint = destination.endpoint.clone();
         let scheme = endpoint.scheme();
         Ok(Self {
@@ -89,7 +89,7 @@ impl Connector {
     ///
     /// [`Failure::Resolve`], [`Failure::Connect`], [`Failure::Proxy`] and [`Failure::Tls`]; a deadline that passed is
     /// one of the first two, of kind `TimedOut`.
-    pub fn connect(&self, deadline: Deadline, alpn: Alpn) -> Result<Stream, Failure> {
+    pub fn connect(&self, deadline: Deadline, alpn: Alpn) -> Result<Stream, Box<Failure>> {
         let next = self.proxy.as_ref().map_or(&self.endpoint, Proxy::endpoint);
         let fd = match next.socket_path() {
             Some(path) => dial::unix(&path, deadline)?,
@@ -103,7 +103,7 @@ impl Connector {
     }
 
     #[cfg(feature = "tls")]
-    fn secure(&self, socket: Socket, alpn: Alpn) -> Result<Stream, Failure> {
+    fn secure(&self, socket: Socket, alpn: Alpn) -> Result<Stream, Box<Failure>> {
         Ok(Stream(match &self.tls {
             Some(tls) => Layer::Tls(Box::new(tls.connect(socket, alpn)?)),
             None => Layer::Plain(socket),
@@ -111,17 +111,17 @@ impl Connector {
     }
 
     #[cfg(not(feature = "tls"))]
-    fn secure(&self, socket: Socket, _alpn: Alpn) -> Result<Stream, Failure> {
+    fn secure(&self, socket: Socket, _alpn: Alpn) -> Result<Stream, Box<Failure>> {
         Ok(Stream(Layer::Plain(socket)))
     }
 }
 
 /// The failure that an error of a [`Stream`] is: [`Failure::Tls`] where TLS failed, else [`Failure::Disconnected`].
-pub(super) fn disconnected(error: io::Error) -> Failure {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<TlsProblem>()) {
+pub(super) fn disconnected(error: io::Error) -> Box<Failure> {
+    Box::new(match error.get_ref().and_then(|inner| inner.downcast_ref::<TlsProblem>()) {
         Some(problem) => Failure::Tls(problem.clone()),
         None => Failure::Disconnected(error),
-    }
+    })
 }
 
 /// A connection. Reading and writing wait at most until the deadline (an error of kind `TimedOut`), or not at

@@ -69,7 +69,7 @@ impl fmt::Debug for Proxy {
 pub fn from_env(
     endpoint: &Endpoint,
     env: &dyn Fn(&str) -> Option<String>,
-) -> Result<Option<Proxy>, ExportError> {
+) -> Result<Option<Proxy>, Box<ExportError>> {
     let name = match endpoint.scheme() {
         Scheme::Http => "http_proxy",
         Scheme::Https => "https_proxy",
@@ -87,7 +87,7 @@ pub fn from_env(
     }
     match Proxy::parse(&url) {
         Ok(proxy) => Ok(Some(proxy)),
-        Err(problem) => Err(ExportError::Endpoint { source_name, problem }),
+        Err(problem) => Err(Box::new(ExportError::Endpoint { source_name, problem })),
     }
 }
 
@@ -187,7 +187,7 @@ pub(super) fn base64(bytes: &[u8]) -> String {
 }
 
 /// Asks the proxy at the other end of `socket` for a connection to `endpoint`.
-pub(super) fn tunnel(socket: &mut Socket, proxy: &Proxy, endpoint: &Endpoint) -> Result<(), Failure> {
+pub(super) fn tunnel(socket: &mut Socket, proxy: &Proxy, endpoint: &Endpoint) -> Result<(), Box<Failure>> {
     let address = endpoint.address();
     let mut request =
         format!("CONNECT {address} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: {USER_AGENT}\r\n");
@@ -199,12 +199,11 @@ pub(super) fn tunnel(socket: &mut Socket, proxy: &Proxy, endpoint: &Endpoint) ->
     // A byte at a time: what follows the head comes from the receiver.
     match read_head(&mut BufReader::with_capacity(1, socket)) {
         Ok(head) if matches!(head.status, 200..=299) => Ok(()),
-        Ok(head) => Err(Failure::Proxy { code: head.status }),
-        Err(Failure::Disconnected(error)) => Err(Failure::Connect(error)),
-        Err(_) => {
-            let error = io::Error::new(ErrorKind::InvalidData, "the proxy does not answer in HTTP/1");
-            Err(Failure::Connect(error))
-        }
+        Ok(head) => Err(Box::new(Failure::Proxy { code: head.status })),
+        Err(failure) => Err(Box::new(Failure::Connect(match *failure {
+            Failure::Disconnected(error) => error,
+            _ => io::Error::new(ErrorKind::InvalidData, "the proxy does not answer in HTTP/1"),
+        }))),
     }
 }
 

@@ -93,13 +93,13 @@ fn nobody_there_is_told() {
     for (url, kind) in
         [(unix, ErrorKind::NotFound), (format!("http://{address}"), ErrorKind::ConnectionRefused)]
     {
-        match connector(&url, |_| {}).connect(later(), Alpn::Http1).unwrap_err() {
+        match *connector(&url, |_| {}).connect(later(), Alpn::Http1).unwrap_err() {
             Failure::Connect(error) => assert_eq!(error.kind(), kind),
             other => panic!("{other:?}"),
         }
     }
     let failure = connector("http://nobody.invalid", |_| {}).connect(later(), Alpn::Http1).unwrap_err();
-    assert!(matches!(failure, Failure::Resolve(_)), "{failure:?}");
+    assert!(matches!(*failure, Failure::Resolve(_)), "{failure:?}");
 }
 
 #[test]

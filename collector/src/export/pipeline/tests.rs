@@ -52,7 +52,8 @@ impl Transport for Scripted {
         _: SystemTime,
     ) -> Result<Accepted, Refusal> {
         let _ = self.sent.send(request.body[0]);
-        let closed = |_| Err(Refusal { failure: Failure::NotHttp, asked_to_wait: None, ambiguous: false });
+        let closed =
+            |_| Err(Refusal { failure: Box::new(Failure::NotHttp), asked_to_wait: None, ambiguous: false });
         self.answers.recv().unwrap_or_else(closed)
     }
 }
@@ -295,7 +296,7 @@ impl Transport for Flaky {
         self.attempts += 1;
         if self.attempts % 3 != 0 {
             let failure = Failure::Status { code: 503, message: None };
-            return Err(Refusal { failure, asked_to_wait: None, ambiguous: false });
+            return Err(Refusal { failure: Box::new(failure), asked_to_wait: None, ambiguous: false });
         }
         let number = u32::from_be_bytes(request.body[..4].try_into().unwrap());
         self.taken.lock().unwrap().push(number);

@@ -77,8 +77,13 @@ impl SpoolError {
 }
 
 /// What happened to the file of segment `number`.
-pub(super) fn file_error(volume: &dyn Volume, action: Action, number: u64, error: io::Error) -> SpoolError {
-    SpoolError::Io { action, path: volume.path().join(file_name(number)), error }
+pub(super) fn file_error(
+    volume: &dyn Volume,
+    action: Action,
+    number: u64,
+    error: io::Error,
+) -> Box<SpoolError> {
+    Box::new(SpoolError::Io { action, path: volume.path().join(file_name(number)), error })
 }
 
 impl fmt::Display for SpoolError {

@@ -145,7 +145,7 @@ impl Spool {
     /// # Errors
     ///
     /// The directory cannot be used, or another process uses it, or it was written by another version.
-    pub fn open(config: &SpoolConfig) -> Result<(Self, Recovered), SpoolError> {
+    pub fn open(config: &SpoolConfig) -> Result<(Self, Recovered), Box<SpoolError>> {
         let volume = Box::new(Directory::open(&config.dir)?);
         Self::open_on(volume, config.max_bytes, config.segment_bytes)
     }
@@ -159,7 +159,7 @@ impl Spool {
         volume: Box<dyn Volume>,
         max_bytes: u64,
         segment_bytes: u64,
-    ) -> Result<(Self, Recovered), SpoolError> {
+    ) -> Result<(Self, Recovered), Box<SpoolError>> {
         Self::recover(volume, max_bytes, segment_bytes.min(max_bytes / MIN_SEGMENTS))
     }
 
@@ -172,7 +172,7 @@ impl Spool {
         lock(&self.state)
     }
 
-    fn failed(&self, action: Action, number: u64, error: std::io::Error) -> SpoolError {
+    fn failed(&self, action: Action, number: u64, error: std::io::Error) -> Box<SpoolError> {
         file_error(&*self.volume, action, number, error)
     }
 
@@ -183,7 +183,7 @@ impl Spool {
     ///
     /// Nothing of the group is accepted, though after a crash some of it may be given back even so. What was
     /// dropped for its sake is told by the next call that succeeds.
-    pub fn append(&self, requests: &[Request]) -> Result<Appended, SpoolError> {
+    pub fn append(&self, requests: &[Request]) -> Result<Appended, Box<SpoolError>> {
         self.append_group(requests)
     }
 
@@ -192,7 +192,7 @@ impl Spool {
     /// # Errors
     ///
     /// The disk gives nothing now. After three times that record is passed over.
-    pub fn oldest(&self) -> Result<Option<(RecordId, Request)>, SpoolError> {
+    pub fn oldest(&self) -> Result<Option<(RecordId, Request)>, Box<SpoolError>> {
         self.read_oldest()
     }
 
@@ -202,12 +202,15 @@ impl Spool {
     ///
     /// [`SpoolError::OutOfOrder`] if it is not the oldest. After any other error it is done with as far as this process
     /// is concerned, but may come again in the next one.
-    pub fn acknowledge(&self, record: RecordId) -> Result<(), SpoolError> {
+    pub fn acknowledge(&self, record: RecordId) -> Result<(), Box<SpoolError>> {
         let (logged, number, is_many) = {
             let mut state = self.state();
             if record.0 > state.acknowledged {
                 if state.oldest().is_none_or(|(_, oldest)| oldest != record.0) {
-                    return Err(SpoolError::OutOfOrder { record, path: self.volume.path().to_owned() });
+                    return Err(Box::new(SpoolError::OutOfOrder {
+                        record,
+                        path: self.volume.path().to_owned(),
+                    }));
                 }
                 state.acknowledged = record.0;
                 state.unsynced += 1;
@@ -241,7 +244,7 @@ impl Spool {
     /// # Errors
     ///
     /// A power cut may undo what was acknowledged.
-    pub fn sync(&self) -> Result<(), SpoolError> {
+    pub fn sync(&self) -> Result<(), Box<SpoolError>> {
         let _writer = lock(&self.writer);
         self.make_durable()?;
         self.clear(MAX_IDLE)?;
@@ -267,7 +270,7 @@ impl Spool {
     }
 
     /// Puts acknowledgements on disk; in a new segment, if the last one failed.
-    fn make_durable(&self) -> Result<(), SpoolError> {
+    fn make_durable(&self) -> Result<(), Box<SpoolError>> {
         {
             let mut state = self.state();
             if state.active.is_none() && state.waiting() > 0 {
@@ -300,7 +303,7 @@ impl Spool {
     }
 
     /// Deletes the last segment too, if nothing waits and it is larger than `most` or closed. The caller holds the writer's lock.
-    fn clear(&self, most: u64) -> Result<(), SpoolError> {
+    fn clear(&self, most: u64) -> Result<(), Box<SpoolError>> {
         let newest = {
             let mut state = self.state();
             self.collect(&mut state);
@@ -319,7 +322,7 @@ impl Spool {
     }
 
     /// Writes that the end is in order.
-    fn close(&self) -> Result<(), SpoolError> {
+    fn close(&self) -> Result<(), Box<SpoolError>> {
         let _writer = lock(&self.writer);
         self.clear(0)?;
         if self.state().segments.is_empty() {
@@ -347,22 +350,20 @@ impl Drop for Spool {
 
 impl Store for Spool {
     fn append(&self, requests: &[Request]) -> Result<Appended, AppendError> {
-        self.append(requests).map_err(|error| AppendError {
-            error: error.into(),
-            dropped: std::mem::take(&mut self.state().unreported),
-        })
+        self.append(requests)
+            .map_err(|error| AppendError { error, dropped: std::mem::take(&mut self.state().unreported) })
     }
 
     fn oldest(&self) -> Result<Option<(RecordId, Request)>, StoreError> {
-        Ok(self.oldest()?)
+        self.oldest().map_err(|error| error as StoreError)
     }
 
     fn acknowledge(&self, record: RecordId) -> Result<(), StoreError> {
-        Ok(self.acknowledge(record)?)
+        self.acknowledge(record).map_err(|error| error as StoreError)
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        Ok(self.sync()?)
+        self.sync().map_err(|error| error as StoreError)
     }
 }
 #[cfg(test)]

@@ -22,13 +22,13 @@ enum Look {
     },
     /// The disk gives nothing.
     Failed {
-        error: SpoolError,
+        error: Box<SpoolError>,
         up_to: u64,
     },
 }
 
 impl Spool {
-    pub(super) fn read_oldest(&self) -> Result<Option<(RecordId, Request)>, SpoolError> {
+    pub(super) fn read_oldest(&self) -> Result<Option<(RecordId, Request)>, Box<SpoolError>> {
         let _reader = lock(&self.reader);
         loop {
             let Some((segment, sequence)) = self.state().oldest() else { return Ok(None) };
@@ -56,7 +56,7 @@ impl Spool {
         }
     }
 
-    fn look(&self, segment: &Segment, sequence: u64) -> Result<Look, SpoolError> {
+    fn look(&self, segment: &Segment, sequence: u64) -> Result<Look, Box<SpoolError>> {
         let known = self.state().reading.take();
         let known = known.filter(|known| known.number == segment.number && known.sequence <= sequence);
         let mut reading = match known {

@@ -90,7 +90,7 @@ fn measure(file: &dyn VolumeFile, header: &SegmentHeader, size: u64, is_last: bo
 }
 
 impl Survey {
-    fn new(volume: &dyn Volume) -> Result<Self, SpoolError> {
+    fn new(volume: &dyn Volume) -> Result<Self, Box<SpoolError>> {
         let listing = |error| SpoolError::Io { action: Action::List, path: volume.path().to_owned(), error };
         let names = volume.names().map_err(listing)?;
         let mut numbers: Vec<u64> = names.iter().filter_map(|name| number_of(name)).collect();
@@ -106,7 +106,7 @@ impl Survey {
                 Err(BadHeader::Damaged) => damaged.push((*number, size)),
                 Err(BadHeader::Version(version)) => {
                     let path = volume.path().join(file_name(*number));
-                    return Err(SpoolError::Version { path, version });
+                    return Err(Box::new(SpoolError::Version { path, version }));
                 }
             }
         }
@@ -134,7 +134,7 @@ impl Survey {
         header: &SegmentHeader,
         size: u64,
         is_last: bool,
-    ) -> Result<(), SpoolError> {
+    ) -> Result<(), Box<SpoolError>> {
         let number = header.number;
         let failed = |action| move |error| file_error(volume, action, number, error);
         // Numbers of records never go back.
@@ -173,7 +173,7 @@ impl Survey {
     }
 
     /// What is not acknowledged.
-    fn waiting(&self, volume: &dyn Volume) -> Result<PerSignal<Amount>, SpoolError> {
+    fn waiting(&self, volume: &dyn Volume) -> Result<PerSignal<Amount>, Box<SpoolError>> {
         let mut waiting = PerSignal::<Amount>::default();
         for (segment, amounts) in &self.scanned {
             let Some(oldest) = segment.oldest(self.acknowledged) else { continue };
@@ -207,7 +207,7 @@ impl Spool {
         volume: Box<dyn Volume>,
         max_bytes: u64,
         segment_bytes: u64,
-    ) -> Result<(Self, Recovered), SpoolError> {
+    ) -> Result<(Self, Recovered), Box<SpoolError>> {
         let survey = Survey::new(&*volume)?;
         let mut waiting = survey.waiting(&*volume)?;
         let next = survey.last.max(survey.acknowledged) + 1;

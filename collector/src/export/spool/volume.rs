@@ -109,8 +109,9 @@ impl Directory {
     /// # Errors
     ///
     /// [`SpoolError::InUse`], or why it cannot be used.
-    pub fn open(path: &Path) -> Result<Self, SpoolError> {
-        let failed = |error| SpoolError::Io { action: Action::OpenDirectory, path: path.to_owned(), error };
+    pub fn open(path: &Path) -> Result<Self, Box<SpoolError>> {
+        let failed =
+            |error| Box::new(SpoolError::Io { action: Action::OpenDirectory, path: path.to_owned(), error });
         make(path).map_err(failed)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let handle = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
@@ -119,7 +120,7 @@ impl Directory {
             match rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(Self { path: path.to_owned(), handle }),
                 Err(Errno::WOULDBLOCK) if Instant::now() < until => std::thread::sleep(LOCK_RETRY),
-                Err(Errno::WOULDBLOCK) => return Err(SpoolError::InUse { path: path.to_owned() }),
+                Err(Errno::WOULDBLOCK) => return Err(Box::new(SpoolError::InUse { path: path.to_owned() })),
                 Err(errno) => return Err(failed(errno.into())),
             }
         }

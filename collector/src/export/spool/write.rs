@@ -28,7 +28,7 @@ fn record_size(request: &Request) -> u64 {
 }
 
 impl Spool {
-    pub(super) fn append_group(&self, requests: &[Request]) -> Result<Appended, SpoolError> {
+    pub(super) fn append_group(&self, requests: &[Request]) -> Result<Appended, Box<SpoolError>> {
         let _writer = lock(&self.writer);
         let start = self.start();
         if let Err(error) = self.write_group(requests) {
@@ -49,7 +49,7 @@ impl Spool {
         Start { number, bytes, last, logged, next: state.next }
     }
 
-    fn write_group(&self, requests: &[Request]) -> Result<(), SpoolError> {
+    fn write_group(&self, requests: &[Request]) -> Result<(), Box<SpoolError>> {
         let mut rest = requests;
         let mut may_free = true;
         while let Some((request, others)) = rest.split_first() {
@@ -69,7 +69,7 @@ impl Spool {
         self.sync_newest()
     }
 
-    fn write_request(&self, request: &Request) -> Result<(), SpoolError> {
+    fn write_request(&self, request: &Request) -> Result<(), Box<SpoolError>> {
         let size = record_size(request);
         let alone = (SEGMENT_HEADER + RECORD_HEADER) as u64 + size + SLACK;
         let header = RecordHeader::data(request.signal, request.items, &request.body, 0)
@@ -111,7 +111,7 @@ impl Spool {
     }
 
     /// Begins a segment. When this returns, it exists whatever happens, and what came before is on disk.
-    pub(super) fn start_segment(&self) -> Result<(), SpoolError> {
+    pub(super) fn start_segment(&self) -> Result<(), Box<SpoolError>> {
         self.sync_newest()?;
         let mut tries = 0;
         let (header, unsynced, file) = loop {
@@ -153,7 +153,7 @@ impl Spool {
     }
 
     /// Puts all that is written on disk. The caller holds the writer's lock, so that one thread sees a failure.
-    pub(super) fn sync_newest(&self) -> Result<(), SpoolError> {
+    pub(super) fn sync_newest(&self) -> Result<(), Box<SpoolError>> {
         let (file, number, bytes, unsynced) = {
             let mut state = self.state();
             let Some((file, number)) =
@@ -225,7 +225,7 @@ impl Spool {
     }
 
     /// Deletes the oldest segments of earlier groups until `bytes` are free; whether any was.
-    fn free(&self, bytes: u64) -> Result<bool, SpoolError> {
+    fn free(&self, bytes: u64) -> Result<bool, Box<SpoolError>> {
         let mut freed = 0;
         while freed < bytes {
             let oldest = {
@@ -243,7 +243,7 @@ impl Spool {
     }
 
     /// Deletes the oldest segment and counts what was still waiting in it.
-    pub(super) fn drop_oldest(&self) -> Result<(), SpoolError> {
+    pub(super) fn drop_oldest(&self) -> Result<(), Box<SpoolError>> {
         let (oldest, acknowledged, is_newest) = {
             let state = self.state();
             let Some(oldest) = state.segments.front().copied() else { return Ok(()) };
@@ -286,7 +286,7 @@ impl Spool {
     }
 
     /// Deletes a segment's file.
-    pub(super) fn remove(&self, number: u64) -> Result<(), SpoolError> {
+    pub(super) fn remove(&self, number: u64) -> Result<(), Box<SpoolError>> {
         match self.volume.remove(&file_name(number)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(self.failed(Action::Delete, number, error))
@@ -296,13 +296,17 @@ impl Spool {
     }
 
     /// Puts deletions on disk.
-    pub(super) fn sync_names(&self) -> Result<(), SpoolError> {
+    pub(super) fn sync_names(&self) -> Result<(), Box<SpoolError>> {
         if !std::mem::take(&mut self.state().names_changed) {
             return Ok(());
         }
         self.volume.sync_names().map_err(|error| {
             self.state().names_changed = true;
-            SpoolError::Io { action: Action::SyncDirectory, path: self.volume.path().to_owned(), error }
+            Box::new(SpoolError::Io {
+                action: Action::SyncDirectory,
+                path: self.volume.path().to_owned(),
+                error,
+            })
         })
     }
 }

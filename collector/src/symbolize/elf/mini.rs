@@ -12,7 +12,7 @@ const MAX_INPUT: usize = 4 << 20;
 #[cfg(feature = "symbols")]
 const MAX_OUTPUT: usize = 32 << 20;
 /// The decompressed file, where there is one.
-pub(super) fn read(elf: &Elf, source: &dyn ReadAt) -> Result<Option<Vec<u8>>, SymbolizeError> {
+pub(super) fn read(elf: &Elf, source: &dyn ReadAt) -> Result<Option<Vec<u8>>, Box<SymbolizeError>> {
     let Some(section) = elf.section_named(b".gnu_debugdata") else { return Ok(None) };
     let input = read_vec(source, section.offset, section.size, MAX_INPUT, ".gnu_debugdata")?;
     decompress(&input).map(Some)
@@ -20,19 +20,20 @@ pub(super) fn read(elf: &Elf, source: &dyn ReadAt) -> Result<Option<Vec<u8>>, Sy
 
 /// Decompresses a bounded amount.
 #[cfg(feature = "symbols")]
-pub(in crate::symbolize) fn decompress(input: &[u8]) -> Result<Vec<u8>, SymbolizeError> {
+pub(in crate::symbolize) fn decompress(input: &[u8]) -> Result<Vec<u8>, Box<SymbolizeError>> {
     xz::decompress(input, MAX_OUTPUT).map_err(|error| match error {
-        XzError::Bad(reason) => SymbolizeError::BadCompression { reason },
+        XzError::Bad(reason) => Box::new(SymbolizeError::BadCompression { reason }),
         XzError::TooLarge(size) => {
-            SymbolizeError::TooLarge { what: ".gnu_debugdata", size: size as u64, limit: MAX_OUTPUT as u64 }
+            let (size, limit) = (size as u64, MAX_OUTPUT as u64);
+            Box::new(SymbolizeError::TooLarge { what: ".gnu_debugdata", size, limit })
         }
     })
 }
 
 /// A build that looks for no names has nothing that decompresses them.
 #[cfg(not(feature = "symbols"))]
-pub(in crate::symbolize) fn decompress(_: &[u8]) -> Result<Vec<u8>, SymbolizeError> {
-    Err(SymbolizeError::BadCompression {
+pub(in crate::symbolize) fn decompress(_: &[u8]) -> Result<Vec<u8>, Box<SymbolizeError>> {
+    Err(Box::new(SymbolizeError::BadCompression {
         reason: "this build was made without the feature `symbols`".to_owned(),
-    })
+    }))
 }

@@ -93,20 +93,22 @@ impl Elf {
     ///
     /// # Errors
     /// [`SymbolizeError::NotElf`]; or what reading the program headers met.
-    pub fn read(source: &dyn ReadAt) -> Result<Self, SymbolizeError> {
+    pub fn read(source: &dyn ReadAt) -> Result<Self, Box<SymbolizeError>> {
         let mut ident = [0; 16];
-        read_exact_at(source, 0, &mut ident, "the ELF header").map_err(|error| match error {
-            SymbolizeError::Truncated { .. } => SymbolizeError::NotElf,
-            other => other,
+        read_exact_at(source, 0, &mut ident, "the ELF header").map_err(|error| match *error {
+            SymbolizeError::Truncated { .. } => Box::new(SymbolizeError::NotElf),
+            _ => error,
         })?;
         match (ident.get(..4), ident[4]) {
             (Some(b"\x7fELF"), 1) => Self::read_class::<elf::FileHeader32<Endianness>>(source),
             (Some(b"\x7fELF"), 2) => Self::read_class::<elf::FileHeader64<Endianness>>(source),
-            _ => Err(SymbolizeError::NotElf),
+            _ => Err(Box::new(SymbolizeError::NotElf)),
         }
     }
 
-    fn read_class<H: FileHeader<Endian = Endianness>>(source: &dyn ReadAt) -> Result<Self, SymbolizeError> {
+    fn read_class<H: FileHeader<Endian = Endianness>>(
+        source: &dyn ReadAt,
+    ) -> Result<Self, Box<SymbolizeError>> {
         let header_size = size_of::<H>();
         let bytes = read_vec(source, 0, header_size as u64, header_size, "the ELF header")?;
         let header = pod::from_bytes::<H>(&bytes).map_err(|()| SymbolizeError::NotElf)?.0;
@@ -166,7 +168,7 @@ fn read_segments<H: FileHeader<Endian = Endianness>>(
     source: &dyn ReadAt,
     header: &H,
     endian: Endianness,
-) -> Result<Vec<Segment>, SymbolizeError> {
+) -> Result<Vec<Segment>, Box<SymbolizeError>> {
     const WHAT: &str = "program headers";
     let count = usize::from(header.e_phnum(endian));
     if count == 0 {
@@ -174,7 +176,7 @@ fn read_segments<H: FileHeader<Endian = Endianness>>(
     }
     let entry = size_of::<H::ProgramHeader>();
     if usize::from(header.e_phentsize(endian)) != entry {
-        return Err(SymbolizeError::NotElf);
+        return Err(Box::new(SymbolizeError::NotElf));
     }
     let size = count.saturating_mul(entry);
     let bytes = read_vec(source, header.e_phoff(endian).into(), size as u64, MAX_SEGMENTS * entry, WHAT)?;
@@ -196,7 +198,7 @@ fn read_sections<H: FileHeader<Endian = Endianness>>(
     source: &dyn ReadAt,
     header: &H,
     endian: Endianness,
-) -> Result<(Vec<Section>, Vec<u8>), SymbolizeError> {
+) -> Result<(Vec<Section>, Vec<u8>), Box<SymbolizeError>> {
     const WHAT: &str = "section headers";
     let count = usize::from(header.e_shnum(endian));
     let entry = size_of::<H::SectionHeader>();

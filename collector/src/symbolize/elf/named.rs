@@ -35,7 +35,7 @@ impl Elf {
         &self,
         source: &dyn ReadAt,
         mut wanted: impl FnMut(&str) -> bool,
-    ) -> Result<Vec<NamedFunction>, SymbolizeError> {
+    ) -> Result<Vec<NamedFunction>, Box<SymbolizeError>> {
         let mut found = Vec::new();
         for kind in [elf::SHT_DYNSYM, elf::SHT_SYMTAB] {
             let Some(section) = self.section_of_kind(kind) else { continue };
@@ -71,7 +71,7 @@ impl Elf {
         section: &Section,
         wanted: &mut dyn FnMut(&str) -> bool,
         found: &mut Vec<NamedFunction>,
-    ) -> Result<(), SymbolizeError> {
+    ) -> Result<(), Box<SymbolizeError>> {
         let Some(names) = self.linked(section) else { return Ok(()) };
         let table = read_vec(source, names.offset, names.size, MAX_NAMES, "symbol names").ok();
         let entry = size_of::<H::Sym>();

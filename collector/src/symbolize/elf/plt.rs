@@ -13,7 +13,7 @@ use super::{Elf, Section};
 const MAX_TABLE: usize = 8 << 20;
 
 /// Address, length and offset of the name in the dynamic string table of every entry that is known.
-pub(super) fn entries(elf: &Elf, source: &dyn ReadAt) -> Result<Vec<(u64, u64, u32)>, SymbolizeError> {
+pub(super) fn entries(elf: &Elf, source: &dyn ReadAt) -> Result<Vec<(u64, u64, u32)>, Box<SymbolizeError>> {
     let relocations = elf.section_named(b".rela.plt").or_else(|| elf.section_named(b".rel.plt"));
     let (Some(relocations), Some(symbols)) = (relocations, elf.section_of_kind(elf::SHT_DYNSYM)) else {
         return Ok(Vec::new());
@@ -53,7 +53,7 @@ fn names<H: FileHeader<Endian = Endianness>>(
     source: &dyn ReadAt,
     relocations: &Section,
     symbols: &Section,
-) -> Result<Vec<u32>, SymbolizeError> {
+) -> Result<Vec<u32>, Box<SymbolizeError>> {
     let table = read_vec(source, symbols.offset, symbols.size, MAX_TABLE, "dynamic symbols")?;
     let count = table.len() / size_of::<H::Sym>();
     let symbols = pod::slice_from_bytes::<H::Sym>(&table, count).map_or(&[][..], |(symbols, _)| symbols);

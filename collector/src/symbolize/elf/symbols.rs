@@ -107,7 +107,7 @@ impl SymbolTable {
     ///
     /// # Errors
     /// What reading the symbol table met. Broken `.gnu_debugdata` and PLT are left out.
-    pub fn read(elf: &Elf, source: &dyn ReadAt) -> Result<Self, SymbolizeError> {
+    pub fn read(elf: &Elf, source: &dyn ReadAt) -> Result<Self, Box<SymbolizeError>> {
         let mut table = Self::default();
         let mut build = Builder::new(elf);
         let dynamic = elf.section_of_kind(elf::SHT_DYNSYM);
@@ -178,7 +178,7 @@ impl SymbolTable {
     ///
     /// # Errors
     /// What reading the string table met.
-    pub fn name(&self, source: &dyn ReadAt, function: Function) -> Result<String, SymbolizeError> {
+    pub fn name(&self, source: &dyn ReadAt, function: Function) -> Result<String, Box<SymbolizeError>> {
         let first = function.index as usize;
         let start = self.entries.get(first).map(|entry| entry.start);
         let aliases = self.entries.iter().skip(first).take_while(|entry| Some(entry.start) == start);
@@ -200,11 +200,11 @@ impl SymbolTable {
         match (chosen, failed) {
             (Some(name), _) => Ok(String::from_utf8_lossy(&name).into_owned()),
             (None, Some(error)) => Err(error),
-            (None, None) => Err(SymbolizeError::Truncated { what: "a name", offset: 0 }),
+            (None, None) => Err(Box::new(SymbolizeError::Truncated { what: "a name", offset: 0 })),
         }
     }
 
-    fn read_name(&self, source: &dyn ReadAt, entry: Entry) -> Result<Vec<u8>, SymbolizeError> {
+    fn read_name(&self, source: &dyn ReadAt, entry: Entry) -> Result<Vec<u8>, Box<SymbolizeError>> {
         let name = u64::from(entry.name);
         let in_file =
             |(offset, end): (u64, u64)| read_name(source, offset.saturating_add(name), end, MAX_NAME);
@@ -269,7 +269,7 @@ impl Builder {
         source: &dyn ReadAt,
         section: &Section,
         table: NameTable,
-    ) -> Result<(), SymbolizeError> {
+    ) -> Result<(), Box<SymbolizeError>> {
         if elf.is_64 {
             self.read_class::<elf::FileHeader64<Endianness>>(elf, source, section, table)
         } else {
@@ -283,7 +283,7 @@ impl Builder {
         source: &dyn ReadAt,
         section: &Section,
         table: NameTable,
-    ) -> Result<(), SymbolizeError> {
+    ) -> Result<(), Box<SymbolizeError>> {
         let entry = size_of::<H::Sym>();
         // Longer tables than this hold more symbols than are kept, whatever they are.
         let size = section.size.min((4 * MAX_SYMBOLS * entry) as u64);
@@ -327,7 +327,7 @@ impl Builder {
     }
 
     /// Adds the symbols of the decompressed `.gnu_debugdata`, and returns their names.
-    fn read_mini(&mut self, file: &[u8]) -> Result<Box<[u8]>, SymbolizeError> {
+    fn read_mini(&mut self, file: &[u8]) -> Result<Box<[u8]>, Box<SymbolizeError>> {
         let elf = Elf::read(&file)?;
         let Some(section) = elf.section_of_kind(elf::SHT_SYMTAB) else { return Ok(Box::default()) };
         self.read_section(&elf, &file, section, NameTable::Mini)?;

@@ -52,10 +52,9 @@ impl Sizes {
     }
 
     fn apply(self, spec: &mut ObjectSpec<'_>) -> Result<()> {
-        let no_map = |name: &str| Error::Load(bpf_loader::Error::NoSuchMap { name: name.into() });
-        spec.map_mut("requests").ok_or_else(|| no_map("requests"))?.max_entries = self.requests;
+        spec.map_mut("requests").ok_or_else(|| Error::no_map("requests"))?.max_entries = self.requests;
         let sums = spec.map_mut("sums").and_then(|map| map.inner.as_deref_mut());
-        sums.ok_or_else(|| no_map("sums"))?.max_entries = self.sums;
+        sums.ok_or_else(|| Error::no_map("sums"))?.max_entries = self.sums;
         Ok(())
     }
 }
@@ -83,11 +82,11 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     let sizes = Sizes::of(start.memory);
     let bytes = objects::DISK.unpack()?;
     let open = |object: &Object| {
-        let mut spec = ObjectSpec::parse(&bytes).map_err(Error::Load)?;
+        let mut spec = ObjectSpec::parse(&bytes).map_err(Error::load)?;
         sizes.apply(&mut spec)?;
         let windows = Windows::create(&spec, object, "sums", Hash::new)?;
-        let counts = object.map("counts").and_then(PerCpuArray::new).map_err(Error::Load)?;
-        Ok((windows, counts, object.map("requests").and_then(Hash::new).map_err(Error::Load)?))
+        let counts = object.map("counts").and_then(PerCpuArray::new).map_err(Error::load)?;
+        Ok((windows, counts, object.map("requests").and_then(Hash::new).map_err(Error::load)?))
     };
     let prepare = |spec: &mut ObjectSpec<'_>, _: Rungs<'_>| sizes.apply(spec);
     let (programs, (windows, counts, requests)) =
@@ -108,7 +107,7 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
 impl DiskTracer {
     fn counts(&self) -> Result<Counts> {
         let counts = Counts::decode(&add_counts(&self.counts)?);
-        counts.ok_or(Error::Load(bpf_loader::Error::Internal("size of disk_counts")))
+        counts.ok_or_else(|| Error::internal("size of disk_counts"))
     }
 
     /// Makes room, where some was missing, by forgetting requests whose end will not be seen any more.
@@ -120,12 +119,12 @@ impl DiskTracer {
         let now = boot_nanos();
         let mut old = Vec::new();
         let mut batches = self.requests.batches(1024);
-        while let Some((keys, notes)) = batches.next().map_err(Error::Kernel)? {
+        while let Some((keys, notes)) = batches.next().map_err(Error::kernel)? {
             let notes = notes.iter().filter_map(|note| RequestNote::decode(note));
             old.extend(keys.iter().copied().zip(notes).filter(|(_, note)| is_over(note, now)));
         }
         for (key, note) in &old {
-            let deleted = self.requests.delete(key).map_err(Error::Kernel)?;
+            let deleted = self.requests.delete(key).map_err(Error::kernel)?;
             self.lost += u64::from(deleted && note.issued > 0);
         }
         Ok(())
@@ -147,7 +146,7 @@ impl Tracer for DiskTracer {
         self.seen = 0;
         let window = self.windows.swap()?;
         let mut batches = window.take_batches(64);
-        while let Some((keys, values)) = batches.next().map_err(Error::Kernel)? {
+        while let Some((keys, values)) = batches.next().map_err(Error::kernel)? {
             for (key, sums) in keys.iter().zip(values) {
                 let Some((key, sums)) = SumsKey::decode(key).zip(Sums::decode(sums)) else { continue };
                 tell(self.names.get(key.device_numbers()), key.operation, &sums, sink);
@@ -166,7 +165,7 @@ impl Tracer for DiskTracer {
         if !self.is_running() {
             // Of those that were on their way then, the ends were not seen; and new ones may lie where they lay.
             let mut batches = self.requests.take_batches(1024);
-            while batches.next().map_err(Error::Kernel)?.is_some() {}
+            while batches.next().map_err(Error::kernel)?.is_some() {}
         }
         self.programs.resume()
     }

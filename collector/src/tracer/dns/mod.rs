@@ -100,13 +100,13 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     let bytes = (start.memory / 2).min(MAX_RING);
     let most_asked = (start.memory / 4 / ASKED_MEMORY).clamp(512, 2 * Lookups::most_waiting()) as u32;
     let open = |object: &Object| {
-        let counts = object.map("stats").and_then(PerCpuArray::new).map_err(Error::Load)?;
-        let asked = object.map("asked").and_then(Hash::new).map_err(Error::Load)?;
+        let counts = object.map("stats").and_then(PerCpuArray::new).map_err(Error::load)?;
+        let asked = object.map("asked").and_then(Hash::new).map_err(Error::load)?;
         Ok((EventRing::open(object)?, counts, asked))
     };
     let prepare = |spec: &mut ObjectSpec<'_>, _: Rungs<'_>| {
         let asked = spec.map_mut("asked");
-        let no_map = || Error::Load(bpf_loader::Error::NoSuchMap { name: "asked".into() });
+        let no_map = || Error::no_map("asked");
         asked.ok_or_else(no_map)?.max_entries = most_asked;
         ring::prepare(spec, bytes)
     };
@@ -128,7 +128,7 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
 impl DnsTracer {
     fn counts(&self) -> Result<Counts> {
         let counts = Counts::decode(&add_counts(&self.counts)?);
-        counts.ok_or(Error::Load(bpf_loader::Error::Internal("size of dns_stats")))
+        counts.ok_or_else(|| Error::internal("size of dns_stats"))
     }
 
     /// Makes room by forgetting queries whose answers nobody waits for any more.
@@ -139,12 +139,12 @@ impl DnsTracer {
         self.last_forgot = now;
         let mut over = Vec::new();
         let mut batches = self.asked.batches(1024);
-        while let Some((queries, sent)) = batches.next().map_err(Error::Kernel)? {
+        while let Some((queries, sent)) = batches.next().map_err(Error::kernel)? {
             let is_over = |sent: &u64| now.saturating_sub(*sent) > FORGET_AFTER_NANOS;
             over.extend(queries.iter().zip(sent).filter(|(_, sent)| is_over(sent)).map(|(query, _)| *query));
         }
         for query in &over {
-            self.asked.delete(query).map_err(Error::Kernel)?;
+            self.asked.delete(query).map_err(Error::kernel)?;
         }
         Ok(())
     }
@@ -201,7 +201,7 @@ impl Tracer for DnsTracer {
     fn set_filter(&mut self, filter: &Filter) -> Result<()> {
         // The programs are attached to the group.
         if filter.cgroup != self.cgroup {
-            return Err(Error::FilterNeedsRestart);
+            return Err(Box::new(Error::FilterNeedsRestart));
         }
         self.programs.set_filter(filter)
     }

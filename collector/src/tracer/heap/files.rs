@@ -103,7 +103,7 @@ pub fn machine_of_program(host: &Host, pid: u32) -> Option<Machine> {
 /// What reading the program met.
 pub fn beginning(host: &Host, pid: u32) -> Result<ProbedFile> {
     let error = |reason: String| Error::Io { what: "the program's file", error: io::Error::other(reason) };
-    let broken = |e: SymbolizeError| error(e.to_string());
+    let broken = |e: Box<SymbolizeError>| error(e.to_string());
     let (file, _) = FileReader::open(&Place::trusted(host.process_file(pid, "exe"))).map_err(broken)?;
     let offset = Elf::read(&file).map_err(broken)?.entry_offset();
     let offset = offset.ok_or_else(|| error("it says no beginning".into()))?;

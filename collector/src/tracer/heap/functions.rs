@@ -161,7 +161,7 @@ pub fn machine_of(
 ///
 /// # Errors
 /// What reading the file met.
-pub fn find_probes(source: &dyn ReadAt) -> Result<Vec<Probe>, SymbolizeError> {
+pub fn find_probes(source: &dyn ReadAt) -> Result<Vec<Probe>, Box<SymbolizeError>> {
     let elf = Elf::read(source)?;
     let program = Architecture::of_elf(elf.machine().0, elf.is_64());
     let Ok(machine) = machine_of(program, Architecture::running()) else { return Ok(Vec::new()) };

@@ -153,18 +153,18 @@ fn prepare(spec: &mut ObjectSpec<'_>, memory: usize) -> Result<()> {
     for (name, entries) in
         [("allocations", sizes.allocations), ("stacks", sizes.stacks), ("threads", sizes.threads)]
     {
-        let missing = || Error::Load(bpf_loader::Error::NoSuchMap { name: name.into() });
+        let missing = || Error::no_map(name);
         spec.map_mut(name).ok_or_else(missing)?.max_entries = entries;
     }
     let seed = RandomState::new().hash_one(0u8);
-    spec.set_global("hash_seed", &seed.to_ne_bytes()).map_err(Error::Load)?;
+    spec.set_global("hash_seed", &seed.to_ne_bytes()).map_err(Error::load)?;
     let is_arm64 = u32::from(Machine::running() == Some(Machine::Aarch64));
-    spec.set_global("is_arm64", &is_arm64.to_ne_bytes()).map_err(Error::Load)
+    spec.set_global("is_arm64", &is_arm64.to_ne_bytes()).map_err(Error::load)
 }
 
 /// Attaches one program to all functions that are its own.
 fn attach(object: &Object, name: &str, files: &[ProbedFile], pid: u32) -> Result<Vec<Link>> {
-    let program = object.program(name).map_err(Error::Load)?;
+    let program = object.program(name).map_err(Error::load)?;
     let mut links = Vec::new();
     for file in files {
         let path = file.path();
@@ -173,7 +173,7 @@ fn attach(object: &Object, name: &str, files: &[ProbedFile], pid: u32) -> Result
             let cookies: Vec<u64> = file.probes.iter().map(|probe| probe.sort as u64).collect();
             let options = UprobeMultiOptions { pid: Some(pid), cookies: &cookies, ..Default::default() };
             let functions = BinaryFunctions::Offsets(&offsets);
-            links.push(program.attach_uprobe_multi(&path, functions, &options).map_err(Error::Load)?);
+            links.push(program.attach_uprobe_multi(&path, functions, &options).map_err(Error::load)?);
             continue;
         }
         let own = ENTRIES.iter().find(|(entry, _)| *entry == name).map(|(_, sort)| *sort);
@@ -181,14 +181,14 @@ fn attach(object: &Object, name: &str, files: &[ProbedFile], pid: u32) -> Result
         let options = UprobeOptions { ret: own.is_none(), pid: Some(pid), ..Default::default() };
         for probe in file.probes.iter().filter(|probe| is_own(probe.sort)) {
             let at = BinaryPlace::Offset(probe.offset);
-            links.push(program.attach_uprobe(&path, at, &options).map_err(Error::Load)?);
+            links.push(program.attach_uprobe(&path, at, &options).map_err(Error::load)?);
         }
     }
     Ok(links)
 }
 
-fn unsupported(what: &'static str) -> Error {
-    Error::Unsupported { tracer: INFO.name, what }
+fn unsupported(what: &'static str) -> Box<Error> {
+    Box::new(Error::Unsupported { tracer: INFO.name, what })
 }
 
 fn climb_rungs(
@@ -253,7 +253,7 @@ impl TracedProcess {
         let probed = files.read_new(&host, pid);
         let climbed = climb_rungs(pid, &probed, memory, forced, target)?;
         let object = climbed.object;
-        let map = |name: &str| object.map(name).map_err(Error::Load);
+        let map = |name: &str| object.map(name).map_err(Error::load);
         let mut process = Self {
             pid,
             name: read_name(&host, pid),
@@ -264,10 +264,10 @@ impl TracedProcess {
             files,
             mallocs: 0,
             not_probed: 0,
-            malloc_is_leaf: object.global("malloc_is_leaf").map_err(Error::Load)?,
-            sample_bytes: object.global("sample_bytes").map_err(Error::Load)?,
-            stacks: Hash::new(map("stacks")?).map_err(Error::Load)?,
-            stats: PerCpuArray::new(map("heap_stats")?).map_err(Error::Load)?,
+            malloc_is_leaf: object.global("malloc_is_leaf").map_err(Error::load)?,
+            sample_bytes: object.global("sample_bytes").map_err(Error::load)?,
+            stacks: Hash::new(map("stacks")?).map_err(Error::load)?,
+            stats: PerCpuArray::new(map("heap_stats")?).map_err(Error::load)?,
             symbols: Symbols::new(),
             window: Window::new(),
             object,
@@ -275,7 +275,7 @@ impl TracedProcess {
         process.note_mallocs(&probed)?;
         process.set_sample_bytes(settings.sample_bytes)?;
         // Those whose stack finds no room.
-        process.stacks.set(&0, &[0; Stack::SIZE], bpf_sys::uapi::flags::BPF_ANY).map_err(Error::Kernel)?;
+        process.stacks.set(&0, &[0; Stack::SIZE], bpf_sys::uapi::flags::BPF_ANY).map_err(Error::kernel)?;
         // Names must be there when the process is not any more.
         process.symbols.meet(pid, &[0; 16], 0);
         Ok(process)
@@ -285,7 +285,7 @@ impl TracedProcess {
     fn note_mallocs(&mut self, files: &[ProbedFile]) -> Result<()> {
         let probes = files.iter().flat_map(|file| &file.probes);
         self.mallocs += probes.filter(|probe| probe.sort == Sort::Malloc).count();
-        self.malloc_is_leaf.set(&u32::from(self.mallocs == 1)).map_err(Error::Kernel)
+        self.malloc_is_leaf.set(&u32::from(self.mallocs == 1)).map_err(Error::kernel)
     }
 
     /// Probes what the process has loaded since the last look. What cannot be probed is tried again at the next, and then less and less often.
@@ -318,7 +318,7 @@ impl TracedProcess {
 
     /// Takes smaller allocations with a likelihood of their size to this.
     pub fn set_sample_bytes(&mut self, bytes: u32) -> Result<()> {
-        self.sample_bytes.set(&bytes).map_err(Error::Kernel)
+        self.sample_bytes.set(&bytes).map_err(Error::kernel)
     }
 
     /// Whether it has ended, though its number may be another process' by now.
@@ -358,7 +358,7 @@ impl TracedProcess {
     pub fn read_stacks(&self) -> Result<Vec<(u64, Stack)>> {
         let mut stacks = Vec::new();
         let mut batches = self.stacks.batches(256);
-        while let Some((keys, values)) = batches.next().map_err(Error::Kernel)? {
+        while let Some((keys, values)) = batches.next().map_err(Error::kernel)? {
             stacks.extend(keys.iter().copied().zip(values.iter().filter_map(|value| Stack::decode(value))));
         }
         Ok(stacks)
@@ -366,8 +366,7 @@ impl TracedProcess {
 
     /// What was counted, over all CPUs.
     pub fn read_stats(&self) -> Result<HeapStats> {
-        HeapStats::decode(&add_counts(&self.stats)?)
-            .ok_or(Error::Load(bpf_loader::Error::Internal("size of heap_stats")))
+        HeapStats::decode(&add_counts(&self.stats)?).ok_or_else(|| Error::internal("size of heap_stats"))
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     let begin = |&pid: &u32| TracedProcess::start(pid, settings, memory, start.forced, start.target);
     let processes = start.filter.pids.iter().map(begin).collect::<Result<Vec<_>>>()?;
     if let Some(process) = processes.iter().find(|process| !process.has_allocator()) {
-        return Err(Error::NoAllocator(process.pid));
+        return Err(Box::new(Error::NoAllocator(process.pid)));
     }
     let chosen = processes.first().map(|process| process.chosen.clone()).unwrap_or_default();
     Ok(Box::new(HeapTracer {
@@ -60,7 +60,7 @@ fn check(filter: &Filter) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(Error::Unsupported { tracer: INFO.name, what })
+    Err(Box::new(Error::Unsupported { tracer: INFO.name, what }))
 }
 
 /// What was counted, of programs that are gone too: what is told must not fall when a process ends.
@@ -131,7 +131,11 @@ impl HeapTracer {
         let of = self.processes.len();
         let Some(old) = self.processes.get(at) else { return Ok(false) };
         // The old probes stay until the new ones are there, and count nothing of theirs.
-        let new = if old.is_gone() { Err(Error::NoSuchProcess(old.pid)) } else { self.begin(old.pid, of) };
+        let new = if old.is_gone() {
+            Err(Box::new(Error::NoSuchProcess(old.pid)))
+        } else {
+            self.begin(old.pid, of)
+        };
         let new = match new {
             Ok(mut new) if !old.is_gone() => {
                 if !self.running {
@@ -139,7 +143,8 @@ impl HeapTracer {
                 }
                 Some(new)
             }
-            Ok(_) | Err(Error::NoSuchProcess(_)) => None,
+            Ok(_) => None,
+            Err(error) if matches!(*error, Error::NoSuchProcess(_)) => None,
             Err(error) => return Err(error),
         };
         let is_there = new.is_some();
@@ -248,7 +253,7 @@ impl Tracer for HeapTracer {
         let held = self
             .processes
             .iter()
-            .try_fold(0, |all, process| Ok::<_, Error>(all + process.read_stats()?.held))?;
+            .try_fold(0, |all, process| Ok::<_, Box<Error>>(all + process.read_stats()?.held))?;
         let capacity = |map| capacity(&self.processes, map);
         Ok(Stats {
             hits: total.calls + total.frees,

@@ -114,12 +114,12 @@ impl Accounting {
     ///
     /// The kernel does not run the iterator.
     pub fn begin(object: &Object, iterator: Link) -> Result<Self> {
-        let table = object.map("ended").map_err(Error::Load)?;
+        let table = object.map("ended").map_err(Error::load)?;
         let mut all = Self {
             iterator,
-            ended: Hash::new(table).map_err(Error::Load)?,
+            ended: Hash::new(table).map_err(Error::load)?,
             room: table.max_entries().into(),
-            ended_count: object.global("threads_ended").map_err(Error::Load)?,
+            ended_count: object.global("threads_ended").map_err(Error::load)?,
             taken: 0,
             threads: Threads::default(),
         };
@@ -180,7 +180,7 @@ impl Accounting {
 
     fn look(&mut self, mut each: impl FnMut(&ThreadFaults, (u64, u64))) -> Result<()> {
         let Self { iterator, threads, .. } = self;
-        let file = iterator.iter().map_err(Error::Load)?;
+        let file = iterator.iter().map_err(Error::load)?;
         let read = read_records(file, |record| {
             if let Some((faults, since)) = ThreadFaults::decode(record)
                 .and_then(|faults| threads.advance(&faults).map(|since| (faults, since)))
@@ -193,7 +193,7 @@ impl Accounting {
 
     fn take_ended(&mut self, mut each: impl FnMut(&ThreadFaults, (u64, u64))) -> Result<()> {
         let mut batches = self.ended.take_batches(BATCH);
-        while let Some((_, values)) = batches.next().map_err(Error::Kernel)? {
+        while let Some((_, values)) = batches.next().map_err(Error::kernel)? {
             self.taken += values.len() as u64;
             for faults in values.iter().filter_map(|value| ThreadFaults::decode(value)) {
                 if let Some(since) = self.threads.advance(&faults) {

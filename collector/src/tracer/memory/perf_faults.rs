@@ -40,7 +40,7 @@ impl PerfFaults {
         let online = cpus::read_online().map_err(Error::io("/sys/devices/system/cpu/online"))?;
         for (events, program) in [(&mut self.minor, "minor_fault"), (&mut self.major, "major_fault")] {
             events.close_gone(&online)?;
-            events.open_missing(&online, object.program(program).map_err(Error::Load)?)?;
+            events.open_missing(&online, object.program(program).map_err(Error::load)?)?;
         }
         Ok(())
     }

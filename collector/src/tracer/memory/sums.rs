@@ -42,7 +42,7 @@ pub struct Sums {
 ///
 /// The object has no such table, which is a defect.
 pub fn prepare(spec: &mut ObjectSpec<'_>, bytes: usize) -> Result<u32> {
-    let no_map = || Error::Load(bpf_loader::Error::NoSuchMap { name: "sums".into() });
+    let no_map = || Error::no_map("sums");
     let inner = spec.map_mut("sums").and_then(|map| map.inner.as_deref_mut()).ok_or_else(no_map)?;
     inner.max_entries = (bytes / 2 / ENTRY_BYTES).clamp(*ENTRIES.start(), *ENTRIES.end()) as u32;
     Ok(inner.max_entries)
@@ -70,7 +70,7 @@ impl Sums {
         let mut totals = SortedMap::new();
         let mut used = 0;
         let mut batches = self.windows.swap()?.take_batches(BATCH);
-        while let Some((keys, values)) = batches.next().map_err(Error::Kernel)? {
+        while let Some((keys, values)) = batches.next().map_err(Error::kernel)? {
             used += keys.len() as u64;
             for (key, value) in keys.iter().zip(values) {
                 if let (Some(key), Some(sum)) = (SumKey::decode(key), Sum::decode(value)) {

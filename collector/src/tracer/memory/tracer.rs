@@ -48,8 +48,8 @@ pub fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     let attached = RefCell::new(Attached::default());
     let bytes = objects::MEMORY.unpack()?;
     let open = |object: &Object| {
-        let mut spec = ObjectSpec::parse(&bytes).map_err(Error::Load)?;
-        let stats = object.map("memory_stats").and_then(PerCpuArray::new).map_err(Error::Load)?;
+        let mut spec = ObjectSpec::parse(&bytes).map_err(Error::load)?;
+        let stats = object.map("memory_stats").and_then(PerCpuArray::new).map_err(Error::load)?;
         Ok((Sums::create(&mut spec, object, start.memory / 2)?, EventRing::open(object)?, stats))
     };
     let started = Programs::start_with(
@@ -67,9 +67,11 @@ pub fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         open,
         &mut |object, program| attached.borrow_mut().attach(object, program),
     );
-    let (programs, (sums, ring, stats)) = started.map_err(|error| match error {
-        Error::NoRung { refused, .. } => Error::NoRung { what: INFO.about, refused },
-        error => error,
+    let (programs, (sums, ring, stats)) = started.map_err(|mut error| {
+        if let Error::NoRung { what, .. } = &mut *error {
+            *what = INFO.about;
+        }
+        error
     })?;
     let mut chosen = programs.chosen().to_vec();
     let stacks = start_stacks(start, &mut chosen)?;
@@ -123,9 +125,9 @@ fn is_forced(forced: &Forced) -> bool {
 
 fn prepare(spec: &mut ObjectSpec<'_>, memory: usize) -> Result<()> {
     let page = rustix::param::page_size() as u64;
-    spec.set_global("page_bytes", &page.to_ne_bytes()).map_err(Error::Load)?;
+    spec.set_global("page_bytes", &page.to_ne_bytes()).map_err(Error::load)?;
     let ended = spec.map_mut("ended");
-    let ended = ended.ok_or_else(|| Error::Load(bpf_loader::Error::NoSuchMap { name: "ended".into() }))?;
+    let ended = ended.ok_or_else(|| Error::no_map("ended"))?;
     ended.max_entries = (memory / 4 / ENDED_BYTES).clamp(*ENDED.start(), *ENDED.end()) as u32;
     ring::prepare(spec, RING_BYTES.min(memory / 8))?;
     sums::prepare(spec, memory / 2).map(drop)
@@ -143,7 +145,7 @@ const NO_COMPAT_BRK: Error = Error::Unsupported {
 fn name_brk(spec: &mut ObjectSpec<'_>, compat: Option<&str>) -> Result<()> {
     let mut send = |programs: [&str; 2], function: &str| {
         for name in programs {
-            let missing = || Error::Load(bpf_loader::Error::NoSuchProgram { name: name.into() });
+            let missing = || Error::no_program(name);
             let program = spec.program_mut(name).ok_or_else(missing)?;
             program.attach_function = Some(function.to_owned());
             program.autoload = true;
@@ -173,14 +175,16 @@ struct Attached {
 
 impl Attached {
     fn attach(&mut self, object: &Object, name: &str) -> Result<Vec<Link>> {
-        let program = object.program(name).map_err(Error::Load)?;
+        let program = object.program(name).map_err(Error::load)?;
         match name {
-            "brk_sys_enter" | "calls_sys_exit" if !self.calls_are_wanted => Err(Error::Unsupported {
-                tracer: INFO.name,
-                what: "watch every system call of the machine, which slows them, unless it is asked to",
-            }),
+            "brk_sys_enter" | "calls_sys_exit" if !self.calls_are_wanted => {
+                Err(Box::new(Error::Unsupported {
+                    tracer: INFO.name,
+                    what: "watch every system call of the machine, which slows them, unless it is asked to",
+                }))
+            }
             "thread_faults" => {
-                self.iterator = Some(program.attach().map_err(Error::Load)?);
+                self.iterator = Some(program.attach().map_err(Error::load)?);
                 Ok(Vec::new())
             }
             // Both at once, with the second.
@@ -193,7 +197,7 @@ impl Attached {
                 let mut links = vec![attach_by_section(program)?];
                 if let Some(function) = compat_syscall_function("brk") {
                     let options = KprobeOptions { ret: name == "brk_kretprobe", ..KprobeOptions::default() };
-                    links.push(program.attach_kprobe(function.as_str(), &options).map_err(Error::Load)?);
+                    links.push(program.attach_kprobe(function.as_str(), &options).map_err(Error::load)?);
                 }
                 Ok(links)
             }
@@ -243,8 +247,7 @@ impl MemoryTracer {
     }
 
     fn read_stats(&self) -> Result<MemoryStats> {
-        MemoryStats::decode(&add_counts(&self.stats)?)
-            .ok_or(Error::Load(bpf_loader::Error::Internal("size of memory_stats")))
+        MemoryStats::decode(&add_counts(&self.stats)?).ok_or_else(|| Error::internal("size of memory_stats"))
     }
 
     /// Detaches what is not at a link of the programs.

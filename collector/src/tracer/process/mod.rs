@@ -119,13 +119,12 @@ impl ProcessTracer {
         let prepare = |spec: &mut bpf_loader::object::ObjectSpec<'_>| {
             ring::prepare(spec, (start.memory / 2).min(MAX_RING))?;
             let ended = spec.map_mut("ended");
-            let ended =
-                ended.ok_or_else(|| Error::Load(bpf_loader::Error::NoSuchMap { name: "ended".into() }))?;
+            let ended = ended.ok_or_else(|| Error::no_map("ended"))?;
             ended.max_entries = (start.memory / 4 / ENDED_BYTES).clamp(*ENDED.start(), *ENDED.end()) as u32;
             Ok(())
         };
         let open = |object: &bpf_loader::load::Object| {
-            let counts = object.map("counts").and_then(PerCpuArray::new).map_err(Error::Load)?;
+            let counts = object.map("counts").and_then(PerCpuArray::new).map_err(Error::load)?;
             Ok((EventRing::open(object)?, counts))
         };
         let (programs, (ring, counts)) =
@@ -135,7 +134,7 @@ impl ProcessTracer {
 
     fn counts(&self) -> Result<Counts> {
         let counts = Counts::decode(&add_counts(&self.counts)?);
-        counts.ok_or(Error::Load(bpf_loader::Error::Internal("size of process_counts")))
+        counts.ok_or_else(|| Error::internal("size of process_counts"))
     }
 }
 

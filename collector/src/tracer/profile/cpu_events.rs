@@ -184,7 +184,7 @@ impl CpuEvent {
     /// What it has counted (a cpu-clock event: the nanoseconds that it was on), and the nanoseconds that it was on.
     fn read(&self) -> Result<(u64, u64)> {
         let mut words = [0; 2];
-        self.fd.read(&mut words).map_err(|e| Error::Kernel(e.into()))?;
+        self.fd.read(&mut words).map_err(Error::kernel)?;
         Ok((words[0], words[1]))
     }
 }

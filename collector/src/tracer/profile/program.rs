@@ -91,7 +91,7 @@ impl ProfileProgram {
         let kernel_types = filter::needs_kernel_types(&config.filter)?;
         let growing = Self::load_with(config, kernel_types, target, sizes, true);
         match growing {
-            Err(Error::Load(e)) if e.errno() == Some(bpf_sys::Errno::EINVAL) => {
+            Err(e) if e.load_errno() == Some(bpf_sys::Errno::EINVAL) => {
                 Self::load_with(config, kernel_types, target, sizes, false)
             }
             other => other,
@@ -106,31 +106,30 @@ impl ProfileProgram {
         tables_grow: bool,
     ) -> Result<Self> {
         let bytes = objects::PROFILE.unpack()?;
-        let mut spec = ObjectSpec::parse(&bytes).map_err(Error::Load)?;
+        let mut spec = ObjectSpec::parse(&bytes).map_err(Error::load)?;
         size_maps(&mut spec, sizes, tables_grow)?;
         filter::prepare(&mut spec, &config.filter)?;
-        set_globals(&mut spec, sizes).map_err(Error::Load)?;
+        set_globals(&mut spec, sizes).map_err(Error::load)?;
         fit_machine(&mut spec)?;
         let sampler = if kernel_types { "profile_by_kernel_types" } else { "profile" };
-        spec.program_mut(sampler).ok_or_else(|| missing(sampler))?.autoload = true;
+        spec.program_mut(sampler).ok_or_else(|| Error::no_program(sampler))?.autoload = true;
         let (active_map, active_at) = place(&spec, "active")?;
         let kernel = RunningKernel::default();
-        let plan = spec.plan(target).map_err(Error::Load)?;
-        let object = plan.load(&kernel).and_then(|loaded| loaded.into_object()).map_err(Error::Load)?;
+        let plan = spec.plan(target).map_err(Error::load)?;
+        let object = plan.load(&kernel).and_then(|loaded| loaded.into_object()).map_err(Error::load)?;
 
-        let inner = |outer| inner_spec(&spec, outer)?.create(&kernel).map_err(Error::Load);
+        let inner = |outer| inner_spec(&spec, outer)?.create(&kernel).map_err(Error::load);
         let window =
             || Window::new(inner("counts")?, inner("stack_places")?, inner("regions")?, sizes.region_bytes);
         let windows = [window()?, window()?];
-        let outer = |name| object.map(name).map(|map| &map.fd).map_err(Error::Load);
+        let outer = |name| object.map(name).map(|map| &map.fd).map_err(Error::load);
         let outers = [outer("counts")?, outer("stack_places")?, outer("regions")?];
         let inners =
             windows.iter().zip(0..).flat_map(|(window, index)| window.maps().map(|inner| (index, inner)));
         let places = outers.into_iter().cycle().zip(inners);
         put_in(&places.map(|(outer, (index, inner))| (outer, index, inner)).collect::<Vec<_>>())?;
         let shared = |name: &str, writable| -> Result<SharedMapping> {
-            SharedMapping::array(&object.map(name).map_err(Error::Load)?.fd, writable)
-                .map_err(|e| Error::Kernel(e.into()))
+            SharedMapping::array(&object.map(name).map_err(Error::load)?.fd, writable).map_err(Error::kernel)
         };
         let mut program = Self {
             sampler,
@@ -149,7 +148,7 @@ impl ProfileProgram {
     }
 
     fn map(&self, name: &str) -> Result<&MapFd> {
-        Ok(&self.object.map(name).map_err(Error::Load)?.fd)
+        Ok(&self.object.map(name).map_err(Error::load)?.fd)
     }
 
     /// The filter.
@@ -170,7 +169,7 @@ impl ProfileProgram {
     /// As [`TaskFilter::set`]; [`Error::FilterNeedsRestart`].
     pub fn set_filter(&mut self, filter: &Filter) -> Result<()> {
         if self.sampler == "profile" && filter::needs_kernel_types(filter)? {
-            return Err(Error::FilterNeedsRestart);
+            return Err(Box::new(Error::FilterNeedsRestart));
         }
         self.filter.set(&self.object, filter)
     }
@@ -181,7 +180,7 @@ impl ProfileProgram {
     ///
     /// The object has none, which is a defect.
     pub fn sampler(&self) -> Result<&bpf_loader::program::Program> {
-        self.object.program(self.sampler).map_err(Error::Load)
+        self.object.program(self.sampler).map_err(Error::load)
     }
 
     /// The ring buffer with fill records.
@@ -202,7 +201,7 @@ impl ProfileProgram {
         let full = self.filling;
         self.filling ^= 1;
         let stored = self.globals.store_release_u32(self.active_at, self.filling as u32);
-        stored.ok_or(Error::Load(bpf_loader::Error::Internal("place of `active`")))?;
+        stored.ok_or_else(|| Error::internal("place of `active`"))?;
         // Updating a map of maps returns only after every program that may have read the old value has ended
         // (`maybe_wait_bpf_programs`, Linux 5.0), so setting what is already there is a wait for our own flip.
         let window = &self.windows[full & 1];
@@ -230,7 +229,7 @@ impl ProfileProgram {
     ///
     /// The kernel does not tell about the program.
     pub fn recursion_misses(&self) -> Result<u64> {
-        let info = bpf_sys::prog::info(&self.sampler()?.fd).map_err(|e| Error::Kernel(e.into()))?;
+        let info = bpf_sys::prog::info(&self.sampler()?.fd).map_err(Error::kernel)?;
         Ok(info.recursion_misses().unwrap_or(0))
     }
 
@@ -240,7 +239,7 @@ impl ProfileProgram {
     ///
     /// The kernel does not tell about the program.
     pub fn verified_insns(&self) -> Result<u32> {
-        let info = bpf_sys::prog::info(&self.sampler()?.fd).map_err(|e| Error::Kernel(e.into()))?;
+        let info = bpf_sys::prog::info(&self.sampler()?.fd).map_err(Error::kernel)?;
         Ok(info.verified_insns)
     }
 
@@ -272,36 +271,34 @@ impl ProfileProgram {
     }
 }
 
-fn missing(what: &str) -> Error {
-    Error::Load(bpf_loader::Error::NoSuchProgram { name: what.into() })
-}
-
 fn inner_spec<'s, 'a>(spec: &'s ObjectSpec<'a>, outer: &str) -> Result<&'s MapSpec<'a>> {
-    let no_map = || Error::Load(bpf_loader::Error::NoSuchMap { name: outer.into() });
+    let no_map = || Error::no_map(outer);
     spec.map(outer).and_then(|m| m.inner.as_deref()).ok_or_else(no_map)
 }
 
 /// Map and place of a global variable.
 fn place(spec: &ObjectSpec<'_>, variable: &str) -> Result<(String, usize)> {
-    let (map, offset) = spec.variable(variable).map_err(Error::Load)?;
+    let (map, offset) = spec.variable(variable).map_err(Error::load)?;
     Ok((map.name.to_string(), offset as usize))
 }
 
 fn size_maps(spec: &mut ObjectSpec<'_>, sizes: Sizes, tables_grow: bool) -> Result<()> {
-    let no_map = |name: &str| Error::Load(bpf_loader::Error::NoSuchMap { name: name.into() });
     let grow = if tables_grow { BPF_F_NO_PREALLOC } else { 0 };
     // A sample has two stacks.
     for (name, entries) in [("counts", sizes.table_entries), ("stack_places", sizes.table_entries * 2)] {
-        let inner = spec.map_mut(name).and_then(|m| m.inner.as_deref_mut()).ok_or_else(|| no_map(name))?;
+        let inner =
+            spec.map_mut(name).and_then(|m| m.inner.as_deref_mut()).ok_or_else(|| Error::no_map(name))?;
         inner.max_entries = entries;
         inner.flags |= grow;
     }
-    let regions =
-        spec.map_mut("regions").and_then(|m| m.inner.as_deref_mut()).ok_or_else(|| no_map("regions"))?;
+    let regions = spec
+        .map_mut("regions")
+        .and_then(|m| m.inner.as_deref_mut())
+        .ok_or_else(|| Error::no_map("regions"))?;
     regions.max_entries = sizes.cpus;
     regions.value_size = sizes.region_bytes as u32;
-    spec.map_mut("stats").ok_or_else(|| no_map("stats"))?.max_entries = sizes.cpus;
-    spec.map_mut("pids").ok_or_else(|| no_map("pids"))?.flags |= grow;
+    spec.map_mut("stats").ok_or_else(|| Error::no_map("stats"))?.max_entries = sizes.cpus;
+    spec.map_mut("pids").ok_or_else(|| Error::no_map("pids"))?.flags |= grow;
     Ok(())
 }
 

@@ -176,7 +176,7 @@ impl Session {
         let events = EventLoop::new().map_err(Error::io("epoll"))?;
         let program =
             ProfileProgram::load(&config, target, READS_PER_SECOND, sampled.memory).map_err(explain)?;
-        let fill = RingReader::open(program.events()?).map_err(|e| Error::Kernel(e.into()))?;
+        let fill = RingReader::open(program.events()?).map_err(Error::kernel)?;
         events.add(program.events()?, FILL).map_err(Error::io("polling the ring buffer"))?;
         let mut session = Self {
             cpu_events: CpuEvents::new(sampled.counted, sampled.period),
@@ -525,30 +525,27 @@ impl IdleClock {
 }
 
 /// Turns refusals that have a known reason into errors that say what to do.
-fn explain(error: Error) -> Error {
-    let errno = match &error {
+fn explain(error: Box<Error>) -> Box<Error> {
+    let errno = match &*error {
         Error::Load(e) | Error::Kernel(e) => e.errno(),
         Error::Sampling { error, .. } => error.errno(),
         _ => None,
     };
-    match (errno, &error) {
+    match (errno, &*error) {
         (Some(bpf_sys::Errno::EPERM | bpf_sys::Errno::EACCES), _) if !is_verifier(&error) => {
-            Error::Privileges(Box::new(error))
+            Box::new(Error::Privileges(error))
         }
-        (Some(bpf_sys::Errno::ENOSYS), Error::Sampling { .. }) => Error::NoPerfEvents,
-        (None, Error::Load(e)) if needs_btf(e) => Error::NoBtf,
+        (Some(bpf_sys::Errno::ENOSYS), Error::Sampling { .. }) => Box::new(Error::NoPerfEvents),
+        (None, Error::Load(e)) if needs_btf(e) => Box::new(Error::NoBtf),
         _ => error,
     }
 }
 
 /// The verifier's refusals are EACCES too, but have something to say.
 fn is_verifier(error: &Error) -> bool {
-    match error {
-        Error::Load(bpf_loader::Error::InProgram { error, .. }) => {
-            matches!(&**error, bpf_loader::Error::ProgramLoad { log, .. } if !log.text().is_empty())
-        }
-        _ => false,
-    }
+    let Error::Load(error) = error else { return false };
+    let bpf_loader::Error::InProgram { error, .. } = &**error else { return false };
+    matches!(&**error, bpf_loader::Error::ProgramLoad { log, .. } if !log.text().is_empty())
 }
 
 fn needs_btf(error: &bpf_loader::Error) -> bool {

@@ -42,7 +42,7 @@ impl Window {
     ///
     /// The kernel does not map the regions, or the maps have other sizes.
     pub fn new(counts: MapFd, places: MapFd, regions_map: MapFd, region_bytes: usize) -> Result<Self> {
-        let regions = SharedMapping::array(&regions_map, true).map_err(|e| Error::Kernel(e.into()))?;
+        let regions = SharedMapping::array(&regions_map, true).map_err(Error::kernel)?;
         let window = Self {
             counts: Table::new(counts),
             places: Table::new(places),
@@ -154,16 +154,15 @@ impl Table {
                 Err(e) if matches!(e.errno(), Some(Errno::EINVAL | Errno::ENOTSUPP | Errno::EOPNOTSUPP)) => {
                     self.batches = false;
                 }
-                Err(e) => return Err(Error::Kernel(e.into())),
+                Err(e) => return Err(Error::kernel(e)),
             }
         }
-        let kernel = |e: bpf_sys::Error| Error::Kernel(e.into());
         let (key, value) = (&mut self.keys[..key_size], &mut self.values[..value_size]);
-        while map::next_key(&self.map, None, key).map_err(kernel)? {
-            if map::lookup(&self.map, key, value, 0).map_err(kernel)? {
+        while map::next_key(&self.map, None, key).map_err(Error::kernel)? {
+            if map::lookup(&self.map, key, value, 0).map_err(Error::kernel)? {
                 each(key, value);
             }
-            map::delete(&self.map, key).map_err(kernel)?;
+            map::delete(&self.map, key).map_err(Error::kernel)?;
         }
         Ok(())
     }

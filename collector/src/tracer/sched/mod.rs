@@ -49,10 +49,9 @@ impl Sizes {
     }
 
     fn apply(self, spec: &mut ObjectSpec<'_>) -> Result<()> {
-        let no_map = |name: &str| Error::Load(bpf_loader::Error::NoSuchMap { name: name.into() });
-        spec.map_mut("threads").ok_or_else(|| no_map("threads"))?.max_entries = self.threads;
+        spec.map_mut("threads").ok_or_else(|| Error::no_map("threads"))?.max_entries = self.threads;
         let processes = spec.map_mut("processes").and_then(|map| map.inner.as_deref_mut());
-        processes.ok_or_else(|| no_map("processes"))?.max_entries = self.processes;
+        processes.ok_or_else(|| Error::no_map("processes"))?.max_entries = self.processes;
         Ok(())
     }
 }
@@ -70,15 +69,15 @@ struct SchedTracer {
 }
 
 fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
-    let cpus = bpf_sys::possible_cpus().map_err(|e| Error::Kernel(e.into()))?;
+    let cpus = bpf_sys::possible_cpus().map_err(Error::kernel)?;
     let sizes = Sizes::of(start.memory, cpus);
     let bytes = objects::SCHED.unpack()?;
     let open = |object: &Object| {
-        let mut spec = ObjectSpec::parse(&bytes).map_err(Error::Load)?;
+        let mut spec = ObjectSpec::parse(&bytes).map_err(Error::load)?;
         sizes.apply(&mut spec)?;
         let windows = Windows::create(&spec, object, "processes", PerCpuHash::new)?;
-        let counts = object.map("counts").and_then(PerCpuArray::new).map_err(Error::Load)?;
-        Ok((windows, counts, object.global("sampling").map_err(Error::Load)?))
+        let counts = object.map("counts").and_then(PerCpuArray::new).map_err(Error::load)?;
+        Ok((windows, counts, object.global("sampling").map_err(Error::load)?))
     };
     let prepare = |spec: &mut ObjectSpec<'_>, _: super::programs::Rungs<'_>| sizes.apply(spec);
     let (programs, (windows, counts, sampling)) =
@@ -89,7 +88,7 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
 impl SchedTracer {
     fn counts(&self) -> Result<Counts> {
         let counts = Counts::decode(&add_counts(&self.counts)?);
-        counts.ok_or(Error::Load(bpf_loader::Error::Internal("size of cpu_counts")))
+        counts.ok_or_else(|| Error::internal("size of cpu_counts"))
     }
 }
 
@@ -106,8 +105,8 @@ impl Tracer for SchedTracer {
         self.programs.forget_ended()?;
         self.seen = 0;
         let window = self.windows.swap()?;
-        let mut batches = window.take_batches(256).map_err(Error::Kernel)?;
-        while let Some(batch) = batches.next().map_err(Error::Kernel)? {
+        let mut batches = window.take_batches(256).map_err(Error::kernel)?;
+        while let Some(batch) = batches.next().map_err(Error::kernel)? {
             for (pid, of_cpus) in batch {
                 let mut sums = ProcessSums::default();
                 of_cpus.filter_map(|bytes| Sums::decode(&bytes)).for_each(|of_cpu| sums.add(&of_cpu));
@@ -128,10 +127,10 @@ impl Tracer for SchedTracer {
             return Ok(());
         }
         // What threads noted before the pause is not what they did meanwhile.
-        let threads = self.programs.object().map("threads").map_err(Error::Load)?;
-        let threads = bpf_loader::map::Hash::<u32, [u8; 24]>::new(threads).map_err(Error::Load)?;
+        let threads = self.programs.object().map("threads").map_err(Error::load)?;
+        let threads = bpf_loader::map::Hash::<u32, [u8; 24]>::new(threads).map_err(Error::load)?;
         let mut batches = threads.take_batches(1024);
-        while batches.next().map_err(Error::Kernel)?.is_some() {}
+        while batches.next().map_err(Error::kernel)?.is_some() {}
         self.programs.resume()
     }
 
@@ -146,7 +145,7 @@ impl Tracer for SchedTracer {
     /// Times that are not measured are made up for: those that are count as many. Switches stay exact.
     fn set_sampling(&mut self, one_in: u32) -> Result<u32> {
         let one_in = one_in.clamp(1, MAX_SAMPLING);
-        self.sampling.set(&one_in).map_err(Error::Kernel)?;
+        self.sampling.set(&one_in).map_err(Error::kernel)?;
         Ok(one_in)
     }
 

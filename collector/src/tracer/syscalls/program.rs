@@ -87,20 +87,19 @@ impl Sizes {
 
     fn read(memory: usize) -> Result<Self> {
         let present = cpus::read_present_limit().map_err(Error::io("/sys/devices/system/cpu/present"))?;
-        let possible = bpf_sys::possible_cpus().map_err(|e| Error::Kernel(e.into()))?;
+        let possible = bpf_sys::possible_cpus().map_err(Error::kernel)?;
         Ok(Self::of(memory, present, u32::try_from(possible).unwrap_or(u32::MAX)))
     }
 
     fn apply(self, spec: &mut ObjectSpec<'_>) -> Result<()> {
-        let no_map = |name: &str| Error::Load(bpf_loader::Error::NoSuchMap { name: name.into() });
         for (name, entries) in
             [("cells", 2 * self.cpus), ("cpu_states", self.states), ("more_starts", self.more_starts)]
         {
-            spec.map_mut(name).ok_or_else(|| no_map(name))?.max_entries = entries;
+            spec.map_mut(name).ok_or_else(|| Error::no_map(name))?.max_entries = entries;
         }
         let counts = spec.map_mut("counts").and_then(|map| map.inner.as_deref_mut());
-        counts.ok_or_else(|| no_map("counts"))?.max_entries = self.counts;
-        spec.set_global("cpus", &self.cpus.to_ne_bytes()).map_err(Error::Load)
+        counts.ok_or_else(|| Error::no_map("counts"))?.max_entries = self.counts;
+        spec.set_global("cpus", &self.cpus.to_ne_bytes()).map_err(Error::load)
     }
 }
 
@@ -113,8 +112,8 @@ struct Constants {
     sample_interval: u64,
 }
 
-fn setting(reason: String) -> Error {
-    Error::Setting { tracer: INFO.name, reason }
+fn setting(reason: String) -> Box<Error> {
+    Box::new(Error::Setting { tracer: INFO.name, reason })
 }
 
 impl Constants {
@@ -174,7 +173,9 @@ impl Program {
         let any = start.forced.0.contains_key(SYSTEM_CALLS.what) || !preempts_programs();
         match Self::climb(start, &constants, sizes, any) {
             // Most calls are better than none.
-            Err(Error::NoRung { .. }) if !any => Self::climb(start, &constants, sizes, true),
+            Err(error) if !any && matches!(*error, Error::NoRung { .. }) => {
+                Self::climb(start, &constants, sizes, true)
+            }
             climbed => climbed,
         }
     }
@@ -187,24 +188,24 @@ impl Program {
             let ring_bytes = if settings.span_threshold.is_some() { start.memory / 8 } else { 0 };
             ring::prepare(spec, ring_bytes)?;
             sizes.apply(spec)?;
-            constants.set(spec, settings).map_err(Error::Load)
+            constants.set(spec, settings).map_err(Error::load)
         };
         let bytes = objects::SYSCALLS.unpack()?;
         let open = |object: &Object| {
             if !any && object.programs.iter().all(|program| !HELD.contains(&program.name.as_str())) {
                 let what =
                     "see every call so: this kernel preempts such programs and leaves others out meanwhile";
-                return Err(Error::Unsupported { tracer: INFO.name, what });
+                return Err(Box::new(Error::Unsupported { tracer: INFO.name, what }));
             }
-            let mut spec = ObjectSpec::parse(&bytes).map_err(Error::Load)?;
+            let mut spec = ObjectSpec::parse(&bytes).map_err(Error::load)?;
             sizes.apply(&mut spec)?;
             Ok(Maps {
                 counts: Counts::new(&spec, object, settings.scale)?,
                 ring: EventRing::open(object)?,
                 states: mapped(object, "cpu_states", false)?,
-                one_in: object.global("one_in").map_err(Error::Load)?,
+                one_in: object.global("one_in").map_err(Error::load)?,
                 starts: mapped(object, "starts", true)?,
-                more_starts: object.map("more_starts").and_then(Hash::new).map_err(Error::Load)?,
+                more_starts: object.map("more_starts").and_then(Hash::new).map_err(Error::load)?,
             })
         };
         let (programs, maps) = Programs::start(&bytes, INFO.ladders, start, prepare, open)?;
@@ -222,7 +223,7 @@ impl Program {
             starts.set(at, &[0; Begun::SIZE]);
         }
         let threads: Vec<u32> = more_starts.keys().filter_map(|key| key.ok()).collect();
-        threads.iter().try_for_each(|tid| more_starts.delete(tid).map(drop)).map_err(Error::Kernel)?;
+        threads.iter().try_for_each(|tid| more_starts.delete(tid).map(drop)).map_err(Error::kernel)?;
         self.programs.resume()
     }
 
@@ -241,7 +242,7 @@ impl Program {
 }
 
 fn mapped<const SIZE: usize>(object: &Object, name: &str, writable: bool) -> Result<MappedArray<[u8; SIZE]>> {
-    object.map(name).and_then(|map| MappedArray::new(map, writable)).map_err(Error::Load)
+    object.map(name).and_then(|map| MappedArray::new(map, writable)).map_err(Error::load)
 }
 
 /// Whether the kernel may preempt programs at system calls, other than those of classic tracepoints. A thread that is preempted there

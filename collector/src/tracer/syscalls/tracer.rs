@@ -11,7 +11,7 @@ use super::calls::call_name;
 use super::define::{CALLS, DURATION, ERROR_TYPE, ERRORS, INFO, NAME, SLOW_CALL};
 use super::program::Program;
 use crate::config::Filter;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::names::{SyscallAbi, errno_name};
 use crate::telemetry::{Owner, Point, PointValue, Sink, Span, SpanKind};
 use crate::tracer::ladder::Chosen;
@@ -138,7 +138,7 @@ impl Tracer for SyscallTracer {
 
     fn set_sampling(&mut self, one_in: u32) -> Result<u32> {
         let one_in = one_in.max(1);
-        self.program.maps.one_in.set(&one_in).map_err(crate::error::Error::Kernel)?;
+        self.program.maps.one_in.set(&one_in).map_err(Error::kernel)?;
         Ok(one_in)
     }
 

@@ -79,7 +79,7 @@ impl Counts {
             spec.map("counts").and_then(|map| map.inner.as_deref()).map_or(0, |map| map.max_entries);
         Ok(Self {
             tables: Windows::create(spec, object, "counts", Table::new)?,
-            cells: object.map("cells").and_then(|map| MappedArray::new(map, true)).map_err(Error::Load)?,
+            cells: object.map("cells").and_then(|map| MappedArray::new(map, true)).map_err(Error::load)?,
             scale,
             fill: (0, entries.into()),
         })
@@ -113,7 +113,7 @@ impl Counts {
         }
         self.fill.0 = 0;
         let mut batches = table.take_batches(BATCH);
-        while let Some((keys, counts)) = batches.next().map_err(Error::Kernel)? {
+        while let Some((keys, counts)) = batches.next().map_err(Error::kernel)? {
             self.fill.0 += keys.len() as u64;
             for (key, count) in keys.iter().zip(counts) {
                 if let (Some(key), Some(count)) = (CellKey::decode(key), CellCount::decode(count)) {

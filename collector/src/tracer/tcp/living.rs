@@ -42,10 +42,10 @@ impl Diag {
     /// The kernel does not tell about sockets.
     pub fn open(object: &Object) -> Result<Self> {
         let asked = SockDiag::open().and_then(|mut diag| diag.tcp_sockets(Family::V4, 0, |_| {}));
-        asked.map_err(|e| Error::Kernel(e.into()))?;
+        asked.map_err(Error::kernel)?;
         Ok(Self {
-            connections: object.map("connections").and_then(Hash::new).map_err(Error::Load)?,
-            endpoints: object.map("endpoints").and_then(Hash::new).map_err(Error::Load)?,
+            connections: object.map("connections").and_then(Hash::new).map_err(Error::load)?,
+            endpoints: object.map("endpoints").and_then(Hash::new).map_err(Error::load)?,
             absent: HashSet::new(),
         })
     }
@@ -58,8 +58,8 @@ impl Diag {
     pub fn living(&mut self) -> Result<Vec<Lives>> {
         let (mut known, mut ended) = (Vec::new(), Vec::new());
         for entry in self.endpoints.entries() {
-            let (socket, bytes) = entry.map_err(Error::Kernel)?;
-            let connection = self.connections.get(&socket, 0).map_err(Error::Kernel)?;
+            let (socket, bytes) = entry.map_err(Error::kernel)?;
+            let connection = self.connections.get(&socket, 0).map_err(Error::kernel)?;
             let connection = connection.as_ref().and_then(|bytes| Followed::decode(bytes));
             match (connection, Endpoints::decode(&bytes)) {
                 (Some(connection), Some(ends)) => known.push((socket, connection, ends)),
@@ -68,7 +68,7 @@ impl Diag {
             }
         }
         for socket in &ended {
-            self.endpoints.delete(socket).map_err(Error::Kernel)?;
+            self.endpoints.delete(socket).map_err(Error::kernel)?;
         }
         let sockets = Sockets::of(&known.iter().map(|(_, _, ends)| ends.netns).collect());
         let mut living = Vec::new();
@@ -84,8 +84,8 @@ impl Diag {
         }
         // The end of one that is gone for so long was missed: the kernel runs no program within itself.
         for (socket, _) in self.absent.intersection(&absent) {
-            self.connections.delete(socket).map_err(Error::Kernel)?;
-            self.endpoints.delete(socket).map_err(Error::Kernel)?;
+            self.connections.delete(socket).map_err(Error::kernel)?;
+            self.endpoints.delete(socket).map_err(Error::kernel)?;
         }
         self.absent = absent;
         Ok(living)

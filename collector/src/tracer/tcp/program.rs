@@ -107,25 +107,21 @@ struct Iterators {
     diag: Option<Diag>,
 }
 
-fn no_map(name: &str) -> Error {
-    Error::Load(bpf_loader::Error::NoSuchMap { name: name.into() })
-}
-
 /// Sizes tables and sets constants.
 fn prepare(spec: &mut ObjectSpec<'_>, start: &Start<'_>, sizes: Sizes) -> Result<()> {
     let settings = &start.settings.tcp;
     filter::prepare(spec, start.filter)?;
     ring::prepare(spec, sizes.ring)?;
     for (name, entries) in [("connections", sizes.connections), ("endpoints", sizes.endpoints)] {
-        spec.map_mut(name).ok_or_else(|| no_map(name))?.max_entries = entries.max(1);
+        spec.map_mut(name).ok_or_else(|| Error::no_map(name))?.max_entries = entries.max(1);
     }
     let note = u32::from(sizes.endpoints > 0);
-    spec.set_global("note_endpoints", &note.to_ne_bytes()).map_err(Error::Load)?;
+    spec.set_global("note_endpoints", &note.to_ne_bytes()).map_err(Error::load)?;
     let series = spec.map_mut("series").and_then(|map| map.inner.as_deref_mut());
-    series.ok_or_else(|| no_map("series"))?.max_entries = sizes.series;
-    spec.map_mut("peers").ok_or_else(|| no_map("peers"))?.max_entries = settings.peers.max(1);
-    spec.set_global("span_rate", &settings.spans_per_second.to_ne_bytes()).map_err(Error::Load)?;
-    spec.set_global("tell_peers", &u32::from(settings.peers > 0).to_ne_bytes()).map_err(Error::Load)
+    series.ok_or_else(|| Error::no_map("series"))?.max_entries = sizes.series;
+    spec.map_mut("peers").ok_or_else(|| Error::no_map("peers"))?.max_entries = settings.peers.max(1);
+    spec.set_global("span_rate", &settings.spans_per_second.to_ne_bytes()).map_err(Error::load)?;
+    spec.set_global("tell_peers", &u32::from(settings.peers > 0).to_ne_bytes()).map_err(Error::load)
 }
 
 impl TcpProgram {
@@ -138,7 +134,7 @@ impl TcpProgram {
         let mut sizes = Sizes::of(start.memory);
         let ladders = if start.settings.tcp.drops { CLIMBED_WITH_DROPS } else { CLIMBED };
         let bytes = objects::TCP.unpack()?;
-        let mut sized = ObjectSpec::parse(&bytes).map_err(Error::Load)?;
+        let mut sized = ObjectSpec::parse(&bytes).map_err(Error::load)?;
         prepare(&mut sized, start, sizes)?;
         let mut iterators = Iterators::default();
         let mut parts = None;
@@ -170,14 +166,14 @@ impl TcpProgram {
                 Err(error) => refuse(&mut chosen, LIVING.what, &error),
             }
         }
-        let (windows, filter) = parts.ok_or(Error::Load(bpf_loader::Error::Internal("no states")))?;
+        let (windows, filter) = parts.ok_or_else(|| Error::internal("no states"))?;
         let program = Self {
             windows,
             filter,
-            stats: PerCpuArray::new(object.map("stats").map_err(Error::Load)?).map_err(Error::Load)?,
-            drops: Hash::new(object.map("drops").map_err(Error::Load)?).map_err(Error::Load)?,
-            peers: Hash::new(object.map("peers").map_err(Error::Load)?).map_err(Error::Load)?,
-            span_one_in: object.global("span_one_in").map_err(Error::Load)?,
+            stats: PerCpuArray::new(object.map("stats").map_err(Error::load)?).map_err(Error::load)?,
+            drops: Hash::new(object.map("drops").map_err(Error::load)?).map_err(Error::load)?,
+            peers: Hash::new(object.map("peers").map_err(Error::load)?).map_err(Error::load)?,
+            span_one_in: object.global("span_one_in").map_err(Error::load)?,
             chosen,
             links: climbed.links,
             object,
@@ -214,7 +210,7 @@ impl TcpProgram {
     ///
     /// None that the kernel has a reason for.
     pub fn set_span_sampling(&mut self, one_in: u32) -> Result<()> {
-        self.span_one_in.set(&one_in.max(1)).map_err(Error::Kernel)
+        self.span_one_in.set(&one_in.max(1)).map_err(Error::kernel)
     }
 
     /// Takes out what a window has collected.
@@ -225,7 +221,7 @@ impl TcpProgram {
     pub fn take(&mut self) -> Result<Collected> {
         let mut collected = Collected::new();
         let mut batches = self.windows.swap()?.take_batches(BATCH);
-        while let Some((keys, values)) = batches.next().map_err(Error::Kernel)? {
+        while let Some((keys, values)) = batches.next().map_err(Error::kernel)? {
             let entries = keys.iter().zip(values);
             collected.extend(entries.filter_map(|(k, v)| Some((SeriesKey::decode(k)?, Series::decode(v)?))));
         }
@@ -311,7 +307,7 @@ impl TcpProgram {
     /// The kernel's counters cannot be read.
     pub fn stats(&self) -> Result<Stats> {
         let counts = Stats::decode(&add_counts(&self.stats)?);
-        counts.ok_or(Error::Load(bpf_loader::Error::Internal("size of tcp_stats")))
+        counts.ok_or_else(|| Error::internal("size of tcp_stats"))
     }
 
     /// Gives the room of peers that nobody talks to any more to others. `seen` are the keys of a window, those of connections
@@ -323,9 +319,9 @@ impl TcpProgram {
     pub fn keep_peers(&self, seen: impl Iterator<Item = Account>) -> Result<()> {
         let seen: HashSet<[u8; PEER]> = seen.filter_map(peer).collect();
         let peers: Vec<[u8; PEER]> =
-            self.peers.keys().collect::<bpf_loader::Result<_>>().map_err(Error::Kernel)?;
+            self.peers.keys().collect::<bpf_loader::Result<_>>().map_err(Error::kernel)?;
         let mut gone = peers.iter().filter(|peer| !seen.contains(*peer));
-        gone.try_for_each(|peer| self.peers.delete(peer).map(drop)).map_err(Error::Kernel)
+        gone.try_for_each(|peer| self.peers.delete(peer).map(drop)).map_err(Error::kernel)
     }
 
     /// Packets dropped by reason, since the start.
@@ -334,7 +330,7 @@ impl TcpProgram {
     ///
     /// The kernel's table cannot be read.
     pub fn drops(&self) -> Result<Vec<(u32, u64)>> {
-        self.drops.entries().collect::<bpf_loader::Result<_>>().map_err(Error::Kernel)
+        self.drops.entries().collect::<bpf_loader::Result<_>>().map_err(Error::kernel)
     }
 }
 
@@ -346,9 +342,9 @@ fn lives(living: &Living) -> Option<Lives> {
 
 /// Takes all sockets out of a table.
 fn empty<const SIZE: usize>(object: &Object, name: &str) -> Result<()> {
-    let table: Hash<u64, [u8; SIZE]> = object.map(name).and_then(Hash::new).map_err(Error::Load)?;
-    let sockets: Vec<u64> = table.keys().collect::<bpf_loader::Result<_>>().map_err(Error::Kernel)?;
-    sockets.iter().try_for_each(|socket| table.delete(socket).map(drop)).map_err(Error::Kernel)
+    let table: Hash<u64, [u8; SIZE]> = object.map(name).and_then(Hash::new).map_err(Error::load)?;
+    let sockets: Vec<u64> = table.keys().collect::<bpf_loader::Result<_>>().map_err(Error::kernel)?;
+    sockets.iter().try_for_each(|socket| table.delete(socket).map(drop)).map_err(Error::kernel)
 }
 
 /// The last rung of a ladder is of no use after all.
@@ -371,14 +367,14 @@ fn peer(key: Account) -> Option<[u8; PEER]> {
 
 /// Attaches one program; iterators, which only run when they are read, are kept apart.
 fn attach(object: &Object, name: &str, iterators: &mut Iterators) -> Result<Vec<Link>> {
-    let program = object.program(name).map_err(Error::Load)?;
+    let program = object.program(name).map_err(Error::load)?;
     match name {
         "living_connections" => {
-            let connections = object.map("connections").map_err(Error::Load)?;
+            let connections = object.map("connections").map_err(Error::load)?;
             let target = IterTarget::Map(connections.fd.as_fd());
-            iterators.living = Some(program.attach_iter(Some(target)).map_err(Error::Load)?);
+            iterators.living = Some(program.attach_iter(Some(target)).map_err(Error::load)?);
         }
-        "older_connections" => iterators.older = Some(program.attach_iter(None).map_err(Error::Load)?),
+        "older_connections" => iterators.older = Some(program.attach_iter(None).map_err(Error::load)?),
         _ => return Ok(vec![attach_by_section(program)?]),
     }
     Ok(Vec::new())
@@ -386,7 +382,7 @@ fn attach(object: &Object, name: &str, iterators: &mut Iterators) -> Result<Vec<
 
 fn read_all(iterator: &Link) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let mut file = iterator.iter().map_err(Error::Kernel)?;
+    let mut file = iterator.iter().map_err(Error::kernel)?;
     file.read_to_end(&mut bytes).map_err(Error::io("an iterator"))?;
     Ok(bytes)
 }

@@ -63,12 +63,11 @@ impl Sizes {
     }
 
     fn apply(self, spec: &mut ObjectSpec<'_>) -> Result<()> {
-        let no_map = |name: &str| Error::Load(bpf_loader::Error::NoSuchMap { name: name.into() });
         for (name, entries) in [("dropped", self.sockets), ("calls", self.calls)] {
-            spec.map_mut(name).ok_or_else(|| no_map(name))?.max_entries = entries;
+            spec.map_mut(name).ok_or_else(|| Error::no_map(name))?.max_entries = entries;
         }
         let processes = spec.map_mut("processes").and_then(|map| map.inner.as_deref_mut());
-        processes.ok_or_else(|| no_map("processes"))?.max_entries = self.processes;
+        processes.ok_or_else(|| Error::no_map("processes"))?.max_entries = self.processes;
         Ok(())
     }
 }
@@ -103,23 +102,23 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     let arguments = receive_arguments(start.target);
     let bytes = objects::UDP.unpack()?;
     let open = |object: &Object| {
-        let mut spec = ObjectSpec::parse(&bytes).map_err(Error::Load)?;
+        let mut spec = ObjectSpec::parse(&bytes).map_err(Error::load)?;
         sizes.apply(&mut spec)?;
         let windows = Windows::create(&spec, object, "processes", Hash::new)?;
-        let counts = object.map("stats").and_then(PerCpuArray::new).map_err(Error::Load)?;
-        let waiting = object.map("dropped").and_then(Hash::new).map_err(Error::Load)?;
-        Ok((windows, counts, waiting, object.global("any_dropped").map_err(Error::Load)?))
+        let counts = object.map("stats").and_then(PerCpuArray::new).map_err(Error::load)?;
+        let waiting = object.map("dropped").and_then(Hash::new).map_err(Error::load)?;
+        Ok((windows, counts, waiting, object.global("any_dropped").map_err(Error::load)?))
     };
     let prepare = |spec: &mut ObjectSpec<'_>, _: Rungs<'_>| {
         if let Some(arguments) = arguments {
-            spec.set_global("receive_arguments", &arguments.to_ne_bytes()).map_err(Error::Load)?;
+            spec.set_global("receive_arguments", &arguments.to_ne_bytes()).map_err(Error::load)?;
         }
         sizes.apply(spec)
     };
     let mut attach = |object: &Object, name: &str| {
-        let link = attach_by_section(object.program(name).map_err(Error::Load)?)?;
+        let link = attach_by_section(object.program(name).map_err(Error::load)?)?;
         if name == CONSUME {
-            let counts = object.map("stats").and_then(PerCpuArray::new).map_err(Error::Load)?;
+            let counts = object.map("stats").and_then(PerCpuArray::new).map_err(Error::load)?;
             sees_receives(&counts)?;
         }
         Ok(vec![link])
@@ -154,7 +153,7 @@ fn sees_receives(counts: &PerCpuArray<[u8; Counts::SIZE]>) -> Result<()> {
 
 fn decode(counts: &PerCpuArray<[u8; Counts::SIZE]>) -> Result<Counts> {
     let counts = Counts::decode(&add_counts(counts)?);
-    counts.ok_or(Error::Load(bpf_loader::Error::Internal("size of udp_stats")))
+    counts.ok_or_else(|| Error::internal("size of udp_stats"))
 }
 
 /// Hands over what a process did.
@@ -190,21 +189,21 @@ impl UdpTracer {
         let now = boot_nanos();
         let (mut old, mut waiting) = (Vec::new(), 0);
         let mut batches = self.waiting.batches(BATCH);
-        while let Some((sockets, drops)) = batches.next().map_err(Error::Kernel)? {
+        while let Some((sockets, drops)) = batches.next().map_err(Error::kernel)? {
             waiting += sockets.len();
             let drops = drops.iter().map(|drops| WaitingDrops::decode(drops));
             let all = sockets.iter().zip(drops).filter_map(|(socket, drops)| Some((*socket, drops?)));
             old.extend(all.filter(|(_, drops)| is_unclaimed(drops, now)));
         }
         if waiting == 0 {
-            self.any_waiting.set(&0).map_err(Error::Kernel)?;
+            self.any_waiting.set(&0).map_err(Error::kernel)?;
             // Programs note a drop before they say that there is one: either is seen.
-            if self.waiting.batches(1).next().map_err(Error::Kernel)?.is_some() {
-                self.any_waiting.set(&1).map_err(Error::Kernel)?;
+            if self.waiting.batches(1).next().map_err(Error::kernel)?.is_some() {
+                self.any_waiting.set(&1).map_err(Error::kernel)?;
             }
         }
         for (socket, drops) in &old {
-            if self.waiting.delete(socket).map_err(Error::Kernel)? {
+            if self.waiting.delete(socket).map_err(Error::kernel)? {
                 self.unclaimed += drops.count;
             }
         }
@@ -226,7 +225,7 @@ impl Tracer for UdpTracer {
         self.give_up_unclaimed()?;
         self.seen = 0;
         let mut batches = self.windows.swap()?.take_batches(BATCH);
-        while let Some((pids, sums)) = batches.next().map_err(Error::Kernel)? {
+        while let Some((pids, sums)) = batches.next().map_err(Error::kernel)? {
             for (pid, sums) in pids.iter().zip(sums) {
                 Sums::decode(sums).iter().for_each(|sums| tell(*pid, sums, sink));
                 self.seen += 1;

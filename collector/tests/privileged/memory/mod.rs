@@ -119,7 +119,7 @@ fn start_rung(pid: u32, what: &'static str, rung: &'static str) -> Option<Box<dy
     let mut forced: Vec<(&str, &str)> = INFO.ladders.iter().map(|ladder| (ladder.what, "")).collect();
     forced.retain(|(other, _)| *other != what);
     forced.push((what, rung));
-    let refused = match start(&INFO, pid, &Settings::default(), &forced)? {
+    let refused = match start(&INFO, pid, &Settings::default(), &forced)?.map_err(|e| *e) {
         Ok(tracer) => return Some(tracer),
         Err(Error::NoRung { refused, .. }) => format!("{what} by {rung}: {}", refused[0].reason),
         Err(error) => panic!("{what} by {rung}: {error}"),
@@ -133,7 +133,7 @@ fn start_filtered(
     filter: Filter,
     memory: usize,
     rungs: &[(&'static str, &'static str)],
-) -> Result<Box<dyn Tracer>, Error> {
+) -> Result<Box<dyn Tracer>, Box<Error>> {
     let mut forced: BTreeMap<String, String> =
         INFO.ladders.iter().map(|ladder| (ladder.what.to_owned(), String::new())).collect();
     forced.extend(rungs.iter().map(|(what, rung)| ((*what).to_owned(), (*rung).to_owned())));

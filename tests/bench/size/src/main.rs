@@ -35,7 +35,7 @@ fn export(body: Vec<u8>) -> Result<(), Box<dyn Error>> {
         _ => Ok(None),
     };
     let outlets =
-        config.sinks.iter().map(outlet).collect::<Result<Vec<_>, collector::export::ExportError>>()?;
+        config.sinks.iter().map(outlet).collect::<Result<Vec<_>, Box<collector::export::ExportError>>>()?;
     let exporter = Exporter::start(outlets.into_iter().flatten().collect())?;
     exporter.push(&Request { signal: Signal::Traces, items: 1, body: body.into() });
     println!("{:?}", exporter.shut_down(DEFAULT_FLUSH));

@@ -150,17 +150,21 @@ const OUT_OF_ORDER: &str = "it is not the oldest";
 pub type Outcome = Result<Accepted, Refusal>;
 
 pub fn refused(code: u16, asked_to_wait: Option<Duration>) -> Outcome {
-    Err(Refusal { failure: Failure::Status { code, message: None }, asked_to_wait, ambiguous: false })
+    Err(Refusal {
+        failure: Box::new(Failure::Status { code, message: None }),
+        asked_to_wait,
+        ambiguous: false,
+    })
 }
 
 pub fn unreachable() -> Outcome {
     let refused = std::io::ErrorKind::ConnectionRefused.into();
-    Err(Refusal { failure: Failure::Connect(refused), asked_to_wait: None, ambiguous: false })
+    Err(Refusal { failure: Box::new(Failure::Connect(refused)), asked_to_wait: None, ambiguous: false })
 }
 
 pub fn no_answer() -> Outcome {
     let failure = Failure::Timeout(Duration::from_secs(10));
-    Err(Refusal { failure, asked_to_wait: None, ambiguous: true })
+    Err(Refusal { failure: Box::new(failure), asked_to_wait: None, ambiguous: true })
 }
 
 pub fn accepted() -> Outcome {

@@ -274,7 +274,7 @@ fn requests_have_a_limit() {
     let too_large = request(Signal::Logs, vec![0; MAX_REQUEST + 1]);
     let mut transport = transport("http://127.0.0.1:1");
     let refusal = transport.attempt(&too_large, None, SystemTime::UNIX_EPOCH).unwrap_err();
-    assert!(matches!(refusal.failure, Failure::RequestTooLarge { .. }), "{}", refusal.failure);
+    assert!(matches!(*refusal.failure, Failure::RequestTooLarge { .. }), "{}", refusal.failure);
     assert!(!refusal.failure.is_retryable() && !refusal.ambiguous);
 }
 
@@ -282,10 +282,10 @@ fn requests_have_a_limit() {
 fn answers_have_a_limit() {
     let (refusal, _) = refused(Reply::accepted().body(&vec![0; MAX_RESPONSE + 6]));
     // It was an answer.
-    assert!(matches!(refusal.failure, Failure::ResponseTooLarge) && !refusal.ambiguous);
+    assert!(matches!(*refusal.failure, Failure::ResponseTooLarge) && !refusal.ambiguous);
     let bomb = compress(&vec![0; MAX_RESPONSE + 1]);
     let (refusal, _) = refused(Reply::message(1, &bomb).header("grpc-encoding", "gzip"));
-    assert!(matches!(refusal.failure, Failure::ResponseTooLarge));
+    assert!(matches!(*refusal.failure, Failure::ResponseTooLarge));
     let most = vec![0; MAX_RESPONSE];
     assert!(send(Reply::message(0, &most)).is_ok());
 }
@@ -343,7 +343,7 @@ fn a_connection_that_closed_while_idle_costs_nothing() {
 #[test]
 fn a_call_without_answer_is_ambiguous_once_sent() {
     let (refusal, _) = refused(Reply { vanish: true, ..Reply::default() });
-    assert!(matches!(refusal.failure, Failure::Disconnected(_)), "{:?}", refusal.failure);
+    assert!(matches!(*refusal.failure, Failure::Disconnected(_)), "{:?}", refusal.failure);
     assert!(refusal.ambiguous && refusal.failure.is_retryable());
     // A window of 65535 bytes that is never opened: the rest stays here.
     let (url, _received) = raw(&[0; 5], &[settings(), frame(3, 0, 1, &2_u32.to_be_bytes())].concat());
@@ -403,7 +403,7 @@ fn silence_ends_at_the_deadline() {
         // The window is never opened.
         let large = request(Signal::Logs, vec![0; 1 << 20]);
         let refusal = transport.attempt(&large, Some(timeout), SystemTime::UNIX_EPOCH).unwrap_err();
-        assert!(matches!(refusal.failure, Failure::Timeout(_)));
+        assert!(matches!(*refusal.failure, Failure::Timeout(_)));
         assert!(!refusal.ambiguous);
     }
 }
@@ -426,7 +426,7 @@ fn a_receiver_that_never_stops_talking_ends_at_the_deadline() {
     let refusal = transport(&url)
         .attempt(&small, Some(Duration::from_millis(200)), SystemTime::UNIX_EPOCH)
         .unwrap_err();
-    assert!(matches!(refusal.failure, Failure::Timeout(_)), "{}", refusal.failure);
+    assert!(matches!(*refusal.failure, Failure::Timeout(_)), "{}", refusal.failure);
     flood.join().unwrap();
 }
 
@@ -438,13 +438,13 @@ fn other_protocols_are_told() {
         let (url, _received) = raw(b"", answer);
         let wanted = request(Signal::Logs, vec![0; length]);
         let refusal = transport(&url).attempt(&wanted, None, SystemTime::UNIX_EPOCH).unwrap_err();
-        assert!(matches!(refusal.failure, Failure::NotHttp2 { http1: true }), "{}", refusal.failure);
+        assert!(matches!(*refusal.failure, Failure::NotHttp2 { http1: true }), "{}", refusal.failure);
         assert!(!refusal.failure.is_retryable() && !refusal.ambiguous);
     }
     for bytes in [b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n".as_slice(), &[0xff; 100]] {
         let (url, _received) = raw(b"", bytes);
         let refusal = attempt(&mut transport(&url)).unwrap_err();
-        assert!(matches!(refusal.failure, Failure::NotHttp2 { http1: false }), "{}", refusal.failure);
+        assert!(matches!(*refusal.failure, Failure::NotHttp2 { http1: false }), "{}", refusal.failure);
     }
 }
 
@@ -476,7 +476,7 @@ fn a_connection_that_ends_at_once_is_tried_again() {
     });
     for _ in 0..3 {
         let refusal = attempt(&mut transport(&url)).unwrap_err();
-        assert!(matches!(refusal.failure, Failure::Disconnected(_)), "{}", refusal.failure);
+        assert!(matches!(*refusal.failure, Failure::Disconnected(_)), "{}", refusal.failure);
         assert!(refusal.failure.is_retryable());
     }
     server.join().unwrap();

@@ -4,7 +4,7 @@ fn endpoint(url: &str) -> Endpoint {
     Endpoint::parse(url).unwrap()
 }
 
-fn with(url: &str, variables: &[(&str, &str)]) -> Result<Option<Proxy>, ExportError> {
+fn with(url: &str, variables: &[(&str, &str)]) -> Result<Option<Proxy>, Box<ExportError>> {
     from_env(&endpoint(url), &|name| {
         variables.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned())
     })
@@ -105,7 +105,7 @@ fn proxies_that_cannot_be_used_are_errors_without_secrets() {
     ] {
         let error = with("http://a.example", &[("http_proxy", url)]).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("s3cret"));
-        let ExportError::Endpoint { source_name, problem: told } = error else { panic!("{error}") };
+        let ExportError::Endpoint { source_name, problem: told } = *error else { panic!("{error}") };
         assert_eq!((&*source_name, told), ("http_proxy", problem));
         // It does not matter where it is not used.
         assert_eq!(with("http://localhost", &[("http_proxy", url)]).unwrap(), None);

@@ -13,7 +13,7 @@ use crate::export::destination::TlsFiles;
 use crate::export::{ExportError, TlsFileProblem};
 
 /// A client configuration: TLS 1.2 and 1.3, names always verified.
-pub(super) fn read(files: &TlsFiles) -> Result<ClientConfig, ExportError> {
+pub(super) fn read(files: &TlsFiles) -> Result<ClientConfig, Box<ExportError>> {
     let roots = match &files.roots {
         Some(path) => given_roots(path)?,
         None => system_roots()?,
@@ -36,7 +36,7 @@ pub(super) fn read(files: &TlsFiles) -> Result<ClientConfig, ExportError> {
         .map_err(|error| problem(Some(key_path), TlsFileProblem::Unusable(error.to_string())))
 }
 
-fn given_roots(path: &Path) -> Result<RootCertStore, ExportError> {
+fn given_roots(path: &Path) -> Result<RootCertStore, Box<ExportError>> {
     let mut roots = RootCertStore::empty();
     let (usable, _) = roots.add_parsable_certificates(certificates(path)?);
     if usable == 0 {
@@ -47,7 +47,7 @@ fn given_roots(path: &Path) -> Result<RootCertStore, ExportError> {
 
 /// The authorities of the system: `SSL_CERT_FILE` and `SSL_CERT_DIR`, or where distributions keep them. What cannot
 /// be read among them is passed over, as every other program does.
-fn system_roots() -> Result<RootCertStore, ExportError> {
+fn system_roots() -> Result<RootCertStore, Box<ExportError>> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     let (usable, _) = roots.add_parsable_certificates(found.certs);
@@ -58,7 +58,7 @@ fn system_roots() -> Result<RootCertStore, ExportError> {
     Ok(roots)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ExportError> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Box<ExportError>> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&contents(path)?).collect();
     certificates
         .ok()
@@ -66,10 +66,10 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ExportError
         .ok_or_else(|| problem(Some(path), TlsFileProblem::NoCertificate))
 }
 
-fn contents(path: &Path) -> Result<Vec<u8>, ExportError> {
+fn contents(path: &Path) -> Result<Vec<u8>, Box<ExportError>> {
     fs::read(path).map_err(|error| problem(Some(path), TlsFileProblem::Read(error)))
 }
 
-fn problem(path: Option<&Path>, problem: TlsFileProblem) -> ExportError {
-    ExportError::TlsFile { path: path.map(Path::to_owned), problem }
+fn problem(path: Option<&Path>, problem: TlsFileProblem) -> Box<ExportError> {
+    Box::new(ExportError::TlsFile { path: path.map(Path::to_owned), problem })
 }

@@ -41,7 +41,7 @@ struct Stamp {
 
 impl Tls {
     /// Reads the files, and the system's authorities where none are given.
-    pub(super) fn new(endpoint: &Endpoint, files: &TlsFiles) -> Result<Self, ExportError> {
+    pub(super) fn new(endpoint: &Endpoint, files: &TlsFiles) -> Result<Self, Box<ExportError>> {
         let name = ServerName::try_from(endpoint.host().to_owned()).map_err(|_| ExportError::Endpoint {
             source_name: endpoint.to_string(),
             problem: EndpointProblem::NoHost,
@@ -51,13 +51,15 @@ impl Tls {
     }
 
     /// Does the handshake on a new connection.
-    pub(super) fn connect(&self, socket: Socket, alpn: Alpn) -> Result<Session, Failure> {
+    pub(super) fn connect(&self, socket: Socket, alpn: Alpn) -> Result<Session, Box<Failure>> {
         let mut config = ClientConfig::clone(&self.config());
         config.alpn_protocols = vec![alpn.name().to_vec()];
         let session = Session::connect(config, self.name.clone(), socket)?;
         // Without being asked, receivers speak HTTP/1.1; HTTP/2 has to be agreed upon.
         if alpn == Alpn::H2 && session.alpn() != Some(alpn.name()) {
-            return Err(Failure::Tls(TlsProblem::Protocol("the receiver does not offer HTTP/2".to_owned())));
+            return Err(Box::new(Failure::Tls(TlsProblem::Protocol(
+                "the receiver does not offer HTTP/2".to_owned(),
+            ))));
         }
         Ok(session)
     }
@@ -76,7 +78,7 @@ impl Tls {
 }
 
 impl Loaded {
-    fn read(files: &TlsFiles) -> Result<Self, ExportError> {
+    fn read(files: &TlsFiles) -> Result<Self, Box<ExportError>> {
         // Taken first: what changes while it is read is read once more.
         let stamps = stamps(files);
         Ok(Self { config: Arc::new(files::read(files)?), stamps })

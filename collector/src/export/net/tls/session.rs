@@ -21,16 +21,16 @@ impl Session {
         config: ClientConfig,
         name: ServerName<'static>,
         socket: Socket,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, Box<Failure>> {
         let connection = ClientConnection::new(Arc::new(config), name)
             .map_err(|error| Failure::Tls(tls_problem(&error)))?;
         let mut session = Self { connection, socket };
         match session.handshake() {
             Ok(()) => Ok(session),
-            Err(error) => Err(match disconnected(error) {
+            Err(error) => Err(Box::new(match *disconnected(error) {
                 Failure::Disconnected(error) => Failure::Connect(error),
                 other => other,
-            }),
+            })),
         }
     }
 

@@ -129,7 +129,7 @@ fn failure(destination: impl FnOnce(&str) -> Destination, config: ServerConfig) 
     let (url, _requests, _) = serve("localhost", config, vec![accepted()]);
     let refusal = send_to(&mut Client::new(&destination(&url)).unwrap(), "request", 30_000).unwrap_err();
     assert!(!refusal.ambiguous && refusal.failure.is_retryable(), "{refusal:?}");
-    refusal.failure
+    *refusal.failure
 }
 
 fn problem(failure: Failure) -> TlsProblem {
@@ -208,7 +208,7 @@ fn clients_show_their_certificate_where_it_is_asked_for() {
         // The same if the receiver is gone before all was sent.
         let (url, _requests, _) = serve("localhost", server(&pair, Some(&authority)), vec![accepted()]);
         let mut client = Client::new(&at(&url, &destination)).unwrap();
-        let told = problem(send_to(&mut client, vec![0; 32 << 20], 30_000).unwrap_err().failure);
+        let told = problem(*send_to(&mut client, vec![0; 32 << 20], 30_000).unwrap_err().failure);
         assert!(matches!(told, TlsProblem::ClientCertificate(_)), "{told:?}");
     }
 }
@@ -246,12 +246,12 @@ fn one_protocol_is_offered() {
     let connector = Connector::new(&authority.destination(&url)).unwrap();
     connector.connect(Deadline::NEVER, Alpn::H2).unwrap();
     assert_eq!(shaken.recv().unwrap().alpn.as_deref(), Some(&b"h2"[..]));
-    let told = problem(connector.connect(Deadline::NEVER, Alpn::Http1).unwrap_err());
+    let told = problem(*connector.connect(Deadline::NEVER, Alpn::Http1).unwrap_err());
     assert!(matches!(&told, TlsProblem::Protocol(reason) if reason.contains("NoApplicationProtocol")));
     // A receiver that knows nothing of it speaks HTTP/1.1.
     let (url, _requests, _) = serve("localhost", authority.server(), vec![accepted()]);
     let connector = Connector::new(&authority.destination(&url)).unwrap();
-    let told = problem(connector.connect(Deadline::NEVER, Alpn::H2).unwrap_err());
+    let told = problem(*connector.connect(Deadline::NEVER, Alpn::H2).unwrap_err());
     assert_eq!(told.to_string(), "TLS failed (the receiver does not offer HTTP/2)");
 }
 
@@ -292,9 +292,9 @@ fn answers_end_in_time_and_count_before_all_was_sent() {
     let (url, _requests, _) = serve("localhost", authority.server(), vec![early, Answer::Stall(Vec::new())]);
     let mut client = Client::new(&authority.destination(&url)).unwrap();
     let refusal = send_to(&mut client, vec![0; 8 << 20], 30_000).unwrap_err();
-    assert!(matches!(refusal.failure, Failure::Status { code: 413, .. }), "{refusal:?}");
+    assert!(matches!(*refusal.failure, Failure::Status { code: 413, .. }), "{refusal:?}");
     let refusal = send_to(&mut client, "request", 200).unwrap_err();
-    assert!(matches!(refusal.failure, Failure::Timeout(_)) && refusal.ambiguous, "{refusal:?}");
+    assert!(matches!(*refusal.failure, Failure::Timeout(_)) && refusal.ambiguous, "{refusal:?}");
 }
 
 #[test]
@@ -361,7 +361,7 @@ fn changed_files_count_for_new_connections() {
     let closed = || Answer::Close(answer("200 OK", "Connection: close\r\n", b""));
     let (url, _requests, _) = serve("localhost", next.server(), vec![closed(), closed()]);
     let mut client = Client::new(&authority.destination(&url)).unwrap();
-    let told = problem(send_to(&mut client, "request", 30_000).unwrap_err().failure);
+    let told = problem(*send_to(&mut client, "request", 30_000).unwrap_err().failure);
     assert_eq!(told, TlsProblem::UnknownIssuer);
     fs::copy(next.roots(), authority.roots()).unwrap();
     send_to(&mut client, "request", 30_000).unwrap();
@@ -405,7 +405,7 @@ fn files_that_cannot_be_used_are_named() {
         assert_eq!(error.to_string(), format!("cannot use {} for TLS: {text}", path.display()));
     }
     let error = read(&roots, Some((&pair.certificate, &other.key))).unwrap_err();
-    let problem = match error {
+    let problem = match *error {
         ExportError::TlsFile { path: Some(path), problem } if path == other.key => problem,
         error => panic!("{error}"),
     };

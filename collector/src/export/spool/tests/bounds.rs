@@ -24,7 +24,7 @@ fn requests_come_back_in_order_until_they_are_acknowledged() {
     }
     for wrong in [2, 3, 5] {
         let error = spool.acknowledge(RecordId(wrong)).unwrap_err();
-        assert!(matches!(error, SpoolError::OutOfOrder { .. }), "{error}");
+        assert!(matches!(*error, SpoolError::OutOfOrder { .. }), "{error}");
     }
     spool.acknowledge(RecordId(1)).unwrap();
     spool.acknowledge(RecordId(1)).unwrap();

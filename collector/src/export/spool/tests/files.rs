@@ -90,7 +90,7 @@ fn a_directory_belongs_to_one_spool() {
     let folder = Folder::new();
     let spool = Spool::open(&folder.config()).unwrap().0;
     let error = Spool::open(&folder.config()).err().unwrap();
-    assert!(matches!(error, SpoolError::InUse { .. }), "{error}");
+    assert!(matches!(*error, SpoolError::InUse { .. }), "{error}");
     assert!(error.to_string().contains(folder.config().dir.to_str().unwrap()));
     drop(spool);
     Spool::open(&folder.config()).unwrap();
