@@ -45,6 +45,7 @@ pub mod object_file;
 pub mod plan;
 pub mod program;
 pub mod ring;
+pub mod sorted;
 pub mod struct_ops;
 mod subprog;
 pub mod target;

@@ -3,11 +3,11 @@
 //! From one [`Key`] come the file's key, the environment variable and the line of `config --example`, so that none of them
 //! can say something else than the code does.
 
-use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::sorted::SortedMap;
 use crate::units;
 
 /// A key that sets something in a `T`.
@@ -42,7 +42,7 @@ pub enum Value {
     /// `["a", "b"]`
     List(Vec<Value>),
     /// `{ a = "b" }`
-    Map(BTreeMap<String, String>),
+    Map(SortedMap<String, String>),
 }
 
 type Result<T, E = String> = std::result::Result<T, E>;
@@ -182,7 +182,7 @@ impl Value {
     /// # Errors
     ///
     /// It is something else.
-    pub fn map(&self) -> Result<&BTreeMap<String, String>> {
+    pub fn map(&self) -> Result<&SortedMap<String, String>> {
         if let Self::Map(map) = self { Ok(map) } else { Err(self.wanted("a table of texts")) }
     }
 
@@ -337,8 +337,8 @@ mod tests {
             Value::List(vec![]).like("1, b,"),
             Value::List(vec![Value::Int(1), Value::Text("b".into())])
         );
-        let map = BTreeMap::from([("a b".to_owned(), "c".to_owned())]);
-        assert_eq!(Value::Map(BTreeMap::new()).like("a b = c"), Value::Map(map));
+        let map = SortedMap::from([("a b".to_owned(), "c".to_owned())]);
+        assert_eq!(Value::Map(SortedMap::new()).like("a b = c"), Value::Map(map));
     }
 
     #[test]
@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn values_are_shown_as_toml() {
-        let map = BTreeMap::from([("a".to_owned(), "b\"\n".to_owned())]);
+        let map = SortedMap::from([("a".to_owned(), "b\"\n".to_owned())]);
         let values = [Value::Float(1.0), Value::of_texts(["x", "y"]), Value::Map(map)];
         let texts: Vec<String> = values.iter().map(ToString::to_string).collect();
         assert_eq!(texts, ["1.0", "[\"x\", \"y\"]", "{ \"a\" = \"b\\\"\\u000A\" }"]);

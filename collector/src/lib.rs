@@ -30,7 +30,7 @@ pub mod pipeline;
 mod poll;
 pub mod probes;
 pub mod profiler;
-pub mod sorted;
+pub use bpf_loader::sorted;
 pub mod symbolize;
 pub mod telemetry;
 pub mod tracer;

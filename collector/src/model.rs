@@ -3,7 +3,7 @@
 //! Pure data. Tables are indexed with `u32` newtypes. Addresses in frames are what a symbolizer can use offline: the
 //! address in the mapped file for user code, the runtime address for the kernel.
 
-use std::collections::HashMap;
+use crate::sorted::SortedMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -87,7 +87,7 @@ pub struct Sample {
 }
 
 /// A process as one resource of the telemetry. Unknown text is `None`, never an empty string.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Process {
     /// Process id in the agent's pid namespace; 0 is the idle task and kernel threads' parent.
     pub pid: u32,
@@ -106,7 +106,7 @@ pub struct Process {
 }
 
 /// A thread of a process.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Thread {
     /// Thread id in the agent's pid namespace.
     pub tid: u32,
@@ -115,7 +115,7 @@ pub struct Thread {
 }
 
 /// A file, or the kernel, that frames lie in.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Mapping {
     /// Path as the process sees it; `[kernel]`, `[vdso]` or a module's `[name]` in brackets otherwise.
     pub path: Arc<str>,
@@ -153,7 +153,7 @@ impl FrameKind {
 }
 
 /// One code address, with the functions it lies in.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Frame {
     /// Kernel, native or JIT code.
     pub kind: FrameKind,
@@ -166,7 +166,7 @@ pub struct Frame {
 }
 
 /// A function, and where in its source it was.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Line {
     /// Demangled name.
     pub function: Arc<str>,
@@ -220,7 +220,7 @@ impl Profile {
         let stacks = Remap::new(&mut self.stacks, later.stacks, |stack| {
             stack.into_iter().map(|f| FrameIdx(frames.of(f.0))).collect()
         });
-        let mut places: HashMap<_, usize> =
+        let mut places: SortedMap<_, usize> =
             self.samples.iter().enumerate().map(|(i, s)| ((s.process, s.thread, s.stack), i)).collect();
         for sample in later.samples {
             let process = ProcessIdx(processes.of(sample.process.0));
@@ -257,16 +257,20 @@ struct Remap(Vec<u32>);
 
 impl Remap {
     /// Appends what is new, changed by `adapt` first.
-    fn new<T: Clone + Eq + Hash>(table: &mut Vec<T>, added: Vec<T>, adapt: impl Fn(T) -> T) -> Self {
-        let mut known: HashMap<T, u32> = table.iter().cloned().zip(0..).collect();
+    fn new<T: Clone + Ord>(table: &mut Vec<T>, added: Vec<T>, adapt: impl Fn(T) -> T) -> Self {
+        let mut known: SortedMap<T, u32> = table.iter().cloned().zip(0..).collect();
         let mut places = Vec::with_capacity(added.len());
         for entry in added {
             let entry = adapt(entry);
-            let next = table.len() as u32;
-            places.push(*known.entry(entry).or_insert_with_key(|entry| {
-                table.push(entry.clone());
-                next
-            }));
+            places.push(match known.get(&entry) {
+                Some(place) => *place,
+                None => {
+                    let place = table.len() as u32;
+                    table.push(entry.clone());
+                    known.insert(entry, place);
+                    place
+                }
+            });
         }
         Self(places)
     }

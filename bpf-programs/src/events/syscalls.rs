@@ -109,7 +109,7 @@ pub mod machine {
 }
 
 /// A call, what it returned, and how long it took.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct What {
     /// The number, below [`NUMBERS`].
     pub number: u16,
@@ -122,7 +122,7 @@ pub struct What {
 }
 
 /// A place in a histogram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Place {
     /// Nobody knows how long it took.
     NotTimed,

@@ -1,6 +1,6 @@
 //! Samples of a window, added up before anything has a name.
 
-use std::collections::HashMap;
+use crate::sorted::SortedMap;
 use std::hash::{BuildHasher, RandomState};
 
 /// Index into a [`StackTable`].
@@ -18,7 +18,7 @@ pub struct StackTable {
     words: Vec<u64>,
     /// End of each stack in `words`.
     ends: Vec<u32>,
-    by_hash: HashMap<u64, StackId>,
+    by_hash: SortedMap<u64, StackId>,
     hasher: RandomState,
 }
 
@@ -88,9 +88,9 @@ pub struct Samples {
     /// Stacks that the keys name.
     pub stacks: StackTable,
     /// Periods under each key.
-    pub counts: HashMap<SampleKey, u64>,
+    pub counts: SortedMap<SampleKey, u64>,
     /// Name of each thread, under each program of its process, when it was first seen.
-    pub threads: HashMap<(ProcessId, u32), [u8; 16]>,
+    pub threads: SortedMap<(ProcessId, u32), [u8; 16]>,
 }
 
 impl Samples {
@@ -157,8 +157,8 @@ mod tests {
         let key = SampleKey { process, tid: 2, kernel, user: None };
         assert!(samples.add(key, *b"first\0\0\0\0\0\0\0\0\0\0\0", 2));
         assert!(samples.add(key, *b"second\0\0\0\0\0\0\0\0\0\0", 3));
-        assert_eq!(samples.counts[&key], 5);
-        assert_eq!(&samples.threads[&(process, 2)][..5], b"first");
+        assert_eq!(samples.counts.get(&key), Some(&5));
+        assert_eq!(samples.threads.get(&(process, 2)), Some(b"first\0\0\0\0\0\0\0\0\0\0\0"));
         samples.clear();
         assert!(samples.counts.is_empty() && samples.threads.is_empty());
     }

@@ -7,12 +7,12 @@
 //! the same. What lives too short for that is told by [`ProcessCache::started`], and takes from its parent what it cannot
 //! have of its own: container, pod, unit and stated service.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::users::Users;
 use super::{ProcessInfo, parse_stat, read_process, service_name, unit_cgroup};
 use crate::model::Process;
+use crate::sorted::SortedMap;
 use crate::symbolize::{Host, read_limited};
 
 /// A process, and the program that it runs: never used twice.
@@ -151,7 +151,7 @@ pub struct ProcessCache {
     host: Host,
     users: Users,
     max_bytes: usize,
-    by_pid: HashMap<u32, Entry>,
+    by_pid: SortedMap<u32, Entry>,
     window: u32,
     reads_left: u32,
     next_key: ProcessKey,
@@ -167,7 +167,7 @@ impl ProcessCache {
             users: Users::new(&host),
             host,
             max_bytes,
-            by_pid: HashMap::new(),
+            by_pid: SortedMap::new(),
             // 0 stands for never.
             window: 1,
             reads_left: READS_PER_WINDOW,

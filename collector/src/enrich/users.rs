@@ -1,11 +1,11 @@
 //! Names of users.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::sorted::SortedMap;
 use crate::symbolize::{Host, read_limited};
 
 /// Bytes that are read of `/etc/passwd`.
@@ -19,14 +19,14 @@ const MAX_NAME: usize = 64;
 #[derive(Debug)]
 pub(super) struct Users {
     path: PathBuf,
-    names: HashMap<u32, Arc<str>>,
+    names: SortedMap<u32, Arc<str>>,
     /// Of the file, when it was read.
     modified: Option<SystemTime>,
 }
 
 impl Users {
     pub(super) fn new(host: &Host) -> Self {
-        Self { path: host.root.join("etc/passwd"), names: HashMap::new(), modified: None }
+        Self { path: host.root.join("etc/passwd"), names: SortedMap::new(), modified: None }
     }
 
     /// The user's name, or the number where there is none.
@@ -49,8 +49,8 @@ impl Users {
 }
 
 /// Lines `NAME:PASSWORD:UID:...`; of several names, the first counts, as for everyone else.
-fn parse(text: &[u8]) -> HashMap<u32, Arc<str>> {
-    let mut names = HashMap::new();
+fn parse(text: &[u8]) -> SortedMap<u32, Arc<str>> {
+    let mut names = SortedMap::new();
     for line in text.split(|&byte| byte == b'\n') {
         let mut fields = line.split(|&byte| byte == b':');
         let (Some(name), Some(_), Some(uid)) = (fields.next(), fields.next(), fields.next()) else {

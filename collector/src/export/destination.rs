@@ -1,6 +1,5 @@
 //! A receiver, and how to reach it.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +7,7 @@ use std::time::Duration;
 use super::config::{Compression, Header};
 use super::net::proxy::Proxy;
 use super::{Endpoint, Signal};
+use crate::sorted::SortedSet;
 
 /// The protocol of OTLP.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -122,7 +122,7 @@ impl Destination {
         };
         // The methods of gRPC have no base.
         let is_http = self.protocol != Protocol::Grpc;
-        let bases: BTreeSet<String> = self.targets.iter().filter(|_| is_http).map(base).collect();
+        let bases: SortedSet<String> = self.targets.iter().filter(|_| is_http).map(base).collect();
         bases.iter().for_each(|base| add(base));
         let host = self.endpoint.host().chars().take(64);
         let readable: String =

@@ -1,9 +1,10 @@
 //! Requests that wait in memory, in order and bounded by bytes.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Request;
+use crate::sorted::SortedSet;
 
 /// What a request costs beside its message: the entry here, and the allocator's and the body's own bookkeeping.
 const OVERHEAD: usize = 128;
@@ -94,7 +95,7 @@ impl Queue {
     }
 
     /// Takes out the entries that are `saved`; the others are not on their way to the disk any more.
-    pub fn end_saving(&mut self, saved: &HashSet<u64>) {
+    pub fn end_saving(&mut self, saved: &SortedSet<u64>) {
         self.entries.retain_mut(|entry| {
             entry.saving = false;
             !saved.contains(&entry.id)

@@ -5,7 +5,6 @@
 //! joins of which something else is true, what differs is left out. Receivers take that for another resource, so it is
 //! one here too, whose series begin then.
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use otlp_encode::{AttributeWriter, Error, ResourceBlob, ResourceInfo, Value};
@@ -15,7 +14,7 @@ use crate::enrich::HIDDEN;
 use crate::enrich::cache::{Identity, ProcessKey};
 use crate::enrich::host::HostFacts;
 use crate::export::config::{AgentResource, SharedAttributes, TELEMETRY_SDK};
-use crate::sorted::SortedMap;
+use crate::sorted::{SortedMap, SortedSet};
 use crate::telemetry::text;
 
 /// Number of a resource: never used again.
@@ -51,7 +50,7 @@ pub enum Fate {
 }
 
 /// What makes processes the same resource.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Group {
     Fixed,
     Process(ProcessKey),
@@ -94,12 +93,12 @@ pub(crate) struct Resources {
     agent: Vec<(String, String)>,
     entries: SortedMap<ResourceId, Entry>,
     next: u64,
-    by_group: HashMap<Group, ResourceId>,
-    of_process: HashMap<ProcessKey, ResourceId>,
+    by_group: SortedMap<Group, ResourceId>,
+    of_process: SortedMap<ProcessKey, ResourceId>,
     /// Processes that became part of [`ResourceId::OTHERS`].
     folded: u64,
     /// The last of them, so that none is counted twice, whether it lives or not.
-    last_folded: BTreeSet<ProcessKey>,
+    last_folded: SortedSet<ProcessKey>,
 }
 
 /// Memory of a resource, without what is encoded.
@@ -153,10 +152,10 @@ impl Resources {
             agent,
             entries: (0..).map(ResourceId).zip(blobs.map(entry)).collect(),
             next: ResourceId::FIXED,
-            by_group: HashMap::new(),
-            of_process: HashMap::new(),
+            by_group: SortedMap::new(),
+            of_process: SortedMap::new(),
             folded: 0,
-            last_folded: BTreeSet::new(),
+            last_folded: SortedSet::new(),
         })
     }
 

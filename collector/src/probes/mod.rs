@@ -17,7 +17,6 @@
 
 mod maps;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -29,6 +28,7 @@ use bpf_loader::program::Program;
 use bpf_loader::target::Target;
 
 use crate::key::Quoted;
+use crate::sorted::SortedMap;
 
 pub use maps::{MapAccess, MapEntry, MapSummary};
 
@@ -39,9 +39,9 @@ pub struct ProbeId(u64);
 /// Objects in the kernel, and what of them is attached. Dropping it detaches and frees everything.
 #[derive(Debug, Default)]
 pub struct ProbeManager {
-    objects: BTreeMap<String, Object>,
+    objects: SortedMap<String, Object>,
     // Dropped in any order: a link keeps its program.
-    probes: BTreeMap<ProbeId, Probe>,
+    probes: SortedMap<ProbeId, Probe>,
     next: u64,
 }
 

@@ -1,6 +1,5 @@
 //! Symbol tables of files, shared by all processes that map them.
 
-use std::collections::HashMap;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -14,6 +13,7 @@ use super::host::Place;
 use super::process::MappedFile;
 use super::read_at::{FileReader, ReadAt};
 use crate::model::Line;
+use crate::sorted::SortedMap;
 
 /// Memory for symbol tables and the names that were asked for.
 pub const DEFAULT_BUDGET: usize = 16 << 20;
@@ -23,7 +23,7 @@ const MAX_FILES: usize = 4096;
 const MAX_OPEN: usize = 64;
 
 /// What makes two files the same file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Identity {
     device: u64,
     inode: u64,
@@ -51,7 +51,7 @@ pub(super) struct Candidate {
 }
 
 /// Number of a file in the cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct FileNo(u32);
 
 struct CachedFile {
@@ -61,7 +61,7 @@ struct CachedFile {
     source: Option<Box<dyn ReadAt + Send>>,
     table: Option<SymbolTable>,
     /// Lines of the functions that were asked for, by index in the table.
-    lines: HashMap<u32, Arc<[Line]>>,
+    lines: SortedMap<u32, Arc<[Line]>>,
     memory: usize,
     used: u64,
     /// An image that is nowhere else.
@@ -71,9 +71,9 @@ struct CachedFile {
 /// Symbol tables of files: read when a first address asks, dropped when they have not been asked for longest
 /// and the budget is spent.
 pub(super) struct FileCache {
-    files: HashMap<FileNo, CachedFile>,
-    by_identity: HashMap<Identity, FileNo>,
-    by_build_id: HashMap<(Arc<[u8]>, u64), FileNo>,
+    files: SortedMap<FileNo, CachedFile>,
+    by_identity: SortedMap<Identity, FileNo>,
+    by_build_id: SortedMap<(Arc<[u8]>, u64), FileNo>,
     budget: usize,
     clock: u64,
     next: u32,
@@ -83,9 +83,9 @@ pub(super) struct FileCache {
 impl FileCache {
     pub fn new(budget: usize) -> Self {
         Self {
-            files: HashMap::new(),
-            by_identity: HashMap::new(),
-            by_build_id: HashMap::new(),
+            files: SortedMap::new(),
+            by_identity: SortedMap::new(),
+            by_build_id: SortedMap::new(),
             budget,
             clock: 0,
             next: 0,
@@ -180,7 +180,7 @@ impl FileCache {
                 build_id: build_id.clone(),
                 source: None,
                 table: None,
-                lines: HashMap::new(),
+                lines: SortedMap::new(),
                 memory: 0,
                 used: self.clock,
                 pinned: false,
@@ -290,7 +290,7 @@ impl FileCache {
             memory -= oldest.memory;
             oldest.memory = 0;
             oldest.table = None;
-            oldest.lines = HashMap::new();
+            oldest.lines = SortedMap::new();
         }
     }
 

@@ -1,6 +1,5 @@
 //! The symbolizer of the host that the agent runs on.
 
-use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use super::process::{Generation, MappedFile, ProcessLosses, ProcessTable, VmMapp
 use super::sideband::{Record, SampleId};
 use super::{AddressSpace, Miss, Resolved, Symbolizer};
 use crate::model::{FrameKind, Line, Mapping};
+use crate::sorted::{SortedMap, SortedSet};
 
 /// Bytes of `/proc/PID/maps` that are read.
 const MAX_MAPS: usize = 16 << 20;
@@ -48,7 +48,7 @@ struct Kernel {
     retry: u64,
     /// A record told that code came or went.
     stale: bool,
-    build_ids: HashMap<Arc<str>, Option<Arc<[u8]>>>,
+    build_ids: SortedMap<Arc<str>, Option<Arc<[u8]>>>,
 }
 
 /// What a [`HostSymbolizer`] left out for want of room, since it was made.
@@ -75,13 +75,13 @@ pub struct HostSymbolizer {
     pub(super) processes: ProcessTable,
     files: FileCache,
     /// Files that mappings led to; failures are kept until the end of the window.
-    known: HashMap<Arc<MappedFile>, Result<FileNo, Miss>>,
+    known: SortedMap<Arc<MappedFile>, Result<FileNo, Miss>>,
     jit: JitMaps,
     kernel: Kernel,
     /// The image, and its bytes.
     vdso: Option<(Option<FileNo>, u64)>,
     /// Processes whose maps were read in this window.
-    refreshed: HashSet<u32>,
+    refreshed: SortedSet<u32>,
     now: u64,
 }
 
@@ -97,11 +97,11 @@ impl HostSymbolizer {
             host,
             processes: ProcessTable::default(),
             files: FileCache::new(budget),
-            known: HashMap::new(),
+            known: SortedMap::new(),
             jit: JitMaps::default(),
             kernel: Kernel::default(),
             vdso: None,
-            refreshed: HashSet::new(),
+            refreshed: SortedSet::new(),
             now: 0,
         }
     }

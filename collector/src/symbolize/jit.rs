@@ -1,6 +1,5 @@
 //! Finds and keeps perf maps.
 
-use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 
 use super::host::{Host, read_limited};
@@ -8,6 +7,7 @@ use super::host_symbolizer::Owner;
 use super::perf_map::{JitFunction, PerfMap};
 use super::read_at::FileReader;
 use crate::enrich::{namespace_pids, status_field};
+use crate::sorted::SortedMap;
 
 /// Memory for all perf maps.
 const BUDGET: usize = 32 << 20;
@@ -24,7 +24,7 @@ struct Known {
 #[derive(Debug, Default)]
 pub(super) struct JitMaps {
     /// By process, and when its generation began: another program writes a map of its own.
-    maps: HashMap<(u32, u64), Known>,
+    maps: SortedMap<(u32, u64), Known>,
     window: u64,
     clock: u64,
     dropped: u64,

@@ -1,10 +1,11 @@
 //! Which files a process has mapped where, over time: from perf sideband records, and from `/proc/PID/maps`.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::maps;
 use super::sideband::{FileId, Record, SampleId};
+use crate::sorted::{SortedMap, SortedSet};
 
 /// Executable mappings that are kept of a process.
 const MAX_MAPPINGS: usize = 4096;
@@ -18,7 +19,7 @@ const MAX_PATHS: usize = 16 << 20;
 const MIN_FILES: usize = 4096;
 
 /// A file, as a mapping knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MappedFile {
     /// Path as the process sees it (as the agent does, where `/proc/PID/maps` told it), or a `[name]`; empty for
     /// anonymous memory.
@@ -147,13 +148,13 @@ pub struct ProcessLosses {
 #[derive(Debug, Default)]
 pub struct ProcessTable {
     /// Generations by process, oldest first.
-    processes: HashMap<u32, VecDeque<Generation>>,
+    processes: SortedMap<u32, VecDeque<Generation>>,
     generations: usize,
     /// The process of each generation that ended, in the order of their ends.
     ended: VecDeque<u32>,
     /// Mappings of all generations; those that are shared count once.
     mappings: usize,
-    files: HashSet<Arc<MappedFile>>,
+    files: SortedSet<Arc<MappedFile>>,
     /// Bytes of the paths of `files`.
     paths: usize,
     /// There was no room for a path, and no generation was forgotten since.
@@ -368,7 +369,7 @@ impl ProcessTable {
     fn recount(&mut self) {
         self.generations = self.processes.values().map(VecDeque::len).sum();
         let all = || self.processes.values().flatten();
-        let distinct: HashMap<_, _> =
+        let distinct: SortedMap<_, _> =
             all().map(|generation| (Arc::as_ptr(&generation.mappings), generation.mappings.len())).collect();
         self.mappings = distinct.values().sum();
         let ends = self.processes.iter().flat_map(|(&pid, all)| all.iter().map(move |one| (one.ended, pid)));

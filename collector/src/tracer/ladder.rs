@@ -1,6 +1,5 @@
 //! Ladders: the ways to get at something, best first. The first that the kernel takes is used.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use bpf_loader::kernel::RunningKernel;
@@ -13,6 +12,7 @@ use bpf_sys::MapType;
 
 use super::windows;
 use crate::error::{Error, Result};
+use crate::sorted::SortedMap;
 
 /// What is wanted, and the ways to get it.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub struct Refused {
 
 /// Rungs to use whatever is better, by [`Ladder::what`]; an empty name stands for none, as on a kernel that has nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Forced(pub BTreeMap<String, String>);
+pub struct Forced(pub SortedMap<String, String>);
 
 impl Forced {
     /// For tracers that do not [`climb`]: that the rung asked for, if any, is one of the ladder's.

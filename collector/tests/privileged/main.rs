@@ -18,12 +18,12 @@ mod syscalls;
 mod tcp;
 mod udp;
 
-use std::collections::BTreeMap;
 use std::fs;
 
 use bpf_loader::target::RunningTarget;
 use collector::config::Filter;
 use collector::error::{Error, Result};
+use collector::sorted::SortedMap;
 use collector::tracer::ladder::Forced;
 use collector::tracer::{Info, Settings, Start, Tracer};
 
@@ -52,7 +52,7 @@ pub fn start(
     settings: &Settings,
     rungs: &[(&str, &str)],
 ) -> Option<Result<Box<dyn Tracer>>> {
-    let forced: BTreeMap<String, String> =
+    let forced: SortedMap<String, String> =
         rungs.iter().map(|(what, rung)| ((*what).to_owned(), (*rung).to_owned())).collect();
     let started = (info.start)(&Start {
         filter: &Filter { pids: vec![pid], ..Filter::default() },

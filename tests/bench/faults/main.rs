@@ -4,7 +4,6 @@
 //!
 //!     cargo bench -p tests --bench faults [-- ROUNDS]
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bpf_loader::target::RunningTarget;
 use collector::config::Filter;
+use collector::sorted::SortedMap;
 use collector::telemetry::Recorder;
 use collector::tracer::ladder::Forced;
 use collector::tracer::memory::{FAULT_COUNTS, FAULT_STACKS, INFO, Settings as Memory};
@@ -53,7 +53,7 @@ const VARIANTS: &[(&str, Beside)] = &[
 fn main() {
     let rounds = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(5);
     let touch = compile();
-    let mut found: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
+    let mut found: SortedMap<usize, Vec<f64>> = SortedMap::new();
     for _ in 0..rounds {
         for (index, (name, beside)) in VARIANTS.iter().enumerate() {
             match measure(&touch, beside) {
@@ -85,7 +85,7 @@ fn median(values: &mut [f64]) -> f64 {
 }
 
 fn start(rung: &str, fault_stacks: u64) -> Result<Box<dyn Tracer>, String> {
-    let forced = BTreeMap::from([(FAULT_COUNTS.what.to_owned(), rung.to_owned())]);
+    let forced = SortedMap::from([(FAULT_COUNTS.what.to_owned(), rung.to_owned())]);
     let tracer = (INFO.start)(&Start {
         filter: &Filter::default(),
         settings: &Settings { memory: Memory { fault_stacks, ..Memory::default() }, ..Settings::default() },

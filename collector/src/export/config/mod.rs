@@ -19,14 +19,13 @@ pub use otlp::{Compression, DEFAULT_TIMEOUT};
 pub use resource::{AgentResource, SharedAttributes, TELEMETRY_SDK};
 pub use sdk::{BatchSettings, Limits, LogLevel, MetricSettings, SdkSettings, Temporality};
 
-use std::collections::HashSet;
-
 use self::env::Env;
 use self::exporters::Exporters;
 use self::otlp::{Place, names};
 use super::destination::Destination;
 use super::file::FileSettings;
 use super::{EndpointProblem, ExportError, Signal};
+use crate::sorted::SortedSet;
 
 /// Where data goes. Every sink has its own queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,8 +173,8 @@ fn sink(env: &mut Env<'_>, signal: Signal, place: &Place, signals: usize) -> Res
 }
 
 /// Every file is written by one sink and holds one signal.
-fn check_files(sinks: &[Sink], is_flag: bool) -> Result<(), Box<ExportError>> {
-    let mut paths = HashSet::new();
+fn check_files(sinks: &[Sink], is_flag: bool) -> Result<(), ExportError> {
+    let mut paths = SortedSet::new();
     for sink in sinks {
         let Sink::File(settings) = sink else { continue };
         for (signal, path) in &settings.files {

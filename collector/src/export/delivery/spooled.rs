@@ -1,6 +1,5 @@
 //! The part of a queue that is in the spool, and the ways there and back.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use super::{Delivery, Flight, Phase, Place, SaveStep};
@@ -9,6 +8,7 @@ use crate::export::retry::RetryPolicy;
 use crate::export::stats::{Amount, DropReason, PerSignal, Stats};
 use crate::export::store::{AppendError, Appended, DroppedRecord, Held, RecordId, StoreError};
 use crate::export::{Request, Signal};
+use crate::sorted::SortedSet;
 
 /// When to look again after what was read may be of before.
 const READ_AGAIN: Duration = Duration::from_millis(100);
@@ -274,7 +274,7 @@ impl Delivery {
         if self.phase == Phase::Closed {
             return;
         }
-        let mut saved = HashSet::new();
+        let mut saved = SortedSet::new();
         match result {
             Ok(Appended { records, dropped }) => {
                 spooled.writing.succeeded();

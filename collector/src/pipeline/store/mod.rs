@@ -18,8 +18,6 @@ mod number;
 mod past;
 mod sets;
 
-use std::collections::HashMap;
-
 use otlp_encode::MetricBlob;
 
 use super::clock::Clock;
@@ -27,6 +25,7 @@ use super::resources::{Fate, ResourceId};
 use crate::convert::metrics::{MetricPoint, Value};
 use crate::enrich::cache::ProcessKey;
 use crate::export::config::Temporality;
+use crate::sorted::SortedMap;
 use crate::telemetry::{Attribute, Exponential, Instrument, Metric, Point, PointValue, Subject};
 use number::Number;
 use sets::{OVERFLOW, SetId, Sets};
@@ -51,7 +50,7 @@ struct Key {
 }
 
 /// Whose part of which series.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct PartKey {
     process: ProcessKey,
     metric: u16,
@@ -112,12 +111,12 @@ pub struct Store {
     /// Whether totals go on where a resource becomes another.
     keeps_past: bool,
     metrics: Vec<Known>,
-    by_address: HashMap<usize, u16>,
+    by_address: SortedMap<usize, u16>,
     sets: Sets,
     series: Vec<Option<Series>>,
     free: Vec<u32>,
-    by_key: HashMap<Key, u32>,
-    parts: HashMap<PartKey, Part>,
+    by_key: SortedMap<Key, u32>,
+    parts: SortedMap<PartKey, Part>,
     /// Series in the order of their keys, once [`Self::sort`] was called.
     order: Vec<(Key, u32)>,
     flushes: u32,
@@ -184,12 +183,12 @@ impl Store {
             max_bytes,
             keeps_past: false,
             metrics: Vec::new(),
-            by_address: HashMap::new(),
+            by_address: SortedMap::new(),
             sets: Sets::new(),
             series: Vec::new(),
             free: Vec::new(),
-            by_key: HashMap::new(),
-            parts: HashMap::new(),
+            by_key: SortedMap::new(),
+            parts: SortedMap::new(),
             order: Vec::new(),
             flushes: 0,
             time: 0,

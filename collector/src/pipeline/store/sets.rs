@@ -1,11 +1,11 @@
 //! Lists of attributes, each kept and encoded once however many series have it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use otlp_encode::{AttributesBlob, Error, Value};
 
 use super::super::keep::Keys;
+use crate::sorted::SortedMap;
 use crate::telemetry::Attribute;
 
 /// Number of a list.
@@ -25,7 +25,7 @@ struct Set {
 #[derive(Debug)]
 pub(super) struct Sets {
     keys: Keys,
-    by_bytes: HashMap<Arc<[u8]>, SetId>,
+    by_bytes: SortedMap<Arc<[u8]>, SetId>,
     sets: Vec<Option<Set>>,
     free: Vec<SetId>,
     /// The list at hand, kept for its memory.
@@ -41,7 +41,7 @@ impl Sets {
         let overflow = Set { bytes: Arc::from([].as_slice()), encoded: overflow, uses: 1 };
         Self {
             keys: Keys::default(),
-            by_bytes: HashMap::new(),
+            by_bytes: SortedMap::new(),
             sets: vec![Some(overflow)],
             free: Vec::new(),
             scratch: Vec::new(),

@@ -156,7 +156,7 @@ fn room_is_bounded_and_losses_are_counted() {
 /// All mappings, counted anew.
 fn count(table: &ProcessTable) -> usize {
     let all = table.processes.values().flatten();
-    let distinct: HashMap<_, _> = all.map(|one| (Arc::as_ptr(&one.mappings), one.mappings.len())).collect();
+    let distinct: SortedMap<_, _> = all.map(|one| (Arc::as_ptr(&one.mappings), one.mappings.len())).collect();
     distinct.values().sum()
 }
 

@@ -1,6 +1,5 @@
 //! Queries and responses to lookups. Pure: time is passed in.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 
 use bpf_programs::events::dns::{Message as Record, QUERY, RESPONSE};
@@ -49,9 +48,9 @@ pub struct Losses {
 #[derive(Debug)]
 pub struct Lookups {
     /// By the socket's cookie and the message's id.
-    pending: HashMap<(u64, u16), Pending>,
+    pending: SortedMap<(u64, u16), Pending>,
     /// Those with series of their own, and the window in which each was asked for last.
-    names: HashMap<String, u64>,
+    names: SortedMap<String, u64>,
     window: u64,
     max_names: usize,
     series: SortedMap<Series, ([u8; 16], Exponential)>,
@@ -88,8 +87,8 @@ impl Lookups {
     /// None yet. So many names have series of their own, the first that come, until they are not asked for any more.
     pub fn new(max_names: u32, spans_per_second: u32) -> Self {
         Self {
-            pending: HashMap::new(),
-            names: HashMap::new(),
+            pending: SortedMap::new(),
+            names: SortedMap::new(),
             window: 0,
             max_names: max_names as usize,
             series: SortedMap::new(),

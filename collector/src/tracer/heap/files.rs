@@ -1,6 +1,5 @@
 //! The files that a process has mapped to execute, as far as they allocate.
 
-use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
@@ -10,6 +9,7 @@ use bpf_programs::events::heap::Sort;
 
 use super::functions::{self, Probe};
 use crate::error::{Error, Result};
+use crate::sorted::{SortedMap, SortedSet};
 use crate::symbolize::elf::Elf;
 use crate::symbolize::maps;
 use crate::symbolize::read_at::FileReader;
@@ -43,9 +43,9 @@ const MAX_PAUSE: u64 = 64;
 /// Files of one process that have been looked at.
 #[derive(Debug, Default)]
 pub struct KnownFiles {
-    seen: HashSet<FileKey>,
+    seen: SortedSet<FileKey>,
     /// Those that could not be probed: how many looks it is, and at which one they are new again.
-    put_off: HashMap<FileKey, (u64, u64)>,
+    put_off: SortedMap<FileKey, (u64, u64)>,
     looks: u64,
 }
 

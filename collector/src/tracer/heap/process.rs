@@ -1,6 +1,5 @@
 //! One process whose heap is traced: its own object, probes and symbols.
 
-use std::collections::HashMap;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -20,6 +19,7 @@ use super::files::{self, KnownFiles, ProbedFile};
 use super::{ALLOCATIONS, INFO, Settings, functions};
 use crate::error::{Error, Result};
 use crate::objects;
+use crate::sorted::SortedMap;
 use crate::symbolize::Host;
 use crate::tracer::filter::check_process;
 use crate::tracer::filter::start_ticks;
@@ -108,7 +108,7 @@ pub struct Window {
     /// Allocations.
     pub allocations: u64,
     /// Bytes allocated, by stack.
-    pub bytes: HashMap<u64, u64>,
+    pub bytes: SortedMap<u64, u64>,
     pub losses: (u64, u64),
 }
 
@@ -119,7 +119,7 @@ impl Window {
             start_unix_nanos: unix.as_nanos() as u64,
             start: Instant::now(),
             allocations: 0,
-            bytes: HashMap::new(),
+            bytes: SortedMap::new(),
             losses: (0, 0),
         }
     }

@@ -1,6 +1,5 @@
 //! Samples to a [`Profile`]: every address gets its name, once.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::aggregate::{ProcessId, Samples, StackId};
@@ -8,6 +7,7 @@ use crate::model::{
     Frame, FrameIdx, FrameKind, Line, Losses, Mapping, MappingIdx, Process, ProcessIdx, Profile, Sample,
     StackIdx, Thread, ThreadIdx,
 };
+use crate::sorted::SortedMap;
 
 /// What is known of one code address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,12 +60,12 @@ pub fn name(samples: &Samples, info: WindowInfo, names: &mut impl Names) -> Prof
             losses: info.losses,
             ..Profile::default()
         },
-        processes: HashMap::new(),
-        threads: HashMap::new(),
-        mappings: HashMap::new(),
-        frames: HashMap::new(),
-        addresses: HashMap::new(),
-        stacks: HashMap::new(),
+        processes: SortedMap::new(),
+        threads: SortedMap::new(),
+        mappings: SortedMap::new(),
+        frames: SortedMap::new(),
+        addresses: SortedMap::new(),
+        stacks: SortedMap::new(),
     };
     namer.prepare_kernel(samples);
     // In the order of their keys, so that the same samples always give the same profile.
@@ -98,19 +98,19 @@ fn merge_same_stacks(samples: &mut Vec<Sample>) {
 struct Namer<'n, N> {
     names: &'n mut N,
     profile: Profile,
-    processes: HashMap<ProcessId, ProcessIdx>,
-    threads: HashMap<(ProcessId, u32), ThreadIdx>,
-    mappings: HashMap<Mapping, MappingIdx>,
-    frames: HashMap<Frame, FrameIdx>,
+    processes: SortedMap<ProcessId, ProcessIdx>,
+    threads: SortedMap<(ProcessId, u32), ThreadIdx>,
+    mappings: SortedMap<Mapping, MappingIdx>,
+    frames: SortedMap<Frame, FrameIdx>,
     /// By process (`None` for the kernel) and address: the frame, and whether there is code.
-    addresses: HashMap<(Option<ProcessId>, u64), (FrameIdx, bool)>,
-    stacks: HashMap<Vec<FrameIdx>, StackIdx>,
+    addresses: SortedMap<(Option<ProcessId>, u64), (FrameIdx, bool)>,
+    stacks: SortedMap<Vec<FrameIdx>, StackIdx>,
 }
 
 /// The entry of a table, added if it is new.
-fn intern<K: std::hash::Hash + Eq + Clone, I: Copy>(
+fn intern<K: Ord + Clone, I: Copy>(
     table: &mut Vec<K>,
-    index: &mut HashMap<K, I>,
+    index: &mut SortedMap<K, I>,
     value: K,
     make: impl Fn(u32) -> I,
 ) -> I {

@@ -1,13 +1,11 @@
 //! Names for the profiler, from the host's symbolizer and `/proc`.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-
 use super::naming::{Named, Names};
 use super::sideband::monotonic_nanos;
 use crate::aggregate::ProcessId;
 use crate::enrich;
 use crate::model::Process;
+use crate::sorted::SortedMap;
 use crate::symbolize::sideband::{Record, SampleId};
 use crate::symbolize::{AddressSpace, DEFAULT_BUDGET, Host, HostSymbolizer, Miss, Resolved, Symbolizer};
 
@@ -18,7 +16,7 @@ const OUTSIDE: &str = "[other pid namespace]";
 pub struct Symbols {
     host: Host,
     symbolizer: HostSymbolizer,
-    processes: HashMap<ProcessId, Process>,
+    processes: SortedMap<ProcessId, Process>,
 }
 
 impl Symbols {
@@ -31,7 +29,7 @@ impl Symbols {
     pub fn with_budget(bytes: usize) -> Self {
         let host = Host::default();
         let symbolizer = HostSymbolizer::with_budget(host.clone(), bytes);
-        Self { symbolizer, host, processes: HashMap::new() }
+        Self { symbolizer, host, processes: SortedMap::new() }
     }
 
     /// Takes in what the kernel reports; records come in the order of their time.
@@ -57,10 +55,10 @@ impl Symbols {
         }
         let is_latest = latest.is_none_or(|generation| generation.started == started);
         let id = ProcessId { pid, started };
-        if let Entry::Vacant(entry) = self.processes.entry(id) {
+        if !self.processes.contains_key(&id) {
             let seen = if is_latest && pid != 0 { enrich::read_process(&self.host, pid) } else { None };
             let process = seen.map_or_else(|| recorded_process(&self.symbolizer, id), |info| info.process);
-            entry.insert(process);
+            self.processes.insert(id, process);
             if is_latest && pid != 0 {
                 self.symbolizer.read_process_maps(pid);
             }

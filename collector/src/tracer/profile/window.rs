@@ -1,7 +1,5 @@
 //! What one window has collected, out of the kernel's tables and into [`Samples`].
 
-use std::collections::HashMap;
-
 use bpf_programs::events::profile::{Count, CountKey, Region, stack_at};
 use bpf_sys::map::{self, BatchCursor};
 use bpf_sys::shared::SharedMapping;
@@ -9,6 +7,7 @@ use bpf_sys::{Errno, MapFd};
 
 use crate::aggregate::{ProcessId, SampleKey, Samples, StackId};
 use crate::error::{Error, Result};
+use crate::sorted::SortedMap;
 
 /// Entries read with one call. A call must hold the largest bucket of the kernel's hash table, which it does by far.
 const BATCH: usize = 1024;
@@ -88,7 +87,7 @@ impl Window {
     ) -> Result<Drained> {
         let Self { counts, places, regions, .. } = self;
         let mut drained = Drained::default();
-        let mut known: HashMap<u32, Option<StackId>> = HashMap::new();
+        let mut known: SortedMap<u32, Option<StackId>> = SortedMap::new();
         let mut frames = Vec::new();
         counts.drain(|key, value| {
             let (Some(key), Some(count)) = (CountKey::decode(key), Count::decode(value)) else { return };

@@ -1,7 +1,5 @@
 //! What one window has collected, out of the kernel's cells and tables.
 
-use std::collections::HashMap;
-
 use bpf_loader::load::Object;
 use bpf_loader::map::{Hash, MappedArray};
 use bpf_loader::object::ObjectSpec;
@@ -40,9 +38,9 @@ pub(super) struct Call {
 #[derive(Debug, Default)]
 pub(super) struct Collected {
     /// By process and call; errors and places of these are 0.
-    pub(super) calls: HashMap<(u32, What), Call>,
+    pub(super) calls: SortedMap<(u32, What), Call>,
     /// Names of a thread of each process.
-    pub(super) names: HashMap<u32, [u8; 16]>,
+    pub(super) names: SortedMap<u32, [u8; 16]>,
 }
 
 impl Collected {
@@ -143,11 +141,11 @@ mod tests {
         add(110 | 1 << 11, 1, 1, 1);
         add(110 | 1 << 10, 1, 0, 0);
         assert_eq!((collected.calls.len(), collected.total()), (2, 109));
-        let call = &collected.calls[&(7, What::unpack(110))];
+        let call = collected.calls.get(&(7, What::unpack(110))).unwrap();
         assert_eq!((call.calls, call.errors.clone()), (108, SortedMap::from([(4, 2)])));
         let durations = &call.durations;
         assert_eq!((durations.first_slot, &*durations.buckets, durations.zero), (10, &[52][..], 1));
         assert_eq!((durations.count(), durations.sum_nanos), (53, 74));
-        assert_eq!(&collected.names[&7][..5], b"name\0");
+        assert_eq!(&collected.names.get(&7).unwrap()[..5], b"name\0");
     }
 }

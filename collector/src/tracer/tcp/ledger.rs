@@ -7,7 +7,6 @@
 //! both): then its end is in the next window. A debt that no end has paid by then is forgotten, for the end was missed.
 
 use crate::sorted::SortedMap;
-use std::collections::HashMap;
 
 use bpf_programs::events::tcp::{SeriesKey, Traffic};
 
@@ -55,9 +54,9 @@ pub fn traffic_amounts(traffic: &Traffic) -> Amounts {
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// Of the connections that lived when they were looked at last: what was told.
-    told: HashMap<(u64, u64), (Account, Amounts)>,
+    told: SortedMap<(u64, u64), (Account, Amounts)>,
     /// Of connections that are gone since this window and since the last.
-    debts: [HashMap<Account, Amounts>; 2],
+    debts: [SortedMap<Account, Amounts>; 2],
     /// Growth from before the table of connections was emptied.
     carried: Told,
 }
@@ -105,7 +104,7 @@ impl Ledger {
             self.told.insert(connection, (account, told));
         }
         let [fresh, _] = &mut self.debts;
-        for (account, amounts) in gone.into_values() {
+        for (_, (account, amounts)) in gone {
             let debt = fresh.entry(account).or_default();
             debt.iter_mut().zip(amounts).for_each(|(debt, n)| *debt = debt.saturating_add(n));
         }
@@ -153,7 +152,7 @@ mod tests {
     }
 
     fn is_empty(ledger: &Ledger) -> bool {
-        ledger.told.is_empty() && ledger.carried.is_empty() && ledger.debts.iter().all(HashMap::is_empty)
+        ledger.told.is_empty() && ledger.carried.is_empty() && ledger.debts.iter().all(SortedMap::is_empty)
     }
 
     #[test]

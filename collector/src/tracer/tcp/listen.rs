@@ -1,6 +1,6 @@
 //! Connections that found no room in a listening socket's queue, from the counters that each network namespace keeps.
 
-use std::collections::{HashMap, HashSet};
+use crate::sorted::{SortedMap, SortedSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -25,9 +25,9 @@ pub struct ListenCounters {
     namespaces: Namespaces,
     /// By inode number. Namespaces that seem to be gone stay while there is room, in case a process enters them again; the
     /// kernel may give their number to another, whose counters begin at 0.
-    last: HashMap<u64, Counters>,
+    last: SortedMap<u64, Counters>,
     /// Namespaces that were there at the start and were not read: without a process, or beyond the limit.
-    older: HashSet<u64>,
+    older: SortedSet<u64>,
     left_out: u64,
 }
 
@@ -41,14 +41,14 @@ impl ListenCounters {
     fn read_from(proc: PathBuf, mounts: &str) -> Self {
         let mut counters = Self {
             namespaces: Namespaces::new(proc),
-            last: HashMap::new(),
+            last: SortedMap::new(),
             older: mounted(mounts).collect(),
             left_out: 0,
         };
         counters.grow();
         let left_out =
             counters.namespaces.found.keys().filter(|namespace| !counters.last.contains_key(namespace));
-        counters.older.extend(left_out);
+        counters.older.extend(left_out.copied());
         counters
     }
 
@@ -91,14 +91,14 @@ impl ListenCounters {
 #[derive(Debug)]
 struct Namespaces {
     proc: PathBuf,
-    found: HashMap<u64, u32>,
-    looked_at: HashSet<u32>,
+    found: SortedMap<u64, u32>,
+    looked_at: SortedSet<u32>,
     calls: u32,
 }
 
 impl Namespaces {
     fn new(proc: PathBuf) -> Self {
-        Self { proc, found: HashMap::new(), looked_at: HashSet::new(), calls: 0 }
+        Self { proc, found: SortedMap::new(), looked_at: SortedSet::new(), calls: 0 }
     }
 
     fn find(&mut self) {
@@ -110,8 +110,8 @@ impl Namespaces {
         self.calls = self.calls.wrapping_add(1);
         let entries = fs::read_dir(&self.proc).into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let pids: HashSet<u32> = pids.collect();
-        for pid in pids.difference(&self.looked_at) {
+        let pids: SortedSet<u32> = pids.collect();
+        for pid in pids.iter().filter(|pid| !self.looked_at.contains(pid)) {
             if let Some(namespace) = namespace_of(&self.proc, *pid) {
                 self.found.entry(namespace).or_insert(*pid);
             }

@@ -1,7 +1,6 @@
 //! What connections that live have done so far, where the kernel has no iterators: what the programs know of a connection, and
 //! what its network namespace tells of its sockets (`sock_diag(7)`), are found together by its two ends.
 
-use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use bpf_loader::load::Object;
@@ -13,6 +12,7 @@ use bpf_sys::sock_diag::{Family, SockDiag, TcpInfo, TcpSocket, state};
 use super::ledger::{Ended, Lives, traffic_amounts};
 use super::listen::MAX_NAMESPACES;
 use crate::error::{Error, Result};
+use crate::sorted::{SortedMap, SortedSet};
 
 /// A connection's ends, addresses in their shortest form, and its network namespace.
 type Ends = (u32, SocketAddr, SocketAddr);
@@ -23,15 +23,15 @@ pub struct Diag {
     connections: Hash<u64, [u8; Followed::SIZE]>,
     endpoints: Hash<u64, [u8; Endpoints::SIZE]>,
     /// Connections that the last call did not find, by socket and beginning.
-    absent: HashSet<(u64, u64)>,
+    absent: SortedSet<(u64, u64)>,
 }
 
 /// Those of a dump, by what they are found by.
 #[derive(Debug, Default)]
 struct Sockets {
     /// Namespaces that were asked.
-    namespaces: HashSet<u32>,
-    found: HashMap<Ends, TcpSocket>,
+    namespaces: SortedSet<u32>,
+    found: SortedMap<Ends, TcpSocket>,
 }
 
 impl Diag {
@@ -44,9 +44,9 @@ impl Diag {
         let asked = SockDiag::open().and_then(|mut diag| diag.tcp_sockets(Family::V4, 0, |_| {}));
         asked.map_err(Error::kernel)?;
         Ok(Self {
-            connections: object.map("connections").and_then(Hash::new).map_err(Error::load)?,
-            endpoints: object.map("endpoints").and_then(Hash::new).map_err(Error::load)?,
-            absent: HashSet::new(),
+            connections: object.map("connections").and_then(Hash::new).map_err(Error::Load)?,
+            endpoints: object.map("endpoints").and_then(Hash::new).map_err(Error::Load)?,
+            absent: SortedSet::new(),
         })
     }
 
@@ -72,7 +72,7 @@ impl Diag {
         }
         let sockets = Sockets::of(&known.iter().map(|(_, _, ends)| ends.netns).collect());
         let mut living = Vec::new();
-        let mut absent = HashSet::new();
+        let mut absent = SortedSet::new();
         for (socket, connection, ends) in &known {
             match sockets.found.get(&ends_of(ends)) {
                 Some(found) => living.extend(lives(*socket, connection, ends, found)),
@@ -83,9 +83,9 @@ impl Diag {
             }
         }
         // The end of one that is gone for so long was missed: the kernel runs no program within itself.
-        for (socket, _) in self.absent.intersection(&absent) {
-            self.connections.delete(socket).map_err(Error::kernel)?;
-            self.endpoints.delete(socket).map_err(Error::kernel)?;
+        for (socket, _) in self.absent.iter().filter(|gone| absent.contains(gone)) {
+            self.connections.delete(socket).map_err(Error::Kernel)?;
+            self.endpoints.delete(socket).map_err(Error::Kernel)?;
         }
         self.absent = absent;
         Ok(living)
@@ -93,7 +93,7 @@ impl Diag {
 }
 
 impl Sockets {
-    fn of(wanted: &HashSet<u32>) -> Self {
+    fn of(wanted: &SortedSet<u32>) -> Self {
         let mut all = Self::default();
         if wanted.is_empty() {
             return all;

@@ -1,6 +1,5 @@
 //! The BPF programs of the TCP tracer and their maps.
 
-use std::collections::HashSet;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -19,6 +18,7 @@ use super::listen::MAX_NAMESPACES;
 use super::living::Diag;
 use crate::error::{Error, Result};
 use crate::objects;
+use crate::sorted::SortedSet;
 use crate::tracer::filter::{self, TaskFilter};
 use crate::tracer::ladder::{Chosen, Forced, Ladder, Refused, Rung, climb};
 use crate::tracer::programs::{add_counts, attach_by_section};
@@ -317,7 +317,7 @@ impl TcpProgram {
     ///
     /// The kernel's table cannot be read.
     pub fn keep_peers(&self, seen: impl Iterator<Item = Account>) -> Result<()> {
-        let seen: HashSet<[u8; PEER]> = seen.filter_map(peer).collect();
+        let seen: SortedSet<[u8; PEER]> = seen.filter_map(peer).collect();
         let peers: Vec<[u8; PEER]> =
             self.peers.keys().collect::<bpf_loader::Result<_>>().map_err(Error::kernel)?;
         let mut gone = peers.iter().filter(|peer| !seen.contains(*peer));

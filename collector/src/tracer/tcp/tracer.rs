@@ -1,6 +1,5 @@
 //! The TCP tracer as one among others.
 
-use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 
 use bpf_loader::btf::Kind;
@@ -21,6 +20,7 @@ use super::{
 };
 use crate::config::Filter;
 use crate::error::Result;
+use crate::sorted::SortedMap;
 use crate::telemetry::{Definitions, Exponential, Sink};
 use crate::tracer::ladder::Chosen;
 use crate::tracer::ring::EventRing;
@@ -65,12 +65,12 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     chosen.push(listen);
     Ok(Box::new(TcpTracer {
         ring: EventRing::open(program.object())?,
-        reasons: if start.settings.tcp.drops { drop_reasons(start.target) } else { HashMap::new() },
+        reasons: if start.settings.tcp.drops { drop_reasons(start.target) } else { SortedMap::new() },
         program,
         chosen,
         ledger: Ledger::default(),
         counters,
-        dropped: HashMap::new(),
+        dropped: SortedMap::new(),
         running: true,
         tells_peers: start.settings.tcp.peers > 0,
         fill: Vec::new(),
@@ -85,19 +85,19 @@ struct TcpTracer {
     ledger: Ledger,
     counters: Option<ListenCounters>,
     /// Names of the reasons for which packets are dropped.
-    reasons: HashMap<u32, String>,
+    reasons: SortedMap<u32, String>,
     /// Packets dropped so far, by reason.
-    dropped: HashMap<u32, u64>,
+    dropped: SortedMap<u32, u64>,
     running: bool,
     tells_peers: bool,
     fill: Vec<(&'static str, u64, u64)>,
 }
 
 /// The kernel's reasons by number.
-fn drop_reasons(target: &RunningTarget) -> HashMap<u32, String> {
-    let Ok(Some(btf)) = target.vmlinux() else { return HashMap::new() };
+fn drop_reasons(target: &RunningTarget) -> SortedMap<u32, String> {
+    let Ok(Some(btf)) = target.vmlinux() else { return SortedMap::new() };
     let id = btf.find_by_name("skb_drop_reason", Kind::Enum);
-    let Some(reasons) = id.and_then(|id| btf.type_by_id(id).ok()) else { return HashMap::new() };
+    let Some(reasons) = id.and_then(|id| btf.type_by_id(id).ok()) else { return SortedMap::new() };
     let named = reasons.enumerators().filter_map(|reason| {
         let name = reason.name().ok()?;
         Some((

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use collector::sorted::SortedMap;
 use collector::tracer::memory::{FAULT_COUNTS, FAULT_PROFILE, FAULT_STACKS};
 
 use super::*;
@@ -91,7 +92,7 @@ fn page_faults_of_children_that_ended_are_those_of_wait4() {
             filter: &Filter { pids: vec![pid], children: true, ..Filter::default() },
             settings: &Settings::default(),
             memory: 8 << 20,
-            forced: &Forced(BTreeMap::from(forced)),
+            forced: &Forced(SortedMap::from(forced)),
             target: &RunningTarget::new(),
         })
         .unwrap();

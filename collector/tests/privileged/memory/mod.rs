@@ -4,7 +4,6 @@ mod bounds;
 mod faults;
 mod kills;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -15,6 +14,7 @@ use std::time::{Duration, Instant};
 use bpf_loader::target::RunningTarget;
 use collector::config::Filter;
 use collector::error::Error;
+use collector::sorted::SortedMap;
 use collector::telemetry::Recorder;
 use collector::tracer::ladder::Forced;
 use collector::tracer::memory::{INFO, MAPPINGS};
@@ -133,8 +133,8 @@ fn start_filtered(
     filter: Filter,
     memory: usize,
     rungs: &[(&'static str, &'static str)],
-) -> Result<Box<dyn Tracer>, Box<Error>> {
-    let mut forced: BTreeMap<String, String> =
+) -> Result<Box<dyn Tracer>, Error> {
+    let mut forced: SortedMap<String, String> =
         INFO.ladders.iter().map(|ladder| (ladder.what.to_owned(), String::new())).collect();
     forced.extend(rungs.iter().map(|(what, rung)| ((*what).to_owned(), (*rung).to_owned())));
     (INFO.start)(&Start {

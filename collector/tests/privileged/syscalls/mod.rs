@@ -3,11 +3,11 @@
 mod elf;
 mod starts;
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bpf_loader::target::RunningTarget;
 use collector::config::Filter;
+use collector::sorted::SortedMap;
 use collector::telemetry::Recorder;
 use collector::tracer::ladder::Forced;
 use collector::tracer::syscalls::{INFO, Settings};
@@ -46,23 +46,23 @@ fn trace_best(pid: u32) -> Option<Box<dyn Tracer>> {
 }
 
 /// What is left of the calls of a process, by name.
-fn calls(recorder: &Recorder, pid: u32) -> BTreeMap<String, u64> {
+fn calls(recorder: &Recorder, pid: u32) -> SortedMap<String, u64> {
     let of = recorder.numbers.iter().filter(|(s, _)| s.metric == "ebpf.syscall.calls" && s.pid == Some(pid));
     of.map(|(series, n)| (series.attributes[0].1.clone(), *n as u64)).collect()
 }
 
 /// Its errors, by name and error.
-fn errors(recorder: &Recorder, pid: u32) -> BTreeMap<(String, String), u64> {
+fn errors(recorder: &Recorder, pid: u32) -> SortedMap<(String, String), u64> {
     let of = recorder.numbers.iter().filter(|(s, _)| s.metric == "ebpf.syscall.errors" && s.pid == Some(pid));
     of.map(|(series, n)| ((series.attributes[0].1.clone(), series.attributes[1].1.clone()), *n as u64))
         .collect()
 }
 
-fn named<const N: usize>(calls: [(&str, u64); N]) -> BTreeMap<String, u64> {
+fn named<const N: usize>(calls: [(&str, u64); N]) -> SortedMap<String, u64> {
     calls.into_iter().map(|(name, n)| (name.to_owned(), n)).collect()
 }
 
-fn dropped(tracer: &mut dyn Tracer) -> BTreeMap<&'static str, u64> {
+fn dropped(tracer: &mut dyn Tracer) -> SortedMap<&'static str, u64> {
     tracer.stats().unwrap().dropped.into_iter().filter(|(_, n)| *n > 0).collect()
 }
 
@@ -110,9 +110,9 @@ fn calls_errors_and_durations_are_those_of_the_program() {
             ("invalid", "ENOSYS", 3),
         ];
         let failed = failed.map(|(call, error, n)| ((call.to_owned(), error.to_owned()), n));
-        assert_eq!(errors(&recorder, pid), BTreeMap::from(failed), "{rung:?}");
+        assert_eq!(errors(&recorder, pid), SortedMap::from(failed), "{rung:?}");
         // The gate's read began before.
-        assert_eq!(dropped(&mut *tracer), BTreeMap::from([(cause::BEGIN_NOT_SEEN, 1)]), "{rung:?}");
+        assert_eq!(dropped(&mut *tracer), SortedMap::from([(cause::BEGIN_NOT_SEEN, 1)]), "{rung:?}");
         for (call, n) in [("getppid", 1000), ("close", 300), ("1000", 7), ("invalid", 3), ("nanosleep", 5)] {
             let durations = recorder.histogram("ebpf.syscall.duration", pid, &[("ebpf.syscall.name", call)]);
             assert_eq!(durations.count(), n, "{call} {rung:?}");
@@ -154,7 +154,7 @@ fn sampled_durations_leave_calls_exact() {
             let stand_for = durations.count() as f64 / f64::from(made);
             eprintln!("{rung:?} one in {one_in}: {:.1} % of the calls", stand_for * 100.0);
             assert!((0.8..1.2).contains(&stand_for), "{rung:?} {one_in} {stand_for}");
-            assert_eq!(dropped(&mut *tracer), BTreeMap::new(), "{rung:?}");
+            assert_eq!(dropped(&mut *tracer), SortedMap::new(), "{rung:?}");
         }
     }
 }
@@ -187,7 +187,7 @@ fn sampled_calls_stand_for_wanted_calls_alone() {
         if is_incomplete(&mut *tracer, rung.0) {
             continue;
         }
-        assert_eq!(calls(&recorder, pid)["sched_yield"], MADE, "{rung:?}");
+        assert_eq!(*calls(&recorder, pid).get("sched_yield").unwrap(), MADE, "{rung:?}");
         let stand_for = recorder.histogram("ebpf.syscall.duration", pid, &[]).count();
         // On each CPU, those since the last that was timed are not told of yet: less than two gaps.
         let untold = MADE.checked_sub(stand_for);
@@ -199,7 +199,7 @@ fn sampled_calls_stand_for_wanted_calls_alone() {
 
 /// A tracer of a process and its children.
 fn trace_family(pid: u32, memory: usize, settings: &tracer::Settings, rung: &str) -> Box<dyn Tracer> {
-    let forced = Forced(BTreeMap::from([("system calls".to_owned(), rung.to_owned())]));
+    let forced = Forced(SortedMap::from([("system calls".to_owned(), rung.to_owned())]));
     let filter = Filter { pids: vec![pid], children: true, ..Filter::default() };
     let start = Start { filter: &filter, settings, memory, forced: &forced, target: &RunningTarget::new() };
     (INFO.start)(&start).unwrap()
@@ -235,8 +235,8 @@ fn is_incomplete(tracer: &mut dyn Tracer, rung: &str) -> bool {
 }
 
 /// Sums over all processes.
-fn all_calls(recorder: &Recorder) -> BTreeMap<String, u64> {
-    let mut sums = BTreeMap::new();
+fn all_calls(recorder: &Recorder) -> SortedMap<String, u64> {
+    let mut sums = SortedMap::new();
     for (series, n) in recorder.numbers.iter().filter(|(s, _)| s.metric == "ebpf.syscall.calls") {
         *sums.entry(series.attributes[0].1.clone()).or_insert(0) += *n as u64;
     }
@@ -290,7 +290,7 @@ fn processes_that_live_shortly_and_threads_are_counted() {
                 continue;
             }
             assert_eq!(calls, named(expected), "{rung}");
-            assert_eq!(dropped(&mut *tracer), BTreeMap::from([(cause::BEGIN_NOT_SEEN, 1)]), "{rung}");
+            assert_eq!(dropped(&mut *tracer), SortedMap::from([(cause::BEGIN_NOT_SEEN, 1)]), "{rung}");
         }
     }
 }
@@ -311,7 +311,8 @@ fn more_busy_processes_than_cpus_lose_no_call() {
         programs.iter_mut().for_each(Running::let_on);
         programs.into_iter().for_each(Running::finish);
         let recorder = collected(&mut *tracer);
-        let counted: Vec<u64> = pids.iter().map(|pid| calls(&recorder, *pid)["getppid"]).collect();
+        let counted: Vec<u64> =
+            pids.iter().map(|pid| *calls(&recorder, *pid).get("getppid").unwrap()).collect();
         let of_process = |pid: &u32| recorder.histogram("ebpf.syscall.duration", *pid, &[]).count();
         let timed: Vec<u64> = pids.iter().map(of_process).collect();
         Some((rung, is_incomplete(&mut *tracer, rung), counted, timed))
@@ -389,7 +390,7 @@ fn calls_that_start_again_have_not_failed() {
         assert!((1..=2).contains(&restarts), "{rung:?}: {restarts}");
         let expected = [("read", 5), ("write", 1), ("rt_sigreturn", 3), ("nanosleep", 1), ("exit_group", 1)];
         assert_eq!(calls, named(expected), "{rung:?}");
-        assert_eq!(errors(&recorder, pid), BTreeMap::new(), "{rung:?}");
+        assert_eq!(errors(&recorder, pid), SortedMap::new(), "{rung:?}");
     }
 }
 
@@ -413,7 +414,7 @@ fn calls_of_32_bit_programs_have_their_names() {
         let expected = [("read", 1), ("getppid", 500), ("close", 20), ("exit", 1)];
         assert_eq!(calls(&recorder, pid), named(expected), "{rung:?}");
         let failed = (("close".to_owned(), "EBADF".to_owned()), 20);
-        assert_eq!(errors(&recorder, pid), BTreeMap::from([failed]), "{rung:?}");
+        assert_eq!(errors(&recorder, pid), SortedMap::from([failed]), "{rung:?}");
     }
 }
 
@@ -442,7 +443,7 @@ fn calls_of_both_sorts_in_one_program_have_their_names() {
         assert_eq!(calls(&recorder, pid), named(expected), "{rung:?}");
         let failed = [("close", "EBADF", 20), ("lstat", "EFAULT", 20), ("900", "ENOSYS", 7)];
         let failed = failed.map(|(call, error, n)| ((call.to_owned(), error.to_owned()), n));
-        assert_eq!(errors(&recorder, pid), BTreeMap::from(failed), "{rung:?}");
+        assert_eq!(errors(&recorder, pid), SortedMap::from(failed), "{rung:?}");
     }
 }
 
@@ -606,5 +607,5 @@ fn threads_that_share_a_place_have_their_own_durations() {
     assert!((0.1..2.0).contains(&slept.sum_seconds()), "{slept:?}");
     let waited = recorder.histogram("ebpf.syscall.duration", pids[0], &[("ebpf.syscall.name", "read")]);
     assert!(waited.count() == 2 && waited.sum_seconds() > 0.1, "{waited:?}");
-    assert_eq!(dropped(&mut *tracer), BTreeMap::from([(cause::BEGIN_NOT_SEEN, 2)]));
+    assert_eq!(dropped(&mut *tracer), SortedMap::from([(cause::BEGIN_NOT_SEEN, 2)]));
 }

@@ -1,0 +1,611 @@
+//! A map and a set in the order of their keys, in little code.
+//!
+//! The standard library's are compiled anew for each pair of types, a tree in 5 to 10 KB of code and a hash table in 1 KB, and the agent
+//! has a hundred of them. Here all that knows no types is compiled once: [`Order`], numbers of entries in sorted runs, which are short
+//! enough to be moved about. What is left for each pair of types is 200 bytes. To look something up takes about as long.
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::iter::{Flatten, Map};
+use std::{fmt, slice, vec};
+
+/// Entries of a run at most; it is split in two then.
+const LONGEST: usize = 64;
+
+/// A run, and a place in it.
+type Place = (usize, usize);
+
+/// Slots of entries, in the order of the entries' keys.
+#[derive(Clone, Default)]
+struct Order {
+    /// None is empty.
+    runs: Vec<Vec<u32>>,
+    /// Slots without an entry.
+    free: Vec<u32>,
+    len: usize,
+}
+
+impl Order {
+    const fn new() -> Self {
+        Self { runs: Vec::new(), free: Vec::new(), len: 0 }
+    }
+
+    /// Where the slot is whose entry is equal to what is looked for, or where it belongs. `compare` says how a slot's entry is to it.
+    fn find(&self, compare: &mut dyn FnMut(u32) -> Ordering) -> Result<Place, Place> {
+        let begins_before =
+            |run: &Vec<u32>| run.first().is_some_and(|slot| compare(*slot) != Ordering::Greater);
+        let run = self.runs.partition_point(begins_before).saturating_sub(1);
+        let slots = self.runs.get(run).map(Vec::as_slice).unwrap_or_default();
+        let at = slots.binary_search_by(|slot| compare(*slot));
+        at.map(|at| (run, at)).map_err(|at| (run, at))
+    }
+
+    /// The slot at a place, or a wrong one, where there is none.
+    fn slot(&self, (run, at): Place) -> usize {
+        self.runs.get(run).and_then(|run| run.get(at)).map_or(usize::MAX, |slot| *slot as usize)
+    }
+
+    /// The slot for a new entry, put where [`find`](Self::find) said. It is the number of slots, if that has to grow.
+    fn insert(&mut self, (run, at): Place) -> usize {
+        let slot = self.free.pop().unwrap_or(self.len as u32);
+        self.len += 1;
+        let Some(slots) = self.runs.get_mut(run) else {
+            self.runs.push(vec![slot]);
+            return slot as usize;
+        };
+        slots.insert(at.min(slots.len()), slot);
+        if slots.len() > LONGEST {
+            // Whoever adds in order leaves full runs behind.
+            let rest = slots.split_off(if at == LONGEST { LONGEST } else { LONGEST / 2 });
+            self.runs.insert(run + 1, rest);
+        }
+        slot as usize
+    }
+
+    /// Takes a slot out of the order, and remembers that it is free.
+    fn remove(&mut self, (run, at): Place) -> usize {
+        let Some(slots) = self.runs.get_mut(run).filter(|slots| at < slots.len()) else { return usize::MAX };
+        let slot = slots.remove(at);
+        if slots.is_empty() {
+            self.runs.remove(run);
+        }
+        self.free.push(slot);
+        self.len -= 1;
+        slot as usize
+    }
+
+    /// Takes out all slots but those that `keep` says yes to.
+    fn retain(&mut self, keep: &mut dyn FnMut(usize) -> bool) {
+        let Self { runs, free, len } = self;
+        runs.retain_mut(|run| {
+            run.retain(|slot| {
+                let kept = keep(*slot as usize);
+                if !kept {
+                    free.push(*slot);
+                    *len -= 1;
+                }
+                kept
+            });
+            !run.is_empty()
+        });
+    }
+
+    fn clear(&mut self) {
+        *self = Self::new();
+    }
+}
+
+/// A map from `K` to `V`, sorted by `K`.
+#[derive(Clone)]
+pub struct SortedMap<K, V> {
+    order: Order,
+    /// By slot.
+    entries: Vec<Option<(K, V)>>,
+}
+
+impl<K: Ord, V> SortedMap<K, V> {
+    /// Where a key is, or where it belongs.
+    fn find<Q: Ord + ?Sized>(&self, key: &Q) -> Result<Place, Place>
+    where
+        K: Borrow<Q>,
+    {
+        self.order.find(&mut |slot| match self.entries.get(slot as usize) {
+            Some(Some((known, _))) => known.borrow().cmp(key),
+            _ => Ordering::Less,
+        })
+    }
+
+    fn at(&self, place: Place) -> Option<&(K, V)> {
+        self.entries.get(self.order.slot(place))?.as_ref()
+    }
+
+    fn at_mut(&mut self, place: Place) -> Option<&mut (K, V)> {
+        self.entries.get_mut(self.order.slot(place))?.as_mut()
+    }
+
+    /// Puts an entry where [`find`](Self::find) said, and returns its slot.
+    fn insert_at(&mut self, place: Place, entry: (K, V)) -> usize {
+        let slot = self.order.insert(place);
+        match self.entries.get_mut(slot) {
+            Some(free) => *free = Some(entry),
+            None => self.entries.push(Some(entry)),
+        }
+        slot
+    }
+
+    fn remove_at(&mut self, place: Place) -> Option<(K, V)> {
+        self.entries.get_mut(self.order.remove(place))?.take()
+    }
+
+    /// The value of a key.
+    pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        self.at(self.find(key).ok()?).map(|(_, value)| value)
+    }
+
+    /// The value of a key, to change.
+    pub fn get_mut<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        K: Borrow<Q>,
+    {
+        let place = self.find(key).ok()?;
+        self.at_mut(place).map(|(_, value)| value)
+    }
+
+    /// Whether the key has a value.
+    pub fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.find(key).is_ok()
+    }
+
+    /// Gives a key a value; the one that it had.
+    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
+        match self.find(&key) {
+            Ok(place) => self.at_mut(place).map(|(_, old)| std::mem::replace(old, value)),
+            Err(place) => {
+                self.insert_at(place, (key, value));
+                None
+            }
+        }
+    }
+
+    /// Takes a key out; the value that it had.
+    pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
+        let place = self.find(key).ok()?;
+        self.remove_at(place).map(|(_, value)| value)
+    }
+
+    /// Takes out the first entry.
+    pub fn pop_first(&mut self) -> Option<(K, V)> {
+        self.remove_at((0, 0))
+    }
+
+    /// The place of a key, to look at and fill in one go.
+    pub fn entry(&mut self, key: K) -> Entry<'_, K, V> {
+        Entry { place: self.find(&key), map: self, key }
+    }
+
+    /// The last entry whose key is not above this one.
+    pub fn last_up_to(&self, key: &K) -> Option<(&K, &V)> {
+        let place = self.find(key).or_else(|(run, at)| at.checked_sub(1).map(|at| (run, at)).ok_or(()));
+        self.at(place.ok()?).map(pair)
+    }
+}
+
+impl<K, V> SortedMap<K, V> {
+    /// An empty map.
+    pub const fn new() -> Self {
+        Self { order: Order::new(), entries: Vec::new() }
+    }
+
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.order.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.order.len == 0
+    }
+
+    /// Takes everything out.
+    pub fn clear(&mut self) {
+        self.order.clear();
+        self.entries.clear();
+    }
+
+    /// Keys and values in order.
+    pub fn iter(&self) -> Iter<'_, K, V> {
+        Iter { slots: self.order.runs.iter().flatten(), entries: &self.entries }
+    }
+
+    /// Keys in order.
+    pub fn keys(&self) -> impl DoubleEndedIterator<Item = &K> {
+        self.iter().map(|(key, _)| key)
+    }
+
+    /// Values in the order of their keys.
+    pub fn values(&self) -> impl DoubleEndedIterator<Item = &V> {
+        self.iter().map(|(_, value)| value)
+    }
+
+    /// Keys, and values to change, in no particular order.
+    pub fn iter_mut(&mut self) -> IterMut<'_, K, V> {
+        self.entries.iter_mut().flatten().map(pair_mut)
+    }
+
+    /// Values to change, in no particular order.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.entries.iter_mut().flatten().map(|(_, value)| value)
+    }
+
+    /// Takes out all entries but those that `keep` says yes to. It is asked in the order of the keys.
+    pub fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
+        let entries = &mut self.entries;
+        self.order.retain(&mut |slot| {
+            let Some(entry) = entries.get_mut(slot) else { return false };
+            let kept = entry.as_mut().is_some_and(|(key, value)| keep(key, value));
+            if !kept {
+                *entry = None;
+            }
+            kept
+        });
+    }
+}
+
+fn pair<K, V>((key, value): &(K, V)) -> (&K, &V) {
+    (key, value)
+}
+
+fn pair_mut<K, V>((key, value): &mut (K, V)) -> (&K, &mut V) {
+    (key, value)
+}
+
+/// The place of a key.
+pub struct Entry<'m, K, V> {
+    map: &'m mut SortedMap<K, V>,
+    key: K,
+    place: Result<Place, Place>,
+}
+
+impl<'m, K: Ord, V> Entry<'m, K, V> {
+    /// The value, which is made first if there is none.
+    pub fn or_insert_with(self, make: impl FnOnce() -> V) -> &'m mut V {
+        let slot = match self.place {
+            Ok(place) => self.map.order.slot(place),
+            Err(place) => self.map.insert_at(place, (self.key, make())),
+        };
+        match self.map.entries.get_mut(slot) {
+            Some(Some((_, value))) => value,
+            _ => unreachable!("it was found, or put, there"),
+        }
+    }
+
+    /// The value; this one if there is none.
+    pub fn or_insert(self, value: V) -> &'m mut V {
+        self.or_insert_with(|| value)
+    }
+
+    /// The value; the default one if there is none.
+    pub fn or_default(self) -> &'m mut V
+    where
+        V: Default,
+    {
+        self.or_insert_with(V::default)
+    }
+}
+
+/// What [`SortedMap::iter`] returns.
+pub struct Iter<'m, K, V> {
+    slots: Flatten<slice::Iter<'m, Vec<u32>>>,
+    entries: &'m [Option<(K, V)>],
+}
+
+impl<K, V> Clone for Iter<'_, K, V> {
+    fn clone(&self) -> Self {
+        Self { slots: self.slots.clone(), entries: self.entries }
+    }
+}
+
+impl<'m, K, V> Iter<'m, K, V> {
+    fn at(&self, slot: u32) -> Option<(&'m K, &'m V)> {
+        self.entries.get(slot as usize)?.as_ref().map(pair)
+    }
+}
+
+impl<'m, K, V> Iterator for Iter<'m, K, V> {
+    type Item = (&'m K, &'m V);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let slot = *self.slots.next()?;
+        self.at(slot)
+    }
+}
+
+impl<K, V> DoubleEndedIterator for Iter<'_, K, V> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        let slot = *self.slots.next_back()?;
+        self.at(slot)
+    }
+}
+
+/// What [`SortedMap::iter_mut`] returns.
+pub type IterMut<'m, K, V> =
+    Map<Flatten<slice::IterMut<'m, Option<(K, V)>>>, fn(&'m mut (K, V)) -> (&'m K, &'m mut V)>;
+
+/// What [`SortedMap::into_iter`] returns.
+pub struct IntoIter<K, V> {
+    slots: Flatten<vec::IntoIter<Vec<u32>>>,
+    entries: Vec<Option<(K, V)>>,
+}
+
+impl<K, V> Iterator for IntoIter<K, V> {
+    type Item = (K, V);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let slot = self.slots.next()?;
+        self.entries.get_mut(slot as usize)?.take()
+    }
+}
+
+impl<'m, K, V> IntoIterator for &'m SortedMap<K, V> {
+    type Item = (&'m K, &'m V);
+    type IntoIter = Iter<'m, K, V>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl<'m, K, V> IntoIterator for &'m mut SortedMap<K, V> {
+    type Item = (&'m K, &'m mut V);
+    type IntoIter = IterMut<'m, K, V>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter_mut()
+    }
+}
+
+impl<K, V> IntoIterator for SortedMap<K, V> {
+    type Item = (K, V);
+    type IntoIter = IntoIter<K, V>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        IntoIter { slots: self.order.runs.into_iter().flatten(), entries: self.entries }
+    }
+}
+
+impl<K: Ord, V> Extend<(K, V)> for SortedMap<K, V> {
+    fn extend<I: IntoIterator<Item = (K, V)>>(&mut self, entries: I) {
+        for (key, value) in entries {
+            self.insert(key, value);
+        }
+    }
+}
+
+impl<K: Ord, V> FromIterator<(K, V)> for SortedMap<K, V> {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
+        let mut map = Self::new();
+        map.extend(entries);
+        map
+    }
+}
+
+impl<K: Ord, V, const N: usize> From<[(K, V); N]> for SortedMap<K, V> {
+    fn from(entries: [(K, V); N]) -> Self {
+        entries.into_iter().collect()
+    }
+}
+
+impl<K: PartialEq, V: PartialEq> PartialEq for SortedMap<K, V> {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.iter().eq(other)
+    }
+}
+
+impl<K: Eq, V: Eq> Eq for SortedMap<K, V> {}
+
+impl<K, V> Default for SortedMap<K, V> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for SortedMap<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self).finish()
+    }
+}
+
+/// A set of `K`, sorted.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SortedSet<K>(SortedMap<K, ()>);
+
+impl<K: Ord> SortedSet<K> {
+    /// Adds a key; whether it is new.
+    pub fn insert(&mut self, key: K) -> bool {
+        self.0.insert(key, ()).is_none()
+    }
+
+    /// Takes a key out; whether it was there.
+    pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.0.remove(key).is_some()
+    }
+
+    /// The key of the set that is equal to this one.
+    pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&K>
+    where
+        K: Borrow<Q>,
+    {
+        self.0.at(self.0.find(key).ok()?).map(|(key, ())| key)
+    }
+
+    /// Takes out the first key.
+    pub fn pop_first(&mut self) -> Option<K> {
+        self.0.pop_first().map(|(key, ())| key)
+    }
+
+    /// Whether the key is there.
+    pub fn contains<Q: Ord + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.0.contains_key(key)
+    }
+}
+
+impl<K> SortedSet<K> {
+    /// An empty set.
+    pub const fn new() -> Self {
+        Self(SortedMap::new())
+    }
+
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes all keys out.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Keys in order.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &K> {
+        self.0.keys()
+    }
+
+    /// Takes out all keys but those that `keep` says yes to.
+    pub fn retain(&mut self, mut keep: impl FnMut(&K) -> bool) {
+        self.0.retain(|key, ()| keep(key));
+    }
+}
+
+impl<K> IntoIterator for SortedSet<K> {
+    type Item = K;
+    type IntoIter = Map<IntoIter<K, ()>, fn((K, ())) -> K>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter().map(|(key, ())| key)
+    }
+}
+
+impl<K: Ord> Extend<K> for SortedSet<K> {
+    fn extend<I: IntoIterator<Item = K>>(&mut self, keys: I) {
+        for key in keys {
+            self.insert(key);
+        }
+    }
+}
+
+impl<K: Ord> FromIterator<K> for SortedSet<K> {
+    fn from_iter<I: IntoIterator<Item = K>>(keys: I) -> Self {
+        let mut set = Self::new();
+        set.extend(keys);
+        set
+    }
+}
+
+impl<K: Ord, const N: usize> From<[K; N]> for SortedSet<K> {
+    fn from(keys: [K; N]) -> Self {
+        keys.into_iter().collect()
+    }
+}
+
+impl<K> Default for SortedSet<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K: fmt::Debug> fmt::Debug for SortedSet<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// Numbers that look random, and are the same each time.
+    fn numbers(mut state: u64) -> impl FnMut() -> u64 {
+        move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state >> 33
+        }
+    }
+
+    fn check(map: &SortedMap<u64, u64>, expected: &BTreeMap<u64, u64>) {
+        assert_eq!(map.len(), expected.len());
+        assert!(map.iter().eq(expected.iter()));
+        assert!(map.order.runs.iter().all(|run| !run.is_empty() && run.len() <= LONGEST));
+    }
+
+    /// The standard library's map is the second opinion.
+    #[test]
+    fn it_does_what_a_btree_does() {
+        for (seed, keys) in [(1, 10), (2, 300), (3, 5000)] {
+            let mut number = numbers(seed);
+            let (mut map, mut expected) = (SortedMap::new(), BTreeMap::new());
+            for step in 0..20_000 {
+                let (key, value) = (number() % keys, number());
+                match number() % 8 {
+                    0..=2 => assert_eq!(map.insert(key, value), expected.insert(key, value)),
+                    3 | 4 => assert_eq!(map.remove(&key), expected.remove(&key)),
+                    5 => {
+                        *map.entry(key).or_default() += value;
+                        *expected.entry(key).or_default() += value;
+                    }
+                    6 => {
+                        assert_eq!(map.get(&key), expected.get(&key));
+                        assert_eq!(map.get_mut(&key), expected.get_mut(&key));
+                        assert_eq!(map.contains_key(&key), expected.contains_key(&key));
+                    }
+                    _ => assert_eq!(map.last_up_to(&key), expected.range(..=key).next_back()),
+                }
+                if step % 1000 == 0 {
+                    check(&map, &expected);
+                }
+            }
+            check(&map, &expected);
+            assert!(map.iter().rev().eq(expected.iter().rev()));
+            assert!(map.keys().eq(expected.keys()) && map.values().eq(expected.values()));
+            map.values_mut().for_each(|value| *value /= 2);
+            expected.values_mut().for_each(|value| *value /= 2);
+            map.retain(|key, value| (*key + *value) % 3 != 0);
+            expected.retain(|key, value| (*key + *value) % 3 != 0);
+            check(&map, &expected);
+            assert_eq!(map.clone().into_iter().collect::<BTreeMap<_, _>>(), expected);
+            assert_eq!(format!("{map:?}"), format!("{expected:?}"));
+            map.clear();
+            check(&map, &BTreeMap::new());
+        }
+    }
+
+    #[test]
+    fn what_comes_in_order_fills_runs() {
+        for keys in [(0..1000).collect::<Vec<u64>>(), (0..1000).rev().collect()] {
+            let map: SortedMap<_, _> = keys.iter().map(|key| (*key, *key)).collect();
+            check(&map, &keys.iter().map(|key| (*key, *key)).collect());
+            assert!(map.order.runs.len() <= 1000 / (LONGEST / 2));
+        }
+    }
+}
