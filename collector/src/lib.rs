@@ -13,6 +13,7 @@ pub mod check;
 pub mod config;
 pub mod convert;
 pub mod cpus;
+mod crc32;
 pub mod enrich;
 pub mod error;
 pub mod event_buffer;

@@ -1,6 +1,7 @@
 //! The BPF programs as the binary carries them: compressed by `build.rs`. Each is unpacked when its tracer starts, and its memory
 //! given back once it is in the kernel.
 
+use crate::crc32::crc32;
 use crate::error::{Error, Result};
 use crate::lzma::decompress;
 
@@ -30,7 +31,7 @@ impl Packed {
         let base = object.len();
         decompress(packed, &mut object, base + u32::from_le_bytes(*len) as usize)?;
         object.drain(..base);
-        (crc32fast::hash(&object) == u32::from_le_bytes(*crc)).then_some(object)
+        (crc32(&object) == u32::from_le_bytes(*crc)).then_some(object)
     }
 }
 

@@ -3,10 +3,11 @@
 use std::fmt;
 
 /// The cargo features that commands depend on, and whether they are built in.
-const FEATURES: [(&str, bool); 11] = [
+const FEATURES: [(&str, bool); 12] = [
     ("btf-generate", cfg!(feature = "btf-generate")),
     ("demangle-cpp", cfg!(feature = "demangle-cpp")),
     ("grpc", cfg!(feature = "grpc")),
+    ("gunzip", cfg!(feature = "gunzip")),
     ("inspect", cfg!(feature = "inspect")),
     ("load", cfg!(feature = "load")),
     ("pictures", cfg!(feature = "pictures")),

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use collector::convert::pprof;
 use collector::convert::profiles::{DEFAULT_MAX_REQUEST, ProfilesEncoder};
 use collector::export::config::{AgentResource, LogLevel, SharedAttributes, process_env};
 use collector::export::{ExportConfig, Signal};
@@ -259,14 +258,14 @@ fn write_format(
     format: Format,
     out: &mut OutputFile,
 ) -> io::Result<()> {
-    let convert = |e: collector::convert::Error| match e {
-        collector::convert::Error::Write(e) => e,
-        other => io::Error::other(other),
-    };
     match format {
         Format::Svg if cfg!(feature = "pictures") => flamegraph::write(profile, host, out),
         Format::Folded if cfg!(feature = "pictures") => folded::write(profile, out),
-        Format::Pprof if cfg!(feature = "pictures") => pprof::write(profile, out).map_err(convert),
+        #[cfg(feature = "pictures")]
+        Format::Pprof => collector::convert::pprof::write(profile, out).map_err(|e| match e {
+            collector::convert::Error::Write(e) => e,
+            other => io::Error::other(other),
+        }),
         Format::Otlp => write_one_request(profile, attributes, usize::MAX, out),
         Format::OtlpJsonLines => write_requests(profile, attributes, DEFAULT_MAX_REQUEST, |request| {
             let mut line = String::new();

@@ -2,6 +2,7 @@
 
 pub mod logs;
 pub mod metrics;
+#[cfg(feature = "pictures")]
 pub mod pprof;
 pub mod profiles;
 pub mod prometheus;

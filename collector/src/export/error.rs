@@ -119,8 +119,6 @@ pub enum Failure {
         /// Its size before compression.
         bytes: usize,
     },
-    /// The request cannot be compressed.
-    Compression(io::Error),
     /// The host's name has no address.
     Resolve(io::Error),
     /// No connection was made.
@@ -189,8 +187,7 @@ impl Failure {
             | Self::ResponseTooLarge
             | Self::Json(_)
             | Self::NotSentThere
-            | Self::RequestTooLarge { .. }
-            | Self::Compression(_) => false,
+            | Self::RequestTooLarge { .. } => false,
         }
     }
 }
@@ -202,7 +199,6 @@ impl fmt::Display for Failure {
             Self::RequestTooLarge { bytes } => {
                 write!(f, "a request of {bytes} bytes is larger than the {MAX_REQUEST} that OTLP allows")
             }
-            Self::Compression(error) => write!(f, "the request cannot be compressed ({error})"),
             Self::Resolve(error) => write!(f, "the host's name has no address ({error})"),
             Self::Connect(error) => match error.kind() {
                 io::ErrorKind::ConnectionRefused => f.write_str("connection refused"),

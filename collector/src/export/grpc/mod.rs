@@ -4,11 +4,12 @@
 //! sends requests: crate `h2` speaks HTTP/2, and a loop of this module polls it over a non-blocking stream until an
 //! answer is there or the time is over, so no runtime is needed.
 
-pub mod frame;
 pub mod status;
 
 #[cfg(feature = "grpc")]
 mod call;
+#[cfg(feature = "grpc")]
+pub mod frame;
 #[cfg(feature = "grpc")]
 mod head;
 #[cfg(feature = "grpc")]

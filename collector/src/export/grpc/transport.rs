@@ -102,7 +102,7 @@ impl Transport for GrpcTransport {
         let is_gzip = self.compression == Compression::Gzip;
         let body = if is_gzip {
             let mut compressed = Vec::new();
-            compress_into(&request.body, &mut compressed).map_err(|e| refused(Failure::Compression(e)))?;
+            compress_into(&request.body, &mut compressed);
             compressed.into()
         } else {
             request.body.clone()

@@ -84,7 +84,7 @@ impl Bodies {
             Some(buffer) => {
                 buffer.clear();
                 buffer.shrink_to(MAX_KEPT);
-                gzip::compress_into(plain, buffer).map_err(Failure::Compression)?;
+                gzip::compress_into(plain, buffer);
                 Ok(buffer)
             }
             None => Ok(plain),

@@ -274,11 +274,12 @@ fn odd_bodies_of_a_success_are_a_success() {
     }
 }
 
+#[cfg(feature = "gunzip")]
 #[test]
 fn answers_that_were_compressed_on_the_way_are_read_up_to_the_limit() {
     let zipped = |body: &[u8], status: &str| {
         let mut zipped = Vec::new();
-        crate::export::gzip::compress_into(body, &mut zipped).unwrap();
+        crate::export::gzip::compress_into(body, &mut zipped);
         Answer::Keep(answer(status, &format!("{PROTOBUF}Content-Encoding: gzip\r\n"), &zipped))
     };
     assert_eq!(send(zipped(b"\x0a\x02\x08\x07", "200 OK")).unwrap().rejected, 7);

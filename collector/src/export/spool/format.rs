@@ -1,9 +1,8 @@
 //! Bytes of segment files.
 
-use bytes::{Buf, BufMut};
-use crc32fast::Hasher;
-
+use crate::crc32::{crc32, digest};
 use crate::export::Signal;
+use bytes::{Buf, BufMut};
 
 /// The version that is written, and the only one that is read.
 pub const VERSION: u8 = 1;
@@ -45,7 +44,7 @@ impl SegmentHeader {
         to.put_u64_le(self.number);
         to.put_u64_le(self.first);
         to.put_u64_le(self.acknowledged);
-        let crc = crc32fast::hash(&bytes[..SEGMENT_HEADER - 4]);
+        let crc = crc32(&bytes[..SEGMENT_HEADER - 4]);
         bytes[SEGMENT_HEADER - 4..].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
@@ -65,7 +64,7 @@ impl SegmentHeader {
         if version != VERSION {
             return Err(BadHeader::Version(version));
         }
-        let is_whole = from.get_u32_le() == crc32fast::hash(&bytes[..SEGMENT_HEADER - 4]);
+        let is_whole = from.get_u32_le() == crc32(&bytes[..SEGMENT_HEADER - 4]);
         let is_possible = header.number == number
             && (1..=MAX_SEQUENCE).contains(&header.first)
             && header.acknowledged < header.first;
@@ -102,7 +101,7 @@ impl RecordHeader {
     /// Of the record that holds `body`.
     pub fn data(signal: Signal, items: u64, body: &[u8], sequence: u64) -> Option<Self> {
         let length = u32::try_from(body.len()).ok()?;
-        Some(Self { kind: Kind::Data { signal, items, crc: crc32fast::hash(body) }, sequence, length })
+        Some(Self { kind: Kind::Data { signal, items, crc: crc32(body) }, sequence, length })
     }
 
     /// Of the record that says what is done with.
@@ -162,7 +161,7 @@ impl RecordHeader {
 }
 
 fn header_crc(bytes: &[u8; RECORD_HEADER], number: u64) -> u32 {
-    let mut hasher = Hasher::new();
+    let mut hasher = digest();
     hasher.update(&number.to_le_bytes());
     hasher.update(&bytes[..RECORD_HEADER - 4]);
     hasher.finalize()

@@ -2,11 +2,10 @@
 
 use std::io;
 
-use crc32fast::Hasher;
-
 use super::format::{Kind, RECORD_HEADER, RecordHeader, SEGMENT_HEADER};
 use super::state::Segment;
 use super::volume::VolumeFile;
+use crate::crc32::{crc32, digest};
 use crate::export::stats::Amount;
 use crate::export::{MAX_REQUEST, Signal};
 
@@ -105,7 +104,7 @@ impl<'a> Scanner<'a> {
 /// Whether the body of a record is what was written.
 pub fn is_whole(file: &dyn VolumeFile, found: &Found) -> io::Result<bool> {
     let Kind::Data { crc, .. } = found.header.kind else { return Ok(true) };
-    let mut hasher = Hasher::new();
+    let mut hasher = digest();
     let mut chunk = vec![0; CHUNK.min(found.header.length as usize)];
     let mut offset = found.body_offset();
     while offset < found.end() {
@@ -125,5 +124,5 @@ pub fn read_body(file: &dyn VolumeFile, found: &Found) -> io::Result<Option<Vec<
     let Kind::Data { crc, .. } = found.header.kind else { return Ok(None) };
     let mut body = vec![0; found.header.length as usize];
     let read = file.read_at(&mut body, found.body_offset())?;
-    Ok((read == body.len() && crc32fast::hash(&body) == crc).then_some(body))
+    Ok((read == body.len() && crc32(&body) == crc).then_some(body))
 }

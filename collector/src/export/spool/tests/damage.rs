@@ -2,6 +2,7 @@
 
 use super::disk::{Crash, Disk};
 use super::{drain, request};
+use crate::crc32::crc32;
 use crate::export::Signal;
 use crate::export::spool::format::{
     BadHeader, Kind, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader, file_name, number_of,
@@ -41,9 +42,9 @@ fn files_are_as_documented() {
     spool.append(&[request(5, 2)]).unwrap();
     drop(spool);
     disk.edit("0000000000000001.spool", |bytes| {
-        let crc = |from: &[u8]| crc32fast::hash(from).to_le_bytes();
+        let crc = |from: &[u8]| crc32(from).to_le_bytes();
         let seeded = |record: &[u8]| {
-            let mut hasher = crc32fast::Hasher::new();
+            let mut hasher = crate::crc32::digest();
             hasher.update(&1u64.to_le_bytes());
             hasher.update(record);
             hasher.finalize().to_le_bytes()
