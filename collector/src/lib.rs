@@ -9,6 +9,7 @@
 
 pub mod agent;
 mod aggregate;
+mod built_in;
 pub mod check;
 pub mod config;
 pub mod convert;

@@ -3,16 +3,18 @@
 use std::fmt;
 
 /// The cargo features that commands depend on, and whether they are built in.
-const FEATURES: [(&str, bool); 12] = [
+const FEATURES: [(&str, bool); 14] = [
     ("btf-generate", cfg!(feature = "btf-generate")),
     ("demangle-cpp", cfg!(feature = "demangle-cpp")),
     ("grpc", cfg!(feature = "grpc")),
     ("gunzip", cfg!(feature = "gunzip")),
     ("inspect", cfg!(feature = "inspect")),
+    ("listen", cfg!(feature = "listen")),
     ("load", cfg!(feature = "load")),
     ("pictures", cfg!(feature = "pictures")),
     ("service", cfg!(feature = "service")),
     ("source-lines", cfg!(feature = "source-lines")),
+    ("spool", cfg!(feature = "spool")),
     ("symbols", cfg!(feature = "symbols")),
     ("terminal", cfg!(feature = "terminal")),
     ("tls", cfg!(feature = "tls")),

@@ -123,7 +123,7 @@ impl Delivery {
     /// A queue for the destination `name`; with a spool, `held` is what it held when it was opened.
     pub fn new(name: String, limits: Limits, held: Option<&Held>) -> Self {
         let mut counts = Stats { name, ..Stats::default() };
-        let spooled = held.map(|held| Spooled::new(held, &mut counts));
+        let spooled = held.and_then(|held| Spooled::new(held, &mut counts));
         Self {
             limits,
             phase: Phase::Running,

@@ -135,7 +135,7 @@ impl Exporter {
         // Dropped on an error, it ends the threads that were started already.
         let mut exporter = Self { lanes: Vec::new() };
         for Outlet { name, signals, timeout, limits, mut transport, spool } in outlets {
-            let (store, held) = spool.unzip();
+            let (store, held) = spool.filter(|_| cfg!(feature = "spool")).unzip();
             let shared = Arc::new(Shared::new(Delivery::new(name, limits, held.as_ref())));
             exporter.lanes.push(Lane { signals, shared: Arc::clone(&shared) });
             if let Some(store) = store.clone() {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::Pipeline;
 use super::resources::ResourceId;
 use super::store::{Current, Store};
+use crate::built_in::ListenBuiltIn;
 use crate::convert::prometheus::{Page, Sample, label};
 use crate::export::config::Temporality;
 use crate::sorted::SortedMap;
@@ -18,6 +19,7 @@ use crate::telemetry::{Subject, text};
 /// What is served.
 #[derive(Debug)]
 pub(super) struct Served {
+    _built_in: ListenBuiltIn,
     max_bytes: usize,
     /// Totals, where what is exported has none.
     totals: Option<Store>,
@@ -47,7 +49,12 @@ impl Pipeline {
         self.page = match (self.page.take(), max_bytes) {
             (_, None) => None,
             (Some(served), Some(max_bytes)) => Some(Served { max_bytes, ..served }),
-            (None, Some(max_bytes)) => Some(Served { max_bytes, totals: totals(), text: Bytes::new() }),
+            (None, Some(max_bytes)) => ListenBuiltIn::get().map(|_built_in| Served {
+                _built_in,
+                max_bytes,
+                totals: totals(),
+                text: Bytes::new(),
+            }),
         };
     }
 

@@ -52,7 +52,12 @@ pub(super) static AGENT: &[Key<AgentConfig>] = &[
                 let text = v.text()?;
                 text.parse().map_err(|_| format!("{text} is not an address with a port, as 127.0.0.1:9464"))
             };
-            v.optional(parse).map(|listen| c.agent.listen = listen)
+            let listen = v.optional(parse)?;
+            if listen.is_some() && !cfg!(feature = "listen") {
+                return Err("this build has no such port (feature `listen`)".to_owned());
+            }
+            c.agent.listen = listen;
+            Ok(())
         },
     },
     Key {
@@ -149,7 +154,14 @@ pub(super) static EXPORT: &[Key<AgentConfig>] = &[
         name: "spool",
         doc: "Directory for what receivers do not take yet; empty: it is in memory alone.",
         get: |c| of_path(&c.export.spool),
-        set: |c, v| path(v).map(|spool| c.export.spool = spool),
+        set: |c, v| {
+            let spool = path(v)?;
+            if spool.is_some() && !cfg!(feature = "spool") {
+                return Err("this build has no queue on disk (feature `spool`)".to_owned());
+            }
+            c.export.spool = spool;
+            Ok(())
+        },
     },
     Key {
         name: "spool_size",

@@ -8,6 +8,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 
 use super::{Connection, Next, Pages};
+use crate::built_in::ListenBuiltIn;
 
 /// Most connections at a time.
 const CONNECTIONS: usize = 16;
@@ -19,6 +20,7 @@ const LISTENER: usize = 500;
 /// A listening socket and its connections. Tokens 500 to 516 are its own.
 #[derive(Debug)]
 pub struct Server {
+    _built_in: ListenBuiltIn,
     listener: TcpListener,
     clients: [Option<Client>; CONNECTIONS],
 }
@@ -35,11 +37,12 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The address is taken, or not this machine's.
+    /// The address is taken, or not this machine's; the feature `listen` is not built in.
     pub fn bind(address: SocketAddr, registry: &Registry) -> io::Result<Self> {
+        let _built_in = ListenBuiltIn::get().ok_or(io::ErrorKind::Unsupported)?;
         let mut listener = TcpListener::bind(address)?;
         registry.register(&mut listener, Token(LISTENER), Interest::READABLE)?;
-        Ok(Self { listener, clients: std::array::from_fn(|_| None) })
+        Ok(Self { _built_in, listener, clients: std::array::from_fn(|_| None) })
     }
 
     /// The address, with the port that the system chose.

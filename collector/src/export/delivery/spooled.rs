@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Delivery, Flight, Phase, Place, SaveStep};
+use crate::built_in::SpoolBuiltIn;
 use crate::export::queue::Entry;
 use crate::export::retry::RetryPolicy;
 use crate::export::stats::{Amount, DropReason, PerSignal, Stats};
@@ -53,8 +54,9 @@ pub(super) enum Load {
 }
 
 /// What is known of the spool.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Spooled {
+    _built_in: SpoolBuiltIn,
     waiting: PerSignal<Amount>,
     saving: Option<Vec<Member>>,
     /// Memory that the finished ones of them take until the disk has answered.
@@ -75,8 +77,24 @@ pub(super) struct Spooled {
 }
 
 impl Spooled {
-    pub fn new(held: &Held, counts: &mut Stats) -> Self {
-        let mut spooled = Self::default();
+    /// What was in it, if the feature `spool` is built in.
+    pub fn new(held: &Held, counts: &mut Stats) -> Option<Self> {
+        let mut spooled = Self {
+            _built_in: SpoolBuiltIn::get()?,
+            waiting: PerSignal::default(),
+            saving: None,
+            finished_in_memory: 0,
+            finished_meanwhile: Vec::new(),
+            loading: false,
+            dropped_meanwhile: Vec::new(),
+            saved_meanwhile: false,
+            is_all_counted: false,
+            counted_before: None,
+            to_acknowledge: Vec::new(),
+            acknowledging: Vec::new(),
+            reading: Backoff::default(),
+            writing: Backoff::default(),
+        };
         for (signal, waiting) in held.waiting.iter() {
             let counts = counts.signals.get_mut(signal);
             let lost = [
@@ -94,7 +112,7 @@ impl Spooled {
         if held.damaged_bytes > 0 {
             counts.spool_error = Some(format!("{} damaged bytes were passed over", held.damaged_bytes));
         }
-        spooled
+        Some(spooled)
     }
 
     /// What is in the spool and not delivered.

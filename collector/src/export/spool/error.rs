@@ -12,6 +12,8 @@ use crate::export::store::RecordId;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SpoolError {
+    /// The feature `spool` is not built in.
+    NotBuiltIn,
     /// A file or the directory could not be used.
     Io {
         /// What was tried.
@@ -89,6 +91,7 @@ pub(super) fn file_error(
 impl fmt::Display for SpoolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NotBuiltIn => f.write_str("this build has no queue on disk (feature `spool`)"),
             Self::Io { action, path, error } => write!(f, "cannot {action} {}: {error}", path.display()),
             Self::InUse { path } => {
                 write!(f, "the spool {} is in use by another process", path.display())

@@ -1,0 +1,31 @@
+//! Proofs that a feature is built in.
+//!
+//! Without the feature there is no such value, and none of what holds one: the compiler leaves out all that needs it, where a
+//! condition at each place would have to be repeated.
+
+macro_rules! built_in {
+    ($($(#[$doc:meta])* $name:ident $feature:literal)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone, Copy)]
+            pub(crate) struct $name(#[cfg(not(feature = $feature))] std::convert::Infallible);
+
+            impl $name {
+                /// The proof, if the feature is built in.
+                pub(crate) fn get() -> Option<Self> {
+                    #[cfg(feature = $feature)]
+                    return Some(Self());
+                    #[cfg(not(feature = $feature))]
+                    return None;
+                }
+            }
+        )*
+    };
+}
+
+built_in! {
+    /// The port for health checks and metrics.
+    ListenBuiltIn "listen"
+    /// The queue on disk.
+    SpoolBuiltIn "spool"
+}
