@@ -20,11 +20,49 @@ const STACK: usize = 32 << 10;
 /// The two tables of a map of maps, of which programs fill the one that their variable `active` names.
 #[derive(Debug)]
 pub(crate) struct Windows<T> {
+    pair: Pair,
+    tables: [T; 2],
+}
+
+/// The two tables, whatever is in them.
+#[derive(Debug)]
+struct Pair {
     outer: Map,
     active: Global<u32>,
     filling: u32,
     maps: [Map; 2],
-    tables: [T; 2],
+}
+
+impl Pair {
+    fn create(spec: &ObjectSpec<'_>, object: &Object, outer: &str) -> Result<Self> {
+        let no_map = || Error::Load(bpf_loader::Error::NoSuchMap { name: outer.into() });
+        let inner = spec.map(outer).and_then(|map| map.inner.as_deref()).ok_or_else(no_map)?;
+        let create = || -> Result<Map> {
+            let fd = inner.create(&RunningKernel::default()).map_err(Error::Load)?;
+            Ok(Map::new(outer.to_owned(), fd))
+        };
+        let maps = [create()?, create()?];
+        let outer = object.map(outer).and_then(Map::try_clone).map_err(Error::Load)?;
+        let active = object.global("active").map_err(Error::Load)?;
+        let [first, second] = &maps;
+        put_in(&[(&outer.fd, 0, &first.fd), (&outer.fd, 1, &second.fd)])?;
+        Ok(Self { outer, active, filling: 0, maps })
+    }
+
+    fn swap(&mut self) -> Result<u32> {
+        let full = self.filling;
+        self.active.set(&(full ^ 1)).map_err(Error::Kernel)?;
+        self.filling = full ^ 1;
+        // Updating a map of maps returns only after every program that may have read the old value has ended
+        // (`maybe_wait_bpf_programs`, Linux 5.0), so setting what is already there is a wait for our own flip.
+        self.set(full)?;
+        Ok(full)
+    }
+
+    fn set(&self, index: u32) -> Result<()> {
+        let [first, second] = &self.maps;
+        set(&self.outer.fd, index, if index == 0 { &first.fd } else { &second.fd })
+    }
 }
 
 impl<T> Windows<T> {
@@ -39,19 +77,10 @@ impl<T> Windows<T> {
         outer: &str,
         open: impl Fn(&Map) -> bpf_loader::Result<T>,
     ) -> Result<Self> {
-        let no_map = || Error::no_map(outer);
-        let inner = spec.map(outer).and_then(|map| map.inner.as_deref()).ok_or_else(no_map)?;
-        let create = || -> Result<(Map, T)> {
-            let fd = inner.create(&RunningKernel::default()).map_err(Error::load)?;
-            let map = Map::new(outer.to_owned(), fd);
-            let table = open(&map).map_err(Error::load)?;
-            Ok((map, table))
-        };
-        let ((first, first_table), (second, second_table)) = (create()?, create()?);
-        let outer = object.map(outer).and_then(Map::try_clone).map_err(Error::load)?;
-        let active = object.global("active").map_err(Error::load)?;
-        put_in(&[(&outer.fd, 0, &first.fd), (&outer.fd, 1, &second.fd)])?;
-        Ok(Self { outer, active, filling: 0, maps: [first, second], tables: [first_table, second_table] })
+        let pair = Pair::create(spec, object, outer)?;
+        let [first, second] = &pair.maps;
+        let tables = [open(first).map_err(Error::Load)?, open(second).map_err(Error::Load)?];
+        Ok(Self { pair, tables })
     }
 
     /// Makes programs fill the other table, waits until none is still in the old one, and lends that. It has to be emptied
@@ -61,19 +90,14 @@ impl<T> Windows<T> {
     ///
     /// The kernel does not take the update that waits.
     pub fn swap(&mut self) -> Result<&T> {
-        let full = self.filling;
-        self.active.set(&(full ^ 1)).map_err(Error::kernel)?;
-        self.filling = full ^ 1;
-        // Updating a map of maps returns only after every program that may have read the old value has ended
-        // (`maybe_wait_bpf_programs`, Linux 5.0), so setting what is already there is a wait for our own flip.
-        self.set(full)?;
+        let full = self.pair.swap()?;
         let [first, second] = &self.tables;
         Ok(if full == 0 { first } else { second })
     }
 
     /// Which of the two is being filled: 0 or 1.
     pub fn filling(&self) -> u32 {
-        self.filling
+        self.pair.filling
     }
 
     /// Waits until every program that runs now has ended.
@@ -82,17 +106,12 @@ impl<T> Windows<T> {
     ///
     /// The kernel does not take the update that waits.
     pub fn wait(&self) -> Result<()> {
-        self.set(self.filling)
+        self.pair.set(self.pair.filling)
     }
 
     /// Kernel memory of the tables, in bytes.
     pub fn map_bytes(&self) -> u64 {
-        self.maps.iter().map(|map| cost::map_bytes(&map.fd)).sum()
-    }
-
-    fn set(&self, index: u32) -> Result<()> {
-        let [first, second] = &self.maps;
-        set(&self.outer.fd, index, if index == 0 { &first.fd } else { &second.fd })
+        self.pair.maps.iter().map(|map| cost::map_bytes(&map.fd)).sum()
     }
 }
 
