@@ -3,8 +3,6 @@
 //!
 //! The rules are those of libbpf's `bpf_program_fixup_func_info`.
 
-use std::collections::HashMap;
-
 use bpf_sys::ProgType as P;
 
 use crate::btf::edit::Edit;
@@ -12,6 +10,7 @@ use crate::btf::encode::info;
 use crate::btf::{Btf, BtfId, Kind, Linkage, Type};
 use crate::error::Result;
 use crate::plan::ProgramPlan;
+use crate::sorted::SortedMap;
 
 /// What the tag says.
 const TAG: &[u8] = b"arg:ctx";
@@ -52,8 +51,8 @@ fn context_name(prog_type: P) -> Option<&'static str> {
 }
 
 /// The tagged parameters of global functions, by the function.
-fn tagged(btf: &Btf<'_>) -> HashMap<BtfId, Vec<u32>> {
-    let mut functions: HashMap<BtfId, Vec<u32>> = HashMap::new();
+fn tagged(btf: &Btf<'_>) -> SortedMap<BtfId, Vec<u32>> {
+    let mut functions: SortedMap<BtfId, Vec<u32>> = SortedMap::new();
     for tag in btf.types_of(Kind::DeclTag).filter(|tag| tag.name_is(TAG)) {
         let Some(param) = tag.component().and_then(|n| u32::try_from(n).ok()) else { continue };
         let Ok(function) = btf.type_by_id(tag.referred()) else { continue };
@@ -115,9 +114,9 @@ struct Copies<'b> {
     btf: &'b Btf<'b>,
     edit: Edit,
     /// Pointers to the structures of that name.
-    contexts: HashMap<&'static str, BtfId>,
+    contexts: SortedMap<&'static str, BtfId>,
     /// By function and context; the function itself where nothing is to be changed.
-    functions: HashMap<(BtfId, &'static str), BtfId>,
+    functions: SortedMap<(BtfId, &'static str), BtfId>,
 }
 
 impl Copies<'_> {
@@ -189,7 +188,7 @@ pub(crate) fn replace(
     if tagged.is_empty() || knows_tag() {
         return Ok(None);
     }
-    let (contexts, functions) = (HashMap::new(), HashMap::new());
+    let (contexts, functions) = (SortedMap::new(), SortedMap::new());
     let mut copies = Copies { btf, edit: Edit::new(btf)?, contexts, functions };
     for program in programs {
         let Ok(code) = &mut program.code else { continue };

@@ -1,7 +1,5 @@
 //! CO-RE relocations of the functions that a plan contains: resolved together, applied program by program.
 
-use std::collections::HashMap;
-
 use bpf_sys::Insn;
 
 use crate::btf::Btf;
@@ -13,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::fuel::Fuel;
 use crate::insn::InsnIdx;
 use crate::object::ObjectSpec;
+use crate::sorted::SortedMap;
 use crate::subprog::{Linked, Part};
 use crate::target::Target;
 
@@ -24,7 +23,7 @@ type Answer = (InsnIdx, CoreRelo, Result<Resolution>);
 
 /// The relocations of all functions of a plan; by section, in the order of their instructions.
 pub(crate) struct CoreRelocations {
-    answers: HashMap<SectionIdx, Vec<Answer>>,
+    answers: SortedMap<SectionIdx, Vec<Answer>>,
     /// Why there are no answers at all.
     failed: Option<Box<Error>>,
 }
@@ -38,7 +37,7 @@ impl CoreRelocations {
         others: &[Root<'_>],
         target: &dyn Target,
     ) -> Self {
-        let mut all = Self { answers: HashMap::new(), failed: None };
+        let mut all = Self { answers: SortedMap::new(), failed: None };
         if let Some(btf) = &spec.btf {
             all.failed = all.fill(spec, btf, linked, others, target).err();
         } else if !others.is_empty() {
@@ -55,13 +54,13 @@ impl CoreRelocations {
         others: &[Root<'_>],
         target: &dyn Target,
     ) -> Result<()> {
-        let mut sections: HashMap<SectionIdx, Vec<std::ops::Range<u32>>> = HashMap::new();
+        let mut sections: SortedMap<SectionIdx, Vec<std::ops::Range<u32>>> = SortedMap::new();
         for part in linked.flat_map(|l| &l.parts) {
             let Some(function) = spec.function(part.function) else { continue };
             sections.entry(function.section).or_default().push(function.insns.clone());
         }
         // The first of several sections of a name.
-        let mut named: HashMap<&str, SectionIdx> = HashMap::new();
+        let mut named: SortedMap<&str, SectionIdx> = SortedMap::new();
         for section in spec.code.iter().filter(|section| sections.contains_key(&section.idx)) {
             named.entry(section.name).or_insert(section.idx);
         }

@@ -1,11 +1,10 @@
 //! Exception callbacks: functions that nothing calls, which a program names by a tag in BTF to be run when it throws.
 
-use std::collections::HashMap;
-
 use crate::btf::{Btf, Kind, Linkage, Type};
 use crate::error::{Error, Result, excerpt};
 use crate::fuel::Fuel;
 use crate::object::{Function, FunctionIdx};
+use crate::sorted::SortedMap;
 
 /// What the tag begins with; the callback's name follows.
 const TAG: &[u8] = b"exception_callback:";
@@ -14,7 +13,7 @@ const TAG: &[u8] = b"exception_callback:";
 #[derive(Default)]
 pub(crate) struct ExceptionCallbacks<'a> {
     /// By the program's name; `None` where there are several, which the verifier will refuse with a word on it.
-    named: HashMap<&'a str, Option<Result<FunctionIdx>>>,
+    named: SortedMap<&'a str, Option<Result<FunctionIdx>>>,
 }
 
 impl<'a> ExceptionCallbacks<'a> {
@@ -30,10 +29,10 @@ impl<'a> ExceptionCallbacks<'a> {
         if tags.peek().is_none() {
             return all;
         }
-        let programs: HashMap<&[u8], &'a str> =
+        let programs: SortedMap<&[u8], &'a str> =
             functions.iter().map(|f| (f.name.as_bytes(), f.name)).collect();
         let callbacks = functions.iter().zip(0..).filter(|(f, _)| f.global && may_be(f));
-        let callbacks: HashMap<&[u8], FunctionIdx> =
+        let callbacks: SortedMap<&[u8], FunctionIdx> =
             callbacks.map(|(f, i)| (f.name.as_bytes(), FunctionIdx(i))).collect();
         // Names may be as long as the file, and shared by all tags.
         let mut fuel = Fuel::OBJECT.clone();
@@ -47,7 +46,9 @@ impl<'a> ExceptionCallbacks<'a> {
                 let callback = excerpt(&String::from_utf8_lossy(callback));
                 Box::new(Error::ExceptionCallback { callback })
             });
-            all.named.entry(program).and_modify(|first| *first = None).or_insert(Some(found));
+            // Two are none.
+            let only = if all.named.contains_key(program) { None } else { Some(found) };
+            all.named.insert(program, only);
         }
         all
     }

@@ -1,11 +1,10 @@
 //! `.BTF.ext` through linking: what it says of each function, at the function's new place.
 
-use std::collections::HashMap;
-
 use crate::btf::Btf;
 use crate::btf::ext::{FuncInfo, LineInfo, Record, Sections};
 use crate::error::{Error, Result};
 use crate::object::{Function, ObjectSpec};
+use crate::sorted::SortedMap;
 use crate::subprog::Part;
 
 /// Records for `BPF_PROG_LOAD`, in host byte order; empty where the object has none.
@@ -23,8 +22,8 @@ const SLOT: u32 = 8;
 /// The records of an object by section and place, for all programs of a plan.
 #[derive(Default)]
 pub(crate) struct ExtIndex<'s> {
-    functions: HashMap<&'s str, Vec<FuncInfo>>,
-    lines: HashMap<&'s str, Vec<LineInfo>>,
+    functions: SortedMap<&'s str, Vec<FuncInfo>>,
+    lines: SortedMap<&'s str, Vec<LineInfo>>,
 }
 
 impl<'s> ExtIndex<'s> {
@@ -66,8 +65,8 @@ impl<'s> ExtIndex<'s> {
 fn by_section<'s, R: Record + Placed>(
     sections: Sections<'_, R>,
     btf: &'s Btf<'_>,
-) -> Result<HashMap<&'s str, Vec<R>>> {
-    let mut found = HashMap::new();
+) -> Result<SortedMap<&'s str, Vec<R>>> {
+    let mut found = SortedMap::new();
     for section in sections {
         found.entry(section.name(btf)?).or_insert_with(|| {
             let mut records: Vec<R> = section.records.collect();
@@ -99,7 +98,7 @@ impl Placed for LineInfo {
 
 /// The records within a function.
 fn in_function<'r, R: Placed>(
-    sections: &'r HashMap<&str, Vec<R>>,
+    sections: &'r SortedMap<&str, Vec<R>>,
     section: &str,
     function: &Function<'_>,
 ) -> &'r [R] {

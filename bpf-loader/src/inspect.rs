@@ -1,13 +1,12 @@
 //! What the programs of an object are made of and refer to, without a kernel.
 
-use std::collections::HashMap;
-
 use crate::btf::ext::CoreRelo;
 use crate::core_relo::{self, RelocKind};
 use crate::error::Result;
 use crate::fuel::Fuel;
 use crate::insn::{InsnIdx, Operand};
 use crate::object::{MapIdx, ObjectSpec, ProgramSpec};
+use crate::sorted::SortedMap;
 use crate::subprog::{self, Budget};
 
 /// What one program consists of, its subprograms included.
@@ -40,7 +39,7 @@ pub struct Relocation {
 pub struct Inspector<'s, 'a> {
     spec: &'s ObjectSpec<'a>,
     /// CO-RE relocations by the section's name, sorted by instruction.
-    relocations: HashMap<&'s str, Vec<CoreRelo>>,
+    relocations: SortedMap<&'s str, Vec<CoreRelo>>,
     budget: Budget,
     fuel: Fuel,
 }
@@ -52,7 +51,7 @@ impl<'s, 'a> Inspector<'s, 'a> {
     ///
     /// The name of a section in `.BTF.ext` is broken.
     pub fn new(spec: &'s ObjectSpec<'a>) -> Result<Self> {
-        let mut relocations: HashMap<&str, Vec<CoreRelo>> = HashMap::new();
+        let mut relocations: SortedMap<&str, Vec<CoreRelo>> = SortedMap::new();
         if let Some(btf) = &spec.btf {
             for section in spec.ext.iter().flat_map(|ext| ext.core_relos()) {
                 relocations.entry(section.name(btf)?).or_default().extend(section.records);

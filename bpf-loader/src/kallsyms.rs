@@ -1,6 +1,6 @@
 //! The symbols of a kernel, from `/proc/kallsyms`.
 
-use std::collections::HashMap;
+use crate::sorted::SortedMap;
 use std::io::{self, BufRead};
 
 /// Names of symbols are shorter (`KSYM_NAME_LEN` is 512 since Linux 6.1); with address, kind and module, so are lines.
@@ -92,9 +92,10 @@ fn extend(begun: &mut Vec<u8>, more: &[u8]) {
 pub fn find<'n>(
     list: impl BufRead,
     names: impl IntoIterator<Item = &'n str>,
-) -> io::Result<HashMap<&'n str, u64>> {
-    let mut wanted: HashMap<&[u8], &'n str> = names.into_iter().map(|name| (name.as_bytes(), name)).collect();
-    let mut found = HashMap::new();
+) -> io::Result<SortedMap<&'n str, u64>> {
+    let mut wanted: SortedMap<&[u8], &'n str> =
+        names.into_iter().map(|name| (name.as_bytes(), name)).collect();
+    let mut found = SortedMap::new();
     if wanted.is_empty() {
         return Ok(found);
     }
@@ -128,7 +129,7 @@ mod tests {
         let names = ["_text", "twice", "bad_address", "cut", "kept", "in_module", "last", "none"];
         for capacity in [1, 7, 64, 4096] {
             let found = find(BufReader::with_capacity(capacity, LIST), names).unwrap();
-            let expected = HashMap::from([
+            let expected = SortedMap::from([
                 ("_text", 0xffff_ffff_8100_0000),
                 ("twice", 0xffff_ffff_8100_0100),
                 ("cut", 0xffff_ffff_8200_0000),

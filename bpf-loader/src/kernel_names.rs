@@ -1,9 +1,8 @@
 //! What a plan names in the kernel's BTF besides CO-RE: functions, variables and tracepoints, all looked up in one pass.
 
-use std::collections::HashMap;
-
 use crate::btf::{Btf, BtfId, Kind, index};
 use crate::error::{Error, Result};
+use crate::sorted::SortedMap;
 use crate::target::TargetBtf;
 
 /// A type of the kernel or of a module.
@@ -37,7 +36,7 @@ pub(crate) enum Scope {
 #[derive(Default)]
 pub(crate) struct KernelNames<'n, 't> {
     /// By what was looked for: the kernel's own first, then the modules'.
-    found: HashMap<(&'n str, Kind), Vec<Found<'t>>>,
+    found: SortedMap<(&'n str, Kind), Vec<Found<'t>>>,
     failed: Option<Box<Error>>,
     no_btf: bool,
 }

@@ -1,7 +1,6 @@
 //! Map declarations: the `.maps` section's BTF, and one map for each data section.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
 
 use bpf_sys::MapType;
 
@@ -12,6 +11,7 @@ use crate::insn::Operand;
 use crate::legacy_map;
 use crate::map::Variable;
 use crate::object::{FunctionIdx, MapIdx, ObjectSpec};
+use crate::sorted::{SortedMap, SortedSet};
 use crate::struct_ops::{self, StructOps};
 
 /// Programs may only read the map (`BPF_F_RDONLY_PROG`, Linux 5.2).
@@ -163,7 +163,7 @@ pub(crate) fn is_data_section(section: &Section<'_>) -> bool {
 const MAX_MAPS: usize = 1024;
 
 /// Sections whose variables are maps.
-fn map_sections(spec: &ObjectSpec<'_>) -> HashSet<SectionIdx> {
+fn map_sections(spec: &ObjectSpec<'_>) -> SortedSet<SectionIdx> {
     let named =
         |name: &str| matches!(name, ".maps" | legacy_map::SECTION) || struct_ops::spec::is_section(name);
     spec.elf.sections().filter_map(|s| s.ok()).filter(|s| named(s.name)).map(|s| s.idx).collect()
@@ -277,7 +277,7 @@ pub(crate) type Declared<'a> = Vec<(&'a str, Result<MapSpec<'a>>)>;
 /// Each variable of the `.maps` section. Its place comes from the symbol table, since compilers leave the offsets in
 /// BTF to the linker.
 fn declared_maps<'a>(spec: &ObjectSpec<'a>, types_of: Option<BtfId>) -> Declared<'a> {
-    let mut types: HashMap<&str, (&Btf<'a>, BtfId)> = HashMap::new();
+    let mut types: SortedMap<&str, (&Btf<'a>, BtfId)> = SortedMap::new();
     if let (Some(btf), Some(section)) = (&spec.btf, types_of) {
         for variable in btf.type_by_id(section).iter().flat_map(|section| section.section_vars()) {
             // A broken one is missing only if its map is asked for.
@@ -409,7 +409,8 @@ fn integer(btf: &Btf<'_>, ty: &Type<'_>) -> Result<Option<u64>> {
 
 /// Relocations in `.maps` name what stands in a `values` array at first. Where they make no sense, only their map suffers.
 fn initial_slots(spec: &mut ObjectSpec<'_>) {
-    let maps: HashMap<_, _> = spec.maps.iter().enumerate().filter_map(|(i, m)| Some((m.place?, i))).collect();
+    let maps: SortedMap<_, _> =
+        spec.maps.iter().enumerate().filter_map(|(i, m)| Some((m.place?, i))).collect();
     // All variables, since what initialises a broken map must not be taken for another's.
     let variables = spec.elf.symbols().filter_map(|s| s.ok()).filter_map(|(_, symbol)| {
         let SymbolSection::Section(section) = symbol.section else { return None };

@@ -1,7 +1,6 @@
 //! What will be asked of the kernel: a pure function of the object and a [`Target`].
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
 
 use bpf_sys::uapi::insn;
 use bpf_sys::{AttachType, Insn, MapType};
@@ -23,6 +22,7 @@ use crate::kernel_names::{KernelNames, Request, Scope};
 use crate::kind::ProgramKind;
 use crate::map_def::{Contents, KCONFIG, MapSpec};
 use crate::object::{Function, FunctionIdx, MapIdx, ObjectSpec, ProgramSpec};
+use crate::sorted::{SortedMap, SortedSet};
 use crate::struct_ops;
 use crate::subprog::{self, Budget, Linked};
 use crate::target::Target;
@@ -316,13 +316,13 @@ impl<'a> ObjectSpec<'a> {
 
     /// The object's BTF as the target's kernel takes it. Types keep their ids.
     fn kernel_btf(&self, btf: &Btf<'_>, target: &dyn Target) -> Result<Vec<u8>> {
-        let mut sections: HashMap<&str, u32> = HashMap::new();
+        let mut sections: SortedMap<&str, u32> = SortedMap::new();
         for section in self.elf.sections().filter_map(|s| s.ok()) {
             if let Ok(size) = u32::try_from(section.size) {
                 sections.entry(section.name).or_insert(size);
             }
         }
-        let mut symbols: HashMap<&str, datasec::Symbol> = HashMap::new();
+        let mut symbols: SortedMap<&str, datasec::Symbol> = SortedMap::new();
         for (_, symbol) in self.elf.symbols().filter_map(|s| s.ok()) {
             let SymbolSection::Section(_) = symbol.section else { continue };
             if symbol.kind == SymbolKind::Object && symbol.binding != Binding::Local {
@@ -339,7 +339,7 @@ impl<'a> ObjectSpec<'a> {
         }
         sections.insert(KCONFIG, self.externs.kconfig_size());
         let in_text = |f: &&Function<'_>| self.code_section(f.section).is_some_and(|c| c.name == ".text");
-        let hidden: HashSet<&[u8]> =
+        let hidden: SortedSet<&[u8]> =
             self.functions.iter().filter(|f| !f.global).filter(in_text).map(|f| f.name.as_bytes()).collect();
         let filled = datasec::fill(
             btf,

@@ -3,15 +3,13 @@
 //! Calls and function addresses become relative to that run. What refers to a map or an extern stays symbolic, as
 //! an [`Operand`] beside the instruction.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-
 use bpf_sys::uapi::insn::{self, Insn};
 
 use crate::elf::{R_BPF_64_32, R_BPF_64_64, Relocation, SymbolIdx, SymbolSection};
 use crate::error::{Error, Result};
 use crate::insn::{InsnIdx, Operand};
 use crate::object::{CodeSection, Function, FunctionIdx, ObjectSpec};
+use crate::sorted::SortedMap;
 
 /// The verifier takes no more (`BPF_COMPLEXITY_LIMIT_INSNS`).
 pub(crate) const MAX_INSNS: usize = 1_000_000;
@@ -71,7 +69,7 @@ pub(crate) fn link(
         out: Linked { insns: Vec::new(), operands: Vec::new(), parts: Vec::new() },
         references: Vec::new(),
         order: vec![entry],
-        placed: HashMap::from([(entry, InsnIdx(0))]),
+        placed: SortedMap::from([(entry, InsnIdx(0))]),
     };
     linker.append_all(0)?;
     if let Some(also) = also {
@@ -91,7 +89,7 @@ struct Linker<'s, 'a> {
     /// Functions in the order in which they are placed; each once.
     order: Vec<FunctionIdx>,
     /// Those in `order`, and where they are once they are placed.
-    placed: HashMap<FunctionIdx, InsnIdx>,
+    placed: SortedMap<FunctionIdx, InsnIdx>,
 }
 
 impl<'a> Linker<'_, 'a> {
@@ -253,9 +251,9 @@ impl<'a> Linker<'_, 'a> {
     }
 
     fn require(&mut self, callee: FunctionIdx) {
-        if let Entry::Vacant(entry) = self.placed.entry(callee) {
+        if !self.placed.contains_key(&callee) {
             // Replaced when its turn comes.
-            entry.insert(InsnIdx(0));
+            self.placed.insert(callee, InsnIdx(0));
             self.order.push(callee);
         }
     }

@@ -1,6 +1,5 @@
 //! Functions of the running kernel: which there are, and which can be traced.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -8,6 +7,7 @@ use std::path::Path;
 use super::{glob, tracefs};
 use crate::error::{Error, Result};
 use crate::kallsyms::{Symbol, for_each_line, words};
+use crate::sorted::SortedSet;
 
 /// Runs `each` on the lines of a file, without reading it whole, until it says `false`.
 fn lines(path: &Path, each: impl FnMut(&[u8]) -> bool) -> Result<()> {
@@ -48,7 +48,7 @@ pub(super) fn traceable(pattern: &str) -> Result<Vec<u64>> {
             true
         })?;
     } else {
-        let mut names = HashSet::new();
+        let mut names = SortedSet::new();
         lines(&tracefs::directory().join("available_filter_functions"), |line| {
             // A module's name may follow.
             if let Some(name) = words(line).next() {

@@ -1,10 +1,9 @@
 //! Writing BTF: minimal blobs that probe a kernel's features, and types made for tests.
 
-use std::collections::HashMap;
-
 use super::header::{LAYOUT_HEADER, MAGIC, MIN_HEADER};
 use super::{Btf, BtfId, Kind, Linkage};
 use crate::bytes::Endian;
+use crate::sorted::SortedMap;
 
 /// Types and strings on their way to BTF. Every function that adds a type returns its id; ids count up from the first, so
 /// a type may refer to ids that are yet to be given.
@@ -14,7 +13,7 @@ pub struct Builder {
     types: Vec<u8>,
     layout: Vec<u8>,
     strings: Vec<u8>,
-    known: HashMap<String, u32>,
+    known: SortedMap<String, u32>,
     first_string: u32,
     next_id: u32,
 }
@@ -54,7 +53,7 @@ pub const BOOL: u8 = 4;
 impl Builder {
     /// Nothing yet, to be written in the order `endian`.
     pub fn new(endian: Endian) -> Self {
-        let (strings, known) = (vec![0], HashMap::from([(String::new(), 0)]));
+        let (strings, known) = (vec![0], SortedMap::from([(String::new(), 0)]));
         Self { endian, types: Vec::new(), layout: Vec::new(), strings, known, first_string: 0, next_id: 1 }
     }
 

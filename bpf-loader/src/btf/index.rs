@@ -1,12 +1,12 @@
 //! Types by name. A kernel has 127,000 types and BTF no index of names: whoever looks for many is best served by one pass
 //! for all of them, and whoever looks for them again by what that pass has found.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::{Btf, BtfId, Kind};
 use crate::error::Result;
 use crate::fuel::Fuel;
+use crate::sorted::SortedMap;
 
 /// A type's name without its flavour: up to the *last* `___` that has other characters than underscores on both sides
 /// (libbpf's `bpf_core_essential_name_len`). Definitions of one kernel type for different kernel versions are told apart
@@ -214,11 +214,11 @@ impl<'w> Search<'w> {
 }
 
 /// Ids by name.
-type Names = HashMap<Box<[u8]>, Box<[BtfId]>>;
+type Names = SortedMap<Box<[u8]>, Box<[BtfId]>>;
 
 /// What was looked for so far, by kind, and the ids that were found, if any.
 #[derive(Default)]
-pub(super) struct Known(Mutex<HashMap<Kind, Names>>);
+pub(super) struct Known(Mutex<SortedMap<Kind, Names>>);
 
 impl Known {
     /// Roots that are remembered at most, and bytes of a name: names come from objects, which may be hostile.
@@ -228,7 +228,7 @@ impl Known {
     /// Remembers what was found for each root that was wanted.
     pub fn remember(&self, wanted: &Wanted<'_>, found: Vec<Vec<BtfId>>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut room = Self::MOST.saturating_sub(known.values().map(HashMap::len).sum());
+        let mut room = Self::MOST.saturating_sub(known.values().map(SortedMap::len).sum());
         for (&(name, kind), ids) in wanted.roots.iter().zip(found) {
             if name.len() > Self::LONGEST {
                 continue;

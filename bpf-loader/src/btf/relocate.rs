@@ -4,7 +4,6 @@
 //! instead, which has of each type that it refers to the name, and the size where that matters; here the counterparts are found
 //! and the numbers changed. The rules are those of libbpf's `btf_relocate.c`, which the kernel shares.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::encode::assemble;
@@ -14,6 +13,7 @@ use super::{Btf, BtfBytes, BtfId, Kind, MAX_CHAIN, Type};
 use crate::bytes::{Bytes, Endian};
 use crate::error::{Error, Result};
 use crate::fuel::Fuel;
+use crate::sorted::{SortedMap, SortedSet};
 
 /// Bytes of `split`, which continues `distilled`, changed to continue `base`, which stands alone.
 ///
@@ -40,7 +40,7 @@ pub fn relocate<'a>(
         distilled: &distilled,
         base,
         ids,
-        texts: HashMap::new(),
+        texts: SortedMap::new(),
         types: split.section(split.types).data.to_vec(),
         strings: split.section(split.strings).data.to_vec(),
     };
@@ -119,8 +119,8 @@ fn counts_as(distilled: &Type<'_>, candidate: &Type<'_>) -> bool {
 }
 
 /// Distilled structures that the module's own have inside, whose size therefore must be right.
-fn embedded(split: &Btf<'_>, fuel: &mut Fuel) -> Result<HashSet<BtfId>> {
-    let mut embedded = HashSet::new();
+fn embedded(split: &Btf<'_>, fuel: &mut Fuel) -> Result<SortedSet<BtfId>> {
+    let mut embedded = SortedSet::new();
     for member in split.types().flat_map(|ty| ty.members()) {
         let mut ty = split.type_by_id(member.type_id)?;
         for _ in 0..MAX_CHAIN {
@@ -144,7 +144,7 @@ struct Relocation<'b> {
     base: &'b Btf<'b>,
     ids: Vec<BtfId>,
     /// Places of strings of the distilled base in the new file's own.
-    texts: HashMap<u32, u32>,
+    texts: SortedMap<u32, u32>,
     types: Vec<u8>,
     strings: Vec<u8>,
 }

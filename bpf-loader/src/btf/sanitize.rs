@@ -4,13 +4,12 @@
 //! sizes of types stay, so `.BTF.ext`, maps and instructions need no change. CO-RE relocations are resolved against the
 //! original.
 
-use std::collections::HashSet;
-
 use super::edit::Edit;
 use super::encode::info;
 use super::types::{HEADER_LEN, Type};
 use super::{Btf, BtfId, Kind, Linkage};
 use crate::error::{Error, Result};
+use crate::sorted::SortedSet;
 
 /// What a kernel's BTF verifier accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +72,7 @@ pub fn sanitize(btf: &Btf<'_>, features: &BtfFeatures) -> Result<Vec<u8>> {
         dummy: None,
         placeholder: None,
         argument: None,
-        named: HashSet::new(),
+        named: SortedSet::new(),
     };
     if !features.layout {
         work.edit.drop_layout();
@@ -101,7 +100,7 @@ struct Sanitizer<'b> {
     /// The name given to parameters without one.
     argument: Option<u32>,
     /// Prototypes whose parameters all have names by now: many functions may share one.
-    named: HashSet<BtfId>,
+    named: SortedSet<BtfId>,
 }
 
 impl<'b> Sanitizer<'b> {

@@ -1,11 +1,10 @@
 //! The kernel's types that a relocation may mean: of the same kind, and of the same name but for flavours.
 
-use std::collections::HashMap;
-
 use crate::btf::index::{Root, essential_name, kind_class};
 use crate::btf::{Btf, BtfId, Type};
 use crate::error::{Error, Result};
 use crate::fuel::Fuel;
+use crate::sorted::SortedMap;
 use crate::target::TargetBtf;
 
 /// A type of the kernel or of a module.
@@ -23,9 +22,9 @@ pub(super) fn root<'b>(ty: &Type<'b>, fuel: &mut Fuel) -> Result<Root<'b>> {
 /// Candidates for all relocations of an object.
 pub(super) struct Candidates<'l, 't> {
     /// By what was looked for.
-    found: HashMap<Root<'l>, Vec<Candidate<'t>>>,
+    found: SortedMap<Root<'l>, Vec<Candidate<'t>>>,
     /// By local type: those that none of its relocations so far has ruled out.
-    left: HashMap<BtfId, Vec<Candidate<'t>>>,
+    left: SortedMap<BtfId, Vec<Candidate<'t>>>,
 }
 
 impl<'l, 't> Candidates<'l, 't> {
@@ -35,7 +34,7 @@ impl<'l, 't> Candidates<'l, 't> {
         target: &'t dyn TargetBtf,
         fuel: &mut Fuel,
     ) -> Result<Self> {
-        let mut found = HashMap::new();
+        let mut found = SortedMap::new();
         for ty in locals {
             match root(&ty, fuel) {
                 Ok(root) if !root.0.is_empty() => {
@@ -49,7 +48,7 @@ impl<'l, 't> Candidates<'l, 't> {
         if !found.is_empty() {
             search(&mut found, target.vmlinux()?.ok_or(Error::CoreNoTarget)?, fuel)?;
         }
-        let mut missing: HashMap<_, _> = found
+        let mut missing: SortedMap<_, _> = found
             .iter()
             .filter(|(_, candidates)| candidates.is_empty())
             .map(|(&root, _)| (root, Vec::new()))
@@ -60,7 +59,7 @@ impl<'l, 't> Candidates<'l, 't> {
             }
             found.extend(missing);
         }
-        Ok(Self { found, left: HashMap::new() })
+        Ok(Self { found, left: SortedMap::new() })
     }
 
     /// Candidates for a local type.
@@ -80,7 +79,7 @@ impl<'l, 't> Candidates<'l, 't> {
 
 /// Adds the types of `btf` itself, not of its base.
 fn search<'t>(
-    wanted: &mut HashMap<Root<'_>, Vec<Candidate<'t>>>,
+    wanted: &mut SortedMap<Root<'_>, Vec<Candidate<'t>>>,
     btf: &'t Btf<'t>,
     fuel: &mut Fuel,
 ) -> Result<()> {

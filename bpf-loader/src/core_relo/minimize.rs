@@ -1,7 +1,5 @@
 //! Of a kernel's types, those that relocations need: some KB instead of megabytes, for firmware to carry.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-
 use super::RelocKind;
 use super::resolve::resolve_telling;
 use super::spec::{Accessor, Spec};
@@ -11,6 +9,7 @@ use crate::btf::{Btf, BtfId, Kind, Type};
 use crate::error::{Error, Result};
 use crate::fuel::Fuel;
 use crate::object::ObjectSpec;
+use crate::sorted::{SortedMap, SortedSet};
 use crate::target::{ModuleBtf, TargetBtf};
 
 /// Makes BTF with what the relocations of all functions of `objects` need of the types of a kernel: structures with the
@@ -36,7 +35,7 @@ pub(super) fn of_relocations<'l>(
     kernel: &Btf<'_>,
     objects: impl IntoIterator<Item = (&'l Btf<'l>, Vec<CoreRelo>)>,
 ) -> Result<Vec<u8>> {
-    let mut needed = Needed { kernel, kept: BTreeMap::new(), fuel: Fuel::new(0), seen: HashSet::new() };
+    let mut needed = Needed { kernel, kept: SortedMap::new(), fuel: Fuel::new(0), seen: SortedSet::new() };
     for (btf, relos) in objects {
         needed.fuel = Fuel::OBJECT.clone();
         needed.add(btf, relos)?;
@@ -58,7 +57,7 @@ impl TargetBtf for Alone<'_> {
 }
 
 /// How much of a type is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Look {
     /// Its kind, name and size.
     Outside,
@@ -74,16 +73,16 @@ enum Look {
 #[derive(Default)]
 struct Kept {
     /// Members or enumerators.
-    parts: BTreeSet<u32>,
+    parts: SortedSet<u32>,
     /// What a pointer points to.
     pointee: bool,
 }
 
 struct Needed<'t> {
     kernel: &'t Btf<'t>,
-    kept: BTreeMap<BtfId, Kept>,
+    kept: SortedMap<BtfId, Kept>,
     fuel: Fuel,
-    seen: HashSet<(BtfId, Look)>,
+    seen: SortedSet<(BtfId, Look)>,
 }
 
 impl<'t> Needed<'t> {
@@ -212,7 +211,7 @@ impl<'t> Needed<'t> {
         };
         let mut builder = Builder::new(self.kernel.endian());
         let plain = self.kept.iter().any(|(id, kept)| is_plain(id, kept)).then(|| builder.ptr(BtfId::VOID));
-        let mut ids = BTreeMap::new();
+        let mut ids = SortedMap::new();
         let mut next = builder.next_id();
         for (id, kept) in &self.kept {
             let plain = plain.filter(|_| is_plain(id, kept));
@@ -231,7 +230,7 @@ impl<'t> Needed<'t> {
         &self,
         ty: Type<'_>,
         kept: &Kept,
-        ids: &BTreeMap<BtfId, BtfId>,
+        ids: &SortedMap<BtfId, BtfId>,
         builder: &mut Builder,
     ) -> Result<()> {
         let id_of = |id: BtfId| -> Result<u32> {

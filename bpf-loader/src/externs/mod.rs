@@ -11,13 +11,13 @@ mod resolve;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::fmt;
 
 use crate::btf::{Btf, BtfId, Kind, Linkage};
 use crate::elf::{Binding, Elf, SymbolIdx, SymbolKind, SymbolSection};
 use crate::error::{Error, Result};
 use crate::fuel::Fuel;
+use crate::sorted::SortedMap;
 use kconfig::Variable;
 pub(crate) use resolve::{Applied, Resolved};
 
@@ -261,8 +261,8 @@ fn order(one: &Extern<'_>) -> (u8, u32, u32) {
 }
 
 /// The external variables and functions of `.kconfig` and `.ksyms` by name.
-fn declarations<'b>(btf: &'b Btf<'_>, fuel: &mut Fuel) -> HashMap<&'b [u8], (Section, BtfId)> {
-    let mut found = HashMap::new();
+fn declarations<'b>(btf: &'b Btf<'_>, fuel: &mut Fuel) -> SortedMap<&'b [u8], (Section, BtfId)> {
+    let mut found = SortedMap::new();
     for datasec in btf.types_of(Kind::Datasec) {
         let section = match datasec.name_bytes() {
             Ok(b".kconfig") => Section::Kconfig,

@@ -1,7 +1,6 @@
 //! Externs of the programs of a plan: looked up together, written into each program.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
 
 use bpf_sys::uapi::insn::{self, Insn};
 
@@ -17,6 +16,7 @@ use crate::insn::{InsnIdx, Operand};
 use crate::kallsyms;
 use crate::kernel_names::{Found, KernelNames, Request, Scope};
 use crate::object::MapIdx;
+use crate::sorted::{SortedMap, SortedSet};
 use crate::target::Target;
 
 /// What a call holds whose function is missing, plus the extern's index: the verifier, if it ever gets there, says
@@ -44,7 +44,7 @@ enum Value {
 pub(crate) struct Resolved<'s, 'a> {
     externs: &'s Externs<'a>,
     /// By index; only those that a program refers to.
-    values: HashMap<usize, Result<Value>>,
+    values: SortedMap<usize, Result<Value>>,
     /// Contents of `.kconfig`; what is missing at its end is zero.
     kconfig: Vec<u8>,
     kconfig_map: Option<MapIdx>,
@@ -61,8 +61,8 @@ pub(crate) struct Applied {
 
 impl<'a> Externs<'a> {
     /// Indices of the externs that the operands refer to.
-    pub fn asked<'o>(&self, operands: impl Iterator<Item = &'o (InsnIdx, Operand)>) -> HashSet<usize> {
-        let symbols: HashSet<SymbolIdx> = operands
+    pub fn asked<'o>(&self, operands: impl Iterator<Item = &'o (InsnIdx, Operand)>) -> SortedSet<usize> {
+        let symbols: SortedSet<SymbolIdx> = operands
             .filter_map(|(_, operand)| match operand {
                 Operand::Extern { symbol, .. } => Some(*symbol),
                 _ => None,
@@ -72,7 +72,7 @@ impl<'a> Externs<'a> {
     }
 
     /// What to look for in the kernel's BTF.
-    pub fn requests(&self, asked: &HashSet<usize>) -> Vec<Request<'a>> {
+    pub fn requests(&self, asked: &SortedSet<usize>) -> Vec<Request<'a>> {
         let asked = || asked.iter().filter_map(|&i| self.all.get(i));
         let request = |(name, kind)| Request { name, kind, scope: Scope::Anywhere };
         let mut requests: Vec<_> = asked().filter_map(Extern::btf_name).map(request).collect();
@@ -87,20 +87,20 @@ impl<'a> Externs<'a> {
     /// Resolves what is asked for, and fills `.kconfig` if any of it is asked for.
     pub fn resolve<'s>(
         &'s self,
-        asked: &HashSet<usize>,
+        asked: &SortedSet<usize>,
         object: (Option<&Btf<'_>>, Endian),
         names: &KernelNames<'_, '_>,
         kconfig_map: Option<MapIdx>,
         target: &dyn Target,
     ) -> Resolved<'s, 'a> {
         let mut resolved =
-            Resolved { externs: self, values: HashMap::new(), kconfig: Vec::new(), kconfig_map };
+            Resolved { externs: self, values: SortedMap::new(), kconfig: Vec::new(), kconfig_map };
         let asked = || asked.iter().filter_map(|&i| Some((i, self.all.get(i)?)));
         let symbols = asked().filter(|(_, one)| one.kind() == ExternKind::Symbol).map(|(_, one)| one.name);
         let addresses = addresses(symbols.collect(), target);
         let options = match asked().any(|(_, one)| one.kind() == ExternKind::Kconfig) {
             true => self.options(object.1, names, target, &mut resolved.kconfig),
-            false => HashMap::new(),
+            false => SortedMap::new(),
         };
         let mut fuel = Fuel::OBJECT.clone();
         for (i, one) in asked() {
@@ -134,9 +134,9 @@ impl<'a> Externs<'a> {
         names: &KernelNames<'_, '_>,
         target: &dyn Target,
         value: &mut Vec<u8>,
-    ) -> HashMap<&'a str, Option<ExternFault>> {
+    ) -> SortedMap<&'a str, Option<ExternFault>> {
         let variables = || self.all.iter().filter_map(|one| Some((one, one.kconfig()?)));
-        let mut found: HashMap<&'a str, Option<ExternFault>> = HashMap::new();
+        let mut found: SortedMap<&'a str, Option<ExternFault>> = SortedMap::new();
         let mut set = |name: &'a str, offset: u32, bytes: std::result::Result<Vec<u8>, ExternFault>| {
             let fault = match bytes {
                 Ok(bytes) => {
@@ -147,7 +147,7 @@ impl<'a> Externs<'a> {
             };
             found.entry(name).or_insert(fault);
         };
-        let mut configured: HashMap<&[u8], (&'a str, kconfig::Variable)> = HashMap::new();
+        let mut configured: SortedMap<&[u8], (&'a str, kconfig::Variable)> = SortedMap::new();
         for (one, variable) in variables() {
             if one.name.starts_with("CONFIG_") {
                 configured.insert(one.name.as_bytes(), (one.name, variable));
@@ -171,12 +171,12 @@ impl<'a> Externs<'a> {
             }
             Ok(None) => {
                 let missing = "configuration (/boot/config-RELEASE or /proc/config.gz)";
-                for (name, variable) in configured.into_values() {
+                for (_, (name, variable)) in configured {
                     set(name, variable.offset, Err(ExternFault::NowhereToLook { missing }));
                 }
             }
             Err(error) => {
-                for (name, variable) in configured.into_values() {
+                for (_, (name, variable)) in configured {
                     set(name, variable.offset, Err(ExternFault::Read { error: error.clone() }));
                 }
             }
@@ -226,9 +226,9 @@ fn virtual_option(
     })
 }
 
-fn addresses<'n>(names: Vec<&'n str>, target: &dyn Target) -> Result<Option<HashMap<&'n str, u64>>> {
+fn addresses<'n>(names: Vec<&'n str>, target: &dyn Target) -> Result<Option<SortedMap<&'n str, u64>>> {
     if names.is_empty() {
-        return Ok(Some(HashMap::new()));
+        return Ok(Some(SortedMap::new()));
     }
     let Some(list) = target.kallsyms()? else { return Ok(None) };
     let found = kallsyms::find(list, names);

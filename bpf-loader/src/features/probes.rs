@@ -1,7 +1,6 @@
 //! Single features of a kernel, asked for one by one: each costs a call or two of bpf(2) the first time, and nothing later.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd};
 
 use bpf_sys::link::{self, LinkCreate, LinkOptions};
@@ -15,9 +14,10 @@ use crate::btf::encode::{Builder, Field, SIGNED};
 use crate::btf::{BtfId, Linkage};
 use crate::bytes::Endian;
 use crate::kernel::{Kernel, RunningKernel};
+use crate::sorted::SortedMap;
 
 /// Something that a kernel may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Feature {
     /// Programs of a type.
     ProgType(ProgType),
@@ -35,7 +35,7 @@ pub enum Feature {
 /// How each is tried is what libbpf's `libbpf_probes.c` does.
 pub struct Probes<'k> {
     kernel: &'k dyn Kernel,
-    known: RefCell<HashMap<Feature, bool>>,
+    known: RefCell<SortedMap<Feature, bool>>,
 }
 
 impl<'k> Probes<'k> {

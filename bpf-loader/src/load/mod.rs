@@ -6,7 +6,6 @@ mod programs;
 mod reuse;
 mod struct_ops;
 
-use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 
 use bpf_sys::{BtfFd, Log, MapFd};
@@ -19,6 +18,7 @@ use crate::map::{Global, Map, Pod};
 use crate::object::MapIdx;
 use crate::plan::LoadPlan;
 use crate::program::Program;
+use crate::sorted::{SortedMap, SortedSet};
 use crate::struct_ops::Operations;
 use crate::verifier_log::{Context, VerifierLog};
 
@@ -155,8 +155,8 @@ impl LoadPlan<'_> {
             options,
             btf,
             license,
-            maps: HashMap::new(),
-            reused: HashSet::new(),
+            maps: SortedMap::new(),
+            reused: SortedSet::new(),
             modules: self.open_modules(kernel),
         };
         let maps = self
@@ -194,8 +194,8 @@ impl LoadPlan<'_> {
 
 impl LoadPlan<'_> {
     /// The BTF of each module that a program or map refers to.
-    fn open_modules(&self, kernel: &impl Kernel) -> HashMap<&str, bpf_sys::Result<BtfFd>> {
-        let mut opened = HashMap::new();
+    fn open_modules(&self, kernel: &impl Kernel) -> SortedMap<&str, bpf_sys::Result<BtfFd>> {
+        let mut opened = SortedMap::new();
         for code in self.programs.iter().filter_map(|p| p.code.as_ref().ok()) {
             for module in code.modules.iter().map(String::as_str).chain(code.attach.to.module()) {
                 opened.entry(module).or_insert_with(|| kernel.module_btf(module));
@@ -214,11 +214,11 @@ struct Loader<'p, 'a, K> {
     options: &'p LoadOptions<'p>,
     btf: Option<BtfFd>,
     license: CString,
-    maps: HashMap<MapIdx, MapFd>,
+    maps: SortedMap<MapIdx, MapFd>,
     /// Maps that were there before, and keep what they hold.
-    reused: HashSet<MapIdx>,
+    reused: SortedSet<MapIdx>,
     /// BTF of the modules that programs refer to.
-    modules: HashMap<&'p str, bpf_sys::Result<BtfFd>>,
+    modules: SortedMap<&'p str, bpf_sys::Result<BtfFd>>,
 }
 
 impl<K> Loader<'_, '_, K> {

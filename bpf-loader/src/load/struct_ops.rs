@@ -1,6 +1,5 @@
 //! Maps of operations of a plan.
 
-use std::collections::HashMap;
 use std::os::fd::AsFd;
 
 use bpf_sys::map::MapCreate;
@@ -14,6 +13,7 @@ use crate::kernel::Kernel;
 use crate::map::Map;
 use crate::map_def::MapSpec;
 use crate::program::Program;
+use crate::sorted::SortedMap;
 use crate::struct_ops::{KernelOps, Operations};
 
 impl<K: Kernel> Loader<'_, '_, K> {
@@ -57,7 +57,7 @@ impl<K: Kernel> Loader<'_, '_, K> {
         programs: &[Result<Program>],
     ) -> Result<Vec<Operations>> {
         let of_plan = self.plan.programs.iter().zip(programs);
-        let by_function: HashMap<_, _> =
+        let by_function: SortedMap<_, _> =
             of_plan.map(|(plan, program)| (plan.function, (plan, program))).collect();
         let mut all = Vec::new();
         for ((idx, spec), (name, map)) in self.plan.maps.iter().zip(maps) {

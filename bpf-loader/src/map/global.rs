@@ -1,6 +1,5 @@
 //! Global variables of data sections.
 
-use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use crate::elf::{Binding, SectionIdx, SymbolKind, SymbolSection};
 use crate::error::{Error, Result};
 use crate::map_def::MapSpec;
 use crate::object::{MapIdx, ObjectSpec};
+use crate::sorted::SortedMap;
 
 /// Where a variable lies in its data section.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +34,7 @@ const MAX_NAME: usize = 512;
 impl<'a> ObjectSpec<'a> {
     /// Notes the global variables of those maps that hold data sections.
     pub(crate) fn fill_variables(&self, maps: &mut [(MapIdx, MapSpec<'a>)]) {
-        let mut by_section: HashMap<SectionIdx, &mut MapSpec<'a>> =
+        let mut by_section: SortedMap<SectionIdx, &mut MapSpec<'a>> =
             maps.iter_mut().filter_map(|(_, map)| Some((map.data_section?, map))).collect();
         if by_section.is_empty() {
             return;

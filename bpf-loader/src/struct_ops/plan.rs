@@ -1,7 +1,5 @@
 //! Maps of operations in the layout of a kernel, and which operation each program implements.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-
 use bpf_sys::ProgType;
 
 use super::spec::{StructOps, fault, points_to_function};
@@ -13,6 +11,7 @@ use crate::fuel::Fuel;
 use crate::kernel_names::KernelNames;
 use crate::map_def::MapSpec;
 use crate::object::{FunctionIdx, MapIdx, ObjectSpec, ProgramSpec};
+use crate::sorted::{SortedMap, SortedSet};
 
 /// The kernel calls the map's value this and the name of the operations.
 const VALUE_PREFIX: &str = "bpf_struct_ops_";
@@ -54,15 +53,15 @@ pub struct FunctionSlot {
 #[derive(Debug)]
 pub struct Resolved {
     /// Those to be created, and those that chosen programs are in.
-    maps: BTreeMap<MapIdx, Result<KernelOps>>,
+    maps: SortedMap<MapIdx, Result<KernelOps>>,
     /// Which operation each program implements.
-    uses: HashMap<FunctionIdx, AttachPoint>,
+    uses: SortedMap<FunctionIdx, AttachPoint>,
     /// Programs of maps that don't fit, with the first such map.
-    broken: HashMap<FunctionIdx, MapIdx>,
+    broken: SortedMap<FunctionIdx, MapIdx>,
 }
 
 /// Names in the kernel's BTF that [`Resolved::new`] needs, once each.
-pub(crate) fn wanted_names(spec: &ObjectSpec<'_>, chosen: &[&ProgramSpec<'_>]) -> BTreeSet<String> {
+pub(crate) fn wanted_names(spec: &ObjectSpec<'_>, chosen: &[&ProgramSpec<'_>]) -> SortedSet<String> {
     let names = wanted_maps(spec, chosen).filter_map(|(_, map, _)| ops_name(spec, map).ok());
     names.map(|name| format!("{VALUE_PREFIX}{name}")).collect()
 }
@@ -72,7 +71,7 @@ fn wanted_maps<'s, 'a>(
     spec: &'s ObjectSpec<'a>,
     chosen: &[&ProgramSpec<'_>],
 ) -> impl Iterator<Item = (MapIdx, &'s MapSpec<'a>, &'s StructOps<'a>)> {
-    let chosen: HashSet<FunctionIdx> = chosen.iter().map(|p| p.function).collect();
+    let chosen: SortedSet<FunctionIdx> = chosen.iter().map(|p| p.function).collect();
     let all = || (0..).map(MapIdx).zip(&spec.maps).filter_map(|(i, m)| Some((i, m, StructOps::of(m)?)));
     let created = all().filter(|(_, map, _)| map.autocreate);
     created.chain(all().filter(move |(_, map, ops)| {
@@ -99,10 +98,10 @@ impl Resolved {
             names,
             fuel: Fuel::OBJECT.clone(),
             bytes_left: MAX_VALUES,
-            kernel_types: HashMap::new(),
-            uses: HashMap::new(),
+            kernel_types: SortedMap::new(),
+            uses: SortedMap::new(),
         };
-        let (mut maps, mut broken) = (BTreeMap::new(), HashMap::new());
+        let (mut maps, mut broken) = (SortedMap::new(), SortedMap::new());
         for (idx, map, ops) in wanted_maps(spec, chosen) {
             let fitted = resolver.map(spec, map, ops);
             if fitted.is_err() {
@@ -152,7 +151,7 @@ impl Resolved {
 impl ObjectSpec<'_> {
     /// The programs of maps of operations that are to be created: these maps, not their own `autoload`, decide whether
     /// they are loaded.
-    pub(crate) fn struct_ops_programs(&self) -> HashSet<FunctionIdx> {
+    pub(crate) fn struct_ops_programs(&self) -> SortedSet<FunctionIdx> {
         let created = self.maps.iter().filter(|m| m.autocreate).filter_map(StructOps::of);
         created.flat_map(|ops| ops.functions.iter().map(|(_, function)| *function)).collect()
     }
@@ -172,7 +171,7 @@ struct KernelTypes<'t> {
     offset: u32,
     module: Option<&'t str>,
     /// By name, with their numbers.
-    members: HashMap<&'t [u8], (u32, Member<'t>)>,
+    members: SortedMap<&'t [u8], (u32, Member<'t>)>,
 }
 
 impl<'t> KernelTypes<'t> {
@@ -199,7 +198,7 @@ impl<'t> KernelTypes<'t> {
             if ops.kind() != Kind::Struct || ops.name() != Ok(name) {
                 continue;
             }
-            let mut members = HashMap::new();
+            let mut members = SortedMap::new();
             for (number, member) in (0..).zip(ops.members()) {
                 members.entry(ops.btf().string_bytes(member.name_offset)?).or_insert((number, member));
             }
@@ -214,8 +213,8 @@ struct Resolver<'k, 't> {
     fuel: Fuel,
     bytes_left: usize,
     /// By the name without flavour.
-    kernel_types: HashMap<String, Result<KernelTypes<'t>>>,
-    uses: HashMap<FunctionIdx, AttachPoint>,
+    kernel_types: SortedMap<String, Result<KernelTypes<'t>>>,
+    uses: SortedMap<FunctionIdx, AttachPoint>,
 }
 
 impl Resolver<'_, '_> {
@@ -253,7 +252,7 @@ impl Resolver<'_, '_> {
 
     /// A program implements one operation, of however many maps.
     fn record_uses(&mut self, spec: &ObjectSpec<'_>, map: &str, ops: &KernelOps) -> Result<()> {
-        let mut own: HashMap<FunctionIdx, AttachPoint> = HashMap::new();
+        let mut own: SortedMap<FunctionIdx, AttachPoint> = SortedMap::new();
         for slot in &ops.functions {
             let point = AttachPoint {
                 btf_id: ops.ops_type,

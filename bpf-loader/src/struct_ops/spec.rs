@@ -1,7 +1,6 @@
 //! Variables of the `.struct_ops` sections: each declares a map.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use bpf_sys::uapi::flags::BPF_F_LINK;
 use bpf_sys::{Insn, MapType};
@@ -11,6 +10,7 @@ use crate::elf::{R_BPF_64_ABS64, Relocation, Section, SectionIdx, SymbolKind, Sy
 use crate::error::{Error, Result, excerpt};
 use crate::map_def::{Contents, Declared, MapSpec};
 use crate::object::{FunctionIdx, ObjectSpec};
+use crate::sorted::SortedMap;
 
 /// Sections whose variables are maps of operations; a question mark makes them optional.
 const SECTIONS: [&str; 4] = [".struct_ops", ".struct_ops.link", "?.struct_ops", "?.struct_ops.link"];
@@ -58,7 +58,7 @@ pub(crate) fn declared<'a>(
     spec: &ObjectSpec<'a>,
     type_of_section: impl Fn(&str) -> Option<BtfId>,
 ) -> Declared<'a> {
-    let sections: HashMap<SectionIdx, Section<'a>> = spec
+    let sections: SortedMap<SectionIdx, Section<'a>> = spec
         .elf
         .sections()
         .filter_map(|s| s.ok())
@@ -89,10 +89,10 @@ pub(crate) fn declared<'a>(
 /// The type of each variable that BTF describes, by section and name.
 fn variable_types<'s>(
     spec: &'s ObjectSpec<'_>,
-    sections: &HashMap<SectionIdx, Section<'s>>,
+    sections: &SortedMap<SectionIdx, Section<'s>>,
     type_of_section: impl Fn(&str) -> Option<BtfId>,
-) -> HashMap<(&'s str, &'s str), BtfId> {
-    let mut types = HashMap::new();
+) -> SortedMap<(&'s str, &'s str), BtfId> {
+    let mut types = SortedMap::new();
     let Some(btf) = &spec.btf else { return types };
     for section in sections.values() {
         let Some(datasec) = type_of_section(section.name).and_then(|id| btf.type_by_id(id).ok()) else {
@@ -148,10 +148,10 @@ fn variable<'a>(
 /// Sets the functions that relocations name. `maps` are sorted by place.
 fn initial_functions<'a>(
     spec: &ObjectSpec<'a>,
-    sections: &HashMap<SectionIdx, Section<'a>>,
+    sections: &SortedMap<SectionIdx, Section<'a>>,
     maps: &mut Declared<'a>,
 ) {
-    let mut programs = HashMap::new();
+    let mut programs = SortedMap::new();
     for program in spec.programs.iter().filter(|p| p.is_struct_ops()) {
         if let Some(function) = spec.function(program.function) {
             programs.entry((function.section, function.insns.start)).or_insert(program.function);
@@ -195,7 +195,7 @@ fn initial_function(
     map: &mut MapSpec<'_>,
     section: SectionIdx,
     relocation: &Relocation,
-    programs: &HashMap<(SectionIdx, u32), FunctionIdx>,
+    programs: &SortedMap<(SectionIdx, u32), FunctionIdx>,
 ) -> std::result::Result<(), &'static str> {
     let place = map.place.filter(|(s, _)| *s == section).map(|(_, at)| at);
     let offset = place.and_then(|at| u32::try_from(relocation.offset.checked_sub(at)?).ok());

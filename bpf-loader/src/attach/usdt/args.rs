@@ -7,7 +7,7 @@ use super::regs::Registers;
 pub const MAX_ARGS: usize = 12;
 
 /// How a value is reached. Offsets of registers are in the BPF program's context.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
     /// The value itself.
     Const(i64),
@@ -36,7 +36,7 @@ pub enum Place {
 }
 
 /// An argument.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Arg {
     /// Where it is.
     pub place: Place,

@@ -8,7 +8,6 @@ pub mod note;
 pub mod regs;
 mod spec;
 
-use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -26,6 +25,7 @@ use crate::link::{Link, OlderAttachment};
 use crate::load::Object;
 use crate::machine::Machine;
 use crate::program::Program;
+use crate::sorted::SortedMap;
 
 const SPECS: &str = "__bpf_usdt_specs";
 const IPS: &str = "__bpf_usdt_ip_to_spec_id";
@@ -49,7 +49,7 @@ pub struct Usdt {
 }
 
 /// The accounts of this process by the id of the map of specs: two of one map would give out the same keys.
-static ACCOUNTS: Mutex<BTreeMap<u32, Weak<Shared>>> = Mutex::new(BTreeMap::new());
+static ACCOUNTS: Mutex<SortedMap<u32, Weak<Shared>>> = Mutex::new(SortedMap::new());
 
 #[derive(Debug)]
 struct Shared {
@@ -154,7 +154,7 @@ impl Usdt {
             ids: Vec::new(),
             addresses: Vec::new(),
         };
-        let mut known: HashMap<&[Arg], u32> = HashMap::new();
+        let mut known: SortedMap<&[Arg], u32> = SortedMap::new();
         let mut cookies = Vec::with_capacity(probes.len());
         for probe in &probes {
             let id = match known.get(probe.args.as_slice()) {
