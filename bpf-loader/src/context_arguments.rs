@@ -5,6 +5,7 @@
 
 use bpf_sys::ProgType as P;
 
+use crate::ALL_OBJECTS;
 use crate::btf::edit::Edit;
 use crate::btf::encode::info;
 use crate::btf::{Btf, BtfId, Kind, Linkage, Type};
@@ -184,6 +185,9 @@ pub(crate) fn replace(
     programs: &mut [ProgramPlan<'_>],
     knows_tag: impl FnOnce() -> bool,
 ) -> Result<Option<Vec<u8>>> {
+    if !ALL_OBJECTS {
+        return Ok(None);
+    }
     let tagged = tagged(btf);
     if tagged.is_empty() || knows_tag() {
         return Ok(None);

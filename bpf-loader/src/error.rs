@@ -659,6 +659,11 @@ pub enum Error {
         /// What.
         error: Box<Error>,
     },
+    /// What needs the crate's feature `all-objects`, which is not built in.
+    NotBuiltIn {
+        /// What it is.
+        what: &'static str,
+    },
     /// A defect of this crate, not of its input.
     Internal(&'static str),
 }

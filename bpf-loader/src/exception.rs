@@ -1,5 +1,6 @@
 //! Exception callbacks: functions that nothing calls, which a program names by a tag in BTF to be run when it throws.
 
+use crate::ALL_OBJECTS;
 use crate::btf::{Btf, Kind, Linkage, Type};
 use crate::error::{Error, Result, excerpt};
 use crate::fuel::Fuel;
@@ -24,6 +25,9 @@ impl<'a> ExceptionCallbacks<'a> {
         may_be: impl Fn(&Function<'a>) -> bool,
     ) -> Self {
         let mut all = Self::default();
+        if !ALL_OBJECTS {
+            return all;
+        }
         let is_callback = |tag: &Type<'_>| tag.component() == Some(-1) && tag.name_tail().starts_with(TAG);
         let mut tags = btf.types_of(Kind::DeclTag).filter(is_callback).peekable();
         if tags.peek().is_none() {

@@ -53,6 +53,9 @@ pub mod test_run;
 pub mod verifier_log;
 pub mod walk;
 
+/// Whether the feature is built in.
+const ALL_OBJECTS: bool = cfg!(feature = "all-objects");
+
 pub use elf::{SectionIdx, SymbolIdx};
 pub use error::{Error, Result};
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bpf_sys::shared::Blob;
 
+use crate::ALL_OBJECTS;
 use crate::btf::index::Root;
 use crate::btf::{Btf, BtfBytes};
 use crate::error::{Error, Result};
@@ -281,6 +282,9 @@ impl Target for RunningTarget {
     }
 
     fn kconfig(&self) -> Result<Option<&[u8]>> {
+        if !ALL_OBJECTS {
+            return Ok(None);
+        }
         if self.kconfig.get().is_none() {
             let _ = self.kconfig.set(files::config()?);
         }

@@ -227,6 +227,9 @@ impl fmt::Display for Error {
                 write!(f, "program {program}: ")?;
                 fmt::Display::fmt(error, f)
             }
+            Self::NotBuiltIn { what } => {
+                write!(f, "this build knows no {what}: it lacks the feature `all-objects` of bpf-loader")
+            }
             Self::Internal(what) => write!(f, "internal error: {what}"),
         }
     }

@@ -13,6 +13,7 @@ mod tests;
 
 use std::fmt;
 
+use crate::ALL_OBJECTS;
 use crate::btf::{Btf, BtfId, Kind, Linkage};
 use crate::elf::{Binding, Elf, SymbolIdx, SymbolKind, SymbolSection};
 use crate::error::{Error, Result};
@@ -189,6 +190,9 @@ impl<'a> Externs<'a> {
     /// Finds the externs that both the symbol table and BTF know. What is wrong with one is an error of the program that
     /// refers to it.
     pub fn collect(elf: &Elf<'a>, btf: Option<&Btf<'_>>) -> Self {
+        if !ALL_OBJECTS {
+            return Self::default();
+        }
         let undefined = elf.symbols().filter_map(|s| s.ok()).filter(|(_, symbol)| {
             symbol.section == SymbolSection::Undefined
                 && symbol.binding != Binding::Local
@@ -234,7 +238,7 @@ impl<'a> Externs<'a> {
 
     /// All of them.
     pub fn all(&self) -> &[Extern<'a>] {
-        &self.all
+        if ALL_OBJECTS { &self.all } else { &[] }
     }
 
     /// The extern that a symbol stands for, and its index.
@@ -246,7 +250,7 @@ impl<'a> Externs<'a> {
 
     /// Bytes of the map `.kconfig`, 0 if the object needs none.
     pub fn kconfig_size(&self) -> u32 {
-        let ends = self.all.iter().filter_map(|e| e.kconfig()).map(|v| v.offset.saturating_add(v.size));
+        let ends = self.all().iter().filter_map(|e| e.kconfig()).map(|v| v.offset.saturating_add(v.size));
         ends.max().unwrap_or(0)
     }
 }

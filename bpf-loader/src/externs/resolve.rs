@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use bpf_sys::uapi::insn::{self, Insn};
 
 use super::{Declared, Extern, ExternFault, ExternKind, Externs, kconfig};
+use crate::ALL_OBJECTS;
 use crate::btf::index::essential_name;
 use crate::btf::{Btf, BtfId, Kind};
 use crate::bytes::Endian;
@@ -62,6 +63,9 @@ pub(crate) struct Applied {
 impl<'a> Externs<'a> {
     /// Indices of the externs that the operands refer to.
     pub fn asked<'o>(&self, operands: impl Iterator<Item = &'o (InsnIdx, Operand)>) -> SortedSet<usize> {
+        if !ALL_OBJECTS {
+            return SortedSet::new();
+        }
         let symbols: SortedSet<SymbolIdx> = operands
             .filter_map(|(_, operand)| match operand {
                 Operand::Extern { symbol, .. } => Some(*symbol),
@@ -73,6 +77,9 @@ impl<'a> Externs<'a> {
 
     /// What to look for in the kernel's BTF.
     pub fn requests(&self, asked: &SortedSet<usize>) -> Vec<Request<'a>> {
+        if !ALL_OBJECTS {
+            return Vec::new();
+        }
         let asked = || asked.iter().filter_map(|&i| self.all.get(i));
         let request = |(name, kind)| Request { name, kind, scope: Scope::Anywhere };
         let mut requests: Vec<_> = asked().filter_map(Extern::btf_name).map(request).collect();
@@ -95,6 +102,9 @@ impl<'a> Externs<'a> {
     ) -> Resolved<'s, 'a> {
         let mut resolved =
             Resolved { externs: self, values: SortedMap::new(), kconfig: Vec::new(), kconfig_map };
+        if !ALL_OBJECTS {
+            return resolved;
+        }
         let asked = || asked.iter().filter_map(|&i| Some((i, self.all.get(i)?)));
         let symbols = asked().filter(|(_, one)| one.kind() == ExternKind::Symbol).map(|(_, one)| one.name);
         let addresses = addresses(symbols.collect(), target);
@@ -322,6 +332,9 @@ impl Resolved<'_, '_> {
                 left.push((at, operand));
                 continue;
             };
+            if !ALL_OBJECTS {
+                return Err(Box::new(Error::NotBuiltIn { what: "externs (.kconfig, .ksyms)" }));
+            }
             let Some((index, one)) = self.externs.of_symbol(symbol) else {
                 let (kind, reason) = (ExternKind::Undeclared, ExternFault::Undeclared);
                 return Err(Box::new(Error::Extern { name: name(symbol)?, kind, reason }));

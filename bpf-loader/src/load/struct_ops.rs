@@ -8,6 +8,7 @@ use bpf_sys::{Errno, ObjName};
 
 use super::Loader;
 use super::maps::map_error;
+use crate::ALL_OBJECTS;
 use crate::error::{Error, Result};
 use crate::kernel::Kernel;
 use crate::map::Map;
@@ -56,6 +57,9 @@ impl<K: Kernel> Loader<'_, '_, K> {
         maps: &[(String, Result<Map>)],
         programs: &[Result<Program>],
     ) -> Result<Vec<Operations>> {
+        if !ALL_OBJECTS {
+            return Ok(Vec::new());
+        }
         let of_plan = self.plan.programs.iter().zip(programs);
         let by_function: SortedMap<_, _> =
             of_plan.map(|(plan, program)| (plan.function, (plan, program))).collect();

@@ -3,6 +3,7 @@
 use bpf_sys::ProgType;
 
 use super::spec::{StructOps, fault, points_to_function};
+use crate::ALL_OBJECTS;
 use crate::attach_to::{AttachPoint, AttachTo};
 use crate::btf::index::essential_name;
 use crate::btf::{Btf, BtfId, Kind, Member, Type};
@@ -62,6 +63,9 @@ pub struct Resolved {
 
 /// Names in the kernel's BTF that [`Resolved::new`] needs, once each.
 pub(crate) fn wanted_names(spec: &ObjectSpec<'_>, chosen: &[&ProgramSpec<'_>]) -> SortedSet<String> {
+    if !ALL_OBJECTS {
+        return SortedSet::new();
+    }
     let names = wanted_maps(spec, chosen).filter_map(|(_, map, _)| ops_name(spec, map).ok());
     names.map(|name| format!("{VALUE_PREFIX}{name}")).collect()
 }
@@ -102,6 +106,9 @@ impl Resolved {
             uses: SortedMap::new(),
         };
         let (mut maps, mut broken) = (SortedMap::new(), SortedMap::new());
+        if !ALL_OBJECTS {
+            return Self { maps, uses: resolver.uses, broken };
+        }
         for (idx, map, ops) in wanted_maps(spec, chosen) {
             let fitted = resolver.map(spec, map, ops);
             if fitted.is_err() {
@@ -116,7 +123,7 @@ impl Resolved {
 
     /// A map in the kernel's layout, or why it does not fit; `None` if it is no map of operations.
     pub fn map(&self, idx: MapIdx) -> Option<&Result<KernelOps>> {
-        self.maps.get(&idx)
+        self.maps.get(&idx).filter(|_| ALL_OBJECTS)
     }
 
     /// The modules that have the operations.
@@ -126,7 +133,7 @@ impl Resolved {
 
     /// The map as it is to be created.
     pub(crate) fn fit_map<'a>(&self, idx: MapIdx, mut map: MapSpec<'a>) -> MapSpec<'a> {
-        if let Some(Ok(ops)) = self.maps.get(&idx) {
+        if let Some(Ok(ops)) = self.map(idx) {
             map.value_size = ops.value.len() as u32;
         }
         map
@@ -138,6 +145,9 @@ impl Resolved {
     ///
     /// No map refers to it, or those that do don't fit the kernel.
     pub(crate) fn attach_point(&self, program: &ProgramSpec<'_>) -> Result<AttachPoint> {
+        if !ALL_OBJECTS {
+            return Err(Box::new(Error::NotBuiltIn { what: "struct_ops" }));
+        }
         if let Some(found) = self.uses.get(&program.function) {
             return Ok(found.clone());
         }
@@ -152,6 +162,9 @@ impl ObjectSpec<'_> {
     /// The programs of maps of operations that are to be created: these maps, not their own `autoload`, decide whether
     /// they are loaded.
     pub(crate) fn struct_ops_programs(&self) -> SortedSet<FunctionIdx> {
+        if !ALL_OBJECTS {
+            return SortedSet::new();
+        }
         let created = self.maps.iter().filter(|m| m.autocreate).filter_map(StructOps::of);
         created.flat_map(|ops| ops.functions.iter().map(|(_, function)| *function)).collect()
     }

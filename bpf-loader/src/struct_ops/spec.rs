@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use bpf_sys::uapi::flags::BPF_F_LINK;
 use bpf_sys::{Insn, MapType};
 
+use crate::ALL_OBJECTS;
 use crate::btf::{Btf, BtfId, Kind, Type};
 use crate::elf::{R_BPF_64_ABS64, Relocation, Section, SectionIdx, SymbolKind, SymbolSection};
 use crate::error::{Error, Result, excerpt};
@@ -58,6 +59,9 @@ pub(crate) fn declared<'a>(
     spec: &ObjectSpec<'a>,
     type_of_section: impl Fn(&str) -> Option<BtfId>,
 ) -> Declared<'a> {
+    if !ALL_OBJECTS {
+        return Declared::new();
+    }
     let sections: SortedMap<SectionIdx, Section<'a>> = spec
         .elf
         .sections()
