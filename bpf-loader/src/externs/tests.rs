@@ -1,6 +1,5 @@
 //! Externs of objects that are made up, for kernels that are made up.
 
-use std::collections::HashSet;
 use std::io::BufRead;
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use crate::features::Features;
 use crate::insn::{InsnIdx, Operand};
 use crate::kernel_names::KernelNames;
 use crate::object::MapIdx;
+use crate::sorted::SortedSet;
 use crate::target::{ModuleBtf, Target, TargetBtf};
 
 /// A kernel with one module.
@@ -146,7 +146,7 @@ fn apply((btf, one): (Btf<'static>, Extern<'static>), call: bool, kernel: &Kerne
     let externs = Externs::of(vec![one]);
     let mut operands = vec![(InsnIdx(0), Operand::Extern { symbol: SymbolIdx(1), call })];
     let asked = externs.asked(operands.iter());
-    assert_eq!(asked, HashSet::from([0]));
+    assert_eq!(asked, SortedSet::from([0]));
     let names = KernelNames::find(&externs.requests(&asked), kernel);
     let resolved = externs.resolve(&asked, (Some(&btf), Endian::Little), &names, Some(MapIdx(7)), kernel);
     let mut insns = match call {

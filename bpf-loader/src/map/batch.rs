@@ -4,41 +4,29 @@ use bpf_sys::map::{self, BatchCursor, BatchRead};
 use bpf_sys::{Errno, Error as SysError, MapFd};
 use zerocopy::IntoBytes;
 
+use super::Pod;
+use super::keys::KeyBytes;
 use super::typed::Table;
-use super::{Keys, Pod};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A walk over the elements of a map, many at a time.
 ///
 /// Elements that programs add or remove meanwhile may or may not appear.
 #[derive(Debug)]
 pub struct Batches<'m, K, V> {
-    fd: &'m MapFd,
-    cursor: BatchCursor,
+    walk: Walk<'m>,
     keys: Vec<K>,
     /// `stride` for each key.
     values: Vec<V>,
     stride: usize,
-    delete: bool,
-    started: bool,
-    /// The walk where there are no batches.
-    one_by_one: Option<Keys<'m, K>>,
 }
 
 impl<'m, K: Pod, V: Pod> Batches<'m, K, V> {
     /// `size` elements at a time, at most the map's capacity. The value of each is `stride` of `V`.
     pub(super) fn new(fd: &'m MapFd, stride: usize, size: usize, delete: bool) -> Self {
         let size = size.clamp(1, capacity(fd));
-        Self {
-            fd,
-            cursor: BatchCursor::new(fd),
-            keys: vec![K::new_zeroed(); size],
-            values: vec![V::new_zeroed(); size * stride],
-            stride,
-            delete,
-            started: false,
-            one_by_one: None,
-        }
+        let walk = Walk { fd, cursor: BatchCursor::new(fd), size, delete, started: false, one_by_one: None };
+        Self { walk, keys: vec![K::new_zeroed(); size], values: vec![V::new_zeroed(); size * stride], stride }
     }
 
     /// The next elements; `None` at the end.
@@ -50,52 +38,79 @@ impl<'m, K: Pod, V: Pod> Batches<'m, K, V> {
     #[expect(clippy::should_implement_trait, reason = "lends from the walk, which an Iterator cannot")]
     pub fn next(&mut self) -> Result<Option<(&[K], &[V])>> {
         let count = loop {
-            if self.one_by_one.is_some() {
-                break self.read_one_by_one()?;
-            }
-            match self.read() {
-                Ok(BatchRead { count: 0, end: false }) => {}
-                Ok(read) => {
-                    self.started = true;
-                    break read.count as usize;
+            let (keys, values) = (self.keys.as_mut_slice(), self.values.as_mut_slice());
+            match self.walk.read(keys.as_mut_bytes(), values.as_mut_bytes())? {
+                Some(count) => break count,
+                None => {
+                    self.keys.resize(self.walk.size, K::new_zeroed());
+                    self.values.resize(self.walk.size * self.stride, V::new_zeroed());
                 }
-                Err(error) if !self.started && has_no_batches(error) => {
-                    self.one_by_one = Some(Keys::new(self.fd));
-                }
-                Err(error) if error.errno() == Some(Errno::ENOSPC) && self.keys.len() < capacity(self.fd) => {
-                    let size = (self.keys.len() * 2).min(capacity(self.fd));
-                    self.keys.resize(size, K::new_zeroed());
-                    self.values.resize(size * self.stride, V::new_zeroed());
-                }
-                Err(error) => return Err(error.into()),
             }
         };
         let elements = self.keys.get(..count).zip(self.values.get(..count * self.stride));
         Ok(elements.filter(|_| count > 0))
     }
+}
 
-    fn read(&mut self) -> bpf_sys::Result<BatchRead> {
-        let read = if self.delete { map::lookup_and_delete_batch } else { map::lookup_batch };
-        let (keys, values) = (self.keys.as_mut_slice(), self.values.as_mut_slice());
-        read(self.fd, &mut self.cursor, keys.as_mut_bytes(), values.as_mut_bytes(), 0)
+/// The walk, whatever the elements are.
+#[derive(Debug)]
+struct Walk<'m> {
+    fd: &'m MapFd,
+    cursor: BatchCursor,
+    /// Elements that are read at once.
+    size: usize,
+    delete: bool,
+    started: bool,
+    /// The walk where there are no batches.
+    one_by_one: Option<KeyBytes<'m>>,
+}
+
+impl Walk<'_> {
+    /// Fills the buffers for `size` elements; says how far. `None`: `size` has grown, and so shall they.
+    fn read(&mut self, keys: &mut [u8], values: &mut [u8]) -> Result<Option<usize>> {
+        loop {
+            if self.one_by_one.is_some() {
+                return self.read_one_by_one(keys, values).map(Some);
+            }
+            let read = if self.delete { map::lookup_and_delete_batch } else { map::lookup_batch };
+            match read(self.fd, &mut self.cursor, keys, values, 0) {
+                Ok(BatchRead { count: 0, end: false }) => {}
+                Ok(read) => {
+                    self.started = true;
+                    return Ok(Some(read.count as usize));
+                }
+                Err(error) if !self.started && has_no_batches(error) => {
+                    self.one_by_one = Some(KeyBytes::new(self.fd));
+                }
+                Err(error) if error.errno() == Some(Errno::ENOSPC) && self.size < capacity(self.fd) => {
+                    self.size = (self.size * 2).min(capacity(self.fd));
+                    return Ok(None);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Fills the buffers from single lookups; says how far.
-    fn read_one_by_one(&mut self) -> Result<usize> {
+    fn read_one_by_one(&mut self, keys: &mut [u8], values: &mut [u8]) -> Result<usize> {
         let Some(walk) = &mut self.one_by_one else { return Ok(0) };
         let mut count = 0;
-        let places = self.keys.iter_mut().zip(self.values.chunks_exact_mut(self.stride.max(1)));
+        let (key_size, value_size) = (keys.len() / self.size, values.len() / self.size);
+        let places = keys.chunks_exact_mut(key_size.max(1)).zip(values.chunks_exact_mut(value_size.max(1)));
         for (to_key, to_value) in places {
             let key = loop {
                 let Some(key) = walk.next().transpose()? else { return Ok(count) };
-                if map::lookup(self.fd, key.as_bytes(), to_value.as_mut_bytes(), 0)? {
+                if map::lookup(self.fd, key, to_value, 0)? {
                     break key;
                 }
             };
             if self.delete {
-                map::delete(self.fd, key.as_bytes())?;
+                map::delete(self.fd, key)?;
             }
-            *to_key = key;
+            if key.len() != to_key.len() {
+                return Err(Box::new(Error::Internal("a key of another size than its map's")));
+            }
+            to_key.copy_from_slice(key);
             count += 1;
         }
         Ok(count)
@@ -155,8 +170,8 @@ mod tests {
     use bpf_sys::MapType;
     use bpf_sys::map::MapCreate;
 
+    use super::super::Keys;
     use super::*;
-    use crate::error::Error;
 
     fn hash_of_ten() -> Option<MapFd> {
         let map_type = MapType::HASH;
@@ -185,7 +200,7 @@ mod tests {
         let Some(fd) = hash_of_ten() else { return };
         for delete in [false, true] {
             let mut batches = Batches::<u32, u64>::new(&fd, 1, 4, delete);
-            batches.one_by_one = Some(Keys::new(&fd));
+            batches.walk.one_by_one = Some(KeyBytes::new(&fd));
             let (mut found, mut sizes) = (Vec::new(), Vec::new());
             while let Some((keys, values)) = batches.next().unwrap() {
                 sizes.push(keys.len());

@@ -6,7 +6,7 @@ use bpf_sys::{MapFd, MapType, map};
 use zerocopy::IntoBytes;
 
 use super::batch::Batches;
-use super::typed::{check_size, check_type};
+use super::typed::checked;
 use super::{Keys, Map, Pod};
 use crate::error::Result;
 
@@ -95,10 +95,7 @@ struct PerCpu<K, V> {
 
 impl<K: Pod, V: Pod> PerCpu<K, V> {
     fn new(map: &Map, types: &'static [MapType]) -> Result<Self> {
-        check_type(map, types)?;
-        check_size(map, "key", size_of::<K>(), map.key_size())?;
-        check_size(map, "value", size_of::<V>(), map.value_size())?;
-        Ok(Self { fd: map.try_clone_fd()?, types: PhantomData })
+        Ok(Self { fd: checked(map, types, size_of::<K>(), Some(size_of::<V>()))?, types: PhantomData })
     }
 
     fn get_into(&self, key: &K, values: &mut PerCpuValues<V>) -> Result<bool> {

@@ -33,6 +33,21 @@ pub(super) fn check_size(map: &Map, what: &'static str, expected: usize, found: 
     }
 }
 
+/// The descriptor of a map of one of these types, whose keys and values, where it says so, have these sizes.
+pub(super) fn checked(
+    map: &Map,
+    types: &'static [MapType],
+    key_size: usize,
+    value_size: Option<usize>,
+) -> Result<MapFd> {
+    check_type(map, types)?;
+    check_size(map, "key", key_size, map.key_size())?;
+    if let Some(value_size) = value_size {
+        check_size(map, "value", value_size, map.value_size())?;
+    }
+    map.try_clone_fd()
+}
+
 /// Elements of a map with one value for each key.
 #[derive(Debug)]
 pub(super) struct Table<K, V> {
@@ -43,15 +58,12 @@ pub(super) struct Table<K, V> {
 impl<K: Pod, V: Pod> Table<K, V> {
     /// For a map of one of these types, whose keys are as long as `K` and values as `V`.
     pub(super) fn new(map: &Map, types: &'static [MapType]) -> Result<Self> {
-        check_size(map, "value", size_of::<V>(), map.value_size())?;
-        Self::with_unchecked_values(map, types)
+        Ok(Self { fd: checked(map, types, size_of::<K>(), Some(size_of::<V>()))?, types: PhantomData })
     }
 
     /// For a map whose values are `V` on the way in or out, whatever its declaration says.
     pub(super) fn with_unchecked_values(map: &Map, types: &'static [MapType]) -> Result<Self> {
-        check_type(map, types)?;
-        check_size(map, "key", size_of::<K>(), map.key_size())?;
-        Ok(Self { fd: map.try_clone_fd()?, types: PhantomData })
+        Ok(Self { fd: checked(map, types, size_of::<K>(), None)?, types: PhantomData })
     }
 
     pub(super) fn get(&self, key: &K, flags: u64) -> Result<Option<V>> {

@@ -35,15 +35,15 @@ struct Pair {
 
 impl Pair {
     fn create(spec: &ObjectSpec<'_>, object: &Object, outer: &str) -> Result<Self> {
-        let no_map = || Error::Load(bpf_loader::Error::NoSuchMap { name: outer.into() });
+        let no_map = || Error::no_map(outer);
         let inner = spec.map(outer).and_then(|map| map.inner.as_deref()).ok_or_else(no_map)?;
         let create = || -> Result<Map> {
-            let fd = inner.create(&RunningKernel::default()).map_err(Error::Load)?;
+            let fd = inner.create(&RunningKernel::default()).map_err(Error::load)?;
             Ok(Map::new(outer.to_owned(), fd))
         };
         let maps = [create()?, create()?];
-        let outer = object.map(outer).and_then(Map::try_clone).map_err(Error::Load)?;
-        let active = object.global("active").map_err(Error::Load)?;
+        let outer = object.map(outer).and_then(Map::try_clone).map_err(Error::load)?;
+        let active = object.global("active").map_err(Error::load)?;
         let [first, second] = &maps;
         put_in(&[(&outer.fd, 0, &first.fd), (&outer.fd, 1, &second.fd)])?;
         Ok(Self { outer, active, filling: 0, maps })
@@ -51,7 +51,7 @@ impl Pair {
 
     fn swap(&mut self) -> Result<u32> {
         let full = self.filling;
-        self.active.set(&(full ^ 1)).map_err(Error::Kernel)?;
+        self.active.set(&(full ^ 1)).map_err(Error::kernel)?;
         self.filling = full ^ 1;
         // Updating a map of maps returns only after every program that may have read the old value has ended
         // (`maybe_wait_bpf_programs`, Linux 5.0), so setting what is already there is a wait for our own flip.
@@ -79,7 +79,7 @@ impl<T> Windows<T> {
     ) -> Result<Self> {
         let pair = Pair::create(spec, object, outer)?;
         let [first, second] = &pair.maps;
-        let tables = [open(first).map_err(Error::Load)?, open(second).map_err(Error::Load)?];
+        let tables = [open(first).map_err(Error::load)?, open(second).map_err(Error::load)?];
         Ok(Self { pair, tables })
     }
 

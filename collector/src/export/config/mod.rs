@@ -173,7 +173,7 @@ fn sink(env: &mut Env<'_>, signal: Signal, place: &Place, signals: usize) -> Res
 }
 
 /// Every file is written by one sink and holds one signal.
-fn check_files(sinks: &[Sink], is_flag: bool) -> Result<(), ExportError> {
+fn check_files(sinks: &[Sink], is_flag: bool) -> Result<(), Box<ExportError>> {
     let mut paths = SortedSet::new();
     for sink in sinks {
         let Sink::File(settings) = sink else { continue };

@@ -146,9 +146,9 @@ impl Spool {
     ///
     /// The directory cannot be used, or another process uses it, or it was written by another version; the feature `spool` is not
     /// built in.
-    pub fn open(config: &SpoolConfig) -> Result<(Self, Recovered), SpoolError> {
+    pub fn open(config: &SpoolConfig) -> Result<(Self, Recovered), Box<SpoolError>> {
         if !cfg!(feature = "spool") {
-            return Err(SpoolError::NotBuiltIn);
+            return Err(Box::new(SpoolError::NotBuiltIn));
         }
         let volume = Box::new(Directory::open(&config.dir)?);
         Self::open_on(volume, config.max_bytes, config.segment_bytes)

@@ -44,8 +44,8 @@ impl Diag {
         let asked = SockDiag::open().and_then(|mut diag| diag.tcp_sockets(Family::V4, 0, |_| {}));
         asked.map_err(Error::kernel)?;
         Ok(Self {
-            connections: object.map("connections").and_then(Hash::new).map_err(Error::Load)?,
-            endpoints: object.map("endpoints").and_then(Hash::new).map_err(Error::Load)?,
+            connections: object.map("connections").and_then(Hash::new).map_err(Error::load)?,
+            endpoints: object.map("endpoints").and_then(Hash::new).map_err(Error::load)?,
             absent: SortedSet::new(),
         })
     }
@@ -84,8 +84,8 @@ impl Diag {
         }
         // The end of one that is gone for so long was missed: the kernel runs no program within itself.
         for (socket, _) in self.absent.iter().filter(|gone| absent.contains(gone)) {
-            self.connections.delete(socket).map_err(Error::Kernel)?;
-            self.endpoints.delete(socket).map_err(Error::Kernel)?;
+            self.connections.delete(socket).map_err(Error::kernel)?;
+            self.endpoints.delete(socket).map_err(Error::kernel)?;
         }
         self.absent = absent;
         Ok(living)

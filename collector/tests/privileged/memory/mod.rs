@@ -133,7 +133,7 @@ fn start_filtered(
     filter: Filter,
     memory: usize,
     rungs: &[(&'static str, &'static str)],
-) -> Result<Box<dyn Tracer>, Error> {
+) -> Result<Box<dyn Tracer>, Box<Error>> {
     let mut forced: SortedMap<String, String> =
         INFO.ladders.iter().map(|ladder| (ladder.what.to_owned(), String::new())).collect();
     forced.extend(rungs.iter().map(|(what, rung)| ((*what).to_owned(), (*rung).to_owned())));
