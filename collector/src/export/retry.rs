@@ -3,6 +3,8 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, SystemTime};
 
+use crate::units::share_of;
+
 /// Longest delay between two attempts that a receiver can ask for: who asks for more is asked again by then.
 const MAX_ASKED: Duration = Duration::from_secs(3600);
 /// A receiver that asks for less has not asked: it would be busy with our attempts alone.
@@ -37,7 +39,7 @@ impl RetryPolicy {
     pub fn backoff(&self, failures: u32, jitter: f64) -> Duration {
         let doubled = 2_u32.checked_pow(failures.saturating_sub(1)).unwrap_or(u32::MAX);
         let delay = self.first_delay.saturating_mul(doubled).min(self.max_delay);
-        delay.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
+        share_of(delay, 1.0 - jitter.clamp(0.0, 1.0) / 2.0)
     }
 }
 
