@@ -204,10 +204,10 @@ impl Agent {
         self.budget.took(info.name, slot.tracer.map_bytes());
         self.resident.look_again();
         self.governor.add(info.name, slot.samples);
-        self.slots.push(slot);
         // In the order in which they are shown.
-        let known = self.known;
-        self.slots.sort_by_key(|slot| known.iter().position(|info| info.name == slot.info.name));
+        let place = |name| self.known.iter().position(|info| info.name == name);
+        let at = self.slots.partition_point(|other| place(other.info.name) <= place(info.name));
+        self.slots.insert(at, slot);
         Ok(())
     }
 

@@ -303,7 +303,7 @@ impl Governor {
     /// The costliest first.
     fn by_cost(&self) -> Vec<&'static str> {
         let mut names: Vec<_> = self.tracers.iter().map(|(name, state)| (state.cost, *name)).collect();
-        names.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        names.sort_unstable_by(|(a, x), (b, y)| b.total_cmp(a).then_with(|| x.cmp(y)));
         names.into_iter().map(|(_, name)| name).collect()
     }
 
