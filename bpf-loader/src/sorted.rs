@@ -15,83 +15,90 @@ const LONGEST: usize = 64;
 /// A run, and a place in it.
 type Place = (usize, usize);
 
-/// Slots of entries, in the order of the entries' keys.
+/// Numbers of entries, in the order of the entries' keys.
 #[derive(Clone, Default)]
 struct Order {
     /// None is empty.
     runs: Vec<Vec<u32>>,
-    /// Slots without an entry.
-    free: Vec<u32>,
+    /// Of all numbers below it, each is in one run.
     len: usize,
 }
 
 impl Order {
     const fn new() -> Self {
-        Self { runs: Vec::new(), free: Vec::new(), len: 0 }
+        Self { runs: Vec::new(), len: 0 }
     }
 
-    /// Where the slot is whose entry is equal to what is looked for, or where it belongs. `compare` says how a slot's entry is to it.
-    fn find(&self, compare: &mut dyn FnMut(u32) -> Ordering) -> Result<Place, Place> {
+    /// Where the entry is that is equal to what is looked for, or where it belongs. `compare` says how an entry is to it.
+    fn find(&self, compare: &mut dyn FnMut(usize) -> Ordering) -> Result<Place, Place> {
+        let mut compare = |entry: &u32| compare(*entry as usize);
         let begins_before =
-            |run: &Vec<u32>| run.first().is_some_and(|slot| compare(*slot) != Ordering::Greater);
+            |run: &Vec<u32>| run.first().is_some_and(|entry| compare(entry) != Ordering::Greater);
         let run = self.runs.partition_point(begins_before).saturating_sub(1);
-        let slots = self.runs.get(run).map(Vec::as_slice).unwrap_or_default();
-        let at = slots.binary_search_by(|slot| compare(*slot));
+        let entries = self.runs.get(run).map(Vec::as_slice).unwrap_or_default();
+        let at = entries.binary_search_by(compare);
         at.map(|at| (run, at)).map_err(|at| (run, at))
     }
 
-    /// The slot at a place, or a wrong one, where there is none.
-    fn slot(&self, (run, at): Place) -> usize {
-        self.runs.get(run).and_then(|run| run.get(at)).map_or(usize::MAX, |slot| *slot as usize)
+    /// The number at a place; where there is none, one that is no entry's.
+    fn entry(&self, (run, at): Place) -> usize {
+        self.runs.get(run).and_then(|run| run.get(at)).map_or(usize::MAX, |entry| *entry as usize)
     }
 
-    /// The slot for a new entry, put where [`find`](Self::find) said. It is the number of slots, if that has to grow.
-    fn insert(&mut self, (run, at): Place) -> usize {
-        let slot = self.free.pop().unwrap_or(self.len as u32);
+    /// Puts the number of a new entry, which is `len`, where [`find`](Self::find) said.
+    fn insert(&mut self, (run, at): Place) {
+        let entry = self.len as u32;
         self.len += 1;
-        let Some(slots) = self.runs.get_mut(run) else {
-            self.runs.push(vec![slot]);
-            return slot as usize;
+        let Some(entries) = self.runs.get_mut(run) else {
+            self.runs.push(vec![entry]);
+            return;
         };
-        slots.insert(at.min(slots.len()), slot);
-        if slots.len() > LONGEST {
+        entries.insert(at.min(entries.len()), entry);
+        if entries.len() > LONGEST {
             // Whoever adds in order leaves full runs behind.
-            let rest = slots.split_off(if at == LONGEST { LONGEST } else { LONGEST / 2 });
+            let rest = entries.split_off(if at == LONGEST { LONGEST } else { LONGEST / 2 });
             self.runs.insert(run + 1, rest);
         }
-        slot as usize
     }
 
-    /// Takes a slot out of the order, and remembers that it is free.
-    fn remove(&mut self, (run, at): Place) -> usize {
-        let Some(slots) = self.runs.get_mut(run).filter(|slots| at < slots.len()) else { return usize::MAX };
-        let slot = slots.remove(at);
-        if slots.is_empty() {
+    /// Takes the number at a place out, and gives it to the last entry, which is at another place.
+    fn remove(&mut self, (run, at): Place, (last_run, last_at): Place) {
+        let entry = self.entry((run, at)) as u32;
+        if let Some(last) = self.runs.get_mut(last_run).and_then(|run| run.get_mut(last_at)) {
+            *last = entry;
+        }
+        let Some(entries) = self.runs.get_mut(run).filter(|entries| at < entries.len()) else { return };
+        entries.remove(at);
+        if entries.is_empty() {
             self.runs.remove(run);
         }
-        self.free.push(slot);
         self.len -= 1;
-        slot as usize
     }
 
-    /// Takes out all slots but those that `keep` says yes to.
-    fn retain(&mut self, keep: &mut dyn FnMut(usize) -> bool) {
-        let Self { runs, free, len } = self;
-        runs.retain_mut(|run| {
-            run.retain(|slot| {
-                let kept = keep(*slot as usize);
-                if !kept {
-                    free.push(*slot);
-                    *len -= 1;
-                }
-                kept
-            });
+    /// Takes out all numbers but those that `keep` says yes to, and says which stay; these are counted anew, as if the others had
+    /// never been.
+    fn retain(&mut self, keep: &mut dyn FnMut(usize) -> bool) -> Vec<bool> {
+        let mut kept = vec![false; self.len];
+        for entry in self.runs.iter().flatten() {
+            if let Some(kept) = kept.get_mut(*entry as usize) {
+                *kept = keep(*entry as usize);
+            }
+        }
+        let mut next = 0;
+        let new: Vec<u32> = kept
+            .iter()
+            .map(|kept| {
+                next += u32::from(*kept);
+                next.wrapping_sub(1)
+            })
+            .collect();
+        self.runs.retain_mut(|run| {
+            run.retain(|entry| kept.get(*entry as usize) == Some(&true));
+            run.iter_mut().for_each(|entry| *entry = new.get(*entry as usize).copied().unwrap_or_default());
             !run.is_empty()
         });
-    }
-
-    fn clear(&mut self) {
-        *self = Self::new();
+        self.len = next as usize;
+        kept
     }
 }
 
@@ -99,8 +106,8 @@ impl Order {
 #[derive(Clone)]
 pub struct SortedMap<K, V> {
     order: Order,
-    /// By slot.
-    entries: Vec<Option<(K, V)>>,
+    /// As they came.
+    entries: Vec<(K, V)>,
 }
 
 impl<K: Ord, V> SortedMap<K, V> {
@@ -109,32 +116,34 @@ impl<K: Ord, V> SortedMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.order.find(&mut |slot| match self.entries.get(slot as usize) {
-            Some(Some((known, _))) => known.borrow().cmp(key),
-            _ => Ordering::Less,
+        self.order.find(&mut |entry| match self.entries.get(entry) {
+            Some((known, _)) => known.borrow().cmp(key),
+            None => Ordering::Less,
         })
     }
 
     fn at(&self, place: Place) -> Option<&(K, V)> {
-        self.entries.get(self.order.slot(place))?.as_ref()
+        self.entries.get(self.order.entry(place))
     }
 
     fn at_mut(&mut self, place: Place) -> Option<&mut (K, V)> {
-        self.entries.get_mut(self.order.slot(place))?.as_mut()
+        self.entries.get_mut(self.order.entry(place))
     }
 
-    /// Puts an entry where [`find`](Self::find) said, and returns its slot.
-    fn insert_at(&mut self, place: Place, entry: (K, V)) -> usize {
-        let slot = self.order.insert(place);
-        match self.entries.get_mut(slot) {
-            Some(free) => *free = Some(entry),
-            None => self.entries.push(Some(entry)),
-        }
-        slot
+    /// Puts an entry where [`find`](Self::find) said.
+    fn insert_at(&mut self, place: Place, entry: (K, V)) {
+        self.order.insert(place);
+        self.entries.push(entry);
     }
 
     fn remove_at(&mut self, place: Place) -> Option<(K, V)> {
-        self.entries.get_mut(self.order.remove(place))?.take()
+        let entry = self.order.entry(place);
+        let last = self.find(&self.entries.last()?.0).ok()?;
+        if entry >= self.entries.len() {
+            return None;
+        }
+        self.order.remove(place, last);
+        Some(self.entries.swap_remove(entry))
     }
 
     /// The value of a key.
@@ -217,13 +226,13 @@ impl<K, V> SortedMap<K, V> {
 
     /// Takes everything out.
     pub fn clear(&mut self) {
-        self.order.clear();
+        self.order = Order::new();
         self.entries.clear();
     }
 
     /// Keys and values in order.
     pub fn iter(&self) -> Iter<'_, K, V> {
-        Iter { slots: self.order.runs.iter().flatten(), entries: &self.entries }
+        Iter { order: self.order.runs.iter().flatten(), entries: &self.entries }
     }
 
     /// Keys in order.
@@ -238,25 +247,23 @@ impl<K, V> SortedMap<K, V> {
 
     /// Keys, and values to change, in no particular order.
     pub fn iter_mut(&mut self) -> IterMut<'_, K, V> {
-        self.entries.iter_mut().flatten().map(pair_mut)
+        self.entries.iter_mut().map(pair_mut)
     }
 
     /// Values to change, in no particular order.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
-        self.entries.iter_mut().flatten().map(|(_, value)| value)
+        self.entries.iter_mut().map(|(_, value)| value)
     }
 
     /// Takes out all entries but those that `keep` says yes to. It is asked in the order of the keys.
     pub fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
         let entries = &mut self.entries;
-        self.order.retain(&mut |slot| {
-            let Some(entry) = entries.get_mut(slot) else { return false };
-            let kept = entry.as_mut().is_some_and(|(key, value)| keep(key, value));
-            if !kept {
-                *entry = None;
-            }
-            kept
+        let kept = self.order.retain(&mut |entry| match entries.get_mut(entry) {
+            Some((key, value)) => keep(key, value),
+            None => false,
         });
+        let mut kept = kept.into_iter();
+        entries.retain(|_| kept.next().unwrap_or_default());
     }
 }
 
@@ -278,14 +285,15 @@ pub struct Entry<'m, K, V> {
 impl<'m, K: Ord, V> Entry<'m, K, V> {
     /// The value, which is made first if there is none.
     pub fn or_insert_with(self, make: impl FnOnce() -> V) -> &'m mut V {
-        let slot = match self.place {
-            Ok(place) => self.map.order.slot(place),
-            Err(place) => self.map.insert_at(place, (self.key, make())),
+        let entry = match self.place {
+            Ok(place) => self.map.order.entry(place),
+            Err(place) => {
+                self.map.insert_at(place, (self.key, make()));
+                self.map.entries.len() - 1
+            }
         };
-        match self.map.entries.get_mut(slot) {
-            Some(Some((_, value))) => value,
-            _ => unreachable!("it was found, or put, there"),
-        }
+        // It was found, or put, there.
+        &mut self.map.entries[entry].1
     }
 
     /// The value; this one if there is none.
@@ -304,19 +312,13 @@ impl<'m, K: Ord, V> Entry<'m, K, V> {
 
 /// What [`SortedMap::iter`] returns.
 pub struct Iter<'m, K, V> {
-    slots: Flatten<slice::Iter<'m, Vec<u32>>>,
-    entries: &'m [Option<(K, V)>],
+    order: Flatten<slice::Iter<'m, Vec<u32>>>,
+    entries: &'m [(K, V)],
 }
 
 impl<K, V> Clone for Iter<'_, K, V> {
     fn clone(&self) -> Self {
-        Self { slots: self.slots.clone(), entries: self.entries }
-    }
-}
-
-impl<'m, K, V> Iter<'m, K, V> {
-    fn at(&self, slot: u32) -> Option<(&'m K, &'m V)> {
-        self.entries.get(slot as usize)?.as_ref().map(pair)
+        Self { order: self.order.clone(), entries: self.entries }
     }
 }
 
@@ -324,25 +326,24 @@ impl<'m, K, V> Iterator for Iter<'m, K, V> {
     type Item = (&'m K, &'m V);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let slot = *self.slots.next()?;
-        self.at(slot)
+        let entry = *self.order.next()?;
+        self.entries.get(entry as usize).map(pair)
     }
 }
 
 impl<K, V> DoubleEndedIterator for Iter<'_, K, V> {
     fn next_back(&mut self) -> Option<Self::Item> {
-        let slot = *self.slots.next_back()?;
-        self.at(slot)
+        let entry = *self.order.next_back()?;
+        self.entries.get(entry as usize).map(pair)
     }
 }
 
 /// What [`SortedMap::iter_mut`] returns.
-pub type IterMut<'m, K, V> =
-    Map<Flatten<slice::IterMut<'m, Option<(K, V)>>>, fn(&'m mut (K, V)) -> (&'m K, &'m mut V)>;
+pub type IterMut<'m, K, V> = Map<slice::IterMut<'m, (K, V)>, fn(&'m mut (K, V)) -> (&'m K, &'m mut V)>;
 
 /// What [`SortedMap::into_iter`] returns.
 pub struct IntoIter<K, V> {
-    slots: Flatten<vec::IntoIter<Vec<u32>>>,
+    order: Flatten<vec::IntoIter<Vec<u32>>>,
     entries: Vec<Option<(K, V)>>,
 }
 
@@ -350,8 +351,8 @@ impl<K, V> Iterator for IntoIter<K, V> {
     type Item = (K, V);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let slot = self.slots.next()?;
-        self.entries.get_mut(slot as usize)?.take()
+        let entry = self.order.next()?;
+        self.entries.get_mut(entry as usize)?.take()
     }
 }
 
@@ -378,7 +379,8 @@ impl<K, V> IntoIterator for SortedMap<K, V> {
     type IntoIter = IntoIter<K, V>;
 
     fn into_iter(self) -> Self::IntoIter {
-        IntoIter { slots: self.order.runs.into_iter().flatten(), entries: self.entries }
+        let entries = self.entries.into_iter().map(Some).collect();
+        IntoIter { order: self.order.runs.into_iter().flatten(), entries }
     }
 }
 
