@@ -1,6 +1,5 @@
 //! Network namespaces: which there are, and how to be in one for a moment.
 
-use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
@@ -34,7 +33,8 @@ impl NetNs {
     /// `/proc` cannot be read.
     pub fn list(most: usize) -> Result<NetNsList> {
         let mut list = NetNsList::default();
-        let mut seen = HashSet::new();
+        // Sorted: there may be many, each of many processes.
+        let mut seen: Vec<u64> = Vec::new();
         let error = |e: std::io::Error| Error::Call {
             call: "open(/proc)",
             errno: Errno::from_raw(e.raw_os_error().unwrap_or(0)),
@@ -47,18 +47,17 @@ impl NetNs {
             let path = entry.path().join("ns/net");
             // Its process may have ended, or be somebody else's.
             let Ok(metadata) = fs::metadata(&path) else { continue };
-            if seen.contains(&metadata.ino()) {
-                continue;
-            }
+            let Err(place) = seen.binary_search(&metadata.ino()) else { continue };
             if list.namespaces.len() >= most {
-                seen.insert(metadata.ino());
+                seen.insert(place, metadata.ino());
                 list.left_out += 1;
                 continue;
             }
             // The number may be another process' by now, in a namespace that is known.
             let opened = File::open(&path).and_then(|file| Ok((file.metadata()?.ino(), file)));
             if let Ok((inode, file)) = opened {
-                if seen.insert(inode) {
+                if let Err(place) = seen.binary_search(&inode) {
+                    seen.insert(place, inode);
                     list.namespaces.push(Self { inode, file });
                 }
             }
@@ -106,6 +105,8 @@ impl AsFd for NetNs {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
