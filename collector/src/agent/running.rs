@@ -4,9 +4,9 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use bpf_loader::target::RunningTarget;
+use bpf_sys::clock::Clock;
 use bytes::Bytes;
 use mio::{Registry, Token};
-use rustix::time::{ClockId, clock_gettime};
 
 use super::budget::{Budget, Resident};
 use super::config::{AgentConfig, TracerConfig};
@@ -603,7 +603,5 @@ fn give_back() {
 
 /// Now, as BPF programs stamp it.
 fn boot_nanos() -> u64 {
-    let time = clock_gettime(ClockId::Boottime);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+    Clock::Boot.nanos()
 }
