@@ -1,5 +1,6 @@
 //! Tracers in one event loop.
 
+use bpf_loader::text::join;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -196,7 +197,7 @@ impl Agent {
                 "{}: {} {rung}; not by {}",
                 info.name,
                 chosen.what,
-                refused.join("; not by ")
+                join(&refused, "; not by ")
             ));
         }
         let token = Token(TRACER_TOKENS + self.place(info));
@@ -560,7 +561,7 @@ impl Agent {
         give_back();
         // What starting takes is no cost of tracing.
         self.cpu_at_tick += process_time().saturating_sub(before);
-        let names = |names: &[&str]| names.join(", ");
+        let names = |names: &[&str]| join(names, ", ");
         if !stop.is_empty() {
             self.notes.push(format!("stopped {}", names(&stop)));
         }
