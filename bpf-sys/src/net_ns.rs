@@ -1,6 +1,5 @@
 //! Network namespaces: which there are, and how to be in one for a moment.
 
-use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
@@ -34,7 +33,15 @@ impl NetNs {
     /// `/proc` cannot be read.
     pub fn list(most: usize) -> Result<NetNsList> {
         let mut list = NetNsList::default();
-        let mut seen = HashSet::new();
+        // Sorted.
+        let mut seen = Vec::new();
+        let see = |seen: &mut Vec<u64>, inode: u64| match seen.binary_search(&inode) {
+            Ok(_) => false,
+            Err(at) => {
+                seen.insert(at, inode);
+                true
+            }
+        };
         let error = |e: std::io::Error| Error::Call {
             call: "open(/proc)",
             errno: Errno::from_raw(e.raw_os_error().unwrap_or(0)),
@@ -47,18 +54,18 @@ impl NetNs {
             let path = entry.path().join("ns/net");
             // Its process may have ended, or be somebody else's.
             let Ok(metadata) = fs::metadata(&path) else { continue };
-            if seen.contains(&metadata.ino()) {
+            if seen.binary_search(&metadata.ino()).is_ok() {
                 continue;
             }
             if list.namespaces.len() >= most {
-                seen.insert(metadata.ino());
+                see(&mut seen, metadata.ino());
                 list.left_out += 1;
                 continue;
             }
             // The number may be another process' by now, in a namespace that is known.
             let opened = File::open(&path).and_then(|file| Ok((file.metadata()?.ino(), file)));
             if let Ok((inode, file)) = opened {
-                if seen.insert(inode) {
+                if see(&mut seen, inode) {
                     list.namespaces.push(Self { inode, file });
                 }
             }
@@ -106,6 +113,8 @@ impl AsFd for NetNs {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]

@@ -4,7 +4,6 @@
 //! producer position, write a record of an 8-byte header and data, and commit it by clearing the header's busy bit;
 //! records are committed in any order. The one reader moves the consumer position, which frees space.
 
-use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -290,8 +289,8 @@ pub struct RingMapping {
 }
 
 /// Ids of the rings that are mapped in this process: a second reader would give back what the first has lent, a second
-/// producer write what the first has reserved.
-static MAPPED: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+/// producer write what the first has reserved. There are few.
+static MAPPED: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
 /// The right to map a ring, the only one in this process.
 #[derive(Debug)]
@@ -300,17 +299,18 @@ pub(super) struct Claim(u32);
 impl Claim {
     pub(super) fn new(map: &MapFd) -> Result<Self> {
         let id = crate::map::info(map)?.id;
-        if MAPPED.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
-            Ok(Self(id))
-        } else {
-            Err(Error::AlreadyMapped)
+        let mut mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
+        if mapped.contains(&id) {
+            return Err(Error::AlreadyMapped);
         }
+        mapped.push(id);
+        Ok(Self(id))
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        MAPPED.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+        MAPPED.lock().unwrap_or_else(PoisonError::into_inner).retain(|id| *id != self.0);
     }
 }
 
