@@ -116,7 +116,10 @@ impl Value {
         };
         let (least, most) = (range.start(), range.end());
         let within = Some(number).filter(|n| range.contains(n));
-        within.ok_or_else(|| format!("{number} is out of range: it must be {least} to {most}"))
+        within.ok_or_else(|| {
+            let [number, least, most] = [number, *least, *most].map(units::show_decimal);
+            format!("{number} is out of range: it must be {least} to {most}")
+        })
     }
 
     /// A text.
@@ -220,7 +223,10 @@ impl Display for Value {
             Self::Bool(b) => b.fmt(f),
             Self::Int(n) => n.fmt(f),
             // Without a point it would be an integer.
-            Self::Float(n) => write!(f, "{n}{}", if n.is_finite() && n.fract() == 0.0 { ".0" } else { "" }),
+            Self::Float(n) => {
+                let whole = n.is_finite() && n.fract() == 0.0;
+                write!(f, "{}{}", units::show_decimal(*n), if whole { ".0" } else { "" })
+            }
             Self::Text(text) => Quoted(text).fmt(f),
             Self::List(entries) => {
                 f.write_str("[")?;

@@ -65,6 +65,8 @@ fn unit_shift(unit: &str) -> Option<u32> {
 
 /// Decimal digits that a double always holds.
 const DIGITS: usize = 15;
+/// The least number of more of them.
+const MOST: f64 = 1e15;
 
 fn split(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
@@ -91,6 +93,57 @@ pub fn decimal(text: &str) -> Option<f64> {
     let power = (0..exponent.unsigned_abs().min(22)).fold(1.0, |power, _| power * 10.0);
     let value = if exponent < 0 { digits as f64 / power } else { digits as f64 * power };
     Some(if number.starts_with('-') { -value } else { value })
+}
+
+/// As `Display` writes it where 15 digits are enough, as they are for all that [`decimal`] reads; else with so many. The standard
+/// library finds as many as are needed, with 9 KB of code and tables.
+pub fn show_decimal(number: f64) -> String {
+    let sign = if number.is_sign_negative() { "-" } else { "" };
+    let magnitude = number.abs();
+    if number.is_nan() {
+        return "NaN".to_owned();
+    }
+    if magnitude >= 1e37 {
+        return format!("{sign}inf");
+    }
+    // Powers of ten to 22 are exact, so that each quotient and product is rounded once.
+    let mut power = 1.0;
+    let mut zeros = 0;
+    while magnitude / power >= MOST {
+        power *= 10.0;
+        zeros += 1;
+    }
+    if zeros > 0 {
+        return format!("{sign}{}{}", (magnitude / power + 0.5) as u64, "0".repeat(zeros));
+    }
+    let (mut digits, mut places) = ((magnitude + 0.5) as u64, 0);
+    while digits as f64 / power != magnitude && places < 22 && magnitude * power * 10.0 < MOST {
+        power *= 10.0;
+        places += 1;
+        digits = (magnitude * power + 0.5) as u64;
+    }
+    let text = point(digits, places);
+    let shown = if places > 0 { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{sign}{shown}")
+}
+
+/// A number of 0 or more with so many places behind the point.
+pub fn show_fixed(number: f64, places: usize) -> String {
+    let scale = (0..places).fold(1.0, |scale, _| scale * 10.0);
+    point((number * scale + 0.5) as u64, places)
+}
+
+fn point(digits: u64, places: usize) -> String {
+    let mut text = format!("{digits:0>width$}", width = places + 1);
+    if places > 0 {
+        text.insert(text.len() - places, '.');
+    }
+    text
+}
+
+/// So much of a duration; less than nothing is nothing.
+pub fn share_of(duration: Duration, share: f64) -> Duration {
+    Duration::from_nanos((duration.as_secs_f64() * share * 1e9) as u64)
 }
 
 #[cfg(test)]
@@ -157,6 +210,47 @@ mod tests {
         ] {
             assert_eq!(decimal(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn decimals_are_shown_as_the_standard_library_does() {
+        let mut numbers =
+            vec![0.0, 0.1, 0.5, 1.0, 2.5, 99.99, 1e14, 999_999_999_999_999.0, 1e15, 1e22, 1.25e20, 1e-22];
+        numbers.extend([1.5e-7, 123_456.789, 0.000_123, 4_294_967_295.0, f64::INFINITY]);
+        for nanos in [1_u64, 10, 999, 1_000_000_001, 86_400_123_456_789, 123_456_789_012] {
+            numbers.push(nanos as f64 / 1e9);
+        }
+        numbers.extend((0..=10_000).map(|n| f64::from(n) / 100.0));
+        for number in numbers {
+            assert_eq!(show_decimal(number), number.to_string());
+            assert_eq!(show_decimal(-number), (-number).to_string());
+            if number == 0.0 || (1e-7..1e15).contains(&number) {
+                assert_eq!(decimal(&show_decimal(number)), Some(number));
+            }
+        }
+        assert_eq!(show_decimal(f64::NAN), "NaN");
+        // More digits than that are rounded away.
+        assert_eq!(show_decimal(0.1 + 0.2), "0.3");
+        assert_eq!(show_decimal(0.07 * 100.0), "7");
+        assert_eq!(show_decimal(1.0 / 3.0), "0.333333333333333");
+        assert_eq!(show_decimal(2.0 / 3e20), "0.0000000000000000000067");
+    }
+
+    #[test]
+    fn places_are_as_many_as_wanted() {
+        for number in [0.0, 0.04, 0.06, 0.96, 1.0, 7.3333, 123_456.789] {
+            for places in 0..4 {
+                assert_eq!(show_fixed(number, places), format!("{number:.places$}"));
+            }
+        }
+    }
+
+    #[test]
+    fn shares_of_durations() {
+        let two = Duration::from_secs(2);
+        let shares = [-1.0, 0.0, 0.75, 1.0, f64::NAN].map(|share| share_of(two, share).as_millis());
+        assert_eq!(shares, [0, 0, 1500, 2000, 0]);
+        assert!(share_of(Duration::MAX, 2.0) > Duration::from_secs(1 << 34));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::fs;
 
-use crate::units::show_size;
+use crate::units::{show_fixed, show_size};
 
 /// What tracers get of what is left, and what symbol tables, series, names and queues get, in percent. The profiler takes half as
 /// much for symbol tables as it is offered for maps.
@@ -127,7 +127,7 @@ impl Budget {
 /// `memory: 32M: process 6.1M, what it keeps up to 7.8M, maps and rings 12.3M (profile 4.0M, syscalls 8.3M)`.
 impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mebi = |bytes: u64| format!("{:.1}M", bytes as f64 / f64::from(1 << 20));
+        let mebi = |bytes: u64| format!("{}M", show_fixed(bytes as f64 / f64::from(1 << 20), 1));
         let kept = self.series + self.names + self.symbols + self.queues;
         write!(
             f,

@@ -81,7 +81,7 @@ impl Meter {
     ) -> (Duration, Duration) {
         let hits = now.hits.saturating_sub(self.last.hits) as f64;
         let runs = now.runs.saturating_sub(self.last.runs) as f64;
-        let in_programs = now.program_time.saturating_sub(self.last.program_time).as_nanos() as f64;
+        let in_programs = now.program_time.saturating_sub(self.last.program_time).as_secs_f64() * 1e9;
         if measured {
             let cost = in_programs + runs * entry;
             // A filter, or sockets of another kind: most runs are counted by nobody else.

@@ -22,6 +22,7 @@ use crate::kernel_types::KernelTypes;
 use crate::poll::EventLoop;
 use crate::telemetry::Sink;
 use crate::tracer::{Info, Start, Stats, TRACERS, cost, filter};
+use crate::units::{share_of, show_fixed};
 
 /// How often the governor looks while everything is attached.
 const TICK: Duration = Duration::from_secs(2);
@@ -203,10 +204,10 @@ impl Agent {
         self.budget.took(info.name, slot.tracer.map_bytes());
         self.resident.look_again();
         self.governor.add(info.name, slot.samples);
-        self.slots.push(slot);
         // In the order in which they are shown.
-        let known = self.known;
-        self.slots.sort_by_key(|slot| known.iter().position(|info| info.name == slot.info.name));
+        let place = |name| self.known.iter().position(|info| info.name == name);
+        let at = self.slots.partition_point(|other| place(other.info.name) <= place(info.name));
+        self.slots.insert(at, slot);
         Ok(())
     }
 
@@ -274,7 +275,7 @@ impl Agent {
     fn next_deadline(&self, now: Instant) -> Instant {
         let mut next = (self.last_drain + self.pacing.period()).min(self.tick_start + self.length);
         for slot in self.slots.iter().filter(|slot| slot.allowance.attached < 1.0) {
-            let pause = self.tick_start + self.length.mul_f64(slot.allowance.attached);
+            let pause = self.tick_start + share_of(self.length, slot.allowance.attached);
             if pause > now {
                 next = next.min(pause);
             }
@@ -408,14 +409,18 @@ impl Agent {
         let used = self.budget.used(resident);
         let over = used > self.budget.total;
         if over && !self.over_budget {
-            let mebi = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            let mebi = |bytes: u64| show_fixed(bytes as f64 / f64::from(1 << 20), 1);
             self.warnings.push(format!(
-                "memory: {:.1}M in use are more than memory_budget, {:.1}M: process {:.1}M, maps and rings {:.1}M{}",
+                "memory: {}M in use are more than memory_budget, {}M: process {}M, maps and rings {}M{}",
                 mebi(used),
                 mebi(self.budget.total),
                 mebi(resident),
                 mebi(self.budget.kernel_bytes()),
-                if self.budget.kernel_bytes() > self.budget.kernel { ", which are as small as they can be" } else { "" }
+                if self.budget.kernel_bytes() > self.budget.kernel {
+                    ", which are as small as they can be"
+                } else {
+                    ""
+                }
             ));
         }
         self.over_budget = over;
@@ -469,8 +474,8 @@ impl Agent {
         }
         if self.governor.is_stuck() && !was_stuck {
             self.notes.push(format!(
-                "tracing costs {:.2} % of a core, more than cpu_limit, and there is nothing left to sample less or detach",
-                self.governor.cost() * 100.0
+                "tracing costs {} % of a core, more than cpu_limit, and there is nothing left to sample less or detach",
+                show_fixed(self.governor.cost() * 100.0, 2)
             ));
         }
         // What ends a window is not used before the next one ends, nor what it freed.

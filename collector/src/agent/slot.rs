@@ -11,6 +11,7 @@ use super::meter::{Meter, thread_time};
 use super::report::TracerReport;
 use crate::error::{Error, Result};
 use crate::tracer::{Info, Tracer};
+use crate::units::share_of;
 
 /// A tracer that runs.
 #[derive(Debug)]
@@ -112,7 +113,7 @@ impl Slot {
 
     /// Whether it is to be attached now, so long after its cycle began.
     pub fn wants_attached(&self, into_cycle: Duration, cycle: Duration) -> bool {
-        self.allowance.attached >= 1.0 || into_cycle < cycle.mul_f64(self.allowance.attached)
+        self.allowance.attached >= 1.0 || into_cycle < share_of(cycle, self.allowance.attached)
     }
 
     /// Carries out what the governor decided, as far as the tracer can.

@@ -9,6 +9,7 @@ use super::destination::Protocol;
 use super::grpc::Code;
 use super::http::MAX_RESPONSE;
 use super::{MAX_REQUEST, Signal};
+use crate::units::show_fixed;
 pub use tls::{TlsFileProblem, TlsProblem};
 
 mod tls;
@@ -211,7 +212,7 @@ impl fmt::Display for Failure {
             }
             Self::Tls(problem) => problem.fmt(f),
             Self::Disconnected(error) => write!(f, "the connection ended before an answer ({error})"),
-            Self::Timeout(after) => write!(f, "no answer within {:.1} s", after.as_secs_f64()),
+            Self::Timeout(after) => write!(f, "no answer within {} s", show_fixed(after.as_secs_f64(), 1)),
             Self::NotHttp => f.write_str("the answer is not HTTP/1.1"),
             Self::NotHttp2 { http1: true } => f.write_str("the answer is HTTP/1, not HTTP/2"),
             Self::NotHttp2 { http1: false } => f.write_str("the answer is not HTTP/2"),

@@ -28,7 +28,7 @@ impl Secrets {
         let mut words: Vec<String> =
             words.filter(|word| word.len() >= MIN_SECRET).map(str::to_owned).collect();
         // One may be a part of another.
-        words.sort_by_key(|word| std::cmp::Reverse(word.len()));
+        words.sort_unstable_by_key(|word| std::cmp::Reverse(word.len()));
         Self(words)
     }
 

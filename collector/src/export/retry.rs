@@ -3,6 +3,8 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, SystemTime};
 
+use crate::units::share_of;
+
 /// Longest delay between two attempts that a receiver can ask for: who asks for more is asked again by then.
 const MAX_ASKED: Duration = Duration::from_secs(3600);
 /// A receiver that asks for less has not asked: it would be busy with our attempts alone.
@@ -37,7 +39,7 @@ impl RetryPolicy {
     pub fn backoff(&self, failures: u32, jitter: f64) -> Duration {
         let doubled = 2_u32.checked_pow(failures.saturating_sub(1)).unwrap_or(u32::MAX);
         let delay = self.first_delay.saturating_mul(doubled).min(self.max_delay);
-        delay.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
+        share_of(delay, 1.0 - jitter.clamp(0.0, 1.0) / 2.0)
     }
 }
 
@@ -54,8 +56,39 @@ pub fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
-    let date = httpdate::parse_http_date(value).ok()?;
+    let date = SystemTime::UNIX_EPOCH.checked_add(http_date(value.as_bytes())?)?;
     Some(date.duration_since(now).unwrap_or_default())
+}
+
+/// The time since 1970 of a date as servers must write it: those of before 1999 wrote two more formats.
+fn http_date(text: &[u8]) -> Option<Duration> {
+    const FORM: &[u8] = b"???, ?? ??? ???? ??:??:?? GMT";
+    const DAYS: &[u8] = b"ThuFriSatSunMonTueWed";
+    const MONTHS: &[u8] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
+    if text.len() != FORM.len() || FORM.iter().zip(text).any(|(form, byte)| *form != b'?' && form != byte) {
+        return None;
+    }
+    let name = |names: &[u8], at: usize| {
+        let index = names.chunks(3).position(|name| text.get(at..at + 3) == Some(name))?;
+        u64::try_from(index).ok()
+    };
+    let number = |at: usize, len: usize| {
+        let digits = text.get(at..at + len)?;
+        digits.iter().try_fold(0, |n, b| b.is_ascii_digit().then(|| n * 10 + u64::from(b - b'0')))
+    };
+    // Days from the first of March of year 0 to the first of a month: the leap day is the last of its year.
+    let first = |month: u64| {
+        let (year, month) = (month / 12, month % 12);
+        year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5
+    };
+    let month = (number(12, 4)? * 12 + name(MONTHS, 8)?).checked_sub(2)?;
+    let days = first(month) + number(5, 2)?.checked_sub(1)?;
+    let (hour, minute, second) = (number(17, 2)?, number(20, 2)?, number(23, 2)?);
+    // 719468 days later, it is 1970.
+    let since = days.checked_sub(719_468)?;
+    let is_date = days < first(month + 1) && since % 7 == name(DAYS, 0)?;
+    let is_time = hour < 24 && minute < 60 && second < 60;
+    (is_date && is_time).then(|| Duration::from_secs(((since * 24 + hour) * 60 + minute) * 60 + second))
 }
 
 #[cfg(test)]
@@ -90,6 +123,36 @@ mod tests {
         assert_eq!(parse_retry_after("99999999999999999999", now), Some(Duration::from_secs(u64::MAX)));
         for nonsense in ["", "-1", "1.5", "soon", "Sun, 99 Nov 1994"] {
             assert_eq!(parse_retry_after(nonsense, now), None);
+        }
+    }
+
+    #[test]
+    fn dates_are_what_the_crate_for_them_says() {
+        let same = |text: &str| {
+            let theirs = httpdate::parse_http_date(text).ok();
+            let theirs = theirs.and_then(|date| date.duration_since(SystemTime::UNIX_EPOCH).ok());
+            assert_eq!(http_date(text.as_bytes()), theirs, "{text}");
+        };
+        // Up to the end of the year 9999, with an odd step.
+        for seconds in (0..253_402_300_800).step_by(7_654_321) {
+            let date = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            same(&httpdate::fmt_http_date(date));
+        }
+        // What is no date: days that months do not have, and all but one of the weekdays.
+        for month in ["Jan", "Feb", "Apr", "Dec", "dec", "Foo"] {
+            for year in ["1969", "1970", "2000", "2001", "2004", "2100", "9999", "19x0"] {
+                for (day, weekday) in (0..=32).flat_map(|day| ["Sun", "Thu", "thu"].map(|name| (day, name))) {
+                    same(&format!("{weekday}, {day:02} {month} {year} 23:59:59 GMT"));
+                }
+            }
+        }
+        for time in ["24:00:00", "00:60:00", "00:00:60", "0:00:000", "00-00-00", "+1:00:00", "00:00:00 "] {
+            same(&format!("Thu, 01 Jan 1970 {time} GMT"));
+        }
+        same("Thu, 01 Jan 1970 00:00:00 UTC");
+        // Formats that nobody sends any more.
+        for old in ["Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
+            assert!(httpdate::parse_http_date(old).is_ok() && http_date(old.as_bytes()).is_none());
         }
     }
 

@@ -3,6 +3,7 @@
 use otlp_encode::Value;
 
 use crate::telemetry::Attribute;
+use crate::units::show_decimal;
 
 /// The keys that were seen: constants of definitions, so that there are few.
 #[derive(Debug, Default)]
@@ -86,7 +87,7 @@ pub(crate) fn show(value: Value<'_>) -> String {
         Value::Str(text) => text.to_owned(),
         Value::Bool(value) => value.to_string(),
         Value::Int(value) => value.to_string(),
-        Value::Double(value) => value.to_string(),
+        Value::Double(value) => show_decimal(value),
         Value::Bytes(bytes) => bytes.escape_ascii().to_string(),
         Value::Array(values) => values.iter().map(|value| show(*value)).collect::<Vec<_>>().join(", "),
         Value::Map(pairs) => {

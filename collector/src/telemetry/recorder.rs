@@ -6,6 +6,7 @@ use otlp_encode::Value;
 use super::{Attribute, Exponential, Instrument, LogRecord, Owner, Point, PointValue, Sink, Span};
 use crate::model::Profile;
 use crate::sorted::SortedMap;
+use crate::units::show_decimal;
 
 /// Everything that tracers handed over, added up where it adds up. It grows without bound: for runs that end, and for tests.
 #[derive(Debug, Default)]
@@ -71,7 +72,7 @@ pub(crate) fn text(value: &Value<'_>) -> String {
     match value {
         Value::Str(text) => (*text).to_owned(),
         Value::Int(n) => n.to_string(),
-        Value::Double(n) => n.to_string(),
+        Value::Double(n) => show_decimal(*n),
         Value::Bool(b) => b.to_string(),
         other => format!("{other:?}"),
     }

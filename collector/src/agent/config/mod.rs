@@ -206,7 +206,7 @@ impl AgentConfig {
         let mut variables: Vec<_> =
             variables.into_iter().filter(|(name, _)| name.starts_with(VARIABLE_PREFIX)).collect();
         // The environment has no order of its own.
-        variables.sort();
+        variables.sort_unstable();
         for (name, text) in variables.iter().filter(|(name, _)| name != FILE_VARIABLE) {
             if !text.trim().is_empty() {
                 config.apply_variable(name, text)?;

@@ -286,3 +286,13 @@ fn what_the_process_does_for_all_is_theirs_whom_it_serves() {
     assert!((tcp / udp - 3.0).abs() < 0.01 && (governor.cost() - tcp - udp).abs() < 1e-9, "{tcp} {udp}");
     assert!((0.035..0.045).contains(&governor.cost()), "{}", governor.cost());
 }
+
+#[test]
+fn the_past_fades_as_an_exponential() {
+    for step in 0..=400 {
+        let time = f64::from(step) / 100.0;
+        assert!((kept(time) / (-time).exp() - 1.0).abs() < 1e-3 * time.max(1e-12), "{time}");
+    }
+    assert_eq!((kept(0.0), kept(1e9), kept(f64::INFINITY)), (1.0, 0.0, 0.0));
+    assert!((kept(0.25) - (-0.25_f64).exp()).abs() < 1e-7 && (kept(1.0) - (-1_f64).exp()).abs() < 1e-5);
+}

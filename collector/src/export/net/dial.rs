@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::net::sockopt::{
@@ -83,13 +83,21 @@ fn resolve(host: &str, port: u16, deadline: Deadline) -> io::Result<Vec<SocketAd
         return (host, port).to_socket_addrs().map(Iterator::collect);
     };
     let slot = Slot::take(&RESOLVERS).ok_or_else(|| io::Error::other("the resolver does not answer"))?;
-    let (sender, receiver) = mpsc::channel();
+    // A place for one answer, which takes less code than a channel.
+    let place = Arc::new((Mutex::new(None), Condvar::new()));
+    let there = Arc::clone(&place);
     std::thread::Builder::new().name("resolver".to_owned()).spawn(move || {
         let _slot = slot;
-        // Nobody listens any more if it took too long.
-        let _ = sender.send((host, port).to_socket_addrs().map(Iterator::collect));
+        let found = (host, port).to_socket_addrs().map(Iterator::collect);
+        // Nobody waits any more if it took too long.
+        *there.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+        there.1.notify_one();
     })?;
-    receiver.recv_timeout(remaining).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    let (answer, told) = &*place;
+    let answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
+    let waited = told.wait_timeout_while(answer, remaining, |answer| answer.is_none());
+    let (mut answer, _) = waited.unwrap_or_else(PoisonError::into_inner);
+    answer.take().unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// One of [`MAX_RESOLVERS`], given back when it is dropped.

@@ -278,7 +278,7 @@ impl MemoryTracer {
     fn tell_sizes(&self, active: &SortedMap<u32, Activity>, sink: &mut dyn Sink) {
         let mut busiest: Vec<(u32, &Activity)> =
             active.iter().map(|(pid, activity)| (*pid, activity)).collect();
-        busiest.sort_by_key(|&(pid, activity)| (std::cmp::Reverse(activity.weight), pid));
+        busiest.sort_unstable_by_key(|&(pid, activity)| (std::cmp::Reverse(activity.weight), pid));
         let idle = Activity::default();
         let named = self.wanted.pids.iter().filter(|pid| !active.contains_key(pid)).map(|pid| (*pid, &idle));
         for (pid, activity) in named.chain(busiest).filter(|&(pid, _)| pid != 0).take(self.sizes_of) {

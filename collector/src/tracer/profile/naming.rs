@@ -85,7 +85,7 @@ pub fn name(samples: &Samples, info: WindowInfo, names: &mut impl Names) -> Prof
 
 /// Addresses that differ can have the same name, so samples that were different may be the same now.
 fn merge_same_stacks(samples: &mut Vec<Sample>) {
-    samples.sort_by_key(|s| (s.process, s.thread, s.stack));
+    samples.sort_unstable_by_key(|s| (s.process, s.thread, s.stack));
     samples.dedup_by(|next, kept| {
         let same = (next.process, next.thread, next.stack) == (kept.process, kept.thread, kept.stack);
         if same {
