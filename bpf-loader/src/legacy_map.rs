@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use bpf_sys::MapType;
 
+use crate::ALL_OBJECTS;
 use crate::bytes::Bytes;
 use crate::elf::{Section, SymbolKind, SymbolSection};
 use crate::error::{Error, excerpt};
@@ -28,6 +29,11 @@ pub(crate) fn declared<'a>(spec: &ObjectSpec<'a>) -> Declared<'a> {
         let Some(section) = sections.iter().find(|s| s.idx == idx) else { continue };
         // Old compilers give variables no size, nor always a kind.
         if symbol.name.is_empty() || !matches!(symbol.kind, SymbolKind::Object | SymbolKind::None) {
+            continue;
+        }
+        if !ALL_OBJECTS {
+            let what = "maps of the section `maps`";
+            found.push((symbol.name, Err(Box::new(Error::NotBuiltIn { what }))));
             continue;
         }
         let map = definition(section.data, symbol.value, symbol.size).and_then(|data| {

@@ -33,8 +33,15 @@ impl NetNs {
     /// `/proc` cannot be read.
     pub fn list(most: usize) -> Result<NetNsList> {
         let mut list = NetNsList::default();
-        // Sorted: there may be many, each of many processes.
-        let mut seen: Vec<u64> = Vec::new();
+        // Sorted.
+        let mut seen = Vec::new();
+        let see = |seen: &mut Vec<u64>, inode: u64| match seen.binary_search(&inode) {
+            Ok(_) => false,
+            Err(at) => {
+                seen.insert(at, inode);
+                true
+            }
+        };
         let error = |e: std::io::Error| Error::Call {
             call: "open(/proc)",
             errno: Errno::from_raw(e.raw_os_error().unwrap_or(0)),
@@ -47,17 +54,18 @@ impl NetNs {
             let path = entry.path().join("ns/net");
             // Its process may have ended, or be somebody else's.
             let Ok(metadata) = fs::metadata(&path) else { continue };
-            let Err(place) = seen.binary_search(&metadata.ino()) else { continue };
+            if seen.binary_search(&metadata.ino()).is_ok() {
+                continue;
+            }
             if list.namespaces.len() >= most {
-                seen.insert(place, metadata.ino());
+                see(&mut seen, metadata.ino());
                 list.left_out += 1;
                 continue;
             }
             // The number may be another process' by now, in a namespace that is known.
             let opened = File::open(&path).and_then(|file| Ok((file.metadata()?.ino(), file)));
             if let Ok((inode, file)) = opened {
-                if let Err(place) = seen.binary_search(&inode) {
-                    seen.insert(place, inode);
+                if see(&mut seen, inode) {
                     list.namespaces.push(Self { inode, file });
                 }
             }

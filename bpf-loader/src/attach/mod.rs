@@ -45,6 +45,7 @@ pub use self::syscall::{compat_syscall_function, syscall_function};
 pub use self::tc::NetkitEnd;
 pub use self::uprobe::{BinaryPlace, UprobeOptions};
 pub use self::uprobe_multi::{BinaryFunctions, UprobeMultiOptions};
+use crate::ALL_OBJECTS;
 use crate::error::{Error, Result};
 use crate::kernel::ACCOUNTED_ELSEWHERE;
 use crate::link::Link;
@@ -76,17 +77,19 @@ impl Program {
                 self.attach_kprobe(KernelPlace::Function { name, offset }, &probe)
             }
             "ksyscall" | "kretsyscall" => self.attach_ksyscall(target()?, &probe),
-            "kprobe.multi" | "kretprobe.multi" | "kprobe.session" => {
+            "kprobe.multi" | "kretprobe.multi" | "kprobe.session" if ALL_OBJECTS => {
                 let functions = KernelFunctions::Pattern(section::pattern(target()?)?);
                 self.attach_kprobe_multi(functions, &KprobeMultiOptions { ret, cookies: &[] })
             }
-            "uprobe" | "uprobe.s" | "uretprobe" | "uretprobe.s" => {
+            "uprobe" | "uprobe.s" | "uretprobe" | "uretprobe.s" if ALL_OBJECTS => {
                 let (path, name, offset) = section::uprobe(target()?)?;
                 let options = UprobeOptions { ret, ..UprobeOptions::default() };
                 self.attach_uprobe(Path::new(path), BinaryPlace::Function { name, offset }, &options)
             }
             "uprobe.multi" | "uprobe.multi.s" | "uretprobe.multi" | "uretprobe.multi.s"
-            | "uprobe.session" | "uprobe.session.s" => {
+            | "uprobe.session" | "uprobe.session.s"
+                if ALL_OBJECTS =>
+            {
                 let (path, pattern) = section::path(target()?)?;
                 let options = UprobeMultiOptions { ret, ..UprobeMultiOptions::default() };
                 self.attach_uprobe_multi(Path::new(path), BinaryFunctions::Pattern(pattern), &options)
@@ -100,7 +103,8 @@ impl Program {
             "tp_btf" | "tp_btf.s" | "fentry" | "fentry.s" | "fexit" | "fexit.s" | "fmod_ret"
             | "fmod_ret.s" | "fsession" | "fsession.s" | "lsm" | "lsm.s" => self.attach_tracing(),
             "iter" | "iter.s" => self.attach_iter(None),
-            "freplace" => self.attach_freplace(),
+            "freplace" if ALL_OBJECTS => self.attach_freplace(),
+            _ if !ALL_OBJECTS => Err(Box::new(Error::NotBuiltIn { what: "attaching by such a section" })),
             "usdt" | "usdt.s" if target().is_ok() => {
                 let reason = "programs for USDT share maps: they are attached through attach::usdt::Usdt";
                 Err(Box::new(Error::AttachTarget { target: self.section.clone(), reason }))

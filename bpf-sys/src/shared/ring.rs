@@ -289,7 +289,7 @@ pub struct RingMapping {
 }
 
 /// Ids of the rings that are mapped in this process: a second reader would give back what the first has lent, a second
-/// producer write what the first has reserved.
+/// producer write what the first has reserved. There are few.
 static MAPPED: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
 /// The right to map a ring, the only one in this process.

@@ -218,6 +218,9 @@ impl HostSymbolizer {
     }
 
     fn resolve_jit(&mut self, owner: Owner, address: u64) -> Option<Resolved> {
+        if !cfg!(feature = "symbols") {
+            return None;
+        }
         let function = self.jit.find(&self.host, owner, address)?;
         let line = Line { function: function.name.into(), system_name: None, file: None, line: 0 };
         Some(Resolved { kind: FrameKind::Jit, mapping: None, address, lines: Arc::from([line]), miss: None })
