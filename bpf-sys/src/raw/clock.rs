@@ -2,7 +2,8 @@ use std::time::Duration;
 
 /// Fails only for clocks that the kernel does not know.
 pub(crate) fn now(clock: libc::clockid_t) -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a timespec is of integers, with padding on some machines.
+    let mut time: libc::timespec = unsafe { std::mem::zeroed() };
     // SAFETY: `time` is a valid timespec, borrowed mutably for the call.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);

@@ -131,7 +131,7 @@ fn parse(list: &str) -> Result<Vec<(String, String)>, String> {
             let text = text.trim().as_bytes();
             let decoded = percent::is_encoded(text).then(|| String::from_utf8(percent::decode(text)).ok());
             // A variable that is not UTF-8 comes with U+FFFD in it.
-            let decoded = decoded.flatten().filter(|decoded| !text::contains(&decoded, "\u{fffd}"));
+            let decoded = decoded.flatten().filter(|decoded| !text::contains(decoded, "\u{fffd}"));
             decoded.ok_or_else(|| format!("{} is no percent-encoded UTF-8", entry()))
         };
         let (key, value) = (decoded(key)?, decoded(value)?);
