@@ -7,13 +7,19 @@ fn run(args: &[&str]) -> Output {
     command.args(args).env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").output().unwrap()
 }
 
-const REFUSALS: [(&str, bool, &[&str]); 14] = [
+const REFUSALS: [(&str, bool, &[&str]); 16] = [
     ("terminal", cfg!(feature = "terminal"), &["profile", "--duration", "1ms"]),
     ("terminal", cfg!(feature = "terminal"), &["network", "--duration", "1ms"]),
     ("terminal", cfg!(feature = "terminal"), &["run", "--duration", "1ms", "--only", "process"]),
     ("terminal", cfg!(feature = "terminal"), &["completions", "bash"]),
     ("inspect", cfg!(feature = "inspect"), &["inspect", "/dev/null"]),
     ("load", cfg!(feature = "load"), &["load", "/dev/null"]),
+    ("listen", cfg!(feature = "listen"), &["run", "--set", "agent.listen=127.0.0.1:0"]),
+    (
+        "spool",
+        cfg!(feature = "spool"),
+        &["run", "--endpoint", "http://127.0.0.1:9", "--spool", "/nonexistent"],
+    ),
     ("btf-generate", cfg!(feature = "btf-generate"), &["btf", "minimize", "--output", "/nonexistent/x.btf"]),
     ("pictures", cfg!(feature = "pictures"), &["profile", "--output", "/nonexistent/x.svg"]),
     ("pictures", cfg!(feature = "pictures"), &["profile", "--output", "/nonexistent/x.folded"]),
@@ -53,11 +59,14 @@ fn the_version_lists_features() {
         ("btf-generate", cfg!(feature = "btf-generate")),
         ("demangle-cpp", cfg!(feature = "demangle-cpp")),
         ("grpc", cfg!(feature = "grpc")),
+        ("gunzip", cfg!(feature = "gunzip")),
         ("inspect", cfg!(feature = "inspect")),
+        ("listen", cfg!(feature = "listen")),
         ("load", cfg!(feature = "load")),
         ("pictures", cfg!(feature = "pictures")),
         ("service", cfg!(feature = "service")),
         ("source-lines", cfg!(feature = "source-lines")),
+        ("spool", cfg!(feature = "spool")),
         ("symbols", cfg!(feature = "symbols")),
         ("terminal", cfg!(feature = "terminal")),
         ("tls", cfg!(feature = "tls")),
