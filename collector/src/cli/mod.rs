@@ -71,18 +71,23 @@ pub fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }
 
+/// An error of that type, in a box or not: functions return large ones in one.
+fn as_a<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e T> {
+    error.downcast_ref().or_else(|| error.downcast_ref::<Box<T>>().map(|error| &**error))
+}
+
 /// Whether the user asked for something that cannot be, rather than something having failed.
 pub fn is_usage(error: &(dyn Error + 'static)) -> bool {
     use collector::export::ExportError;
     matches!(
-        error.downcast_ref(),
+        as_a(error),
         Some(
             ExportError::Endpoint { .. }
                 | ExportError::Protocol { .. }
                 | ExportError::ClientCertificate { .. }
                 | ExportError::Metadata { .. }
         )
-    ) || matches!(error.downcast_ref(), Some(collector::error::Error::Config(_)))
+    ) || matches!(as_a(error), Some(collector::error::Error::Config(_)))
         || error.is::<collector::agent::config::Problem>()
         || error.is::<features::Missing>()
 }
