@@ -7,6 +7,9 @@ fn run(args: &[&str]) -> Output {
     command.args(args).env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").output().unwrap()
 }
 
+/// Whether there are pictures, or no command that would write them.
+const PICTURES: bool = cfg!(feature = "pictures") || !cfg!(feature = "terminal");
+
 const REFUSALS: [(&str, bool, &[&str]); 14] = [
     ("terminal", cfg!(feature = "terminal"), &["profile", "--duration", "1ms"]),
     ("terminal", cfg!(feature = "terminal"), &["network", "--duration", "1ms"]),
@@ -15,9 +18,9 @@ const REFUSALS: [(&str, bool, &[&str]); 14] = [
     ("inspect", cfg!(feature = "inspect"), &["inspect", "/dev/null"]),
     ("load", cfg!(feature = "load"), &["load", "/dev/null"]),
     ("btf-generate", cfg!(feature = "btf-generate"), &["btf", "minimize", "--output", "/nonexistent/x.btf"]),
-    ("pictures", cfg!(feature = "pictures"), &["profile", "--output", "/nonexistent/x.svg"]),
-    ("pictures", cfg!(feature = "pictures"), &["profile", "--output", "/nonexistent/x.folded"]),
-    ("pictures", cfg!(feature = "pictures"), &["memory", "--output", "/nonexistent/x.pb.gz"]),
+    ("pictures", PICTURES, &["profile", "--output", "/nonexistent/x.svg"]),
+    ("pictures", PICTURES, &["profile", "--output", "/nonexistent/x.folded"]),
+    ("pictures", PICTURES, &["memory", "--output", "/nonexistent/x.pb.gz"]),
     ("tls", cfg!(feature = "tls"), &["run", "--endpoint", "https://127.0.0.1:9"]),
     ("tls", cfg!(feature = "tls"), &["run", "--set", "export.endpoints=https://127.0.0.1:9"]),
     ("grpc", cfg!(feature = "grpc"), &["run", "--endpoint", "http://127.0.0.1:9"]),
