@@ -24,6 +24,8 @@ macro_rules! built_in {
 }
 
 built_in! {
+    /// OTLP as JSON.
+    JsonBuiltIn "json"
     /// The port for health checks and metrics.
     ListenBuiltIn "listen"
     /// Windows that no receiver gets: they are shown, or served at the port.

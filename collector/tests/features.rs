@@ -10,11 +10,15 @@ fn run(args: &[&str]) -> Output {
 /// Whether there are pictures, or no command that would write them.
 const PICTURES: bool = cfg!(feature = "pictures") || !cfg!(feature = "terminal");
 
-const REFUSALS: [(&str, bool, &[&str]); 14] = [
+const REFUSALS: [(&str, bool, &[&str]); 18] = [
     ("terminal", cfg!(feature = "terminal"), &["profile", "--duration", "1ms"]),
     ("terminal", cfg!(feature = "terminal"), &["network", "--duration", "1ms"]),
     ("terminal", cfg!(feature = "terminal"), &["run", "--duration", "1ms", "--only", "process"]),
     ("terminal", cfg!(feature = "terminal"), &["completions", "bash"]),
+    ("json", cfg!(feature = "json"), &["check", "--json"]),
+    ("json", cfg!(feature = "json"), &["run", "--output", "/nonexistent/x.jsonl"]),
+    ("json", cfg!(feature = "json"), &["run", "--endpoint", "file:///nonexistent"]),
+    ("json", cfg!(feature = "json"), &["run", "--endpoint", "http://127.0.0.1:9"]),
     ("inspect", cfg!(feature = "inspect"), &["inspect", "/dev/null"]),
     ("load", cfg!(feature = "load"), &["load", "/dev/null"]),
     ("btf-generate", cfg!(feature = "btf-generate"), &["btf", "minimize", "--output", "/nonexistent/x.btf"]),
@@ -34,8 +38,9 @@ fn what_is_left_out_is_refused_by_name() {
             continue;
         }
         let mut command = Command::new(env!("CARGO_BIN_EXE_ebpf-otlp"));
-        if feature == "grpc" {
-            command.env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+        if ["grpc", "json"].contains(&feature) {
+            let protocol = if feature == "grpc" { "grpc" } else { "http/json" };
+            command.env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol);
         }
         let output = command.args(args).env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr);
@@ -57,6 +62,7 @@ fn the_version_lists_features() {
         ("demangle-cpp", cfg!(feature = "demangle-cpp")),
         ("grpc", cfg!(feature = "grpc")),
         ("inspect", cfg!(feature = "inspect")),
+        ("json", cfg!(feature = "json")),
         ("load", cfg!(feature = "load")),
         ("pictures", cfg!(feature = "pictures")),
         ("service", cfg!(feature = "service")),

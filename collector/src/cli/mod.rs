@@ -4,6 +4,8 @@ pub mod args;
 #[cfg(feature = "btf-generate")]
 pub mod btf;
 pub mod check;
+#[cfg(feature = "json")]
+mod check_json;
 #[cfg(feature = "terminal")]
 pub mod completions;
 pub mod features;
@@ -96,6 +98,7 @@ pub fn is_usage(error: &(dyn Error + 'static)) -> bool {
         Some(
             ExportError::Endpoint { .. }
                 | ExportError::Protocol { .. }
+                | ExportError::Json { .. }
                 | ExportError::ClientCertificate { .. }
                 | ExportError::Metadata { .. }
         )

@@ -225,7 +225,7 @@ fn outlet(path: &Path, limits: Limits) -> io::Result<Outlet> {
     } else {
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        Box::new(ConsoleExporter::new(file.map_err(named)?))
+        Box::new(ConsoleExporter::new(file.map_err(named)?).ok_or(io::ErrorKind::Unsupported)?)
     };
     let (name, signals) = (path.display().to_string(), Signal::ALL.to_vec());
     Ok(Outlet { name, signals, timeout: None, limits, transport, spool: None })
