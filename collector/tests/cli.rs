@@ -127,6 +127,15 @@ fn wrong_values_are_wrong_usage() {
 }
 
 #[test]
+fn a_file_without_end_is_no_configuration() {
+    let output = run(&["run", "--config", "/dev/zero", "--duration", "1ms"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = stderr(&output);
+    assert!(text.contains("/dev/zero") && text.contains("more than 1 MiB"), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+}
+
+#[test]
 fn failures_are_one_line_and_exit_1() {
     for (args, part) in [
         (&["profile", "--duration", "1s", "--output", "/nonexistent/x.svg"][..], "/nonexistent/x.svg"),

@@ -10,7 +10,7 @@ fn run(args: &[&str]) -> Output {
 /// Whether there are pictures, or no command that would write them.
 const PICTURES: bool = cfg!(feature = "pictures") || !cfg!(feature = "terminal");
 
-const REFUSALS: [(&str, bool, &[&str]); 18] = [
+const REFUSALS: [(&str, bool, &[&str]); 20] = [
     ("terminal", cfg!(feature = "terminal"), &["profile", "--duration", "1ms"]),
     ("terminal", cfg!(feature = "terminal"), &["network", "--duration", "1ms"]),
     ("terminal", cfg!(feature = "terminal"), &["run", "--duration", "1ms", "--only", "process"]),
@@ -21,6 +21,12 @@ const REFUSALS: [(&str, bool, &[&str]); 18] = [
     ("json", cfg!(feature = "json"), &["run", "--endpoint", "http://127.0.0.1:9"]),
     ("inspect", cfg!(feature = "inspect"), &["inspect", "/dev/null"]),
     ("load", cfg!(feature = "load"), &["load", "/dev/null"]),
+    ("listen", cfg!(feature = "listen"), &["run", "--set", "agent.listen=127.0.0.1:0"]),
+    (
+        "spool",
+        cfg!(feature = "spool"),
+        &["run", "--endpoint", "http://127.0.0.1:9", "--spool", "/nonexistent"],
+    ),
     ("btf-generate", cfg!(feature = "btf-generate"), &["btf", "minimize", "--output", "/nonexistent/x.btf"]),
     ("pictures", PICTURES, &["profile", "--output", "/nonexistent/x.svg"]),
     ("pictures", PICTURES, &["profile", "--output", "/nonexistent/x.folded"]),
@@ -61,12 +67,15 @@ fn the_version_lists_features() {
         ("btf-generate", cfg!(feature = "btf-generate")),
         ("demangle-cpp", cfg!(feature = "demangle-cpp")),
         ("grpc", cfg!(feature = "grpc")),
+        ("gunzip", cfg!(feature = "gunzip")),
         ("inspect", cfg!(feature = "inspect")),
         ("json", cfg!(feature = "json")),
+        ("listen", cfg!(feature = "listen")),
         ("load", cfg!(feature = "load")),
         ("pictures", cfg!(feature = "pictures")),
         ("service", cfg!(feature = "service")),
         ("source-lines", cfg!(feature = "source-lines")),
+        ("spool", cfg!(feature = "spool")),
         ("symbols", cfg!(feature = "symbols")),
         ("terminal", cfg!(feature = "terminal")),
         ("tls", cfg!(feature = "tls")),

@@ -53,11 +53,13 @@ impl Program {
                 error,
             }),
             // What bpf_tracing_prog_attach() says of a program that has given its trampoline away.
-            Some(Errno::ENOENT) if !raw_tracepoint => Box::new(Error::Unsupported {
-                feature: "attaching a program once more",
-                min_kernel: ONCE_MORE,
-                error,
-            }),
+            Some(Errno::ENOENT) if !raw_tracepoint && bpf_sys::kernel_version() < ONCE_MORE => {
+                Box::new(Error::Unsupported {
+                    feature: "attaching a program once more",
+                    min_kernel: ONCE_MORE,
+                    error,
+                })
+            }
             _ if cookie != 0 && raw_tracepoint => TRACEPOINT_COOKIES.refused(error),
             _ if cookie != 0 => COOKIES.refused(error),
             _ => error.into(),

@@ -85,8 +85,8 @@ pub fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// An error of that type, in a box or not: functions return large ones in one.
-fn as_a<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e T> {
+/// The error of a library, which may be in the box that its results have it in.
+fn find<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e T> {
     error.downcast_ref().or_else(|| error.downcast_ref::<Box<T>>().map(|error| &**error))
 }
 
@@ -94,7 +94,7 @@ fn as_a<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e 
 pub fn is_usage(error: &(dyn Error + 'static)) -> bool {
     use collector::export::ExportError;
     matches!(
-        as_a(error),
+        find(error),
         Some(
             ExportError::Endpoint { .. }
                 | ExportError::Protocol { .. }
@@ -102,7 +102,7 @@ pub fn is_usage(error: &(dyn Error + 'static)) -> bool {
                 | ExportError::ClientCertificate { .. }
                 | ExportError::Metadata { .. }
         )
-    ) || matches!(as_a(error), Some(collector::error::Error::Config(_)))
+    ) || matches!(find(error), Some(collector::error::Error::Config(_)))
         || error.is::<collector::agent::config::Problem>()
         || error.is::<features::Missing>()
 }

@@ -1,6 +1,7 @@
 //! TOML 1.1 (<https://toml.io/en/v1.1.0>), as far as configurations are written in it: dates and arrays of tables, which no key
 //! takes, are refused. A few pages instead of the 60 KB that a reader for everything takes. Pure.
 
+use crate::key::Quoted;
 use crate::units::decimal;
 
 /// How deep tables and lists may be in others, which keeps hostile files from the stack's end.
@@ -97,7 +98,7 @@ pub(super) fn parse(text: &str) -> Result<Table> {
 }
 
 fn twice<T>(key: &Key) -> Result<T> {
-    wrong(key.at, format!("{} is there already", key.name))
+    wrong(key.at, format!("{} is there already", Quoted(&key.name)))
 }
 
 fn add(table: &mut Table, key: Key, node: Node, origin: Origin) -> Result<()> {

@@ -9,6 +9,8 @@ mod tables_json;
 mod windows;
 
 use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -26,6 +28,8 @@ use super::args::Run as Options;
 use super::{CliResult, SIGNALS_THAT_END, say, say_at, says};
 
 const SIGNAL_TOKEN: Token = Token(FIRST_FOREIGN_TOKEN);
+/// Most bytes of a configuration file: the path may name anything.
+const MAX_CONFIG: u64 = 1 << 20;
 /// From a signal to the end, at most: service managers kill what takes longer.
 const LAST: Duration = Duration::from_millis(4500);
 
@@ -84,7 +88,7 @@ fn read_config(options: &Options) -> Result<AgentConfig, Box<dyn std::error::Err
     let path = options.config.clone().or_else(from_environment);
     let read = |path: std::path::PathBuf| {
         let name = path.display().to_string();
-        match fs::read_to_string(&path) {
+        match read_text(&path) {
             Ok(text) => Ok((name, text)),
             Err(error) => Err(Problem { place: name, what: error.to_string() }),
         }
@@ -98,6 +102,19 @@ fn read_config(options: &Options) -> Result<AgentConfig, Box<dyn std::error::Err
         config.enable_only(&options.only)?;
     }
     Ok(config)
+}
+
+/// A text that a person wrote.
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let read = fs::File::open(path)?.take(MAX_CONFIG + 1).read_to_string(&mut text)?;
+    if read as u64 > MAX_CONFIG {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "it has more than 1 MiB, which is no configuration",
+        ));
+    }
+    Ok(text)
 }
 
 fn tell(agent: &mut Agent) {
