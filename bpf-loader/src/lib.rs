@@ -50,6 +50,7 @@ pub mod struct_ops;
 mod subprog;
 pub mod target;
 pub mod test_run;
+pub mod text;
 pub mod verifier_log;
 pub mod walk;
 

@@ -71,7 +71,7 @@ impl fmt::Display for Errno {
         }
         let text = std::io::Error::from_raw_os_error(self.0).to_string();
         // The standard library adds " (os error N)" to the C library's text.
-        write!(f, "{name} ({})", text.split(" (os error").next().unwrap_or_default())
+        write!(f, "{name} ({})", text.strip_suffix(&format!(" (os error {})", self.0)).unwrap_or(&text))
     }
 }
 

@@ -20,6 +20,7 @@
 #![deny(unsafe_code)]
 
 pub mod btf;
+pub mod clock;
 mod errno;
 mod fd;
 mod ids;
@@ -67,7 +68,7 @@ fn parse_version(release: &str) -> Option<(u8, u8)> {
 
 /// Bytes of a page of memory.
 pub fn page_size() -> usize {
-    rustix::param::page_size()
+    raw::clock::setting(libc::_SC_PAGESIZE) as usize
 }
 
 /// Compiles the examples of the crate's README.

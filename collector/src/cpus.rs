@@ -45,7 +45,7 @@ pub fn read_present_limit() -> io::Result<u32> {
 ///
 /// `/proc/stat` cannot be read.
 pub fn read_idle_nanos() -> io::Result<SortedMap<u32, u64>> {
-    let tick_nanos = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
+    let tick_nanos = 1_000_000_000 / bpf_sys::clock::ticks_per_second().max(1);
     Ok(parse_idle(&fs::read_to_string("/proc/stat")?, tick_nanos))
 }
 

@@ -1,5 +1,6 @@
 //! The kernel's types: its own, or where it carries none those of a file, and of which.
 
+use bpf_loader::text::join;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -52,7 +53,7 @@ impl KernelTypes {
                 None if has_own => Ok(Self::Own),
                 None => {
                     let names: Vec<_> = kernel.names().collect();
-                    Err(unfit(folder, format!("this kernel's is not there: {}", names.join(" or "))))
+                    Err(unfit(folder, format!("this kernel's is not there: {}", join(&names, " or "))))
                 }
             },
             Some(file) => kernel.take(file.to_owned()),

@@ -3,6 +3,7 @@
 //! From one [`Key`] come the file's key, the environment variable and the line of `config --example`, so that none of them
 //! can say something else than the code does.
 
+use bpf_loader::text::join;
 use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -287,7 +288,7 @@ fn unknown_of(what: &str, wrong: &str, names: &[&str]) -> String {
     let quoted = Quoted(wrong);
     match nearest_of(wrong, names) {
         Some(name) => format!("there is no {what} {quoted}: did you mean \"{name}\"?"),
-        None => format!("there is no {what} {quoted}: there are {}", names.join(", ")),
+        None => format!("there is no {what} {quoted}: there are {}", join(names, ", ")),
     }
 }
 

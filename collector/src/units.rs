@@ -85,7 +85,7 @@ pub fn decimal(text: &str) -> Option<f64> {
     let room = DIGITS.saturating_sub(whole.trim_start_matches('0').len());
     let fraction = fraction.get(..room.min(fraction.len())).unwrap_or_default().trim_end_matches('0');
     // Both exact, so that the result is rounded once.
-    let digits: u64 = [whole, fraction].concat().parse().ok().filter(|digits| *digits <= 1 << 53)?;
+    let digits: u64 = (whole.to_owned() + fraction).parse().ok().filter(|digits| *digits <= 1 << 53)?;
     let exponent = exponent.parse::<i32>().ok()?.checked_sub(i32::try_from(fraction.len()).ok()?)?;
     if digits != 0 && exponent.unsigned_abs() > 22 {
         return None;

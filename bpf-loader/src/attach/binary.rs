@@ -2,6 +2,7 @@
 
 mod elf;
 
+use crate::text;
 use std::env;
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
@@ -21,8 +22,10 @@ const GNU_VERSYM: u32 = 0x6fff_ffff;
 
 /// Finds the file. A path with a slash is taken as it is.
 pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
-    let Some(name) = path.to_str().filter(|name| !name.contains('/')) else { return Ok(path.to_owned()) };
-    let library = name.ends_with(".so") || name.contains(".so.");
+    let Some(name) = path.to_str().filter(|name| !name.as_bytes().contains(&b'/')) else {
+        return Ok(path.to_owned());
+    };
+    let library = name.ends_with(".so") || text::contains(name, ".so.");
     let (variable, usual) = if library {
         ("LD_LIBRARY_PATH", ["/usr/lib64", "/usr/lib", LIBRARIES, "/lib64"].as_slice())
     } else {

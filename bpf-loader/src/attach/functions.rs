@@ -39,8 +39,8 @@ pub(super) fn traceable(pattern: &str) -> Result<Vec<u64>> {
         lines(&with_addresses, |line| {
             let mut words = words(line);
             let address = words.next().and_then(|word| core::str::from_utf8(word).ok());
-            let address =
-                address.and_then(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok());
+            let address = address
+                .and_then(|word| u64::from_str_radix(word.strip_prefix("0x").unwrap_or(word), 16).ok());
             let name = words.next();
             if name.is_some_and(|name| glob::matches(pattern.as_bytes(), name)) {
                 addresses.extend(address);

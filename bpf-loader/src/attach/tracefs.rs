@@ -31,7 +31,10 @@ pub(super) fn read_number(path: &Path) -> Result<u64> {
 pub(super) fn event_id(category: &str, name: &str) -> Result<u64> {
     let no_such = || Box::new(Error::NoSuchTarget { name: format!("tracepoint {category}/{name}") });
     // Both are names of directories.
-    if [category, name].iter().any(|part| part.is_empty() || part.contains('/') || part.starts_with('.')) {
+    if [category, name]
+        .iter()
+        .any(|part| part.is_empty() || part.as_bytes().contains(&b'/') || part.starts_with('.'))
+    {
         return Err(no_such());
     }
     let path = directory().join("events").join(category).join(name).join("id");

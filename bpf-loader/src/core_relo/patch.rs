@@ -1,5 +1,6 @@
 //! Writing a resolution into its instruction.
 
+use crate::text;
 use bpf_sys::uapi::insn::{self, Insn};
 
 use super::compute::{Resolution, Width};
@@ -135,7 +136,7 @@ fn poison(first: &mut Insn, second: Option<&mut Insn>, why: Poison) -> Patched {
 
 /// The position of a poisoned instruction, from a line of a verifier log such as `12: (85) call unknown#195896080`.
 pub fn poisoned_insn(line: &str) -> Option<InsnIdx> {
-    let (insn, rest) = line.split_once(": (85) call ")?;
-    let marked = rest.contains("unknown#195896080");
+    let (insn, rest) = text::split_once(line, ": (85) call ")?;
+    let marked = text::contains(rest, "unknown#195896080");
     marked.then(|| insn.trim().parse().ok().map(InsnIdx)).flatten()
 }

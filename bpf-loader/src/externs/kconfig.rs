@@ -7,6 +7,7 @@ use crate::btf::{Btf, BtfId, Kind};
 use crate::bytes::Endian;
 use crate::error::Result;
 use crate::error::excerpt;
+use crate::text;
 
 /// How a variable holds an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,7 +182,7 @@ fn parse_number(text: &[u8]) -> Option<u64> {
 /// Ubuntu and Debian leave the last part of the version out of the release.
 pub fn kernel_version(signature: Option<&str>, version: &str, release: &str) -> Option<u32> {
     let ubuntu = signature.and_then(|s| s.split_whitespace().nth(2)).and_then(three_numbers);
-    let debian = version.split_once("Debian ").and_then(|(_, rest)| three_numbers(rest));
+    let debian = text::split_once(version, "Debian ").and_then(|(_, rest)| three_numbers(rest));
     ubuntu.or(debian).or_else(|| three_numbers(release))
 }
 

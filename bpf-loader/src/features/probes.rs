@@ -1,5 +1,6 @@
 //! Single features of a kernel, asked for one by one: each costs a call or two of bpf(2) the first time, and nothing later.
 
+use crate::text;
 use std::cell::RefCell;
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -79,7 +80,7 @@ impl<'k> Probes<'k> {
         let insns = [Insn::new(insn::MOV64_IMM, 0, 0, 0, 0), Insn::new(insn::EXIT, 0, 0, 0, 0)];
         let (result, log) = self.load(prog_type, attach_type, &insns);
         // What names something in the kernel's BTF is refused for the type numbered 1, an integer, in these words.
-        let refused_as = |text: &str| log.contains(text);
+        let refused_as = |words: &str| text::contains(&log, words);
         match (result, prog_type) {
             (Ok(()), _) => Ok(true),
             (Err(Errno::EINVAL), ProgType::TRACING | ProgType::LSM) => {
@@ -105,7 +106,11 @@ impl<'k> Probes<'k> {
                 const MISSING: [&str; 3] =
                     ["invalid func ", "unknown func ", "program of this type cannot use helper "];
                 let spoken = log.lines().any(|line| !line.starts_with("processed "));
-                if spoken { Ok(!MISSING.iter().any(|text| log.contains(text))) } else { refusal(errno) }
+                if spoken {
+                    Ok(!MISSING.iter().any(|words| text::contains(&log, words)))
+                } else {
+                    refusal(errno)
+                }
             }
             Err(errno) => refusal(errno),
         }
@@ -295,7 +300,7 @@ fn takes_far_places(kernel: &dyn Kernel) -> bool {
     let mut buffer = vec![0; 4096];
     let mut log = Log::new(1, &mut buffer);
     let refused = kernel.load_program(&program, Some(&mut log)).is_err();
-    refused && String::from_utf8_lossy(log.text()).contains("invalid access to map value pointer")
+    refused && text::contains(&String::from_utf8_lossy(log.text()), "invalid access to map value pointer")
 }
 
 /// Whether the running kernel has links of many uprobes, and takes the process that they are told for one. Kernels before

@@ -77,7 +77,11 @@ impl VerifierLog {
     /// programs may not sleep.
     pub(crate) fn is_about_the_kind(&self) -> bool {
         self.summary.insn.is_none()
-            && self.summary.reason.as_ref().is_none_or(|reason| reason.contains("programs can be sleepable"))
+            && self
+                .summary
+                .reason
+                .as_ref()
+                .is_none_or(|reason| crate::text::contains(reason, "programs can be sleepable"))
     }
 
     /// Why, in the verifier's words: what it says after the last instruction, or from Linux 7.3 its reason.

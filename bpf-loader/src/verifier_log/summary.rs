@@ -2,6 +2,7 @@
 //! here: the text stays.
 
 use crate::insn::InsnIdx;
+use crate::text;
 
 /// Lines of words that a reason may have; a kernel says more only in tables.
 const MOST_LINES: usize = 4;
@@ -60,7 +61,7 @@ fn section(report: &[&str], heading: &str) -> Option<String> {
 
 fn joined<'t>(lines: impl Iterator<Item = &'t str>, separator: &str) -> Option<String> {
     let lines: Vec<&str> = lines.filter(|l| !l.is_empty()).collect();
-    (!lines.is_empty()).then(|| lines.join(separator))
+    (!lines.is_empty()).then(|| text::join(&lines, separator))
 }
 
 /// The part of a log that follows the program, instruction by instruction: without statistics at its end and without the
@@ -71,14 +72,14 @@ pub(super) fn trace(text: &str) -> impl Iterator<Item = &str> {
 
 /// `12: (85) call unknown#195896080`: index and what follows.
 fn instruction(line: &str) -> Option<(InsnIdx, &str)> {
-    let (number, rest) = line.split_once(": (")?;
+    let (number, rest) = text::split_once(line, ": (")?;
     Some((InsnIdx(number.trim().parse().ok()?), rest))
 }
 
 /// The instruction, if it is a call that the loader put where something is missing: of a number that no helper has.
 pub(super) fn poisoned_call(line: &str) -> Option<InsnIdx> {
     let (at, rest) = instruction(line)?;
-    rest.contains("call unknown#").then_some(at)
+    text::contains(rest, "call unknown#").then_some(at)
 }
 
 /// Lines that say what the verifier knows or does, not what it dislikes: registers (`12: R1=ctx()`, ` R0=inv(id=0)`,

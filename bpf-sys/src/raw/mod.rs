@@ -5,6 +5,7 @@
 //! from the attribute, the slices are checked against the map's sizes first.
 #![allow(unsafe_code)]
 
+pub(crate) mod clock;
 pub(crate) mod info;
 pub(crate) mod link;
 pub(crate) mod map;

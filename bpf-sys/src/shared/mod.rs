@@ -33,7 +33,7 @@ pub fn full_fence() {
 }
 
 pub(crate) fn page_size() -> usize {
-    rustix::param::page_size()
+    crate::page_size()
 }
 
 /// A shared mapping, reached only through atomics and copies. Offsets are in bytes; one that is misaligned, outside or,

@@ -161,7 +161,7 @@ impl Resident {
             self.mapped = mapped_maps(&fs::read_to_string("/proc/self/smaps").unwrap_or_default());
         }
         self.readings = self.readings.wrapping_add(1);
-        (pages.unwrap_or(0) * rustix::param::page_size() as u64).saturating_sub(self.mapped)
+        (pages.unwrap_or(0) * bpf_sys::page_size() as u64).saturating_sub(self.mapped)
     }
 
     /// Maps have come or gone: the next reading looks what is mapped.

@@ -8,8 +8,8 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use bpf_sys::clock::Clock;
 use bpf_sys::uapi::kinds::StatsType;
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::tracer::Overhead;
 
@@ -22,19 +22,14 @@ const OUTLIER: f64 = 3.0;
 /// In how many ticks statistics are on once.
 pub(super) const STATISTICS_EVERY: u32 = 16;
 
-fn cpu_time(clock: ClockId) -> Duration {
-    let time = clock_gettime(clock);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
-}
-
 /// CPU time of this process, all threads.
 pub(super) fn process_time() -> Duration {
-    cpu_time(ClockId::ProcessCPUTime)
+    Clock::ProcessCpu.now()
 }
 
 /// CPU time of this thread.
 pub(super) fn thread_time() -> Duration {
-    cpu_time(ClockId::ThreadCPUTime)
+    Clock::ThreadCpu.now()
 }
 
 /// The kernel's statistics of programs, on for as long as this lives; `None` where that is not allowed, as once the agent has

@@ -8,7 +8,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
+use bpf_sys::clock::Clock;
 
 /// How soon a service manager that has no room is tried again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -107,8 +107,7 @@ impl Notifier {
     ///
     /// As of [`ready`](Self::ready).
     pub fn reloading(&mut self) -> io::Result<()> {
-        let now = clock_gettime(ClockId::Monotonic);
-        let micros = now.tv_sec.saturating_mul(1_000_000).saturating_add(now.tv_nsec / 1000);
+        let micros = Clock::Monotonic.nanos() / 1000;
         // The end of this reload will be news enough.
         self.unsent.clear();
         self.unsent.push(format!("RELOADING=1\nMONOTONIC_USEC={micros}"));

@@ -3,6 +3,7 @@
 //! Capabilities belong to threads: [`Privileges::confined`] starts what starts threads, and [`Privileges::give_up`] is called by
 //! the thread that traces, which inherits to what it starts later.
 
+use bpf_loader::text::join;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -135,7 +136,7 @@ impl Privileges {
         let names: Vec<&str> = names.map(|(_, name)| *name).collect();
         let mut text = match names.as_slice() {
             [] => "privileges: none".to_owned(),
-            names => format!("privileges: only {} from here on", names.join(", ")),
+            names => format!("privileges: only {} from here on", join(names, ", ")),
         };
         if let Some(path) = self.foreign.as_ref().filter(|_| self.keep.contains(TO_WRITE.0)) {
             text.push_str(&format!(", the last for {}", path.display()));

@@ -1,12 +1,13 @@
 //! Tracers in one event loop.
 
+use bpf_loader::text::join;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use bpf_loader::target::RunningTarget;
+use bpf_sys::clock::Clock;
 use bytes::Bytes;
 use mio::{Registry, Token};
-use rustix::time::{ClockId, clock_gettime};
 
 use super::budget::{Budget, Resident};
 use super::config::{AgentConfig, TracerConfig};
@@ -196,7 +197,7 @@ impl Agent {
                 "{}: {} {rung}; not by {}",
                 info.name,
                 chosen.what,
-                refused.join("; not by ")
+                join(&refused, "; not by ")
             ));
         }
         let token = Token(TRACER_TOKENS + self.place(info));
@@ -560,7 +561,7 @@ impl Agent {
         give_back();
         // What starting takes is no cost of tracing.
         self.cpu_at_tick += process_time().saturating_sub(before);
-        let names = |names: &[&str]| names.join(", ");
+        let names = |names: &[&str]| join(names, ", ");
         if !stop.is_empty() {
             self.notes.push(format!("stopped {}", names(&stop)));
         }
@@ -603,7 +604,5 @@ fn give_back() {
 
 /// Now, as BPF programs stamp it.
 fn boot_nanos() -> u64 {
-    let time = clock_gettime(ClockId::Boottime);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+    Clock::Boot.nanos()
 }

@@ -3,6 +3,7 @@
 use super::facts::{CAPABILITIES, Facts};
 use super::{Finding, Report, Status};
 use crate::kernel_types::FOLDERS;
+use bpf_loader::text::join;
 
 /// Oldest kernel that is served: ring buffers and CAP_BPF came with 5.8.
 const MIN_KERNEL: (u32, u32) = (5, 8);
@@ -73,7 +74,7 @@ fn has(facts: &Facts, name: &str) -> bool {
 fn capabilities(facts: &Facts) -> Finding {
     let held: Vec<&str> =
         CAPABILITIES.iter().map(|&(_, name)| name).filter(|name| has(facts, name)).collect();
-    let value = if held.is_empty() { "none of those that matter".to_owned() } else { held.join(" ") };
+    let value = if held.is_empty() { "none of those that matter".to_owned() } else { join(&held, " ") };
     let admin = has(facts, "CAP_SYS_ADMIN");
     let may_sample = admin || has(facts, "CAP_BPF") && has(facts, "CAP_PERFMON");
     if !may_sample {
@@ -97,7 +98,7 @@ fn capabilities(facts: &Facts) -> Finding {
     if lost.is_empty() {
         return finding("capabilities", Status::Ok, value, None);
     }
-    finding("capabilities", Status::Degraded, value, Some(&format!("add {}", lost.join(", and "))))
+    finding("capabilities", Status::Degraded, value, Some(&format!("add {}", join(&lost, ", and "))))
 }
 
 fn lockdown(facts: &Facts) -> Finding {
@@ -256,7 +257,7 @@ fn probes(facts: &Facts) -> Vec<Finding> {
                 0 => String::new(),
                 n => format!("; {n} instructions verified"),
             };
-            finding("profile", Status::Ok, format!("loads: {}{verified}", rungs.join(", ")), None)
+            finding("profile", Status::Ok, format!("loads: {}{verified}", join(&rungs, ", ")), None)
         }
     });
     findings

@@ -1,5 +1,6 @@
 //! What this binary was built with. What it lacks, it refuses by name.
 
+use bpf_loader::text::join;
 use std::fmt;
 
 /// The cargo features that commands depend on, and whether they are built in.
@@ -25,7 +26,7 @@ const FEATURES: [(&str, bool); 15] = [
 pub fn version() -> String {
     let names = |wanted: bool| {
         let names: Vec<_> = FEATURES.iter().filter(|(_, is)| *is == wanted).map(|(name, _)| *name).collect();
-        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        if names.is_empty() { "none".to_owned() } else { join(&names, ", ") }
     };
     let version = env!("CARGO_PKG_VERSION");
     format!("ebpf-otlp {version}\nfeatures: {}\nleft out: {}\n", names(true), names(false))

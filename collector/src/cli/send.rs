@@ -1,5 +1,6 @@
 //! Exporting beside sampling.
 
+use bpf_loader::text::join;
 use std::error::Error;
 use std::fmt::Write;
 use std::hash::{BuildHasher, RandomState};
@@ -177,7 +178,7 @@ fn summary(stats: &Stats) -> String {
         if texts.is_empty() {
             "nothing".to_owned()
         } else {
-            format!("{} in {requests} {noun}", texts.join(", "))
+            format!("{} in {requests} {noun}", join(&texts, ", "))
         }
     };
     let mut line = format!("sent {} to {}", counted(&|signal| signal.delivered), stats.name);

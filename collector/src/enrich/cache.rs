@@ -424,7 +424,7 @@ fn look(host: &Host, pid: u32) -> Look {
 }
 
 fn tick_nanos() -> u64 {
-    1_000_000_000 / rustix::param::clock_ticks_per_second().max(1)
+    1_000_000_000 / bpf_sys::clock::ticks_per_second().max(1)
 }
 
 fn text(comm: &[u8]) -> Option<Arc<str>> {

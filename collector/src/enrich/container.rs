@@ -1,5 +1,7 @@
 //! Container ids in control group paths.
 
+use bpf_loader::text;
+
 /// Length of the ids that docker, containerd, CRI-O and podman give: SHA-256 in hexadecimal.
 const ID_LENGTH: usize = 64;
 
@@ -20,13 +22,13 @@ pub fn pod_uid(cgroups: &[u8]) -> Option<String> {
 
 fn pod_in_path(path: &[u8]) -> Option<String> {
     let path = std::str::from_utf8(path).ok()?;
-    if !path.contains("kubepods") {
+    if !text::contains(path, "kubepods") {
         return None;
     }
     path.rsplit('/').find_map(|component| {
         let component = component.split(':').next().unwrap_or(component);
         let component = component.strip_suffix(".slice").unwrap_or(component);
-        let start = component.rfind("-pod").map(|at| at + 1).unwrap_or(0);
+        let start = text::rfind(component, "-pod").map(|at| at + 1).unwrap_or(0);
         let uid = component.get(start..)?.strip_prefix("pod")?.replace('_', "-");
         let is_dash = |at: usize| matches!(at, 8 | 13 | 18 | 23);
         let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
@@ -43,7 +45,7 @@ fn pod_in_path(path: &[u8]) -> Option<String> {
 
 /// The control group of the systemd service that a path lies in: the path as far as the last component that names one.
 pub fn unit_cgroup(path: &str) -> Option<&str> {
-    let end = path.rfind(".service")? + ".service".len();
+    let end = text::rfind(path, ".service")? + ".service".len();
     matches!(path.get(end..)?.chars().next(), None | Some('/')).then(|| path.get(..end))?
 }
 

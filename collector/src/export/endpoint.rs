@@ -1,5 +1,6 @@
 //! Where a signal is sent: an `http://`, `https://` or `unix://` URL, taken apart.
 
+use bpf_loader::text;
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::OsStringExt;
@@ -63,7 +64,7 @@ impl Endpoint {
         if url.bytes().any(|byte| !byte.is_ascii_graphic()) {
             return Err(EndpointProblem::BadCharacter);
         }
-        let (scheme, rest) = url.split_once("://").ok_or(EndpointProblem::NoScheme)?;
+        let (scheme, rest) = text::split_once(url, "://").ok_or(EndpointProblem::NoScheme)?;
         let scheme = Scheme::parse(scheme).ok_or(EndpointProblem::NoScheme)?;
         let rest = rest.split('#').next().unwrap_or_default();
         match scheme {
@@ -77,7 +78,11 @@ impl Endpoint {
     fn parse_unix(path: &str) -> Result<Self, EndpointProblem> {
         let decoded = percent::decode(path.as_bytes());
         let control = decoded.iter().any(u8::is_ascii_control);
-        if !path.starts_with('/') || path.contains('?') || decoded.len() > MAX_SOCKET_PATH || control {
+        if !path.starts_with('/')
+            || path.as_bytes().contains(&b'?')
+            || decoded.len() > MAX_SOCKET_PATH
+            || control
+        {
             return Err(EndpointProblem::Socket);
         }
         Ok(Self {
@@ -95,7 +100,7 @@ impl Endpoint {
         let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let (path, query) =
             target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-        if authority.contains('@') {
+        if authority.as_bytes().contains(&b'@') {
             return Err(EndpointProblem::Credentials);
         }
         let (host, port) = match authority.strip_prefix('[') {
@@ -176,7 +181,7 @@ impl Endpoint {
 
     /// Host and port, as `CONNECT` names them.
     pub(super) fn address(&self) -> String {
-        match self.host.contains(':') {
+        match self.host.as_bytes().contains(&b':') {
             true => format!("[{}]:{}", self.host, self.port),
             false => format!("{}:{}", self.host, self.port),
         }

@@ -1,5 +1,6 @@
 //! Why something was not delivered.
 
+use bpf_loader::text;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -293,7 +294,7 @@ impl Failure {
 
 /// Whether a receiver's words are about the size of the message, as grpc, grpc-go and tonic put it.
 fn is_about_size(message: &str) -> bool {
-    message.contains("larger than max") || message.contains("too large")
+    ["larger than max", "too large"].iter().any(|words| text::contains(message, words))
 }
 
 /// The reason phrase of the codes that receivers and proxies answer with.

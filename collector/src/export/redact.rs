@@ -1,5 +1,6 @@
 //! Receivers repeat what they were sent, such as the key that they do not know. Here it must not be shown.
 
+use bpf_loader::text;
 use std::time::{Duration, SystemTime};
 
 use super::config::Header;
@@ -34,8 +35,8 @@ impl Secrets {
 
     fn hide(&self, message: &mut String) {
         for secret in &self.0 {
-            if message.contains(secret.as_str()) {
-                *message = message.replace(secret.as_str(), HIDDEN);
+            if text::contains(message, secret) {
+                *message = text::replace(message, secret, HIDDEN);
             }
             if let Some(shown) = message.strip_suffix(CUT) {
                 let mut begins = (MIN_BEGUN..secret.len()).rev().filter_map(|end| secret.get(..end));

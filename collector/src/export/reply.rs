@@ -6,6 +6,7 @@
 mod json;
 
 use crate::output::names::clean;
+use bpf_loader::text::join;
 
 /// Characters of a receiver's message that are shown.
 const MAX_MESSAGE: usize = 300;
@@ -85,7 +86,7 @@ pub fn parse_error(body: &[u8], is_protobuf: bool) -> Option<String> {
 
 /// A receiver's text on one line, cut.
 pub(super) fn message(text: &str) -> Option<String> {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = join(&text.split_whitespace().collect::<Vec<_>>(), " ");
     let mut cut: String = clean(&line).chars().take(MAX_MESSAGE).collect();
     if cut.len() < line.len() && cut.chars().count() == MAX_MESSAGE {
         cut.push_str(CUT);

@@ -4,7 +4,7 @@
 //! Receivers want the time since the Unix epoch, which administrators and NTP set. The distance of the two is taken again at
 //! each flush, and holds for all that is told then: within a flush, order is kept.
 
-use rustix::time::{ClockId, clock_gettime};
+use bpf_sys::clock;
 
 /// Both clocks at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,15 +21,10 @@ const TRIES: usize = 3;
 impl Reading {
     /// Now.
     pub fn now() -> Self {
-        let nanos = |clock| {
-            let time = clock_gettime(clock);
-            let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-            seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
-        };
         let tries = (0..TRIES).map(|_| {
-            let before = nanos(ClockId::Boottime);
-            let unix_nanos = nanos(ClockId::Realtime);
-            let took = nanos(ClockId::Boottime).saturating_sub(before);
+            let before = clock::Clock::Boot.nanos();
+            let unix_nanos = clock::Clock::Real.nanos();
+            let took = clock::Clock::Boot.nanos().saturating_sub(before);
             (took, Self { boot_nanos: before + took / 2, unix_nanos })
         });
         tries.min_by_key(|(took, _)| *took).map(|(_, reading)| reading).unwrap_or_default()

@@ -1,5 +1,6 @@
 //! Attributes kept until a flush, in few bytes.
 
+use bpf_loader::text::join;
 use otlp_encode::Value;
 
 use crate::telemetry::Attribute;
@@ -89,10 +90,11 @@ pub(crate) fn show(value: Value<'_>) -> String {
         Value::Int(value) => value.to_string(),
         Value::Double(value) => show_decimal(value),
         Value::Bytes(bytes) => bytes.escape_ascii().to_string(),
-        Value::Array(values) => values.iter().map(|value| show(*value)).collect::<Vec<_>>().join(", "),
-        Value::Map(pairs) => {
-            pairs.iter().map(|(key, value)| format!("{key}={}", show(*value))).collect::<Vec<_>>().join(", ")
-        }
+        Value::Array(values) => join(&values.iter().map(|value| show(*value)).collect::<Vec<_>>(), ", "),
+        Value::Map(pairs) => join(
+            &pairs.iter().map(|(key, value)| format!("{key}={}", show(*value))).collect::<Vec<_>>(),
+            ", ",
+        ),
         _ => String::new(),
     }
 }

@@ -429,7 +429,7 @@ fn read_own_vdso(host: &Host) -> std::io::Result<Vec<u8>> {
 fn read_kernel_build_id(host: &Host, module: Option<&Arc<str>>) -> Option<Arc<[u8]>> {
     let path = match module {
         None => host.sys.join("kernel/notes"),
-        Some(module) if module.contains('/') => return None,
+        Some(module) if module.as_bytes().contains(&b'/') => return None,
         Some(module) => host.sys.join("module").join(&**module).join("notes/.note.gnu.build-id"),
     };
     let notes = read_limited(&path, 64 * 1024).ok()?;

@@ -1,5 +1,6 @@
 //! Where programs on packets are attached: a control group of version 2.
 
+use bpf_loader::text;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -35,7 +36,7 @@ fn bad(path: &Path, reason: &str) -> Box<Error> {
 /// as many steps up as there are (cgroup_namespaces(7)).
 fn root_mount(mountinfo: &str) -> Option<PathBuf> {
     mountinfo.lines().find_map(|line| {
-        let (mount, filesystem) = line.split_once(" - ")?;
+        let (mount, filesystem) = text::split_once(line, " - ")?;
         let mut fields = mount.split(' ').skip(3);
         let (root, place) = (fields.next()?, fields.next()?);
         (filesystem.split(' ').next() == Some("cgroup2") && is_root(root)).then(|| unescape(place))
@@ -49,7 +50,7 @@ fn is_root(path: &str) -> bool {
 /// Spaces, tabs, newlines and backslashes are octal there.
 fn unescape(text: &str) -> PathBuf {
     let octal = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
-    octal.into_iter().fold(text.to_owned(), |text, (code, plain)| text.replace(code, plain)).into()
+    octal.into_iter().fold(text.to_owned(), |text, (code, plain)| text::replace(&text, code, plain)).into()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Which tasks a tracer's programs look at: `task_filter.h`, which every object of ours includes.
 
+use bpf_loader::text;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
@@ -332,7 +333,7 @@ fn v1_hierarchy(directory: &fs::Metadata) -> Option<i32> {
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     let options = mounts.lines().find_map(|line| {
-        let (mount, filesystem) = line.split_once(" - ")?;
+        let (mount, filesystem) = text::split_once(line, " - ")?;
         let same = mount.split(' ').nth(2)? == format!("{major}:{minor}");
         same.then(|| filesystem.split(' ').nth(2)).flatten()
     })?;

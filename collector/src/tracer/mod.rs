@@ -261,8 +261,7 @@ impl Stats {
 
 /// Nanoseconds of `CLOCK_BOOTTIME`, by which programs tell the time.
 pub(crate) fn boot_nanos() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    (now.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as u64)
+    bpf_sys::clock::Clock::Boot.nanos()
 }
 
 /// What a tracer costs, since the start.

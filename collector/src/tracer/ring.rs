@@ -31,7 +31,7 @@ pub struct EventRing {
 ///
 /// The object does not include `events.h`, which is a defect.
 pub fn prepare(spec: &mut ObjectSpec<'_>, bytes: usize) -> Result<()> {
-    let page = rustix::param::page_size();
+    let page = bpf_sys::page_size();
     let bytes = bytes.clamp(page, 1 << 30);
     let size = if bytes.is_power_of_two() { bytes } else { bytes.next_power_of_two() / 2 };
     let ring = spec.map_mut("events");

@@ -3,6 +3,7 @@
 use super::{AgentConfig, SECTIONS, TracerConfig, keys, variable};
 use crate::key::{Key, Quoted, Value};
 use crate::tracer::TRACERS;
+use bpf_loader::text::join;
 
 /// A file with every key, each commented out, with its default and what it does.
 pub fn example() -> String {
@@ -23,7 +24,7 @@ pub fn example() -> String {
         for ladder in info.ladders {
             let rungs: Vec<String> =
                 ladder.rungs.iter().map(|rung| Value::Text(rung.name.into()).to_string()).collect();
-            text.push_str(&format!("# {}: {}\n", Quoted(ladder.what), rungs.join(", ")));
+            text.push_str(&format!("# {}: {}\n", Quoted(ladder.what), join(&rungs, ", ")));
         }
         info.keys.iter().for_each(|key| add(&mut text, &section, key, &config.settings));
     }

@@ -296,7 +296,7 @@ impl<'t> Reader<'t> {
             (_, "") => return wrong(at, "a value is expected here"),
             _ => {}
         }
-        if token.contains(':')
+        if token.as_bytes().contains(&b':')
             || matches!(token.as_bytes(), [b'0'..=b'9', b'0'..=b'9', b'0'..=b'9', b'0'..=b'9', b'-', ..])
         {
             return wrong(at, "no key takes a date");

@@ -1,6 +1,7 @@
 //! What `--help` prints, from the definitions.
 
 use super::definition::{COMMANDS, Definition, Opt};
+use bpf_loader::text::split_once;
 
 /// Columns of a line.
 const WIDTH: usize = 80;
@@ -23,9 +24,13 @@ pub fn overview() -> String {
 /// Of a command.
 pub fn of(command: &Definition) -> String {
     let mut text = format!("Usage: {}\n\n", synopsis(command));
-    for paragraph in command.text.split("\n\n") {
+    let mut paragraphs = Some(command.text);
+    while let Some(rest) = paragraphs {
+        let (paragraph, after) =
+            split_once(rest, "\n\n").map_or((rest, None), |(one, after)| (one, Some(after)));
         wrap(&mut text, paragraph, 0, 0);
         text.push('\n');
+        paragraphs = after;
     }
     let width = command.options.iter().map(|option| left(option).len() + 2).max().unwrap_or(0).min(MOST);
     for option in command.options {

@@ -1,5 +1,6 @@
 //! What a service manager and a careful administrator expect of the agent; nothing of it without the feature `service`.
 
+use bpf_loader::text::join;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -127,7 +128,7 @@ fn writes(config: &AgentConfig) -> Vec<PathBuf> {
 }
 
 fn status(agent: &Agent) -> String {
-    let names = |names: Vec<&str>| if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+    let names = |names: Vec<&str>| if names.is_empty() { "nothing".to_owned() } else { join(&names, ", ") };
     let failed: Vec<&str> = agent.failures().iter().map(|failure| failure.name).collect();
     let mut status = format!("traces {}", names(agent.running().collect()));
     if !failed.is_empty() {

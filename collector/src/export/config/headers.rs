@@ -1,5 +1,6 @@
 //! Headers that are added to requests.
 
+use bpf_loader::text;
 use std::fmt;
 
 use super::env::Env;
@@ -85,7 +86,7 @@ fn parse(pair: &str) -> Option<Header> {
     let (name, value) = pair.split_once('=')?;
     let value = String::from_utf8(percent::decode(value.trim().as_bytes())).ok()?;
     // A variable that is not UTF-8 comes with U+FFFD in it.
-    Header::new(name.trim(), &value).filter(|_| !value.contains('\u{fffd}'))
+    Header::new(name.trim(), &value).filter(|_| !text::contains(&value, "\u{fffd}"))
 }
 
 #[cfg(test)]

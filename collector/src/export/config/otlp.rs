@@ -1,5 +1,6 @@
 //! `OTEL_EXPORTER_OTLP_*`: where one signal goes, and how.
 
+use bpf_loader::text;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -79,7 +80,7 @@ impl Place {
             let endpoint = if joined { endpoint.join(signal.path()) } else { endpoint };
             return Ok((endpoint.origin(), endpoint.target()));
         }
-        let endpoint = match self.url.contains("://") {
+        let endpoint = match text::contains(&self.url, "://") {
             true => parse(&self.url)?,
             // A target of gRPC: what other schemes say, it says by another variable.
             false => match self.url.strip_prefix("unix:") {

@@ -3,6 +3,7 @@
 use super::env::Env;
 use crate::enrich::host::HostFacts;
 use crate::percent;
+use bpf_loader::text;
 
 /// Longest value of `OTEL_RESOURCE_ATTRIBUTES`, in bytes: every resource in every request repeats it.
 const MAX_ATTRIBUTES: usize = 8192;
@@ -123,14 +124,14 @@ fn parse(list: &str) -> Result<Vec<(String, String)>, String> {
     for (position, pair) in list.split(',').enumerate().filter(|(_, pair)| !pair.trim().is_empty()) {
         let entry = || format!("entry {}", position + 1);
         let (key, value) = pair.split_once('=').ok_or_else(|| format!("{} is no key=value", entry()))?;
-        if value.contains('=') {
+        if value.as_bytes().contains(&b'=') {
             return Err(format!("{} has a second =, which must be %3D", entry()));
         }
         let decoded = |text: &str| {
             let text = text.trim().as_bytes();
             let decoded = percent::is_encoded(text).then(|| String::from_utf8(percent::decode(text)).ok());
             // A variable that is not UTF-8 comes with U+FFFD in it.
-            let decoded = decoded.flatten().filter(|decoded| !decoded.contains('\u{fffd}'));
+            let decoded = decoded.flatten().filter(|decoded| !text::contains(decoded, "\u{fffd}"));
             decoded.ok_or_else(|| format!("{} is no percent-encoded UTF-8", entry()))
         };
         let (key, value) = (decoded(key)?, decoded(value)?);

@@ -1,5 +1,6 @@
 //! `file://` URLs: where lines are written, and how much of them is kept.
 
+use bpf_loader::text;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -43,10 +44,11 @@ impl FileSettings {
         if !cfg!(feature = "json") {
             return Err(EndpointProblem::Json);
         }
-        let rest = url.split_once("://").ok_or(EndpointProblem::NoFile)?.1;
+        let rest = text::split_once(url, "://").ok_or(EndpointProblem::NoFile)?.1;
         let (place, query) = rest.split_once('?').map_or((rest, ""), |(place, query)| (place, query));
         let path = place.strip_prefix("localhost").unwrap_or(place);
-        if !path.starts_with('/') || path.contains('#') || !percent::is_encoded(path.as_bytes()) {
+        if !path.starts_with('/') || path.as_bytes().contains(&b'#') || !percent::is_encoded(path.as_bytes())
+        {
             return Err(EndpointProblem::NoFile);
         }
         let bytes = percent::decode(path.as_bytes());

@@ -1,5 +1,6 @@
 //! Proxies: which one the environment names, and tunnels through it.
 
+use bpf_loader::text;
 use std::fmt;
 use std::io::{self, BufReader, ErrorKind, Write};
 use std::net::IpAddr;
@@ -24,7 +25,7 @@ impl Proxy {
     /// What is wrong with it.
     pub fn parse(url: &str) -> Result<Self, EndpointProblem> {
         let url = url.trim();
-        let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+        let (scheme, rest) = text::split_once(url, "://").unwrap_or(("http", url));
         if !scheme.eq_ignore_ascii_case("http") {
             return Err(EndpointProblem::ProxyScheme);
         }

@@ -56,7 +56,7 @@ pub fn tell(event: Event, record: &[u8], sink: &mut dyn Sink) {
     sink.point(Point { metric: &OOM_KILLS, owner, attributes: &[], value: PointValue::Int(1) });
 
     let name = name(&kill.comm);
-    let page = rustix::param::page_size() as u64;
+    let page = bpf_sys::page_size() as u64;
     let bytes = |pages: u64| i64::try_from(pages.saturating_mul(page)).unwrap_or(i64::MAX);
     let mut attributes: Vec<Attribute<'_>> = vec![("process.pid", Value::Int(i64::from(pid)))];
     if !name.is_empty() {
@@ -120,7 +120,7 @@ mod tests {
         tell(event, &record, &mut sink);
         assert_eq!(sink.number("ebpf.oom.kills", u32::MAX, &[]), 1.0);
         let log = &sink.logs[0];
-        let page = rustix::param::page_size();
+        let page = bpf_sys::page_size();
         assert_eq!(log.attribute("process.executable.name"), Some("hog"));
         assert_eq!(log.attribute("ebpf.oom.anon_rss"), Some((2 * page).to_string().as_str()));
         assert_eq!(log.attribute("ebpf.oom.score_adj"), Some("-5"));

@@ -5,7 +5,7 @@ use std::fs;
 /// Bytes resident and bytes of address space; `None` if the process is gone, or is one of the kernel's own.
 pub fn read(pid: u32) -> Option<(u64, u64)> {
     let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    parse(&text, rustix::param::page_size() as u64).filter(|&(_, size)| size > 0)
+    parse(&text, bpf_sys::page_size() as u64).filter(|&(_, size)| size > 0)
 }
 
 /// `size resident shared text lib data dt`, in pages.

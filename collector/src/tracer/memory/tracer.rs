@@ -124,7 +124,7 @@ fn is_forced(forced: &Forced) -> bool {
 }
 
 fn prepare(spec: &mut ObjectSpec<'_>, memory: usize) -> Result<()> {
-    let page = rustix::param::page_size() as u64;
+    let page = bpf_sys::page_size() as u64;
     spec.set_global("page_bytes", &page.to_ne_bytes()).map_err(Error::load)?;
     let ended = spec.map_mut("ended");
     let ended = ended.ok_or_else(|| Error::no_map("ended"))?;

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bpf_loader::ring::RingReader;
 use bpf_loader::target::RunningTarget;
+use bpf_sys::clock::Clock;
 use bpf_sys::uapi::perf::{PERF_COUNT_SW_CPU_CLOCK, PERF_COUNT_SW_PAGE_FAULTS};
 use mio::Token;
-use rustix::time::{ClockId, clock_gettime};
 
 use super::READS_PER_SECOND;
 use super::accounting::{CpuPeriods, Skipped};
@@ -450,14 +450,13 @@ impl WindowStart {
 
 /// CPU time of the calling thread.
 fn thread_cpu_nanos() -> u64 {
-    let t = clock_gettime(ClockId::ThreadCPUTime);
-    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+    Clock::ThreadCpu.nanos()
 }
 
 fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: u64 = statm.split_whitespace().nth(1).and_then(|f| f.parse().ok()).unwrap_or(0);
-    pages * rustix::param::page_size() as u64
+    pages * bpf_sys::page_size() as u64
 }
 
 /// What was counted while the period was another. Runs are by CPU, to be taken from those since the program was loaded.

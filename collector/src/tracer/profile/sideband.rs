@@ -6,11 +6,11 @@
 use std::time::Duration;
 
 use bpf_loader::ring::PerfReader;
+use bpf_sys::clock::Clock;
 use bpf_sys::perf::{self, Scope};
 use bpf_sys::uapi::perf::{PERF_COUNT_SW_DUMMY, PERF_SAMPLE_TID, PERF_SAMPLE_TIME, attr_flags};
 use bpf_sys::{Errno, PerfEventAttr, PerfFd, PerfType};
 use mio::Token;
-use rustix::time::{ClockId, clock_gettime};
 
 use super::symbols::Symbols;
 use crate::error::{Error, Result};
@@ -186,6 +186,5 @@ impl Buffer {
 
 /// The clock of the records.
 pub(super) fn monotonic_nanos() -> u64 {
-    let t = clock_gettime(ClockId::Monotonic);
-    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+    Clock::Monotonic.nanos()
 }

@@ -28,7 +28,7 @@ fn kills_that_find_no_room_in_the_ring_are_counted() {
         tracer.drain(&mut recorder).unwrap();
         let stats = tracer.stats().unwrap();
         assert_eq!((before.produced, before.received), (KILLS, 0), "{}", rung.name);
-        assert_eq!(stats.received, (rustix::param::page_size() / 80) as u64, "{}", rung.name);
+        assert_eq!(stats.received, (bpf_sys::page_size() / 80) as u64, "{}", rung.name);
         assert_eq!(stats.received + dropped(&mut *tracer, "ring full"), KILLS, "{}", rung.name);
         // By number alone, nobody knows by now whether they were the filter's.
         let gone = dropped(&mut *tracer, "victims gone");

@@ -124,7 +124,7 @@ impl Slow {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
         let has_disk = folder.is_dir();
         let file = if has_disk { folder } else { "/tmp".into() }.join("memory-file");
-        fs::write(&file, vec![7; pages * rustix::param::page_size()]).unwrap();
+        fs::write(&file, vec![7; pages * bpf_sys::page_size()]).unwrap();
         let mut slow = Self { file, disk: None };
         if !has_disk {
             let free = Command::new("losetup").arg("-f").output().unwrap();

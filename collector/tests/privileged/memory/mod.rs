@@ -186,7 +186,7 @@ fn nothing_lost(tracer: &mut dyn Tracer) {
 
 #[test]
 fn bytes_mapped_are_those_asked_for() {
-    let page = rustix::param::page_size() as i64;
+    let page = bpf_sys::page_size() as i64;
     for rung in MAPPINGS.rungs {
         let mut workload = Workload::start();
         let pid = workload.pid();
