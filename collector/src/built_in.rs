@@ -4,18 +4,18 @@
 //! condition at each place would have to be repeated.
 
 macro_rules! built_in {
-    ($($(#[$doc:meta])* $name:ident $feature:literal)*) => {
+    ($($(#[$doc:meta])* $name:ident $($feature:literal)|+)*) => {
         $(
             $(#[$doc])*
-            #[derive(Debug, Clone, Copy)]
-            pub(crate) struct $name(#[cfg(not(feature = $feature))] std::convert::Infallible);
+            #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+            pub struct $name(#[cfg(not(any($(feature = $feature),+)))] std::convert::Infallible);
 
             impl $name {
                 /// The proof, if the feature is built in.
-                pub(crate) fn get() -> Option<Self> {
-                    #[cfg(feature = $feature)]
+                pub fn get() -> Option<Self> {
+                    #[cfg(any($(feature = $feature),+))]
                     return Some(Self());
-                    #[cfg(not(feature = $feature))]
+                    #[cfg(not(any($(feature = $feature),+)))]
                     return None;
                 }
             }
@@ -24,8 +24,14 @@ macro_rules! built_in {
 }
 
 built_in! {
+    /// OTLP as JSON.
+    JsonBuiltIn "json"
     /// The port for health checks and metrics.
     ListenBuiltIn "listen"
+    /// Windows that no receiver gets: they are shown, or served at the port.
+    ShownBuiltIn "listen" | "terminal"
     /// The queue on disk.
     SpoolBuiltIn "spool"
+    /// What shows on a terminal.
+    TerminalBuiltIn "terminal"
 }

@@ -9,7 +9,8 @@
 
 pub mod agent;
 mod aggregate;
-mod built_in;
+#[doc(hidden)]
+pub mod built_in;
 pub mod check;
 pub mod config;
 pub mod convert;

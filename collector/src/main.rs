@@ -25,17 +25,16 @@ fn main() -> ExitCode {
         }
         Command::Version => cli::print(&cli::features::version()),
         Command::Check(options) => cli::check::run(&options),
+        #[cfg(feature = "terminal")]
         Command::Profile(options) => cli::profile::run(&options),
         #[cfg(feature = "load")]
         Command::Load(options) => cli::load::run(&options),
-        #[cfg(not(feature = "load"))]
-        Command::Load(_) => Err(cli::features::Missing { what: "`load`", feature: "load" }.into()),
+        #[cfg(feature = "inspect")]
         Command::Inspect(options) => cli::inspect::run(&options),
         #[cfg(feature = "btf-generate")]
         Command::Btf(options) => cli::btf::run(&options),
-        #[cfg(not(feature = "btf-generate"))]
-        Command::Btf(_) => Err(cli::features::Missing { what: "`btf`", feature: "btf-generate" }.into()),
         Command::Run(options) => cli::run::run(&options),
+        #[cfg(feature = "terminal")]
         Command::Completions(shell) => cli::completions::run(shell),
         Command::ConfigExample => cli::print(&collector::agent::config::example()),
     };

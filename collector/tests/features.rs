@@ -7,11 +7,18 @@ fn run(args: &[&str]) -> Output {
     command.args(args).env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").output().unwrap()
 }
 
-const REFUSALS: [(&str, bool, &[&str]); 16] = [
+/// Whether there are pictures, or no command that would write them.
+const PICTURES: bool = cfg!(feature = "pictures") || !cfg!(feature = "terminal");
+
+const REFUSALS: [(&str, bool, &[&str]); 20] = [
     ("terminal", cfg!(feature = "terminal"), &["profile", "--duration", "1ms"]),
     ("terminal", cfg!(feature = "terminal"), &["network", "--duration", "1ms"]),
     ("terminal", cfg!(feature = "terminal"), &["run", "--duration", "1ms", "--only", "process"]),
     ("terminal", cfg!(feature = "terminal"), &["completions", "bash"]),
+    ("json", cfg!(feature = "json"), &["check", "--json"]),
+    ("json", cfg!(feature = "json"), &["run", "--output", "/nonexistent/x.jsonl"]),
+    ("json", cfg!(feature = "json"), &["run", "--endpoint", "file:///nonexistent"]),
+    ("json", cfg!(feature = "json"), &["run", "--endpoint", "http://127.0.0.1:9"]),
     ("inspect", cfg!(feature = "inspect"), &["inspect", "/dev/null"]),
     ("load", cfg!(feature = "load"), &["load", "/dev/null"]),
     ("listen", cfg!(feature = "listen"), &["run", "--set", "agent.listen=127.0.0.1:0"]),
@@ -21,9 +28,9 @@ const REFUSALS: [(&str, bool, &[&str]); 16] = [
         &["run", "--endpoint", "http://127.0.0.1:9", "--spool", "/nonexistent"],
     ),
     ("btf-generate", cfg!(feature = "btf-generate"), &["btf", "minimize", "--output", "/nonexistent/x.btf"]),
-    ("pictures", cfg!(feature = "pictures"), &["profile", "--output", "/nonexistent/x.svg"]),
-    ("pictures", cfg!(feature = "pictures"), &["profile", "--output", "/nonexistent/x.folded"]),
-    ("pictures", cfg!(feature = "pictures"), &["memory", "--output", "/nonexistent/x.pb.gz"]),
+    ("pictures", PICTURES, &["profile", "--output", "/nonexistent/x.svg"]),
+    ("pictures", PICTURES, &["profile", "--output", "/nonexistent/x.folded"]),
+    ("pictures", PICTURES, &["memory", "--output", "/nonexistent/x.pb.gz"]),
     ("tls", cfg!(feature = "tls"), &["run", "--endpoint", "https://127.0.0.1:9"]),
     ("tls", cfg!(feature = "tls"), &["run", "--set", "export.endpoints=https://127.0.0.1:9"]),
     ("grpc", cfg!(feature = "grpc"), &["run", "--endpoint", "http://127.0.0.1:9"]),
@@ -37,8 +44,9 @@ fn what_is_left_out_is_refused_by_name() {
             continue;
         }
         let mut command = Command::new(env!("CARGO_BIN_EXE_ebpf-otlp"));
-        if feature == "grpc" {
-            command.env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+        if ["grpc", "json"].contains(&feature) {
+            let protocol = if feature == "grpc" { "grpc" } else { "http/json" };
+            command.env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol);
         }
         let output = command.args(args).env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr);
@@ -61,6 +69,7 @@ fn the_version_lists_features() {
         ("grpc", cfg!(feature = "grpc")),
         ("gunzip", cfg!(feature = "gunzip")),
         ("inspect", cfg!(feature = "inspect")),
+        ("json", cfg!(feature = "json")),
         ("listen", cfg!(feature = "listen")),
         ("load", cfg!(feature = "load")),
         ("pictures", cfg!(feature = "pictures")),

@@ -415,6 +415,7 @@ fn nothing_is_attached_after_detach_and_all_is_collected() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "listen"), ignore = "without the feature `listen`")]
 fn the_endpoint_answers_in_the_same_loop() {
     let mut config = config(&["good", "broken"]);
     config.tracers.get_mut("broken").unwrap().asked = true;

@@ -6,14 +6,10 @@ use collector::tracer::TRACERS;
 
 use super::args::Shell;
 use super::args::definition::{COMMANDS, Definition, Hint, Opt, SHELLS};
-use super::features::Missing;
 use super::{CliResult, print};
 
 /// Prints what completes in that shell.
 pub fn run(shell: Shell) -> CliResult {
-    if !cfg!(feature = "terminal") {
-        return Err(Missing { what: "`completions`", feature: "terminal" }.into());
-    }
     print(&script(shell))
 }
 

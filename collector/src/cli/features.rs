@@ -4,12 +4,13 @@ use bpf_loader::text::join;
 use std::fmt;
 
 /// The cargo features that commands depend on, and whether they are built in.
-const FEATURES: [(&str, bool); 14] = [
+const FEATURES: [(&str, bool); 15] = [
     ("btf-generate", cfg!(feature = "btf-generate")),
     ("demangle-cpp", cfg!(feature = "demangle-cpp")),
     ("grpc", cfg!(feature = "grpc")),
     ("gunzip", cfg!(feature = "gunzip")),
     ("inspect", cfg!(feature = "inspect")),
+    ("json", cfg!(feature = "json")),
     ("listen", cfg!(feature = "listen")),
     ("load", cfg!(feature = "load")),
     ("pictures", cfg!(feature = "pictures")),

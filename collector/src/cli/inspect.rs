@@ -17,7 +17,6 @@ use serde::Serialize;
 
 use super::CliResult;
 use super::args::Inspect;
-use super::features::Missing;
 
 /// One line of `--json`; `docs/json.md` describes it.
 #[derive(Serialize, Default)]
@@ -100,9 +99,6 @@ impl ObjectReport {
 
 /// Describes each object; true if all of all of them makes sense.
 pub fn run(options: &Inspect) -> CliResult {
-    if !cfg!(feature = "inspect") {
-        return Err(Missing { what: "`inspect`", feature: "inspect" }.into());
-    }
     let mut out = io::stdout().lock();
     let mut all = true;
     for path in &options.objects {

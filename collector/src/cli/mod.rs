@@ -4,14 +4,22 @@ pub mod args;
 #[cfg(feature = "btf-generate")]
 pub mod btf;
 pub mod check;
+#[cfg(feature = "json")]
+mod check_json;
+#[cfg(feature = "terminal")]
 pub mod completions;
 pub mod features;
+#[cfg(feature = "inspect")]
 pub mod inspect;
 #[cfg(feature = "load")]
 pub mod load;
+#[cfg(feature = "terminal")]
 pub mod profile;
 pub mod run;
 mod send;
+#[cfg(feature = "terminal")]
+mod send_profiles;
+#[cfg(feature = "terminal")]
 mod summary_json;
 
 use std::error::Error;
@@ -23,6 +31,12 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// Signals by which people and service managers end a command.
 pub const SIGNALS_THAT_END: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
+
+/// What this machine is called.
+pub fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
 
 /// What a command returns.
 pub type CliResult = Result<bool, Box<dyn Error>>;
@@ -84,6 +98,7 @@ pub fn is_usage(error: &(dyn Error + 'static)) -> bool {
         Some(
             ExportError::Endpoint { .. }
                 | ExportError::Protocol { .. }
+                | ExportError::Json { .. }
                 | ExportError::ClientCertificate { .. }
                 | ExportError::Metadata { .. }
         )

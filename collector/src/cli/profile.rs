@@ -1,6 +1,5 @@
 //! `ebpf-otlp profile`.
 
-use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,10 +19,10 @@ use mio::{Interest, Token};
 use signal_hook_mio::v1_0::Signals;
 
 use super::args::Profile as Options;
-use super::features::Missing;
-use super::send::{Sender, Spool, random_id};
+use super::send::{Spool, random_id};
+use super::send_profiles::ProfileSender;
 use super::summary_json;
-use super::{CliResult, SIGNALS_THAT_END, is_broken_pipe, one_line, say, say_at, says};
+use super::{CliResult, SIGNALS_THAT_END, host_name, is_broken_pipe, one_line, say, say_at, says};
 
 const SIGNAL_TOKEN: Token = Token(FIRST_FOREIGN_TOKEN);
 /// Most samples (by process, thread and stack) that outputs of a whole run hold; what comes then is counted as lost.
@@ -33,9 +32,6 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Samples until the end of the duration or a signal; true if every output was made.
 pub fn run(options: &Options) -> CliResult {
-    if !cfg!(feature = "terminal") {
-        return Err(Missing { what: "`profile`", feature: "terminal" }.into());
-    }
     let export = ExportConfig::resolve(&[Signal::Profiles], &options.endpoints, &process_env)?;
     let (_, level_warnings) = LogLevel::from_env(&process_env);
     let (resource, resource_warnings) = AgentResource::from_env(&process_env, "ebpf-otlp", random_id());
@@ -66,7 +62,7 @@ pub fn run(options: &Options) -> CliResult {
     if spool.is_some() && !exports {
         say_at(LogLevel::Warn, "ignoring --spool: nothing is exported");
     }
-    let sender = || Sender::start(&export.sinks, spool, resource.shared().clone());
+    let sender = || ProfileSender::start(&export.sinks, spool, resource.shared().clone());
     let sender = exports.then(sender).transpose()?;
     let keep = !files.is_empty() || sender.is_none() || options.json;
     let mut collected = Collected { whole: Profile::default(), keep, sender };
@@ -103,7 +99,7 @@ pub fn run(options: &Options) -> CliResult {
             format_args!("{lost} child processes could not be followed: too many at once"),
         );
     }
-    let sent = sender.map(Sender::finish);
+    let sent = sender.map(ProfileSender::finish);
     if let Some(sent) = &sent {
         sent.errors().iter().for_each(|error| say_at(LogLevel::Error, error));
         sent.summaries().iter().filter(|_| says(LogLevel::Info)).for_each(say);
@@ -143,13 +139,13 @@ struct Collected {
     whole: Profile,
     /// Whether anything but the receiver wants the samples.
     keep: bool,
-    sender: Option<Sender>,
+    sender: Option<ProfileSender>,
 }
 
 impl Collected {
     /// Says what goes wrong with sending: the end, which tells all, may be far.
     fn tell(&mut self, display: &mut Display) {
-        for line in self.sender.iter_mut().flat_map(Sender::news) {
+        for line in self.sender.iter_mut().flat_map(ProfileSender::news) {
             display.erase();
             say_at(LogLevel::Error, line);
         }
@@ -313,11 +309,6 @@ fn write_requests(
     });
     encoded.map_err(io::Error::other)?;
     result
-}
-
-pub(super) fn host_name() -> String {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().to_owned()
 }
 
 #[cfg(test)]

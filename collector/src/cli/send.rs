@@ -8,28 +8,14 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use bytes::Bytes;
-use collector::convert::profiles::{DEFAULT_MAX_REQUEST, ProfilesEncoder};
-use collector::export::config::SharedAttributes;
 use collector::export::delivery::Limits;
-use collector::export::pipeline::DEFAULT_FLUSH;
 use collector::export::spool::SpoolConfig;
 use collector::export::stats::{Amount, DropReason, SignalStats, Stats};
-use collector::export::{Exporter, Outlet, Request, Signal, Sink};
-use collector::model::Profile;
-
-use super::one_line;
-
-/// How long to send at the end, retries included: a person waits, and there is no other chance.
-const LAST_FLUSH: Duration = Duration::from_secs(15);
+use collector::export::{Exporter, Outlet, Request, Sink};
 
 /// Sends what is handed to it to all sinks.
 pub struct Sender {
     exporter: Exporter,
-    encoder: ProfilesEncoder,
-    flush_for: Duration,
-    /// Profiles that could not be encoded.
-    errors: Vec<String>,
     /// Of each destination, what was told of last.
     told: Vec<Trouble>,
 }
@@ -71,7 +57,7 @@ pub fn random_id() -> u128 {
 }
 
 impl Sender {
-    /// Starts the threads that send.
+    /// Starts the threads that send, with limits for each destination, other outlets beside the sinks, and what starts them.
     ///
     /// # Errors
     ///
@@ -79,21 +65,6 @@ impl Sender {
     pub fn start(
         sinks: &[Sink],
         spool: Option<Spool<'_>>,
-        attributes: SharedAttributes,
-    ) -> Result<Self, Box<dyn Error>> {
-        Self::start_with(sinks, spool, attributes, Limits::default(), Vec::new(), Exporter::start)
-    }
-
-    /// As [`start`](Self::start), with limits for each destination, other outlets beside the sinks, and what starts the
-    /// exporter's threads.
-    ///
-    /// # Errors
-    ///
-    /// As [`start`](Self::start).
-    pub fn start_with(
-        sinks: &[Sink],
-        spool: Option<Spool<'_>>,
-        attributes: SharedAttributes,
         mut limits: Limits,
         others: Vec<Outlet>,
         start: impl FnOnce(Vec<Outlet>) -> io::Result<Exporter>,
@@ -110,28 +81,15 @@ impl Sender {
         };
         let mut outlets = sinks.iter().map(outlet).collect::<Result<Vec<_>, _>>()?;
         outlets.extend(others);
-        let encoder =
-            ProfilesEncoder::new(random_id() as u64, DEFAULT_MAX_REQUEST).with_attributes(attributes);
-        let flush_for = if spool.is_some() { DEFAULT_FLUSH } else { LAST_FLUSH };
         let told = vec![Trouble::default(); outlets.len()];
-        Ok(Self { exporter: start(outlets)?, encoder, flush_for, errors: Vec::new(), told })
+        Ok(Self { exporter: start(outlets)?, told })
     }
 
     /// A line for everything that went wrong since it was asked last, for runs that may never end. Ask before
-    /// [`Self::send`]: what waits then has had its time.
+    /// [`Self::push`]: what waits then has had its time.
     pub fn news(&mut self) -> Vec<String> {
         let stats = self.exporter.stats();
         self.told.iter_mut().zip(&stats).flat_map(|(told, stats)| told.update(stats)).collect()
-    }
-
-    /// Queues a profile.
-    pub fn send(&mut self, profile: &Profile) {
-        let Self { exporter, encoder, errors, .. } = self;
-        let encoded = encoder.encode(profile, random_id().to_be_bytes(), |request, items| {
-            let body = Bytes::copy_from_slice(request);
-            exporter.push(&Request { signal: Signal::Profiles, items, body });
-        });
-        errors.extend(encoded.err().map(|error| one_line(&error)));
     }
 
     /// Queues a request.
@@ -144,15 +102,9 @@ impl Sender {
         self.exporter.stats()
     }
 
-    /// Sends what is left, for a bounded time.
-    pub fn finish(self) -> Sent {
-        let flush_for = self.flush_for;
-        self.finish_within(flush_for)
-    }
-
     /// Sends what is left, for at most so long.
     pub fn finish_within(self, flush_for: Duration) -> Sent {
-        Sent { destinations: self.exporter.shut_down(flush_for), errors: self.errors }
+        Sent { destinations: self.exporter.shut_down(flush_for), errors: Vec::new() }
     }
 }
 
@@ -262,7 +214,9 @@ fn summary(stats: &Stats) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use collector::export::Failure;
+    use collector::export::Signal;
     use collector::export::delivery::{Delivery, Step};
     use collector::export::reply::Accepted;
     use collector::export::transport::Refusal;

@@ -33,7 +33,11 @@ impl Protocol {
 
     /// Whether this build speaks it.
     pub fn is_built_in(self) -> bool {
-        self != Self::Grpc || cfg!(feature = "grpc")
+        match self {
+            Self::HttpProtobuf => true,
+            Self::HttpJson => cfg!(feature = "json"),
+            Self::Grpc => cfg!(feature = "grpc"),
+        }
     }
 }
 

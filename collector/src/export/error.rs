@@ -33,6 +33,11 @@ pub enum ExportError {
         /// The protocol.
         protocol: Protocol,
     },
+    /// Standard output, whose JSON is not built in. Wrong usage.
+    Json {
+        /// The variable that asks for it.
+        variable: String,
+    },
     /// A client's certificate without its key, or the other way round. Wrong usage.
     ClientCertificate {
         /// The variable that is set.
@@ -76,6 +81,8 @@ pub enum EndpointProblem {
     ProxyScheme,
     /// A `file:` URL with a host, without a path, or with a path that is not percent-encoded as URLs are.
     NoFile,
+    /// A `file:` URL, and JSON is not built in.
+    Json,
     /// One file for several signals, or for one signal twice.
     SharedFile,
     /// Something after a `file:` URL's `?` that is no option, or out of range.
@@ -102,6 +109,7 @@ impl fmt::Display for EndpointProblem {
             Self::NoFile => {
                 "it names no file; write file:///folder, or file:///folder/name.jsonl for one signal"
             }
+            Self::Json => "this build writes no JSON lines (feature `json`)",
             Self::SharedFile => "a file holds one signal of one sink; name a folder, or another file",
             Self::FileOption => {
                 "options of files are max_megabytes=100, max_backups=5 (at most 1000), sync=true"
@@ -325,10 +333,15 @@ impl fmt::Display for ExportError {
             ),
             Self::Protocol { variable, protocol } => {
                 write!(f, "{variable} asks for {}, which this build does not speak", protocol.name())?;
-                if *protocol == Protocol::Grpc {
-                    f.write_str(" (it lacks the cargo feature `grpc`)")?;
-                }
+                f.write_str(match protocol {
+                    Protocol::HttpProtobuf => "",
+                    Protocol::HttpJson => " (it lacks the cargo feature `json`)",
+                    Protocol::Grpc => " (it lacks the cargo feature `grpc`)",
+                })?;
                 f.write_str("; use http/protobuf (usually port 4318)")
+            }
+            Self::Json { variable } => {
+                write!(f, "{variable} asks for JSON, which this build does not write (feature `json`)")
             }
             Self::ClientCertificate { variable, missing } => {
                 write!(

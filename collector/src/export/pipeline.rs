@@ -61,11 +61,14 @@ impl Outlet {
     ///
     /// As [`transport::new`].
     pub fn to_sink(sink: &Sink, limits: Limits) -> Result<Self, Box<ExportError>> {
-        let (name, transport): (&str, Box<dyn Transport + Send>) = match sink {
+        let (name, transport) = match sink {
             Sink::Otlp(destination) => return Self::to(destination, limits),
-            Sink::File(settings) => ("files", Box::new(FileExporter::new(settings))),
-            Sink::Console(_) => ("standard output", Box::new(ConsoleExporter::stdout())),
+            Sink::File(settings) => ("files", FileExporter::new(settings).map(|files| Box::new(files) as _)),
+            Sink::Console(_) => {
+                ("standard output", ConsoleExporter::stdout().map(|console| Box::new(console) as _))
+            }
         };
+        let transport = transport.ok_or_else(|| ExportError::Json { variable: name.to_owned() })?;
         let signals = Signal::ALL.into_iter().filter(|signal| sink.takes(*signal)).collect();
         Ok(Self { name: name.to_owned(), signals, timeout: None, limits, transport, spool: None })
     }

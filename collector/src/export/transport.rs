@@ -41,11 +41,13 @@ pub trait Transport {
 /// The destination cannot be used: wrong usage.
 pub fn new(destination: &Destination) -> Result<Box<dyn Transport + Send>, Box<ExportError>> {
     let transport: Box<dyn Transport + Send> = match destination.protocol {
-        Protocol::HttpProtobuf | Protocol::HttpJson => Box::new(Client::new(destination)?),
+        Protocol::HttpProtobuf => Box::new(Client::new(destination)?),
+        #[cfg(feature = "json")]
+        Protocol::HttpJson => Box::new(Client::new(destination)?),
         #[cfg(feature = "grpc")]
         Protocol::Grpc => Box::new(super::grpc::GrpcTransport::new(destination)?),
-        #[cfg(not(feature = "grpc"))]
-        protocol @ Protocol::Grpc => {
+        #[cfg(not(all(feature = "json", feature = "grpc")))]
+        protocol => {
             let variable = "OTEL_EXPORTER_OTLP_PROTOCOL".to_owned();
             return Err(Box::new(ExportError::Protocol { variable, protocol }));
         }

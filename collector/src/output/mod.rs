@@ -16,6 +16,7 @@ pub mod file;
 pub mod flamegraph;
 pub mod folded;
 pub mod heap;
+#[cfg(feature = "json")]
 pub mod json;
 pub mod live;
 pub mod names;
@@ -58,9 +59,18 @@ pub const FORMATS: [(Format, &str, &str); 5] = [
 ];
 
 impl Format {
-    /// Whether this build writes it: pictures need the feature `pictures`.
+    /// Whether this build writes it.
     pub fn is_built_in(self) -> bool {
-        cfg!(feature = "pictures") || matches!(self, Self::Otlp | Self::OtlpJsonLines)
+        match self {
+            Self::Svg | Self::Folded | Self::Pprof => cfg!(feature = "pictures"),
+            Self::OtlpJsonLines => cfg!(feature = "json"),
+            Self::Otlp => true,
+        }
+    }
+
+    /// The feature that it needs, where one may be missing.
+    fn feature(self) -> &'static str {
+        if self == Self::OtlpJsonLines { "json" } else { "pictures" }
     }
 
     /// The format that the ending of `path` asks for.
@@ -73,7 +83,9 @@ impl Format {
         let ends = |ending: &str| name.ends_with(ending) && name.len() > ending.len();
         match FORMATS.iter().find(|(_, ending, _)| ends(ending)) {
             Some((format, ..)) if format.is_built_in() => Ok(*format),
-            Some((_, _, what)) => Err(OutputError::NotBuiltIn { path: path.to_owned(), what }),
+            Some((format, _, what)) => {
+                Err(OutputError::NotBuiltIn { path: path.to_owned(), what, feature: format.feature() })
+            }
             None => Err(OutputError::UnknownEnding { path: path.to_owned() }),
         }
     }
@@ -94,6 +106,8 @@ pub enum OutputError {
         path: PathBuf,
         /// The format.
         what: &'static str,
+        /// The cargo feature.
+        feature: &'static str,
     },
     /// The path cannot be opened for writing; found before anything was sampled.
     Open {
@@ -127,8 +141,8 @@ impl fmt::Display for OutputError {
                 }
                 Ok(())
             }
-            Self::NotBuiltIn { path, what } => {
-                write!(f, "this build cannot write {} ({what}; feature `pictures`)", path.display())
+            Self::NotBuiltIn { path, what, feature } => {
+                write!(f, "this build cannot write {} ({what}; feature `{feature}`)", path.display())
             }
             Self::Open { path, .. } => write!(f, "cannot open {} for writing", path.display()),
             Self::Write { path, .. } => write!(f, "cannot write {}", path.display()),
@@ -157,7 +171,7 @@ mod tests {
                 Ok(found) => assert_eq!((found, format.is_built_in()), (format, true)),
                 Err(error) => {
                     assert!(!format.is_built_in());
-                    assert!(error.to_string().contains("feature `pictures`"), "{error}");
+                    assert!(error.to_string().contains(format.feature()), "{error}");
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! A workload that does a known amount of everything that the agent measures, and whether an agent says the same of it.
 
+mod check;
 mod loop_device;
 pub mod measure;
 pub mod received;

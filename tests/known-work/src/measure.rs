@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::Workload;
+use crate::check;
 use crate::received::{Received, of_resource};
 use crate::receiver::Receiver;
 
@@ -119,7 +120,7 @@ fn profiled_seconds(received: &Received, pid: u32) -> f64 {
 ///
 /// | field | what |
 /// |---|---|
-/// | `check` | what `check --json` printed |
+/// | `check` | `tracers` as `check --json` has them |
 /// | `tracers` | by name: `usable`, as `check` has it, and `wrong`, the numbers that are not the workload's |
 /// | `started` | whether a first window came |
 /// | `profiled` | CPU time by the profile over CPU time by the kernel |
@@ -129,8 +130,9 @@ fn profiled_seconds(received: &Received, pid: u32) -> f64 {
 ///
 /// The agent cannot be started, or there is no port.
 pub fn measure(agent: &[String], time: Duration) -> io::Result<Value> {
-    let check = command(agent).args(["check", "--json"]).stderr(Stdio::inherit()).output()?;
-    let check: Value = serde_json::from_slice(&check.stdout)?;
+    let check = command(agent).arg("check").stderr(Stdio::inherit()).output()?;
+    let tracers = check::tracers(&String::from_utf8_lossy(&check.stdout));
+    let check = json!({"tracers": tracers.ok_or_else(|| io::Error::other("check says nothing of tracers"))?});
     let usable = |name: &str| {
         let tracers = check["tracers"].as_array();
         tracers.is_some_and(|all| all.iter().any(|tracer| tracer["name"] == name && tracer["ok"] == true))

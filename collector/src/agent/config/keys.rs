@@ -146,6 +146,11 @@ pub(super) static EXPORT: &[Key<AgentConfig>] = &[
                     path.display()
                 ));
             }
+            if output.as_ref().is_some_and(|path| path.extension().is_some_and(|e| e == "jsonl"))
+                && !cfg!(feature = "json")
+            {
+                return Err("this build writes no JSON lines (feature `json`); use .otlp".to_owned());
+            }
             c.export.output = output;
             Ok(())
         },

@@ -152,6 +152,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(not(feature = "listen"), ignore = "without the feature `listen`")]
     fn a_large_page_goes_to_a_client_that_reads() {
         let (answer, server) = serve(|address| {
             let mut stream = Blocking::connect(address).unwrap();
@@ -165,6 +166,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(not(feature = "listen"), ignore = "without the feature `listen`")]
     fn silent_clients_do_not_keep_others_out_for_long() {
         let (silent, mut server) = serve(|address| {
             let silent: Vec<Blocking> =

@@ -20,6 +20,7 @@ pub struct Definition {
 pub struct Operands {
     /// As help shows it.
     pub name: &'static str,
+    #[cfg_attr(not(feature = "terminal"), expect(dead_code))]
     pub hint: Hint,
 }
 
@@ -58,6 +59,7 @@ impl Definition {
 }
 
 /// Shells that there are completions for.
+#[cfg(feature = "terminal")]
 pub const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
 
 const SWITCH: Opt = Opt { name: "", value: "", help: "", hint: Hint::Free, repeatable: false, key: "" };
@@ -234,205 +236,291 @@ macro_rules! table {
     };
 }
 
-/// Every command, in the order in which help lists them.
-pub static COMMANDS: [&Definition; 13] = [
-    &Definition {
-        name: "run",
-        about: "the agent: everything that is enabled, shown or exported, until a signal",
-        operands: None,
-        text: "The agent: traces with everything that is enabled, and exports what it finds; without a receiver, prints a \
+/// Every command, in the order in which help lists them, with the feature that it needs, and whether that is built in.
+const DEFINED: [(&Definition, Option<(&str, bool)>); 13] = [
+    (
+        &Definition {
+            name: "run",
+            about: "the agent: everything that is enabled, shown or exported, until a signal",
+            operands: None,
+            text: "The agent: traces with everything that is enabled, and exports what it finds; without a receiver, prints a \
                summary every interval. SIGHUP reads the configuration again, SIGTERM sends what is left and ends.",
-        options: &[
-            &Opt {
-                name: "--config",
-                value: "FILE",
-                help: "a file of settings, which `ebpf-otlp config --example` explains (or EBPF_OTLP_CONFIG)",
-                hint: Hint::File,
-                ..SWITCH
-            },
-            &SET,
-            &UNTIL,
-            &Opt {
-                name: "--interval",
-                value: "D",
-                help: "how long a window is (default 5s shown, 60s exported)",
-                key: "agent.interval",
-                ..SWITCH
-            },
-            &ONLY,
-            &ENDPOINT,
-            &Opt {
-                name: "--output",
-                value: "FILE",
-                help: "write .jsonl, OTLP JSON lines, or .otlp, binary requests behind their lengths (unlike that of \
+            options: &[
+                &Opt {
+                    name: "--config",
+                    value: "FILE",
+                    help: "a file of settings, which `ebpf-otlp config --example` explains (or EBPF_OTLP_CONFIG)",
+                    hint: Hint::File,
+                    ..SWITCH
+                },
+                &SET,
+                &UNTIL,
+                &Opt {
+                    name: "--interval",
+                    value: "D",
+                    help: "how long a window is (default 5s shown, 60s exported)",
+                    key: "agent.interval",
+                    ..SWITCH
+                },
+                &ONLY,
+                &ENDPOINT,
+                &Opt {
+                    name: "--output",
+                    value: "FILE",
+                    help: "write .jsonl, OTLP JSON lines, or .otlp, binary requests behind their lengths (unlike that of \
                        `profile`), a file for each signal: FILE.metrics.otlp and so on",
-                hint: Hint::File,
-                key: "export.output",
-                ..SWITCH
-            },
-            &SPOOL,
-            &SPOOL_SIZE,
-            &SPOOL_DELAY,
-            &MEMORY_BUDGET,
-            &CPU_LIMIT,
-            &LISTEN,
-            &BTF,
-            &PER_PROCESS,
-            &PID,
-            &CHILDREN,
-            &COMM,
-            &CGROUP,
-        ],
-    },
-    &Definition {
-        name: "profile",
-        about: "sample where CPU time goes, kernel and user, by function name",
-        operands: None,
-        text: "Samples the stacks of all CPUs. Without --output or --endpoint, prints the hottest functions and stacks.",
-        options: &[
-            &UNTIL,
-            &Opt {
-                name: "--frequency",
-                value: "N",
-                help: "samples a second on each CPU, 1 to 1000 (default 99)",
-                ..SWITCH
-            },
-            &Opt {
-                name: "--interval",
-                value: "D",
-                help: "with --endpoint: export a profile this often (default 60s)",
-                ..SWITCH
-            },
-            &PID,
-            &CHILDREN,
-            &COMM,
-            &CGROUP,
-            &Opt {
-                name: "--output",
-                value: "FILE",
-                help: "write a file; its ending picks the format: .svg flame graph, .folded stacks, .pb.gz pprof, .otlp a \
+                    hint: Hint::File,
+                    key: "export.output",
+                    ..SWITCH
+                },
+                &SPOOL,
+                &SPOOL_SIZE,
+                &SPOOL_DELAY,
+                &MEMORY_BUDGET,
+                &CPU_LIMIT,
+                &LISTEN,
+                &BTF,
+                &PER_PROCESS,
+                &PID,
+                &CHILDREN,
+                &COMM,
+                &CGROUP,
+            ],
+        },
+        None,
+    ),
+    (
+        &Definition {
+            name: "profile",
+            about: "sample where CPU time goes, kernel and user, by function name",
+            operands: None,
+            text: "Samples the stacks of all CPUs. Without --output or --endpoint, prints the hottest functions and stacks.",
+            options: &[
+                &UNTIL,
+                &Opt {
+                    name: "--frequency",
+                    value: "N",
+                    help: "samples a second on each CPU, 1 to 1000 (default 99)",
+                    ..SWITCH
+                },
+                &Opt {
+                    name: "--interval",
+                    value: "D",
+                    help: "with --endpoint: export a profile this often (default 60s)",
+                    ..SWITCH
+                },
+                &PID,
+                &CHILDREN,
+                &COMM,
+                &CGROUP,
+                &Opt {
+                    name: "--output",
+                    value: "FILE",
+                    help: "write a file; its ending picks the format: .svg flame graph, .folded stacks, .pb.gz pprof, .otlp a \
                        single OTLP request without a length (unlike that of `run`), .jsonl OTLP JSON",
-                hint: Hint::File,
-                repeatable: true,
-                ..SWITCH
-            },
-            &ENDPOINT,
-            &SPOOL,
-            &SPOOL_SIZE,
-            &SPOOL_DELAY,
-            &BTF,
-            &Opt { help: "print a summary as JSON instead of the table", ..JSON },
-        ],
-    },
-    &table!(
-        "network",
-        "TCP connections, UDP traffic and DNS lookups, by process",
-        "Shows TCP connections, UDP traffic and DNS lookups, by process."
+                    hint: Hint::File,
+                    repeatable: true,
+                    ..SWITCH
+                },
+                &ENDPOINT,
+                &SPOOL,
+                &SPOOL_SIZE,
+                &SPOOL_DELAY,
+                &BTF,
+                &Opt { help: "print a summary as JSON instead of the table", ..JSON },
+            ],
+        },
+        TERMINAL,
     ),
-    &table!(
-        "syscalls",
-        "system calls, their errors and latencies, by process",
-        "Shows system calls, their errors and how long they take, by process."
+    (
+        &table!(
+            "network",
+            "TCP connections, UDP traffic and DNS lookups, by process",
+            "Shows TCP connections, UDP traffic and DNS lookups, by process."
+        ),
+        TERMINAL,
     ),
-    &table!(
-        "memory",
-        "page faults, mappings, reclaim, OOM kills, a process' heap",
-        "Shows page faults, mappings, stalls in reclaim and OOM kills, by process; with --pid also the heap."
+    (
+        &table!(
+            "syscalls",
+            "system calls, their errors and latencies, by process",
+            "Shows system calls, their errors and how long they take, by process."
+        ),
+        TERMINAL,
     ),
-    &table!(
-        "sched",
-        "who waits for a CPU, and how long",
-        "Shows how long threads wait for a CPU, by process."
+    (
+        &table!(
+            "memory",
+            "page faults, mappings, reclaim, OOM kills, a process' heap",
+            "Shows page faults, mappings, stalls in reclaim and OOM kills, by process; with --pid also the heap."
+        ),
+        TERMINAL,
     ),
-    &table!(
-        "disk",
-        "block requests and how long they take",
-        "Shows block requests, how long they take and their bytes, by device."
+    (
+        &table!(
+            "sched",
+            "who waits for a CPU, and how long",
+            "Shows how long threads wait for a CPU, by process."
+        ),
+        TERMINAL,
     ),
-    &Definition {
-        name: "check",
-        about: "what this kernel and user allow, and what to do about what is missing",
-        operands: None,
-        text: "Says what this kernel, its BTF and this user's capabilities allow, and what to do about what is missing. \
+    (
+        &table!(
+            "disk",
+            "block requests and how long they take",
+            "Shows block requests, how long they take and their bytes, by device."
+        ),
+        TERMINAL,
+    ),
+    (
+        &Definition {
+            name: "check",
+            about: "what this kernel and user allow, and what to do about what is missing",
+            operands: None,
+            text: "Says what this kernel, its BTF and this user's capabilities allow, and what to do about what is missing. \
                Exits 0 if `profile` can run, 1 if not.",
-        options: &[&BTF, &Opt { help: "print JSON", ..JSON }],
-    },
-    &Definition {
-        name: "load",
-        about: "load BPF objects with the project's own loader",
-        operands: Some(Operands { name: "OBJECT...", hint: Hint::File }),
-        text: "Loads every program and map of each object into the kernel, and lets go of them again.",
-        options: &[
-            &Opt {
-                name: "--per-program",
-                help: "load each program alone, so that one failure does not hide another",
-                ..SWITCH
-            },
-            &Opt {
-                name: "--attach",
-                help: "attach each program where its section says, and each struct_ops map, until interrupted",
-                ..SWITCH
-            },
-            &Opt { help: "with --attach: how long, as 10s, 500ms, 2m", ..DURATION },
-            &Opt {
-                name: "--pin",
-                value: "DIR",
-                help: "pin maps, programs and links in a BPF file system, as DIR/maps/NAME, DIR/programs/NAME, \
+            options: &[&BTF, &Opt { help: "print JSON", ..JSON }],
+        },
+        None,
+    ),
+    (
+        &Definition {
+            name: "load",
+            about: "load BPF objects with the project's own loader",
+            operands: Some(Operands { name: "OBJECT...", hint: Hint::File }),
+            text: "Loads every program and map of each object into the kernel, and lets go of them again.",
+            options: &[
+                &Opt {
+                    name: "--per-program",
+                    help: "load each program alone, so that one failure does not hide another",
+                    ..SWITCH
+                },
+                &Opt {
+                    name: "--attach",
+                    help: "attach each program where its section says, and each struct_ops map, until interrupted",
+                    ..SWITCH
+                },
+                &Opt { help: "with --attach: how long, as 10s, 500ms, 2m", ..DURATION },
+                &Opt {
+                    name: "--pin",
+                    value: "DIR",
+                    help: "pin maps, programs and links in a BPF file system, as DIR/maps/NAME, DIR/programs/NAME, \
                        DIR/links/NAME, where they stay; maps declared as pinned are reused if they are there",
-                hint: Hint::Directory,
-                ..SWITCH
-            },
-            &Opt {
-                name: "--btf",
-                value: "FILE",
-                help: "the kernel's types, for kernels that carry none: BTF, or an ELF file with it",
-                hint: Hint::File,
-                ..SWITCH
-            },
-            &JSON_OBJECT,
-        ],
-    },
-    &Definition {
-        name: "inspect",
-        about: "show what is in a BPF object, without privileges",
-        operands: Some(Operands { name: "OBJECT...", hint: Hint::File }),
-        text: "Shows the programs of each object with the maps, functions and kernel types that they use, its maps and its \
+                    hint: Hint::Directory,
+                    ..SWITCH
+                },
+                &Opt {
+                    name: "--btf",
+                    value: "FILE",
+                    help: "the kernel's types, for kernels that carry none: BTF, or an ELF file with it",
+                    hint: Hint::File,
+                    ..SWITCH
+                },
+                &JSON_OBJECT,
+            ],
+        },
+        Some(("load", cfg!(feature = "load"))),
+    ),
+    (
+        &Definition {
+            name: "inspect",
+            about: "show what is in a BPF object, without privileges",
+            operands: Some(Operands { name: "OBJECT...", hint: Hint::File }),
+            text: "Shows the programs of each object with the maps, functions and kernel types that they use, its maps and its \
                BTF. Asks no kernel and needs no privileges. Exits 1 if a part of an object makes no sense.",
-        options: &[&Opt { help: "one line of JSON an object, with every relocation", ..JSON_OBJECT }],
-    },
-    &Definition {
-        name: "btf",
-        about: "make the kernel's types (BTF) for kernels that carry none",
-        operands: Some(Operands { name: "generate VMLINUX | minimize [OBJECT...]", hint: Hint::File }),
-        text: "`generate` makes BTF from the debug information of a kernel's vmlinux, for a kernel that was built without it. \
+            options: &[&Opt { help: "one line of JSON an object, with every relocation", ..JSON_OBJECT }],
+        },
+        Some(("inspect", cfg!(feature = "inspect"))),
+    ),
+    (
+        &Definition {
+            name: "btf",
+            about: "make the kernel's types (BTF) for kernels that carry none",
+            operands: Some(Operands { name: "generate VMLINUX | minimize [OBJECT...]", hint: Hint::File }),
+            text: "`generate` makes BTF from the debug information of a kernel's vmlinux, for a kernel that was built without it. \
                `minimize` keeps of BTF what the relocations of BPF objects need, or of this program's own without any: some KB \
                that firmware can carry. Other commands take the file by --btf.",
-        options: &[
-            &Opt {
-                name: "--btf",
-                value: "FILE",
-                help: "minimize: the kernel's types, BTF or an ELF file with it (default: the running kernel's)",
-                hint: Hint::File,
-                ..SWITCH
-            },
-            &Opt { name: "--output", value: "FILE", help: "the file to write", hint: Hint::File, ..SWITCH },
-        ],
-    },
-    &Definition {
-        name: "config",
-        about: "print a configuration file for `run` with every key and its default",
-        operands: None,
-        text: "Prints a configuration file for `run --config`: every key, commented out, with its default and what it does.",
-        options: &[&Opt { name: "--example", help: "print it", ..SWITCH }],
-    },
-    &Definition {
-        name: "completions",
-        about: "print completions for a shell",
-        operands: Some(Operands { name: "SHELL", hint: Hint::Shell }),
-        text: "Prints a script that completes commands, options and their values in bash, zsh or fish. For this shell \
+            options: &[
+                &Opt {
+                    name: "--btf",
+                    value: "FILE",
+                    help: "minimize: the kernel's types, BTF or an ELF file with it (default: the running kernel's)",
+                    hint: Hint::File,
+                    ..SWITCH
+                },
+                &Opt {
+                    name: "--output",
+                    value: "FILE",
+                    help: "the file to write",
+                    hint: Hint::File,
+                    ..SWITCH
+                },
+            ],
+        },
+        Some(("btf-generate", cfg!(feature = "btf-generate"))),
+    ),
+    (
+        &Definition {
+            name: "config",
+            about: "print a configuration file for `run` with every key and its default",
+            operands: None,
+            text: "Prints a configuration file for `run --config`: every key, commented out, with its default and what it does.",
+            options: &[&Opt { name: "--example", help: "print it", ..SWITCH }],
+        },
+        None,
+    ),
+    (
+        &Definition {
+            name: "completions",
+            about: "print completions for a shell",
+            operands: Some(Operands { name: "SHELL", hint: Hint::Shell }),
+            text: "Prints a script that completes commands, options and their values in bash, zsh or fish. For this shell \
                alone: source <(ebpf-otlp completions bash). For all, save it as ebpf-otlp in \
                /usr/share/bash-completion/completions, as _ebpf-otlp in a folder of zsh's $fpath, or as ebpf-otlp.fish in \
                ~/.config/fish/completions.",
-        options: &[],
-    },
+            options: &[],
+        },
+        TERMINAL,
+    ),
 ];
+
+const TERMINAL: Option<(&str, bool)> = Some(("terminal", cfg!(feature = "terminal")));
+
+const BUILT_IN: usize = {
+    let (mut count, mut i) = (0, 0);
+    while i < DEFINED.len() {
+        count += is_built_in(i) as usize;
+        i += 1;
+    }
+    count
+};
+
+const fn is_built_in(i: usize) -> bool {
+    !matches!(DEFINED[i].1, Some((_, false)))
+}
+
+/// The commands of this build: the texts of others are not in it.
+pub static COMMANDS: [&Definition; BUILT_IN] = {
+    let (mut commands, mut count, mut i) = ([DEFINED[0].0; BUILT_IN], 0, 0);
+    while i < DEFINED.len() {
+        if is_built_in(i) {
+            commands[count] = DEFINED[i].0;
+            count += 1;
+        }
+        i += 1;
+    }
+    commands
+};
+
+/// The commands that this build lacks, with the feature of each.
+pub static LACKING: [(&str, &str); DEFINED.len() - BUILT_IN] = {
+    let (mut commands, mut count, mut i) = ([("", ""); DEFINED.len() - BUILT_IN], 0, 0);
+    while i < DEFINED.len() {
+        if let (command, Some((feature, false))) = DEFINED[i] {
+            commands[count] = (command.name, feature);
+            count += 1;
+        }
+        i += 1;
+    }
+    commands
+};

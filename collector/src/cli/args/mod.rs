@@ -1,16 +1,21 @@
 //! Command line to a [`Command`].
 
+#[cfg(feature = "btf-generate")]
 mod btf;
 mod check;
+#[cfg(feature = "terminal")]
 mod completions;
 mod config;
 pub mod definition;
 pub mod help;
+#[cfg(feature = "inspect")]
 mod inspect;
+#[cfg(feature = "load")]
 mod load;
-#[cfg(test)]
+#[cfg(all(test, feature = "btf-generate", feature = "inspect", feature = "load", feature = "terminal"))]
 mod man;
 mod options;
+#[cfg(feature = "terminal")]
 mod profile;
 mod run;
 mod table;
@@ -20,15 +25,18 @@ use std::ffi::OsString;
 use collector::key;
 use lexopt::prelude::*;
 
-#[cfg(any(feature = "btf-generate", test))]
-pub use btf::Action as BtfAction;
-pub use btf::Btf;
+#[cfg(feature = "btf-generate")]
+pub use btf::{Action as BtfAction, Btf};
 pub use check::Check;
+#[cfg(feature = "terminal")]
 pub use completions::Shell;
-use definition::{COMMANDS, Definition};
+use definition::{COMMANDS, Definition, LACKING};
+#[cfg(feature = "inspect")]
 pub use inspect::Inspect;
+#[cfg(feature = "load")]
 pub use load::Load;
 use options::{Options, Stop};
+#[cfg(feature = "terminal")]
 pub use profile::Profile;
 pub use run::Run;
 pub use table::Table;
@@ -41,13 +49,18 @@ pub enum Command {
     Nothing,
     Version,
     Check(Check),
+    #[cfg(feature = "terminal")]
     Profile(Box<Profile>),
+    #[cfg(feature = "load")]
     Load(Load),
+    #[cfg(feature = "inspect")]
     Inspect(Inspect),
+    #[cfg(feature = "btf-generate")]
     Btf(Btf),
     Run(Box<Run>),
     /// `config --example`.
     ConfigExample,
+    #[cfg(feature = "terminal")]
     Completions(Shell),
 }
 
@@ -69,16 +82,24 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
         return Ok(Command::Help(help::overview()));
     }
     let Some(definition) = Definition::of(&name) else {
+        if let Some((name, feature)) = LACKING.iter().find(|(lacking, _)| *lacking == name) {
+            return Err(format!("this build has no `{name}` (feature `{feature}`)"));
+        }
         return Err(key::unknown("command", &name, COMMANDS.iter().map(|command| command.name)));
     };
     let options = &mut Options::new(&mut parser, definition);
     let command = match definition.name {
         "check" => check::parse(options),
+        #[cfg(feature = "terminal")]
         "profile" => profile::parse(options),
+        #[cfg(feature = "load")]
         "load" => load::parse(options),
+        #[cfg(feature = "inspect")]
         "inspect" => inspect::parse(options),
+        #[cfg(feature = "btf-generate")]
         "btf" => btf::parse(options),
         "config" => config::parse(options),
+        #[cfg(feature = "terminal")]
         "completions" => completions::parse(options),
         name => run::parse(options, Table::of(name)),
     };
@@ -89,7 +110,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "btf-generate", feature = "inspect", feature = "load", feature = "terminal"))]
 mod tests {
     use std::time::Duration;
 

@@ -106,12 +106,14 @@ impl Given {
         })
     }
 
+    #[cfg(feature = "terminal")]
     pub fn number(&self) -> Result<u32, String> {
         let value = self.string()?;
         value.parse().map_err(|_| self.wrong(&format!("{value} is not a whole number of 32 bits")))
     }
 
     /// As [`units::size`].
+    #[cfg(feature = "terminal")]
     pub fn size(&self) -> Result<u64, String> {
         units::size(&self.string()?).map_err(|e| self.wrong(&e))
     }

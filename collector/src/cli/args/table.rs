@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use collector::built_in::TerminalBuiltIn;
 use collector::output::Format;
 use collector::tracer::TRACERS;
 
@@ -10,6 +11,7 @@ use super::Run;
 /// What is shown instead of `run`'s summaries.
 #[derive(Debug, PartialEq)]
 pub struct Table {
+    _built_in: TerminalBuiltIn,
     /// The command.
     pub command: &'static str,
     /// As JSON.
@@ -22,8 +24,9 @@ impl Table {
     /// For a command; `None` if it has no tracers of its own.
     pub(super) fn of(command: &'static str) -> Option<Self> {
         // `profile` has tables of its own.
+        let _built_in = TerminalBuiltIn::get()?;
         let has_tracers = command != "profile" && TRACERS.iter().any(|info| info.command == command);
-        has_tracers.then(|| Self { command, json: false, outputs: Vec::new() })
+        has_tracers.then(|| Self { _built_in, command, json: false, outputs: Vec::new() })
     }
 
     /// Tracers of the command that are on unless others are named. The heap is that of given processes.

@@ -25,7 +25,6 @@ use signal_hook_mio::v1_0::Signals;
 use self::service::Service;
 use self::windows::Windows;
 use super::args::Run as Options;
-use super::features::Missing;
 use super::{CliResult, SIGNALS_THAT_END, say, say_at, says};
 
 const SIGNAL_TOKEN: Token = Token(FIRST_FOREIGN_TOKEN);
@@ -36,9 +35,6 @@ const LAST: Duration = Duration::from_millis(4500);
 
 /// Traces until the end of the duration or a signal; true if all that was asked for happened.
 pub fn run(options: &Options) -> CliResult {
-    if options.table.is_some() && !cfg!(feature = "terminal") {
-        return Err(Missing { what: "commands that show tables", feature: "terminal" }.into());
-    }
     bpf_sys::memory::keep_heap_small();
     let config = read_config(options)?;
     // Before anything is attached, so that no signal finds the default action any more.

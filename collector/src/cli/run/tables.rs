@@ -17,8 +17,8 @@ use collector::telemetry::Recorder;
 use collector::tracer::{Stats, TRACERS};
 
 use super::super::args::Table;
-use super::super::profile::{host_name, write_file};
-use super::super::say;
+use super::super::profile::write_file;
+use super::super::{host_name, say};
 use super::found::{Found, process_name};
 use super::tables_json;
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use collector::agent::config::{AgentConfig, Problem};
 use collector::agent::{Agent, Budget};
+use collector::built_in::ShownBuiltIn;
 use collector::export::config::{ExportConfig, LogLevel, process_env};
 use collector::export::delivery::Limits;
 use collector::export::file::{ConsoleExporter, DelimitedExporter};
@@ -21,9 +22,8 @@ use collector::tracer::{Info, TRACERS};
 
 use super::super::args::Table;
 use super::super::features::Missing;
-use super::super::profile::host_name;
-use super::super::say_at;
 use super::super::send::{Sender, Sent, Spool, random_id};
+use super::super::{host_name, say_at};
 use super::found::{Found, Telling, memory, process_name};
 use super::service::Service;
 #[cfg(feature = "terminal")]
@@ -34,7 +34,7 @@ const SHOWN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Where windows go.
 pub enum Windows {
-    Shown(Box<Shown>),
+    Shown(Box<Shown>, ShownBuiltIn),
     #[cfg(feature = "terminal")]
     Tables(Box<Tables>),
     Exported(Box<Exported>),
@@ -76,12 +76,18 @@ impl Windows {
                 let tables = Tables::open(table, config.agent.interval.is_some())?;
                 return Ok(Self::Tables(Box::new(tables)));
             }
-            if !cfg!(feature = "terminal") && config.agent.listen.is_none() {
-                let what = "table for a run without a receiver: give it --endpoint, --output or --listen";
+            let has_port = cfg!(feature = "listen") && config.agent.listen.is_some();
+            let built_in = ShownBuiltIn::get().filter(|_| cfg!(feature = "terminal") || has_port);
+            let Some(built_in) = built_in else {
+                let what = if cfg!(feature = "listen") {
+                    "table for a run without a receiver: give it --endpoint, --output or --listen"
+                } else {
+                    "table for a run without a receiver: give it --endpoint or --output"
+                };
                 return Err(Missing { what, feature: "terminal" }.into());
-            }
+            };
             let live = Live::new(host_name());
-            return Ok(Self::Shown(Box::new(Shown { found: Found::default(), live })));
+            return Ok(Self::Shown(Box::new(Shown { found: Found::default(), live }), built_in));
         }
         if table.is_some_and(|table| table.json || !table.outputs.is_empty()) {
             let what =
@@ -108,10 +114,9 @@ impl Windows {
             max_bytes: config.export.spool_size,
             delay: config.export.spool_delay,
         });
-        let attributes = settings.agent.shared().clone();
         let output = output.into_iter().collect();
         let start = |outlets| service.confined(|| Exporter::start(outlets));
-        let sender = Sender::start_with(&export.sinks, spool, attributes, limits, output, start)?;
+        let sender = Sender::start(&export.sinks, spool, limits, output, start)?;
         let telling = Telling::new(Pipeline::new(settings, Reading::now())?);
         Ok(Self::Exported(Box::new(Exported { telling, sender, interval, said: Vec::new() })))
     }
@@ -119,13 +124,13 @@ impl Windows {
     /// Takes what the configuration says of the port, and gives it a page.
     pub fn serve(&mut self, agent: &mut Agent) {
         match self {
-            Self::Shown(shown) => shown.found.serve(agent),
+            Self::Shown(shown, _) => shown.found.serve(agent),
             #[cfg(feature = "terminal")]
             Self::Tables(tables) => tables.found.serve(agent),
             Self::Exported(exported) => exported.telling.serve(agent),
         }
         match self {
-            Self::Shown(shown) => shown.found.begin(agent),
+            Self::Shown(shown, _) => shown.found.begin(agent),
             #[cfg(feature = "terminal")]
             Self::Tables(tables) => tables.found.begin(agent),
             Self::Exported(exported) => exported.telling.begin(agent),
@@ -135,7 +140,7 @@ impl Windows {
     /// Where tracers put what they find.
     pub fn sink(&mut self) -> &mut dyn Sink {
         match self {
-            Self::Shown(shown) => &mut shown.found,
+            Self::Shown(shown, _) => &mut shown.found,
             #[cfg(feature = "terminal")]
             Self::Tables(tables) => &mut tables.found,
             Self::Exported(exported) => &mut exported.telling.pipeline,
@@ -145,7 +150,7 @@ impl Windows {
     /// How long a window is.
     pub fn interval(&self, config: &AgentConfig) -> Duration {
         config.agent.interval.unwrap_or(match self {
-            Self::Shown(_) => SHOWN_INTERVAL,
+            Self::Shown(..) => SHOWN_INTERVAL,
             #[cfg(feature = "terminal")]
             Self::Tables(_) => COLLECT_EVERY,
             Self::Exported(exported) => exported.interval,
@@ -155,7 +160,7 @@ impl Windows {
     /// Ends a window.
     pub fn end(&mut self, agent: &mut Agent) -> io::Result<()> {
         match self {
-            Self::Shown(shown) => shown.end(agent),
+            Self::Shown(shown, _) => shown.end(agent),
             #[cfg(feature = "terminal")]
             Self::Tables(tables) => tables.end(agent),
             Self::Exported(exported) => {
@@ -179,7 +184,7 @@ impl Windows {
     /// Shows or sends what is left, for at most so long: whether all was shown or became requests, and what was sent.
     pub fn finish(self, flush_for: Duration) -> io::Result<(bool, Option<Sent>)> {
         match self {
-            Self::Shown(_) => Ok((true, None)),
+            Self::Shown(..) => Ok((true, None)),
             #[cfg(feature = "terminal")]
             Self::Tables(tables) => Ok((tables.finish()?, None)),
             Self::Exported(exported) => {
@@ -220,7 +225,7 @@ fn outlet(path: &Path, limits: Limits) -> io::Result<Outlet> {
     } else {
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        Box::new(ConsoleExporter::new(file.map_err(named)?))
+        Box::new(ConsoleExporter::new(file.map_err(named)?).ok_or(io::ErrorKind::Unsupported)?)
     };
     let (name, signals) = (path.display().to_string(), Signal::ALL.to_vec());
     Ok(Outlet { name, signals, timeout: None, limits, transport, spool: None })

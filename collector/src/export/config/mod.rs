@@ -83,8 +83,8 @@ impl ExportConfig {
     ///
     /// # Errors
     ///
-    /// [`ExportError::Endpoint`], [`ExportError::Protocol`] and [`ExportError::ClientCertificate`]: what was asked for
-    /// and cannot be done.
+    /// [`ExportError::Endpoint`], [`ExportError::Protocol`], [`ExportError::Json`] and
+    /// [`ExportError::ClientCertificate`]: what was asked for and cannot be done.
     pub fn resolve(
         signals: &[Signal],
         flags: &[String],
@@ -157,6 +157,10 @@ impl ExportConfig {
         check_files(&sinks, !flags.is_empty())?;
         let console = asked().filter(|(_, exporters)| exporters.is_some_and(|exporters| exporters.console));
         let console: Vec<Signal> = console.map(|(signal, _)| signal).collect();
+        if let (Some(signal), false) = (console.first(), cfg!(feature = "json")) {
+            let variable = format!("OTEL_{}_EXPORTER", signal.variable_part());
+            return Err(Box::new(ExportError::Json { variable }));
+        }
         if !console.is_empty() {
             sinks.push(Sink::Console(console));
         }

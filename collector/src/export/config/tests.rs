@@ -147,6 +147,7 @@ fn numbers_and_names_that_make_no_sense_are_ignored_and_told() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "json"), ignore = "without the feature `json`")]
 fn exporters_of_a_signal() {
     use Signal::{Logs, Traces};
     let base = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c");
@@ -233,7 +234,7 @@ fn what_this_build_lacks_is_an_error_that_names_the_variable() {
         "OTEL_EXPORTER_OTLP_PROFILES_PROTOCOL",
         "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL",
     ];
-    for (protocol, feature) in [(Protocol::Grpc, "`grpc`"), (Protocol::HttpJson, "http/json")] {
+    for (protocol, feature) in [(Protocol::Grpc, "`grpc`"), (Protocol::HttpJson, "`json`")] {
         for name in names {
             let vars = [BASE, (name, protocol.name())];
             let resolved = ExportConfig::resolve(&[Signal::Profiles], &[], &lookup(&vars));
@@ -272,6 +273,7 @@ fn signals_behind_different_proxies_are_sent_apart() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "json"), ignore = "without the feature `json`")]
 fn nothing_is_exported_where_that_is_asked_for() {
     for (value, sinks, warnings) in
         [("true", 0, 1), ("TRUE", 0, 1), ("false", 2, 0), ("", 2, 0), ("1", 2, 1), ("yes", 2, 1)]
@@ -288,6 +290,21 @@ fn nothing_is_exported_where_that_is_asked_for() {
 }
 
 #[test]
+#[cfg(not(feature = "json"))]
+fn files_and_the_console_need_json() {
+    for url in ["file:///d", "file://x"] {
+        let error = resolve(&[Signal::Logs], &[url], &[]).unwrap_err();
+        assert!(matches!(*error, ExportError::Endpoint { problem: EndpointProblem::Json, .. }), "{error}");
+    }
+    let console = [BASE, ("OTEL_LOGS_EXPORTER", "console")];
+    let error = resolve(&[Signal::Logs], &[], &console).unwrap_err().to_string();
+    assert!(error.starts_with("OTEL_LOGS_EXPORTER") && error.contains("feature `json`"), "{error}");
+    // Of signals that are not exported, nothing is said.
+    assert!(resolve(&[Signal::Traces], &[], &console).is_ok());
+}
+
+#[test]
+#[cfg(feature = "json")]
 fn files_are_sinks_too() {
     use Signal::{Logs, Metrics, Traces};
     let traces = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "file:///d/own");

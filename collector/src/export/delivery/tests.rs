@@ -131,6 +131,7 @@ fn an_hour_down_keeps_what_fits_and_counts_the_rest() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn an_hour_down_with_a_spool_loses_nothing() {
     let down = Cell::new(true);
     let received = RefCell::new(Vec::new());
@@ -174,6 +175,7 @@ fn a_healthy_receiver_costs_no_write() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn with_no_time_at_risk_everything_is_spooled_at_once() {
     let disk = RefCell::new(Disk::new(usize::MAX));
     let at_once = Limits { max_time_at_risk: Duration::ZERO, ..Limits::default() };
@@ -191,6 +193,7 @@ fn with_no_time_at_risk_everything_is_spooled_at_once() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn what_is_delivered_while_it_is_saved_is_acknowledged() {
     let disk = RefCell::new(Disk::new(usize::MAX));
     disk.borrow_mut().latency = 5 * SECOND;
@@ -204,6 +207,7 @@ fn what_is_delivered_while_it_is_saved_is_acknowledged() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn a_full_disk_leaves_the_bounded_memory() {
     let down = Cell::new(true);
     let receiver: Receiver<'_> =
@@ -230,6 +234,7 @@ fn a_full_disk_leaves_the_bounded_memory() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn a_full_spool_drops_its_oldest() {
     let down = Cell::new(true);
     let receiver: Receiver<'_> =
@@ -249,6 +254,7 @@ fn a_full_spool_drops_its_oldest() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn a_spool_that_is_smaller_than_a_request_is_no_loop() {
     let disk = RefCell::new(Disk::new(500));
     for flush in [false, true] {
@@ -265,6 +271,7 @@ fn a_spool_that_is_smaller_than_a_request_is_no_loop() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn an_unreadable_spool_does_not_hold_up_memory() {
     let disk = RefCell::new(Disk::new(usize::MAX));
     let down = Cell::new(true);
@@ -286,6 +293,7 @@ fn an_unreadable_spool_does_not_hold_up_memory() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn records_that_are_gone_are_counted() {
     let disk = RefCell::new(Disk::new(usize::MAX));
     let mut machine = Machine::new(Limits::default(), Some(&disk), answers(vec![]));
@@ -406,6 +414,7 @@ fn a_flush_does_not_wait_for_an_attempt_after_its_end() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn what_a_flush_leaves_is_spooled_and_comes_first_in_the_next_run() {
     let disk = RefCell::new(Disk::new(usize::MAX));
     disk.borrow_mut().latency = 2 * SECOND;
@@ -428,6 +437,7 @@ fn what_a_flush_leaves_is_spooled_and_comes_first_in_the_next_run() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn a_flush_that_takes_long_is_no_risk() {
     for (latency, appends) in [(HOUR, 1), (SECOND / 20, 0)] {
         let disk = RefCell::new(Disk::new(usize::MAX));
@@ -442,6 +452,7 @@ fn a_flush_that_takes_long_is_no_risk() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn what_can_not_be_spooled_at_the_end_is_dropped_and_counted() {
     let disk = RefCell::new(Disk::new(usize::MAX));
     disk.borrow_mut().full = true;
@@ -455,6 +466,7 @@ fn what_can_not_be_spooled_at_the_end_is_dropped_and_counted() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn a_disk_that_hangs_at_the_end_can_be_given_up() {
     let disk = RefCell::new(Disk::new(usize::MAX));
     disk.borrow_mut().latency = HOUR;
@@ -481,6 +493,7 @@ fn a_receiver_that_hangs_to_the_end_is_told() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn what_was_read_before_a_group_was_saved_says_nothing_about_it() {
     let mut held = Held::default();
     *held.waiting.get_mut(Signal::Metrics) = Amount { requests: 1, items: 1, bytes: 10 };
@@ -523,6 +536,7 @@ fn what_was_read_before_a_group_was_saved_says_nothing_about_it() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn a_burst_is_spooled_before_it_is_dropped() {
     let disk = RefCell::new(Disk::new(usize::MAX));
     let receiver: Receiver<'_> = Box::new(|_, _| (HOUR, accepted()));
@@ -536,6 +550,7 @@ fn a_burst_is_spooled_before_it_is_dropped() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn what_is_read_back_takes_no_room_from_what_waits() {
     let mut held = Held::default();
     *held.waiting.get_mut(Signal::Metrics) = Amount { requests: 1, items: 1, bytes: 5000 };
@@ -551,6 +566,7 @@ fn what_is_read_back_takes_no_room_from_what_waits() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn what_is_delivered_takes_room_until_the_disk_has_answered() {
     let mut delivery = Delivery::new("there".to_owned(), limits(3 * 1128), Some(&Held::default()));
     (0..3).for_each(|n| delivery.push(request(n, 1, 1000), Duration::ZERO));

@@ -22,6 +22,7 @@ use self::lines::LinesFile;
 use super::reply::Accepted;
 use super::transport::{Refusal, Transport};
 use super::{Failure, Request, Signal};
+use crate::built_in::JsonBuiltIn;
 
 /// Memory that is kept between requests.
 const MAX_KEPT: usize = 1 << 20;
@@ -38,11 +39,12 @@ pub struct FileExporter {
 }
 
 impl FileExporter {
-    /// An exporter that has opened nothing yet.
-    pub fn new(settings: &FileSettings) -> Self {
+    /// An exporter that has opened nothing yet; `None` where the feature `json` is not built in.
+    pub fn new(settings: &FileSettings) -> Option<Self> {
+        let line = Line::new()?;
         let files = settings.files.iter();
         let files = files.map(|(signal, path)| (*signal, LinesFile::new(path, settings))).collect();
-        Self { files, line: Line::default() }
+        Some(Self { files, line })
     }
 }
 
@@ -68,16 +70,16 @@ pub struct ConsoleExporter<W = Stdout> {
 }
 
 impl ConsoleExporter {
-    /// To standard output.
-    pub fn stdout() -> Self {
+    /// To standard output; `None` where the feature `json` is not built in.
+    pub fn stdout() -> Option<Self> {
         Self::new(io::stdout())
     }
 }
 
 impl<W: Write> ConsoleExporter<W> {
-    /// To `out`.
-    pub fn new(out: W) -> Self {
-        Self { out, line: Line::default(), is_within_line: false }
+    /// To `out`; `None` where the feature `json` is not built in.
+    pub fn new(out: W) -> Option<Self> {
+        Some(Self { out, line: Line::new()?, is_within_line: false })
     }
 }
 
@@ -109,12 +111,17 @@ impl<W: Write> Transport for ConsoleExporter<W> {
 }
 
 /// A request as a line, in memory that is used again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Line {
+    _built_in: JsonBuiltIn,
     text: String,
 }
 
 impl Line {
+    fn new() -> Option<Self> {
+        Some(Self { _built_in: JsonBuiltIn::get()?, text: String::new() })
+    }
+
     /// Hands the line of `request` to `write`.
     fn send(
         &mut self,
@@ -146,5 +153,5 @@ pub(super) fn descriptor(signal: Signal) -> &'static Descriptor {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "json"))]
 mod tests;

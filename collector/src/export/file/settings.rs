@@ -41,6 +41,9 @@ impl FileSettings {
     ///
     /// What is wrong with it.
     pub fn parse(url: &str, signal: Signal, base: Option<usize>) -> Result<Self, EndpointProblem> {
+        if !cfg!(feature = "json") {
+            return Err(EndpointProblem::Json);
+        }
         let rest = text::split_once(url, "://").ok_or(EndpointProblem::NoFile)?.1;
         let (place, query) = rest.split_once('?').map_or((rest, ""), |(place, query)| (place, query));
         let path = place.strip_prefix("localhost").unwrap_or(place);
@@ -106,7 +109,7 @@ impl FileSettings {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "json"))]
 mod tests {
     use super::*;
 

@@ -19,7 +19,7 @@ impl Folder {
     }
 
     fn exporter(&self, options: &str) -> FileExporter {
-        FileExporter::new(&self.settings(options))
+        FileExporter::new(&self.settings(options)).unwrap()
     }
 
     fn settings(&self, options: &str) -> FileSettings {
@@ -106,7 +106,7 @@ fn files_rotate_at_their_size() {
         let folder = Folder::new(&format!("rotate-{backups}"));
         let mut settings = folder.settings(&format!("max_backups={backups}"));
         settings.max_bytes = 2 * TRACES.1.len() as u64 + 1;
-        let mut exporter = FileExporter::new(&settings);
+        let mut exporter = FileExporter::new(&settings).unwrap();
         // Two lines a file, and one in the last.
         for _ in 0..11 {
             send(&mut exporter, Signal::Traces).unwrap();
@@ -119,7 +119,7 @@ fn files_rotate_at_their_size() {
         // A line longer than the limit is a file of its own.
         settings.max_bytes = 3;
         drop(exporter);
-        let mut exporter = FileExporter::new(&settings);
+        let mut exporter = FileExporter::new(&settings).unwrap();
         send(&mut exporter, Signal::Traces).unwrap();
         send(&mut exporter, Signal::Traces).unwrap();
         assert_eq!(folder.read("traces.jsonl"), TRACES.1);
@@ -133,7 +133,7 @@ fn a_symbolic_link_stays_over_rotations() {
     symlink("data/x.jsonl", folder.0.join("traces.jsonl")).unwrap();
     let mut settings = folder.settings("");
     settings.max_bytes = 1;
-    let mut exporter = FileExporter::new(&settings);
+    let mut exporter = FileExporter::new(&settings).unwrap();
     send(&mut exporter, Signal::Traces).unwrap();
     send(&mut exporter, Signal::Traces).unwrap();
     assert_eq!(folder.names(), ["data", "traces.jsonl"]);
@@ -174,10 +174,10 @@ fn what_cannot_be_written_is_tried_again() {
     send(&mut second, Signal::Traces).unwrap();
 
     let url = "file:///dev/full";
-    let mut device = FileExporter::new(&FileSettings::parse(url, Signal::Traces, None).unwrap());
+    let mut device = FileExporter::new(&FileSettings::parse(url, Signal::Traces, None).unwrap()).unwrap();
     assert_eq!(refusal(&mut device), "it cannot be written (not a regular file)");
     let gone = format!("file://{}/none/x", folder.0.display());
-    let mut gone = FileExporter::new(&FileSettings::parse(&gone, Signal::Traces, None).unwrap());
+    let mut gone = FileExporter::new(&FileSettings::parse(&gone, Signal::Traces, None).unwrap()).unwrap();
     assert!(refusal(&mut gone).contains("No such file"), "folders are not made");
     assert!(!Path::new(&folder.0).join("none").exists());
 }
@@ -208,7 +208,7 @@ impl Write for Stream {
 #[test]
 fn the_console_goes_on_with_a_line_of_its_own() {
     let stream = Stream { written: Vec::new(), room: 30, kind: io::ErrorKind::StorageFull };
-    let mut console = ConsoleExporter::new(stream);
+    let mut console = ConsoleExporter::new(stream).unwrap();
     send(&mut console, Signal::Traces).unwrap();
     refusal(&mut console);
     console.out.room = 100;

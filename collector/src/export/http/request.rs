@@ -1,5 +1,6 @@
 //! Heads and bodies of requests.
 
+use crate::built_in::JsonBuiltIn;
 use crate::export::destination::{Destination, Protocol};
 use crate::export::file::descriptor;
 use crate::export::net::proxy::Proxy;
@@ -53,14 +54,16 @@ impl Heads {
 
 /// Makes bodies, in buffers that are used again.
 pub(super) struct Bodies {
-    json: Option<String>,
+    json: Option<(JsonBuiltIn, String)>,
     gzip: Option<Vec<u8>>,
 }
 
 impl Bodies {
     pub(super) fn new(destination: &Destination) -> Self {
         Self {
-            json: (destination.protocol == Protocol::HttpJson).then(String::new),
+            json: JsonBuiltIn::get()
+                .filter(|_| destination.protocol == Protocol::HttpJson)
+                .map(|built_in| (built_in, String::new())),
             gzip: (destination.compression == Compression::Gzip).then(Vec::new),
         }
     }
@@ -70,7 +73,7 @@ impl Bodies {
         // Also before it grows to JSON, whose buffer would be several times as large.
         check_size(request.body.len())?;
         let plain = match &mut self.json {
-            Some(json) => {
+            Some((_, json)) => {
                 json.clear();
                 json.shrink_to(MAX_KEPT);
                 otlp_encode::json::transcode(descriptor(request.signal), &request.body, json)

@@ -182,6 +182,7 @@ fn spooled(transport: impl Transport + Send + 'static, store: &Arc<MemoryStore>)
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn what_is_not_delivered_is_in_the_spool_and_then_delivered() {
     let store = Arc::new(MemoryStore::default());
     let (hanging, seen, _answer) = Scripted::new();
@@ -204,6 +205,7 @@ fn what_is_not_delivered_is_in_the_spool_and_then_delivered() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn a_spool_is_written_while_a_request_is_on_its_way() {
     let store = Arc::new(MemoryStore::default());
     let (hanging, seen, answer) = Scripted::new();
@@ -224,6 +226,7 @@ fn a_spool_is_written_while_a_request_is_on_its_way() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn a_spool_that_panics_is_a_spool_that_fails() {
     let store = Arc::new(MemoryStore { panics: true, ..MemoryStore::default() });
     let (hanging, seen, _answer) = Scripted::new();
@@ -237,6 +240,7 @@ fn a_spool_that_panics_is_a_spool_that_fails() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn a_disk_that_hangs_takes_no_time_from_other_destinations() {
     let second = Arc::new(MemoryStore::default());
     let first = Arc::new(MemoryStore { waits_for: Some(Arc::clone(&second)), ..MemoryStore::default() });
@@ -342,6 +346,7 @@ fn through_a_spool(name: &str, max_bytes: u64) -> (Vec<u32>, u64) {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn a_spool_keeps_all_over_runs_that_end_early() {
     let (mut taken, dropped) = through_a_spool("keeps", 64 << 20);
     taken.dedup();
@@ -349,6 +354,7 @@ fn a_spool_keeps_all_over_runs_that_end_early() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn a_small_spool_counts_what_it_drops() {
     let (mut taken, dropped) = through_a_spool("drops", 20_000);
     taken.dedup();

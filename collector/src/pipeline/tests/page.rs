@@ -15,6 +15,7 @@ fn lines<'a>(page: &'a str, start: &str) -> Vec<&'a str> {
 }
 
 #[test]
+#[cfg_attr(not(feature = "listen"), ignore = "without the feature `listen`")]
 fn totals_are_on_it_whatever_is_exported() {
     for temporality in [Temporality::Cumulative, Temporality::Delta, Temporality::LowMemory] {
         let proc = FakeProc::new();
@@ -62,6 +63,7 @@ fn totals_are_on_it_whatever_is_exported() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "listen"), ignore = "without the feature `listen`")]
 fn what_is_known_before_a_window_ends_can_be_shown() {
     let proc = FakeProc::new();
     let mut pipeline = new(&proc, Temporality::Delta, 1 << 20);
@@ -74,6 +76,7 @@ fn what_is_known_before_a_window_ends_can_be_shown() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "listen"), ignore = "without the feature `listen`")]
 fn what_ends_with_its_process_is_shown_once_more() {
     let proc = FakeProc::new();
     proc.add(7, 500, "/usr/bin/shop", "/", "");
@@ -89,6 +92,7 @@ fn what_ends_with_its_process_is_shown_once_more() {
 
 /// A service that is told apart by less becomes another resource, with the same labels.
 #[test]
+#[cfg_attr(not(feature = "listen"), ignore = "without the feature `listen`")]
 fn a_service_that_changes_is_on_it_once() {
     let proc = FakeProc::new();
     proc.add(7, 500, "/usr/bin/shop", "/", "OTEL_SERVICE_NAME=s\0");
@@ -106,6 +110,7 @@ fn a_service_that_changes_is_on_it_once() {
 
 /// What a receiver of pages sees fall, it takes for a new beginning, and counts twice.
 #[test]
+#[cfg_attr(not(feature = "listen"), ignore = "without the feature `listen`")]
 fn what_counts_never_falls_as_a_service_changes() {
     for temporality in [Temporality::Cumulative, Temporality::Delta] {
         let proc = FakeProc::new();
@@ -165,6 +170,7 @@ fn what_counts_never_falls_as_a_service_changes() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "listen"), ignore = "without the feature `listen`")]
 fn it_is_bounded() {
     let proc = FakeProc::new();
     let mut pipeline = new(&proc, Temporality::Cumulative, 2000);
@@ -182,6 +188,7 @@ fn it_is_bounded() {
 
 /// Opened and closed while the agent runs too.
 #[test]
+#[cfg_attr(not(feature = "listen"), ignore = "without the feature `listen`")]
 fn its_totals_are_within_the_share_of_series() {
     let proc = FakeProc::new();
     let memory = Memory { series: 40_000, ..Memory::split(8 << 20) };

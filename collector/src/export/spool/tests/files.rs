@@ -57,6 +57,7 @@ fn child(test: &str, folder: &Path) -> Command {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn requests_survive_the_process() {
     let folder = Folder::new();
     let (spool, recovered) = Spool::open(&folder.config()).unwrap();
@@ -74,6 +75,7 @@ fn requests_survive_the_process() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn files_are_this_users_alone() {
     let folder = Folder::new();
     let spool = Spool::open(&folder.config()).unwrap().0;
@@ -86,6 +88,7 @@ fn files_are_this_users_alone() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn a_directory_belongs_to_one_spool() {
     let folder = Folder::new();
     let spool = Spool::open(&folder.config()).unwrap().0;
@@ -97,6 +100,7 @@ fn a_directory_belongs_to_one_spool() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn what_cannot_be_used_is_named() {
     let folder = Folder::new();
     let file = folder.0.join("file");
@@ -113,6 +117,7 @@ fn what_cannot_be_used_is_named() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn a_directory_that_is_removed_is_an_error() {
     let folder = Folder::new();
     let config = SpoolConfig { max_bytes: 1 << 20, segment_bytes: 1 << 10, ..folder.config() };
@@ -127,6 +132,7 @@ fn a_directory_that_is_removed_is_an_error() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn reading_goes_on_while_others_append() {
     let folder = Folder::new();
     let spool = Spool::open(&folder.config()).unwrap().0;
@@ -176,6 +182,7 @@ fn child_that_appends() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn what_was_accepted_survives_a_kill() {
     for lines in [1, 7, 40] {
         let folder = Folder::new();
@@ -231,6 +238,7 @@ fn child_on_a_small_file_system() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "spool"), ignore = "without the feature `spool`")]
 fn a_full_file_system_loses_nothing() {
     let folder = Folder::new();
     let child = child("child_on_a_small_file_system", &folder.0);
