@@ -28,6 +28,8 @@ built_in! {
     JsonBuiltIn "json"
     /// The port for health checks and metrics.
     ListenBuiltIn "listen"
+    /// HTTP proxies.
+    ProxyBuiltIn "proxy"
     /// Windows that no receiver gets: they are shown, or served at the port.
     ShownBuiltIn "listen" | "terminal"
     /// The queue on disk.

@@ -79,6 +79,8 @@ pub enum EndpointProblem {
     BadCharacter,
     /// It is a proxy's, and does not begin with `http://`.
     ProxyScheme,
+    /// It is a proxy's, and proxies are not built in.
+    Proxy,
     /// A `file:` URL with a host, without a path, or with a path that is not percent-encoded as URLs are.
     NoFile,
     /// A `file:` URL, and JSON is not built in.
@@ -105,6 +107,9 @@ impl fmt::Display for EndpointProblem {
             Self::BadPort => "its port is not a number from 1 to 65535",
             Self::Credentials => "it holds a user name; put credentials into OTEL_EXPORTER_OTLP_HEADERS",
             Self::ProxyScheme => "only proxies at http:// can be used",
+            Self::Proxy => {
+                "this build has no proxies (feature `proxy`); unset the variable where the receiver is reached without one"
+            }
             Self::BadCharacter => "it holds a character that a URL must percent-encode",
             Self::NoFile => {
                 "it names no file; write file:///folder, or file:///folder/name.jsonl for one signal"

@@ -95,7 +95,7 @@ mod tests {
         destination.headers = [("authorization", "Bearer s3cret-é-token"), ("x-scope", "eu")]
             .map(|(name, value)| Header::new(name, value).unwrap())
             .to_vec();
-        destination.proxy = Some(Proxy::parse("http://me:password@proxy").unwrap());
+        destination.proxy = Proxy::parse("http://me:password@proxy").ok();
         destination
     }
 
@@ -106,7 +106,7 @@ mod tests {
             ("bad token s3cret-é-token.", "bad token [redacted]."),
             ("Bearer s3cret-é-token of eu", "Bearer [redacted] of eu"),
             ("/v1/logs?key=query-s3cret&a=b", "/v1/logs?key=[redacted]&a=b"),
-            ("bWU6cGFzc3dvcmQ=", "[redacted]"),
+            ("bWU6cGFzc3dvcmQ=", if cfg!(feature = "proxy") { "[redacted]" } else { "bWU6cGFzc3dvcmQ=" }),
             ("nothing of it", "nothing of it"),
         ] {
             let mut message = said.to_owned();
