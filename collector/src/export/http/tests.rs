@@ -52,6 +52,7 @@ fn send(answer: Answer) -> Result<Accepted, Refusal> {
 }
 
 /// What the server saw of `requests` requests of `destination`'s.
+#[cfg(feature = "proxy")]
 fn seen(mut destination: Destination, requests: usize, change: impl FnOnce(&mut Destination)) -> Vec<Seen> {
     let (url, seen) = serve((0..requests).map(|_| accepted()).collect());
     destination.endpoint = Endpoint::parse(&url).unwrap();

@@ -16,7 +16,7 @@ use crate::percent;
 pub struct Proxy {
     endpoint: Endpoint,
     authorization: Option<String>,
-    _built_in: ProxyBuiltIn,
+    built_in: ProxyBuiltIn,
 }
 
 impl Proxy {
@@ -26,7 +26,7 @@ impl Proxy {
     ///
     /// What is wrong with it, or that this build has no proxies.
     pub fn parse(url: &str) -> Result<Self, EndpointProblem> {
-        let _built_in = ProxyBuiltIn::get().ok_or(EndpointProblem::Proxy)?;
+        let built_in = ProxyBuiltIn::get().ok_or(EndpointProblem::Proxy)?;
         let url = url.trim();
         let (scheme, rest) = text::split_once(url, "://").unwrap_or(("http", url));
         if !scheme.eq_ignore_ascii_case("http") {
@@ -37,7 +37,7 @@ impl Proxy {
             Some((credentials, server)) => (server, Some(basic(credentials))),
             None => (authority, None),
         };
-        Ok(Self { endpoint: Endpoint::parse(&format!("http://{authority}"))?, authorization, _built_in })
+        Ok(Self { endpoint: Endpoint::parse(&format!("http://{authority}"))?, authorization, built_in })
     }
 
     /// The proxy's own address.
@@ -205,7 +205,7 @@ pub(super) fn tunnel(socket: &mut Socket, proxy: &Proxy, endpoint: &Endpoint) ->
     // A byte at a time: what follows the head comes from the receiver.
     match read_head(&mut BufReader::with_capacity(1, socket)) {
         Ok(head) if matches!(head.status, 200..=299) => Ok(()),
-        Ok(head) => Err(Box::new(Failure::Proxy { code: head.status })),
+        Ok(head) => Err(Box::new(Failure::Proxy { code: head.status, built_in: proxy.built_in })),
         Err(failure) => Err(Box::new(Failure::Connect(match *failure {
             Failure::Disconnected(error) => error,
             _ => io::Error::new(ErrorKind::InvalidData, "the proxy does not answer in HTTP/1"),

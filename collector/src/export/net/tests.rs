@@ -1,5 +1,5 @@
 use std::fs;
-use std::io::{BufRead, ErrorKind};
+use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -143,6 +143,8 @@ fn without_blocking_it_says_so() {
 /// A proxy that answers `CONNECT` so, and tells what it was asked.
 #[cfg(feature = "proxy")]
 fn proxy(answer: &'static [u8]) -> (Proxy, std::thread::JoinHandle<String>) {
+    use std::io::BufRead;
+
     let (listener, address) = listen();
     let asked = std::thread::spawn(move || {
         let mut stream = io::BufReader::new(listener.accept().unwrap().0);

@@ -135,7 +135,7 @@ fn failure(destination: impl FnOnce(&str) -> Destination, config: ServerConfig) 
 
 fn problem(failure: Failure) -> TlsProblem {
     match failure {
-        Failure::Tls(problem) => problem,
+        Failure::Tls(problem, _) => problem,
         other => panic!("{other:?}"),
     }
 }
