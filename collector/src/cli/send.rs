@@ -3,7 +3,6 @@
 use bpf_loader::text::join;
 use std::error::Error;
 use std::fmt::Write;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -52,7 +51,7 @@ pub struct Sent {
 
 /// A number that nobody can guess and no other run has.
 pub fn random_id() -> u128 {
-    let half = || u128::from(RandomState::new().hash_one(std::process::id()));
+    let half = || u128::from(bpf_sys::random::number());
     (half() << 64 | half()).max(1)
 }
 
