@@ -78,7 +78,10 @@ impl Sender {
             let max_bytes = spool.max_bytes.unwrap_or(config.max_bytes);
             Ok(outlet.with_spool(&SpoolConfig { max_bytes, ..config })?)
         };
-        let mut outlets = sinks.iter().map(outlet).collect::<Result<Vec<_>, _>>()?;
+        let mut outlets = Vec::new();
+        for sink in sinks {
+            outlets.push(outlet(sink)?);
+        }
         outlets.extend(others);
         let told = vec![Trouble::default(); outlets.len()];
         Ok(Self { exporter: start(outlets)?, told })
@@ -88,7 +91,9 @@ impl Sender {
     /// [`Self::push`]: what waits then has had its time.
     pub fn news(&mut self) -> Vec<String> {
         let stats = self.exporter.stats();
-        self.told.iter_mut().zip(&stats).flat_map(|(told, stats)| told.update(stats)).collect()
+        let mut lines = Vec::new();
+        self.told.iter_mut().zip(&stats).for_each(|(told, stats)| lines.extend(told.update(stats)));
+        lines
     }
 
     /// Queues a request.
