@@ -213,5 +213,5 @@ pub(crate) fn replace(
     if copies.contexts.is_empty() { Ok(None) } else { copies.edit.build().map(Some) }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "all-objects"))]
 mod tests;

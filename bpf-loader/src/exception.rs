@@ -67,7 +67,7 @@ impl<'a> ExceptionCallbacks<'a> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "all-objects"))]
 mod tests {
     use super::*;
     use crate::btf::BtfId;

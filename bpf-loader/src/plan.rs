@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use bpf_sys::uapi::insn;
 use bpf_sys::{AttachType, Insn, MapType};
 
+use crate::ALL_OBJECTS;
 use crate::arena_data;
 use crate::attach_target::Hook;
 use crate::attach_to::{AttachPoint, AttachTo};
@@ -108,7 +109,8 @@ impl<'a> ObjectSpec<'a> {
     pub fn plan(&self, target: &dyn Target) -> Result<LoadPlan<'a>> {
         let operations = self.struct_ops_programs();
         self.plan_programs(target, |p| {
-            if p.is_struct_ops() { operations.contains(&p.function) } else { p.autoload }
+            // Without operations, theirs are refused and not left out.
+            if ALL_OBJECTS && p.is_struct_ops() { operations.contains(&p.function) } else { p.autoload }
         })
     }
 

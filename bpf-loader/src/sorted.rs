@@ -49,14 +49,15 @@ impl Order {
     fn insert(&mut self, (run, at): Place) {
         let entry = self.len as u32;
         self.len += 1;
+        let is_last = run + 1 == self.runs.len();
         let Some(entries) = self.runs.get_mut(run) else {
             self.runs.push(vec![entry]);
             return;
         };
         entries.insert(at.min(entries.len()), entry);
         if entries.len() > LONGEST {
-            // Whoever adds in order leaves full runs behind.
-            let rest = entries.split_off(if at == LONGEST { LONGEST } else { LONGEST / 2 });
+            // Whoever adds in order leaves full runs behind. Between others, runs of one entry would become as many as entries.
+            let rest = entries.split_off(if is_last && at == LONGEST { LONGEST } else { LONGEST / 2 });
             self.runs.insert(run + 1, rest);
         }
     }
@@ -599,6 +600,17 @@ mod tests {
             assert_eq!(format!("{map:?}"), format!("{expected:?}"));
             map.clear();
             check(&map, &BTreeMap::new());
+        }
+    }
+
+    #[test]
+    fn no_order_makes_runs_of_single_entries() {
+        let below_a_full_run = |keys: u64| (0..64).chain((64..keys).rev());
+        let both_ends = |keys: u64| (0..keys / 2).flat_map(move |key| [key, keys - 1 - key]);
+        for keys in [below_a_full_run(10_000).collect::<Vec<u64>>(), both_ends(10_000).collect()] {
+            let map: SortedMap<_, _> = keys.iter().map(|key| (*key, *key)).collect();
+            check(&map, &keys.iter().map(|key| (*key, *key)).collect());
+            assert!(map.order.runs.len() <= 10_000 / (LONGEST / 2) + 1, "{}", map.order.runs.len());
         }
     }
 

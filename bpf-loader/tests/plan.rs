@@ -195,6 +195,7 @@ fn only_the_map_suffers_from_what_it_cannot_hold() {
     }
 }
 
+#[cfg(feature = "all-objects")]
 #[test]
 fn maps_of_before_btf() {
     if !support::has_clang() {
@@ -247,6 +248,7 @@ __attribute__((section("syscall"), used)) int program(void *context) { return se
     assert!(operands.contains(&Operand::Map(*arena)), "{operands:?}");
 }
 
+#[cfg(feature = "all-objects")]
 #[test]
 fn an_exception_callback_follows_the_program() {
     if !support::has_clang() {

@@ -10,7 +10,7 @@ fn run(args: &[&str]) -> Output {
 /// Whether there are pictures, or no command that would write them.
 const PICTURES: bool = cfg!(feature = "pictures") || !cfg!(feature = "terminal");
 
-const REFUSALS: [(&str, bool, &[&str]); 20] = [
+const REFUSALS: [(&str, bool, &[&str]); 21] = [
     ("terminal", cfg!(feature = "terminal"), &["profile", "--duration", "1ms"]),
     ("terminal", cfg!(feature = "terminal"), &["network", "--duration", "1ms"]),
     ("terminal", cfg!(feature = "terminal"), &["run", "--duration", "1ms", "--only", "process"]),
@@ -26,6 +26,11 @@ const REFUSALS: [(&str, bool, &[&str]); 20] = [
         "spool",
         cfg!(feature = "spool"),
         &["run", "--endpoint", "http://127.0.0.1:9", "--spool", "/nonexistent"],
+    ),
+    (
+        "spool",
+        cfg!(feature = "spool") || cfg!(not(feature = "terminal")),
+        &["profile", "--endpoint", "http://127.0.0.1:9", "--spool", "/nonexistent", "--duration", "1ms"],
     ),
     ("btf-generate", cfg!(feature = "btf-generate"), &["btf", "minimize", "--output", "/nonexistent/x.btf"]),
     ("pictures", PICTURES, &["profile", "--output", "/nonexistent/x.svg"]),

@@ -104,7 +104,11 @@ impl Program {
             | "fmod_ret.s" | "fsession" | "fsession.s" | "lsm" | "lsm.s" => self.attach_tracing(),
             "iter" | "iter.s" => self.attach_iter(None),
             "freplace" if ALL_OBJECTS => self.attach_freplace(),
-            _ if !ALL_OBJECTS => Err(Box::new(Error::NotBuiltIn { what: "attaching by such a section" })),
+            "kprobe.multi" | "kretprobe.multi" | "kprobe.session" | "uprobe" | "uprobe.s" | "uretprobe"
+            | "uretprobe.s" | "uprobe.multi" | "uprobe.multi.s" | "uretprobe.multi" | "uretprobe.multi.s"
+            | "uprobe.session" | "uprobe.session.s" | "freplace" => {
+                Err(Box::new(Error::NotBuiltIn { what: "attaching by such a section" }))
+            }
             "usdt" | "usdt.s" if target().is_ok() => {
                 let reason = "programs for USDT share maps: they are attached through attach::usdt::Usdt";
                 Err(Box::new(Error::AttachTarget { target: self.section.clone(), reason }))

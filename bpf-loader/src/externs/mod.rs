@@ -8,7 +8,7 @@
 pub mod kconfig;
 mod resolve;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "all-objects"))]
 mod tests;
 
 use std::fmt;

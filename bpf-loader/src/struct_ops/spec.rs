@@ -60,7 +60,7 @@ pub(crate) fn declared<'a>(
     type_of_section: impl Fn(&str) -> Option<BtfId>,
 ) -> Declared<'a> {
     if !ALL_OBJECTS {
-        return Declared::new();
+        return refused(spec);
     }
     let sections: SortedMap<SectionIdx, Section<'a>> = spec
         .elf
@@ -88,6 +88,17 @@ pub(crate) fn declared<'a>(
     found.sort_by_key(|(_, map)| map.as_ref().ok().and_then(|m| m.place));
     initial_functions(spec, &sections, &mut found);
     found
+}
+
+/// Each variable, in a build that knows no operations.
+fn refused<'a>(spec: &ObjectSpec<'a>) -> Declared<'a> {
+    let is_operations = |section: SymbolSection| match section {
+        SymbolSection::Section(idx) => spec.elf.section(idx).is_ok_and(|section| is_section(section.name)),
+        _ => false,
+    };
+    let symbols = spec.elf.symbols().filter_map(|s| s.ok()).map(|(_, symbol)| symbol);
+    let variables = symbols.filter(|s| s.kind == SymbolKind::Object && is_operations(s.section));
+    variables.map(|s| (s.name, Err(Box::new(Error::NotBuiltIn { what: "struct_ops" })))).collect()
 }
 
 /// The type of each variable that BTF describes, by section and name.

@@ -19,6 +19,7 @@ use mio::{Interest, Token};
 use signal_hook_mio::v1_0::Signals;
 
 use super::args::Profile as Options;
+use super::features::Missing;
 use super::send::{Spool, random_id};
 use super::send_profiles::ProfileSender;
 use super::summary_json;
@@ -32,6 +33,9 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Samples until the end of the duration or a signal; true if every output was made.
 pub fn run(options: &Options) -> CliResult {
+    if options.spool.is_some() && !cfg!(feature = "spool") {
+        return Err(Missing { what: "the queue on disk of --spool", feature: "spool" }.into());
+    }
     let export = ExportConfig::resolve(&[Signal::Profiles], &options.endpoints, &process_env)?;
     let (_, level_warnings) = LogLevel::from_env(&process_env);
     let (resource, resource_warnings) = AgentResource::from_env(&process_env, "ebpf-otlp", random_id());

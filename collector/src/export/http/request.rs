@@ -30,6 +30,9 @@ impl Heads {
         if destination.compression == Compression::Gzip {
             fields += "Content-Encoding: gzip\r\n";
         }
+        if !cfg!(feature = "gunzip") {
+            fields += "Accept-Encoding: identity\r\n";
+        }
         if !headers.iter().any(|header| header.name().eq_ignore_ascii_case("user-agent")) {
             fields += &format!("User-Agent: {USER_AGENT}\r\n");
         }
