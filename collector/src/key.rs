@@ -267,7 +267,16 @@ pub struct Quoted<'t>(pub &'t str);
 
 impl Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("\"")?;
+        write!(f, "\"{}\"", Escaped(self.0))
+    }
+}
+
+/// What is between the quotes of [`Quoted`]. (`escape_debug` has tables of 4 KB.)
+#[derive(Debug, Clone, Copy)]
+pub struct Escaped<'t>(pub &'t str);
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for c in self.0.chars() {
             match c {
                 '"' | '\\' => write!(f, "\\{c}")?,
@@ -275,7 +284,7 @@ impl Display for Quoted<'_> {
                 c => write!(f, "{c}")?,
             }
         }
-        f.write_str("\"")
+        Ok(())
     }
 }
 

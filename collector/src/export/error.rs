@@ -11,6 +11,7 @@ use super::grpc::Code;
 use super::http::MAX_RESPONSE;
 use super::{MAX_REQUEST, Signal};
 use crate::built_in::{GrpcBuiltIn, ProxyBuiltIn, TlsBuiltIn};
+use crate::key::Escaped;
 use crate::units::show_fixed;
 pub use tls::{TlsFileProblem, TlsProblem};
 
@@ -341,7 +342,7 @@ impl fmt::Display for ExportError {
                 f,
                 "cannot send the header {} over gRPC: names hold letters, digits, '-', '_' and '.', and values \
                  printable ASCII",
-                name.escape_debug()
+                Escaped(name)
             ),
             Self::Protocol { variable, protocol } => {
                 write!(f, "{variable} asks for {}, which this build does not speak", protocol.name())?;

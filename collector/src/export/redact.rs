@@ -3,7 +3,6 @@
 use bpf_loader::text;
 use std::time::{Duration, SystemTime};
 
-use super::config::Header;
 use super::net::proxy::Proxy;
 use super::reply::{Accepted, CUT};
 use super::transport::{Refusal, Transport};
@@ -21,13 +20,17 @@ struct Secrets(Vec<String>);
 impl Secrets {
     /// The words of headers and queries, names in queries included.
     fn of(destination: &Destination) -> Self {
-        let queries = destination.targets.iter().filter_map(|(_, target)| target.split_once('?'));
-        let queries = queries.flat_map(|(_, query)| query.split(['&', '=']));
-        let headers = destination.headers.iter().map(Header::value);
-        let headers = headers.chain(destination.proxy.as_ref().and_then(Proxy::authorization));
-        let words = headers.flat_map(str::split_whitespace).chain(queries);
-        let mut words: Vec<String> =
-            words.filter(|word| word.len() >= MIN_SECRET).map(str::to_owned).collect();
+        let mut words = Vec::new();
+        let mut add = |text: &str, between: fn(char) -> bool| {
+            words.extend(text.split(between).filter(|word| word.len() >= MIN_SECRET).map(str::to_owned));
+        };
+        destination.headers.iter().for_each(|header| add(header.value(), char::is_whitespace));
+        if let Some(authorization) = destination.proxy.as_ref().and_then(Proxy::authorization) {
+            add(authorization, char::is_whitespace);
+        }
+        for (_, query) in destination.targets.iter().filter_map(|(_, target)| target.split_once('?')) {
+            add(query, |c| matches!(c, '&' | '='));
+        }
         // One may be a part of another.
         words.sort_unstable_by_key(|word| std::cmp::Reverse(word.len()));
         Self(words)
@@ -86,6 +89,7 @@ impl<T: Transport + ?Sized> Transport for Redacted<T> {
 mod tests {
     use super::*;
     use crate::export::Signal;
+    use crate::export::config::Header;
     use crate::export::http::tests::server::{Answer, answer, serve};
     use crate::export::http::tests::{destination, request};
     use crate::export::reply::message;

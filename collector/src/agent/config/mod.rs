@@ -320,13 +320,19 @@ fn check_rungs(info: &Info, forced: &Forced) -> Result<(), String> {
 
 /// Every key with its section.
 fn paths() -> Vec<(String, &'static str)> {
-    let own =
-        SECTIONS.iter().flat_map(|(section, keys)| keys.iter().map(|key| ((*section).to_owned(), key.name)));
-    let tracers = TRACERS.iter().flat_map(|info| {
-        let names = keys::TRACER.iter().map(|key| key.name).chain(info.keys.iter().map(|key| key.name));
-        names.map(|name| (format!("tracer.{}", info.name), name))
-    });
-    own.chain(tracers).collect()
+    let mut paths = Vec::new();
+    let mut add = |section: &str, keys: &mut dyn Iterator<Item = &'static str>| {
+        paths.extend(keys.map(|key| (section.to_owned(), key)));
+    };
+    for (section, keys) in SECTIONS {
+        add(section, &mut keys.iter().map(|key| key.name));
+    }
+    for info in TRACERS {
+        let section = format!("tracer.{}", info.name);
+        add(&section, &mut keys::TRACER.iter().map(|key| key.name));
+        add(&section, &mut info.keys.iter().map(|key| key.name));
+    }
+    paths
 }
 
 /// The variable of a key: `EBPF_OTLP_INTERVAL` of `[agent]`, `EBPF_OTLP_TRACER_PROFILE_FREQUENCY`.
