@@ -28,6 +28,7 @@ mod ext_plan;
 pub mod externs;
 pub mod features;
 pub mod fuel;
+pub mod hash;
 pub mod insn;
 pub mod inspect;
 pub mod kallsyms;

@@ -8,6 +8,7 @@
 //! | [`netlink`] | XDP, traffic control and routes through programs, by `NETLINK_ROUTE` |
 //! | [`sock_diag`] | the TCP sockets of a network namespace, by `NETLINK_SOCK_DIAG` |
 //! | [`net_ns`] | network namespaces, and how to be in one |
+//! | [`random`] | the kernel's random numbers |
 //! | [`memory`] | giving back what this process does not need any more |
 //! | [`socket`] | programs on sockets, by `setsockopt(2)` |
 //! | [`shared`] | ring buffers, perf buffers and array maps in memory, and the kernel's BTF |
@@ -33,6 +34,7 @@ pub mod netlink;
 pub mod perf;
 pub mod pin;
 pub mod prog;
+pub mod random;
 mod raw;
 pub mod shared;
 pub mod sock_diag;

@@ -11,10 +11,14 @@ macro_rules! built_in {
             pub struct $name(#[cfg(not(any($(feature = $feature),+)))] std::convert::Infallible);
 
             impl $name {
+                /// The proof, for code that is built with the feature alone.
+                #[cfg(any($(feature = $feature),+))]
+                pub const HERE: Self = Self();
+
                 /// The proof, if the feature is built in.
                 pub fn get() -> Option<Self> {
                     #[cfg(any($(feature = $feature),+))]
-                    return Some(Self());
+                    return Some(Self::HERE);
                     #[cfg(not(any($(feature = $feature),+)))]
                     return None;
                 }
@@ -24,14 +28,20 @@ macro_rules! built_in {
 }
 
 built_in! {
+    /// OTLP/gRPC.
+    GrpcBuiltIn "grpc"
     /// OTLP as JSON.
     JsonBuiltIn "json"
     /// The port for health checks and metrics.
     ListenBuiltIn "listen"
+    /// HTTP proxies.
+    ProxyBuiltIn "proxy"
     /// Windows that no receiver gets: they are shown, or served at the port.
     ShownBuiltIn "listen" | "terminal"
     /// The queue on disk.
     SpoolBuiltIn "spool"
     /// What shows on a terminal.
     TerminalBuiltIn "terminal"
+    /// TLS.
+    TlsBuiltIn "tls"
 }

@@ -15,12 +15,24 @@ use crate::units;
 pub struct Key<T: 'static> {
     /// Its name.
     pub name: &'static str,
-    /// What it does, with its range; lines for a comment.
+    /// What it does, with its range; lines for a comment. [`table`](Self::table) leaves it empty where nothing shows it.
     pub doc: &'static str,
     /// What it is set to; of the defaults, the default.
     pub get: fn(&T) -> Value,
     /// Sets it.
     pub set: fn(&mut T, &Value) -> Result<(), String>,
+}
+
+impl<T> Key<T> {
+    /// Keys as a build needs them: without `config`, texts that explain them are not in it.
+    pub const fn table<const N: usize>(mut keys: [Self; N]) -> [Self; N] {
+        let mut i = 0;
+        while i < N && cfg!(not(any(test, feature = "terminal"))) {
+            keys[i].doc = "";
+            i += 1;
+        }
+        keys
+    }
 }
 
 impl<T> fmt::Debug for Key<T> {
@@ -255,7 +267,16 @@ pub struct Quoted<'t>(pub &'t str);
 
 impl Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("\"")?;
+        write!(f, "\"{}\"", Escaped(self.0))
+    }
+}
+
+/// What is between the quotes of [`Quoted`]. (`escape_debug` has tables of 4 KB.)
+#[derive(Debug, Clone, Copy)]
+pub struct Escaped<'t>(pub &'t str);
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for c in self.0.chars() {
             match c {
                 '"' | '\\' => write!(f, "\\{c}")?,
@@ -263,7 +284,7 @@ impl Display for Quoted<'_> {
                 c => write!(f, "{c}")?,
             }
         }
-        f.write_str("\"")
+        Ok(())
     }
 }
 

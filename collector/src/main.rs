@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Command::Run(options) => cli::run::run(&options),
         #[cfg(feature = "terminal")]
         Command::Completions(shell) => cli::completions::run(shell),
+        #[cfg(feature = "terminal")]
         Command::ConfigExample => cli::print(&collector::agent::config::example()),
     };
     match result {

@@ -10,11 +10,12 @@ fn run(args: &[&str]) -> Output {
 /// Whether there are pictures, or no command that would write them.
 const PICTURES: bool = cfg!(feature = "pictures") || !cfg!(feature = "terminal");
 
-const REFUSALS: [(&str, bool, &[&str]); 21] = [
+const REFUSALS: [(&str, bool, &[&str]); 23] = [
     ("terminal", cfg!(feature = "terminal"), &["profile", "--duration", "1ms"]),
     ("terminal", cfg!(feature = "terminal"), &["network", "--duration", "1ms"]),
     ("terminal", cfg!(feature = "terminal"), &["run", "--duration", "1ms", "--only", "process"]),
     ("terminal", cfg!(feature = "terminal"), &["completions", "bash"]),
+    ("terminal", cfg!(feature = "terminal"), &["config", "--example"]),
     ("json", cfg!(feature = "json"), &["check", "--json"]),
     ("json", cfg!(feature = "json"), &["run", "--output", "/nonexistent/x.jsonl"]),
     ("json", cfg!(feature = "json"), &["run", "--endpoint", "file:///nonexistent"]),
@@ -36,6 +37,7 @@ const REFUSALS: [(&str, bool, &[&str]); 21] = [
     ("pictures", PICTURES, &["profile", "--output", "/nonexistent/x.svg"]),
     ("pictures", PICTURES, &["profile", "--output", "/nonexistent/x.folded"]),
     ("pictures", PICTURES, &["memory", "--output", "/nonexistent/x.pb.gz"]),
+    ("proxy", cfg!(feature = "proxy"), &["run", "--endpoint", "http://192.0.2.1:4318"]),
     ("tls", cfg!(feature = "tls"), &["run", "--endpoint", "https://127.0.0.1:9"]),
     ("tls", cfg!(feature = "tls"), &["run", "--set", "export.endpoints=https://127.0.0.1:9"]),
     ("grpc", cfg!(feature = "grpc"), &["run", "--endpoint", "http://127.0.0.1:9"]),
@@ -53,6 +55,8 @@ fn what_is_left_out_is_refused_by_name() {
             let protocol = if feature == "grpc" { "grpc" } else { "http/json" };
             command.env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol);
         }
+        // Of no effect on all the others, whose receivers are on this host.
+        command.env("http_proxy", "http://127.0.0.1:9");
         let output = command.args(args).env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
@@ -78,6 +82,7 @@ fn the_version_lists_features() {
         ("listen", cfg!(feature = "listen")),
         ("load", cfg!(feature = "load")),
         ("pictures", cfg!(feature = "pictures")),
+        ("proxy", cfg!(feature = "proxy")),
         ("service", cfg!(feature = "service")),
         ("source-lines", cfg!(feature = "source-lines")),
         ("spool", cfg!(feature = "spool")),

@@ -6,13 +6,14 @@
 //! its unit has, so that different structures of one name stay apart.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hash::{BuildHasher, Hasher};
 
 use super::Converted;
 use crate::btf::Kind;
 use crate::btf::encode::{Builder, info};
 use crate::bytes::{Endian, MAX_STRING};
 use crate::error::{Error, Result};
+use crate::hash::Keys;
 
 /// Words of all members: a kernel with everything built in has 4 million.
 const MAX_WORDS: usize = 32 << 20;
@@ -67,64 +68,6 @@ struct Slot {
     kind: Kind,
     name: Name,
     definition: Option<u32>,
-}
-
-/// What numbers are hashed with: other in each run, so that nobody can choose numbers that collide. What is made of them does
-/// not depend on it.
-#[derive(Clone, Copy)]
-struct Keys {
-    start: u64,
-    factor: u64,
-}
-
-impl Keys {
-    fn new() -> Self {
-        let random = RandomState::new();
-        // Of the factor 0, all products are the same.
-        Self { start: random.hash_one(0), factor: random.hash_one(1) | 1 }
-    }
-}
-
-impl BuildHasher for Keys {
-    type Hasher = Mixer;
-
-    fn build_hasher(&self) -> Mixer {
-        Mixer { state: self.start, factor: self.factor }
-    }
-}
-
-/// Hashes numbers with a multiplication each.
-struct Mixer {
-    state: u64,
-    factor: u64,
-}
-
-impl Hasher for Mixer {
-    fn finish(&self) -> u64 {
-        self.state
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u64((*byte).into()));
-    }
-
-    fn write_u8(&mut self, number: u8) {
-        self.write_u64(number.into());
-    }
-
-    fn write_u32(&mut self, number: u32) {
-        self.write_u64(number.into());
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        // Both halves of the product: the low one alone lets high bits be changed so that the next number undoes it.
-        let product = u128::from(self.state ^ number) * u128::from(self.factor);
-        self.state = (product as u64 ^ (product >> 64) as u64).rotate_left(26).wrapping_add(self.factor);
-    }
-
-    fn write_usize(&mut self, number: usize) {
-        self.write_u64(number as u64);
-    }
 }
 
 type Map<K, V> = HashMap<K, V, Keys>;

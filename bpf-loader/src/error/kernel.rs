@@ -9,6 +9,11 @@ impl From<bpf_sys::Error> for Box<Error> {
 }
 
 impl Error {
+    /// A copy. For generic functions: their own would be compiled once more, with 2.4 KB, in each crate that has instances.
+    pub(crate) fn boxed(&self) -> Box<Self> {
+        Box::new(self.clone())
+    }
+
     /// A descriptor could not be duplicated.
     pub(crate) fn descriptor(error: std::io::Error) -> Box<Self> {
         let errno = bpf_sys::Errno::from_raw(error.raw_os_error().unwrap_or(0));

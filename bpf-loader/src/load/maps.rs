@@ -48,9 +48,9 @@ impl<K: Kernel> Loader<'_, '_, K> {
     ) -> Result<Map> {
         match self.plan.struct_ops.map(idx) {
             Some(ops) => {
-                let ops = ops.as_ref().map_err(Clone::clone)?;
+                let ops = ops.as_ref().map_err(|error| error.boxed())?;
                 // There is no such map without BTF.
-                btf_error.map_or(Ok(()), |e| Err(e.clone()))?;
+                btf_error.map_or(Ok(()), |e| Err(e.boxed()))?;
                 self.struct_ops_map(spec, ops)
             }
             None => {
@@ -66,7 +66,7 @@ impl<K: Kernel> Loader<'_, '_, K> {
     /// The map of a plan: an existing one that the options name or that is pinned, or a new one. And whether it is new.
     fn map(&self, spec: &MapSpec<'_>) -> Result<(Map, bool)> {
         if let Some(error) = &spec.broken {
-            return Err(error.clone());
+            return Err(error.boxed());
         }
         let (fd, new) = self.map_fd(spec)?;
         let reused = self.options.reused(&spec.name).and_then(|existing| existing.arena.clone());

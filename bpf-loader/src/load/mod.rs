@@ -145,7 +145,7 @@ impl LoadPlan<'_> {
         }
         let license = CString::new(self.license).map_err(|_| Error::Internal("license with a zero byte"))?;
         let (btf, btf_error) = match self.btf.as_deref().map(|data| load_btf(kernel, data)) {
-            None => (None, self.btf_error.clone()),
+            None => (None, self.btf_error.as_deref().map(Error::boxed)),
             Some(Ok(fd)) => (Some(fd), None),
             Some(Err(error)) => (None, Some(error)),
         };
@@ -177,7 +177,7 @@ impl LoadPlan<'_> {
         }
         let programs = self.programs.iter().map(|p| match &p.code {
             Ok(code) => loader.program(p, code),
-            Err(e) => Err(Box::new(Error::InProgram { program: p.name.into(), error: e.clone() })),
+            Err(e) => Err(Box::new(Error::InProgram { program: p.name.into(), error: e.boxed() })),
         });
         let programs: Vec<Result<Program>> = programs.collect();
         for ((_, spec), (_, map)) in self.maps.iter().zip(&mut maps) {

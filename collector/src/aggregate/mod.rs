@@ -1,7 +1,10 @@
 //! Samples of a window, added up before anything has a name.
 
+use std::hash::{BuildHasher, Hasher};
+
+use bpf_loader::hash::Keys;
+
 use crate::sorted::SortedMap;
-use std::hash::{BuildHasher, RandomState};
 
 /// Index into a [`StackTable`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,13 +22,15 @@ pub struct StackTable {
     /// End of each stack in `words`.
     ends: Vec<u32>,
     by_hash: SortedMap<u64, StackId>,
-    hasher: RandomState,
+    keys: Keys,
 }
 
 impl StackTable {
     /// The id of a stack, which is stored if it is new; `None` if the table is full.
     pub fn intern(&mut self, stack: &[u64]) -> Option<StackId> {
-        let mut hash = self.hasher.hash_one(stack);
+        let mut hasher = self.keys.build_hasher();
+        stack.iter().for_each(|word| hasher.write_u64(*word));
+        let mut hash = hasher.finish();
         // Two stacks with one hash lie side by side.
         while let Some(&id) = self.by_hash.get(&hash) {
             if self.get(id) == stack {

@@ -4,7 +4,7 @@ use bpf_loader::text::join;
 use std::fmt;
 
 /// The cargo features that commands depend on, and whether they are built in.
-const FEATURES: [(&str, bool); 15] = [
+const FEATURES: [(&str, bool); 16] = [
     ("btf-generate", cfg!(feature = "btf-generate")),
     ("demangle-cpp", cfg!(feature = "demangle-cpp")),
     ("grpc", cfg!(feature = "grpc")),
@@ -14,6 +14,7 @@ const FEATURES: [(&str, bool); 15] = [
     ("listen", cfg!(feature = "listen")),
     ("load", cfg!(feature = "load")),
     ("pictures", cfg!(feature = "pictures")),
+    ("proxy", cfg!(feature = "proxy")),
     ("service", cfg!(feature = "service")),
     ("source-lines", cfg!(feature = "source-lines")),
     ("spool", cfg!(feature = "spool")),

@@ -3,7 +3,6 @@
 use bpf_loader::text::join;
 use std::error::Error;
 use std::fmt::Write;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -52,7 +51,7 @@ pub struct Sent {
 
 /// A number that nobody can guess and no other run has.
 pub fn random_id() -> u128 {
-    let half = || u128::from(RandomState::new().hash_one(std::process::id()));
+    let half = || u128::from(bpf_sys::random::number());
     (half() << 64 | half()).max(1)
 }
 
@@ -79,7 +78,10 @@ impl Sender {
             let max_bytes = spool.max_bytes.unwrap_or(config.max_bytes);
             Ok(outlet.with_spool(&SpoolConfig { max_bytes, ..config })?)
         };
-        let mut outlets = sinks.iter().map(outlet).collect::<Result<Vec<_>, _>>()?;
+        let mut outlets = Vec::new();
+        for sink in sinks {
+            outlets.push(outlet(sink)?);
+        }
         outlets.extend(others);
         let told = vec![Trouble::default(); outlets.len()];
         Ok(Self { exporter: start(outlets)?, told })
@@ -89,7 +91,9 @@ impl Sender {
     /// [`Self::push`]: what waits then has had its time.
     pub fn news(&mut self) -> Vec<String> {
         let stats = self.exporter.stats();
-        self.told.iter_mut().zip(&stats).flat_map(|(told, stats)| told.update(stats)).collect()
+        let mut lines = Vec::new();
+        self.told.iter_mut().zip(&stats).for_each(|(told, stats)| lines.extend(told.update(stats)));
+        lines
     }
 
     /// Queues a request.

@@ -10,6 +10,8 @@ use super::destination::Protocol;
 use super::grpc::Code;
 use super::http::MAX_RESPONSE;
 use super::{MAX_REQUEST, Signal};
+use crate::built_in::{GrpcBuiltIn, ProxyBuiltIn, TlsBuiltIn};
+use crate::key::Escaped;
 use crate::units::show_fixed;
 pub use tls::{TlsFileProblem, TlsProblem};
 
@@ -79,6 +81,8 @@ pub enum EndpointProblem {
     BadCharacter,
     /// It is a proxy's, and does not begin with `http://`.
     ProxyScheme,
+    /// It is a proxy's, and proxies are not built in.
+    Proxy,
     /// A `file:` URL with a host, without a path, or with a path that is not percent-encoded as URLs are.
     NoFile,
     /// A `file:` URL, and JSON is not built in.
@@ -105,6 +109,9 @@ impl fmt::Display for EndpointProblem {
             Self::BadPort => "its port is not a number from 1 to 65535",
             Self::Credentials => "it holds a user name; put credentials into OTEL_EXPORTER_OTLP_HEADERS",
             Self::ProxyScheme => "only proxies at http:// can be used",
+            Self::Proxy => {
+                "this build has no proxies (feature `proxy`); unset the variable where the receiver is reached without one"
+            }
             Self::BadCharacter => "it holds a character that a URL must percent-encode",
             Self::NoFile => {
                 "it names no file; write file:///folder, or file:///folder/name.jsonl for one signal"
@@ -137,9 +144,11 @@ pub enum Failure {
     Proxy {
         /// HTTP status code of its answer to `CONNECT`.
         code: u16,
+        /// There are proxies.
+        built_in: ProxyBuiltIn,
     },
     /// There is no secure connection.
-    Tls(TlsProblem),
+    Tls(TlsProblem, TlsBuiltIn),
     /// The connection ended before an answer.
     Disconnected(io::Error),
     /// The time for one attempt passed; the receiver may have taken the request.
@@ -156,6 +165,8 @@ pub enum Failure {
     NotHttp2 {
         /// Whether it is HTTP/1.
         http1: bool,
+        /// It was expected to be.
+        built_in: GrpcBuiltIn,
     },
     /// A call of gRPC ended with an error.
     Grpc {
@@ -165,6 +176,8 @@ pub enum Failure {
         message: Option<String>,
         /// Whether the receiver allows another attempt by a `RetryInfo`.
         retry_info: bool,
+        /// There are calls.
+        built_in: GrpcBuiltIn,
     },
     /// The receiver answered with an error.
     Status {
@@ -180,7 +193,7 @@ impl Failure {
     pub fn is_retryable(&self) -> bool {
         match self {
             // Certificates are renewed, and proxies told to let traffic pass, while data waits.
-            Self::Resolve(_) | Self::Connect(_) | Self::Proxy { .. } | Self::Tls(_) => true,
+            Self::Resolve(_) | Self::Connect(_) | Self::Proxy { .. } | Self::Tls(..) => true,
             // The receiver may have taken it; who sends again must count that.
             Self::Disconnected(_) | Self::Timeout(_) => true,
             Self::Status { code, .. } => matches!(code, 429 | 502 | 503 | 504),
@@ -189,7 +202,7 @@ impl Failure {
                 !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::FileTooLarge)
             }
             // Servers built on tonic say OUT_OF_RANGE of a message that is too large, and would say it for ever.
-            Self::Grpc { code, message, retry_info } => {
+            Self::Grpc { code, message, retry_info, .. } => {
                 code.is_retryable(*retry_info) && !message.as_deref().is_some_and(is_about_size)
             }
             Self::NotHttp
@@ -215,16 +228,16 @@ impl fmt::Display for Failure {
                 io::ErrorKind::TimedOut => f.write_str("no connection in time"),
                 _ => write!(f, "no connection ({error})"),
             },
-            Self::Proxy { code } => {
+            Self::Proxy { code, .. } => {
                 write!(f, "the proxy makes no connection to the receiver: it answered {code}")?;
                 reason(*code).map_or(Ok(()), |reason| write!(f, " {reason}"))
             }
-            Self::Tls(problem) => problem.fmt(f),
+            Self::Tls(problem, _) => problem.fmt(f),
             Self::Disconnected(error) => write!(f, "the connection ended before an answer ({error})"),
             Self::Timeout(after) => write!(f, "no answer within {} s", show_fixed(after.as_secs_f64(), 1)),
             Self::NotHttp => f.write_str("the answer is not HTTP/1.1"),
-            Self::NotHttp2 { http1: true } => f.write_str("the answer is HTTP/1, not HTTP/2"),
-            Self::NotHttp2 { http1: false } => f.write_str("the answer is not HTTP/2"),
+            Self::NotHttp2 { http1: true, .. } => f.write_str("the answer is HTTP/1, not HTTP/2"),
+            Self::NotHttp2 { http1: false, .. } => f.write_str("the answer is not HTTP/2"),
             Self::ResponseTooLarge => write!(f, "the answer is larger than {} MiB", MAX_RESPONSE >> 20),
             Self::Write(error) => write!(f, "it cannot be written ({error})"),
             Self::Json(error) => write!(f, "the request cannot be written as JSON ({error})"),
@@ -262,10 +275,10 @@ impl Failure {
             Self::Status { code: 401 | 403, .. } => {
                 Some("credentials belong into OTEL_EXPORTER_OTLP_HEADERS".to_owned())
             }
-            Self::NotHttp2 { http1: true } => {
+            Self::NotHttp2 { http1: true, .. } => {
                 Some("this looks like OTLP/HTTP, usually on port 4318; OTLP/gRPC is usually on 4317".to_owned())
             }
-            Self::NotHttp2 { http1: false } => Some("OTLP/gRPC is usually on port 4317".to_owned()),
+            Self::NotHttp2 { http1: false, .. } => Some("OTLP/gRPC is usually on port 4317".to_owned()),
             Self::Grpc { code: Code::Unimplemented, .. } => {
                 Some(format!("does this receiver take {signal} over gRPC?"))
             }
@@ -280,10 +293,10 @@ impl Failure {
             Self::Status { code: 301 | 302 | 303 | 307 | 308, .. } => {
                 Some("redirects are not followed; the endpoint must be where they lead".to_owned())
             }
-            Self::Proxy { code: 407 } | Self::Status { code: 407, .. } => {
+            Self::Proxy { code: 407, .. } | Self::Status { code: 407, .. } => {
                 Some("credentials belong into the proxy's URL, as in http://user:password@proxy:3128".to_owned())
             }
-            Self::Tls(problem) => problem.hint().map(str::to_owned),
+            Self::Tls(problem, _) => problem.hint().map(str::to_owned),
             Self::NotHttp => {
                 Some("is it https://? OTLP/HTTP is usually on port 4318; 4317 is OTLP/gRPC".to_owned())
             }
@@ -329,7 +342,7 @@ impl fmt::Display for ExportError {
                 f,
                 "cannot send the header {} over gRPC: names hold letters, digits, '-', '_' and '.', and values \
                  printable ASCII",
-                name.escape_debug()
+                Escaped(name)
             ),
             Self::Protocol { variable, protocol } => {
                 write!(f, "{variable} asks for {}, which this build does not speak", protocol.name())?;

@@ -1,6 +1,5 @@
 //! When to try again.
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, SystemTime};
 
 use crate::units::share_of;
@@ -45,8 +44,7 @@ impl RetryPolicy {
 
 /// A random number in 0..1.
 pub(super) fn jitter() -> f64 {
-    // A hasher's seed is random enough to spread attempts, and needs no dependency.
-    let bits = RandomState::new().hash_one(0) >> 32;
+    let bits = bpf_sys::random::number() >> 32;
     bits as f64 / f64::from(u32::MAX)
 }
 

@@ -1,6 +1,6 @@
 //! Ids of traces and spans.
 
-use std::hash::{BuildHasher, RandomState};
+use bpf_sys::random;
 
 /// Random numbers that differ between runs and need not be hard to guess: xoshiro256++ (Blackman and Vigna, 2019).
 #[derive(Debug)]
@@ -9,7 +9,7 @@ pub(super) struct Ids([u64; 4]);
 impl Ids {
     /// Seeded by the system.
     pub(super) fn new() -> Self {
-        Self([0u64, 1, 2, 3].map(|n| RandomState::new().hash_one(n) | 1))
+        Self([(); 4].map(|()| random::number() | 1))
     }
 
     fn next(&mut self) -> u64 {

@@ -27,7 +27,6 @@ mod store;
 mod tests;
 
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, RandomState};
 
 use bpf_programs::events::process::Lifecycle;
 use bytes::Bytes;
@@ -124,7 +123,7 @@ impl Pipeline {
         let traces = TracesRequest::new(limits(sdk.spans.max_batch_items)).with_span_limits(sdk.limits.span);
         let logs =
             LogsRequest::new(limits(sdk.logs.max_batch_items)).with_attribute_limits(sdk.limits.log_record);
-        let seed = RandomState::new().hash_one(0);
+        let seed = bpf_sys::random::number();
         Ok(Self {
             clock: Clock::new(now),
             before: None,

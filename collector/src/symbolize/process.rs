@@ -119,7 +119,14 @@ impl Generation {
         if self.mappings.len() - overlapped.len() + pieces > MAX_MAPPINGS {
             return false;
         }
-        Arc::make_mut(&mut self.mappings).splice(first..last, head.into_iter().chain([new]).chain(tail));
+        // (`splice` would be 1.5 KB more.)
+        let mappings = Arc::make_mut(&mut self.mappings);
+        let after = mappings.split_off(last);
+        mappings.truncate(first);
+        mappings.extend(head);
+        mappings.push(new);
+        mappings.extend(tail);
+        mappings.extend(after);
         true
     }
 
@@ -372,8 +379,10 @@ impl ProcessTable {
         let distinct: SortedMap<_, _> =
             all().map(|generation| (Arc::as_ptr(&generation.mappings), generation.mappings.len())).collect();
         self.mappings = distinct.values().sum();
-        let ends = self.processes.iter().flat_map(|(&pid, all)| all.iter().map(move |one| (one.ended, pid)));
-        let mut ends: Vec<(u64, u32)> = ends.filter_map(|(ended, pid)| Some((ended?, pid))).collect();
+        let mut ends: Vec<(u64, u32)> = Vec::new();
+        for (&pid, all) in self.processes.iter() {
+            ends.extend(all.iter().filter_map(|one| Some((one.ended?, pid))));
+        }
         ends.sort_unstable();
         self.ended = ends.into_iter().map(|(_, pid)| pid).collect();
         self.forget_files();

@@ -58,7 +58,8 @@ impl Exponential {
         }
         if slot < self.first_slot {
             let missing = (self.first_slot - slot) as usize;
-            self.buckets.splice(0..0, std::iter::repeat_n(0, missing));
+            self.buckets.resize(self.buckets.len() + missing, 0);
+            self.buckets.rotate_right(missing);
             self.first_slot = slot;
         }
         let at = (slot - self.first_slot) as usize;

@@ -209,7 +209,7 @@ pub fn climb(
             let Some(rung) = position.rung(ladder) else { continue };
             let attached = rung.programs.iter().map(|name| attach(&object, name)).collect::<Result<Vec<_>>>();
             match attached {
-                Ok(attached) => links.extend(attached.into_iter().flatten()),
+                Ok(attached) => attached.into_iter().for_each(|attached| links.extend(attached)),
                 Err(error) => {
                     position.refuse(ladder, one_line(&error));
                     moved = true;

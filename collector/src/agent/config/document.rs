@@ -3,6 +3,7 @@
 use std::fmt::{Display, Write};
 use std::path::Path;
 
+use super::example::ABOUT;
 use super::{AgentConfig, SECTIONS, TracerConfig, keys, variable};
 use crate::key::Key;
 use crate::tracer::TRACERS;
@@ -27,7 +28,7 @@ const HEAD: &str = "| key | default | variable | what |\n|---|---|---|---|\n";
 
 fn tables(to: &mut String) -> std::fmt::Result {
     let config = AgentConfig::default();
-    for (section, keys, about) in SECTIONS {
+    for ((section, keys), about) in SECTIONS.into_iter().zip(ABOUT) {
         write!(to, "\n### [{section}]\n\n{about}\n\n{HEAD}")?;
         rows(to, section, keys, &config)?;
     }

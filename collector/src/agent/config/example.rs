@@ -5,6 +5,13 @@ use crate::key::{Key, Quoted, Value};
 use crate::tracer::TRACERS;
 use bpf_loader::text::join;
 
+/// What each of [`SECTIONS`] is about.
+pub(super) const ABOUT: [&str; SECTIONS.len()] = [
+    "The agent itself.",
+    "Which tasks are traced. Conditions that are given must all hold; without any, all are.",
+    "Where data goes. OTEL_* variables say more; without a receiver, a summary is printed.",
+];
+
 /// A file with every key, each commented out, with its default and what it does.
 pub fn example() -> String {
     let config = AgentConfig::default();
@@ -12,7 +19,7 @@ pub fn example() -> String {
         "# ebpf-otlp run --config FILE: every key with its default. The environment is stronger than this file, as\n\
          # EBPF_OTLP_INTERVAL or EBPF_OTLP_TRACER_PROFILE_ENABLED, and flags are stronger than that. SIGHUP reads it again.\n",
     );
-    for (section, keys, about) in SECTIONS {
+    for ((section, keys), about) in SECTIONS.into_iter().zip(ABOUT) {
         text.push_str(&format!("\n# {about}\n[{section}]\n"));
         keys.iter().for_each(|key| add(&mut text, section, key, &config));
     }

@@ -15,7 +15,7 @@ pub(super) fn apply(config: &mut AgentConfig, name: &str, text: &str) -> Result<
     };
     for section in toml::parse(text).map_err(|wrong| problem(wrong.at, wrong.what))? {
         let (name, at) = (section.key.name.as_str(), section.key.at);
-        let known = SECTIONS.iter().map(|(name, _, _)| *name).chain(["tracer"]);
+        let known = SECTIONS.iter().map(|(name, _)| *name).chain(["tracer"]);
         let is_known = known.clone().any(|known| known == name);
         let Node::Table(table) = section.node else {
             let what = if is_known {

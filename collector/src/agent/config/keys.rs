@@ -20,7 +20,7 @@ fn of_path(path: &Option<PathBuf>) -> Value {
     Value::Text(path.as_ref().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default())
 }
 
-pub(super) static AGENT: &[Key<AgentConfig>] = &[
+pub(super) static AGENT: &[Key<AgentConfig>] = &Key::<AgentConfig>::table([
     Key {
         name: "interval",
         doc: "How long a window is, 1s to 1h; empty: 5s where it is shown, where it is exported\n\
@@ -83,9 +83,9 @@ pub(super) static AGENT: &[Key<AgentConfig>] = &[
         get: |c| of_path(&c.agent.btf),
         set: |c, v| path(v).map(|btf| c.agent.btf = btf),
     },
-];
+]);
 
-pub(super) static FILTER: &[Key<AgentConfig>] = &[
+pub(super) static FILTER: &[Key<AgentConfig>] = &Key::<AgentConfig>::table([
     Key {
         name: "pids",
         doc: "Only these processes, with all their threads.",
@@ -124,9 +124,9 @@ pub(super) static FILTER: &[Key<AgentConfig>] = &[
         get: |c| of_path(&c.filter.cgroup),
         set: |c, v| path(v).map(|cgroup| c.filter.cgroup = cgroup),
     },
-];
+]);
 
-pub(super) static EXPORT: &[Key<AgentConfig>] = &[
+pub(super) static EXPORT: &[Key<AgentConfig>] = &Key::<AgentConfig>::table([
     Key {
         name: "endpoints",
         doc: "Receivers, as \"http://localhost:4318\" or \"file:///folder\".",
@@ -189,10 +189,10 @@ pub(super) static EXPORT: &[Key<AgentConfig>] = &[
         get: |c| Value::Bool(c.export.per_process),
         set: |c, v| v.boolean().map(|per_process| c.export.per_process = per_process),
     },
-];
+]);
 
 /// What every tracer has.
-pub(super) static TRACER: &[Key<TracerConfig>] = &[
+pub(super) static TRACER: &[Key<TracerConfig>] = &Key::<TracerConfig>::table([
     Key {
         name: "enabled",
         doc: "Whether it runs.",
@@ -206,4 +206,4 @@ pub(super) static TRACER: &[Key<TracerConfig>] = &[
         get: |t| Value::Map(t.rungs.0.clone()),
         set: |t, v| v.map().map(|rungs| t.rungs.0.clone_from(rungs)),
     },
-];
+]);

@@ -4,6 +4,7 @@
 
 #[cfg(all(test, feature = "service"))]
 mod document;
+#[cfg(any(test, feature = "terminal"))]
 mod example;
 mod file;
 mod keys;
@@ -20,6 +21,7 @@ use crate::sorted::SortedMap;
 use crate::tracer::ladder::Forced;
 use crate::tracer::{Info, Settings, TRACERS};
 
+#[cfg(any(test, feature = "terminal"))]
 pub use example::example;
 
 /// Prefix of the environment's variables.
@@ -27,19 +29,8 @@ pub const VARIABLE_PREFIX: &str = "EBPF_OTLP_";
 /// The variable that names the file, and is no key.
 pub const FILE_VARIABLE: &str = "EBPF_OTLP_CONFIG";
 /// Tables of the file, beside one a tracer.
-const SECTIONS: [(&str, &[Key<AgentConfig>], &str); 3] = [
-    ("agent", keys::AGENT, "The agent itself."),
-    (
-        "filter",
-        keys::FILTER,
-        "Which tasks are traced. Conditions that are given must all hold; without any, all are.",
-    ),
-    (
-        "export",
-        keys::EXPORT,
-        "Where data goes. OTEL_* variables say more; without a receiver, a summary is printed.",
-    ),
-];
+const SECTIONS: [(&str, &[Key<AgentConfig>]); 3] =
+    [("agent", keys::AGENT), ("filter", keys::FILTER), ("export", keys::EXPORT)];
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -287,7 +278,7 @@ impl AgentConfig {
     /// Sets one key of a section: `agent`, `tracer.profile`.
     fn assign(&mut self, section: &str, key: &str, given: &Given<'_>) -> Result<(), String> {
         let unknown_key = |names: &[&str]| unknown("key", key, names.iter().copied());
-        if let Some((_, keys, _)) = SECTIONS.iter().find(|(name, _, _)| *name == section) {
+        if let Some((_, keys)) = SECTIONS.iter().find(|(name, _)| *name == section) {
             let Some(found) = find(keys, key) else {
                 return Err(unknown_key(&keys.iter().map(|key| key.name).collect::<Vec<_>>()));
             };
@@ -329,14 +320,19 @@ fn check_rungs(info: &Info, forced: &Forced) -> Result<(), String> {
 
 /// Every key with its section.
 fn paths() -> Vec<(String, &'static str)> {
-    let own = SECTIONS
-        .iter()
-        .flat_map(|(section, keys, _)| keys.iter().map(|key| ((*section).to_owned(), key.name)));
-    let tracers = TRACERS.iter().flat_map(|info| {
-        let names = keys::TRACER.iter().map(|key| key.name).chain(info.keys.iter().map(|key| key.name));
-        names.map(|name| (format!("tracer.{}", info.name), name))
-    });
-    own.chain(tracers).collect()
+    let mut paths = Vec::new();
+    let mut add = |section: &str, keys: &mut dyn Iterator<Item = &'static str>| {
+        paths.extend(keys.map(|key| (section.to_owned(), key)));
+    };
+    for (section, keys) in SECTIONS {
+        add(section, &mut keys.iter().map(|key| key.name));
+    }
+    for info in TRACERS {
+        let section = format!("tracer.{}", info.name);
+        add(&section, &mut keys::TRACER.iter().map(|key| key.name));
+        add(&section, &mut info.keys.iter().map(|key| key.name));
+    }
+    paths
 }
 
 /// The variable of a key: `EBPF_OTLP_INTERVAL` of `[agent]`, `EBPF_OTLP_TRACER_PROFILE_FREQUENCY`.

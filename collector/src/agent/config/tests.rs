@@ -30,7 +30,7 @@ fn the_example_says_what_the_defaults_are() {
 
 #[test]
 fn every_key_is_documented_once() {
-    let docs = SECTIONS.iter().flat_map(|(_, keys, _)| keys.iter().map(|key| (key.name, key.doc)));
+    let docs = SECTIONS.iter().flat_map(|(_, keys)| keys.iter().map(|key| (key.name, key.doc)));
     let docs = docs.chain(keys::TRACER.iter().map(|key| (key.name, key.doc)));
     let docs = docs.chain(TRACERS.iter().flat_map(|info| info.keys.iter().map(|key| (key.name, key.doc))));
     for (name, doc) in docs {

@@ -62,6 +62,8 @@ impl Definition {
 #[cfg(feature = "terminal")]
 pub const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
 
+/// What help says of options that this build refuses.
+const NO_SPOOL: &str = "not in this build (feature `spool`)";
 const SWITCH: Opt = Opt { name: "", value: "", help: "", hint: Hint::Free, repeatable: false, key: "" };
 const DURATION: Opt = Opt {
     name: "--duration",
@@ -111,7 +113,11 @@ static ENDPOINT: Opt = Opt {
 static SPOOL: Opt = Opt {
     name: "--spool",
     value: "DIR",
-    help: "keep on disk what a receiver does not take yet, and send it as soon as it does, if need be in the next run",
+    help: if cfg!(feature = "spool") {
+        "keep on disk what a receiver does not take yet, and send it as soon as it does, if need be in the next run"
+    } else {
+        NO_SPOOL
+    },
     hint: Hint::Directory,
     key: "export.spool",
     ..SWITCH
@@ -119,15 +125,23 @@ static SPOOL: Opt = Opt {
 static SPOOL_SIZE: Opt = Opt {
     name: "--spool-size",
     value: "SIZE",
-    help: "bytes on disk for each receiver, as 64M or 1G (default 256M)",
+    help: if cfg!(feature = "spool") {
+        "bytes on disk for each receiver, as 64M or 1G (default 256M)"
+    } else {
+        NO_SPOOL
+    },
     key: "export.spool_size",
     ..SWITCH
 };
 static SPOOL_DELAY: Opt = Opt {
     name: "--spool-delay",
     value: "D",
-    help: "write what is not delivered after D: what a power cut costs at most, besides the current --interval (default \
-           1s)",
+    help: if cfg!(feature = "spool") {
+        "write what is not delivered after D: what a power cut costs at most, besides the current --interval (default \
+           1s)"
+    } else {
+        NO_SPOOL
+    },
     key: "export.spool_delay",
     ..SWITCH
 };
@@ -163,7 +177,11 @@ const CPU_LIMIT: Opt = Opt {
 static LISTEN: Opt = Opt {
     name: "--listen",
     value: "ADDRESS",
-    help: "serve /healthz, /readyz and /metrics, as on 127.0.0.1:9464",
+    help: if cfg!(feature = "listen") {
+        "serve /healthz, /readyz and /metrics, as on 127.0.0.1:9464"
+    } else {
+        "not in this build (feature `listen`)"
+    },
     key: "agent.listen",
     ..SWITCH
 };
@@ -249,7 +267,11 @@ const DEFINED: [(&Definition, Option<(&str, bool)>); 13] = [
                 &Opt {
                     name: "--config",
                     value: "FILE",
-                    help: "a file of settings, which `ebpf-otlp config --example` explains (or EBPF_OTLP_CONFIG)",
+                    help: if cfg!(feature = "terminal") {
+                        "a file of settings, which `ebpf-otlp config --example` explains (or EBPF_OTLP_CONFIG)"
+                    } else {
+                        "a file of settings (or EBPF_OTLP_CONFIG)"
+                    },
                     hint: Hint::File,
                     ..SWITCH
                 },
@@ -379,7 +401,17 @@ const DEFINED: [(&Definition, Option<(&str, bool)>); 13] = [
             operands: None,
             text: "Says what this kernel, its BTF and this user's capabilities allow, and what to do about what is missing. \
                Exits 0 if `profile` can run, 1 if not.",
-            options: &[&BTF, &Opt { help: "print JSON", ..JSON }],
+            options: &[
+                &BTF,
+                &Opt {
+                    help: if cfg!(feature = "json") {
+                        "print JSON"
+                    } else {
+                        "not in this build (feature `json`)"
+                    },
+                    ..JSON
+                },
+            ],
         },
         None,
     ),
@@ -467,7 +499,7 @@ const DEFINED: [(&Definition, Option<(&str, bool)>); 13] = [
             text: "Prints a configuration file for `run --config`: every key, commented out, with its default and what it does.",
             options: &[&Opt { name: "--example", help: "print it", ..SWITCH }],
         },
-        None,
+        TERMINAL,
     ),
     (
         &Definition {

@@ -5,6 +5,7 @@ mod btf;
 mod check;
 #[cfg(feature = "terminal")]
 mod completions;
+#[cfg(feature = "terminal")]
 mod config;
 pub mod definition;
 pub mod help;
@@ -59,6 +60,7 @@ pub enum Command {
     Btf(Btf),
     Run(Box<Run>),
     /// `config --example`.
+    #[cfg(feature = "terminal")]
     ConfigExample,
     #[cfg(feature = "terminal")]
     Completions(Shell),
@@ -98,6 +100,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
         "inspect" => inspect::parse(options),
         #[cfg(feature = "btf-generate")]
         "btf" => btf::parse(options),
+        #[cfg(feature = "terminal")]
         "config" => config::parse(options),
         #[cfg(feature = "terminal")]
         "completions" => completions::parse(options),

@@ -62,9 +62,9 @@ impl Windows {
         table: Option<&Table>,
         service: &Service,
     ) -> Result<Self, Box<dyn std::error::Error>> {
-        let export = ExportConfig::resolve(&Signal::ALL, &config.export.endpoints, &process_env)?;
-        let (_, mut warnings) = LogLevel::from_env(&process_env);
-        warnings.splice(0..0, export.warnings);
+        let mut export = ExportConfig::resolve(&Signal::ALL, &config.export.endpoints, &process_env)?;
+        let mut warnings = std::mem::take(&mut export.warnings);
+        warnings.extend(LogLevel::from_env(&process_env).1);
         let is_shown = export.sinks.is_empty() && config.export.output.is_none();
         if is_shown {
             warn(&warnings);

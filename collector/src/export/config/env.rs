@@ -4,6 +4,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::key::Escaped;
+
 /// Characters of an ignored value that a warning shows.
 const MAX_SHOWN: usize = 60;
 
@@ -100,9 +102,21 @@ impl<'a> Env<'a> {
 }
 
 fn shown(value: &str) -> String {
-    let mut shown: String = value.chars().take(MAX_SHOWN).collect::<String>().escape_debug().to_string();
+    let mut shown = Escaped(&value.chars().take(MAX_SHOWN).collect::<String>()).to_string();
     if value.chars().count() > MAX_SHOWN {
         shown.push_str("...");
     }
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_show_values_in_one_line_that_is_not_too_long() {
+        assert_eq!(shown("a\n\"\u{1b}é"), r#"a\u000A\"\u001Bé"#);
+        assert_eq!(shown(&"é".repeat(MAX_SHOWN)), "é".repeat(MAX_SHOWN));
+        assert_eq!(shown(&"é".repeat(MAX_SHOWN + 1)), "é".repeat(MAX_SHOWN) + "...");
+    }
 }

@@ -146,8 +146,9 @@ fn parse(list: &str) -> Result<Vec<(String, String)>, String> {
 
 /// A random number as a UUID of version 4.
 fn uuid(random: u128) -> String {
-    let versioned = random & !(0xf << 76) | 0x4 << 76;
-    let hex = format!("{:032x}", versioned & !(0x3 << 62) | 0x2 << 62);
+    // (Numbers of 128 bits have code of their own to write them.)
+    let (high, low) = ((random >> 64) as u64, random as u64);
+    let hex = format!("{:016x}{:016x}", high & !0xf000 | 0x4000, low & !(0x3 << 62) | 0x2 << 62);
     let part = |range: std::ops::Range<usize>| hex.get(range).unwrap_or_default();
     format!("{}-{}-{}-{}-{}", part(0..8), part(8..12), part(12..16), part(16..20), part(20..32))
 }

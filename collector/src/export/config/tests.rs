@@ -257,6 +257,7 @@ fn what_this_build_lacks_is_an_error_that_names_the_variable() {
 }
 
 #[test]
+#[cfg(feature = "proxy")]
 fn signals_behind_different_proxies_are_sent_apart() {
     let vars = [
         ("http_proxy", "http://proxy:3128"),
@@ -346,6 +347,22 @@ fn proxies_come_from_the_environment() {
     };
     let usable = ("http_proxy", "http://user:s3cret@proxy:3128");
     assert_eq!(proxy(&[]).unwrap(), None);
+    if cfg!(not(feature = "proxy")) {
+        for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+            // No `no_proxy` makes a build understand it.
+            let error = proxy(&[(name, usable.1), ("no_proxy", "*")]).unwrap_err().to_string();
+            let begin = format!("cannot use the URL in {name}: this build has no proxies (feature `proxy`)");
+            assert!(error.starts_with(&begin), "{error}");
+        }
+        assert_eq!(proxy(&[("https_proxy", usable.1)]).unwrap(), None, "it does not apply");
+        for url in
+            ["http://localhost:4318", "http://127.0.0.1:4318", "http://[::1]:4318", "unix:///run/otlp.sock"]
+        {
+            let vars = [("OTEL_EXPORTER_OTLP_ENDPOINT", url), usable];
+            assert!(resolve(&[Signal::Profiles], &[], &vars).is_ok(), "{url}");
+        }
+        return;
+    }
     assert_eq!(proxy(&[usable]).unwrap().as_deref(), Some("http://proxy:3128/"));
     assert_eq!(proxy(&[usable, ("no_proxy", "base")]).unwrap(), None);
     let error = proxy(&[("ALL_PROXY", "socks5://user:s3cret@proxy")]).unwrap_err();

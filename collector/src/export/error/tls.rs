@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use bpf_loader::text;
+
 const AUTHORITY: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE can name a PEM file with the authority's certificate";
 
 /// What is wrong with a file of certificates or keys. Nothing of the file is kept.
@@ -91,12 +93,12 @@ impl TlsProblem {
         match self {
             Self::UnknownIssuer => Some(AUTHORITY),
             // An authority that was made again under its old name.
-            Self::Certificate(reason) if reason.contains("BadSignature") => Some(AUTHORITY),
+            Self::Certificate(reason) if text::contains(reason, "BadSignature") => Some(AUTHORITY),
             Self::Expired | Self::NotYetValid => Some("is the clock of this machine right?"),
             Self::WrongName => {
                 Some("the endpoint must have a host name or address that is in the certificate")
             }
-            Self::Certificate(reason) if reason.contains("CaUsedAsEndEntity") => Some(
+            Self::Certificate(reason) if text::contains(reason, "CaUsedAsEndEntity") => Some(
                 "it is an authority's: give the receiver one of its own that the authority signed, or one with CA:FALSE",
             ),
             Self::ClientCertificate(_) => {

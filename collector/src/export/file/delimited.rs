@@ -30,7 +30,8 @@ impl DelimitedExporter {
     ///
     /// One of them cannot be made.
     pub fn create(path: &Path, signals: &[Signal]) -> io::Result<Self> {
-        let create = |signal: &Signal| {
+        let mut files = Vec::new();
+        for signal in signals {
             let path = path_of(path, *signal);
             // What is appended goes to the end, wherever an error has left that.
             let mut options = OpenOptions::new();
@@ -38,9 +39,8 @@ impl DelimitedExporter {
             let file = file.and_then(|file| file.set_len(0).map(|()| file));
             let file =
                 file.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
-            Ok((*signal, file, 0))
-        };
-        let files = signals.iter().map(create).collect::<io::Result<_>>()?;
+            files.push((*signal, file, 0));
+        }
         Ok(Self { files, message: Vec::new() })
     }
 }

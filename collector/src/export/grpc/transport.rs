@@ -14,6 +14,7 @@ use super::frame::{parse_body, prefix};
 use super::head::Template;
 use super::socket::{Heard, Socket};
 use super::status::{Code, Status};
+use crate::built_in::GrpcBuiltIn;
 use crate::export::destination::Destination;
 use crate::export::gzip::compress_into;
 use crate::export::http::check_size;
@@ -135,9 +136,11 @@ impl Call<'_> {
         let ambiguous = broken.is_ambiguous();
         let failure = match broken.end {
             end if self.is_over(&end) => Box::new(Failure::Timeout(self.timeout.unwrap_or_default())),
-            _ if broken.heard == Heard::Http1 => return refused(Failure::NotHttp2 { http1: true }),
+            _ if broken.heard == Heard::Http1 => {
+                return refused(Failure::NotHttp2 { http1: true, built_in: GrpcBuiltIn::HERE });
+            }
             _ if broken.heard == Heard::Other => {
-                return refused(Failure::NotHttp2 { http1: false });
+                return refused(Failure::NotHttp2 { http1: false, built_in: GrpcBuiltIn::HERE });
             }
             End::TooLarge => return refused(Failure::ResponseTooLarge),
             End::Io(error) => disconnected(error),
@@ -188,7 +191,7 @@ fn failure(error: h2::Error) -> Box<Failure> {
 
 /// A failure that this side found.
 fn grpc(code: Code, message: String) -> Box<Failure> {
-    Box::new(Failure::Grpc { code, message: Some(message), retry_info: false })
+    Box::new(Failure::Grpc { code, message: Some(message), retry_info: false, built_in: GrpcBuiltIn::HERE })
 }
 
 /// A refusal of what the receiver did not get or surely did not take.
@@ -217,7 +220,12 @@ fn read_answer(answer: &Answer, wall: SystemTime) -> Result<Accepted, Refusal> {
             }
         }
         Some(Status { code, message, retry_info }) if code != Code::Ok => Err(Refusal {
-            failure: Box::new(Failure::Grpc { code, message, retry_info: retry_info.is_some() }),
+            failure: Box::new(Failure::Grpc {
+                code,
+                message,
+                retry_info: retry_info.is_some(),
+                built_in: GrpcBuiltIn::HERE,
+            }),
             asked_to_wait: retry_info.filter(|delay| !delay.is_zero()),
             ambiguous: false,
         }),

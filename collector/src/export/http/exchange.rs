@@ -93,7 +93,7 @@ impl Link {
                 Ok(response)
             }
             // The alert says why nothing more could be sent.
-            (Err(failure), Err(_)) if matches!(*failure, Failure::Tls(_)) => Err(failure.into()),
+            (Err(failure), Err(_)) if matches!(*failure, Failure::Tls(..)) => Err(failure.into()),
             (Err(_), Err(error)) => Err(disconnected(error).into()),
             (Err(failure), Ok(())) => Err(Broken { ambiguous: is_ambiguous(&failure), failure }),
         }
@@ -126,7 +126,7 @@ fn is_ambiguous(failure: &Failure) -> bool {
     match failure {
         Failure::Disconnected(_) => true,
         // Over TLS 1.3, the client is refused after it has begun to send.
-        Failure::Tls(problem) => !matches!(problem, TlsProblem::ClientCertificate(_)),
+        Failure::Tls(problem, _) => !matches!(problem, TlsProblem::ClientCertificate(_)),
         _ => false,
     }
 }

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::destination::{Destination, Protocol};
 use super::{Endpoint, ExportError, Failure, Scheme, TlsProblem};
+use crate::built_in::TlsBuiltIn;
 
 mod deadline;
 mod dial;
@@ -118,8 +119,9 @@ impl Connector {
 
 /// The failure that an error of a [`Stream`] is: [`Failure::Tls`] where TLS failed, else [`Failure::Disconnected`].
 pub(super) fn disconnected(error: io::Error) -> Box<Failure> {
-    Box::new(match error.get_ref().and_then(|inner| inner.downcast_ref::<TlsProblem>()) {
-        Some(problem) => Failure::Tls(problem.clone()),
+    let problem = |built_in| Some((error.get_ref()?.downcast_ref::<TlsProblem>()?.clone(), built_in));
+    Box::new(match TlsBuiltIn::get().and_then(problem) {
+        Some((problem, built_in)) => Failure::Tls(problem, built_in),
         None => Failure::Disconnected(error),
     })
 }

@@ -6,6 +6,7 @@ use std::io::{self, BufReader, ErrorKind, Write};
 use std::net::IpAddr;
 
 use super::Socket;
+use crate::built_in::ProxyBuiltIn;
 use crate::export::http::{USER_AGENT, read_head};
 use crate::export::{Endpoint, EndpointProblem, ExportError, Failure, Scheme};
 use crate::percent;
@@ -15,6 +16,7 @@ use crate::percent;
 pub struct Proxy {
     endpoint: Endpoint,
     authorization: Option<String>,
+    built_in: ProxyBuiltIn,
 }
 
 impl Proxy {
@@ -22,8 +24,9 @@ impl Proxy {
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// What is wrong with it, or that this build has no proxies.
     pub fn parse(url: &str) -> Result<Self, EndpointProblem> {
+        let built_in = ProxyBuiltIn::get().ok_or(EndpointProblem::Proxy)?;
         let url = url.trim();
         let (scheme, rest) = text::split_once(url, "://").unwrap_or(("http", url));
         if !scheme.eq_ignore_ascii_case("http") {
@@ -34,7 +37,7 @@ impl Proxy {
             Some((credentials, server)) => (server, Some(basic(credentials))),
             None => (authority, None),
         };
-        Ok(Self { endpoint: Endpoint::parse(&format!("http://{authority}"))?, authorization })
+        Ok(Self { endpoint: Endpoint::parse(&format!("http://{authority}"))?, authorization, built_in })
     }
 
     /// The proxy's own address.
@@ -62,7 +65,8 @@ impl fmt::Debug for Proxy {
 
 /// The proxy through which `endpoint` is reached: `http_proxy` for `http://`, `https_proxy` for `https://`, else
 /// `all_proxy`, each in upper case if there is none in lower case, and empty being unset. Never one for unix
-/// sockets, `localhost` and loopback addresses, nor for what `no_proxy` names. `env` looks up a variable.
+/// sockets, `localhost` and loopback addresses, nor for what `no_proxy` names, which builds without proxies do not read.
+/// `env` looks up a variable.
 ///
 /// # Errors
 ///
@@ -83,7 +87,8 @@ pub fn from_env(
     };
     let Some((source_name, url)) = get(name).or_else(|| get("all_proxy")) else { return Ok(None) };
     let host = Host::new(endpoint);
-    if host.is_local() || get("no_proxy").is_some_and(|(_, list)| host.is_in(&list)) {
+    let is_in = |_: ProxyBuiltIn| get("no_proxy").is_some_and(|(_, list)| host.is_in(&list));
+    if host.is_local() || ProxyBuiltIn::get().is_some_and(is_in) {
         return Ok(None);
     }
     match Proxy::parse(&url) {
@@ -200,7 +205,7 @@ pub(super) fn tunnel(socket: &mut Socket, proxy: &Proxy, endpoint: &Endpoint) ->
     // A byte at a time: what follows the head comes from the receiver.
     match read_head(&mut BufReader::with_capacity(1, socket)) {
         Ok(head) if matches!(head.status, 200..=299) => Ok(()),
-        Ok(head) => Err(Box::new(Failure::Proxy { code: head.status })),
+        Ok(head) => Err(Box::new(Failure::Proxy { code: head.status, built_in: proxy.built_in })),
         Err(failure) => Err(Box::new(Failure::Connect(match *failure {
             Failure::Disconnected(error) => error,
             _ => io::Error::new(ErrorKind::InvalidData, "the proxy does not answer in HTTP/1"),
@@ -208,5 +213,5 @@ pub(super) fn tunnel(socket: &mut Socket, proxy: &Proxy, endpoint: &Endpoint) ->
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "proxy"))]
 mod tests;

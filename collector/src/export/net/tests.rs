@@ -1,5 +1,5 @@
 use std::fs;
-use std::io::{BufRead, ErrorKind};
+use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -76,6 +76,7 @@ fn connecting_ends_in_time() {
 }
 
 #[test]
+#[cfg(feature = "proxy")]
 fn silent_proxies_end_in_time() {
     let (_listener, address) = listen();
     times_out(&connector("http://a.example", |destination| {
@@ -140,7 +141,10 @@ fn without_blocking_it_says_so() {
 }
 
 /// A proxy that answers `CONNECT` so, and tells what it was asked.
+#[cfg(feature = "proxy")]
 fn proxy(answer: &'static [u8]) -> (Proxy, std::thread::JoinHandle<String>) {
+    use std::io::BufRead;
+
     let (listener, address) = listen();
     let asked = std::thread::spawn(move || {
         let mut stream = io::BufReader::new(listener.accept().unwrap().0);
@@ -153,6 +157,7 @@ fn proxy(answer: &'static [u8]) -> (Proxy, std::thread::JoinHandle<String>) {
 }
 
 #[test]
+#[cfg(feature = "proxy")]
 fn tunnels_are_asked_for_and_carry_what_the_receiver_says_first() {
     let (proxy, asked) = proxy(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nx: y\r\n\r\nfirst words");
     let connector = connector("http://[fd00::1]", |destination| {
@@ -169,6 +174,7 @@ fn tunnels_are_asked_for_and_carry_what_the_receiver_says_first() {
 }
 
 #[test]
+#[cfg(feature = "proxy")]
 fn proxies_that_refuse_are_told() {
     for (answer, text) in [
         (

@@ -62,7 +62,7 @@ impl Default for Settings {
 }
 
 /// Its keys of the configuration.
-static KEYS: &[Key<AllSettings>] = &[
+static KEYS: &[Key<AllSettings>] = &Key::<AllSettings>::table([
     Key {
         name: "names",
         doc: "How many names have series of their own at once: the first that come, until nobody asks for them in ten windows, and one more series for all others.",
@@ -75,7 +75,7 @@ static KEYS: &[Key<AllSettings>] = &[
         get: |settings| Value::Int(settings.dns.spans_per_second.into()),
         set: |settings, v| v.whole(0..=u32::MAX).map(|n| settings.dns.spans_per_second = n),
     },
-];
+]);
 
 /// Follows lookups.
 #[derive(Debug)]

@@ -128,10 +128,10 @@ impl Default for Settings {
 }
 
 /// Its keys of the configuration.
-static KEYS: &[Key<AllSettings>] = &[Key {
+static KEYS: &[Key<AllSettings>] = &Key::<AllSettings>::table([Key {
     name: "sample_bytes",
     doc: "Allocations of so many bytes and more are all taken; smaller ones with a likelihood of their size to this,\n\
           and then they stand for as many. 0: every allocation is taken.",
     get: |settings| Value::Int(settings.heap.sample_bytes.into()),
     set: |settings, v| v.whole(0..=u32::MAX).map(|bytes| settings.heap.sample_bytes = bytes),
-}];
+}]);

@@ -1,7 +1,6 @@
 //! One process whose heap is traced: its own object, probes and symbols.
 
 use std::fs;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -156,7 +155,7 @@ fn prepare(spec: &mut ObjectSpec<'_>, memory: usize) -> Result<()> {
         let missing = || Error::no_map(name);
         spec.map_mut(name).ok_or_else(missing)?.max_entries = entries;
     }
-    let seed = RandomState::new().hash_one(0u8);
+    let seed = bpf_sys::random::number();
     spec.set_global("hash_seed", &seed.to_ne_bytes()).map_err(Error::load)?;
     let is_arm64 = u32::from(Machine::running() == Some(Machine::Aarch64));
     spec.set_global("is_arm64", &is_arm64.to_ne_bytes()).map_err(Error::load)
@@ -299,7 +298,7 @@ impl TracedProcess {
             let links: Result<Vec<_>> =
                 names.map(|name| attach(&self.object, name, file, self.pid)).collect();
             match links {
-                Ok(links) => self.links.extend(links.into_iter().flatten()),
+                Ok(links) => links.into_iter().for_each(|links| self.links.extend(links)),
                 Err(_) => {
                     self.not_probed += 1;
                     self.mallocs = mallocs;

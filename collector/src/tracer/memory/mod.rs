@@ -265,7 +265,7 @@ impl Default for Settings {
 }
 
 /// Its keys of the configuration.
-static KEYS: &[Key<AllSettings>] = &[
+static KEYS: &[Key<AllSettings>] = &Key::<AllSettings>::table([
     Key {
         name: "sizes_of",
         doc: "Of how many processes sizes are read at the end of a window, those with most page faults first, 0 to 100000.",
@@ -278,4 +278,4 @@ static KEYS: &[Key<AllSettings>] = &[
         get: |settings| Value::Int(settings.memory.fault_stacks as i64),
         set: |settings, v| v.whole(0..=1_000_000u32).map(|n| settings.memory.fault_stacks = n.into()),
     },
-];
+]);

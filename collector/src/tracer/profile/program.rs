@@ -1,7 +1,5 @@
 //! The profiler's BPF program and its maps, sized for the machine and the configuration.
 
-use std::hash::{BuildHasher, RandomState};
-
 use bpf_loader::kernel::RunningKernel;
 use bpf_loader::load::Object;
 use bpf_loader::map_def::MapSpec;
@@ -304,7 +302,7 @@ fn size_maps(spec: &mut ObjectSpec<'_>, sizes: Sizes, tables_grow: bool) -> Resu
 
 fn set_globals(spec: &mut ObjectSpec<'_>, sizes: Sizes) -> bpf_loader::Result<()> {
     spec.set_global("region_bytes", &(sizes.region_bytes as u64).to_ne_bytes())?;
-    spec.set_global("hash_seed", &RandomState::new().hash_one(0u8).to_ne_bytes())
+    spec.set_global("hash_seed", &bpf_sys::random::number().to_ne_bytes())
 }
 
 #[cfg(test)]

@@ -35,12 +35,12 @@ pub static INFO: Info = Info {
     views: &[],
     ladders: &[&CPU_CLOCK],
     on_by_default: true,
-    keys: &[Key {
+    keys: &Key::<crate::tracer::Settings>::table([Key {
         name: "frequency",
         doc: "Samples a second on each CPU, 1 to 1000.",
         get: |settings| Value::Int(settings.profile.frequency.into()),
         set: |settings, v| v.whole(FREQUENCY_RANGE).map(|hz| settings.profile.frequency = hz),
-    }],
+    }]),
     start,
 };
 

@@ -10,7 +10,7 @@ const SHORTEST: Duration = Duration::from_micros(1);
 const LONGEST: Duration = Duration::from_secs(3600);
 
 /// Keys of the system call tracer.
-pub(super) static KEYS: &[Key<Settings>] = &[
+pub(super) static KEYS: &[Key<Settings>] = &Key::<Settings>::table([
     Key {
         name: "scale",
         doc: "Resolution of durations: a factor of two has 2^scale buckets. 0 to 3.",
@@ -48,4 +48,4 @@ pub(super) static KEYS: &[Key<Settings>] = &[
         get: |settings| Value::Bool(settings.syscalls.every_duration),
         set: |settings, v| v.boolean().map(|every| settings.syscalls.every_duration = every),
     },
-];
+]);

@@ -57,7 +57,7 @@ impl Default for Settings {
 }
 
 /// Its keys of the configuration.
-static KEYS: &[Key<AllSettings>] = &[
+static KEYS: &[Key<AllSettings>] = &Key::<AllSettings>::table([
     Key {
         name: "spans_per_second",
         doc: "Most spans in a second; connections beyond are counted all the same.",
@@ -78,4 +78,4 @@ static KEYS: &[Key<AllSettings>] = &[
         get: |settings| Value::Bool(settings.tcp.drops),
         set: |settings, v| v.boolean().map(|drops| settings.tcp.drops = drops),
     },
-];
+]);

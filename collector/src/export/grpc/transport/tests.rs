@@ -438,13 +438,13 @@ fn other_protocols_are_told() {
         let (url, _received) = raw(b"", answer);
         let wanted = request(Signal::Logs, vec![0; length]);
         let refusal = transport(&url).attempt(&wanted, None, SystemTime::UNIX_EPOCH).unwrap_err();
-        assert!(matches!(*refusal.failure, Failure::NotHttp2 { http1: true }), "{}", refusal.failure);
+        assert!(matches!(*refusal.failure, Failure::NotHttp2 { http1: true, .. }), "{}", refusal.failure);
         assert!(!refusal.failure.is_retryable() && !refusal.ambiguous);
     }
     for bytes in [b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n".as_slice(), &[0xff; 100]] {
         let (url, _received) = raw(b"", bytes);
         let refusal = attempt(&mut transport(&url)).unwrap_err();
-        assert!(matches!(*refusal.failure, Failure::NotHttp2 { http1: false }), "{}", refusal.failure);
+        assert!(matches!(*refusal.failure, Failure::NotHttp2 { http1: false, .. }), "{}", refusal.failure);
     }
 }
 

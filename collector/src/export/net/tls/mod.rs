@@ -9,6 +9,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
 use super::{Alpn, Socket};
+use crate::built_in::TlsBuiltIn;
 use crate::export::destination::TlsFiles;
 use crate::export::{Endpoint, EndpointProblem, ExportError, Failure, TlsProblem};
 
@@ -57,9 +58,10 @@ impl Tls {
         let session = Session::connect(config, self.name.clone(), socket)?;
         // Without being asked, receivers speak HTTP/1.1; HTTP/2 has to be agreed upon.
         if alpn == Alpn::H2 && session.alpn() != Some(alpn.name()) {
-            return Err(Box::new(Failure::Tls(TlsProblem::Protocol(
-                "the receiver does not offer HTTP/2".to_owned(),
-            ))));
+            return Err(Box::new(Failure::Tls(
+                TlsProblem::Protocol("the receiver does not offer HTTP/2".to_owned()),
+                TlsBuiltIn::HERE,
+            )));
         }
         Ok(session)
     }

@@ -7,6 +7,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
 use super::problem::tls_problem;
+use crate::built_in::TlsBuiltIn;
 use crate::export::Failure;
 use crate::export::net::{Socket, disconnected};
 
@@ -23,7 +24,7 @@ impl Session {
         socket: Socket,
     ) -> Result<Self, Box<Failure>> {
         let connection = ClientConnection::new(Arc::new(config), name)
-            .map_err(|error| Failure::Tls(tls_problem(&error)))?;
+            .map_err(|error| Failure::Tls(tls_problem(&error), TlsBuiltIn::HERE))?;
         let mut session = Self { connection, socket };
         match session.handshake() {
             Ok(()) => Ok(session),

@@ -16,6 +16,7 @@ use super::*;
 use crate::export::http::Client;
 use crate::export::http::tests::server::{Answer, Seen, accepted, answer, serve_on};
 use crate::export::http::tests::{destination, send_to};
+#[cfg(feature = "proxy")]
 use crate::export::net::proxy::Proxy;
 use crate::export::net::tests::Folder;
 use crate::export::net::{Connector, Deadline};
@@ -134,7 +135,7 @@ fn failure(destination: impl FnOnce(&str) -> Destination, config: ServerConfig) 
 
 fn problem(failure: Failure) -> TlsProblem {
     match failure {
-        Failure::Tls(problem) => problem,
+        Failure::Tls(problem, _) => problem,
         other => panic!("{other:?}"),
     }
 }
@@ -325,6 +326,7 @@ fn without_blocking_it_says_so() {
 }
 
 #[test]
+#[cfg(feature = "proxy")]
 fn proxies_connect_through() {
     let authority = Authority::new("tls-proxy");
     let (url, requests, _) = serve("localhost", authority.server(), vec![accepted()]);
