@@ -1,7 +1,7 @@
 //! A map and a set in the order of their keys, in little code.
 //!
 //! The standard library's are compiled anew for each pair of types, a tree in 5 to 10 KB of code and a hash table in 1 KB, and the agent
-//! has a hundred of them. Here all that knows no types is compiled once: [`Order`], numbers of entries in sorted runs, which are short
+//! has a hundred of them. Here all that knows no types is compiled once: `Order`, numbers of entries in sorted runs, which are short
 //! enough to be moved about. What is left for each pair of types is 200 bytes. To look something up takes about as long.
 
 use std::borrow::Borrow;
