@@ -4,42 +4,16 @@
 mod support;
 
 use bpf_loader::Error;
-use bpf_loader::btf::Btf;
-use bpf_loader::btf::encode::Builder;
-use bpf_loader::bytes::Endian;
-use bpf_loader::features::Features;
 use bpf_loader::object::ObjectSpec;
 use bpf_loader::plan::LoadPlan;
-use bpf_loader::target::{Target, TargetBtf};
 use object::{Object as _, ObjectSection as _};
+use support::MadeUp;
 
 /// Its programs use `.bss`.
 const OBJECT: &[u8] = include_bytes!("bpf/prebuilt/tracepoint.bpf.o");
 
-/// A kernel without types of note, which takes everything.
-struct MadeUp(support::Target);
-
-impl Target for MadeUp {
-    fn types(&self) -> &dyn TargetBtf {
-        &self.0
-    }
-
-    fn features(&self) -> &Features {
-        &Features::ALL
-    }
-
-    fn page_size(&self) -> u32 {
-        4096
-    }
-
-    fn possible_cpus(&self) -> u32 {
-        1
-    }
-}
-
 fn plan<'a>(spec: &ObjectSpec<'a>) -> LoadPlan<'a> {
-    let kernel = Btf::parse(Builder::new(Endian::Little).build()).unwrap();
-    spec.plan_programs(&MadeUp(support::Target(kernel)), |p| p.name == "on_tracepoint").unwrap()
+    spec.plan_programs(&MadeUp::new(), |p| p.name == "on_tracepoint").unwrap()
 }
 
 /// The object with the first bytes of a section overwritten.

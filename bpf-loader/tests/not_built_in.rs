@@ -4,37 +4,9 @@
 mod support;
 
 use bpf_loader::Error;
-use bpf_loader::btf::Btf;
-use bpf_loader::btf::encode::Builder;
 use bpf_loader::bytes::Endian;
-use bpf_loader::features::Features;
 use bpf_loader::object::ObjectSpec;
-use bpf_loader::target::{Target, TargetBtf};
-
-/// A kernel without types of note.
-struct Plain(support::Target);
-
-impl Target for Plain {
-    fn types(&self) -> &dyn TargetBtf {
-        &self.0
-    }
-
-    fn features(&self) -> &Features {
-        &Features::ALL
-    }
-
-    fn page_size(&self) -> u32 {
-        4096
-    }
-
-    fn possible_cpus(&self) -> u32 {
-        2
-    }
-}
-
-fn kernel() -> Plain {
-    Plain(support::Target(Btf::parse(Builder::new(Endian::Little).build()).unwrap()))
-}
+use support::MadeUp;
 
 fn is_refusal(error: &Error) -> bool {
     matches!(error, Error::NotBuiltIn { .. }) && error.to_string().contains("`all-objects`")
@@ -43,7 +15,7 @@ fn is_refusal(error: &Error) -> bool {
 #[test]
 fn externs() {
     let spec = ObjectSpec::parse(include_bytes!("bpf/prebuilt/externs.bpf.o")).unwrap();
-    let plan = spec.plan(&kernel()).unwrap();
+    let plan = spec.plan(&MadeUp::new()).unwrap();
     let refused = plan.programs.iter().filter(|p| p.code.as_ref().is_err_and(|e| is_refusal(e)));
     let uses: Vec<_> = refused.map(|p| p.name).collect();
     assert!(!uses.is_empty() && spec.externs().is_empty());
@@ -60,7 +32,7 @@ fn externs() {
 fn operations() {
     let spec = ObjectSpec::parse(include_bytes!("bpf/prebuilt/tcp_congestion.bpf.o")).unwrap();
     assert!(!spec.broken_maps.is_empty() && spec.broken_maps.iter().all(|(_, error)| is_refusal(error)));
-    let plan = spec.plan(&kernel()).unwrap();
+    let plan = spec.plan(&MadeUp::new()).unwrap();
     let mut operations = plan.programs.iter().filter(|p| p.section.starts_with("struct_ops")).peekable();
     assert!(operations.peek().is_some());
     for program in operations {

@@ -7,43 +7,13 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use bpf_loader::Error;
-use bpf_loader::btf::Btf;
-use bpf_loader::btf::encode::Builder;
 use bpf_loader::bytes::Endian;
-use bpf_loader::features::Features;
 use bpf_loader::insn::Operand;
 use bpf_loader::map_def::Contents;
 use bpf_loader::object::ObjectSpec;
-use bpf_loader::target::{Target, TargetBtf};
 use bpf_sys::Insn;
 use bpf_sys::uapi::insn;
-
-/// A kernel without types of note, which takes everything.
-struct MadeUp(support::Target);
-
-impl MadeUp {
-    fn new() -> Self {
-        Self(support::Target(Btf::parse(Builder::new(Endian::Little).build()).unwrap()))
-    }
-}
-
-impl Target for MadeUp {
-    fn types(&self) -> &dyn TargetBtf {
-        &self.0
-    }
-
-    fn features(&self) -> &Features {
-        &Features::ALL
-    }
-
-    fn page_size(&self) -> u32 {
-        4096
-    }
-
-    fn possible_cpus(&self) -> u32 {
-        1
-    }
-}
+use support::MadeUp;
 
 /// Assembles a function of `callee` instructions and `programs` programs that call it.
 fn shared_callee(callee: usize, programs: usize) -> Vec<u8> {

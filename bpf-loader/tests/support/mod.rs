@@ -10,9 +10,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bpf_loader::Error;
 use bpf_loader::btf::Btf;
+use bpf_loader::btf::encode::Builder;
 use bpf_loader::btf::ext::{BtfExt, CoreRelo};
 use bpf_loader::bytes::Endian;
 use bpf_loader::core_relo::{Patched, patch, resolve};
+use bpf_loader::features::Features;
 use bpf_loader::insn::InsnIdx;
 use bpf_loader::target::{ModuleBtf, TargetBtf};
 use bpf_sys::uapi::insn::Insn;
@@ -29,6 +31,33 @@ impl TargetBtf for Target {
 
     fn modules(&self) -> Result<&[ModuleBtf<'_>], Box<Error>> {
         Ok(&[])
+    }
+}
+
+/// A kernel without types of note, which takes everything.
+pub struct MadeUp(Target);
+
+impl MadeUp {
+    pub fn new() -> Self {
+        Self(Target(Btf::parse(Builder::new(Endian::Little).build()).unwrap()))
+    }
+}
+
+impl bpf_loader::target::Target for MadeUp {
+    fn types(&self) -> &dyn TargetBtf {
+        &self.0
+    }
+
+    fn features(&self) -> &Features {
+        &Features::ALL
+    }
+
+    fn page_size(&self) -> u32 {
+        4096
+    }
+
+    fn possible_cpus(&self) -> u32 {
+        1
     }
 }
 
