@@ -10,6 +10,7 @@
 //! | [`net_ns`] | network namespaces, and how to be in one |
 //! | [`random`] | the kernel's random numbers |
 //! | [`memory`] | giving back what this process does not need any more |
+//! | [`signal`] | signals that wait in a descriptor |
 //! | [`socket`] | programs on sockets, by `setsockopt(2)` |
 //! | [`shared`] | ring buffers, perf buffers and array maps in memory, and the kernel's BTF |
 //! | [`uapi`] | constants and structures of the ABI |
@@ -37,6 +38,7 @@ pub mod prog;
 pub mod random;
 mod raw;
 pub mod shared;
+pub mod signal;
 pub mod sock_diag;
 pub mod socket;
 pub mod token;

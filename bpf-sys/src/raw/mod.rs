@@ -12,6 +12,7 @@ pub(crate) mod map;
 pub(crate) mod memory;
 pub(crate) mod perf;
 pub(crate) mod prog;
+pub(crate) mod signal;
 pub(crate) mod socket;
 
 use std::ffi::{CStr, c_long};
