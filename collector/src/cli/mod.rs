@@ -24,13 +24,21 @@ mod summary_json;
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::LazyLock;
 
+use bpf_sys::signal::{Signal, Signals};
 use collector::export::config::{LogLevel, process_env};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
 
 /// Signals by which people and service managers end a command.
-pub const SIGNALS_THAT_END: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
+pub const SIGNALS_THAT_END: [Signal; 3] = [Signal::INT, Signal::TERM, Signal::HUP];
+
+/// Wakes a poll when signals wait.
+pub fn watch_signals(registry: &Registry, signals: &Signals, token: Token) -> io::Result<()> {
+    registry.register(&mut SourceFd(&signals.as_fd().as_raw_fd()), token, Interest::READABLE)
+}
 
 /// What this machine is called.
 pub fn host_name() -> String {

@@ -1,10 +1,9 @@
 //! `ebpf-otlp profile`.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bpf_sys::signal::{self, Signals};
 use collector::convert::profiles::{DEFAULT_MAX_REQUEST, ProfilesEncoder};
 use collector::export::config::{AgentResource, LogLevel, SharedAttributes, process_env};
 use collector::export::{ExportConfig, Signal};
@@ -15,15 +14,16 @@ use collector::output::progress::Progress;
 use collector::output::terminal::{Style, terminal_width};
 use collector::output::{Format, OutputError, flamegraph, folded, summary, table};
 use collector::tracer::profile::{Counters, FIRST_FOREIGN_TOKEN, Session};
-use mio::{Interest, Token};
-use signal_hook_mio::v1_0::Signals;
+use mio::Token;
 
 use super::args::Profile as Options;
 use super::features::Missing;
 use super::send::{Spool, random_id};
 use super::send_profiles::ProfileSender;
 use super::summary_json;
-use super::{CliResult, SIGNALS_THAT_END, host_name, is_broken_pipe, one_line, say, say_at, says};
+use super::{
+    CliResult, SIGNALS_THAT_END, host_name, is_broken_pipe, one_line, say, say_at, says, watch_signals,
+};
 
 const SIGNAL_TOKEN: Token = Token(FIRST_FOREIGN_TOKEN);
 /// Most samples (by process, thread and stack) that outputs of a whole run hold; what comes then is counted as lost.
@@ -47,15 +47,14 @@ pub fn run(options: &Options) -> CliResult {
     let files = files.collect::<Result<Vec<_>, collector::output::OutputError>>()?;
     // Before the session, so that no signal finds the default action any more. Once sampling is over, a signal ends the
     // program: the receiver may keep it waiting.
-    let mut signals = Signals::new(SIGNALS_THAT_END)?;
+    let signals = Signals::catch(&SIGNALS_THAT_END)?;
     // A file at the limit of sizes is an error like any other, and ends nothing.
-    signal_hook::flag::register(libc::SIGXFSZ, Arc::default())?;
-    let sampled = Arc::new(AtomicBool::new(false));
+    signal::ignore(signal::Signal::XFSZ)?;
     let target = KernelTypes::find(options.btf.as_deref())?.target();
     let mut session = Session::start_within(options.config.clone(), usize::MAX, &target)?;
     // The kernel's types take some memory.
     drop(target);
-    session.registry().register(&mut signals, SIGNAL_TOKEN, Interest::READABLE)?;
+    watch_signals(session.registry(), &signals, SIGNAL_TOKEN)?;
 
     let exports = !export.sinks.is_empty();
     let spool = options.spool.as_deref().map(|dir| Spool {
@@ -71,15 +70,12 @@ pub fn run(options: &Options) -> CliResult {
     let keep = !files.is_empty() || sender.is_none() || options.json;
     let mut collected = Collected { whole: Profile::default(), keep, sender };
     let mut problems = Problems::default();
-    problems.note(sample(options, &mut session, &mut signals, &mut collected));
+    problems.note(sample(options, &mut session, &signals, &mut collected));
     let counters = session.counters().unwrap_or_default();
     let overhead = session.overhead();
     // Detach before the slow part.
     drop(session);
-    for signal in SIGNALS_THAT_END {
-        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&sampled))?;
-    }
-    sampled.store(true, Ordering::Release);
+    signals.end_process_at(&SIGNALS_THAT_END, 1);
 
     // Whatever fails, the rest is still written and sent.
     let Collected { whole, sender, .. } = collected;
@@ -170,7 +166,7 @@ impl Collected {
 fn sample(
     options: &Options,
     session: &mut Session,
-    signals: &mut Signals,
+    signals: &Signals,
     collected: &mut Collected,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let start = Instant::now();
@@ -181,7 +177,7 @@ fn sample(
         let next = [end, window_end, display.next(start)].into_iter().flatten().min();
         let foreign =
             session.poll(next.unwrap_or(start + Duration::from_secs(3600).max(start.elapsed() * 2)))?;
-        let interrupted = foreign.contains(&SIGNAL_TOKEN) && signals.pending().next().is_some();
+        let interrupted = foreign.contains(&SIGNAL_TOKEN) && signals.take().is_some();
         let now = Instant::now();
         if interrupted || session.is_exhausted() || end.is_some_and(|end| now >= end) {
             display.erase();

@@ -12,15 +12,15 @@ use bpf_loader::load::{LoadOptions, Loaded, Pinning};
 use bpf_loader::object::ObjectSpec;
 use bpf_loader::object_file::{read_btf, read_object};
 use bpf_loader::target::RunningTarget;
+use bpf_sys::signal::Signals;
 use collector::kernel_types::KernelTypes;
 use collector::output::json;
-use mio::{Events, Interest, Poll, Token};
-use signal_hook_mio::v1_0::Signals;
+use mio::{Events, Poll, Token};
 
 use self::keep::Links;
 use self::report::{ObjectReport, write_text};
 use super::args::Load;
-use super::{CliResult, SIGNALS_THAT_END};
+use super::{CliResult, SIGNALS_THAT_END, watch_signals};
 
 /// Nothing is pinned.
 const UNPINNED: LoadOptions<'static> = LoadOptions { pinning: Pinning::Ignored, reuse: Vec::new() };
@@ -28,7 +28,7 @@ const UNPINNED: LoadOptions<'static> = LoadOptions { pinning: Pinning::Ignored, 
 /// Loads each object; true if all of all of them loaded, and was attached and pinned as far as that was asked for.
 pub fn run(options: &Load) -> CliResult {
     // Before anything is attached: what is no BPF link must be undone.
-    let mut signals = Signals::new(if options.attach { &SIGNALS_THAT_END } else { &[][..] })?;
+    let signals = Signals::catch(if options.attach { &SIGNALS_THAT_END } else { &[] })?;
     // As root of a container, perhaps with a token.
     let kernel = RunningKernel::delegated(None)?;
     let mut loader = Loader { target: kernel.target(), kernel, options };
@@ -62,16 +62,16 @@ pub fn run(options: &Load) -> CliResult {
         if options.duration.is_none() {
             eprintln!("attached until interrupted");
         }
-        wait(&mut signals, options.duration)?;
+        wait(&signals, options.duration)?;
     }
     drop(links);
     Ok(all)
 }
 
 /// Until a signal, or the end of the duration.
-fn wait(signals: &mut Signals, duration: Option<Duration>) -> io::Result<()> {
+fn wait(signals: &Signals, duration: Option<Duration>) -> io::Result<()> {
     let mut poll = Poll::new()?;
-    poll.registry().register(signals, Token(0), Interest::READABLE)?;
+    watch_signals(poll.registry(), signals, Token(0))?;
     let end = duration.map(|d| Instant::now() + d);
     let mut events = Events::with_capacity(1);
     loop {
@@ -80,7 +80,7 @@ fn wait(signals: &mut Signals, duration: Option<Duration>) -> io::Result<()> {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             other => other?,
         }
-        if signals.pending().next().is_some() || end.is_some_and(|end| Instant::now() >= end) {
+        if signals.take().is_some() || end.is_some_and(|end| Instant::now() >= end) {
             return Ok(());
         }
     }

@@ -11,21 +11,18 @@ mod windows;
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bpf_sys::signal::{Signal, Signals, ignore};
 use collector::agent::config::{AgentConfig, FILE_VARIABLE, Problem};
 use collector::agent::{Agent, FIRST_FOREIGN_TOKEN};
 use collector::export::config::{LogLevel, process_env};
-use mio::{Interest, Token};
-use signal_hook::consts::SIGHUP;
-use signal_hook_mio::v1_0::Signals;
+use mio::Token;
 
 use self::service::Service;
 use self::windows::Windows;
 use super::args::Run as Options;
-use super::{CliResult, SIGNALS_THAT_END, say, say_at, says};
+use super::{CliResult, SIGNALS_THAT_END, say, say_at, says, watch_signals};
 
 const SIGNAL_TOKEN: Token = Token(FIRST_FOREIGN_TOKEN);
 /// Most bytes of a configuration file: the path may name anything.
@@ -38,29 +35,30 @@ pub fn run(options: &Options) -> CliResult {
     bpf_sys::memory::keep_heap_small();
     let config = read_config(options)?;
     // Before anything is attached, so that no signal finds the default action any more.
-    let mut signals = Signals::new(SIGNALS_THAT_END)?;
+    let signals = Signals::catch(&SIGNALS_THAT_END)?;
     // A file at the limit of sizes is an error like any other, and ends nothing.
-    signal_hook::flag::register(libc::SIGXFSZ, Arc::default())?;
-    let starting = end_at_once(options.table.is_some())?;
+    ignore(Signal::XFSZ)?;
+    // While tracers start, which may take long, a signal ends the program at once: nothing was traced, and what is in the
+    // kernel goes with the process. SIGHUP waits where it does not mean the end.
+    let at_once = if options.table.is_some() { &SIGNALS_THAT_END[..] } else { &[Signal::INT, Signal::TERM] };
+    signals.end_process_at(at_once, 0);
     // The other commands write files when they end, and are nobody's service.
     let mut service = if options.table.is_none() { Service::open(&config) } else { Service::default() };
     let mut windows = Windows::open(&config, options.table.as_ref(), &service)?;
     let interval = windows.interval(&config);
     let mut agent = Agent::start(config, interval)?;
-    starting.store(false, Ordering::Relaxed);
+    signals.end_process_at(&[], 0);
     windows.serve(&mut agent);
-    agent.registry().register(&mut signals, SIGNAL_TOKEN, Interest::READABLE)?;
+    watch_signals(agent.registry(), &signals, SIGNAL_TOKEN)?;
     service.started(&agent)?;
-    let traced = trace(options, &mut agent, &mut signals, &mut windows, &mut service);
+    let traced = trace(options, &mut agent, &signals, &mut windows, &mut service);
     service.stopping();
     tell(&mut agent);
     let ended = traced?;
     let mut well = !agent.failures().iter().any(|failure| failure.counts);
     drop(agent);
     // Once tracing is over, another signal ends the program: the receiver may keep it waiting.
-    for signal in SIGNALS_THAT_END {
-        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::new(AtomicBool::new(true)))?;
-    }
+    signals.end_process_at(&SIGNALS_THAT_END, 1);
     let (shown, sent) = windows.finish(LAST.saturating_sub(ended.elapsed()))?;
     well &= shown;
     if let Some(sent) = sent {
@@ -69,16 +67,6 @@ pub fn run(options: &Options) -> CliResult {
         well &= sent.is_complete();
     }
     Ok(well)
-}
-
-/// While tracers start, which may take long, a signal ends the program at once: nothing was traced, and what is in the kernel
-/// goes with the process. SIGHUP waits where it does not mean the end. Returns what says that they are starting.
-fn end_at_once(hang_up: bool) -> std::io::Result<Arc<AtomicBool>> {
-    let starting = Arc::new(AtomicBool::new(true));
-    for signal in SIGNALS_THAT_END.into_iter().filter(|signal| hang_up || *signal != SIGHUP) {
-        signal_hook::flag::register_conditional_shutdown(signal, 0, Arc::clone(&starting))?;
-    }
-    Ok(starting)
 }
 
 /// All layers, as they are now.
@@ -126,7 +114,7 @@ fn tell(agent: &mut Agent) {
 fn trace(
     options: &Options,
     agent: &mut Agent,
-    signals: &mut Signals,
+    signals: &Signals,
     windows: &mut Windows,
     service: &mut Service,
 ) -> Result<Instant, Box<dyn std::error::Error>> {
@@ -140,10 +128,10 @@ fn trace(
         let now = Instant::now();
         let mut ended = agent.is_idle() || end.is_some_and(|end| now >= end);
         if ready.contains(&SIGNAL_TOKEN) {
-            for signal in signals.pending() {
+            while let Some(signal) = signals.take() {
                 match signal {
                     // The other commands have no file to read again, and end with their terminal.
-                    SIGHUP if options.table.is_none() => {
+                    Signal::HUP if options.table.is_none() => {
                         service.reloading();
                         reload(options, agent, windows);
                         service.ready(agent);
