@@ -5,9 +5,13 @@ use std::path::Path;
 
 use lzma_rust2::{LzmaOptions, LzmaWriter};
 
+use differences::{Change, change};
+
 mod packing {
     pub mod lines;
 }
+#[path = "src/differences.rs"]
+mod differences;
 
 const OBJECTS: [(&str, &[u8]); 10] = [
     ("disk", bpf_programs::DISK),
@@ -25,14 +29,22 @@ const OBJECTS: [(&str, &[u8]); 10] = [
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=packing");
+    println!("cargo::rerun-if-changed=src/differences.rs");
     let out = std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR");
+    let write = |name: &str, bytes: &[u8]| {
+        let path = Path::new(&out).join(name).with_extension("lzma");
+        std::fs::write(&path, bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    };
     let base = prepared(bpf_programs::PROFILE);
-    // Whatever is coded by a position's lowest bits begins anew there.
-    assert!(base.len() % 4 == 0, "an ELF file for 64-bit machines ends with its table of sections");
-    for (name, object) in OBJECTS {
-        let path = Path::new(&out).join(name).with_extension("bpf.o.lzma");
-        let packed = pack(&prepared(object), if name == "profile" { &[] } else { &base });
-        std::fs::write(&path, packed).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let packed =
+        OBJECTS.map(|(name, object)| (name, pack(if name == "profile" { &[] } else { &base }, object)));
+    // What begins with the same bytes is packed as the same bytes, but for what is looked for across its end.
+    let [(_, (_, first)), others @ ..] = &packed;
+    let common = |other: &[u8]| first.iter().zip(other).take_while(|(a, b)| a == b).count();
+    let start = others.iter().map(|(_, (_, other))| common(other)).min().expect("there are others");
+    write("start", &first[..start]);
+    for (name, (header, packed)) in &packed {
+        write(name, &[header, &packed[start..]].concat());
     }
 }
 
@@ -45,17 +57,23 @@ fn prepared(object: &[u8]) -> Vec<u8> {
     object
 }
 
-/// As `src/objects.rs` unpacks it: length, CRC-32, LZMA without a header, its parameters being those of `src/lzma.rs`.
-fn pack(bytes: &[u8], base: &[u8]) -> Vec<u8> {
+/// As `src/objects.rs` unpacks it: length and CRC-32 of the object; LZMA without a header, its parameters being those of
+/// `src/lzma.rs`, of the base and the object with differences.
+fn pack(base: &[u8], object: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let object = prepared(object);
+    let header = [(object.len() as u32).to_le_bytes(), crc32fast::hash(&object).to_le_bytes()].concat();
     let mut options = LzmaOptions::with_preset(9);
     (options.lc, options.lp, options.pb) = (0, 2, 2);
-    options.dict_size = (base.len() + bytes.len()).next_power_of_two().max(4096) as u32;
+    options.dict_size = 1 << 20;
     options.nice_len = 273;
     options.depth_limit = 512;
-    options.preset_dict = (!base.is_empty()).then(|| base.to_vec());
-    let mut packed = (bytes.len() as u32).to_le_bytes().to_vec();
-    packed.extend(crc32fast::hash(bytes).to_le_bytes());
-    let mut writer = LzmaWriter::new_no_header(packed, &options, false).expect("writing to memory");
-    writer.write_all(bytes).expect("writing to memory");
-    writer.finish().expect("writing to memory")
+    let mut writer = LzmaWriter::new_no_header(Vec::new(), &options, false).expect("writing to memory");
+    for part in [base, &object] {
+        let mut part = part.to_vec();
+        if !part.is_empty() {
+            change(&mut part, Change::ToDifferences).expect("an object of clang's");
+        }
+        writer.write_all(&part).expect("writing to memory");
+    }
+    (header, writer.finish().expect("writing to memory"))
 }

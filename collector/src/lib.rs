@@ -16,6 +16,7 @@ pub mod config;
 pub mod convert;
 pub mod cpus;
 mod crc32;
+mod differences;
 pub mod enrich;
 pub mod error;
 pub mod event_buffer;

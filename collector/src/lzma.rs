@@ -144,16 +144,15 @@ impl Decoder<'_> {
     }
 }
 
-/// Decompresses to the end of `out` until it has `len` bytes. What it has at first is the beginning of the dictionary, and as
-/// many bytes as are a multiple of four. `None`: the input is damaged, so that a match reaches back beyond the beginning.
-/// That is not always so: a checksum says more.
-pub(crate) fn decompress(input: &[u8], out: &mut Vec<u8>, len: usize) -> Option<()> {
+/// Decompresses that many bytes. `None`: the input is damaged, so that a match reaches back beyond the beginning. That is not
+/// always so: a checksum says more.
+pub(crate) fn decompress(input: &[u8], len: usize) -> Option<Vec<u8>> {
     let (start, input) = input.split_at_checked(5)?;
     let code = start.iter().fold(0, |code, byte| code << 8 | u32::from(*byte));
     let mut decoder = Decoder { input, range: u32::MAX, code, probabilities: vec![1024; ALL] };
     let mut state = 0;
     let mut distances = [0; 4];
-    out.reserve_exact(len.saturating_sub(out.len()));
+    let mut out = Vec::with_capacity(len);
     while out.len() < len {
         let position = out.len() % POSITIONS;
         if decoder.bit(IS_MATCH + state * POSITIONS + position) == 0 {
@@ -192,5 +191,5 @@ pub(crate) fn decompress(input: &[u8], out: &mut Vec<u8>, len: usize) -> Option<
             out.push(byte);
         }
     }
-    Some(())
+    Some(out)
 }

@@ -2,6 +2,7 @@
 //! given back once it is in the kernel.
 
 use crate::crc32::crc32;
+use crate::differences::{Change, change};
 use crate::error::{Error, Result};
 use crate::lzma::decompress;
 
@@ -10,7 +11,7 @@ use crate::lzma::decompress;
 pub struct Packed {
     /// Its name: `tcp`.
     pub name: &'static str,
-    /// Its length and its CRC-32, 4 bytes each, little-endian; then LZMA, whose dictionary begins with the [base](BASE).
+    /// Its length and its CRC-32, 4 bytes each, little-endian; then LZMA that goes on after [`START`].
     packed: &'static [u8],
 }
 
@@ -21,29 +22,34 @@ impl Packed {
     ///
     /// This program's file is damaged.
     pub fn unpack(self) -> Result<Vec<u8>> {
-        let base = if self.name == BASE.name { Vec::new() } else { BASE.unpack()? };
-        self.unpack_after(base).ok_or_else(|| Box::new(Error::Damaged { object: self.name }))
+        self.unpack_after(BASE).ok_or_else(|| Box::new(Error::Damaged { object: self.name }))
     }
 
-    fn unpack_after(self, mut object: Vec<u8>) -> Option<Vec<u8>> {
-        let (len, packed) = self.packed.split_first_chunk()?;
-        let (crc, packed) = packed.split_first_chunk()?;
-        let base = object.len();
-        decompress(packed, &mut object, base + u32::from_le_bytes(*len) as usize)?;
-        object.drain(..base);
+    fn unpack_after(self, base: Self) -> Option<Vec<u8>> {
+        let (crc, packed) = self.packed.get(4..)?.split_first_chunk()?;
+        let base_len = if self.name == base.name { 0 } else { base.len()? };
+        let mut object = decompress(&[START, packed].concat(), base_len + self.len()?)?;
+        object.drain(..base_len);
+        change(&mut object, Change::ToOffsets)?;
         (crc32(&object) == u32::from_le_bytes(*crc)).then_some(object)
+    }
+
+    fn len(self) -> Option<usize> {
+        Some(u32::from_le_bytes(*self.packed.first_chunk()?) as usize)
     }
 }
 
-/// All objects are alike, and this is short: it is what the others are told from, and is unpacked with each.
+/// All objects are alike, and this is short: each of the others is packed behind it, and unpacked with it.
 const BASE: Packed = PROFILE;
+/// What all of them are packed as at first.
+const START: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/start.lzma"));
 
 macro_rules! packed {
     ($($constant:ident $name:literal $about:literal)*) => {
         $(
             #[doc = $about]
             pub const $constant: Packed =
-                Packed { name: $name, packed: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".bpf.o.lzma")) };
+                Packed { name: $name, packed: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".lzma")) };
         )*
         /// All of them.
         pub const ALL: &[Packed] = &[$($constant),*];
