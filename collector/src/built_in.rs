@@ -30,6 +30,8 @@ macro_rules! built_in {
 built_in! {
     /// OTLP/gRPC.
     GrpcBuiltIn "grpc"
+    /// gzip of requests.
+    GzipBuiltIn "gzip"
     /// OTLP as JSON.
     JsonBuiltIn "json"
     /// The port for health checks and metrics.

@@ -76,7 +76,7 @@ fn the_version_lists_features() {
         ("btf-generate", cfg!(feature = "btf-generate")),
         ("demangle-cpp", cfg!(feature = "demangle-cpp")),
         ("grpc", cfg!(feature = "grpc")),
-        ("gunzip", cfg!(feature = "gunzip")),
+        ("gzip", cfg!(feature = "gzip")),
         ("inspect", cfg!(feature = "inspect")),
         ("json", cfg!(feature = "json")),
         ("listen", cfg!(feature = "listen")),

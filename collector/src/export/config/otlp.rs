@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::env::Env;
 use super::headers;
+use crate::built_in::GzipBuiltIn;
 use crate::export::destination::{Destination, Protocol, TlsFiles};
 use crate::export::file::FileSettings;
 use crate::export::net::proxy;
@@ -14,6 +15,12 @@ use crate::export::{Endpoint, EndpointProblem, ExportError, Scheme, Signal};
 /// How long one attempt may take where nothing says otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What to do about a name that is not known.
+const COMPRESSION_REMEDY: &str = if cfg!(feature = "gzip") {
+    "use gzip or none"
+} else {
+    "nothing is compressed, as this build has no gzip (feature `gzip`)"
+};
 /// Scheme of endpoints that are files.
 const FILE_SCHEME: &str = "file:";
 
@@ -24,7 +31,7 @@ pub enum Compression {
     #[default]
     None,
     /// gzip.
-    Gzip,
+    Gzip(GzipBuiltIn),
 }
 
 /// A URL, and who says so.
@@ -134,7 +141,7 @@ pub(super) fn destination(
             TlsFiles::default()
         }
     };
-    let compression = env.pick(names(signal, "COMPRESSION"), "use gzip or none", parse_compression);
+    let compression = env.pick(names(signal, "COMPRESSION"), COMPRESSION_REMEDY, parse_compression);
     let proxy = proxy::from_env(&endpoint, &|name| env.get(name))?;
     Ok(Destination {
         endpoint,
@@ -156,7 +163,7 @@ fn parse_protocol(name: &str) -> Option<Protocol> {
 
 fn parse_compression(name: &str) -> Option<Compression> {
     match name {
-        "gzip" => Some(Compression::Gzip),
+        "gzip" => GzipBuiltIn::get().map(Compression::Gzip),
         "none" => Some(Compression::None),
         _ => None,
     }

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::built_in::GzipBuiltIn;
 use crate::export::destination::{Protocol, TlsFiles};
 
 const BASE: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://base:4318/otlp/");
@@ -141,7 +142,11 @@ fn numbers_and_names_that_make_no_sense_are_ignored_and_told() {
         assert_eq!(config.timeout, Some(Duration::from_millis(7)));
         assert!(warnings[0].contains("OTEL_EXPORTER_OTLP_PROFILES_TIMEOUT"), "{warnings:?}");
     }
-    assert_eq!(with(&[("OTEL_EXPORTER_OTLP_COMPRESSION", "GZIP")]).0.compression, Compression::Gzip);
+    let (config, warnings) = with(&[("OTEL_EXPORTER_OTLP_COMPRESSION", "GZIP")]);
+    match GzipBuiltIn::get() {
+        Some(built_in) => assert_eq!(config.compression, Compression::Gzip(built_in)),
+        None => assert!(warnings[0].contains("feature `gzip`"), "{warnings:?}"),
+    }
     let (config, warnings) = with(&[("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd")]);
     assert_eq!((config.compression, warnings.len()), (Compression::None, 1));
 }

@@ -35,7 +35,7 @@ impl Template {
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(USER_AGENT, HeaderValue::from_static(http1::USER_AGENT));
-        if compression == Compression::Gzip {
+        if let Compression::Gzip(_) = compression {
             headers.insert("grpc-encoding", HeaderValue::from_static("gzip"));
         }
         headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity,gzip"));
@@ -95,11 +95,17 @@ fn format_timeout(timeout: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::built_in::GzipBuiltIn;
 
     fn template(metadata: &[(&str, &str)]) -> Result<Template, Box<ExportError>> {
         let metadata: Vec<Header> =
             metadata.iter().map(|(name, value)| Header::new(name, value).unwrap()).collect();
-        Template::new(false, Authority::from_static("h:4317"), &metadata, Compression::Gzip)
+        Template::new(
+            false,
+            Authority::from_static("h:4317"),
+            &metadata,
+            Compression::Gzip(GzipBuiltIn::HERE),
+        )
     }
 
     #[test]

@@ -100,15 +100,15 @@ impl Transport for GrpcTransport {
     ) -> Result<Accepted, Refusal> {
         let deadline = Deadline::after(timeout);
         check_size(request.body.len()).map_err(refused)?;
-        let is_gzip = self.compression == Compression::Gzip;
-        let body = if is_gzip {
-            let mut compressed = Vec::new();
-            compress_into(&request.body, &mut compressed);
-            compressed.into()
-        } else {
-            request.body.clone()
+        let body = match self.compression {
+            Compression::Gzip(built_in) => {
+                let mut compressed = Vec::new();
+                compress_into(&request.body, &mut compressed, built_in);
+                compressed.into()
+            }
+            Compression::None => request.body.clone(),
         };
-        let Some(prefix) = prefix(body.len(), is_gzip) else {
+        let Some(prefix) = prefix(body.len(), self.compression != Compression::None) else {
             return Err(refused(Failure::RequestTooLarge { bytes: body.len() }));
         };
         let parts = [Bytes::copy_from_slice(&prefix), body];

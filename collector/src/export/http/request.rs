@@ -1,6 +1,6 @@
 //! Heads and bodies of requests.
 
-use crate::built_in::JsonBuiltIn;
+use crate::built_in::{GzipBuiltIn, JsonBuiltIn};
 use crate::export::destination::{Destination, Protocol};
 use crate::export::file::descriptor;
 use crate::export::net::proxy::Proxy;
@@ -27,10 +27,10 @@ impl Heads {
         let authority = endpoint.authority();
         let media = if destination.protocol == Protocol::HttpJson { "json" } else { "x-protobuf" };
         let mut fields = format!("Host: {authority}\r\nContent-Type: application/{media}\r\n");
-        if destination.compression == Compression::Gzip {
+        if let Compression::Gzip(_) = destination.compression {
             fields += "Content-Encoding: gzip\r\n";
         }
-        if !cfg!(feature = "gunzip") {
+        if !cfg!(feature = "gzip") {
             fields += "Accept-Encoding: identity\r\n";
         }
         if !headers.iter().any(|header| header.name().eq_ignore_ascii_case("user-agent")) {
@@ -58,7 +58,7 @@ impl Heads {
 /// Makes bodies, in buffers that are used again.
 pub(super) struct Bodies {
     json: Option<(JsonBuiltIn, String)>,
-    gzip: Option<Vec<u8>>,
+    gzip: Option<(GzipBuiltIn, Vec<u8>)>,
 }
 
 impl Bodies {
@@ -67,7 +67,10 @@ impl Bodies {
             json: JsonBuiltIn::get()
                 .filter(|_| destination.protocol == Protocol::HttpJson)
                 .map(|built_in| (built_in, String::new())),
-            gzip: (destination.compression == Compression::Gzip).then(Vec::new),
+            gzip: match destination.compression {
+                Compression::Gzip(built_in) => Some((built_in, Vec::new())),
+                Compression::None => None,
+            },
         }
     }
 
@@ -87,10 +90,10 @@ impl Bodies {
             None => &request.body,
         };
         match &mut self.gzip {
-            Some(buffer) => {
+            Some((built_in, buffer)) => {
                 buffer.clear();
                 buffer.shrink_to(MAX_KEPT);
-                gzip::compress_into(plain, buffer);
+                gzip::compress_into(plain, buffer, *built_in);
                 Ok(buffer)
             }
             None => Ok(plain),

@@ -83,7 +83,7 @@ impl Head {
             Coding::None => body,
             // What was not asked for, and cannot be read, says nothing.
             Coding::Unknown => Vec::new(),
-            #[cfg(feature = "gunzip")]
+            #[cfg(feature = "gzip")]
             Coding::Gzip => match crate::export::gzip::decompress(&body, MAX_RESPONSE) {
                 Ok(decoded) => decoded.ok_or(Failure::ResponseTooLarge)?,
                 Err(_) => Vec::new(),
@@ -96,7 +96,7 @@ impl Head {
 /// What `Content-Encoding` says. None is asked for, but proxies compress by themselves.
 enum Coding {
     None,
-    #[cfg(feature = "gunzip")]
+    #[cfg(feature = "gzip")]
     Gzip,
     Unknown,
 }
@@ -169,7 +169,7 @@ fn parse_head(bytes: &[u8]) -> Option<Head> {
         media: Media::parse(value("content-type").unwrap_or_default()),
         coding: match value("content-encoding").unwrap_or_default().to_ascii_lowercase().as_str() {
             "" | "identity" => Coding::None,
-            #[cfg(feature = "gunzip")]
+            #[cfg(feature = "gzip")]
             "gzip" | "x-gzip" => Coding::Gzip,
             _ => Coding::Unknown,
         },

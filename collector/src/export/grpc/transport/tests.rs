@@ -9,6 +9,7 @@ use std::time::Instant;
 use h2::Reason;
 
 use super::*;
+use crate::built_in::GzipBuiltIn;
 use crate::export::config::Header;
 use crate::export::destination::{Protocol, TlsFiles};
 use crate::export::gzip::compress;
@@ -146,7 +147,7 @@ fn gzip_decodes_to_the_same() {
     let compressed_answer = compress(PARTIAL);
     let server = Server::new([Reply::message(1, &compressed_answer).header("grpc-encoding", "gzip")]);
     let mut destination = destination(&server.url);
-    destination.compression = Compression::Gzip;
+    destination.compression = Compression::Gzip(GzipBuiltIn::HERE);
     let mut transport = GrpcTransport::new(&destination).unwrap();
     let body = vec![7; 100_000];
     let accepted = transport.attempt(&request(Signal::Traces, body.clone()), None, SystemTime::UNIX_EPOCH);
