@@ -1,5 +1,6 @@
 //! CO-RE relocations of the functions that a plan contains: resolved together, applied program by program.
 
+use crate::stable_sort::sort_by_number;
 use bpf_sys::Insn;
 
 use crate::btf::Btf;
@@ -98,7 +99,7 @@ impl CoreRelocations {
             self.answers.entry(section).or_default().push((at, relo, resolution));
         }
         for answers in self.answers.values_mut() {
-            answers.sort_by_key(|(at, _, _)| *at);
+            sort_by_number(answers, |(at, _, _)| at.0.into());
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use crate::btf::ext::{FuncInfo, LineInfo, Record, Sections};
 use crate::error::{Error, Result};
 use crate::object::{Function, ObjectSpec};
 use crate::sorted::SortedMap;
+use crate::stable_sort::sort_by_number;
 use crate::subprog::Part;
 
 /// Records for `BPF_PROG_LOAD`, in host byte order; empty where the object has none.
@@ -71,7 +72,7 @@ fn by_section<'s, R: Record + Placed>(
         found.entry(section.name(btf)?).or_insert_with(|| {
             let mut records: Vec<R> = section.records.collect();
             // Stable, and compilers write them in order.
-            records.sort_by_key(Placed::byte_offset);
+            sort_by_number(&mut records, |record| record.byte_offset().into());
             records.dedup_by_key(|record| record.byte_offset() / SLOT);
             records
         });

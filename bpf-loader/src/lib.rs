@@ -47,6 +47,7 @@ pub mod plan;
 pub mod program;
 pub mod ring;
 pub mod sorted;
+pub mod stable_sort;
 pub mod struct_ops;
 mod subprog;
 pub mod target;

@@ -3,6 +3,7 @@
 //! Parsing is tolerant on purpose: what nobody asks to load must not fail the object. Symbols that relocations
 //! name are looked up only when a program that contains them is planned.
 
+use crate::stable_sort::sort_by_number;
 use std::ops::Range;
 
 use bpf_sys::uapi::insn::Insn;
@@ -168,7 +169,7 @@ impl<'a> ObjectSpec<'a> {
             }
         }
         for code in &mut code {
-            code.relocations.sort_by_key(|r| r.offset);
+            sort_by_number(&mut code.relocations, |r| r.offset);
         }
         let (functions, broken_functions) = find_functions(&elf, &code)?;
         let programs = find_programs(&functions, &code);

@@ -3,6 +3,8 @@
 //! Each CPU's records are in order; those of different CPUs are read one buffer after the other. What was written
 //! while they were being read may have an earlier record still unread on another CPU, so it waits for the next round.
 
+use bpf_loader::stable_sort::sort_by_number;
+
 /// Holds back what is too young to be in order yet.
 #[derive(Debug)]
 pub struct Merge<T> {
@@ -29,7 +31,7 @@ impl<T> Merge<T> {
     /// Hands over, in order, all records from before `until`: the time at which the reading of the buffers began.
     pub fn drain(&mut self, until: u64) -> impl Iterator<Item = (u64, T)> + '_ {
         // Stable: records of one CPU with the same time keep their order.
-        self.waiting.sort_by_key(|(time, _)| *time);
+        sort_by_number(&mut self.waiting, |(time, _)| *time);
         let ready = self.waiting.partition_point(|(time, _)| *time < until);
         self.waiting.drain(..ready)
     }

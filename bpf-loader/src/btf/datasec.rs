@@ -8,6 +8,7 @@ use super::encode::info;
 use super::types::HEADER_LEN;
 use super::{Btf, Kind, Linkage};
 use crate::error::{Error, Result};
+use crate::stable_sort::sort_by_number;
 
 /// What the symbol table says of a variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +89,7 @@ pub fn fill(
             }
             rows.push([var.type_id.0, offset, var.size]);
         }
-        rows.sort_by_key(|&[_, offset, _]| offset);
+        sort_by_number(&mut rows, |&[_, offset, _]| offset.into());
         for (word, at) in rows.iter().flatten().zip((at + HEADER_LEN..).step_by(4)) {
             edit.set(at, *word);
         }

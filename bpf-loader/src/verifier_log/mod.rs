@@ -1,7 +1,7 @@
 //! What the verifier said, cut to what a person needs.
 
 mod summary;
-#[cfg(test)]
+#[cfg(all(test, feature = "verifier-reasons"))]
 mod tests;
 
 use std::fmt;
@@ -17,7 +17,8 @@ const SHOWN_LINES: usize = 12;
 
 /// The verifier's log of a program that it refused.
 ///
-/// `{}` shows why and where, in words and by the line of the source, and the log's last lines; `{:#}` the whole log.
+/// `{}` shows why and where, in words and by the line of the source, and the log's last lines; `{:#}` the whole log. Without the
+/// feature `verifier-reasons`, the last lines say why and where, or they do not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifierLog {
     text: String,
@@ -56,7 +57,7 @@ pub struct Context<'a> {
 impl VerifierLog {
     /// Keeps the log, and finds what it complains about.
     pub fn new(text: &str, context: &Context<'_>) -> Self {
-        let summary = Summary::of(text);
+        let summary = if cfg!(feature = "verifier-reasons") { Summary::of(text) } else { Summary::default() };
         let named = |at: InsnIdx| text.lines().any(|line| summary::poisoned_call(line) == Some(at));
         let missing = context.poisoned.iter().filter(|(at, _)| named(*at)).map(|(_, what)| what.clone());
         Self {
@@ -76,12 +77,7 @@ impl VerifierLog {
     /// Was the program refused for what it is, rather than for what it does? The verifier then says nothing, or that such
     /// programs may not sleep.
     pub(crate) fn is_about_the_kind(&self) -> bool {
-        self.summary.insn.is_none()
-            && self
-                .summary
-                .reason
-                .as_ref()
-                .is_none_or(|reason| crate::text::contains(reason, "programs can be sleepable"))
+        summary::is_without_instructions(&self.text, "programs can be sleepable")
     }
 
     /// Why, in the verifier's words: what it says after the last instruction, or from Linux 7.3 its reason.

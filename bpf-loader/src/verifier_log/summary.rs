@@ -70,6 +70,17 @@ pub(super) fn trace(text: &str) -> impl Iterator<Item = &str> {
     text.lines().take_while(|l| !l.starts_with(REPORT)).filter(|l| !l.is_empty() && !is_statistics(l))
 }
 
+/// Whether the verifier did not get to any instruction, and what it dislikes are those words or nothing.
+pub(super) fn is_without_instructions(text: &str, words: &str) -> bool {
+    let mut lines = trace(text).filter(|line| !is_state(line)).peekable();
+    let is_silent = lines.peek().is_none();
+    let mut is_said = false;
+    lines.all(|line| {
+        is_said |= text::contains(line, words);
+        instruction(line).is_none()
+    }) && (is_silent || is_said)
+}
+
 /// `12: (85) call unknown#195896080`: index and what follows.
 fn instruction(line: &str) -> Option<(InsnIdx, &str)> {
     let (number, rest) = text::split_once(line, ": (")?;

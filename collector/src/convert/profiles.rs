@@ -23,6 +23,7 @@ use super::{Error, build_id_hex, check_indices, executable_name, memory};
 use crate::enrich::service_name;
 use crate::export::config::{SharedAttributes, TELEMETRY_SDK};
 use crate::model::{Frame, Process, Profile, Sample, Thread};
+use bpf_loader::stable_sort::sort_by_number;
 use otlp_encode::{
     AttributeIdx, AttributeWriter, Dictionary, Epoch, Limits, Line, LinkIdx, LocationIdx, MappingIdx,
     ProfileInfo, ProfilesRequest, ResourceBlob, ResourceInfo, ScopeBlob, ScopeInfo, StackIdx, Value,
@@ -93,7 +94,7 @@ impl ProfilesEncoder {
         let scope = ScopeInfo { version: VERSION, schema_url: SCHEMA_URL, ..ScopeInfo::default() };
         let scope = ScopeBlob::new(SCOPE_NAME, &(), &scope).map_err(Error::Encode)?;
         let mut samples: Vec<&Sample> = profile.samples.iter().collect();
-        samples.sort_by_key(|sample| sample.process);
+        sort_by_number(&mut samples, |sample| sample.process.0.into());
         let mut result = Ok(());
         let mut out = self.request.start(Some(id), |batch| each(batch.bytes, batch.items));
         // From the end, as messages are written from their end: the profile's order is kept.

@@ -1,5 +1,6 @@
 //! Spans and log records that wait for a flush.
 
+use bpf_loader::stable_sort::sort_by_number;
 use std::ops::Range;
 
 use super::ids::Ids;
@@ -95,7 +96,7 @@ impl<D> Records<D> {
 
     /// Puts those of one resource side by side.
     pub(super) fn sort(&mut self) {
-        self.records.sort_by_key(|record| record.resource);
+        sort_by_number(&mut self.records, |record| record.resource.number());
     }
 
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Record<D>> {

@@ -22,6 +22,11 @@ use crate::telemetry::text;
 pub struct ResourceId(u64);
 
 impl ResourceId {
+    /// Numbers count up.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
     /// The machine.
     pub const HOST: Self = Self(0);
     /// The agent.

@@ -433,8 +433,9 @@ impl Store {
 
     /// Puts series in order, for [`Self::get`], and gives them their times.
     pub fn sort(&mut self, window: &Window) {
-        // What was in order before stays so: only what is new is moved.
-        self.order.sort();
+        if !self.order.is_sorted() {
+            self.order.sort_unstable();
+        }
         self.time = window.time;
         self.step = window.before.map(|before| before.time);
         for series in self.series.iter_mut().flatten() {
