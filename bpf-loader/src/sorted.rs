@@ -14,6 +14,8 @@ const LONGEST: usize = 64;
 
 /// A run, and a place in it.
 type Place = (usize, usize);
+/// Where an entry's number is, and that number.
+type Found = (Place, usize);
 
 /// Numbers of entries, in the order of the entries' keys.
 #[derive(Clone, Default)]
@@ -30,14 +32,16 @@ impl Order {
     }
 
     /// Where the entry is that is equal to what is looked for, or where it belongs. `compare` says how an entry is to it.
-    fn find(&self, compare: &mut dyn FnMut(usize) -> Ordering) -> Result<Place, Place> {
+    fn find(&self, compare: &mut dyn FnMut(usize) -> Ordering) -> Result<Found, Place> {
         let mut compare = |entry: &u32| compare(*entry as usize);
         let begins_before =
             |run: &Vec<u32>| run.first().is_some_and(|entry| compare(entry) != Ordering::Greater);
         let run = self.runs.partition_point(begins_before).saturating_sub(1);
         let entries = self.runs.get(run).map(Vec::as_slice).unwrap_or_default();
-        let at = entries.binary_search_by(compare);
-        at.map(|at| (run, at)).map_err(|at| (run, at))
+        match entries.binary_search_by(compare) {
+            Ok(at) => Ok(((run, at), self.entry((run, at)))),
+            Err(at) => Err((run, at)),
+        }
     }
 
     /// The number at a place; where there is none, one that is no entry's.
@@ -113,7 +117,7 @@ pub struct SortedMap<K, V> {
 
 impl<K: Ord, V> SortedMap<K, V> {
     /// Where a key is, or where it belongs.
-    fn find<Q: Ord + ?Sized>(&self, key: &Q) -> Result<Place, Place>
+    fn find<Q: Ord + ?Sized>(&self, key: &Q) -> Result<Found, Place>
     where
         K: Borrow<Q>,
     {
@@ -123,23 +127,14 @@ impl<K: Ord, V> SortedMap<K, V> {
         })
     }
 
-    fn at(&self, place: Place) -> Option<&(K, V)> {
-        self.entries.get(self.order.entry(place))
-    }
-
-    fn at_mut(&mut self, place: Place) -> Option<&mut (K, V)> {
-        self.entries.get_mut(self.order.entry(place))
-    }
-
     /// Puts an entry where [`find`](Self::find) said.
     fn insert_at(&mut self, place: Place, entry: (K, V)) {
         self.order.insert(place);
         self.entries.push(entry);
     }
 
-    fn remove_at(&mut self, place: Place) -> Option<(K, V)> {
-        let entry = self.order.entry(place);
-        let last = self.find(&self.entries.last()?.0).ok()?;
+    fn remove_at(&mut self, (place, entry): Found) -> Option<(K, V)> {
+        let (last, _) = self.find(&self.entries.last()?.0).ok()?;
         if entry >= self.entries.len() {
             return None;
         }
@@ -152,7 +147,8 @@ impl<K: Ord, V> SortedMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.at(self.find(key).ok()?).map(|(_, value)| value)
+        let (_, entry) = self.find(key).ok()?;
+        self.entries.get(entry).map(|(_, value)| value)
     }
 
     /// The value of a key, to change.
@@ -160,8 +156,8 @@ impl<K: Ord, V> SortedMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        let place = self.find(key).ok()?;
-        self.at_mut(place).map(|(_, value)| value)
+        let (_, entry) = self.find(key).ok()?;
+        self.entries.get_mut(entry).map(|(_, value)| value)
     }
 
     /// Whether the key has a value.
@@ -175,7 +171,7 @@ impl<K: Ord, V> SortedMap<K, V> {
     /// Gives a key a value; the one that it had.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         match self.find(&key) {
-            Ok(place) => self.at_mut(place).map(|(_, old)| std::mem::replace(old, value)),
+            Ok((_, entry)) => self.entries.get_mut(entry).map(|(_, old)| std::mem::replace(old, value)),
             Err(place) => {
                 self.insert_at(place, (key, value));
                 None
@@ -188,13 +184,13 @@ impl<K: Ord, V> SortedMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        let place = self.find(key).ok()?;
-        self.remove_at(place).map(|(_, value)| value)
+        let found = self.find(key).ok()?;
+        self.remove_at(found).map(|(_, value)| value)
     }
 
     /// Takes out the first entry.
     pub fn pop_first(&mut self) -> Option<(K, V)> {
-        self.remove_at((0, 0))
+        self.remove_at(((0, 0), self.order.entry((0, 0))))
     }
 
     /// The place of a key, to look at and fill in one go.
@@ -204,8 +200,11 @@ impl<K: Ord, V> SortedMap<K, V> {
 
     /// The last entry whose key is not above this one.
     pub fn last_up_to(&self, key: &K) -> Option<(&K, &V)> {
-        let place = self.find(key).or_else(|(run, at)| at.checked_sub(1).map(|at| (run, at)).ok_or(()));
-        self.at(place.ok()?).map(pair)
+        let entry = match self.find(key) {
+            Ok((_, entry)) => entry,
+            Err((run, at)) => self.order.entry((run, at.checked_sub(1)?)),
+        };
+        self.entries.get(entry).map(pair)
     }
 }
 
@@ -263,8 +262,12 @@ impl<K, V> SortedMap<K, V> {
             Some((key, value)) => keep(key, value),
             None => false,
         });
-        let mut kept = kept.into_iter();
-        entries.retain(|_| kept.next().unwrap_or_default());
+        let mut stay = 0;
+        for (at, _) in kept.iter().enumerate().filter(|(_, kept)| **kept) {
+            entries.swap(stay, at);
+            stay += 1;
+        }
+        entries.truncate(stay);
     }
 }
 
@@ -280,14 +283,14 @@ fn pair_mut<K, V>((key, value): &mut (K, V)) -> (&K, &mut V) {
 pub struct Entry<'m, K, V> {
     map: &'m mut SortedMap<K, V>,
     key: K,
-    place: Result<Place, Place>,
+    place: Result<Found, Place>,
 }
 
 impl<'m, K: Ord, V> Entry<'m, K, V> {
     /// The value, which is made first if there is none.
     pub fn or_insert_with(self, make: impl FnOnce() -> V) -> &'m mut V {
         let entry = match self.place {
-            Ok(place) => self.map.order.entry(place),
+            Ok((_, entry)) => entry,
             Err(place) => {
                 self.map.insert_at(place, (self.key, make()));
                 self.map.entries.len() - 1
@@ -450,7 +453,8 @@ impl<K: Ord> SortedSet<K> {
     where
         K: Borrow<Q>,
     {
-        self.0.at(self.0.find(key).ok()?).map(|(key, ())| key)
+        let (_, entry) = self.0.find(key).ok()?;
+        self.0.entries.get(entry).map(|(key, ())| key)
     }
 
     /// Takes out the first key.

@@ -2,19 +2,19 @@
 
 /// Sorts by a number; what has the same keeps its order. What is in order is only looked at.
 pub fn sort_by_number<T>(items: &mut [T], number: impl Fn(&T) -> u64) {
-    for (a, b) in swaps(items.iter().map(number).collect()) {
+    for (a, b) in swaps(items.len(), &|at| number(&items[at])) {
         items.swap(a, b);
     }
 }
 
 /// The swaps, one after the other, that bring these numbers into order.
-fn swaps(numbers: Vec<u64>) -> Vec<(usize, usize)> {
+fn swaps(len: usize, number: &dyn Fn(usize) -> u64) -> Vec<(usize, usize)> {
     let mut swaps = Vec::new();
-    if numbers.is_sorted() {
+    // To each place, the number that belongs there, and the place where it is.
+    let mut sources: Vec<(u64, usize)> = (0..len).map(|at| (number(at), at)).collect();
+    if sources.is_sorted() {
         return swaps;
     }
-    // To each place, the number that belongs there, and the place where it is.
-    let mut sources: Vec<(u64, usize)> = numbers.into_iter().zip(0..).collect();
     sources.sort_unstable();
     for start in 0..sources.len() {
         let mut place = start;
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn what_is_in_order_is_not_moved() {
-        assert_eq!(swaps(vec![1, 1, 2, 3]), []);
-        assert_eq!(swaps(vec![3, 1, 2]), [(0, 1), (1, 2)]);
+        assert_eq!(swaps(4, &|at| [1, 1, 2, 3][at]), []);
+        assert_eq!(swaps(3, &|at| [3, 1, 2][at]), [(0, 1), (1, 2)]);
     }
 }
