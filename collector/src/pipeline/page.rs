@@ -8,13 +8,14 @@ use std::cmp::Reverse;
 use bytes::Bytes;
 
 use super::Pipeline;
+use super::keep::show;
 use super::resources::ResourceId;
 use super::store::{Current, Store};
 use crate::built_in::ListenBuiltIn;
 use crate::convert::prometheus::{Page, Sample, label};
 use crate::export::config::Temporality;
 use crate::sorted::SortedMap;
-use crate::telemetry::{Subject, text};
+use crate::telemetry::Subject;
 
 /// What is served.
 #[derive(Debug)]
@@ -82,7 +83,7 @@ impl Pipeline {
                 let target = targets.entry(series.resource).or_insert_with(|| self.labels(series.resource));
                 let mut labels = target.clone();
                 let attributes = store.attributes(series);
-                attributes.iter().for_each(|(key, value)| label(&mut labels, key, &text(value)));
+                attributes.iter().for_each(|(key, value)| label(&mut labels, key, &show(*value)));
                 (labels, Sample::from(series.value))
             });
             let series = series.collect();

@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use otlp_encode::{AttributeWriter, Error, ResourceBlob, ResourceInfo, Value};
 
+use super::keep::show;
 use crate::convert::profiles::{SCHEMA_URL, VERSION};
 use crate::enrich::HIDDEN;
 use crate::enrich::cache::{Identity, ProcessKey};
 use crate::enrich::host::HostFacts;
 use crate::export::config::{AgentResource, SharedAttributes, TELEMETRY_SDK};
 use crate::sorted::{SortedMap, SortedSet};
-use crate::telemetry::text;
 
 /// Number of a resource: never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -149,7 +149,7 @@ impl Resources {
                 blob,
             }
         };
-        let agent = agent_attributes.iter().map(|(key, value)| ((*key).to_owned(), text(value))).collect();
+        let agent = agent_attributes.iter().map(|(key, value)| ((*key).to_owned(), show(*value))).collect();
         Ok(Self {
             per_process,
             max,

@@ -14,7 +14,6 @@ mod view;
 pub use define::{Definitions, Instrument, LogDef, Metric, ProfileDef, Severity, SpanDef, SpanKind, Subject};
 pub use document::document;
 pub use exponential::{Exponential, OCTAVES};
-pub(crate) use recorder::text;
 pub use recorder::{Item, Recorder, Series};
 pub use sink::{Attribute, LogRecord, Owner, Point, PointValue, Sink, Span};
 pub use view::{Column, Show, View};

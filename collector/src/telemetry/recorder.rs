@@ -1,12 +1,11 @@
 //! A sink that keeps everything in memory.
 
 use bpf_programs::events::process::Lifecycle;
-use otlp_encode::Value;
 
 use super::{Attribute, Exponential, Instrument, LogRecord, Owner, Point, PointValue, Sink, Span};
 use crate::model::Profile;
+use crate::pipeline::keep::show;
 use crate::sorted::SortedMap;
-use crate::units::show_decimal;
 
 /// Everything that tracers handed over, added up where it adds up. It grows without bound: for runs that end, and for tests.
 #[derive(Debug, Default)]
@@ -67,19 +66,8 @@ fn pid_of(owner: Owner) -> Option<u32> {
     }
 }
 
-/// A value as text.
-pub(crate) fn text(value: &Value<'_>) -> String {
-    match value {
-        Value::Str(text) => (*text).to_owned(),
-        Value::Int(n) => n.to_string(),
-        Value::Double(n) => show_decimal(*n),
-        Value::Bool(b) => b.to_string(),
-        other => format!("{other:?}"),
-    }
-}
-
 fn texts(attributes: &[Attribute<'_>]) -> Vec<(&'static str, String)> {
-    attributes.iter().map(|(key, value)| (*key, text(value))).collect()
+    attributes.iter().map(|(key, value)| (*key, show(*value))).collect()
 }
 
 impl Sink for Recorder {
