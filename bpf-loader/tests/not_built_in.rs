@@ -5,7 +5,9 @@ mod support;
 
 use bpf_loader::Error;
 use bpf_loader::bytes::Endian;
+use bpf_loader::kernel::RunningKernel;
 use bpf_loader::object::ObjectSpec;
+use bpf_loader::target::RunningTarget;
 use support::MadeUp;
 
 fn is_refusal(error: &Error) -> bool {
@@ -54,4 +56,32 @@ struct bpf_map_def counts __attribute__((section("maps"), used)) = { 1, 4, 8, 16
     assert!(spec.map("counts").is_none());
     let [("counts", error)] = &spec.broken_maps[..] else { panic!("{:?}", spec.broken_maps) };
     assert!(is_refusal(error), "{error}");
+}
+
+/// The kernel is asked for the programs alone: which it knows depends on its version.
+#[test]
+fn attaching_by_sections() {
+    let target = RunningTarget::new();
+    let mut refused = 0;
+    for object in
+        [&include_bytes!("bpf/prebuilt/uprobe.bpf.o")[..], include_bytes!("bpf/prebuilt/kprobe.bpf.o")]
+    {
+        let spec = ObjectSpec::parse(object).unwrap();
+        let loaded = spec.plan(&target).unwrap().load(&RunningKernel::default()).unwrap();
+        for program in loaded.programs.iter().filter_map(|(_, program)| program.as_ref().ok()) {
+            let section = &program.section;
+            let is_left_out =
+                section.contains('/') && (section.starts_with('u') || section.contains(".multi"));
+            if is_left_out {
+                let error = program.attach().unwrap_err();
+                assert!(is_refusal(&error), "{section}: {error}");
+                refused += 1;
+            }
+        }
+    }
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        eprintln!("SKIP attaching_by_sections: it takes root to load programs");
+    }
+    assert_eq!(refused > 0, is_root);
 }
