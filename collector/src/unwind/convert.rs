@@ -1,6 +1,9 @@
 //! Rows of call frame information as rules. Pure.
 
-use gimli::{CfaRule, EhFrame, Encoding, EndianSlice, LittleEndian, Operation, RegisterRule, UnwindExpression, UnwindTableRow};
+use gimli::{
+    CfaRule, EhFrame, Encoding, EndianSlice, LittleEndian, Operation, RegisterRule, UnwindExpression,
+    UnwindTableRow,
+};
 
 use super::rule::{Cfa, Registers, Rule};
 
@@ -21,8 +24,12 @@ pub(super) fn rule_of(
 ) -> Rule {
     let register = |number| row.register(gimli::Register(number));
     let base = match row.cfa() {
-        CfaRule::RegisterAndOffset { register, offset } if register.0 == registers.sp => Rule::at(Cfa::Sp, *offset),
-        CfaRule::RegisterAndOffset { register, offset } if register.0 == registers.fp => Rule::at(Cfa::Fp, *offset),
+        CfaRule::RegisterAndOffset { register, offset } if register.0 == registers.sp => {
+            Rule::at(Cfa::Sp, *offset)
+        }
+        CfaRule::RegisterAndOffset { register, offset } if register.0 == registers.fp => {
+            Rule::at(Cfa::Fp, *offset)
+        }
         CfaRule::RegisterAndOffset { .. } => Rule::of(Cfa::Unsupported),
         CfaRule::Expression(expression) => by_expression(expression, section, encoding, registers),
     };
@@ -47,7 +54,9 @@ pub(super) fn rule_of(
         RegisterRule::SameValue | RegisterRule::Undefined => base,
         // Functions that align their stack: stored at the frame pointer itself, which is known before the frame address.
         RegisterRule::Expression(expression) => match reading(&expression, section, encoding).as_deref() {
-            Some([Operation::RegisterOffset { register, offset: 0, .. }]) if register.0 == registers.fp => base.with_fp_at_fp(),
+            Some([Operation::RegisterOffset { register, offset: 0, .. }]) if register.0 == registers.fp => {
+                base.with_fp_at_fp()
+            }
             _ => Rule::of(Cfa::Unsupported),
         },
         _ => Rule::of(Cfa::Unsupported),
@@ -87,8 +96,12 @@ fn by_expression(
     use Operation::{And, Deref, Ge, Plus, RegisterOffset, Shl, UnsignedConstant};
     let Some(operations) = reading(expression, section, encoding) else { return Rule::of(Cfa::Unsupported) };
     match operations[..] {
-        [RegisterOffset { register, offset, .. }, Deref { .. }] if register.0 == registers.fp => Rule::at(Cfa::AtFp, offset),
-        [RegisterOffset { register, offset: SIGNAL_SP, .. }, Deref { .. }] if register.0 == registers.sp => Rule::of(Cfa::Signal),
+        [RegisterOffset { register, offset, .. }, Deref { .. }] if register.0 == registers.fp => {
+            Rule::at(Cfa::AtFp, offset)
+        }
+        [RegisterOffset { register, offset: SIGNAL_SP, .. }, Deref { .. }] if register.0 == registers.sp => {
+            Rule::of(Cfa::Signal)
+        }
         // Linkers write this of a procedure linkage table (`elf_x86_64_eh_frame_lazy_plt` of binutils).
         [
             RegisterOffset { register: sp, offset: 8, .. },

@@ -38,14 +38,17 @@ impl Entry {
         // From the pointer itself back; 0 is what is common.
         let distance = u32::from_le_bytes(*distance);
         let common = address.wrapping_add(WORD).wrapping_sub(distance.into());
-        let Some(mut bytes) = (distance != 0).then(|| read_part(source, elf, common)).transpose()?.flatten() else {
+        let Some(mut bytes) = (distance != 0).then(|| read_part(source, elf, common)).transpose()?.flatten()
+        else {
             return Ok(None);
         };
         let start = bytes.len();
         bytes.extend_from_slice(&own);
         // Where it is here.
         let distance = (start as u32 + WORD as u32).to_le_bytes();
-        bytes.get_mut(start + WORD as usize..).and_then(|rest| rest.first_chunk_mut()).map(|pointer| *pointer = distance);
+        if let Some(pointer) = bytes.get_mut(start + WORD as usize..).and_then(<[u8]>::first_chunk_mut) {
+            *pointer = distance;
+        }
         Ok(Some(Self { bytes, own: start, address }))
     }
 
@@ -57,10 +60,16 @@ impl Entry {
         Ok(read_part(source, elf, address)?.map(|bytes| bytes.len() as u64))
     }
 
+    /// How many bytes were read for it.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The address of its function.
     pub fn function(&self) -> Option<u64> {
         let (section, bases) = self.section(Vendor::Default);
-        let entry = section.fde_from_offset(&bases, EhFrameOffset(self.own), EhFrame::cie_from_offset).ok()?;
+        let entry =
+            section.fde_from_offset(&bases, EhFrameOffset(self.own), EhFrame::cie_from_offset).ok()?;
         Some(entry.initial_address())
     }
 
@@ -75,8 +84,12 @@ impl Entry {
 
     /// Adds the rules of those of its addresses that are in the page. What makes no sense is unknown.
     pub fn rows(&self, registers: Registers, rows: &mut Rows) {
-        let (section, bases) = self.section(if registers.has_link { Vendor::AArch64 } else { Vendor::Default });
-        let Ok(entry) = section.fde_from_offset(&bases, EhFrameOffset(self.own), EhFrame::cie_from_offset) else { return };
+        let (section, bases) =
+            self.section(if registers.has_link { Vendor::AArch64 } else { Vendor::Default });
+        let Ok(entry) = section.fde_from_offset(&bases, EhFrameOffset(self.own), EhFrame::cie_from_offset)
+        else {
+            return;
+        };
         let (begin, end) = (entry.initial_address(), entry.end_address());
         if end <= rows.page || begin >= rows.end() {
             return;
@@ -142,7 +155,9 @@ impl Rows {
             Some(last) if last.start == start => {
                 last.rule = rule;
                 // Which may be what holds already.
-                if let [.., before, last] = &self.rows[..] && before.rule == last.rule {
+                if let [.., before, last] = &self.rows[..]
+                    && before.rule == last.rule
+                {
                     self.rows.pop();
                 }
             }

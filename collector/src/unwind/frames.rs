@@ -8,7 +8,9 @@ use crate::symbolize::SymbolizeError;
 use crate::symbolize::elf::Elf;
 use crate::symbolize::read_at::{ReadAt, read_exact_at, read_vec};
 
-/// Most functions of a file without an index, which is made of them then.
+/// Bytes of descriptions that are read for a page: one of bytes takes no more than some dozens.
+const MAX_BYTES: usize = 1 << 20;
+/// Most descriptions of a file without an index, which is made of them then.
 const MAX_SCANNED: usize = 1 << 18;
 /// Bytes of an entry of the index: a function's address and that of its description, counted from the index.
 const PAIR: u64 = 8;
@@ -40,7 +42,8 @@ impl Frames {
     /// # Errors
     /// What reading met.
     pub fn read(source: &dyn ReadAt, elf: &Elf) -> Result<Option<Self>, Box<SymbolizeError>> {
-        let Some(registers) = Registers::of(elf.machine()).filter(|_| elf.is_64() && elf.is_little_endian()) else {
+        let Some(registers) = Registers::of(elf.machine()).filter(|_| elf.is_64() && elf.is_little_endian())
+        else {
             return Ok(None);
         };
         let index = match read_table(source, elf)? {
@@ -56,21 +59,26 @@ impl Frames {
     /// What reading met. A description that makes no sense leaves its function unknown.
     pub fn rows(&self, source: &dyn ReadAt, elf: &Elf, page: u64) -> Result<Vec<Row>, Box<SymbolizeError>> {
         let mut rows = Rows::new(page);
-        let mut at = self.last_up_to(source, page)?.unwrap_or(0);
-        let mut piece = Vec::new();
-        loop {
-            if piece.is_empty() {
-                piece = self.entries(source, at)?;
-                piece.reverse();
-            }
-            let Some((function, description)) = piece.pop() else { break };
-            if function >= page.saturating_add(PAGE) {
+        let first = self.last_up_to(source, page)?.unwrap_or(0);
+        let mut bytes = 0;
+        // A hostile index has no order. No function is shorter than a byte.
+        'page: for at in (first..first.saturating_add(PAGE)).step_by(PIECE as usize) {
+            let entries = self.entries(source, at, PIECE)?;
+            if entries.is_empty() {
                 break;
             }
-            if let Some(entry) = Entry::read(source, elf, description)? {
-                entry.rows(self.registers, &mut rows);
+            for (function, description) in entries {
+                if function >= page.saturating_add(PAGE) {
+                    break 'page;
+                }
+                if let Some(entry) = Entry::read(source, elf, description)? {
+                    bytes += entry.len();
+                    if bytes > MAX_BYTES {
+                        break 'page;
+                    }
+                    entry.rows(self.registers, &mut rows);
+                }
             }
-            at += 1;
         }
         Ok(rows.rows)
     }
@@ -80,7 +88,7 @@ impl Frames {
         let (mut low, mut high) = (0, self.len());
         while low < high {
             let middle = low + (high - low) / 2;
-            let Some(&(function, _)) = self.entries_of(source, middle, 1)?.first() else { break };
+            let Some(&(function, _)) = self.entries(source, middle, 1)?.first() else { break };
             if function <= address { low = middle + 1 } else { high = middle }
         }
         Ok(low.checked_sub(1))
@@ -93,22 +101,27 @@ impl Frames {
         }
     }
 
-    fn entries(&self, source: &dyn ReadAt, at: u64) -> Result<Vec<(u64, u64)>, Box<SymbolizeError>> {
-        self.entries_of(source, at, PIECE)
-    }
-
     /// Some entries from one on: addresses of functions and of their descriptions.
-    fn entries_of(&self, source: &dyn ReadAt, at: u64, most: u64) -> Result<Vec<(u64, u64)>, Box<SymbolizeError>> {
+    fn entries(
+        &self,
+        source: &dyn ReadAt,
+        at: u64,
+        most: u64,
+    ) -> Result<Vec<(u64, u64)>, Box<SymbolizeError>> {
         let count = self.len().saturating_sub(at).min(most);
         match &self.index {
             Index::Table { address, offset, .. } => {
                 let size = count * PAIR;
-                let bytes = read_vec(source, offset + at * PAIR, size, (PIECE * PAIR) as usize, ".eh_frame_hdr")?;
+                let bytes =
+                    read_vec(source, offset + at * PAIR, size, (PIECE * PAIR) as usize, ".eh_frame_hdr")?;
                 let from_index = |bytes: &[u8]| {
                     let distance = bytes.first_chunk().map_or(0, |bytes| i32::from_le_bytes(*bytes));
                     address.wrapping_add_signed(distance.into())
                 };
-                Ok(bytes.chunks_exact(PAIR as usize).map(|pair| (from_index(pair), from_index(&pair[4..]))).collect())
+                Ok(bytes
+                    .chunks_exact(PAIR as usize)
+                    .map(|pair| (from_index(pair), from_index(&pair[4..])))
+                    .collect())
             }
             Index::Scanned(entries) => {
                 Ok(entries.iter().skip(at as usize).take(count as usize).copied().collect())
@@ -132,7 +145,10 @@ fn scan(source: &dyn ReadAt, elf: &Elf) -> Result<Option<Vec<(u64, u64)>>, Box<S
     let Some((start, size)) = elf.frames() else { return Ok(None) };
     let mut found = Vec::new();
     let mut at = start;
-    while at < start.saturating_add(size) && found.len() < MAX_SCANNED {
+    for _ in 0..MAX_SCANNED {
+        if at >= start.saturating_add(size) {
+            break;
+        }
         let Some(length) = Entry::length(source, elf, at)? else { break };
         if let Some(function) = Entry::read(source, elf, at)?.and_then(|entry| entry.function()) {
             found.push((function, at));

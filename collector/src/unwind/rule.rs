@@ -109,7 +109,11 @@ impl Rule {
     /// With the return address at that many bytes from the frame address.
     #[must_use]
     pub fn with_return(self, offset: i64) -> Self {
-        words(offset).map_or(Self::of(Cfa::Unsupported), |ra_offset| Self { saved: self.saved & 0x0f, ra_offset, ..self })
+        words(offset).map_or(Self::of(Cfa::Unsupported), |ra_offset| Self {
+            saved: self.saved & 0x0f,
+            ra_offset,
+            ..self
+        })
     }
 
     /// With the return address in the link register.

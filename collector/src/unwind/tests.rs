@@ -75,7 +75,9 @@ fn expected(path: &Path) -> Option<BTreeMap<u64, Rule>> {
             let (_, end) = range.split_once("...").unwrap();
             // Unless another function begins there.
             rules.entry(hex(end).unwrap()).or_insert_with(Rule::default);
-        } else if let Some((address, row)) = line.trim_start().strip_prefix("0x").and_then(|l| l.split_once(": ")) {
+        } else if let Some((address, row)) =
+            line.trim_start().strip_prefix("0x").and_then(|l| l.split_once(": "))
+        {
             rules.insert(hex(address).unwrap(), expected_rule(row.trim_start(), is_signal));
         }
     }
@@ -98,7 +100,8 @@ fn of_page(rules: &BTreeMap<u64, Rule>, page: u64) -> Vec<Row> {
 fn files() -> Vec<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let mapped = maps.lines().filter_map(|line| line.split_once('/').map(|(_, path)| format!("/{path}")));
-    let others = ["/usr/bin/python3", "/usr/bin/git", "/usr/bin/perl", "/usr/lib/x86_64-linux-gnu/libstdc++.so.6"];
+    let others =
+        ["/usr/bin/python3", "/usr/bin/git", "/usr/bin/perl", "/usr/lib/x86_64-linux-gnu/libstdc++.so.6"];
     let mut files: Vec<PathBuf> = mapped.chain(others.map(str::to_owned)).map(PathBuf::from).collect();
     files.retain(|path| path.is_file());
     files.sort();
@@ -122,10 +125,12 @@ fn rules_are_those_that_llvm_reads() {
             continue;
         };
         let (mut rows, mut unsupported) = (0, 0);
-        let pages: std::collections::BTreeSet<u64> = expected.keys().map(|address| address & !(PAGE - 1)).collect();
+        let pages: std::collections::BTreeSet<u64> =
+            expected.keys().map(|address| address & !(PAGE - 1)).collect();
         for page in pages {
             let found = frames.rows(source, &elf, page).unwrap();
-            let differs = found.iter().zip(of_page(&expected, page)).find(|(found, expected)| *found != expected);
+            let differs =
+                found.iter().zip(of_page(&expected, page)).find(|(found, expected)| *found != expected);
             assert_eq!(differs, None, "{} at {page:#x}", path.display());
             assert_eq!(found.len(), of_page(&expected, page).len(), "{} at {page:#x}", path.display());
             rows += found.len();

@@ -207,7 +207,9 @@ fn read_segments<H: FileHeader<Endian = Endianness>>(
     let bytes = read_vec(source, header.e_phoff(endian).into(), size as u64, MAX_SEGMENTS * entry, WHAT)?;
     let (headers, _) =
         pod::slice_from_bytes::<H::ProgramHeader>(&bytes, count).map_err(|()| SymbolizeError::NotElf)?;
-    let wanted = headers.iter().filter(|header| matches!(header.p_type(endian), elf::PT_LOAD | elf::PT_NOTE | elf::PT_GNU_EH_FRAME));
+    let wanted = headers
+        .iter()
+        .filter(|header| matches!(header.p_type(endian), elf::PT_LOAD | elf::PT_NOTE | elf::PT_GNU_EH_FRAME));
     Ok(wanted
         .map(|header| Segment {
             kind: header.p_type(endian),
