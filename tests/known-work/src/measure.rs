@@ -42,7 +42,6 @@ impl Agent {
         // Otherwise the count of durations is an estimate at high rates.
         command.args(["--set", "tracer.syscalls.every_duration=true", "--set", "tracer.heap.sample_bytes=0"]);
         command.args(["--only", &tracers.join(","), "--pid", &pid.to_string()]).args(more);
-        command.env("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip");
         let mut process = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let said: Arc<Mutex<Vec<String>>> = Arc::default();
         let stderr = process.stderr.take().expect("a pipe");

@@ -217,7 +217,14 @@ pub fn try_rungs(memory: usize, forced: &Forced, target: &RunningTarget) -> Resu
     functions::machine_of(Machine::running(), Machine::running()).map_err(unsupported)?;
     let pid = std::process::id();
     let files = [files::beginning(&Host::default(), pid)?];
-    Ok(climb_rungs(pid, &files, memory, forced, target)?.chosen)
+    let climbed = climb_rungs(pid, &files, memory, forced, target);
+    // `arch_uprobe_analyze_insn` of arm64 refuses such programs.
+    if climbed.is_err() && (Machine::own(), Machine::running()) == (Some(Machine::Arm), Some(Machine::Aarch64)) {
+        return Err(unsupported(
+            "try its probes: kernels of arm64 put none into 32-bit programs, and this is one; 64-bit ones may be traced",
+        ));
+    }
+    Ok(climbed?.chosen)
 }
 
 fn read_name(host: &Host, pid: u32) -> [u8; 16] {
