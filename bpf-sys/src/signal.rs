@@ -15,7 +15,7 @@ pub use rustix::process::Signal;
 
 static DESCRIPTOR: OnceLock<OwnedFd> = OnceLock::new();
 
-/// This process's signals: the descriptor is readable while some of them wait.
+/// This process's signals: the descriptor is readable once some came, until [`take`](Self::take) was called.
 #[derive(Debug, Clone, Copy)]
 pub struct Signals(&'static OwnedFd);
 
@@ -24,7 +24,8 @@ impl Signals {
     ///
     /// # Errors
     ///
-    /// There are too many descriptors; the kernel lets nobody catch `SIGKILL` and `SIGSTOP`.
+    /// There are too many descriptors; the kernel lets nobody catch `SIGKILL` and `SIGSTOP` (`EINVAL`); signals of real time, which queue up,
+    /// are not kept here.
     ///
     /// [`sigaction(2)`](https://man7.org/linux/man-pages/man2/sigaction.2.html),
     /// [`eventfd(2)`](https://man7.org/linux/man-pages/man2/eventfd.2.html).
@@ -35,17 +36,28 @@ impl Signals {
         // One is enough for all: the handler knows one.
         let descriptor = DESCRIPTOR.get_or_init(|| created);
         EVENT.store(descriptor.as_raw_fd(), Ordering::SeqCst);
-        signals.iter().try_for_each(|signal| raw::signal::catch(*signal))?;
+        for signal in signals {
+            if bit(signal.as_raw()) == 0 {
+                return Err(Error::Argument { call: "sigaction", what: "signals of real time queue up" });
+            }
+            raw::signal::catch(*signal)?;
+        }
         Ok(Self(descriptor))
     }
 
-    /// A signal that waits, if there is one, lowest number first. Several of a kind that came before one was taken are one.
+    /// A signal that waits, if there is one, lowest number first. Several of a kind that came before one was taken are one. Whoever
+    /// sleeps on the descriptor takes all first: until there is none.
     pub fn take(&self) -> Option<Signal> {
         // Before it is looked: what comes from here on makes the descriptor readable again.
         let _ = rustix::io::read(self.0, &mut [0; 8]);
-        let signal = CAME.load(Ordering::SeqCst).trailing_zeros() as i32;
-        CAME.fetch_and(!bit(signal), Ordering::SeqCst);
-        Signal::from_named_raw(signal)
+        loop {
+            let signal = Signal::from_named_raw(CAME.load(Ordering::SeqCst).trailing_zeros() as i32)?;
+            let bit = bit(signal.as_raw());
+            // Otherwise another thread has taken it.
+            if CAME.fetch_and(!bit, Ordering::SeqCst) & bit != 0 {
+                return Some(signal);
+            }
+        }
     }
 
     /// From now on, those of the caught signals that are named here end the process at once, with that status, and the others
@@ -63,7 +75,8 @@ impl AsFd for Signals {
     }
 }
 
-/// From now on, that signal does nothing: of `SIGXFSZ`, the call that went too far fails with `EFBIG`.
+/// From now on, that signal does nothing, nor in programs that this process executes: of `SIGXFSZ`, the call that went too far
+/// fails with `EFBIG`.
 ///
 /// # Errors
 ///

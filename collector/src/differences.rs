@@ -21,16 +21,16 @@ pub enum Change {
 pub fn change(object: &mut [u8], way: Change) -> Option<()> {
     let headers = u64_at(object, 40)?;
     let count = usize::from(u16::from_le_bytes(*object.get(60..)?.first_chunk()?));
-    for header in (0..count).map(|index| headers + index * 64) {
-        let kind = u32_at(object, header + 4)?;
-        let (start, length) = (u64_at(object, header + 24)?, u64_at(object, header + 32)?);
+    for index in 0..count {
+        let header = object.get(headers..)?.get(index * 64..)?;
+        let (kind, start, length) = (u32_at(header, 4)?, u64_at(header, 24)?, u64_at(header, 32)?);
         // Those of data that are all zeros have no bytes.
         let Some(section) = object.get_mut(start..).and_then(|rest| rest.get_mut(..length)) else { continue };
         if kind == SHT_REL {
             change_records(section, RELOCATION, way);
         } else if section.starts_with(&EXT_START) {
             for table in EXT_TABLES {
-                let start = EXT_START[4] as usize + u32_at(section, table)? as usize;
+                let start = (EXT_START[4] as usize).checked_add(u32_at(section, table)? as usize)?;
                 let length = u32_at(section, table + 4)? as usize;
                 change_table(section.get_mut(start..)?.get_mut(..length)?, way)?;
             }
@@ -100,7 +100,9 @@ mod tests {
     fn whatever_is_cut_or_changed_is_no_panic() {
         let object = bpf_programs::PROFILE;
         assert_eq!(change(&mut [], Change::ToOffsets), None);
-        for at in (0..object.len()).step_by(7) {
+        let header = 40..48;
+        let sections = u64_at(object, 40).unwrap()..object.len();
+        for at in header.chain(sections).chain((0..object.len()).step_by(61)) {
             let mut bytes = object.to_vec();
             bytes[at] ^= 0xff;
             change(&mut bytes, Change::ToOffsets);

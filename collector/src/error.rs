@@ -173,7 +173,7 @@ impl fmt::Display for Error {
             Self::Cgroup { path, reason } => write!(f, "cgroup {}: {reason}", path.display()),
             Self::Privileges(e) => write!(
                 f,
-                "this user may not sample: run as root, or give the binary CAP_BPF and CAP_PERFMON (`ebpf-otlp check` says more): {e}"
+                "this user may not sample: run as root; or give the binary CAP_BPF and CAP_PERFMON and, where kernel.perf_event_paranoid is above 2, CAP_SYS_ADMIN or set it to 2 (`ebpf-otlp check` says more): {e}"
             ),
             Self::NoBtf => f.write_str(
                 "this filter needs the kernel's BTF, and there is no /sys/kernel/btf/vmlinux: boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, name a file (--btf), or filter by --pid or a cgroup v2",

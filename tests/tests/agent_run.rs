@@ -280,6 +280,26 @@ fn a_receiver_that_never_answers_does_not_keep_it() {
 }
 
 #[test]
+fn a_second_signal_does_not_wait_for_the_receiver() {
+    if !agent::can_trace() {
+        return;
+    }
+    let deaf = Deaf::start();
+    let endpoint = format!("http://{}", deaf.address());
+    let mut agent = Agent::start(&["--interval", "1s", "--only", "tcp", "--endpoint", &endpoint]);
+    agent.wait_said("memory: 32M: ");
+    std::thread::sleep(Duration::from_millis(1500));
+    agent.signal("-INT");
+    // It has seen the first, then.
+    assert!(tries(LAST).any(|_| agent.in_kernel().0.is_empty()), "{}", agent.said());
+    agent.signal("-INT");
+    assert_eq!(agent.process.0.wait().unwrap().code(), Some(1));
+    agent.reader.take().unwrap().join().unwrap();
+    // Otherwise it had waited, and told of what was not delivered.
+    assert!(!agent.said().contains("not delivered by the end"), "{}", agent.said());
+}
+
+#[test]
 fn spans_without_room_are_said_and_a_failure() {
     if !agent::can_trace() {
         return;

@@ -199,6 +199,13 @@ fn names_what_exists(line: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// What `cargo run` runs, by the name of the binary, which is built already.
+fn built(line: &str) -> Option<String> {
+    let (cargo, own) = line.split_once(" -- ")?;
+    let is_binary = cargo.starts_with("cargo run") && !cargo.contains("--example");
+    is_binary.then(|| format!("ebpf-otlp {own}"))
+}
+
 /// Whether a command is a script of the project.
 fn is_script(command: &str) -> bool {
     command.starts_with("tests/") || command.starts_with("bpf-programs/")
@@ -266,6 +273,7 @@ fn run_block(
 ) {
     let folder = places.folder(number);
     for (at, line) in block.commands() {
+        let line = built(&line).unwrap_or(line);
         let first = line.split_whitespace().next().unwrap_or_default();
         if first == "cargo" || is_script(first) {
             // Looked at already: to build anew from within a test is too long.

@@ -171,3 +171,15 @@ impl fmt::Display for SourceLine {
         Ok(())
     }
 }
+
+#[cfg(all(test, not(feature = "verifier-reasons")))]
+mod tests_without_reasons {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_shown_as_they_are() {
+        let log = VerifierLog::new("0: (95) exit\nR0 !read_ok\nprocessed 1 insns\n", &Context::default());
+        assert_eq!(log.to_string(), "\n  0: (95) exit\n  R0 !read_ok");
+        assert_eq!((log.reason(), log.insn(), log.source()), (None, None, None));
+    }
+}

@@ -72,13 +72,12 @@ pub(super) fn trace(text: &str) -> impl Iterator<Item = &str> {
 
 /// Whether the verifier did not get to any instruction, and what it dislikes are those words or nothing.
 pub(super) fn is_without_instructions(text: &str, words: &str) -> bool {
-    let mut lines = trace(text).filter(|line| !is_state(line)).peekable();
-    let is_silent = lines.peek().is_none();
-    let mut is_said = false;
-    lines.all(|line| {
-        is_said |= text::contains(line, words);
-        instruction(line).is_none()
-    }) && (is_silent || is_said)
+    if trace(text).any(|line| instruction(line).is_some()) {
+        return false;
+    }
+    let report = text.lines().skip_while(|line| !line.starts_with(REPORT));
+    let mut dislikes = trace(text).filter(|line| !is_state(line)).chain(report).peekable();
+    dislikes.peek().is_none() || dislikes.any(|line| text::contains(line, words))
 }
 
 /// `12: (85) call unknown#195896080`: index and what follows.
@@ -139,4 +138,27 @@ fn is_statistics(line: &str) -> bool {
     ["processed ", "verification time ", "stack depth ", "insns processed"]
         .iter()
         .any(|s| line.starts_with(s))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_the_kind_is_silent_or_has_its_words() {
+        let words = "programs can be sleepable";
+        let statistics = "processed 0 insns (limit 1000000)\n";
+        for (text, expected) in [
+            ("", true),
+            (statistics, true),
+            ("func#0 @0\nOnly fentry programs can be sleepable\n", true),
+            ("last insn is not an exit or jmp\n", false),
+            ("0: (b7) r0 = 0\nprograms can be sleepable\n", false),
+            // Linux 7.3 may say it in its report alone.
+            ("Verification failed: x\n\nReason:\n  Only some programs can be sleepable.\n", true),
+            ("Verification failed: x\n\nReason:\n  Something else.\n", false),
+        ] {
+            assert_eq!(is_without_instructions(text, words), expected, "{text}");
+        }
+    }
 }

@@ -83,7 +83,7 @@ fn capabilities(facts: &Facts) -> Finding {
             Status::Missing,
             value,
             Some(
-                "run as root, or give the binary CAP_BPF and CAP_PERFMON: setcap cap_bpf,cap_perfmon,cap_syslog,cap_sys_ptrace,cap_dac_read_search+ep FILE",
+                "run as root, or give the binary CAP_BPF and CAP_PERFMON: setcap cap_bpf,cap_perfmon,cap_syslog,cap_sys_ptrace,cap_dac_read_search,cap_checkpoint_restore,cap_net_admin+ep FILE",
             ),
         );
     }

@@ -71,11 +71,11 @@ pub fn run(options: &Options) -> CliResult {
     let mut collected = Collected { whole: Profile::default(), keep, sender };
     let mut problems = Problems::default();
     problems.note(sample(options, &mut session, &signals, &mut collected));
+    signals.end_process_at(&SIGNALS_THAT_END, 1);
     let counters = session.counters().unwrap_or_default();
     let overhead = session.overhead();
     // Detach before the slow part.
     drop(session);
-    signals.end_process_at(&SIGNALS_THAT_END, 1);
 
     // Whatever fails, the rest is still written and sent.
     let Collected { whole, sender, .. } = collected;

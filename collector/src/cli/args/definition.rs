@@ -104,8 +104,12 @@ static CGROUP: Opt = Opt {
 static ENDPOINT: Opt = Opt {
     name: "--endpoint",
     value: "URL",
-    help: "send to an OTLP receiver, as http://localhost:4318, or write JSON lines, as file:///folder (or \
-           OTEL_EXPORTER_OTLP_ENDPOINT)",
+    help: if cfg!(feature = "json") {
+        "send to an OTLP receiver, as http://localhost:4318, or write JSON lines, as file:///folder (or \
+         OTEL_EXPORTER_OTLP_ENDPOINT)"
+    } else {
+        "send to an OTLP receiver, as http://localhost:4318 (or OTEL_EXPORTER_OTLP_ENDPOINT)"
+    },
     repeatable: true,
     key: "export.endpoints",
     ..SWITCH
@@ -289,8 +293,13 @@ const DEFINED: [(&Definition, Option<(&str, bool)>); 13] = [
                 &Opt {
                     name: "--output",
                     value: "FILE",
-                    help: "write .jsonl, OTLP JSON lines, or .otlp, binary requests behind their lengths (unlike that of \
-                       `profile`), a file for each signal: FILE.metrics.otlp and so on",
+                    help: if cfg!(feature = "json") {
+                        "write .jsonl, OTLP JSON lines, or .otlp, binary requests behind their lengths (unlike that of \
+                         `profile`), a file for each signal: FILE.metrics.otlp and so on"
+                    } else {
+                        "write .otlp, binary requests behind their lengths, a file for each signal: FILE.metrics.otlp and \
+                         so on"
+                    },
                     hint: Hint::File,
                     key: "export.output",
                     ..SWITCH

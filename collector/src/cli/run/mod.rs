@@ -57,8 +57,6 @@ pub fn run(options: &Options) -> CliResult {
     let ended = traced?;
     let mut well = !agent.failures().iter().any(|failure| failure.counts);
     drop(agent);
-    // Once tracing is over, another signal ends the program: the receiver may keep it waiting.
-    signals.end_process_at(&SIGNALS_THAT_END, 1);
     let (shown, sent) = windows.finish(LAST.saturating_sub(ended.elapsed()))?;
     well &= shown;
     if let Some(sent) = sent {
@@ -142,6 +140,8 @@ fn trace(
             }
         }
         if ended {
+            // Another signal ends the program: the receiver may keep it waiting.
+            signals.end_process_at(&SIGNALS_THAT_END, 1);
             // Nothing is slowed down any more, whatever the rest takes.
             agent.detach();
         }

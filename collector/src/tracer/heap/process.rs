@@ -219,7 +219,9 @@ pub fn try_rungs(memory: usize, forced: &Forced, target: &RunningTarget) -> Resu
     let files = [files::beginning(&Host::default(), pid)?];
     let climbed = climb_rungs(pid, &files, memory, forced, target);
     // `arch_uprobe_analyze_insn` of arm64 refuses such programs.
-    if climbed.is_err() && (Machine::own(), Machine::running()) == (Some(Machine::Arm), Some(Machine::Aarch64)) {
+    if climbed.is_err()
+        && (Machine::own(), Machine::running()) == (Some(Machine::Arm), Some(Machine::Aarch64))
+    {
         return Err(unsupported(
             "try its probes: kernels of arm64 put none into 32-bit programs, and this is one; 64-bit ones may be traced",
         ));

@@ -9,6 +9,8 @@ EBPF_OTLP_FLAVOUR = $(if $(BR2_PACKAGE_EBPF_OTLP_FULL),full,minimal)
 EBPF_OTLP_ARCH = $(if $(BR2_x86_64),x86_64,$(if $(BR2_i386),i686,$(if $(BR2_aarch64),aarch64,$(if $(BR2_RISCV_64),riscv64,armv7))))
 EBPF_OTLP_SITE = $(call qstrip,$(BR2_PACKAGE_EBPF_OTLP_ARCHIVES))
 EBPF_OTLP_SOURCE = ebpf-otlp-$(EBPF_OTLP_VERSION)-$(EBPF_OTLP_ARCH)-$(EBPF_OTLP_FLAVOUR).tar.gz
+# No ebpf-otlp.hash lies beside this file, so that Buildroot compares nothing and warns: it is made of a release, by
+# `sed -n 's/^/sha256  /; /tar\.gz$/p' SHA256SUMS` beside the archives, and of its three licence files (sha256sum).
 EBPF_OTLP_LICENSE = MIT or Apache-2.0
 EBPF_OTLP_LICENSE_FILES = LICENSE-MIT LICENSE-APACHE THIRD-PARTY
 

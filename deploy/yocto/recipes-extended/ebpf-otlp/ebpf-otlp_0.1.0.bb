@@ -1,6 +1,6 @@
 SUMMARY = "eBPF agent that sends OpenTelemetry data"
 DESCRIPTION = "The static binary of a release's archive, for Linux 5.8 and newer with CONFIG_BPF_SYSCALL, \
-CONFIG_PERF_EVENTS and CONFIG_DEBUG_INFO_BTF."
+CONFIG_PERF_EVENTS and CONFIG_DEBUG_INFO_BTF; for a kernel without the last one a file of 4 KB, made once (docs/btf.md), takes its place."
 LICENSE = "MIT | Apache-2.0"
 LIC_FILES_CHKSUM = "file://LICENSE-MIT;md5=d8451c6786ec744b7e6cee9e6e4c2708 \
                     file://LICENSE-APACHE;md5=3b83ef96387f14655fc854ddc3c6bd57"
@@ -13,6 +13,8 @@ EBPF_OTLP_ARCH:aarch64 = "aarch64"
 EBPF_OTLP_ARCH:armv7a = "armv7"
 EBPF_OTLP_ARCH:armv7ve = "armv7"
 EBPF_OTLP_ARCH:riscv64 = "riscv64"
+# For no other machine there is an archive, nor for these where they are big endian.
+COMPATIBLE_HOST = "${@'(?!aarch64_be|armeb).*-linux' if d.getVar('EBPF_OTLP_ARCH') else 'null'}"
 SRC_URI = "file://ebpf-otlp-${PV}-${EBPF_OTLP_ARCH}-${EBPF_OTLP_FLAVOUR}.tar.gz"
 S = "${WORKDIR}/ebpf-otlp-${PV}-${EBPF_OTLP_ARCH}-${EBPF_OTLP_FLAVOUR}"
 
