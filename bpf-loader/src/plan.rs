@@ -58,6 +58,7 @@ pub struct ProgramPlan<'a> {
     pub section: &'a str,
     /// What to load, or why it cannot be.
     pub code: Result<ProgramCode>,
+    pub(crate) attach_function: Option<String>,
     pub(crate) function: FunctionIdx,
 }
 
@@ -153,6 +154,7 @@ impl<'a> ObjectSpec<'a> {
         let plans = chosen.iter().zip(linked).zip(&hooks).map(|((program, linked), hook)| ProgramPlan {
             name: program.name,
             section: program.section,
+            attach_function: program.attach_function.clone(),
             function: program.function,
             code: linked.and_then(|linked| {
                 let hook = hook.as_ref().map_err(Clone::clone)?.as_ref();

@@ -15,7 +15,7 @@ pub struct Program {
     pub name: String,
     /// What it is.
     pub kind: &'static ProgramKind,
-    /// Name of its section, which may name a target.
+    /// Name of its section, which may name a target; with the function that was chosen in the place of that one, if one was.
     pub section: String,
     /// The program.
     pub fd: ProgFd,

@@ -160,3 +160,21 @@ fn program_arrays_hold_their_initial_programs() {
         assert_eq!(u32::from_ne_bytes(id), program.id);
     }
 }
+
+#[test]
+fn a_section_has_the_function_that_was_chosen() {
+    if !support::has_clang() {
+        return;
+    }
+    let object = support::clang_bpf(Path::new("."), Endian::HOST, &[], TAIL_CALLS);
+    let mut spec = ObjectSpec::parse(&object).unwrap();
+    spec.program_mut("two").unwrap().attach_function = Some("sys_exit".into());
+    let loaded = spec.plan(&RunningTarget::new()).unwrap().load(&RunningKernel::default()).unwrap();
+    if loaded.btf_error.as_ref().and_then(|e| e.errno()) == Some(Errno::EPERM) {
+        println!("skipped: needs CAP_BPF");
+        return;
+    }
+    let object = loaded.into_object().unwrap();
+    let sections = ["one", "two"].map(|name| object.program(name).unwrap().section.as_str());
+    assert_eq!(sections, ["raw_tp/sys_enter", "raw_tp/sys_exit"]);
+}

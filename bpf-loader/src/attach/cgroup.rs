@@ -5,10 +5,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use bpf_sys::link::{self, LinkCreate, LinkOptions, Target};
 use bpf_sys::prog::{self, Attach};
 use bpf_sys::uapi::flags::{BPF_F_ALLOW_MULTI, BPF_F_ALLOW_OVERRIDE, BPF_F_PREORDER};
-use bpf_sys::{AttachType, ProgFd};
+use bpf_sys::{AttachType, Errno, ProgFd};
 
 use super::feature::Feature;
 use super::place::Place;
+use super::trampoline::Caller;
 use crate::error::{Error, Result};
 use crate::link::{Link, OlderAttachment};
 use crate::program::Program;
@@ -53,7 +54,8 @@ impl Program {
     /// # Errors
     ///
     /// The program is of another type; there is a program that allows no others ([`Sharing`]); the directory is no
-    /// version 2 group's. [`Error::Unsupported`]: a place before Linux 6.17, `preorder` before 6.15.
+    /// version 2 group's. [`Error::Unsupported`]: a place before Linux 6.17, `preorder` before 6.15,
+    /// security hooks where the machine's kernels cannot call programs from functions yet (arm64: 6.4, riscv64: 6.8).
     pub fn attach_cgroup(&self, cgroup: impl AsFd, options: &CgroupOptions<'_>) -> Result<Link> {
         let (flags, link_options) = match options.place.is_default() {
             true => (0, LinkOptions::None),
@@ -71,7 +73,10 @@ impl Program {
             flags: flags | if options.preorder { BPF_F_PREORDER } else { 0 },
             options: link_options,
         };
-        link::create(&create).map(Link::from_fd).map_err(|e| feature.refused(e))
+        link::create(&create).map(Link::from_fd).map_err(|e| match (self.kind.attach_type, e.errno()) {
+            (AttachType::LSM_CGROUP, Some(Errno::ENOTSUPP)) => Caller::Function.refused(e),
+            _ => feature.refused(e),
+        })
     }
 
     /// As [`attach_cgroup`](Self::attach_cgroup), without a BPF link (`BPF_PROG_ATTACH`), which is how to forbid others or

@@ -23,6 +23,7 @@ mod tc;
 mod tracefs;
 mod tracepoint;
 mod tracing;
+mod trampoline;
 mod uprobe;
 mod uprobe_multi;
 pub mod usdt;

@@ -6,6 +6,7 @@ use bpf_sys::link::{self, LinkCreate, LinkOptions, Target};
 use bpf_sys::uapi::flags::BPF_ANY;
 use bpf_sys::{AttachType, Errno, MapFd, map};
 
+use super::trampoline::Caller;
 use crate::error::{Error, Result};
 use crate::link::{Link, OlderAttachment};
 use crate::struct_ops::Operations;
@@ -21,7 +22,8 @@ impl Operations {
     /// # Errors
     ///
     /// A program that implements one of them was not loaded. `EEXIST`: the name is taken. `EINVAL`: the kernel refuses them;
-    /// an operation that must be there is missing, say. `EBUSY`: they were registered before.
+    /// an operation that must be there is missing, say. `EBUSY`: they were registered before. [`Error::Unsupported`] on arm64
+    /// before Linux 6.0, on riscv64 before 6.3.
     pub fn attach(&self) -> Result<Link> {
         self.write()?;
         if !self.by_link {
@@ -41,7 +43,7 @@ impl Operations {
     fn write(&self) -> Result<()> {
         match map::update(&self.map, &KEY, &self.value()?, BPF_ANY) {
             Err(e) if self.by_link && e.errno() == Some(Errno::EBUSY) => Ok(()),
-            other => Ok(other?),
+            other => other.map_err(|error| Caller::Operation.refused(error)),
         }
     }
 }

@@ -23,17 +23,22 @@ fn wrapper(machine: Machine, name: &str) -> Option<String> {
 }
 
 /// Name of a system call's function in the running kernel, which may be wider than this process. One without wrappers (arm;
-/// before Linux 4.17, on riscv64 6.6; or built without) has `__se_sys_bpf`; which of both, its symbols tell, or where they may
-/// not be read, a trial.
+/// before Linux 4.17, on riscv64 6.6; or built without) has `__se_sys_bpf`, and of a call without arguments just `sys_getppid`;
+/// which of them, its symbols tell, or where they may not be read, a trial.
 pub fn syscall_function(name: &str) -> String {
+    if let Some(machine) = Machine::running() {
+        if let Some(wrapped) = wrapper(machine, name).filter(|wrapped| is_there(machine, wrapped)) {
+            return wrapped;
+        }
+    }
     let plain = format!("__se_sys_{name}");
-    let Some(machine) = Machine::running() else { return plain };
-    let Some(wrapped) = wrapper(machine, name) else { return plain };
-    let present = match super::functions::contains(&wrapped) {
-        Some(present) => present,
-        None => wrapper(machine, "bpf").is_some_and(|bpf| kprobe::can_probe(&bpf)),
-    };
-    if present { wrapped } else { plain }
+    if super::functions::contains(&plain) == Some(false) { format!("sys_{name}") } else { plain }
+}
+
+/// Has the kernel this function with a wrapper's name?
+fn is_there(machine: Machine, wrapped: &str) -> bool {
+    super::functions::contains(wrapped)
+        .unwrap_or_else(|| wrapper(machine, "bpf").is_some_and(|bpf| kprobe::can_probe(&bpf)))
 }
 
 /// Name of the function that 32-bit programs' calls of that name enter, where the kernel has another than

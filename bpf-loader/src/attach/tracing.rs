@@ -4,13 +4,11 @@ use bpf_sys::link::{LinkOptions, Target};
 use bpf_sys::{AttachType, Errno, prog};
 
 use super::feature::Feature;
+use super::trampoline::Caller;
 use super::{create, with_memlock};
 use crate::error::{Error, Result};
 use crate::link::Link;
 use crate::program::Program;
-
-/// First Linux version that calls programs from functions, on this architecture.
-const TRAMPOLINES: (u8, u8) = if cfg!(target_arch = "aarch64") { (6, 4) } else { (5, 5) };
 
 /// First Linux version that attaches a program to a function that was attached there and is not any more.
 const ONCE_MORE: (u8, u8) = (5, 13);
@@ -25,7 +23,7 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`]: the architecture cannot call programs from functions yet (arm64: Linux 6.4), or this program has
+    /// [`Error::Unsupported`]: the machine's kernels cannot call programs from functions yet (arm64: Linux 6.4, riscv64: 6.8), or this program has
     /// been attached to one before (Linux 5.13). `EBUSY`: the program is attached already.
     pub fn attach_tracing(&self) -> Result<Link> {
         self.attach_tracing_with(0)
@@ -47,11 +45,7 @@ impl Program {
             create(self, Target::None, self.kind.attach_type, LinkOptions::Tracing { btf_id: 0, cookie })
         };
         made.map(Link::from_fd).map_err(|error| match error.errno() {
-            Some(Errno::ENOTSUPP) => Box::new(Error::Unsupported {
-                feature: "calling programs from functions",
-                min_kernel: TRAMPOLINES,
-                error,
-            }),
+            Some(Errno::ENOTSUPP) => Caller::Function.refused(error),
             // What bpf_tracing_prog_attach() says of a program that has given its trampoline away.
             Some(Errno::ENOENT) if !raw_tracepoint && bpf_sys::kernel_version() < ONCE_MORE => {
                 Box::new(Error::Unsupported {

@@ -21,7 +21,7 @@ fn program(section: &'static str, functions: &[BtfId]) -> ProgramPlan<'static> {
         line_info: Vec::new(),
         poisoned: Vec::new(),
     };
-    ProgramPlan { name: section, section, code: Ok(code), function: FunctionIdx(0) }
+    ProgramPlan { name: section, section, code: Ok(code), attach_function: None, function: FunctionIdx(0) }
 }
 
 fn functions(program: &ProgramPlan<'_>) -> Vec<BtfId> {

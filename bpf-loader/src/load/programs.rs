@@ -46,7 +46,11 @@ impl<K: Kernel> Loader<'_, '_, K> {
         };
         match self.kernel.load_program(&load, None) {
             Ok(fd) => {
-                Ok(Program { name: plan.name.into(), kind: code.kind, section: plan.section.into(), fd })
+                let section = match &plan.attach_function {
+                    Some(function) => [code.kind.section, "/", function].concat(),
+                    None => plan.section.into(),
+                };
+                Ok(Program { name: plan.name.into(), kind: code.kind, section, fd })
             }
             Err(error) => {
                 let log = self.verifier_log(&load, code);

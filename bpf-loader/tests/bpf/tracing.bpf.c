@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Programs that the kernel's functions and security hooks call. */
+/* Programs that the kernel's functions and security hooks call. Tests put what the machine calls it for `syscall_dup`. */
 #include "one_thread.h"
 
-SEC("fentry/__x64_sys_dup")
+SEC("fentry/syscall_dup")
 int on_fentry(void *ctx)
 {
 	count();
 	return 0;
 }
 
-SEC("fexit/__x64_sys_dup")
+SEC("fexit/syscall_dup")
 int on_fexit(void *ctx)
 {
 	count();
 	return 0;
 }
 
-SEC("fentry.s/__x64_sys_dup")
+SEC("fentry.s/syscall_dup")
 int on_fentry_sleepable(void *ctx)
 {
 	count();
@@ -24,14 +24,14 @@ int on_fentry_sleepable(void *ctx)
 }
 
 /* Every function of that name, or none: which is said when attaching. */
-SEC("fentry.multi/__x64_sys_dup")
+SEC("fentry.multi/syscall_dup")
 int on_many_functions(void *ctx)
 {
 	count();
 	return 0;
 }
 
-SEC("fentry/__x64_sys_dup")
+SEC("fentry/syscall_dup")
 int on_fentry_cookie(void *ctx)
 {
 	return count_with_cookie(ctx);
@@ -65,28 +65,28 @@ int on_lsm_cgroup(__u64 *ctx)
 	return 1;
 }
 
-SEC("fexit.s/__x64_sys_dup")
+SEC("fexit.s/syscall_dup")
 int on_fexit_sleepable(void *ctx)
 {
 	count();
 	return 0;
 }
 
-SEC("fmod_ret.s/__x64_sys_dup")
+SEC("fmod_ret.s/syscall_dup")
 long on_fmod_ret_sleepable(void *ctx)
 {
 	return count() ? -1 : 0;
 }
 
 /* Once when the function is called, and once when it returns. */
-SEC("fsession/__x64_sys_dup")
+SEC("fsession/syscall_dup")
 int on_fsession(void *ctx)
 {
 	count();
 	return 0;
 }
 
-SEC("fsession.s/__x64_sys_dup")
+SEC("fsession.s/syscall_dup")
 int on_fsession_sleepable(void *ctx)
 {
 	count();

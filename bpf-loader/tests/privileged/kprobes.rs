@@ -6,12 +6,11 @@ use bpf_loader::attach::{AttachMode, KernelFunctions, KernelPlace, KprobeMultiOp
 use crate::record::cannot;
 use crate::subject::{
     attached, attached_since, call_dup, call_getppid, fires, fires_times, kernel_symbol, load, load_since,
-    traces_functions,
+    syscall_function, traces_functions,
 };
 use crate::{kernel_has, permitted};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/kprobe.bpf.o");
-const FUNCTION: &str = "__x64_sys_getppid";
 
 #[test]
 fn kprobes_fire() {
@@ -30,12 +29,14 @@ fn every_interface_of_kprobes_fires() {
     if !traces_functions() {
         return;
     }
+    let function = syscall_function("getppid");
     for mode in [AttachMode::TraceFs, AttachMode::PerfEvent, AttachMode::Link] {
         for ret in [false, true] {
             let Some(subject) = load(OBJECT, "on_kprobe") else { return };
             let options = KprobeOptions { mode, ret, ..KprobeOptions::default() };
             let min_kernel = if mode == AttachMode::Link { (5, 15) } else { (4, 17) };
-            let Some(link) = attached(subject.program().attach_kprobe(FUNCTION, &options), min_kernel) else {
+            let Some(link) = attached(subject.program().attach_kprobe(&*function, &options), min_kernel)
+            else {
                 continue;
             };
             assert_eq!(link.fd().is_some(), mode == AttachMode::Link);
@@ -51,7 +52,7 @@ fn a_kprobe_goes_to_an_address() {
     if !traces_functions() {
         return;
     }
-    let address = kernel_symbol(FUNCTION).unwrap();
+    let address = kernel_symbol(&syscall_function("getppid")).unwrap();
     let Some(subject) = load(OBJECT, "on_kprobe") else { return };
     let options = KprobeOptions::default();
     let link = subject.program().attach_kprobe(KernelPlace::Address(address), &options);
@@ -64,14 +65,15 @@ fn a_kprobe_has_a_cookie() {
     if !traces_functions() {
         return;
     }
+    let function = syscall_function("getppid");
     let options = KprobeOptions { cookie: 79, ..KprobeOptions::default() };
     if !kernel_has((5, 15)) {
         let Some(subject) = load(OBJECT, "on_kprobe") else { return };
-        attached(subject.program().attach_kprobe(FUNCTION, &options), (5, 15));
+        attached(subject.program().attach_kprobe(&*function, &options), (5, 15));
         return;
     }
     let Some(subject) = load(OBJECT, "on_kprobe_cookie") else { return };
-    let Some(link) = permitted(subject.program().attach_kprobe(FUNCTION, &options)) else { return };
+    let Some(link) = permitted(subject.program().attach_kprobe(&*function, &options)) else { return };
     fires(&subject, link, call_getppid);
     assert_eq!(subject.number("cookie"), 79);
 }
@@ -125,7 +127,9 @@ fn many_kprobes_have_a_cookie_each() {
         return;
     }
     let Some(subject) = load(OBJECT, "on_kprobe_multi_cookie") else { return };
-    let names = KernelFunctions::Names(&["__x64_sys_getpid", FUNCTION, "__x64_sys_getuid"]);
+    let names = ["getpid", "getppid", "getuid"].map(syscall_function);
+    let names = names.each_ref().map(String::as_str);
+    let names = KernelFunctions::Names(&names);
     let options = KprobeMultiOptions { cookies: &[5, 6, 7], ret: false };
     let Some(link) = permitted(subject.program().attach_kprobe_multi(names, &options)) else { return };
     fires(&subject, link, call_getppid);
@@ -147,7 +151,7 @@ fn a_kernel_without_kprobes_says_so() {
         return;
     }
     let Some(subject) = load(OBJECT, "on_kprobe") else { return };
-    let error = subject.program().attach_kprobe(FUNCTION, &KprobeOptions::default()).unwrap_err();
+    let error = subject.program().attach_kprobe("do_exit", &KprobeOptions::default()).unwrap_err();
     let named = matches!(*error, Error::NotConfigured { option: "CONFIG_KPROBE_EVENTS", .. });
     assert!(named || !there("/sys/kernel/tracing/events"), "{error}");
 }

@@ -36,11 +36,9 @@ use bpf_loader::target::RunningTarget;
 use bpf_loader::{Error, Result};
 use bpf_sys::Errno;
 
-/// Is the running kernel this version or a later one?
+/// Is the running kernel this version or a later one? Asked without a file, since one of the tests forbids to open any.
 fn kernel_has(version: (u8, u8)) -> bool {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= version
+    bpf_sys::kernel_version() >= version
 }
 
 /// Says why a test is skipped.

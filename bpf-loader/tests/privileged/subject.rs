@@ -2,9 +2,11 @@
 
 use std::os::unix::process::parent_id;
 
+use bpf_loader::attach;
 use bpf_loader::kernel::RunningKernel;
 use bpf_loader::link::Link;
 use bpf_loader::load::Object;
+use bpf_loader::machine::Machine;
 use bpf_loader::object::ObjectSpec;
 use bpf_loader::program::Program;
 use bpf_loader::target::RunningTarget;
@@ -51,6 +53,10 @@ pub fn try_load(bytes: &'static [u8], program: &str, values: &[(&str, u64)]) -> 
     }
     for (name, value) in values {
         spec.set_global(name, &value.to_ne_bytes())?;
+    }
+    let chosen = spec.program_mut(program).expect(program);
+    if let Some(call) = chosen.kind.target.and_then(|target| target.strip_prefix("syscall_")) {
+        chosen.attach_function = Some(syscall_function(call));
     }
     let plan = spec.plan_programs(&RunningTarget::new(), |p| p.name == program)?;
     let object = plan.load(&RunningKernel::default())?.into_object()?;
@@ -110,6 +116,31 @@ pub fn attached(result: Result<Link>, min_kernel: (u8, u8)) -> Option<Link> {
         "not {min_kernel:?}: {error:?}"
     );
     None
+}
+
+/// The kernel's function for a system call of this program, which may be narrower than the kernel.
+pub fn syscall_function(name: &str) -> String {
+    let is_narrow = Machine::own() != Machine::running();
+    let compat = is_narrow.then(|| attach::compat_syscall_function(name)).flatten();
+    compat.unwrap_or_else(|| attach::syscall_function(name))
+}
+
+/// First Linux version that calls programs from its functions, on this machine.
+pub fn calls_from_functions() -> (u8, u8) {
+    match Machine::running() {
+        Some(Machine::Aarch64) => (6, 4),
+        Some(Machine::Riscv64) => (6, 8),
+        _ => (5, 5),
+    }
+}
+
+/// As [`calls_from_functions`], from functions of programs and in the place of the kernel's.
+pub fn calls_from_programs() -> (u8, u8) {
+    match Machine::running() {
+        Some(Machine::Aarch64) => (6, 0),
+        Some(Machine::Riscv64) => (6, 3),
+        _ => (5, 6),
+    }
 }
 
 /// Makes a system call that hardly anybody makes, so often.

@@ -4,15 +4,23 @@ use std::os::fd::AsFd;
 
 use bpf_loader::Error;
 use bpf_loader::attach::CgroupOptions;
+use bpf_loader::link::Link;
 use bpf_loader::test_run::TestRun;
 
 use crate::record::{cannot, fired};
 use crate::subject::{
-    attached, call_dup, fires, fires_times, kernel_symbol, load, load_since, traces_functions, try_load,
+    Subject, attached, call_dup, calls_from_functions, fires, fires_times, kernel_symbol, load, load_since,
+    traces_functions, try_load,
 };
 use crate::{kernel_has, kind_of, permitted, skip};
 
 const OBJECT: &[u8] = include_bytes!("../bpf/prebuilt/tracing.bpf.o");
+
+/// The program at the function that it was loaded for; or `None`, after a look whether a kernel that calls none from there says
+/// so.
+fn attached_to_function(subject: &Subject) -> Option<Link> {
+    attached(subject.program().attach(), calls_from_functions())
+}
 
 #[test]
 fn programs_at_functions_fire() {
@@ -31,7 +39,7 @@ fn programs_at_functions_fire() {
             continue;
         }
         let Some(subject) = load_since(OBJECT, name) else { continue };
-        let Some(link) = permitted(subject.program().attach()) else { return };
+        let Some(link) = attached_to_function(&subject) else { return };
         fires_times(&subject, link, call_dup, each);
     }
 }
@@ -66,7 +74,7 @@ fn programs_that_may_sleep_fire_in_test_runs() {
             continue;
         }
         let Some(subject) = permitted(subject) else { return };
-        let Some(link) = permitted(subject.program().attach()) else { return };
+        let Some(link) = attached_to_function(&subject) else { return };
         fires(&subject, link, run);
     }
 }
@@ -87,7 +95,7 @@ fn a_program_at_a_function_is_attached_once_more_or_says_since_when() {
         return;
     }
     let Some(subject) = load(OBJECT, "on_fentry") else { return };
-    let Some(link) = permitted(subject.program().attach()) else { return };
+    let Some(link) = attached_to_function(&subject) else { return };
     drop(link);
     if let Some(link) = attached(subject.program().attach(), (5, 13)) {
         fires(&subject, link, call_dup);
@@ -105,7 +113,8 @@ fn a_program_at_a_function_has_a_cookie() {
         return;
     }
     let Some(subject) = load(OBJECT, "on_fentry_cookie") else { return };
-    let Some(link) = permitted(subject.program().attach_tracing_with(82)) else { return };
+    let link = attached(subject.program().attach_tracing_with(82), calls_from_functions());
+    let Some(link) = link else { return };
     fires(&subject, link, call_dup);
     assert_eq!(subject.number("cookie"), 82);
 }
@@ -118,7 +127,7 @@ fn a_program_replaces_what_a_function_returns() {
     let dup = || rustix::io::dup(std::io::stderr()).map(drop);
     if !without_sleepable("on_fmod_ret_sleepable") {
         let Some(subject) = load_since(OBJECT, "on_fmod_ret_sleepable") else { return };
-        let Some(link) = permitted(subject.program().attach()) else { return };
+        let Some(link) = attached_to_function(&subject) else { return };
         assert_eq!(dup(), Err(rustix::io::Errno::PERM));
         drop(link);
         assert_eq!((dup(), subject.hits()), (Ok(()), 1));
@@ -126,7 +135,7 @@ fn a_program_replaces_what_a_function_returns() {
     }
     let Some(subject) = load(OBJECT, "on_fmod_ret") else { return };
     let open = || std::fs::File::open("/proc/self/exe").map(drop).map_err(|e| e.kind());
-    let Some(link) = permitted(subject.program().attach()) else { return };
+    let Some(link) = attached_to_function(&subject) else { return };
     assert_eq!(open(), Err(std::io::ErrorKind::PermissionDenied));
     drop(link);
     assert_eq!((open(), subject.hits()), (Ok(()), 1));
@@ -158,7 +167,7 @@ fn a_security_hook_fires() {
             continue;
         }
         let Some(subject) = load(OBJECT, name) else { return };
-        let Some(link) = permitted(subject.program().attach()) else { return };
+        let Some(link) = attached_to_function(&subject) else { return };
         if !bpf_lsm() {
             cannot(&[subject.program().kind.section], "the BPF security module is not active");
             continue;
@@ -182,10 +191,8 @@ fn a_security_hook_of_a_control_group_fires() {
         skip::<()>("no control groups of version 2");
         return;
     }
-    let Some(link) = permitted(subject.program().attach_cgroup(cgroup.as_fd(), &CgroupOptions::default()))
-    else {
-        return;
-    };
+    let link = subject.program().attach_cgroup(cgroup.as_fd(), &CgroupOptions::default());
+    let Some(link) = attached(link, calls_from_functions()) else { return };
     if !bpf_lsm() {
         cannot(&["lsm_cgroup"], "the BPF security module is not active");
         return;
