@@ -39,6 +39,8 @@ pub mod symbolize;
 pub mod telemetry;
 pub mod tracer;
 pub mod units;
+#[cfg(feature = "unwind")]
+pub mod unwind;
 #[cfg(feature = "symbols")]
 mod xz;
 

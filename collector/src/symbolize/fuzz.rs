@@ -15,6 +15,12 @@ pub fn elf_symbols(file: &[u8]) {
     let Ok(elf) = Elf::read(&file) else { return };
     let addresses = elf.address_map();
     elf.build_id(&file);
+    #[cfg(feature = "unwind")]
+    if let Ok(Some(frames)) = crate::unwind::frames::Frames::read(&file, &elf) {
+        for address in ADDRESSES {
+            let _ = frames.rows(&file, &elf, address & !0xfff);
+        }
+    }
     let Ok(table) = SymbolTable::read(&elf, &file) else { return };
     let translated = ADDRESSES.into_iter().filter_map(|offset| addresses.address_of(offset));
     for address in ADDRESSES.into_iter().chain(translated) {

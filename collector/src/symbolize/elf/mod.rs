@@ -29,7 +29,7 @@ const MAX_NOTES: usize = 64 * 1024;
 /// A GNU build id is 8 to 32 bytes in practice (xxhash to SHA-256).
 const MAX_BUILD_ID: usize = 64;
 
-/// A `PT_LOAD` or `PT_NOTE` program header.
+/// A `PT_LOAD`, `PT_NOTE` or `PT_GNU_EH_FRAME` program header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Segment {
     kind: elf::ProgramType,
@@ -135,6 +135,31 @@ impl Elf {
         AddressMap(self.segments.iter().filter(|segment| segment.kind == elf::PT_LOAD).copied().collect())
     }
 
+    /// Whether numbers begin with their lowest byte.
+    pub fn is_little_endian(&self) -> bool {
+        self.endian == Endianness::Little
+    }
+
+    /// Of the index of frame descriptions its address, file offset and size.
+    pub fn frame_index(&self) -> Option<(u64, u64, u64)> {
+        let index = self.segments.iter().find(|segment| segment.kind == elf::PT_GNU_EH_FRAME)?;
+        Some((index.address, index.offset, index.file_size))
+    }
+
+    /// Of `.eh_frame` its address and size.
+    pub fn frames(&self) -> Option<(u64, u64)> {
+        self.section_named(b".eh_frame").map(|section| (section.address, section.size))
+    }
+
+    /// Where a byte with an address is in the file, and how many follow it there, itself included.
+    pub fn offset_of(&self, address: u64) -> Option<(u64, u64)> {
+        self.segments.iter().filter(|segment| segment.kind == elf::PT_LOAD).find_map(|segment| {
+            let distance = address.checked_sub(segment.address)?;
+            let left = segment.file_size.checked_sub(distance).filter(|left| *left > 0)?;
+            Some((segment.offset.checked_add(distance)?, left))
+        })
+    }
+
     /// The GNU build id, from the note segments or else the note sections.
     pub fn build_id(&self, source: &dyn ReadAt) -> Option<Vec<u8>> {
         let segments = self.segments.iter().filter(|segment| segment.kind == elf::PT_NOTE);
@@ -182,7 +207,9 @@ fn read_segments<H: FileHeader<Endian = Endianness>>(
     let bytes = read_vec(source, header.e_phoff(endian).into(), size as u64, MAX_SEGMENTS * entry, WHAT)?;
     let (headers, _) =
         pod::slice_from_bytes::<H::ProgramHeader>(&bytes, count).map_err(|()| SymbolizeError::NotElf)?;
-    let wanted = headers.iter().filter(|header| matches!(header.p_type(endian), elf::PT_LOAD | elf::PT_NOTE));
+    let wanted = headers
+        .iter()
+        .filter(|header| matches!(header.p_type(endian), elf::PT_LOAD | elf::PT_NOTE | elf::PT_GNU_EH_FRAME));
     Ok(wanted
         .map(|header| Segment {
             kind: header.p_type(endian),

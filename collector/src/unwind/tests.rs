@@ -1,0 +1,144 @@
+//! Rules against those that LLVM's tools read in the same files.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::entry::PAGE;
+use super::frames::Frames;
+use super::rule::{Cfa, Row, Rule};
+use crate::symbolize::elf::Elf;
+use crate::symbolize::read_at::ReadAt;
+
+/// A row as `llvm-dwarfdump` prints it, behind its address: `CFA=RSP+24: RBX=[CFA-16], RBP=[CFA-24], RIP=[CFA-8]`.
+fn expected_rule(text: &str, is_signal: bool) -> Rule {
+    let (cfa, saved) = text.strip_prefix("CFA=").unwrap().split_once(": ").unwrap_or((&text[4..], ""));
+    let offset = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<i64>().ok() };
+    let unsupported = Rule::of(Cfa::Unsupported);
+    let plt = "DW_OP_breg7 RSP+8, DW_OP_breg16 RIP+0, DW_OP_lit15, DW_OP_and, DW_OP_lit";
+    let base = if let Some(offset) = cfa.strip_prefix("RSP").and_then(offset) {
+        Rule::at(Cfa::Sp, offset)
+    } else if let Some(offset) = cfa.strip_prefix("RBP").and_then(offset) {
+        Rule::at(Cfa::Fp, offset)
+    } else if let Some(rest) = cfa.strip_prefix("DW_OP_breg6 RBP") {
+        let offset = rest.strip_suffix(", DW_OP_deref").and_then(offset);
+        offset.map_or(unsupported, |offset| Rule::at(Cfa::AtFp, offset))
+    } else if let Some(rest) = cfa.strip_prefix(plt) {
+        let from = rest.strip_suffix(", DW_OP_ge, DW_OP_lit3, DW_OP_shl, DW_OP_plus");
+        from.map_or(unsupported, |from| Rule::plt(from.parse().unwrap()))
+    } else if cfa == "DW_OP_breg7 RSP+160, DW_OP_deref" && is_signal {
+        return Rule::of(Cfa::Signal);
+    } else {
+        return unsupported;
+    };
+    let of = |register: &str| {
+        let (_, rest) = saved.split_once(&format!("{register}="))?;
+        Some(rest.split_once(", R").map_or(rest, |(first, _)| first))
+    };
+    let from_cfa = |place: &str| place.strip_prefix("[CFA")?.strip_suffix(']').and_then(offset);
+    if base.cfa == Cfa::Unsupported {
+        return unsupported;
+    }
+    let base = match of("RIP") {
+        None | Some("undefined") => return Rule::of(Cfa::End),
+        Some(place) => match from_cfa(place) {
+            Some(offset) => base.with_return(offset),
+            None => return unsupported,
+        },
+    };
+    match of("RBP") {
+        None | Some("undefined" | "same") => base,
+        Some("[DW_OP_breg6 RBP+0]") => base.with_fp_at_fp(),
+        Some(place) => from_cfa(place).map_or(unsupported, |offset| base.with_fp(offset)),
+    }
+}
+
+/// All rules of a file by their addresses, what is between functions too.
+fn expected(path: &Path) -> Option<BTreeMap<u64, Rule>> {
+    let mut output = None;
+    for tool in ["llvm-dwarfdump-19", "llvm-dwarfdump"] {
+        output = output.or_else(|| Command::new(tool).arg("--eh-frame").arg(path).output().ok());
+    }
+    let text = String::from_utf8(output?.stdout).unwrap();
+    let mut rules = BTreeMap::new();
+    let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+    let (mut signals, mut is_signal) = (Vec::new(), false);
+    let mut common = "";
+    for line in text.lines() {
+        if line.ends_with(" CIE") {
+            common = line.split(' ').next().unwrap();
+        } else if line.trim_start().starts_with("Augmentation:") && line.contains('S') {
+            signals.push(common);
+        } else if let Some((head, range)) = line.split_once(" pc=") {
+            let (_, cie) = head.split_once("cie=").unwrap();
+            is_signal = signals.contains(&cie);
+            let (_, end) = range.split_once("...").unwrap();
+            // Unless another function begins there.
+            rules.entry(hex(end).unwrap()).or_insert_with(Rule::default);
+        } else if let Some((address, row)) =
+            line.trim_start().strip_prefix("0x").and_then(|l| l.split_once(": "))
+        {
+            rules.insert(hex(address).unwrap(), expected_rule(row.trim_start(), is_signal));
+        }
+    }
+    Some(rules)
+}
+
+/// The rows of a page that these rules are.
+fn of_page(rules: &BTreeMap<u64, Rule>, page: u64) -> Vec<Row> {
+    let before = rules.range(..=page).next_back().map(|(_, rule)| *rule).unwrap_or_default();
+    let mut rows = vec![Row { start: 0, rule: before }];
+    for (address, rule) in rules.range(page + 1..page + PAGE) {
+        if rows.last().unwrap().rule != *rule {
+            rows.push(Row { start: (address - page) as u16, rule: *rule });
+        }
+    }
+    rows
+}
+
+/// Libraries of this process, and programs that are likely to be there.
+fn files() -> Vec<PathBuf> {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let mapped = maps.lines().filter_map(|line| line.split_once('/').map(|(_, path)| format!("/{path}")));
+    let others =
+        ["/usr/bin/python3", "/usr/bin/git", "/usr/bin/perl", "/usr/lib/x86_64-linux-gnu/libstdc++.so.6"];
+    let mut files: Vec<PathBuf> = mapped.chain(others.map(str::to_owned)).map(PathBuf::from).collect();
+    files.retain(|path| path.is_file());
+    files.sort();
+    files.dedup();
+    files
+}
+
+#[test]
+fn rules_are_those_that_llvm_reads() {
+    let mut compared = 0;
+    for path in files() {
+        let Some(expected) = expected(&path) else {
+            eprintln!("SKIP rules of {}: there is no llvm-dwarfdump", path.display());
+            return;
+        };
+        let file = std::fs::read(&path).unwrap();
+        let source: &dyn ReadAt = &file;
+        let elf = Elf::read(source).unwrap();
+        let Some(frames) = Frames::read(source, &elf).unwrap() else {
+            assert!(expected.is_empty(), "{}", path.display());
+            continue;
+        };
+        let (mut rows, mut unsupported) = (0, 0);
+        let pages: std::collections::BTreeSet<u64> =
+            expected.keys().map(|address| address & !(PAGE - 1)).collect();
+        for page in pages {
+            let found = frames.rows(source, &elf, page).unwrap();
+            let differs =
+                found.iter().zip(of_page(&expected, page)).find(|(found, expected)| *found != expected);
+            assert_eq!(differs, None, "{} at {page:#x}", path.display());
+            assert_eq!(found.len(), of_page(&expected, page).len(), "{} at {page:#x}", path.display());
+            rows += found.len();
+            unsupported += found.iter().filter(|row| row.rule.cfa == Cfa::Unsupported).count();
+        }
+        eprintln!("{}: {rows} rows, {unsupported} of them not understood", path.display());
+        assert!(unsupported * 100 <= rows, "{}", path.display());
+        compared += rows;
+    }
+    assert!(compared > 1000, "{compared}");
+}
