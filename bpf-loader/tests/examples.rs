@@ -89,7 +89,7 @@ fn usdt() {
     let path = std::env::current_exe().unwrap();
     let path = path.to_str().unwrap();
     let Some(mut example) = start("usdt", &[path, "ebpf_otlp_test", "counted", "3"]) else { return };
-    while probe::EBPF_OTLP_TEST_SEMAPHORE.load(std::sync::atomic::Ordering::Relaxed) == 0 {
+    while probe::EBPF_OTLP_TEST_SEMAPHORE.0.load(std::sync::atomic::Ordering::Relaxed) == 0 {
         assert!(example.try_wait().unwrap().is_none(), "the example ended before it watched");
         sleep(Duration::from_millis(10));
     }

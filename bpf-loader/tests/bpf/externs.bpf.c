@@ -35,7 +35,7 @@ int of_configuration(struct __sk_buff *skb)
 	return 0;
 }
 
-extern const void __x64_sys_bpf __ksym __weak, __arm64_sys_bpf __ksym __weak;
+extern const void __x64_sys_bpf __ksym __weak, __arm64_sys_bpf __ksym __weak, __riscv_sys_bpf __ksym __weak;
 extern const void no_such_symbol __ksym __weak;
 
 __u64 sys_bpf, symbol;
@@ -43,7 +43,7 @@ __u64 sys_bpf, symbol;
 SEC("tc")
 int addresses(struct __sk_buff *skb)
 {
-	sys_bpf = (__u64)&__x64_sys_bpf | (__u64)&__arm64_sys_bpf;
+	sys_bpf = (__u64)&__x64_sys_bpf | (__u64)&__arm64_sys_bpf | (__u64)&__riscv_sys_bpf;
 	symbol = (__u64)&no_such_symbol;
 	return 0;
 }

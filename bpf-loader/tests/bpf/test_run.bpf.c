@@ -30,14 +30,15 @@ int length(struct __sk_buff *skb)
 SEC("xdp")
 int lengthen(struct xdp_md *ctx)
 {
-	__u64 *data;
+	/* Some machines have packets written in units as they are aligned: of 2 bytes. */
+	__u16 *data;
 
 	if (bpf_xdp_adjust_head(ctx, -8))
 		return 0;
 	data = (void *)(long)ctx->data;
-	if ((void *)(data + 1) > (void *)(long)ctx->data_end)
+	if ((void *)(data + 4) > (void *)(long)ctx->data_end)
 		return 0;
-	*data = ~0ULL;
+	data[0] = data[1] = data[2] = data[3] = 0xffff;
 	return 2;
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bpf_loader::Error;
+use bpf_loader::attach::syscall_function;
 use bpf_loader::externs::{ExternFault, ExternKind, kconfig};
 use bpf_loader::kernel::RunningKernel;
 use bpf_loader::load::Loaded;
@@ -66,10 +67,9 @@ fn the_configuration_is_read_where_the_kernel_has_one() {
 fn symbols_have_addresses() {
     let Some([sys_bpf, none]) = run("addresses", ["sys_bpf", "symbol"]).unwrap() else { return };
     let list = std::fs::read_to_string("/proc/kallsyms").unwrap();
-    let expected = list.lines().find(|line| {
-        ["__x64_sys_bpf", "__arm64_sys_bpf"].iter().any(|name| line.ends_with(&format!(" {name}")))
-    });
-    let expected = expected.unwrap().split(' ').next().unwrap();
+    let name = syscall_function("bpf");
+    let expected = list.lines().find(|line| line.ends_with(&format!(" {name}"))).unwrap();
+    let expected = expected.split(' ').next().unwrap();
     assert_eq!(Ok(sys_bpf), u64::from_str_radix(expected, 16));
     assert_ne!(sys_bpf, 0, "hidden from root?");
     assert_eq!(none, 0);

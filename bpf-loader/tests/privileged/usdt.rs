@@ -32,7 +32,7 @@ fn a_probe_fires_with_its_arguments() {
     let Some(subject) = load(OBJECT, "on_usdt") else { return };
     let usdt = Usdt::new(&subject.object).unwrap();
     // Other tests may watch, too.
-    let watchers = || EBPF_OTLP_TEST_SEMAPHORE.load(Ordering::Relaxed);
+    let watchers = || EBPF_OTLP_TEST_SEMAPHORE.0.load(Ordering::Relaxed);
     for cookie in 1..=3 {
         let options = UsdtOptions { pid: Some(std::process::id()), cookie };
         let link = usdt.attach(subject.program(), this(), "ebpf_otlp_test", "counted", &options);

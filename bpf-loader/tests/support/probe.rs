@@ -3,13 +3,17 @@
 use std::arch::asm;
 use std::sync::atomic::AtomicU16;
 
+/// A count with a page of its own: where the linker has two segments in one page of the file, the kernel counts in the first.
+#[repr(align(4096))]
+pub struct Semaphore(pub AtomicU16);
+
 /// Above zero while somebody watches the probe. In a section of its own, as `sys/sdt.h` has it: the kernel counts in pages of
 /// the file, and of `.bss` just what shares a page with data is one.
 // SAFETY: no library has a variable of that name.
 #[unsafe(no_mangle)]
 // SAFETY: nothing else is in the section, which is writable because the variable is.
 #[unsafe(link_section = ".probes")]
-pub static EBPF_OTLP_TEST_SEMAPHORE: AtomicU16 = AtomicU16::new(0);
+pub static EBPF_OTLP_TEST_SEMAPHORE: Semaphore = Semaphore(AtomicU16::new(0));
 
 /// A probe with four arguments: two registers, a constant and memory.
 #[inline(never)]
