@@ -119,6 +119,9 @@ fn sleepable_tracepoints_fire() {
             continue;
         }
         let Some(subject) = permitted(subject) else { return };
+        if name == "on_sleepable_tracepoint" && !are_calls_seen() {
+            continue;
+        }
         let Some(link) = permitted(subject.program().attach()) else { return };
         fires(&subject, link, call_getppid);
     }
