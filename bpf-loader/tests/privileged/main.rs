@@ -31,6 +31,7 @@ mod usdt;
 use bpf_loader::kernel::RunningKernel;
 use bpf_loader::kind::ProgramKind;
 use bpf_loader::load::Object;
+use bpf_loader::machine::Machine;
 use bpf_loader::object::ObjectSpec;
 use bpf_loader::target::RunningTarget;
 use bpf_loader::{Error, Result};
@@ -101,6 +102,11 @@ fn permitted<T>(result: Result<T>) -> Option<T> {
         Err(e) if may_not(&e) => skip(&format!("needs root: {e}")),
         other => Some(other.unwrap_or_else(|e| panic!("{e}"))),
     }
+}
+
+/// Refused since the kernel has it not for this machine: arenas on riscv64.
+fn is_not_for_machine(error: &Error) -> bool {
+    Machine::running() == Some(Machine::Riscv64) && error.errno() == Some(Errno::EOPNOTSUPP)
 }
 
 /// Refused for want of rights, not by the verifier. Root is refused by lockdown alone.
