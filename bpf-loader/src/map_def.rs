@@ -1,5 +1,6 @@
 //! Map declarations: the `.maps` section's BTF, and one map for each data section.
 
+use crate::stable_sort::sort_by_number;
 use std::borrow::Cow;
 
 use bpf_sys::MapType;
@@ -303,7 +304,10 @@ fn declared_maps<'a>(spec: &ObjectSpec<'a>, types_of: Option<BtfId>) -> Declared
         };
         found.push((symbol.name, map.map(|map| MapSpec { place: Some((idx, symbol.value)), ..map })));
     }
-    found.sort_by_key(|(_, map)| map.as_ref().ok().and_then(|m| m.place));
+    // By section, and there by offset.
+    let place = |map: &Result<MapSpec<'_>>| map.as_ref().ok().and_then(|map| map.place);
+    sort_by_number(&mut found, |(_, map)| place(map).map_or(0, |(_, offset)| offset));
+    sort_by_number(&mut found, |(_, map)| place(map).map_or(0, |(section, _)| u64::from(section.0) + 1));
     found
 }
 

@@ -2,14 +2,19 @@
 //!
 //! Nothing moves: what is taken out is zeros, which compress to nothing.
 
+use std::ops::Range;
+
 /// Clears the line information of `.BTF.ext`, and the strings of `.BTF` that nothing else names.
 ///
 /// # Panics
 ///
 /// The object is none that clang made.
 pub fn clear(object: &mut [u8]) {
-    let btf = section(object, b".BTF");
-    let ext = section(object, b".BTF.ext");
+    let btf = section(object, b".BTF").start;
+    let ext = section(object, b".BTF.ext").start;
+    // Which symbols' addresses matter: only a linker asks.
+    let symbols = section(object, b".llvm_addrsig");
+    object[symbols].fill(0);
     let header = u32_at(object, ext + 4);
     let table =
         |object: &[u8], at: usize| (ext + header + u32_at(object, ext + at), u32_at(object, ext + at + 4));
@@ -83,8 +88,8 @@ fn names_of_records(mut table: &[u8], least: usize, name: Option<usize>, names: 
     }
 }
 
-/// Where a section of a little-endian ELF64 file begins.
-fn section(object: &[u8], name: &[u8]) -> usize {
+/// Where a section of a little-endian ELF64 file is.
+fn section(object: &[u8], name: &[u8]) -> Range<usize> {
     let u64_at = |at: usize| u64::from_le_bytes(object[at..at + 8].try_into().expect("eight bytes")) as usize;
     let u16_at = |at: usize| usize::from(object[at]) | usize::from(object[at + 1]) << 8;
     assert!(object.starts_with(b"\x7fELF\x02\x01"), "not a little-endian ELF64 file");
@@ -95,7 +100,9 @@ fn section(object: &[u8], name: &[u8]) -> usize {
         let given = &object[names + u32_at(object, header)..];
         given.strip_prefix(name).is_some_and(|rest| rest[0] == 0)
     });
-    u64_at(found.expect("no such section") + 24)
+    let header = found.expect("no such section");
+    let start = u64_at(header + 24);
+    start..start + u64_at(header + 32)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> usize {

@@ -128,10 +128,12 @@ impl fmt::Display for VerifierLog {
         if self.text.is_empty() {
             return Ok(());
         }
-        if let Some(reason) = &self.summary.reason {
+        // Without the feature, the compiler knows that it is empty.
+        let summary = cfg!(feature = "verifier-reasons").then_some(&self.summary);
+        if let Some(reason) = summary.and_then(|summary| summary.reason.as_ref()) {
             write!(f, "\n  reason: {reason}")?;
         }
-        if let Some(at) = self.summary.insn {
+        if let Some(at) = summary.and_then(|summary| summary.insn) {
             write!(f, "\n  at: instruction {at}")?;
             if let Some(source) = &self.source {
                 write!(f, ", {source}")?;
@@ -140,7 +142,7 @@ impl fmt::Display for VerifierLog {
         for what in &self.missing {
             write!(f, "\n  this kernel does not have {what}, which the program uses without checking")?;
         }
-        if let Some(suggestion) = &self.summary.suggestion {
+        if let Some(suggestion) = summary.and_then(|summary| summary.suggestion.as_ref()) {
             write!(f, "\n  suggestion: {suggestion}")?;
         }
         if self.truncated {
