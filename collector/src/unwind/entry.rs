@@ -155,9 +155,7 @@ impl Rows {
             Some(last) if last.start == start => {
                 last.rule = rule;
                 // Which may be what holds already.
-                if let [.., before, last] = &self.rows[..]
-                    && before.rule == last.rule
-                {
+                if matches!(&self.rows[..], [.., before, last] if before.rule == last.rule) {
                     self.rows.pop();
                 }
             }
