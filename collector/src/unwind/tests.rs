@@ -7,8 +7,9 @@ use std::process::Command;
 use super::entry::PAGE;
 use super::frames::Frames;
 use super::rule::{Cfa, Row, Rule};
+use crate::symbolize::Place;
 use crate::symbolize::elf::Elf;
-use crate::symbolize::read_at::ReadAt;
+use crate::symbolize::read_at::{FileReader, ReadAt};
 
 /// A row as `llvm-dwarfdump` prints it, behind its address: `CFA=RSP+24: RBX=[CFA-16], RBP=[CFA-24], RIP=[CFA-8]`.
 fn expected_rule(text: &str, is_signal: bool) -> Rule {
@@ -117,7 +118,7 @@ fn rules_are_those_that_llvm_reads() {
             eprintln!("SKIP rules of {}: there is no llvm-dwarfdump", path.display());
             return;
         };
-        let file = std::fs::read(&path).unwrap();
+        let (file, _) = FileReader::open(&Place::trusted(path.clone())).unwrap();
         let source: &dyn ReadAt = &file;
         let elf = Elf::read(source).unwrap();
         let Some(frames) = Frames::read(source, &elf).unwrap() else {
