@@ -10,11 +10,11 @@ pub fn sort_by_number<T>(items: &mut [T], number: impl Fn(&T) -> u64) {
 /// The swaps, one after the other, that bring these numbers into order.
 fn swaps(len: usize, number: &dyn Fn(usize) -> u64) -> Vec<(usize, usize)> {
     let mut swaps = Vec::new();
-    // To each place, the number that belongs there, and the place where it is.
-    let mut sources: Vec<(u64, usize)> = (0..len).map(|at| (number(at), at)).collect();
-    if sources.is_sorted() {
+    if (0..len).map(number).is_sorted() {
         return swaps;
     }
+    // To each place, the number that belongs there, and the place where it is.
+    let mut sources: Vec<(u64, usize)> = (0..len).map(|at| (number(at), at)).collect();
     sources.sort_unstable();
     for start in 0..sources.len() {
         let mut place = start;
