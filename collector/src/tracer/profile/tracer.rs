@@ -63,6 +63,7 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         frequency: start.settings.profile.frequency,
         window: WINDOW_IS_ANOTHERS,
         filter: start.filter.clone(),
+        stacks: None,
     };
     start.forced.check(&CPU_CLOCK)?;
     let session = Session::start_within(config, start.memory, start.target)?;
