@@ -224,6 +224,11 @@ int unwind_count(void *ctx)
 			return 0;
 		}
 		state->walk.end = WALK_LOST;
+		/* At least where it was. */
+		if (state->walk.frames < MAX_FRAMES) {
+			stack[1 + state->walk.frames] = state->walk.pc;
+			state->walk.frames++;
+		}
 	}
 	count_end(sample.cpu, state->walk.end);
 	if (state->walk.frames)

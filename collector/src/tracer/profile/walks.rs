@@ -25,7 +25,7 @@ use crate::unwind::walk::Machine;
 /// Programs that the first one calls, by their numbers in `stages`.
 const STAGES: [&str; 2] = ["unwind_walk", "unwind_count"];
 /// Bytes of the ring with samples that missed a page: of a CPU, and of all. A sample has 17 KiB.
-const MISSES_PER_CPU: usize = 64 << 10;
+const MISSES_PER_CPU: usize = 128 << 10;
 const MISSES_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 20;
 /// Samples that wait for the end of their window.
 const MAX_WAITING: usize = 64 << 10;
