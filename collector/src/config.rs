@@ -46,12 +46,17 @@ impl Stacks {
     pub const ALL: [Self; 3] = [Self::Tables, Self::Copies, Self::FramePointers];
 
     /// The name: that of the rung.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Tables => "tables",
             Self::Copies => "copies",
             Self::FramePointers => "frame-pointers",
         }
+    }
+
+    /// The one of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stacks| stacks.as_str() == name)
     }
 }
 

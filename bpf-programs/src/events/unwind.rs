@@ -114,7 +114,8 @@ impl<'a> MissedSample<'a> {
     pub fn decode(bytes: &'a [u8]) -> Option<Self> {
         let head = Missed::decode(bytes)?;
         let walk = Walk::decode(&head.walk)?;
-        let part = |part: Field, size: usize| bytes.get(part.offset..)?.get(..size).filter(|_| size <= part.size);
+        let part =
+            |part: Field, size: usize| bytes.get(part.offset..)?.get(..size).filter(|_| size <= part.size);
         Some(Self {
             key: CountKey::decode(&head.key)?,
             comm: head.comm,

@@ -24,10 +24,10 @@ pub mod sideband;
 
 use std::sync::Arc;
 
-#[cfg(feature = "symbols")]
-pub use demangle::demangle;
 #[cfg(feature = "unwind")]
 pub(crate) use code::Code;
+#[cfg(feature = "symbols")]
+pub use demangle::demangle;
 pub use error::SymbolizeError;
 pub use files::DEFAULT_BUDGET;
 #[cfg(feature = "unwind")]

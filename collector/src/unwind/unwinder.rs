@@ -99,9 +99,8 @@ impl Unwinder {
         };
         let stack = Slice { start: at.sp.wrapping_sub(BELOW as u64), bytes: missed.slice };
         let machine = self.machine;
-        let end = walk.run(machine, stack, &mut frames, MAX_FRAMES, |address| {
-            self.code(symbolizer, at.tgid, address)
-        });
+        let end = walk
+            .run(machine, stack, &mut frames, MAX_FRAMES, |address| self.code(symbolizer, at.tgid, address));
         self.finished.count(end);
         frames
     }

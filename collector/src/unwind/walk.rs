@@ -38,9 +38,7 @@ impl Machine {
         const X86: u64 = 40;
         const ARM64: u64 = 128 + 176 + 8;
         match self {
-            Self::X86_64 => {
-                SignalFrame { fp: X86 + 10 * 8, sp: X86 + 15 * 8, pc: X86 + 16 * 8, link: None }
-            }
+            Self::X86_64 => SignalFrame { fp: X86 + 10 * 8, sp: X86 + 15 * 8, pc: X86 + 16 * 8, link: None },
             Self::Arm64 => SignalFrame {
                 fp: ARM64 + 29 * 8,
                 sp: ARM64 + 31 * 8,
@@ -221,7 +219,12 @@ mod tests {
         Walk { pc, sp: TOP, fp, link: None, exact: true }
     }
 
-    fn run(mut walk: Walk, machine: Machine, words: &[u64], code: impl FnMut(u64) -> Code) -> (Vec<u64>, End) {
+    fn run(
+        mut walk: Walk,
+        machine: Machine,
+        words: &[u64],
+        code: impl FnMut(u64) -> Code,
+    ) -> (Vec<u64>, End) {
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let mut frames = Vec::new();
         let end = walk.run(machine, Slice { start: TOP, bytes: &bytes }, &mut frames, 10, code);
@@ -248,7 +251,10 @@ mod tests {
             (vec![0x1000, 0x2000, 0x3000, 0x4000], End::Whole)
         );
         let stack = [0, 0x2000, TOP + 48, 0, 0x5000];
-        assert_eq!(run(walk(0x1000, 1), Machine::X86_64, &stack, code), (vec![0x1000, 0x2000], End::NotMapped));
+        assert_eq!(
+            run(walk(0x1000, 1), Machine::X86_64, &stack, code),
+            (vec![0x1000, 0x2000], End::NotMapped)
+        );
         let stack = [0, 0x2000, 4];
         assert_eq!(run(walk(0x1000, 1), Machine::X86_64, &stack, code), (vec![0x1000, 0x2000], End::Slice));
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use collector::config::{Stacks, Config, Filter};
+use collector::config::{Config, Filter, Stacks};
 use collector::output::Format;
 
 use super::{Command, Options, Stop};
@@ -47,7 +47,7 @@ pub(super) fn parse(options: &mut Options<'_>) -> Result<Command, Stop> {
             "--frequency" => config.frequency = given.number()?,
             "--stacks" => {
                 let name = given.string()?;
-                let named = Stacks::ALL.into_iter().find(|stacks| stacks.as_str() == name);
+                let named = Stacks::named(&name);
                 config.stacks = Some(named.ok_or("--stacks is tables, copies or frame-pointers")?);
             }
             "--pid" => filter.pids.push(given.number()?),

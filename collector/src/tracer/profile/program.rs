@@ -83,26 +83,35 @@ pub(super) struct Variant {
     pub others: &'static [&'static str],
     pub kernel_types: bool,
     pub stacks: Stacks,
+    #[cfg(feature = "unwind")]
     /// Whether it calls `bpf_task_pt_regs` (Linux 5.15, with BTF).
     pub task_pt_regs: bool,
 }
 
 impl Variant {
     /// Those that may serve, best first.
+    #[cfg(feature = "unwind")]
     fn all(needs_kernel_types: bool) -> Vec<Self> {
-        let mut all = Vec::new();
-        #[cfg(feature = "unwind")]
-        super::walks::add_variants(needs_kernel_types, &mut all);
-        let sampler = if needs_kernel_types { "profile_by_kernel_types" } else { "profile" };
-        all.push(Self {
-            object: objects::PROFILE,
-            sampler,
-            others: &[],
-            kernel_types: needs_kernel_types,
-            stacks: Stacks::FramePointers,
-            task_pt_regs: false,
-        });
+        let mut all = super::walks::variants(needs_kernel_types);
+        all.push(Self::by_frame_pointers(needs_kernel_types));
         all
+    }
+
+    #[cfg(not(feature = "unwind"))]
+    fn all(needs_kernel_types: bool) -> [Self; 1] {
+        [Self::by_frame_pointers(needs_kernel_types)]
+    }
+
+    fn by_frame_pointers(kernel_types: bool) -> Self {
+        Self {
+            object: objects::PROFILE,
+            sampler: if kernel_types { "profile_by_kernel_types" } else { "profile" },
+            others: &[],
+            kernel_types,
+            stacks: Stacks::FramePointers,
+            #[cfg(feature = "unwind")]
+            task_pt_regs: false,
+        }
     }
 }
 
@@ -242,11 +251,13 @@ impl ProfileProgram {
     }
 
     /// The object in the kernel.
+    #[cfg(feature = "unwind")]
     pub fn object(&self) -> &Object {
         &self.object
     }
 
     /// The window that is being filled.
+    #[cfg(feature = "unwind")]
     pub fn filling(&self) -> u32 {
         self.filling as u32
     }

@@ -32,10 +32,11 @@ const MAX_WAITING: usize = 64 << 10;
 /// Bytes of a kernel stack, where the kernel's pages are not larger (`THREAD_SIZE` of x86-64 and arm64).
 const KERNEL_STACK: usize = 16 << 10;
 
-/// Adds the programs that walk without frame pointers, best first.
-pub(super) fn add_variants(needs_kernel_types: bool, all: &mut Vec<Variant>) {
+/// The programs that walk without frame pointers, best first.
+pub(super) fn variants(needs_kernel_types: bool) -> Vec<Variant> {
+    let mut all = Vec::new();
     if Machine::running().is_none() {
-        return;
+        return all;
     }
     for stacks in [Stacks::Tables, Stacks::Copies] {
         // The last finds the registers of a thread that is in the kernel by the kernel's types. Without any, these are not found.
@@ -52,6 +53,7 @@ pub(super) fn add_variants(needs_kernel_types: bool, all: &mut Vec<Variant>) {
             }
         }
     }
+    all
 }
 
 fn sizes(memory: usize) -> Sizes {
@@ -69,7 +71,9 @@ pub(super) fn prepare(
     let sizes = sizes(memory);
     let misses = (MISSES_PER_CPU * cpus as usize).min(memory / 8);
     let misses = misses.clamp(*MISSES_BYTES.start(), *MISSES_BYTES.end()).next_power_of_two();
-    let map = |spec: &mut ObjectSpec<'_>, name: &'static str, set: &dyn Fn(&mut bpf_loader::map_def::MapSpec<'_>)| {
+    let map = |spec: &mut ObjectSpec<'_>,
+               name: &'static str,
+               set: &dyn Fn(&mut bpf_loader::map_def::MapSpec<'_>)| {
         spec.map_mut(name).map(set).ok_or_else(|| Error::no_map(name))
     };
     map(spec, "rows", &|map| map.value_size = sizes.rows_bytes())?;
@@ -114,9 +118,8 @@ impl Misses {
         let Some(machine) = Machine::running().filter(|_| program.stacks() != Stacks::FramePointers) else {
             return Ok(None);
         };
-        let map = |name: &str| -> Result<&bpf_loader::map::Map> {
-            program.object().map(name).map_err(Error::load)
-        };
+        let map =
+            |name: &str| -> Result<&bpf_loader::map::Map> { program.object().map(name).map_err(Error::load) };
         let stages = ProgramArray::new(map("stages")?).map_err(Error::load)?;
         for (stage, name) in (0..).zip(STAGES) {
             let called = program.object().program(name).map_err(Error::load)?;
