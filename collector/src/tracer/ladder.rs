@@ -81,6 +81,7 @@ impl Forced {
     /// # Errors
     ///
     /// [`Error::NoSuchRung`].
+    #[cfg(feature = "unwind")]
     pub fn rung(&self, ladder: &Ladder) -> Result<Option<&'static Rung>> {
         let (at, only) = self.of(ladder)?;
         Ok(ladder.rungs.get(at).filter(|_| only))

@@ -79,42 +79,32 @@ impl Sizes {
 pub(super) struct Variant {
     pub object: Packed,
     pub sampler: &'static str,
-    /// Programs that it calls.
-    pub others: &'static [&'static str],
     pub kernel_types: bool,
     pub stacks: Stacks,
-    #[cfg(feature = "unwind")]
     /// Whether it calls `bpf_task_pt_regs` (Linux 5.15, with BTF).
+    #[cfg(feature = "unwind")]
     pub task_pt_regs: bool,
+    /// Whether another one walks as it does.
+    #[cfg(feature = "unwind")]
+    pub has_next: bool,
 }
 
 impl Variant {
-    /// Those that may serve, best first.
-    #[cfg(feature = "unwind")]
-    fn all(needs_kernel_types: bool) -> Vec<Self> {
-        let mut all = super::walks::variants(needs_kernel_types);
-        all.push(Self::by_frame_pointers(needs_kernel_types));
-        all
-    }
-
-    #[cfg(not(feature = "unwind"))]
-    fn all(needs_kernel_types: bool) -> [Self; 1] {
-        [Self::by_frame_pointers(needs_kernel_types)]
-    }
-
     fn by_frame_pointers(kernel_types: bool) -> Self {
         Self {
             object: objects::PROFILE,
             sampler: if kernel_types { "profile_by_kernel_types" } else { "profile" },
-            others: &[],
             kernel_types,
             stacks: Stacks::FramePointers,
             #[cfg(feature = "unwind")]
             task_pt_regs: false,
+            #[cfg(feature = "unwind")]
+            has_next: false,
         }
     }
 }
 
+#[cfg(feature = "unwind")]
 /// Whether the kernel has refused a program, or has no types for it.
 fn is_of_the_kernel(error: &Error) -> bool {
     matches!(error, Error::Load(_) | Error::Kernel(_))
@@ -135,27 +125,37 @@ impl ProfileProgram {
     ) -> Result<Self> {
         let cpus = cpus::read_present_limit().map_err(Error::io("/sys/devices/system/cpu/present"))?;
         let sizes = Sizes::of(cpus, config.frequency, reads_per_second, memory);
-        let mut refused = None;
-        for variant in Variant::all(filter::needs_kernel_types(&config.filter)?) {
+        let kernel_types = filter::needs_kernel_types(&config.filter)?;
+        #[cfg(feature = "unwind")]
+        for variant in super::walks::variants(kernel_types) {
             if config.stacks.is_some_and(|wanted| wanted != variant.stacks) {
                 continue;
             }
-            for tables_grow in [true, false] {
-                match Self::load_with(config, variant, target, sizes, memory, tables_grow) {
-                    Ok(program) => return Ok(program),
-                    // The filter asks for what is not there; another program does not help.
-                    Err(error) if !is_of_the_kernel(&error) => return Err(error),
-                    Err(error) => {
-                        let of_the_tables = error.load_errno() == Some(bpf_sys::Errno::EINVAL);
-                        refused = Some(error);
-                        if !of_the_tables {
-                            break;
-                        }
-                    }
-                }
+            match Self::load_variant(config, variant, target, sizes, memory) {
+                // Where it was asked for, another one does not do.
+                Err(error) if is_of_the_kernel(&error) && (config.stacks.is_none() || variant.has_next) => {}
+                other => return other,
             }
         }
-        Err(refused.unwrap_or_else(|| Box::new(Error::NoRung { what: "user stacks", refused: Vec::new() })))
+        if config.stacks.is_some_and(|wanted| wanted != Stacks::FramePointers) {
+            return Err(Box::new(Error::NoRung { what: "user stacks", refused: Vec::new() }));
+        }
+        Self::load_variant(config, Variant::by_frame_pointers(kernel_types), target, sizes, memory)
+    }
+
+    fn load_variant(
+        config: &Config,
+        variant: Variant,
+        target: &RunningTarget,
+        sizes: Sizes,
+        memory: usize,
+    ) -> Result<Self> {
+        match Self::load_with(config, variant, target, sizes, memory, true) {
+            Err(e) if e.load_errno() == Some(bpf_sys::Errno::EINVAL) => {
+                Self::load_with(config, variant, target, sizes, memory, false)
+            }
+            other => other,
+        }
     }
 
     fn load_with(
@@ -179,9 +179,7 @@ impl ProfileProgram {
         let _ = memory;
         fit_machine(&mut spec)?;
         let sampler = variant.sampler;
-        for name in [sampler].iter().chain(variant.others) {
-            spec.program_mut(name).ok_or_else(|| Error::no_program(name))?.autoload = true;
-        }
+        spec.program_mut(sampler).ok_or_else(|| Error::no_program(sampler))?.autoload = true;
         let (active_map, active_at) = place(&spec, "active")?;
         let kernel = RunningKernel::default();
         let plan = spec.plan(target).map_err(Error::load)?;

@@ -4,7 +4,9 @@ use std::os::fd::RawFd;
 use std::time::Instant;
 
 use super::session::{Session, WINDOW_IS_ANOTHERS};
-use crate::config::{Config, FREQUENCY_RANGE, Filter, Stacks, period_nanos};
+#[cfg(feature = "unwind")]
+use crate::config::Stacks;
+use crate::config::{Config, FREQUENCY_RANGE, Filter, period_nanos};
 use crate::error::Result;
 use crate::key::{Key, Value};
 use crate::model::{Profile, SampleType};
@@ -27,12 +29,11 @@ static CPU_CLOCK: Ladder = Ladder {
 };
 
 /// How stacks of processes are walked: [`Stacks`].
+#[cfg(feature = "unwind")]
 static USER_STACKS: Ladder = Ladder {
     what: "user stacks",
     rungs: &[
-        #[cfg(feature = "unwind")]
         Rung { name: Stacks::Tables.as_str(), programs: &[], since: "5.8 on x86_64 and arm64", drawback: "" },
-        #[cfg(feature = "unwind")]
         Rung {
             name: Stacks::Copies.as_str(),
             programs: &[],
@@ -56,7 +57,11 @@ pub static INFO: Info = Info {
     about: "where CPU time goes, kernel and user, by function",
     telemetry: Definitions { profiles: &[&CPU_PROFILE], ..Definitions::NONE },
     views: &[],
-    ladders: &[&CPU_CLOCK, &USER_STACKS],
+    ladders: &[
+        &CPU_CLOCK,
+        #[cfg(feature = "unwind")]
+        &USER_STACKS,
+    ],
     on_by_default: true,
     keys: &Key::<crate::tracer::Settings>::table([Key {
         name: "frequency",
@@ -86,14 +91,18 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         frequency: start.settings.profile.frequency,
         window: WINDOW_IS_ANOTHERS,
         filter: start.filter.clone(),
+        #[cfg(feature = "unwind")]
         stacks: start.forced.rung(&USER_STACKS)?.and_then(|rung| Stacks::named(rung.name)),
+        #[cfg(not(feature = "unwind"))]
+        stacks: None,
     };
     start.forced.check(&CPU_CLOCK)?;
     let session = Session::start_within(config, start.memory, start.target)?;
-    let chosen = [
+    let chosen = Box::new([
         Chosen { what: CPU_CLOCK.what, rung: Some("cpu-clock"), refused: Vec::new() },
+        #[cfg(feature = "unwind")]
         Chosen { what: USER_STACKS.what, rung: Some(session.stacks().as_str()), refused: Vec::new() },
-    ];
+    ]);
     Ok(Box::new(ProfileTracer {
         session,
         chosen,
@@ -107,7 +116,7 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
 #[derive(Debug)]
 struct ProfileTracer {
     session: Session,
-    chosen: [Chosen; 2],
+    chosen: Box<[Chosen]>,
     running: bool,
     /// Samples a second that the configuration asks for, and one in how many of these is taken.
     frequency: u32,

@@ -45,10 +45,10 @@ pub(super) fn variants(needs_kernel_types: bool) -> Vec<Variant> {
                 all.push(Variant {
                     object: objects::PROFILE_UNWIND,
                     sampler: if kernel_types { "unwind_begin_by_kernel_types" } else { "unwind_begin" },
-                    others: &STAGES,
                     kernel_types,
                     stacks,
                     task_pt_regs,
+                    has_next: task_pt_regs || kernel_types && !needs_kernel_types,
                 });
             }
         }
@@ -71,6 +71,9 @@ pub(super) fn prepare(
     let sizes = sizes(memory);
     let misses = (MISSES_PER_CPU * cpus as usize).min(memory / 8);
     let misses = misses.clamp(*MISSES_BYTES.start(), *MISSES_BYTES.end()).next_power_of_two();
+    for name in STAGES {
+        spec.program_mut(name).ok_or_else(|| Error::no_program(name))?.autoload = true;
+    }
     let map = |spec: &mut ObjectSpec<'_>,
                name: &'static str,
                set: &dyn Fn(&mut bpf_loader::map_def::MapSpec<'_>)| {
