@@ -12,6 +12,9 @@
 //! terminal.
 
 pub mod activity;
+#[cfg(feature = "compare")]
+pub mod compare;
+mod costs;
 pub mod file;
 pub mod flamegraph;
 pub mod folded;
@@ -66,6 +69,12 @@ impl Format {
             Self::OtlpJsonLines => cfg!(feature = "json"),
             Self::Otlp => true,
         }
+    }
+
+    /// Whether it can hold two profiles and what is between them.
+    #[cfg(feature = "compare")]
+    pub fn is_of_two(self) -> bool {
+        matches!(self, Self::Svg | Self::Folded)
     }
 
     /// The feature that it needs, where one may be missing.
