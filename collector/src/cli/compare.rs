@@ -11,7 +11,7 @@ use collector::model::FrameKind;
 use collector::output::compare::{self, Change, Comparison, Named, Part};
 use collector::output::file::OutputFile;
 use collector::output::terminal::Style;
-use collector::output::{Format, json, summary};
+use collector::output::{Format, flamegraph, json, summary};
 use collector::read::{MAX_BYTES, Recording, Source};
 use serde::Serialize;
 
@@ -48,6 +48,8 @@ pub fn run(options: &Compare) -> CliResult {
 
 fn write(comparison: &Comparison<'_>, format: Format, out: &mut OutputFile) -> io::Result<()> {
     match format {
+        Format::Svg => flamegraph::write_difference(comparison, out),
+        Format::Html => flamegraph::write_html_difference(comparison, out),
         Format::Folded => compare::write_folded(comparison, out),
         _ => Err(io::Error::other("the format holds one profile")),
     }

@@ -56,7 +56,8 @@ impl Costs {
 
     /// Adds another profile's samples.
     pub fn add(&mut self, profile: &Profile, names: &Names<'_>) {
-        let modules: Vec<Arc<str>> = profile.mappings.iter().map(|mapping| names.module_of(mapping)).collect();
+        let modules: Vec<Arc<str>> =
+            profile.mappings.iter().map(|mapping| names.module_of(mapping)).collect();
         for sample in samples(profile) {
             self.position += 1;
             self.total = self.total.saturating_add(sample.count);
@@ -83,8 +84,13 @@ impl Costs {
         own: u64,
         total: u64,
     ) {
-        let row =
-            self.rows.entry(key).or_insert_with(|| Cost { own: 0, total: 0, seen: 0, kind, module: module() });
+        let row = self.rows.entry(key).or_insert_with(|| Cost {
+            own: 0,
+            total: 0,
+            seen: 0,
+            kind,
+            module: module(),
+        });
         row.own = row.own.saturating_add(own);
         if row.seen != self.position {
             row.seen = self.position;

@@ -99,7 +99,12 @@ pub(super) fn painted(text: &str, paint: Option<Paint>, style: Style) -> String 
 }
 
 /// `text` broken at spaces into lines that fit; continued lines are indented.
-pub(super) fn wrapped(text: &str, style: Style, paint: Option<Paint>, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn wrapped(
+    text: &str,
+    style: Style,
+    paint: Option<Paint>,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let mut line = String::new();
     for word in text.split(' ') {
         if !line.trim_start().is_empty() && line.chars().count() + 1 + word.chars().count() > style.width {

@@ -97,11 +97,15 @@ impl Builder {
         let calls = &mut self.calls;
         let place = once(&mut self.samples, (process, stack), |_| {
             let frames = profile.stacks.get(stack.0 as usize).map(Vec::as_slice).unwrap_or_default();
-            let lines =
-                |frame: &FrameIdx| profile.frames.get(frame.0 as usize).map_or(0, |frame| frame.lines.len().max(1));
+            let lines = |frame: &FrameIdx| {
+                profile.frames.get(frame.0 as usize).map_or(0, |frame| frame.lines.len().max(1))
+            };
             *calls += frames.iter().map(|frame| lines(frame) as u64).sum::<u64>() + 1;
             if *calls > MAX_CALLS {
-                return Err(ReadError::TooLarge { what: "calls on different stacks", limit: MAX_CALLS as usize });
+                return Err(ReadError::TooLarge {
+                    what: "calls on different stacks",
+                    limit: MAX_CALLS as usize,
+                });
             }
             let sample = Sample { process, thread: ThreadIdx(0), stack, count: 0 };
             Ok(push(&mut profile.samples, sample, "samples")? as usize)
@@ -113,7 +117,13 @@ impl Builder {
     }
 
     /// `period` is in the unit that `value` is per, of which `per_unit` is the name.
-    pub fn finish(mut self, value: ValueType, per_unit: &str, period: u64, others: Vec<ValueType>) -> Recording {
+    pub fn finish(
+        mut self,
+        value: ValueType,
+        per_unit: &str,
+        period: u64,
+        others: Vec<ValueType>,
+    ) -> Recording {
         let profile = &mut self.recording.profile;
         // The samples are CPU time where one of them stands for some.
         profile.period_nanos = match value.nanos() {

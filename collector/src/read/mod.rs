@@ -145,7 +145,10 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 fn unpack(bytes: &[u8]) -> Result<Vec<u8>, ReadError> {
     let mut unpacked = Vec::new();
     let limit = MAX_BYTES as u64 + 1;
-    flate2::read::MultiGzDecoder::new(bytes).take(limit).read_to_end(&mut unpacked).map_err(ReadError::Gzip)?;
+    flate2::read::MultiGzDecoder::new(bytes)
+        .take(limit)
+        .read_to_end(&mut unpacked)
+        .map_err(ReadError::Gzip)?;
     if unpacked.len() > MAX_BYTES {
         return Err(ReadError::TooLarge { what: "bytes unpacked", limit: MAX_BYTES });
     }
@@ -234,7 +237,7 @@ impl fmt::Display for ReadError {
             Self::Malformed { what, offset } => write!(f, "the {what} at byte {offset} is malformed"),
             Self::Index { table, index } => write!(f, "refers to {index} of its {table}, which is not there"),
             Self::Line { line, expected } => write!(f, "line {line} is not {expected}"),
-                    Self::Json { line, .. } => write!(f, "line {line} is no profile in OTLP JSON"),
+            Self::Json { line, .. } => write!(f, "line {line} is no profile in OTLP JSON"),
             Self::NoProfile => f.write_str("holds no profile"),
             Self::NoSuchType { wanted, has } => {
                 write!(f, "has no sample type {}, but ", Quoted(wanted))?;
@@ -251,7 +254,7 @@ impl error::Error for ReadError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
             Self::Gzip(source) => Some(source),
-                    Self::Json { source, .. } => Some(source),
+            Self::Json { source, .. } => Some(source),
             _ => None,
         }
     }

@@ -239,7 +239,11 @@ impl<'a> Tables<'a> {
                     let file = Some(name(file)?).filter(|file| !file.is_empty());
                     push(&mut functions, (function, file), "functions")?;
                 }
-                6 => drop(push(&mut attributes, attribute(value.message("attribute")?, &strings)?, "attributes")?),
+                6 => drop(push(
+                    &mut attributes,
+                    attribute(value.message("attribute")?, &strings)?,
+                    "attributes",
+                )?),
                 7 => drop(push(&mut stacks, value.message("stack")?, "stacks")?),
                 _ => {}
             }
@@ -283,10 +287,7 @@ impl<'a> Tables<'a> {
     }
 }
 
-fn attribute<'a>(
-    message: Message<'a>,
-    strings: &[&'a [u8]],
-) -> Result<(&'a [u8], Attribute<'a>), ReadError> {
+fn attribute<'a>(message: Message<'a>, strings: &[&'a [u8]]) -> Result<(&'a [u8], Attribute<'a>), ReadError> {
     let (mut key, mut held) = (0, Attribute::Text(&[]));
     each(message, |field, value| {
         match field {
@@ -341,7 +342,9 @@ fn frame(
                 push(&mut lines, Line { function: name, system_name: None, file, line }, "lines")?;
             }
             4 => value.numbers(|index| {
-                if let Ok((b"profile.frame.type", Attribute::Text(kind))) = at(attributes, index, "attributes") {
+                if let Ok((b"profile.frame.type", Attribute::Text(kind))) =
+                    at(attributes, index, "attributes")
+                {
                     stated = Some(kind);
                 }
             })?,

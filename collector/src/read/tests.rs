@@ -9,7 +9,8 @@ use crate::output::names::{Names, samples};
 use crate::output::{fixture as pictured, folded};
 
 fn seed(name: &str) -> Vec<u8> {
-    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/read_profile").join(name)).unwrap()
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/read_profile").join(name))
+        .unwrap()
 }
 
 fn lines(profile: &Profile) -> BTreeMap<String, u64> {
@@ -37,7 +38,9 @@ fn pprof(profile: &Profile) -> Vec<u8> {
 
 fn requests(profile: &Profile, limit: usize) -> Vec<Vec<u8>> {
     let mut requests = Vec::new();
-    ProfilesEncoder::new(1, limit).encode(profile, [7; 16], |request, _| requests.push(request.to_vec())).unwrap();
+    ProfilesEncoder::new(1, limit)
+        .encode(profile, [7; 16], |request, _| requests.push(request.to_vec()))
+        .unwrap();
     requests
 }
 
@@ -81,8 +84,14 @@ fn what_is_written_is_read() {
             assert_eq!(stacks(&read.profile), expected);
             let (mine, its) = (&read.profile, &profile);
             assert_eq!(mine.losses, its.losses);
-            assert_eq!((mine.start_unix_nanos, mine.duration_nanos), (its.start_unix_nanos, its.duration_nanos));
-            assert_eq!((mine.period_nanos, read.value.to_string()), (its.period_nanos, "samples of cpu".into()));
+            assert_eq!(
+                (mine.start_unix_nanos, mine.duration_nanos),
+                (its.start_unix_nanos, its.duration_nanos)
+            );
+            assert_eq!(
+                (mine.period_nanos, read.value.to_string()),
+                (its.period_nanos, "samples of cpu".into())
+            );
         }
         let mut text = Vec::new();
         folded::write(&profile, &mut text).unwrap();
@@ -314,12 +323,8 @@ fn calls_are_bounded() {
     let frames = vec![crate::model::FrameIdx(0); 1000];
     let mut builder = build::Builder::new();
     let line = crate::model::Line { function: "f".into(), system_name: None, file: None, line: 0 };
-    let frame = crate::model::Frame {
-        kind: FrameKind::Native,
-        mapping: None,
-        address: 0,
-        lines: vec![line; 1000],
-    };
+    let frame =
+        crate::model::Frame { kind: FrameKind::Native, mapping: None, address: 0, lines: vec![line; 1000] };
     builder.frame(frame).unwrap();
     let stack = builder.stack(frames).unwrap();
     let added = (0..100).try_for_each(|pid| {

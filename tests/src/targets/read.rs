@@ -3,8 +3,8 @@
 use super::memory::peak_of;
 use collector::convert::pprof;
 use collector::output::compare::{self, Comparison, Named};
-use collector::output::folded;
 use collector::output::terminal::Style;
+use collector::output::{flamegraph, folded};
 use collector::read::{Recording, Source};
 
 /// Bytes of heap for a byte of a file that is not packed.
@@ -35,6 +35,9 @@ fn shown(recording: &Recording) {
     let comparison = Comparison::new(named, named);
     assert!(comparison.is_alike());
     assert!(comparison.functions.iter().all(|change| change.own() == 0.0 && change.total() == 0.0));
+    let mut picture = Vec::new();
+    flamegraph::write_difference(&comparison, &mut picture).expect("a vector takes all");
+    roxmltree::Document::parse(&String::from_utf8(picture).expect("text")).expect("a picture is XML");
     for width in [40, 100] {
         let mut table = Vec::new();
         let style = Style { width, color: false };

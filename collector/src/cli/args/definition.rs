@@ -221,7 +221,7 @@ static TABLE: [&Opt; 19] = [
     &Opt {
         name: "--output",
         value: "FILE",
-        help: "write a file: .jsonl and .otlp as `run` does; of profiles .svg, .folded, .pb.gz",
+        help: "write a file: .jsonl and .otlp as `run` does; of profiles .svg, .html, .folded, .pb.gz",
         hint: Hint::File,
         repeatable: true,
         ..SWITCH
@@ -347,7 +347,7 @@ const DEFINED: [(&Definition, Option<(&str, bool)>); 14] = [
                 &Opt {
                     name: "--output",
                     value: "FILE",
-                    help: "write a file; its ending picks the format: .svg flame graph, .folded stacks, .pb.gz pprof, .otlp a \
+                    help: "write a file; its ending picks the format: .svg or .html flame graph, .folded stacks, .pb.gz pprof, .otlp a \
                        single OTLP request without a length (unlike that of `run`), .jsonl OTLP JSON",
                     hint: Hint::File,
                     repeatable: true,
@@ -374,7 +374,7 @@ const DEFINED: [(&Definition, Option<(&str, bool)>); 14] = [
                 &Opt {
                     name: "--output",
                     value: "FILE",
-                    help: "write a file: .svg differential flame graph, .folded stacks with both counts",
+                    help: "write a file: .svg or .html differential flame graph, .folded stacks with both counts",
                     hint: Hint::File,
                     repeatable: true,
                     ..SWITCH

@@ -254,7 +254,10 @@ mod tests {
             ("compare a.otlp", "name two files"),
             ("compare a.otlp b.otlp c.otlp", "name two files"),
             ("compare a.otlp b.svg", "b.svg is from its ending: .pb.gz, .pprof"),
-            ("compare a.otlp b.otlp --output c.otlp", "cannot hold two profiles: use .svg or .folded"),
+            (
+                "compare a.otlp b.otlp --output c.otlp",
+                "cannot hold two profiles: use .svg or .html or .folded",
+            ),
             ("compare a.otlp b.otlp --top x", "--top x"),
             ("load", "at least one object"),
             ("btf", "generate or minimize"),

@@ -126,7 +126,8 @@ impl<'a> Comparison<'a> {
         // Folded stacks do not say what of.
         let fits = |a: &str, b: &str| a == b || a.is_empty() || b.is_empty();
         let same = before.kind == after.kind && before.unit == after.unit && fits(&before.per, &after.per);
-        let folded = |of: &Named<'_>| of.recording.value.kind == "samples" && of.recording.value.per.is_empty();
+        let folded =
+            |of: &Named<'_>| of.recording.value.kind == "samples" && of.recording.value.per.is_empty();
         let (b, a) = (&self.before, &self.after);
         same || (is_time(b) || folded(b)) && (is_time(a) || folded(a))
     }

@@ -21,7 +21,12 @@ const MODULE: usize = 20;
 /// # Errors
 ///
 /// What `out` says.
-pub fn write(comparison: &Comparison<'_>, limit: usize, style: Style, out: &mut impl Write) -> io::Result<()> {
+pub fn write(
+    comparison: &Comparison<'_>,
+    limit: usize,
+    style: Style,
+    out: &mut impl Write,
+) -> io::Result<()> {
     for (label, of) in [("before", comparison.before), ("after", comparison.after)] {
         let text = format!("{label}: {}: {}", of.name, amount(of.recording));
         wrapped(&text, style, (label == "after").then_some(Paint::Bold), out)?;
