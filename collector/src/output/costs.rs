@@ -104,11 +104,13 @@ impl Costs {
     }
 
     /// Of one function.
+    #[cfg(feature = "compare")]
     pub fn get(&self, key: &Key) -> Option<&Cost> {
         self.rows.get(key)
     }
 
     /// All functions, in no order.
+    #[cfg(feature = "compare")]
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &Cost)> {
         self.rows.iter()
     }

@@ -82,12 +82,12 @@ mod tests {
     fn black_text_is_readable_on_every_colour() {
         use Class::{Jit, Kernel, Library, Process, Program, Root};
         let classes = [Root, Process, Kernel, Program, Library, Jit];
-        let mut fills: Vec<Fill> = classes.into_iter().map(|class| Fill::of(class, "")).collect();
+        let classes = classes.into_iter().map(|class| Fill::of(class, ""));
         #[cfg(feature = "compare")]
-        fills.extend(
-            (-10..=10).map(|tenths| Fill::of_change(f64::from(tenths) / 10.0)).chain([Fill::UNCHANGED]),
-        );
-        for fill in fills {
+        let classes = classes
+            .chain((-10..=10).map(|tenths| Fill::of_change(f64::from(tenths) / 10.0)))
+            .chain([Fill::UNCHANGED]);
+        for fill in classes {
             let contrast = (luminance(fill) + 0.05) / 0.05;
             assert!(contrast >= 4.5, "{fill}: {contrast}");
         }
