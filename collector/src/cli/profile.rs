@@ -259,6 +259,7 @@ fn write_format(
 ) -> io::Result<()> {
     match format {
         Format::Svg if cfg!(feature = "pictures") => flamegraph::write(profile, host, out),
+        Format::Html if cfg!(feature = "pictures") => flamegraph::write_html(profile, host, out),
         Format::Folded if cfg!(feature = "pictures") => folded::write(profile, out),
         #[cfg(feature = "pictures")]
         Format::Pprof => collector::convert::pprof::write(profile, out).map_err(|e| match e {

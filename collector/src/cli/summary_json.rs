@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 
 use collector::export::stats::{DropReason, Stats};
-use collector::model::{FrameKind, Profile};
+use collector::model::{FrameKind, Losses, Profile};
 use collector::output::{json, summary};
 use collector::tracer;
 use collector::tracer::profile::{Counters, Overhead};
@@ -56,11 +56,18 @@ struct Export<'a> {
 }
 
 #[derive(Serialize)]
-struct Lost {
+pub(super) struct Lost {
     skipped: u64,
     table_full: u64,
     no_stack: u64,
     sideband: u64,
+}
+
+impl Lost {
+    pub(super) fn of(losses: &Losses) -> Self {
+        let Losses { skipped, table_full, no_stack, sideband } = *losses;
+        Self { skipped, table_full, no_stack, sideband }
+    }
 }
 
 #[derive(Serialize)]
@@ -140,12 +147,7 @@ pub fn write(
         filtered_runs: counters.filtered,
         recursion_misses: counters.recursion_misses,
         children_lost: counters.children_lost,
-        lost: Lost {
-            skipped: profile.losses.skipped,
-            table_full: profile.losses.table_full,
-            no_stack: profile.losses.no_stack,
-            sideband: profile.losses.sideband,
-        },
+        lost: Lost::of(&profile.losses),
         walks: counters.walks.map(Walks::from),
         processes: profile.processes.len(),
         threads: profile.threads.len(),
