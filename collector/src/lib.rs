@@ -43,6 +43,7 @@ pub mod tracer;
 pub mod units;
 #[cfg(feature = "unwind")]
 pub mod unwind;
+mod x86;
 #[cfg(feature = "symbols")]
 mod xz;
 

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `frames.rs`, `entry.rs` | reads a file's descriptions (`.eh_frame`), page by page |
 //! | `convert.rs`, `rule.rs` | what they say, in 8 bytes |
+//! | `analyze.rs` | rules of code without descriptions, from its instructions |
 //! | `walk.rs` | a walk by rules in user space |
 //! | `tables.rs` | the tables that the BPF program walks by |
 //! | `unwinder.rs` | finishes walks that have missed a page, and fills the tables |
 
+mod analyze;
 mod convert;
 mod entry;
 pub mod frames;

@@ -16,7 +16,7 @@ use crate::symbolize::FileNo;
 const ROW: usize = 4;
 const RULE_BITS: u32 = 20;
 /// Code that is aligned has this many bytes between functions at most, which nobody executes.
-const PADDING: u16 = 16;
+pub(crate) const PADDING: u16 = 16;
 /// Into how many parts the rows are cut. Of the smallest tables, a part still holds any page.
 const SEGMENTS: u32 = 4;
 

@@ -2,19 +2,23 @@
 
 use bpf_programs::events::unwind::{BELOW, MAX_FRAMES, MissedSample, page_kind};
 
+use super::analyze;
 use super::entry::PAGE;
 use super::frames::Frames;
 use super::rule::{Cfa, Row, Rule};
-use super::tables::{Placed, Tables};
+use super::tables::{PADDING, Placed, Tables};
 use super::walk::{Code, End, Machine, Slice, Walk};
-use crate::sorted::SortedMap;
+use crate::sorted::{SortedMap, SortedSet};
 use crate::symbolize::elf::Elf;
-use crate::symbolize::read_at::ReadAt;
+use crate::symbolize::elf::symbols::SymbolTable;
+use crate::symbolize::read_at::{ReadAt, read_vec};
 use crate::symbolize::sideband::Record;
 use crate::symbolize::{self, FileNo, HostSymbolizer};
 
 /// Files whose headers are kept. What comes then is read again.
 const MAX_FILES: usize = 512;
+/// Bytes before a page in which the function may begin that goes on there.
+const MAX_BEFORE: u64 = 32 << 10;
 
 /// How walks in user space ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,11 +45,90 @@ impl Finished {
     }
 }
 
-/// Headers of a file with descriptions of frames.
+/// A file, as far as rules are made of it.
 #[derive(Debug)]
 struct File {
     elf: Elf,
-    frames: Frames,
+    /// `None`: it has no descriptions.
+    frames: Option<Frames>,
+    /// Functions, once code without descriptions was met.
+    functions: Option<SymbolTable>,
+}
+
+impl File {
+    fn read(source: &dyn ReadAt) -> Option<Self> {
+        let elf = Elf::read(source).ok()?;
+        let frames = Frames::read(source, &elf).ok()?;
+        Some(Self { elf, frames, functions: None })
+    }
+
+    /// Rules of a page, in order, the first of its beginning.
+    fn rows(&mut self, source: &dyn ReadAt, page: u64) -> Vec<Row> {
+        let frames = self.frames.as_ref();
+        let rows = frames.and_then(|frames| frames.rows(source, &self.elf, page).ok());
+        let mut rows = rows.unwrap_or_else(|| vec![Row { start: 0, rule: Rule::default() }]);
+        if has_gaps(&rows) {
+            let analyzed = match self.elf.machine() {
+                _ if !self.elf.is_64() => Vec::new(),
+                object::elf::EM_X86_64 => self.analyze(source, page),
+                object::elf::EM_AARCH64 => {
+                    let code = self.code(source, page, page.saturating_add(PAGE));
+                    analyze::rules_of_threads(&code, page)
+                }
+                _ => Vec::new(),
+            };
+            fill(&mut rows, page, &analyzed);
+        }
+        rows
+    }
+
+    /// What the page's instructions tell, from the last function on that is known to begin before it.
+    fn analyze(&mut self, source: &dyn ReadAt, page: u64) -> Vec<(u64, Rule)> {
+        let elf = &self.elf;
+        let functions =
+            self.functions.get_or_insert_with(|| SymbolTable::read(elf, source).unwrap_or_default());
+        let end = page.saturating_add(PAGE);
+        let from = page.saturating_sub(MAX_BEFORE);
+        let starts: SortedSet<u64> = functions.starts(from..end).chain([elf.entry()]).collect();
+        let start = starts.iter().rev().find(|start| **start <= page).copied();
+        let start = start.filter(|start| *start >= from).unwrap_or(page);
+        analyze::rules(&self.code(source, start, end), start, &starts, self.elf.entry())
+    }
+
+    /// Bytes of a range of addresses, as far as they are in the file and can be read.
+    fn code(&self, source: &dyn ReadAt, start: u64, end: u64) -> Vec<u8> {
+        let Some((offset, left)) = self.elf.offset_of(start) else { return Vec::new() };
+        let size = end.saturating_sub(start).min(left);
+        read_vec(source, offset, size, (MAX_BEFORE + PAGE) as usize, "code").unwrap_or_default()
+    }
+}
+
+/// Whether there is code of which nothing is known.
+fn has_gaps(rows: &[Row]) -> bool {
+    let ends = rows.iter().skip(1).map(|row| row.start).chain([PAGE as u16]);
+    rows.iter().zip(ends).any(|(row, end)| row.rule.cfa == Cfa::Unknown && end - row.start >= PADDING)
+}
+
+/// Puts rules where nothing is known.
+fn fill(rows: &mut Vec<Row>, page: u64, rules: &[(u64, Rule)]) {
+    let described = std::mem::take(rows);
+    let ends = described.iter().skip(1).map(|row| row.start).chain([PAGE as u16]);
+    for (row, end) in described.iter().zip(ends) {
+        rows.push(*row);
+        if row.rule.cfa != Cfa::Unknown {
+            continue;
+        }
+        let (from, end) = (page + u64::from(row.start), page + u64::from(end));
+        let first = rules.partition_point(|(start, _)| *start <= from).saturating_sub(1);
+        for (start, rule) in rules.iter().skip(first).take_while(|(start, _)| *start < end) {
+            let row = Row { start: (start.max(&from) - page) as u16, rule: *rule };
+            match rows.last_mut() {
+                Some(last) if last.start == row.start => *last = row,
+                Some(last) if last.rule == row.rule => {}
+                _ => rows.push(row),
+            }
+        }
+    }
 }
 
 /// Finishes walks, and fills the tables so that others need not be.
@@ -53,7 +136,7 @@ struct File {
 pub(crate) struct Unwinder {
     machine: Machine,
     tables: Tables,
-    /// `None`: it has no descriptions, or broken ones.
+    /// `None`: it is no ELF file, or a broken one.
     files: SortedMap<FileNo, Option<File>>,
     finished: Finished,
 }
@@ -139,13 +222,8 @@ impl Unwinder {
         if self.files.len() >= MAX_FILES && !self.files.contains_key(&file) {
             self.files.clear();
         }
-        let read = || {
-            let elf = Elf::read(source).ok()?;
-            let frames = Frames::read(source, &elf).ok()??;
-            Some(File { elf, frames })
-        };
-        let Some(file) = self.files.entry(file).or_insert_with(read) else { return Vec::new() };
-        file.frames.rows(source, &file.elf, page).unwrap_or_default()
+        let file = self.files.entry(file).or_insert_with(|| File::read(source));
+        file.as_mut().map_or(Vec::new(), |file| file.rows(source, page))
     }
 }
 

@@ -85,8 +85,9 @@ fn whole_stacks(what: &str, stacks: Stacks) {
     let samples: u64 = profile.samples.iter().map(|sample| sample.count).sum();
     assert_eq!((samples, walks.total()), (counters.samples, counters.samples), "{walks:?}");
     assert!(samples > 50, "{samples} samples");
-    // It starts with code that has no rules (the dynamic linker's first instructions), and ends in the middle of anything.
-    assert!(walks.whole * 100 >= samples * 99, "{walks:?}");
+    // An emulated machine may be too slow to finish all of the first ones.
+    let lost = if is_emulated() { walks.lost } else { 0 };
+    assert!(walks.whole * 100 >= (samples - lost) * 99 && lost * 2 < samples, "{walks:?}");
     assert!(walks.in_user_space > 0, "nothing was missed: {walks:?}");
     if stacks == Stacks::Tables {
         assert!(walks.in_user_space * 2 < samples, "what was missed once is there: {walks:?}");

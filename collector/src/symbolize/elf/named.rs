@@ -60,6 +60,12 @@ impl Elf {
         self.is_64
     }
 
+    /// The address of the program's first instruction.
+    #[cfg(feature = "unwind")]
+    pub fn entry(&self) -> u64 {
+        self.entry
+    }
+
     /// Where the program's first instruction is in the file; `None` for a file that is no program.
     pub fn entry_offset(&self) -> Option<u64> {
         self.code_offset(self.entry)

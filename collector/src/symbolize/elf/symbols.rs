@@ -149,6 +149,15 @@ impl SymbolTable {
         self.entries.is_empty()
     }
 
+    /// Where functions begin in a range of addresses, in order.
+    #[cfg(feature = "unwind")]
+    pub fn starts(&self, range: std::ops::Range<u64>) -> impl Iterator<Item = u64> + '_ {
+        let offset = u32::try_from(range.start.saturating_sub(self.base)).unwrap_or(u32::MAX);
+        let first = self.entries.partition_point(|entry| entry.start < offset);
+        let starts = self.entries.iter().skip(first).map(|entry| self.base + u64::from(entry.start));
+        starts.take_while(move |start| range.contains(start))
+    }
+
     /// Heap memory, in bytes.
     pub fn memory(&self) -> usize {
         size_of_val(&*self.entries) + self.mini_names.len()

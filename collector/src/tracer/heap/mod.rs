@@ -16,7 +16,6 @@ mod process;
 mod site;
 mod tracer;
 mod views;
-mod x86;
 
 pub(crate) use self::process::try_rungs;
 

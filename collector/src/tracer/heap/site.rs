@@ -5,7 +5,7 @@
 //! on the straight line from the entry, as long as everything is still as at the entry: the arguments in their registers, the
 //! stack pointer at the return address (or the link register with it), nothing jumped to in between.
 
-use super::x86::{self, Effect};
+use crate::x86::{self, Effect};
 
 /// A machine whose sites are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! x86-64 instructions, as far as choosing a probe's site needs them: how long they are, where they jump, and whether they
-//! leave alone what a program reads.
+//! x86-64 instructions, as far as choosing a probe's site and following a stack need them: how long they are, where they jump, and
+//! whether they leave alone what a program reads.
 //!
 //! A whole decoder is a hundred kilobytes of tables for operands and mnemonics that nobody asks for here. Lengths follow from
 //! a few rules; what they do not cover is unknown, and then the site is the function's entry.
