@@ -104,7 +104,7 @@ impl Top {
             .all
             .hottest()
             .into_iter()
-            .filter(|(key, _)| !self.recent.get(key).is_some_and(|cost| cost.own > 0));
+            .filter(|(key, _)| self.recent.get(key).is_none_or(|cost| cost.own == 0));
         for (key, cost) in hottest.into_iter().chain(others).take(limit) {
             let share = |of: &Costs| {
                 let (own, total) = of.get(key).map_or((0, 0), |cost| (cost.own, cost.total));
