@@ -52,7 +52,7 @@ pub(super) struct Candidate {
 
 /// Number of a file in the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct FileNo(u32);
+pub(crate) struct FileNo(u32);
 
 struct CachedFile {
     addresses: AddressMap,
@@ -199,6 +199,13 @@ impl FileCache {
     /// True while names can be read from the file.
     pub fn is_open(&self, number: FileNo) -> bool {
         self.files.get(&number).is_some_and(|file| file.source.is_some())
+    }
+
+    /// The bytes of a file that is open.
+    #[cfg(feature = "unwind")]
+    pub fn source(&self, number: FileNo) -> Option<&dyn ReadAt> {
+        let source = self.files.get(&number)?.source.as_deref()?;
+        Some(source)
     }
 
     /// True while the cache has the file, open or not.

@@ -4,6 +4,8 @@
 //! parses is pure and takes bytes; what reads the host is called `read_*` and takes a [`Host`], so that tests
 //! stand in a tree of their own. See `docs/symbolizer.md` for what it costs, and why it is no library's.
 
+#[cfg(feature = "unwind")]
+mod code;
 #[cfg(feature = "symbols")]
 mod demangle;
 pub mod elf;
@@ -22,10 +24,14 @@ pub mod sideband;
 
 use std::sync::Arc;
 
+#[cfg(feature = "unwind")]
+pub(crate) use code::Code;
 #[cfg(feature = "symbols")]
 pub use demangle::demangle;
 pub use error::SymbolizeError;
 pub use files::DEFAULT_BUDGET;
+#[cfg(feature = "unwind")]
+pub(crate) use files::FileNo;
 pub use host::{Host, Place, read_limited};
 pub use host_symbolizer::{HostSymbolizer, SymbolizerLosses};
 

@@ -335,6 +335,12 @@ const DEFINED: [(&Definition, Option<(&str, bool)>); 14] = [
                     ..SWITCH
                 },
                 &Opt {
+                    name: "--stacks",
+                    value: "HOW",
+                    help: "how to walk stacks of processes: tables (by call frame information, in the kernel), copies (by the same, in user space) or frame-pointers (default: the first that works here)",
+                    ..SWITCH
+                },
+                &Opt {
                     name: "--interval",
                     value: "D",
                     help: "with --endpoint: export a profile this often (default 60s)",

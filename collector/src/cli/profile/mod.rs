@@ -102,6 +102,9 @@ pub fn run(options: &Options) -> CliResult {
             Err(e) => problems.note::<()>(Err(e.into())),
         }
     }
+    if let Some(walks) = counters.walks.filter(|walks| walks.total() > 0 && says(LogLevel::Info)) {
+        say(summary::walks_line(&walks));
+    }
     if counters.children_lost > 0 {
         let lost = counters.children_lost;
         say_at(
