@@ -82,7 +82,7 @@ addEventListener("load", () => {
   tipBox.id = "tip";
   tipBox.classList.add("hidden");
 
-  let zoomed = root, current = null, rootOnTop = innerWidth < 640, widths = "now", pattern = "";
+  let zoomed = root, current = null, rootOnTop = (inPage ? document.documentElement.clientWidth : innerWidth) < 640, widths = "now", pattern = "";
   let width = 0;
 
   function count() {
@@ -312,6 +312,7 @@ addEventListener("load", () => {
   let touched = false;
   svg.addEventListener("pointerdown", (event) => { touched = event.pointerType === "touch"; });
   svg.addEventListener("click", (event) => {
+    if (bar.contains(event.target)) return;
     const frame = frameOf(event);
     if (!frame) return choose(null);
     // A first touch tells, a second one zooms.
