@@ -5,7 +5,13 @@
 //! stand in a tree of their own. See `docs/symbolizer.md` for what it costs, and why it is no library's.
 
 #[cfg(feature = "symbols")]
+mod debug_file;
+#[cfg(feature = "symbols")]
 mod demangle;
+#[cfg(feature = "symbols")]
+mod details;
+#[cfg(feature = "dwarf")]
+mod dwarf;
 pub mod elf;
 mod error;
 mod files;
