@@ -253,13 +253,16 @@ impl Lines {
     pub fn path(&self, store: &Store, root: &Root, file: u32) -> Result<String> {
         let mut bytes = store.at(Section::Line, self.header.tables)?;
         bytes.truncate(self.header.program.0.saturating_sub(self.header.tables))?;
-        let (name, directory) = if self.header.version >= 5 {
+        let (name, number, directory) = if self.header.version >= 5 {
             self.path_in_tables(store, root, &mut bytes, file)?
         } else {
             path_in_lists(&mut bytes, file)?
         };
         let mut path = name;
-        for folder in [directory.as_str(), root.directory.as_deref().unwrap_or_default()] {
+        // Of DWARF 5, folder 0 is that of the unit.
+        let is_in_unit = self.header.version < 5 || number > 0;
+        let unit = root.directory.as_deref().filter(|_| is_in_unit);
+        for folder in [directory.as_str(), unit.unwrap_or_default()] {
             if !path.starts_with('/') && !folder.is_empty() {
                 path = format!("{}/{path}", folder.trim_end_matches('/'));
             }
@@ -274,14 +277,14 @@ impl Lines {
         root: &Root,
         bytes: &mut Bytes<'_>,
         file: u32,
-    ) -> Result<(String, String)> {
+    ) -> Result<(String, u64, String)> {
         let directories = bytes.clone();
         let none = |_: u64| false;
         self.visit_table(store, root, bytes, &none)?;
         let found = self.visit_table(store, root, bytes, &|index| index == u64::from(file))?;
         let (name, directory) = found.ok_or(Error::UnexpectedEof(ReaderOffsetId(bytes.position())))?;
         let found = self.visit_table(store, root, &mut directories.clone(), &|index| index == directory)?;
-        Ok((name, found.map(|(name, _)| name).unwrap_or_default()))
+        Ok((name, directory, found.map(|(name, _)| name).unwrap_or_default()))
     }
 
     /// Name and folder of the entry that is wanted; the whole table is read past if there is none.
@@ -381,7 +384,7 @@ enum Field {
 }
 
 /// DWARF 2 to 4: two lists of strings, whose numbers begin with 1. Folder 0 is that of the unit.
-fn path_in_lists(bytes: &mut Bytes<'_>, file: u32) -> Result<(String, String)> {
+fn path_in_lists(bytes: &mut Bytes<'_>, file: u32) -> Result<(String, u64, String)> {
     let directories = bytes.clone();
     while !bytes.read_null_terminated_slice()?.is_empty() {}
     let mut index = 1;
@@ -396,7 +399,7 @@ fn path_in_lists(bytes: &mut Bytes<'_>, file: u32) -> Result<(String, String)> {
         bytes.skip_leb128()?;
         bytes.skip_leb128()?;
         if index == file {
-            return Ok((entry.string(MAX_PATH)?, directory_in_list(directories, directory)?));
+            return Ok((entry.string(MAX_PATH)?, directory, directory_in_list(directories, directory)?));
         }
         index += 1;
     }

@@ -108,10 +108,12 @@ fn expected(path: &Path, addresses: &[u64]) -> Option<Vec<Frames>> {
     Some(blocks.map(frames).collect())
 }
 
-/// `./` and doubled slashes are written as compilers do, and LLVM leaves some out.
+/// `./` and doubled slashes are written as compilers do, and LLVM leaves some out. Constructors and destructors that share their
+/// code have several names, of which we take another one.
 fn plain(frames: &Frames) -> Frames {
     let path = |path: &str| path.replace("/./", "/").replace("//", "/");
-    frames.iter().map(|(name, file, line)| (name.clone(), path(file), *line)).collect()
+    let name = |name: &str| name.replace("D2Ev", "D1Ev").replace("C2E", "C1E");
+    frames.iter().map(|(function, file, line)| (name(function), path(file), *line)).collect()
 }
 
 /// Addresses all over the code of a file.
@@ -129,6 +131,7 @@ fn differences(path: &Path, count: u64) -> Option<(usize, usize)> {
     assert_eq!(expected.len(), addresses.len());
     let mut files = Files::open(path);
     let (mut different, mut compared) = (0, 0);
+    let names_differ_only = std::env::var("NAMES").is_ok();
     let started = std::time::Instant::now();
     let found: Vec<Frames> = addresses
         .iter()
@@ -152,7 +155,14 @@ fn differences(path: &Path, count: u64) -> Option<(usize, usize)> {
             continue;
         }
         compared += 1;
-        if plain(expected) != plain(found) {
+        let (expected, mut found) = (plain(expected), plain(found));
+        // Of a function's names in the symbol table another one is taken, and there may be one where LLVM saw none.
+        if let (Some(expected), Some(found)) = (expected.last(), found.last_mut()) {
+            if names_differ_only {
+                found.0.clone_from(&expected.0);
+            }
+        }
+        if expected != found {
             different += 1;
             if different < 30 {
                 println!("{address:#x}\n  expected {expected:?}\n  found    {found:?}");
