@@ -20,6 +20,9 @@ const MAX_CHECKED: u64 = 256 << 20;
 
 /// The file that names and lines of another were moved to.
 pub(super) struct Separate {
+    /// As it was looked for, and where that led to.
+    #[cfg(feature = "dwarf")]
+    path: String,
     place: Place,
     identity: Identity,
     source: Option<Source>,
@@ -35,6 +38,12 @@ impl Separate {
     /// It, while it is open and if `.symtab` is in it and not in the file that it belongs to.
     pub fn names(&self) -> Option<&Source> {
         self.source().filter(|_| self.has_names)
+    }
+
+    /// The path that it was found by.
+    #[cfg(feature = "dwarf")]
+    pub fn path(&self) -> &str {
+        &self.path
     }
 
     /// Gives the file back.
@@ -67,8 +76,7 @@ pub(super) fn find(
     path: &str,
     places: &dyn Fn(&str) -> Vec<Place>,
 ) -> Option<Separate> {
-    let open =
-        |path: &str, proof: Proof<'_>| places(path).into_iter().find_map(|place| open(elf, place, proof));
+    let open = |path: &str, proof: Proof<'_>| open_first(elf, path, proof, places);
     if let Some(path) = build_id.and_then(path_by_build_id) {
         if let Some(found) = open(&path, Proof { build_id, checksum: None }) {
             return Some(found);
@@ -106,8 +114,39 @@ fn link(elf: &Elf, source: &dyn ReadAt) -> Option<(String, u32)> {
     is_name.then(|| (name.to_owned(), checksum))
 }
 
+/// Finds the file that a file for debuggers, itself at `path`, shares entries with (`.gnu_debugaltlink`).
+#[cfg(feature = "dwarf")]
+pub(super) fn find_shared(
+    elf: &Elf,
+    source: &dyn ReadAt,
+    path: &str,
+    places: &dyn Fn(&str) -> Vec<Place>,
+) -> Option<Separate> {
+    let section = elf.section(b".gnu_debugaltlink")?;
+    let bytes = read_vec(source, section.offset, section.size, MAX_LINK, ".gnu_debugaltlink").ok()?;
+    let end = bytes.iter().position(|byte| *byte == 0)?;
+    let name = std::str::from_utf8(bytes.get(..end)?).ok()?;
+    let build_id = bytes.get(end + 1..).filter(|id| !id.is_empty())?;
+    let proof = Proof { build_id: Some(build_id), checksum: None };
+    let (folder, _) = path.rsplit_once('/')?;
+    let path = if name.starts_with('/') { name.to_owned() } else { format!("{folder}/{name}") };
+    let by_id = path_by_build_id(build_id);
+    std::iter::once(path).chain(by_id).find_map(|path| open_first(elf, &path, proof, places))
+}
+
+/// Opens the first file that a path leads to and that proves to be what is wanted.
+fn open_first(
+    elf: &Elf,
+    path: &str,
+    proof: Proof<'_>,
+    places: &dyn Fn(&str) -> Vec<Place>,
+) -> Option<Separate> {
+    places(path).into_iter().find_map(|place| open(elf, path, place, proof))
+}
+
 /// Opens a debug file, if it proves to be that of the file.
-fn open(elf: &Elf, place: Place, proof: Proof<'_>) -> Option<Separate> {
+#[cfg_attr(not(feature = "dwarf"), allow(unused_variables))]
+fn open(elf: &Elf, path: &str, place: Place, proof: Proof<'_>) -> Option<Separate> {
     let (reader, metadata) = FileReader::open(&place).ok()?;
     let debug = Elf::read(&reader).ok()?;
     let is_it = match (proof.build_id, debug.build_id(&reader), proof.checksum) {
@@ -116,6 +155,8 @@ fn open(elf: &Elf, place: Place, proof: Proof<'_>) -> Option<Separate> {
         _ => false,
     };
     is_it.then(|| Separate {
+        #[cfg(feature = "dwarf")]
+        path: path.to_owned(),
         place,
         identity: Identity::of(&metadata),
         source: Some(Arc::new(reader)),

@@ -6,25 +6,28 @@ use super::debug_file::{self, Separate};
 #[cfg(feature = "dwarf")]
 use super::dwarf::Dwarf;
 use super::elf::Elf;
+use super::go::Go;
 use super::host::Place;
 use super::read_at::Source;
 use crate::model::Line;
 
 /// Where files and lines of addresses come from.
-enum Origin {
-    /// Not looked for yet.
-    Unknown,
-    /// There are none.
-    Nothing,
+#[derive(Default)]
+struct Lines {
+    go: Option<Box<Go>>,
     #[cfg(feature = "dwarf")]
-    Dwarf(Box<Dwarf>),
+    dwarf: Option<Box<Dwarf>>,
 }
 
 /// What is known of a file's functions beside its own symbol tables.
 pub(super) struct Details {
     /// The file that its names and lines were moved to.
     separate: Option<Separate>,
-    origin: Origin,
+    /// The file that several of them share entries with.
+    #[cfg(feature = "dwarf")]
+    shared: Option<Separate>,
+    /// What there is, once it was looked for.
+    lines: Option<Lines>,
 }
 
 impl Details {
@@ -38,7 +41,19 @@ impl Details {
         let elf = Elf::read(source).ok()?;
         let is_whole = elf.section(b".debug_info").is_some();
         let separate = if is_whole { None } else { debug_file::find(&elf, source, build_id, path, places) };
-        Some(Self { separate, origin: Origin::Unknown })
+        #[cfg(feature = "dwarf")]
+        let shared = match &separate {
+            None => debug_file::find_shared(&elf, source, path, places),
+            Some(separate) => separate.source().and_then(|source| {
+                debug_file::find_shared(&Elf::read(source).ok()?, source, separate.path(), places)
+            }),
+        };
+        Some(Self {
+            separate,
+            #[cfg(feature = "dwarf")]
+            shared,
+            lines: None,
+        })
     }
 
     /// The file that has the functions' names, if it is another one, and its headers.
@@ -62,26 +77,32 @@ impl Details {
         function: Option<&Line>,
         work: &mut u64,
     ) -> Option<Arc<[Line]>> {
-        if matches!(self.origin, Origin::Unknown) {
-            self.origin = self.open(source);
+        if self.lines.is_none() {
+            self.lines = Some(self.open(source));
         }
-        match &mut self.origin {
-            Origin::Unknown | Origin::Nothing => None,
-            #[cfg(feature = "dwarf")]
-            Origin::Dwarf(dwarf) => dwarf.lines(address, function, work).ok(),
+        let lines = self.lines.as_mut()?;
+        if let Some(found) = lines.go.as_mut().and_then(|go| go.lines(source, address, work)) {
+            return Some(found);
         }
+        #[cfg(feature = "dwarf")]
+        return lines.dwarf.as_mut()?.lines(address, function, work).ok();
+        #[cfg(not(feature = "dwarf"))]
+        None
     }
 
-    fn open(&self, source: &Source) -> Origin {
+    fn open(&self, source: &Source) -> Lines {
+        let go = Elf::read(source).ok().and_then(|elf| Go::open(&elf, source)).map(Box::new);
         #[cfg(feature = "dwarf")]
-        {
+        let dwarf = {
             let source = self.separate.as_ref().and_then(Separate::source).unwrap_or(source);
-            let dwarf = Elf::read(source).ok().and_then(|elf| Dwarf::open(&elf, source));
-            if let Some(dwarf) = dwarf {
-                return Origin::Dwarf(Box::new(dwarf));
-            }
+            let shared = self.shared.as_ref().and_then(Separate::source);
+            Elf::read(source).ok().and_then(|elf| Dwarf::open(&elf, source, shared)).map(Box::new)
+        };
+        Lines {
+            go,
+            #[cfg(feature = "dwarf")]
+            dwarf,
         }
-        Origin::Nothing
     }
 
     /// Gives all files back.
@@ -90,8 +111,13 @@ impl Details {
             separate.close();
         }
         #[cfg(feature = "dwarf")]
-        if let Origin::Dwarf(dwarf) = &mut self.origin {
-            dwarf.close();
+        {
+            if let Some(shared) = &mut self.shared {
+                shared.close();
+            }
+            if let Some(dwarf) = self.lines.as_mut().and_then(|lines| lines.dwarf.as_mut()) {
+                dwarf.close();
+            }
         }
     }
 
@@ -101,28 +127,32 @@ impl Details {
             separate.reopen();
         }
         #[cfg(feature = "dwarf")]
-        if let Origin::Dwarf(dwarf) = &mut self.origin {
+        if let Some(shared) = &mut self.shared {
+            shared.reopen();
+        }
+        #[cfg(feature = "dwarf")]
+        if let Some(dwarf) = self.lines.as_mut().and_then(|lines| lines.dwarf.as_mut()) {
             let source = match &self.separate {
                 Some(separate) => separate.source(),
                 None => Some(source),
             };
             if let Some(source) = source {
-                dwarf.reopen(source);
+                dwarf.reopen(source, self.shared.as_ref().and_then(Separate::source));
             }
         }
     }
 
     /// Forgets what can be read again.
     pub fn forget(&mut self) {
-        self.origin = Origin::Unknown;
+        self.lines = None;
     }
 
     /// Heap memory, in bytes.
     pub fn memory(&self) -> usize {
-        match &self.origin {
-            Origin::Unknown | Origin::Nothing => 0,
-            #[cfg(feature = "dwarf")]
-            Origin::Dwarf(dwarf) => dwarf.memory(),
-        }
+        let Some(lines) = &self.lines else { return 0 };
+        let memory = lines.go.as_ref().map_or(0, |go| go.memory());
+        #[cfg(feature = "dwarf")]
+        let memory = memory + lines.dwarf.as_ref().map_or(0, |dwarf| dwarf.memory());
+        memory
     }
 }

@@ -5,6 +5,8 @@
 //! stand in a tree of their own. See `docs/symbolizer.md` for what it costs, and why it is no library's.
 
 #[cfg(feature = "symbols")]
+mod answers;
+#[cfg(feature = "symbols")]
 mod debug_file;
 #[cfg(feature = "symbols")]
 mod demangle;
@@ -16,6 +18,8 @@ pub mod elf;
 mod error;
 mod files;
 pub mod fuzz;
+#[cfg(feature = "symbols")]
+mod go;
 mod host;
 mod host_symbolizer;
 mod jit;

@@ -23,11 +23,12 @@ use pages::Store;
 use root::Root;
 use units::Units;
 
+use super::answers::Answers;
 use super::elf::Elf;
 use super::files::{WORK_A_WINDOW, line_of};
 use super::read_at::Source;
 use crate::model::Line;
-use crate::sorted::{SortedMap, SortedSet};
+use crate::sorted::SortedMap;
 
 /// Bytes of work that a unit may take, so that a hostile one does not stop all others.
 const WORK_A_UNIT: u64 = WORK_A_WINDOW / 2;
@@ -35,8 +36,6 @@ const WORK_A_UNIT: u64 = WORK_A_WINDOW / 2;
 const UNITS_BUDGET: usize = 2 << 20;
 /// Memory for what is inlined into functions.
 const INLINED_BUDGET: usize = 512 << 10;
-/// Memory for the lines of addresses, with their names and paths.
-const ANSWERS_BUDGET: usize = 3 << 20;
 
 /// What is known of a unit.
 #[derive(Debug, Default)]
@@ -68,14 +67,12 @@ pub(super) struct Dwarf {
     known: SortedMap<u64, Known>,
     /// By the entry of a function in `.debug_info`.
     inlined: SortedMap<u64, Inlined>,
-    answers: SortedMap<u64, Arc<[Line]>>,
+    answers: Answers,
     names: SortedMap<Origin, Option<Name>>,
     /// By unit and number.
     paths: SortedMap<(u64, u32), Option<Arc<str>>>,
-    texts: SortedSet<Arc<str>>,
     units_memory: usize,
     inlined_memory: usize,
-    answers_memory: usize,
     clock: u64,
 }
 
@@ -85,22 +82,22 @@ pub(super) struct TooMuchWork;
 
 impl Dwarf {
     /// The debug information of a file; `None` if it has none that can be read.
-    pub fn open(elf: &Elf, source: &Source) -> Option<Self> {
+    /// `shared` is the file that it shares entries with.
+    pub fn open(elf: &Elf, source: &Source, shared: Option<&Source>) -> Option<Self> {
         let store = Store::open(elf, source)?;
+        let shared = shared.and_then(|source| Store::open(&Elf::read(source).ok()?, source));
         Some(Self {
             store,
-            shared: None,
+            shared: shared.map(|store| (store, Units::default())),
             code: elf.code()?,
             units: Units::default(),
             known: SortedMap::new(),
             inlined: SortedMap::new(),
-            answers: SortedMap::new(),
+            answers: Answers::default(),
             names: SortedMap::new(),
             paths: SortedMap::new(),
-            texts: SortedSet::new(),
             units_memory: 0,
             inlined_memory: 0,
-            answers_memory: 0,
             clock: 0,
         })
     }
@@ -113,15 +110,18 @@ impl Dwarf {
         }
     }
 
-    /// Takes the file, which was opened again.
-    pub fn reopen(&mut self, source: &Source) {
+    /// Takes the files, which were opened again.
+    pub fn reopen(&mut self, source: &Source, shared: Option<&Source>) {
         self.store.reopen(source);
+        if let (Some((store, _)), Some(source)) = (&mut self.shared, shared) {
+            store.reopen(source);
+        }
     }
 
     /// Heap memory, in bytes.
     pub fn memory(&self) -> usize {
         let shared = self.shared.as_ref().map_or(0, |(store, units)| store.memory() + units.memory());
-        let kept = self.units_memory + self.inlined_memory + self.answers_memory;
+        let kept = self.units_memory + self.inlined_memory + self.answers.memory();
         self.store.memory() + self.units.memory() + shared + kept
     }
 
@@ -136,8 +136,12 @@ impl Dwarf {
         function: Option<&Line>,
         work: &mut u64,
     ) -> Result<Arc<[Line]>, TooMuchWork> {
-        if let Some(lines) = self.answers.get(&address) {
-            return Ok(Arc::clone(lines));
+        if let Some(lines) = self.answers.get(address) {
+            return Ok(lines);
+        }
+        if self.answers.clear_if_full() {
+            self.names.clear();
+            self.paths.clear();
         }
         if !self.store.is_open() || *work == 0 {
             return Err(TooMuchWork);
@@ -152,7 +156,6 @@ impl Dwarf {
                 found.unwrap_or_default().or_else(|| Some(vec![function?.clone()])).unwrap_or_default().into()
             }
         };
-        self.make_room(size_of_val(&*lines) + 64);
         self.answers.insert(address, Arc::clone(&lines));
         Ok(lines)
     }
@@ -272,16 +275,27 @@ impl Dwarf {
         if let Some(name) = self.names.get(&origin) {
             return Ok(name.clone());
         }
+        let fuel = self.store.fuel();
+        if let Some((store, units)) = self.shared.as_mut().filter(|(store, _)| store.is_open()) {
+            store.set_fuel(fuel);
+            let read = units.read(store, self.code);
+            self.store.set_fuel(store.fuel());
+            read?;
+        }
+        let before = self.store.fuel();
         let own = Half { store: &self.store, units: &self.units };
         let shared = self.shared.as_ref().map(|(store, units)| Half { store, units });
-        let name = match names::name(&own, shared.as_ref(), origin) {
+        let name = names::name(&own, shared.as_ref(), origin);
+        let spent = shared.map_or(0, |shared| before.saturating_sub(shared.store.fuel()));
+        self.store.set_fuel(self.store.fuel().saturating_sub(spent));
+        let name = match name {
             Err(error) if self.store.fuel() == 0 => return Err(error),
             name => name.unwrap_or(None).filter(|name| !name.is_empty()).map(line_of),
         };
         let name: Option<Name> = name.map(|line| (line.function, line.system_name));
         let length =
             |(readable, mangled): &Name| readable.len() + mangled.as_ref().map_or(0, |name| name.len());
-        self.make_room(name.as_ref().map_or(0, length) + 96);
+        self.answers.count(name.as_ref().map_or(0, length));
         self.names.insert(origin, name.clone());
         Ok(name)
     }
@@ -298,31 +312,11 @@ impl Dwarf {
             Err(error) if self.store.fuel() == 0 => return Err(error),
             path => path.ok(),
         };
-        self.make_room(48);
+        self.answers.count(0);
         // Most units have most of their headers in common.
-        let path = path.map(|path| match self.texts.get(path.as_str()) {
-            Some(text) => Arc::clone(text),
-            None => {
-                let text: Arc<str> = path.into();
-                self.answers_memory += text.len() + 32;
-                self.texts.insert(Arc::clone(&text));
-                text
-            }
-        });
+        let path = path.map(|path| self.answers.text(&path));
         self.paths.insert((offset, file), path.clone());
         Ok(path)
-    }
-
-    /// Forgets lines, names and paths once there are too many: those that are wanted again are read again.
-    fn make_room(&mut self, bytes: usize) {
-        if self.answers_memory + bytes > ANSWERS_BUDGET {
-            self.answers.clear();
-            self.names.clear();
-            self.paths.clear();
-            self.texts.clear();
-            self.answers_memory = 0;
-        }
-        self.answers_memory += bytes;
     }
 }
 
