@@ -5,21 +5,28 @@ use std::sync::Arc;
 use crate::model::Line;
 use crate::sorted::{SortedMap, SortedSet};
 
-/// Memory of one file's: some thousand addresses.
-const BUDGET: usize = 3 << 20;
+/// The part of the memory for all files that those of one may take, in sixteenths: some ten thousand addresses.
+const PART: usize = 3;
 /// What an entry takes beside its content.
 const OVERHEAD: usize = 64;
 
 /// Lines of addresses that were asked for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Answers {
     lines: SortedMap<u64, Arc<[Line]>>,
     /// Paths and names that many of them have in common.
     texts: SortedSet<Arc<str>>,
     memory: usize,
+    limit: usize,
 }
 
 impl Answers {
+    /// None yet; `budget` is the memory that all files may take.
+    pub fn new(budget: usize) -> Self {
+        let limit = budget / 16 * PART;
+        Self { lines: SortedMap::new(), texts: SortedSet::new(), memory: 0, limit }
+    }
+
     /// The lines of an address, if they are known.
     pub fn get(&self, address: u64) -> Option<Arc<[Line]>> {
         self.lines.get(&address).cloned()
@@ -49,9 +56,11 @@ impl Answers {
 
     /// Forgets everything if there is too much of it: what is wanted again is soon read again. Says whether it did.
     pub fn clear_if_full(&mut self) -> bool {
-        let is_full = self.memory > BUDGET;
+        let is_full = self.memory > self.limit;
         if is_full {
-            *self = Self::default();
+            self.lines.clear();
+            self.texts.clear();
+            self.memory = 0;
         }
         is_full
     }

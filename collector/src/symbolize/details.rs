@@ -28,15 +28,18 @@ pub(super) struct Details {
     shared: Option<Separate>,
     /// What there is, once it was looked for.
     lines: Option<Lines>,
+    /// Bytes that all files may take, of which each may have a part.
+    budget: usize,
 }
 
 impl Details {
-    /// Looks for the file's debug information, in it or beside it.
+    /// Looks for the file's debug information, in it or beside it. `budget` is the memory that all files may take.
     pub fn find(
         source: &Source,
         build_id: Option<&[u8]>,
         path: &str,
         places: &dyn Fn(&str) -> Vec<Place>,
+        budget: usize,
     ) -> Option<Self> {
         let elf = Elf::read(source).ok()?;
         let is_whole = elf.section(b".debug_info").is_some();
@@ -53,6 +56,7 @@ impl Details {
             #[cfg(feature = "dwarf")]
             shared,
             lines: None,
+            budget,
         })
     }
 
@@ -91,12 +95,15 @@ impl Details {
     }
 
     fn open(&self, source: &Source) -> Lines {
-        let go = Elf::read(source).ok().and_then(|elf| Go::open(&elf, source)).map(Box::new);
+        let go = Elf::read(source).ok().and_then(|elf| Go::open(&elf, source, self.budget)).map(Box::new);
         #[cfg(feature = "dwarf")]
         let dwarf = {
             let source = self.separate.as_ref().and_then(Separate::source).unwrap_or(source);
             let shared = self.shared.as_ref().and_then(Separate::source);
-            Elf::read(source).ok().and_then(|elf| Dwarf::open(&elf, source, shared)).map(Box::new)
+            Elf::read(source)
+                .ok()
+                .and_then(|elf| Dwarf::open(&elf, source, shared, self.budget))
+                .map(Box::new)
         };
         Lines {
             go,

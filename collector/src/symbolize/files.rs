@@ -305,7 +305,10 @@ impl FileCache {
         let Some(source) = &file.source else { return };
         match &mut file.details {
             Some(details) => details.reopen(source),
-            None => file.details = Details::find(source, file.build_id.as_deref(), path, places),
+            None => {
+                let build_id = file.build_id.as_deref();
+                file.details = Details::find(source, build_id, path, places, self.budget);
+            }
         }
     }
 
@@ -343,9 +346,9 @@ impl FileCache {
         Ok(lines)
     }
 
-    #[cfg(all(test, feature = "symbols"))]
-    pub fn refill(&mut self) {
-        self.work = WORK_A_WINDOW;
+    #[cfg(all(test, feature = "dwarf"))]
+    pub fn set_work(&mut self, work: u64) {
+        self.work = work;
     }
 
     /// Heap memory for tables and names, in bytes.

@@ -122,8 +122,8 @@ pub(super) struct Go {
 }
 
 impl Go {
-    /// Finds the table.
-    pub fn open(elf: &Elf, source: &dyn ReadAt) -> Option<Self> {
+    /// Finds the table; `budget` is the memory that all files may take.
+    pub fn open(elf: &Elf, source: &dyn ReadAt, budget: usize) -> Option<Self> {
         let section = SECTIONS.iter().find_map(|name| elf.section(name))?;
         let little = elf.is_little_endian();
         let mut header = [0; 8];
@@ -151,7 +151,7 @@ impl Go {
             table: place(first + 4)?,
             end: section.offset.checked_add(section.size)?,
             trees: None,
-            answers: Answers::default(),
+            answers: Answers::new(budget),
             fuel: Cell::default(),
         };
         let module = go.module(elf, source, section.address, section.address.wrapping_add(field(first)?));
@@ -367,3 +367,6 @@ impl<'s> Pieces<'s> {
         None
     }
 }
+
+#[cfg(all(test, feature = "dwarf"))]
+mod tests;

@@ -152,6 +152,8 @@ pub trait Symbolizer {
 
 #[cfg(all(test, feature = "symbols"))]
 mod live_tests;
+#[cfg(all(test, feature = "dwarf"))]
+mod testing;
 
 #[cfg(all(test, not(feature = "symbols")))]
 mod tests {

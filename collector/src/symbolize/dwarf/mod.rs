@@ -32,10 +32,10 @@ use crate::sorted::SortedMap;
 
 /// Bytes of work that a unit may take, so that a hostile one does not stop all others.
 const WORK_A_UNIT: u64 = WORK_A_WINDOW / 2;
-/// Memory for what is known of a file's units.
-const UNITS_BUDGET: usize = 2 << 20;
-/// Memory for what is inlined into functions.
-const INLINED_BUDGET: usize = 512 << 10;
+/// The part of the memory for all files that what is known of one file's units may take.
+const UNITS_PART: usize = 8;
+/// And what is inlined into its functions.
+const INLINED_PART: usize = 32;
 
 /// What is known of a unit.
 #[derive(Debug, Default)]
@@ -74,6 +74,7 @@ pub(super) struct Dwarf {
     units_memory: usize,
     inlined_memory: usize,
     clock: u64,
+    budget: usize,
 }
 
 /// Why an address has no lines yet.
@@ -82,8 +83,8 @@ pub(super) struct TooMuchWork;
 
 impl Dwarf {
     /// The debug information of a file; `None` if it has none that can be read.
-    /// `shared` is the file that it shares entries with.
-    pub fn open(elf: &Elf, source: &Source, shared: Option<&Source>) -> Option<Self> {
+    /// `shared` is the file that it shares entries with, and `budget` the memory that all files may take.
+    pub fn open(elf: &Elf, source: &Source, shared: Option<&Source>, budget: usize) -> Option<Self> {
         let store = Store::open(elf, source)?;
         let shared = shared.and_then(|source| Store::open(&Elf::read(source).ok()?, source));
         Some(Self {
@@ -93,12 +94,13 @@ impl Dwarf {
             units: Units::default(),
             known: SortedMap::new(),
             inlined: SortedMap::new(),
-            answers: Answers::default(),
+            answers: Answers::new(budget),
             names: SortedMap::new(),
             paths: SortedMap::new(),
             units_memory: 0,
             inlined_memory: 0,
             clock: 0,
+            budget,
         })
     }
 
@@ -221,7 +223,7 @@ impl Dwarf {
         known.used = self.clock;
         self.units_memory += known.memory();
         self.known.insert(offset, known);
-        while self.units_memory > UNITS_BUDGET && self.known.len() > 1 {
+        while self.units_memory > self.budget / UNITS_PART && self.known.len() > 1 {
             let others = self.known.iter().filter(|(other, _)| **other != offset);
             let oldest = others.min_by_key(|(_, known)| known.used).map(|(oldest, _)| *oldest);
             let Some(removed) = oldest.and_then(|oldest| self.known.remove(&oldest)) else { break };
@@ -260,7 +262,7 @@ impl Dwarf {
                 code: self.code,
             };
             let inlined = Inlined::read(&unit, entry)?;
-            if self.inlined_memory > INLINED_BUDGET {
+            if self.inlined_memory > self.budget / INLINED_PART {
                 self.inlined.clear();
                 self.inlined_memory = 0;
             }

@@ -4,189 +4,385 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 
-use crate::model::Line;
 use crate::symbolize::elf::Elf;
-use crate::symbolize::files::{Candidate, DEFAULT_BUDGET, FileCache, FileNo};
+use crate::symbolize::files::Candidate;
 use crate::symbolize::host::{Host, Place};
 use crate::symbolize::process::MappedFile;
+use crate::symbolize::testing::{Files, Frames, Scratch, addresses, expected, plain, run};
 
-/// A directory that goes when the test ends.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("dwarf-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A function, file and line; of each frame of an address, innermost first.
-type Frames = Vec<(String, String, u32)>;
-
-struct Files {
-    cache: FileCache,
-    number: FileNo,
-}
-
-impl Files {
-    fn open(path: &Path) -> Self {
-        Self::open_below(path, &Host::default())
-    }
-
-    /// With files for debuggers below another root.
-    fn open_below(path: &Path, host: &Host) -> Self {
-        let mut cache = FileCache::new(DEFAULT_BUDGET);
-        let file =
-            MappedFile { path: path.to_str().unwrap().into(), device: (0, 0), inode: 0, build_id: None };
-        let candidate = Candidate { place: Place::trusted(path.to_owned()), trusted: true };
-        let number = cache.open(&file, std::iter::once(candidate)).unwrap();
-        cache.open_details(number, path.to_str().unwrap(), &|path| vec![host.in_own_root(path)]);
-        Self { cache, number }
-    }
-
-    fn lines(&mut self, address: u64) -> Arc<[Line]> {
-        self.cache.lines(self.number, address).unwrap()
-    }
-
-    fn frames(&mut self, address: u64) -> Frames {
-        let lines = self.lines(address);
-        let frame = |line: &Line| {
-            let name = line.system_name.as_ref().unwrap_or(&line.function);
-            (name.to_string(), line.file.as_deref().unwrap_or_default().to_owned(), line.line)
-        };
-        lines.iter().map(frame).collect()
-    }
-}
-
-/// What LLVM's symbolizer says of addresses.
-fn expected(path: &Path, addresses: &[u64]) -> Option<Vec<Frames>> {
-    let options = ["--inlines", "--no-demangle", "--functions=linkage", "--output-style=LLVM"];
-    let command = Command::new("llvm-symbolizer-19")
-        .args(options)
-        .arg("--obj")
-        .arg(path)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn();
-    let Ok(mut child) = command else {
-        println!("skipped: needs llvm-symbolizer-19");
-        return None;
-    };
-    let mut input = child.stdin.take().unwrap();
-    let questions = addresses.iter().fold(String::new(), |mut text, address| {
-        writeln!(text, "{address:#x}").unwrap();
-        text
-    });
-    let writer = std::thread::spawn(move || input.write_all(questions.as_bytes()).unwrap());
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let frames = |block: &str| {
-        let lines: Vec<&str> = block.lines().collect();
-        let frames = lines.chunks_exact(2).map(|pair| {
-            let mut parts = pair[1].rsplitn(3, ':');
-            let (_column, line) = (parts.next().unwrap(), parts.next().unwrap());
-            let file = parts.next().unwrap();
-            let name = if pair[0] == "??" { "" } else { pair[0] };
-            let file = if file == "??" { "" } else { file };
-            (name.to_owned(), file.to_owned(), line.parse().unwrap())
-        });
-        frames.collect()
-    };
-    let blocks = text.split("\n\n").filter(|block| !block.trim().is_empty());
-    Some(blocks.map(frames).collect())
-}
-
-/// `./` and doubled slashes are written as compilers do, and LLVM leaves some out. Constructors and destructors that share their
-/// code have several names, of which we take another one.
-fn plain(frames: &Frames) -> Frames {
-    let path = |path: &str| path.replace("/./", "/").replace("//", "/");
-    let name = |name: &str| name.replace("D2Ev", "D1Ev").replace("C2E", "C1E");
-    frames.iter().map(|(function, file, line)| (name(function), path(file), *line)).collect()
-}
-
-/// Addresses all over the code of a file.
-fn addresses(path: &Path, count: u64) -> Vec<u64> {
-    let bytes = fs::read(path).unwrap();
-    let (start, end) = Elf::read(&bytes.as_slice()).unwrap().code().unwrap();
-    let step = ((end - start) / count).max(1);
-    (0..count).map(|index| start + index * step).filter(|address| *address < end).collect()
-}
-
-/// How many of the addresses of a file have other lines than LLVM's symbolizer says, of how many.
-fn differences(path: &Path, count: u64) -> Option<(usize, usize)> {
+/// Compares the lines of addresses all over a file with what LLVM's symbolizer says, and returns how many have some.
+fn compare(path: &Path, count: u64) -> Option<usize> {
     let addresses = addresses(path, count);
     let expected = expected(path, &addresses)?;
     assert_eq!(expected.len(), addresses.len());
     let mut files = Files::open(path);
-    let (mut different, mut compared) = (0, 0);
-    let names_differ_only = std::env::var("NAMES").is_ok();
-    let started = std::time::Instant::now();
-    let found: Vec<Frames> = addresses
-        .iter()
-        .map(|address| {
-            let f = files.frames(*address);
-            if std::env::var("WINDOWS").is_ok() {
-                files.cache.refill();
-            }
-            f
-        })
-        .collect();
-    println!("{:?}, {} bytes", started.elapsed(), files.cache.memory());
-    for ((address, expected), found) in addresses.iter().zip(&expected).zip(&found) {
-        // Go's own table has no folder for what no file has, and assembly is named by it without its calling convention.
-        let expected: &Frames = &expected
-            .iter()
-            .map(|(name, file, line)| {
-                (
-                    name.replace(".abi0", ""),
-                    file.strip_prefix("./<").map_or(file.clone(), |f| format!("<{f}")),
-                    *line,
-                )
-            })
-            .collect();
-        // Names from symbol tables alone follow rules of their own.
+    let mut compared = 0;
+    for (address, expected) in addresses.iter().zip(&expected) {
+        let found = plain(&files.frames(*address));
+        let mut expected = plain(expected);
+        // Names from symbol tables alone follow rules of their own, and padding between functions has no line for us.
         let has_lines = |frames: &Frames| frames.iter().any(|(_, file, _)| file.contains('/'));
-        if !has_lines(expected) && !has_lines(found) {
+        let is_padding = found.is_empty() && expected.iter().all(|(name, ..)| name.is_empty());
+        if is_padding || !(has_lines(&expected) || has_lines(&found)) {
             continue;
         }
-        // Nor does padding between functions have a line for us.
-        if found.is_empty() && expected.iter().all(|(name, ..)| name.is_empty()) {
-            continue;
+        // Of a function's names in the symbol table another one may be taken.
+        if let (Some(expected), Some(found)) = (expected.last_mut(), found.last()) {
+            if found.0.starts_with(&expected.0) {
+                expected.0.clone_from(&found.0);
+            }
         }
         compared += 1;
-        let (expected, mut found) = (plain(expected), plain(found));
-        // Of a function's names in the symbol table another one is taken, and there may be one where LLVM saw none.
-        if let (Some(expected), Some(found)) = (expected.last(), found.last_mut()) {
-            if names_differ_only {
-                found.0.clone_from(&expected.0);
-            }
-        }
-        if expected != found {
-            different += 1;
-            if different < 30 {
-                println!("{address:#x}\n  expected {expected:?}\n  found    {found:?}");
-            }
-        }
+        assert_eq!(found, expected, "{address:#x} of {}", path.display());
     }
-    println!("{}: {different} of {} differ", path.display(), compared);
-    Some((different, compared))
+    println!("{}: {compared} addresses", path.display());
+    Some(compared)
+}
+
+const C: &str = r"
+int rand(void);
+void qsort(void *, __SIZE_TYPE__, __SIZE_TYPE__, int (*)(const void *, const void *));
+int printf(const char *, ...);
+static inline int square(int x) { return x * x; }
+static inline int cube(int x) { int y = square(x); if (y > 100) y -= rand(); return y * x; }
+static int compare(const void *a, const void *b) { return *(int *)a - *(int *)b; }
+__attribute__((noinline)) int work(int n)
+{
+	int values[64];
+	for (int i = 0; i < 64; i++)
+		values[i] = cube(n + i);
+	qsort(values, 64, sizeof(int), compare);
+	return values[3] + square(values[4]);
+}
+int main(int count, char **arguments)
+{
+	int sum = 0;
+	for (int i = 0; i < count * 100; i++) {
+		sum += work(i);
+		if (sum % 3 == 0)
+			sum += cube(sum);
+	}
+	return printf(arguments[0], sum);
+}
+";
+
+const CPP: &str = r"
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+namespace shop {
+template <class T> struct Cart {
+	std::vector<T> items;
+	void add(T item) { items.push_back(std::move(item)); }
+	template <class F> void each(F call) { for (auto &item : items) call(item); }
+};
+static std::string name(int i) { return std::to_string(i); }
+}
+struct Base { virtual ~Base() = default; virtual int count(int) = 0; };
+struct Counter : Base {
+	std::map<std::string, int> counts;
+	int count(int i) override { auto &n = counts[shop::name(i)]; n += i; return n; }
+};
+int main(int count, char **)
+{
+	shop::Cart<std::string> cart;
+	for (int i = 0; i < 1000 * count; i++)
+		cart.add(shop::name(i * 7919 % 1000));
+	std::sort(cart.items.begin(), cart.items.end(), [](const auto &a, const auto &b) { return b < a; });
+	size_t total = 0;
+	cart.each([&](const std::string &item) { total += item.size(); });
+	std::unique_ptr<Base> base(new Counter);
+	for (int i = 0; i < 100; i++)
+		total += base->count(i);
+	return total;
+}
+";
+
+/// Compiles a program; `None` without that compiler.
+fn compile(scratch: &Scratch, compiler: &str, source: &str, options: &[&str]) -> Option<PathBuf> {
+    let cpp = source == CPP;
+    let (file, program) =
+        (scratch.0.join(if cpp { "program.cc" } else { "program.c" }), scratch.0.join("program"));
+    fs::write(&file, source).unwrap();
+    let status = Command::new(compiler).args(options).arg("-o").arg(&program).arg(&file).status();
+    let Ok(status) = status else {
+        println!("skipped: needs {compiler}");
+        return None;
+    };
+    assert!(status.success(), "{compiler} {options:?}");
+    Some(program)
+}
+
+/// A program in C with debug information.
+fn program(scratch: &Scratch, options: &[&str]) -> PathBuf {
+    compile(scratch, "cc", C, &[&["-O2", "-g", "-Wl,--build-id=sha1"], options].concat()).unwrap()
 }
 
 #[test]
-fn any_file() {
-    let Ok(path) = std::env::var("SYMBOLIZE") else { return };
-    let count = std::env::var("COUNT").map_or(10_000, |count| count.parse().unwrap());
-    differences(Path::new(&path), count);
+fn functions_files_and_lines_are_those_that_llvm_finds() {
+    let scratch = Scratch::new("llvm");
+    for version in ["-gdwarf-4", "-gdwarf-5"] {
+        for (compiler, source, count, least) in [
+            ("gcc", C, 1000, 250),
+            ("clang-19", C, 1000, 250),
+            ("g++", CPP, 4000, 3000),
+            ("clang++-19", CPP, 4000, 3000),
+        ] {
+            let Some(program) = compile(&scratch, compiler, source, &["-O2", version]) else { continue };
+            let Some(compared) = compare(&program, count) else { return };
+            assert!(compared >= least, "{compiler} {version}: {compared}");
+        }
+    }
+}
+
+#[test]
+fn parts_that_are_compressed_or_in_pieces_are_read_alike() {
+    let scratch = Scratch::new("alike");
+    for options in [
+        &["-O2", "-g", "-gz=zlib"][..],
+        &["-O2", "-g", "-ffunction-sections", "-fdebug-types-section", "-gdwarf-4"],
+        &["-O2", "-g", "-gdwarf64"],
+        &["-O2", "-g", "-flto"],
+        &[
+            "-O2",
+            "-g",
+            "-m32",
+            "-fno-pie",
+            "-no-pie",
+            "-nostdlib",
+            "-nostartfiles",
+            "-Wl,-e,main",
+            "-Wl,--unresolved-symbols=ignore-all",
+        ],
+    ] {
+        let program = compile(&scratch, "gcc", C, options).unwrap();
+        if compare(&program, 1000).is_none_or(|compared| compared > 250) {
+            continue;
+        }
+        panic!("{options:?}");
+    }
+    // Code apart from what describes it: the line is there, and no inlined function.
+    let program = compile(&scratch, "gcc", C, &["-O2", "-g", "-gsplit-dwarf"]).unwrap();
+    let mut files = Files::open(&program);
+    let lines: Vec<Frames> = addresses(&program, 500).iter().map(|address| files.frames(*address)).collect();
+    assert!(lines.iter().all(|frames| frames.len() <= 1));
+    assert!(
+        lines
+            .iter()
+            .flatten()
+            .any(|(name, file, line)| name == "work" && file.ends_with("program.c") && *line > 8)
+    );
+}
+
+/// The lines of a few addresses of the program in C: what is inlined into `work`, and in which lines.
+fn assert_has_lines(files: &mut Files, program: &Path) {
+    let inlined: Vec<Frames> = addresses(program, 1000)
+        .iter()
+        .map(|address| files.frames(*address))
+        .filter(|frames| frames.len() > 2)
+        .collect();
+    let frames = inlined.first().expect("a function inlined into one that is inlined");
+    let names: Vec<&str> = frames.iter().map(|(name, ..)| name.as_str()).collect();
+    assert_eq!(names[..2], ["square", "cube"]);
+    assert!(["work", "main"].contains(&names[2]));
+    assert!(frames.iter().all(|(_, file, line)| file.ends_with("/program.c") && *line > 3), "{frames:?}");
+}
+
+/// A program without its debug information, which is moved to `to` below a root.
+fn separate(scratch: &Scratch, options: &[&str], to: &str, link: bool) -> (PathBuf, PathBuf, Host) {
+    let program = program(scratch, options);
+    let root = scratch.0.join("root");
+    let debug = root.join(to.trim_start_matches('/'));
+    fs::create_dir_all(debug.parent().unwrap()).unwrap();
+    assert!(run(Command::new("objcopy").arg("--only-keep-debug").args([&program, &debug])));
+    let mut strip = Command::new("objcopy");
+    strip.arg("--strip-all").arg(&program);
+    if link {
+        strip.arg(format!("--add-gnu-debuglink={}", debug.display()));
+    }
+    assert!(run(&mut strip));
+    (program, debug, Host { root, ..Host::default() })
+}
+
+fn build_id(program: &Path) -> String {
+    let bytes = fs::read(program).unwrap();
+    let id = Elf::read(&bytes.as_slice()).unwrap().build_id(&bytes.as_slice()).unwrap();
+    id.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}
+
+fn has_no_files(files: &mut Files, program: &Path) -> bool {
+    addresses(program, 100).iter().all(|address| files.lines(*address).iter().all(|line| line.file.is_none()))
+}
+
+#[test]
+fn files_for_debuggers_are_found_by_build_id() {
+    let scratch = Scratch::new("id");
+    let id = build_id(&program(&scratch, &[]));
+    let place = format!("/usr/lib/debug/.build-id/{}/{}.debug", &id[..2], &id[2..]);
+    let (program, debug, host) = separate(&scratch, &[], &place, false);
+    let mut files = Files::open_below(&program, &host);
+    assert_has_lines(&mut files, &program);
+    // After a window, the file is opened again when it is needed.
+    files.cache.end_window();
+    let candidate = Candidate { place: Place::trusted(program.clone()), trusted: true };
+    let wanted = MappedFile { path: "/x".into(), device: (0, 0), inode: 0, build_id: None };
+    files.number = files.cache.open(&wanted, std::iter::once(candidate)).unwrap();
+    files.cache.open_details(files.number, "/x", &|_| Vec::new());
+    assert_has_lines(&mut files, &program);
+    // That of another program in its place.
+    let other = scratch.0.join("other.c");
+    fs::write(&other, "int main(void) { return 3; }").unwrap();
+    assert!(run(Command::new("cc").args(["-g", "-Wl,--build-id=sha1", "-o"]).args([&debug, &other])));
+    let mut files = Files::open_below(&program, &host);
+    assert!(has_no_files(&mut files, &program));
+}
+
+#[test]
+fn files_for_debuggers_are_found_by_their_link() {
+    for to in ["{}/program.debug", "{}/.debug/program.debug", "/usr/lib/debug{}/program.debug"] {
+        let scratch = Scratch::new("link");
+        let folder = scratch.0.to_str().unwrap();
+        let (program, debug, host) =
+            separate(&scratch, &["-Wl,--build-id=none"], &to.replace("{}", folder), true);
+        let mut files = Files::open_below(&program, &host);
+        assert_has_lines(&mut files, &program);
+        // Without a build id its checksum must be right.
+        let mut bytes = fs::read(&debug).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&debug, bytes).unwrap();
+        let mut files = Files::open_below(&program, &host);
+        assert!(has_no_files(&mut files, &program));
+    }
+}
+
+#[test]
+fn entries_in_a_file_that_several_share_are_found() {
+    let scratch = Scratch::new("dwz");
+    let (first, second) = (scratch.0.join("first"), scratch.0.join("second"));
+    fs::rename(program(&scratch, &["-gdwarf-4"]), &first).unwrap();
+    fs::rename(program(&scratch, &["-gdwarf-4", "-DOTHER"]), &second).unwrap();
+    let mut before = Files::open(&first);
+    let expected: Vec<Frames> =
+        addresses(&first, 500).iter().map(|address| before.frames(*address)).collect();
+    let shared = scratch.0.join("shared.debug");
+    if !run(Command::new("dwz").arg("-m").arg(&shared).args([&first, &second])) {
+        return;
+    }
+    assert!(shared.exists());
+    let mut after = Files::open(&first);
+    let found: Vec<Frames> = addresses(&first, 500).iter().map(|address| after.frames(*address)).collect();
+    assert_eq!(found, expected);
+    // Without that file there is no name that is wrong.
+    fs::remove_file(&shared).unwrap();
+    let mut without = Files::open(&first);
+    for (address, expected) in addresses(&first, 500).iter().zip(&expected) {
+        let frames = without.frames(*address);
+        assert!(
+            frames.iter().zip(expected).all(|(found, expected)| found.0.is_empty() || found.0 == expected.0)
+        );
+    }
+}
+
+#[test]
+fn work_goes_on_in_the_next_window() {
+    let scratch = Scratch::new("work");
+    let Some(program) = compile(&scratch, "g++", CPP, &["-O2", "-g"]) else { return };
+    let asked = addresses(&program, 200);
+    let mut files = Files::open(&program);
+    let expected: Vec<Frames> = asked.iter().map(|address| files.frames(*address)).collect();
+    let mut slow = Files::open(&program);
+    slow.cache.set_work(100_000);
+    assert!(asked.iter().any(|address| slow.frames(*address).iter().all(|(_, file, _)| file.is_empty())));
+    slow.cache.set_work(1_000_000);
+    let found: Vec<Frames> = asked.iter().map(|address| slow.frames(*address)).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn memory_stays_bounded() {
+    let scratch = Scratch::new("memory");
+    let Some(program) = compile(&scratch, "g++", CPP, &["-O2", "-g"]) else { return };
+    let mut files = Files::open(&program);
+    let mut most = 0;
+    for address in addresses(&program, 20_000) {
+        files.lines(address);
+        most = most.max(files.cache.memory());
+    }
+    assert!((1 << 20..8 << 20).contains(&most), "{most}");
+    files.cache.end_window();
+    assert!(files.cache.memory() < most);
+}
+
+#[test]
+fn damaged_files_end() {
+    let scratch = Scratch::new("damage");
+    for options in [&["-gdwarf-4"][..], &["-gdwarf-5"], &["-gz=zlib"]] {
+        let good = fs::read(program(&scratch, options)).unwrap();
+        let elf = Elf::read(&good.as_slice()).unwrap();
+        let sections =
+            [&b".debug_info"[..], b".debug_abbrev", b".debug_line", b".debug_rnglists", b".debug_ranges"];
+        let sections: Vec<_> = sections.iter().filter_map(|name| elf.section(name)).collect();
+        let mut random = 1_u64;
+        let mut next = |limit: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % limit
+        };
+        for round in 0..200 {
+            let mut bytes = good.clone();
+            let section = sections[round % sections.len()];
+            for _ in 0..1 + next(4) {
+                let at = section.offset + next(section.size);
+                bytes[at as usize] = next(256) as u8;
+            }
+            if round % 5 == 0 {
+                bytes.truncate((section.offset + next(section.size)) as usize);
+            }
+            crate::symbolize::fuzz::elf_symbols(&bytes);
+        }
+    }
+}
+
+/// A section of a file that is compressed, read in any order.
+#[test]
+fn compressed_sections_are_read_from_anywhere() {
+    use crate::symbolize::elf::tests::X86_64;
+    use crate::symbolize::read_at::Source;
+    let mut random = 7_u32;
+    let content: Vec<u8> = (0..20 << 20)
+        .map(|index: u32| {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            if random >> 29 == 0 { (random >> 20) as u8 } else { (index >> 6) as u8 }
+        })
+        .collect();
+    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(&content).unwrap();
+    let mut section =
+        [1_u64.to_le_bytes(), (content.len() as u64).to_le_bytes(), 1_u64.to_le_bytes()].concat();
+    section.extend(encoder.finish().unwrap());
+    let abbreviations = (".debug_abbrev", 1, 0, 0, 0, vec![0; 16]);
+    let file = X86_64.file(&[abbreviations, (".debug_info", 1, 0x800, 0, 0, section)], &[]);
+    let elf = Elf::read(&file.as_slice()).unwrap();
+    let source: Source = Arc::new(file);
+    let store = super::pages::Store::open(&elf, &source).unwrap();
+    store.set_fuel(u64::MAX);
+    let mut at = 1_u64;
+    for round in 0..300 {
+        at = if round < 50 { round * 5000 } else { (at * 7_919 + 104_729) % (content.len() as u64 - 100) };
+        let mut bytes = [0; 100];
+        gimli::Reader::read_slice(&mut store.at(super::pages::Section::Info, at).unwrap(), &mut bytes)
+            .unwrap();
+        assert_eq!(bytes, content[at as usize..at as usize + 100], "{at}");
+    }
+    assert!(store.memory() < 2 << 20, "{}", store.memory());
+    // A bomb is work.
+    store.set_fuel(1000);
+    assert!(gimli::Reader::read_u8(&mut store.at(super::pages::Section::Info, 19 << 20).unwrap()).is_err());
 }

@@ -33,7 +33,6 @@ impl Elf {
     }
 
     /// Where the code begins and ends, from the first executable section to the last.
-    #[cfg(feature = "dwarf")]
     pub(in crate::symbolize) fn code(&self) -> Option<(u64, u64)> {
         let code = self.sections.iter().filter(|section| section.executable && section.size > 0);
         let end = code.clone().map(super::Section::end).max()?;
