@@ -21,7 +21,6 @@ const MAX_CHECKED: u64 = 256 << 20;
 /// The file that names and lines of another were moved to.
 pub(super) struct Separate {
     /// As it was looked for, and where that led to.
-    #[cfg(feature = "dwarf")]
     path: String,
     place: Place,
     identity: Identity,
@@ -41,7 +40,6 @@ impl Separate {
     }
 
     /// The path that it was found by.
-    #[cfg(feature = "dwarf")]
     pub fn path(&self) -> &str {
         &self.path
     }
@@ -115,7 +113,6 @@ fn link(elf: &Elf, source: &dyn ReadAt) -> Option<(String, u32)> {
 }
 
 /// Finds the file that a file for debuggers, itself at `path`, shares entries with (`.gnu_debugaltlink`).
-#[cfg(feature = "dwarf")]
 pub(super) fn find_shared(
     elf: &Elf,
     source: &dyn ReadAt,
@@ -145,7 +142,6 @@ fn open_first(
 }
 
 /// Opens a debug file, if it proves to be that of the file.
-#[cfg_attr(not(feature = "dwarf"), allow(unused_variables))]
 fn open(elf: &Elf, path: &str, place: Place, proof: Proof<'_>) -> Option<Separate> {
     let (reader, metadata) = FileReader::open(&place).ok()?;
     let debug = Elf::read(&reader).ok()?;
@@ -155,7 +151,6 @@ fn open(elf: &Elf, path: &str, place: Place, proof: Proof<'_>) -> Option<Separat
         _ => false,
     };
     is_it.then(|| Separate {
-        #[cfg(feature = "dwarf")]
         path: path.to_owned(),
         place,
         identity: Identity::of(&metadata),

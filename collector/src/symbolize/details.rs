@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::debug_file::{self, Separate};
-#[cfg(feature = "dwarf")]
 use super::dwarf::Dwarf;
 use super::elf::Elf;
+use super::files::DEFAULT_BUDGET;
 use super::go::Go;
 use super::host::Place;
 use super::read_at::Source;
@@ -15,7 +15,6 @@ use crate::model::Line;
 #[derive(Default)]
 struct Lines {
     go: Option<Box<Go>>,
-    #[cfg(feature = "dwarf")]
     dwarf: Option<Box<Dwarf>>,
 }
 
@@ -24,7 +23,6 @@ pub(super) struct Details {
     /// The file that its names and lines were moved to.
     separate: Option<Separate>,
     /// The file that several of them share entries with.
-    #[cfg(feature = "dwarf")]
     shared: Option<Separate>,
     /// What there is, once it was looked for.
     lines: Option<Lines>,
@@ -44,20 +42,13 @@ impl Details {
         let elf = Elf::read(source).ok()?;
         let is_whole = elf.section(b".debug_info").is_some();
         let separate = if is_whole { None } else { debug_file::find(&elf, source, build_id, path, places) };
-        #[cfg(feature = "dwarf")]
         let shared = match &separate {
             None => debug_file::find_shared(&elf, source, path, places),
             Some(separate) => separate.source().and_then(|source| {
                 debug_file::find_shared(&Elf::read(source).ok()?, source, separate.path(), places)
             }),
         };
-        Some(Self {
-            separate,
-            #[cfg(feature = "dwarf")]
-            shared,
-            lines: None,
-            budget,
-        })
+        Some(Self { separate, shared, lines: None, budget })
     }
 
     /// The file that has the functions' names, if it is another one, and its headers.
@@ -88,28 +79,15 @@ impl Details {
         if let Some(found) = lines.go.as_mut().and_then(|go| go.lines(source, address, work)) {
             return Some(found);
         }
-        #[cfg(feature = "dwarf")]
-        return lines.dwarf.as_mut()?.lines(address, function, work).ok();
-        #[cfg(not(feature = "dwarf"))]
-        None
+        lines.dwarf.as_mut()?.lines(address, function, work).ok()
     }
 
     fn open(&self, source: &Source) -> Lines {
-        let go = Elf::read(source).ok().and_then(|elf| Go::open(&elf, source, self.budget)).map(Box::new);
-        #[cfg(feature = "dwarf")]
-        let dwarf = {
-            let source = self.separate.as_ref().and_then(Separate::source).unwrap_or(source);
-            let shared = self.shared.as_ref().and_then(Separate::source);
-            Elf::read(source)
-                .ok()
-                .and_then(|elf| Dwarf::open(&elf, source, shared, self.budget))
-                .map(Box::new)
-        };
-        Lines {
-            go,
-            #[cfg(feature = "dwarf")]
-            dwarf,
-        }
+        let go = Elf::read(source).ok().and_then(|elf| Go::open(&elf, source, self.budget));
+        let source = self.separate.as_ref().and_then(Separate::source).unwrap_or(source);
+        let shared = self.shared.as_ref().and_then(Separate::source);
+        let dwarf = Elf::read(source).ok().and_then(|elf| Dwarf::open(&elf, source, shared, self.budget));
+        Lines { go: go.map(Box::new), dwarf: dwarf.map(Box::new) }
     }
 
     /// Gives all files back.
@@ -117,14 +95,11 @@ impl Details {
         if let Some(separate) = &mut self.separate {
             separate.close();
         }
-        #[cfg(feature = "dwarf")]
-        {
-            if let Some(shared) = &mut self.shared {
-                shared.close();
-            }
-            if let Some(dwarf) = self.lines.as_mut().and_then(|lines| lines.dwarf.as_mut()) {
-                dwarf.close();
-            }
+        if let Some(shared) = &mut self.shared {
+            shared.close();
+        }
+        if let Some(dwarf) = self.lines.as_mut().and_then(|lines| lines.dwarf.as_mut()) {
+            dwarf.close();
         }
     }
 
@@ -133,11 +108,9 @@ impl Details {
         if let Some(separate) = &mut self.separate {
             separate.reopen();
         }
-        #[cfg(feature = "dwarf")]
         if let Some(shared) = &mut self.shared {
             shared.reopen();
         }
-        #[cfg(feature = "dwarf")]
         if let Some(dwarf) = self.lines.as_mut().and_then(|lines| lines.dwarf.as_mut()) {
             let source = match &self.separate {
                 Some(separate) => separate.source(),
@@ -157,9 +130,24 @@ impl Details {
     /// Heap memory, in bytes.
     pub fn memory(&self) -> usize {
         let Some(lines) = &self.lines else { return 0 };
-        let memory = lines.go.as_ref().map_or(0, |go| go.memory());
-        #[cfg(feature = "dwarf")]
-        let memory = memory + lines.dwarf.as_ref().map_or(0, |dwarf| dwarf.memory());
-        memory
+        let go = lines.go.as_ref().map_or(0, |go| go.memory());
+        go + lines.dwarf.as_ref().map_or(0, |dwarf| dwarf.memory())
     }
+}
+
+/// Asks for lines of addresses, and of some all over the code of a file: what a fuzzer does.
+pub(super) fn try_all(file: &[u8], elf: &Elf, addresses: impl IntoIterator<Item = u64>) {
+    const WORK: u64 = 4 << 20;
+    const ASKED: u64 = 64;
+    let source: Source = Arc::new(file.to_vec());
+    let nowhere = |_: &str| Vec::new();
+    let Some(mut details) = Details::find(&source, None, "/file", &nowhere, DEFAULT_BUDGET) else { return };
+    let (start, end) = elf.code().unwrap_or_default();
+    let step = usize::try_from(end.saturating_sub(start) / ASKED).unwrap_or(usize::MAX).max(1);
+    let mut work = WORK;
+    for address in addresses.into_iter().chain((start..end).step_by(step).take(ASKED as usize)) {
+        details.lines(&source, address, None, &mut work);
+    }
+    assert!(details.memory() <= DEFAULT_BUDGET, "{}", details.memory());
+    details.forget();
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::demangle;
-#[cfg(feature = "symbols")]
+#[cfg(feature = "dwarf")]
 use super::details::Details;
 use super::elf::symbols::SymbolTable;
 use super::elf::{AddressMap, Elf};
@@ -24,7 +24,7 @@ const MAX_FILES: usize = 4096;
 /// Files that are held open at a time.
 const MAX_OPEN: usize = 64;
 /// Bytes of debug information that are worked on in a window: a second or two.
-#[cfg(feature = "symbols")]
+#[cfg(feature = "dwarf")]
 pub(super) const WORK_A_WINDOW: u64 = 256 << 20;
 
 /// What makes two files the same file.
@@ -69,7 +69,7 @@ struct CachedFile {
     lines: SortedMap<u32, Arc<[Line]>>,
     lines_memory: usize,
     /// What else is known of functions, once it was looked for.
-    #[cfg(feature = "symbols")]
+    #[cfg(feature = "dwarf")]
     details: Option<Details>,
     used: u64,
     /// An image that is nowhere else.
@@ -80,7 +80,7 @@ impl CachedFile {
     /// Heap memory, in bytes.
     fn memory(&self) -> usize {
         let memory = self.lines_memory + self.table.as_ref().map_or(0, SymbolTable::memory);
-        #[cfg(feature = "symbols")]
+        #[cfg(feature = "dwarf")]
         let memory = memory + self.details.as_ref().map_or(0, Details::memory);
         memory
     }
@@ -90,7 +90,7 @@ impl CachedFile {
         self.table = None;
         self.lines = SortedMap::new();
         self.lines_memory = 0;
-        #[cfg(feature = "symbols")]
+        #[cfg(feature = "dwarf")]
         if let Some(details) = &mut self.details {
             details.forget();
         }
@@ -101,7 +101,7 @@ impl CachedFile {
             return;
         }
         self.source = None;
-        #[cfg(feature = "symbols")]
+        #[cfg(feature = "dwarf")]
         if let Some(details) = &mut self.details {
             details.close();
         }
@@ -110,7 +110,7 @@ impl CachedFile {
     /// Where the names of `.symtab` are, and the table itself.
     fn read_table(&self, source: &Source) -> Result<SymbolTable, Box<SymbolizeError>> {
         let elf = Elf::read(source)?;
-        #[cfg(feature = "symbols")]
+        #[cfg(feature = "dwarf")]
         if let Some((debug, debug_elf)) = self.details.as_ref().and_then(|details| details.symbols(&elf)) {
             return SymbolTable::read_with(&elf, source, (&debug_elf, &debug));
         }
@@ -125,9 +125,9 @@ impl CachedFile {
             return Ok(Arc::clone(lines));
         }
         let source = self.source.as_ref().ok_or_else(closed)?;
-        #[cfg(feature = "symbols")]
+        #[cfg(feature = "dwarf")]
         let names = self.details.as_ref().and_then(Details::names).unwrap_or(source);
-        #[cfg(not(feature = "symbols"))]
+        #[cfg(not(feature = "dwarf"))]
         let names = source;
         let line = line_of(table.name_with(source, names, function)?);
         let bytes = line.function.len() + line.system_name.as_ref().map_or(0, |name| name.len());
@@ -153,7 +153,7 @@ pub(super) struct FileCache {
     next: u32,
     open: usize,
     /// Bytes of debug information that may be worked on in this window.
-    #[cfg(feature = "symbols")]
+    #[cfg(feature = "dwarf")]
     work: u64,
 }
 
@@ -167,7 +167,7 @@ impl FileCache {
             clock: 0,
             next: 0,
             open: 0,
-            #[cfg(feature = "symbols")]
+            #[cfg(feature = "dwarf")]
             work: WORK_A_WINDOW,
         }
     }
@@ -261,7 +261,7 @@ impl FileCache {
                 table: None,
                 lines: SortedMap::new(),
                 lines_memory: 0,
-                #[cfg(feature = "symbols")]
+                #[cfg(feature = "dwarf")]
                 details: None,
                 used: self.clock,
                 pinned: false,
@@ -299,7 +299,7 @@ impl FileCache {
 
     /// Looks for what else is known of a file's functions, in it and in files for debuggers, or opens those again. `path` is the
     /// file's, and `places` where other paths may lead.
-    #[cfg(feature = "symbols")]
+    #[cfg(feature = "dwarf")]
     pub fn open_details(&mut self, number: FileNo, path: &str, places: &dyn Fn(&str) -> Vec<Place>) {
         let Some(file) = self.files.get_mut(&number).filter(|file| !file.pinned) else { return };
         let Some(source) = &file.source else { return };
@@ -333,7 +333,7 @@ impl FileCache {
         let file = self.files.get_mut(&number).ok_or_else(closed)?;
         let before = file.memory();
         let lines = file.function(address)?;
-        #[cfg(feature = "symbols")]
+        #[cfg(feature = "dwarf")]
         let lines = match (&mut file.details, &file.source) {
             (Some(details), Some(source)) => {
                 details.lines(source, address, lines.first(), &mut self.work).unwrap_or(lines)
@@ -360,7 +360,7 @@ impl FileCache {
     pub fn end_window(&mut self) {
         self.files.values_mut().for_each(CachedFile::close);
         self.open = 0;
-        #[cfg(feature = "symbols")]
+        #[cfg(feature = "dwarf")]
         {
             self.work = WORK_A_WINDOW;
         }

@@ -1,30 +1,17 @@
 //! What a fuzzer calls: any bytes are fine for these, in bounded time and memory, without a panic.
 
-#[cfg(feature = "symbols")]
-use std::sync::Arc;
-
-#[cfg(feature = "symbols")]
-use super::DEFAULT_BUDGET;
 use super::demangle;
-#[cfg(feature = "symbols")]
-use super::details::Details;
 use super::elf::{self, Elf, symbols::SymbolTable};
 use super::kernel::KernelSymbols;
 use super::perf_map::PerfMap;
 use super::process::ProcessTable;
-#[cfg(feature = "symbols")]
-use super::read_at::Source;
 use super::sideband::{Trailer, parse_record};
 
 /// Addresses that are looked up in whatever was read.
 const ADDRESSES: [u64; 6] = [0, 0x1000, 0x40_1000, 0x40_2010, 0xffff_ffff_8100_0000, u64::MAX];
 
-/// Bytes of debug information that are worked on for one input.
-#[cfg(feature = "symbols")]
-const MAX_WORK: u64 = 4 << 20;
-
-/// An ELF file: headers, build id, address translation, symbols, PLT, `.gnu_debugdata`, names,
-/// DWARF, the table of Go.
+/// An ELF file: headers, build id, address translation, symbols, PLT, `.gnu_debugdata`, names;
+/// files and lines from DWARF and Go's table.
 pub fn elf_symbols(file: &[u8]) {
     let Ok(elf) = Elf::read(&file) else { return };
     let addresses = elf.address_map();
@@ -35,8 +22,8 @@ pub fn elf_symbols(file: &[u8]) {
             let _ = frames.rows(&file, &elf, address & !0xfff);
         }
     }
-    #[cfg(feature = "symbols")]
-    details(file, &elf);
+    #[cfg(feature = "dwarf")]
+    super::details::try_all(file, &elf, ADDRESSES);
     let Ok(table) = SymbolTable::read(&elf, &file) else { return };
     let translated = ADDRESSES.into_iter().filter_map(|offset| addresses.address_of(offset));
     for address in ADDRESSES.into_iter().chain(translated) {
@@ -44,23 +31,6 @@ pub fn elf_symbols(file: &[u8]) {
             demangle(&name);
         }
     }
-}
-
-/// Files and lines of addresses all over the code.
-#[cfg(feature = "symbols")]
-fn details(file: &[u8], elf: &Elf) {
-    let source: Source = Arc::new(file.to_vec());
-    let Some(mut details) = Details::find(&source, None, "/file", &|_| Vec::new(), DEFAULT_BUDGET) else {
-        return;
-    };
-    let (start, end) = elf.code().unwrap_or_default();
-    let code = (start..end).step_by(((end - start) / 64).max(1) as usize);
-    let mut work = MAX_WORK;
-    for address in ADDRESSES.into_iter().chain(code.take(64)) {
-        details.lines(&source, address, None, &mut work);
-    }
-    assert!(details.memory() <= DEFAULT_BUDGET);
-    details.forget();
 }
 
 /// The content of `.gnu_debugdata`.

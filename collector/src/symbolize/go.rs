@@ -368,5 +368,5 @@ impl<'s> Pieces<'s> {
     }
 }
 
-#[cfg(all(test, feature = "dwarf"))]
+#[cfg(test)]
 mod tests;

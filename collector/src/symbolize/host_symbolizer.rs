@@ -248,7 +248,7 @@ impl HostSymbolizer {
     fn open(&mut self, owner: Owner, mapping: &VmMapping, before: Option<FileNo>) -> Result<FileNo, Miss> {
         let candidates = candidates(&self.host, &self.processes, owner, mapping);
         let opened = self.files.open(&mapping.file, candidates.into_iter());
-        #[cfg(feature = "symbols")]
+        #[cfg(feature = "dwarf")]
         if let Ok(number) = opened {
             let (host, processes) = (&self.host, &self.processes);
             let places = |path: &str| places(host, processes, owner, path).collect();

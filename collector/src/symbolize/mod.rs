@@ -4,13 +4,13 @@
 //! parses is pure and takes bytes; what reads the host is called `read_*` and takes a [`Host`], so that tests
 //! stand in a tree of their own. See `docs/symbolizer.md` for what it costs, and why it is no library's.
 
-#[cfg(feature = "symbols")]
+#[cfg(feature = "dwarf")]
 mod answers;
-#[cfg(feature = "symbols")]
+#[cfg(feature = "dwarf")]
 mod debug_file;
 #[cfg(feature = "symbols")]
 mod demangle;
-#[cfg(feature = "symbols")]
+#[cfg(feature = "dwarf")]
 mod details;
 #[cfg(feature = "dwarf")]
 mod dwarf;
@@ -18,7 +18,7 @@ pub mod elf;
 mod error;
 mod files;
 pub mod fuzz;
-#[cfg(feature = "symbols")]
+#[cfg(feature = "dwarf")]
 mod go;
 mod host;
 mod host_symbolizer;

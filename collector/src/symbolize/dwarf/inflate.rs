@@ -106,14 +106,11 @@ impl Inflater {
     pub fn read(&mut self, source: &dyn ReadAt, offset: u64, buffer: &mut [u8], fuel: u64) -> Option<u64> {
         let end = offset.checked_add(buffer.len() as u64)?;
         let oldest = |state: &State| state.output.saturating_sub(WINDOW as u64);
-        if !self.state.as_ref().is_some_and(|state| oldest(state) <= offset) {
-            let before = self.kept.iter().rev().find(|state| oldest(state) <= offset);
-            self.state = Some(before.cloned().unwrap_or_else(State::new));
-        } else if let Some(nearer) = self.kept.iter().rev().find(|state| oldest(state) <= offset) {
-            if self.state.as_ref().is_some_and(|state| state.output < nearer.output) {
-                self.state = Some(nearer.clone());
-            }
-        }
+        // The nearest state that is not past it.
+        let before = self.kept.iter().rev().find(|state| oldest(state) <= offset);
+        let now = self.state.take().filter(|state| oldest(state) <= offset);
+        let nearer = before.filter(|before| now.as_ref().is_none_or(|now| now.output < before.output));
+        self.state = nearer.cloned().or(now).or_else(|| Some(State::new()));
         let distance = MIN_DISTANCE.max(self.size / MAX_STATES);
         let state = self.state.as_mut()?;
         let from = state.output;

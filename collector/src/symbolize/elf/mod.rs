@@ -6,7 +6,7 @@
 mod mini;
 pub mod named;
 mod plt;
-#[cfg(feature = "symbols")]
+#[cfg(feature = "dwarf")]
 mod sections;
 pub mod symbols;
 

@@ -10,7 +10,6 @@ pub(in crate::symbolize) struct Place {
     pub address: u64,
     pub offset: u64,
     pub size: u64,
-    #[cfg(feature = "dwarf")]
     pub compressed: bool,
 }
 
@@ -22,7 +21,6 @@ impl Elf {
             address: section.address,
             offset: section.offset,
             size: section.size,
-            #[cfg(feature = "dwarf")]
             compressed: section.compressed,
         })
     }
