@@ -347,6 +347,11 @@ impl FileCache {
     }
 
     #[cfg(all(test, feature = "dwarf"))]
+    pub fn work(&self) -> u64 {
+        self.work
+    }
+
+    #[cfg(all(test, feature = "dwarf"))]
     pub fn set_work(&mut self, work: u64) {
         self.work = work;
     }

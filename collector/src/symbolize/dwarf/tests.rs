@@ -8,19 +8,21 @@ use std::process::Command;
 use std::sync::Arc;
 
 use crate::symbolize::elf::Elf;
-use crate::symbolize::files::Candidate;
+use crate::symbolize::files::{Candidate, WORK_A_WINDOW};
 use crate::symbolize::host::{Host, Place};
 use crate::symbolize::process::MappedFile;
 use crate::symbolize::testing::{Files, Frames, Scratch, addresses, expected, plain, run};
 
-/// Compares the lines of addresses all over a file with what LLVM's symbolizer says, and returns how many have some.
-fn compare(path: &Path, count: u64) -> Option<usize> {
+/// Compares the lines of addresses all over a file with what LLVM's symbolizer says: how many have some, and what differs.
+fn differences(path: &Path, count: u64) -> Option<(usize, Vec<String>)> {
     let addresses = addresses(path, count);
     let expected = expected(path, &addresses)?;
     assert_eq!(expected.len(), addresses.len());
     let mut files = Files::open(path);
-    let mut compared = 0;
+    let (mut compared, mut different) = (0, Vec::new());
     for (address, expected) in addresses.iter().zip(&expected) {
+        // As if each was asked for in a window of its own: not one of them is left out.
+        files.cache.set_work(WORK_A_WINDOW);
         let found = plain(&files.frames(*address));
         let mut expected = plain(expected);
         // Names from symbol tables alone follow rules of their own, and padding between functions has no line for us.
@@ -36,10 +38,48 @@ fn compare(path: &Path, count: u64) -> Option<usize> {
             }
         }
         compared += 1;
-        assert_eq!(found, expected, "{address:#x} of {}", path.display());
+        if found != expected {
+            different.push(format!("{address:#x} of {}: {found:?}, not {expected:?}", path.display()));
+        }
     }
     println!("{}: {compared} addresses", path.display());
+    Some((compared, different))
+}
+
+/// How many addresses have the lines that LLVM's symbolizer says: all of those that have any.
+fn compare(path: &Path, count: u64) -> Option<usize> {
+    let (compared, different) = differences(path, count)?;
+    assert_eq!(different.first(), None);
     Some(compared)
+}
+
+/// What a file costs: `SYMBOLIZE=FILE cargo test --release -p collector --lib measure -- --ignored --nocapture`.
+#[test]
+#[ignore = "of a file that is named by hand"]
+fn measure() {
+    let Ok(path) = std::env::var("SYMBOLIZE").map(PathBuf::from) else { return };
+    let asked = addresses(&path, 10_000);
+    let peak = || {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default().to_owned()
+    };
+    println!("before: {}", peak());
+    let mut files = Files::open(&path);
+    let (mut windows, mut most) = (0, 0);
+    let started = std::time::Instant::now();
+    for address in &asked {
+        if files.cache.work() == 0 {
+            files.cache.set_work(WORK_A_WINDOW);
+            windows += 1;
+        }
+        files.lines(*address);
+        most = most.max(files.cache.memory());
+    }
+    println!("{:?}, {} bytes at most, {windows} more windows; {}", started.elapsed(), most, peak());
+    if let (Ok(_), Some((compared, different))) = (std::env::var("COMPARE"), differences(&path, 10_000)) {
+        println!("{} of {compared} differ", different.len());
+        different.iter().step_by(1 + different.len() / 20).for_each(|line| println!("{line}"));
+    }
 }
 
 const C: &str = r"
