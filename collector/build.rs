@@ -25,6 +25,8 @@ const OBJECTS: [(&str, &[u8]); 10] = [
     ("tcp", bpf_programs::TCP),
     ("udp", bpf_programs::UDP),
 ];
+/// What the feature `unwind` adds.
+const UNWINDING: (&str, &[u8]) = ("profile_unwind", bpf_programs::PROFILE_UNWIND);
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -36,12 +38,16 @@ fn main() {
         std::fs::write(&path, bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     };
     let base = prepared(bpf_programs::PROFILE);
-    let packed =
-        OBJECTS.map(|(name, object)| (name, pack(if name == "profile" { &[] } else { &base }, object)));
+    let unwinding = std::env::var_os("CARGO_FEATURE_UNWIND").map(|_| UNWINDING);
+    let packed: Vec<_> = OBJECTS
+        .into_iter()
+        .chain(unwinding)
+        .map(|(name, object)| (name, pack(if name == "profile" { &[] } else { &base }, object)))
+        .collect();
     // What begins with the same bytes is packed as the same bytes, but for what is looked for across its end.
-    let [(_, (_, first)), others @ ..] = &packed;
+    let (_, (_, first)) = &packed[0];
     let common = |other: &[u8]| first.iter().zip(other).take_while(|(a, b)| a == b).count();
-    let start = others.iter().map(|(_, (_, other))| common(other)).min().expect("there are others");
+    let start = packed[1..].iter().map(|(_, (_, other))| common(other)).min().expect("there are others");
     write("start", &first[..start]);
     for (name, (header, packed)) in &packed {
         write(name, &[header, &packed[start..]].concat());

@@ -78,6 +78,7 @@ static __u64 (*const bpf_ringbuf_query)(void *ringbuf, __u64 flags) = (void *)13
 static struct task_struct *(*const bpf_get_current_task_btf)(void) = (void *)158;
 static long (*const bpf_seq_write)(void *seq, const void *data, __u32 len) = (void *)127;
 static __u64 (*const bpf_get_attach_cookie)(void *ctx) = (void *)174;
+static long (*const bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
 
 /* What CO-RE knows of a field in this kernel. */
 #define field_offset(base, field) __builtin_preserve_field_info((base)->field, 0)

@@ -8,6 +8,8 @@ pub mod events;
 
 /// The CPU profiler, `bpf/profile.bpf.c`: an ELF object for `bpf-loader`.
 pub const PROFILE: &[u8] = include_bytes!("../prebuilt/profile.bpf.o");
+/// The CPU profiler with tables for stacks without frame pointers, `bpf/profile_unwind.bpf.c`.
+pub const PROFILE_UNWIND: &[u8] = include_bytes!("../prebuilt/profile_unwind.bpf.o");
 
 /// Page faults, mappings, reclaim and OOM kills, `bpf/memory.bpf.c`.
 pub const MEMORY: &[u8] = include_bytes!("../prebuilt/memory.bpf.o");

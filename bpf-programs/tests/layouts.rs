@@ -3,7 +3,7 @@
 use bpf_loader::btf::{Btf, Kind};
 use bpf_loader::object::ObjectSpec;
 use bpf_programs::events::{
-    Layout, disk, dns, filter, heap, memory, process, profile, ring, sched, syscalls, tcp, udp,
+    Layout, disk, dns, filter, heap, memory, process, profile, ring, sched, syscalls, tcp, udp, unwind,
 };
 
 fn check(btf: &Btf<'_>, layout: Layout) {
@@ -36,6 +36,22 @@ const RECORDS: &[(&[u8], &[Layout])] = &[
             profile::CpuStats::LAYOUT,
             profile::Fill::LAYOUT,
             filter::TaskFilter::LAYOUT,
+        ],
+    ),
+    (
+        bpf_programs::PROFILE_UNWIND,
+        &[
+            profile::CountKey::LAYOUT,
+            profile::Count::LAYOUT,
+            profile::Region::LAYOUT,
+            profile::CpuStats::LAYOUT,
+            profile::Fill::LAYOUT,
+            filter::TaskFilter::LAYOUT,
+            unwind::Page::LAYOUT,
+            unwind::Walk::LAYOUT,
+            unwind::Missed::LAYOUT,
+            unwind::MISSED_PARTS,
+            unwind::WalkEnds::LAYOUT,
         ],
     ),
     (

@@ -26,6 +26,38 @@ pub struct Config {
     pub window: Duration,
     /// Which tasks to sample.
     pub filter: Filter,
+    /// How stacks of processes are walked; `None`: in the best way that this kernel takes.
+    pub stacks: Option<Stacks>,
+}
+
+/// How stacks of processes are walked, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stacks {
+    /// In the kernel, by tables made of the call frame information of files: x86-64 and arm64.
+    Tables,
+    /// In user space, by the same information, over copies of stacks: 16 KiB a sample.
+    Copies,
+    /// In the kernel, by frame pointers, which most programs lack.
+    FramePointers,
+}
+
+impl Stacks {
+    /// All of them, best first.
+    pub const ALL: [Self; 3] = [Self::Tables, Self::Copies, Self::FramePointers];
+
+    /// The name: that of the rung.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tables => "tables",
+            Self::Copies => "copies",
+            Self::FramePointers => "frame-pointers",
+        }
+    }
+
+    /// The one of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stacks| stacks.as_str() == name)
+    }
 }
 
 /// Which tasks to sample. Conditions that are given must all hold; an empty filter lets everything pass.
@@ -125,7 +157,7 @@ impl Config {
             Environment::Development => (99, 60),
             Environment::Debug => (199, 30),
         };
-        Self { frequency, window: Duration::from_secs(window), filter: Filter::default() }
+        Self { frequency, window: Duration::from_secs(window), filter: Filter::default(), stacks: None }
     }
 
     /// Checks every setting that can be checked without asking the system.

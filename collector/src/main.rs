@@ -27,6 +27,8 @@ fn main() -> ExitCode {
         Command::Check(options) => cli::check::run(&options),
         #[cfg(feature = "terminal")]
         Command::Profile(options) => cli::profile::run(&options),
+        #[cfg(feature = "compare")]
+        Command::Compare(options) => cli::compare::run(&options),
         #[cfg(feature = "load")]
         Command::Load(options) => cli::load::run(&options),
         #[cfg(feature = "inspect")]

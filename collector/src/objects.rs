@@ -45,17 +45,18 @@ const BASE: Packed = PROFILE;
 const START: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/start.lzma"));
 
 macro_rules! packed {
-    ($($constant:ident $name:literal $about:literal)*) => {
+    ($($(#[$condition:meta])* $constant:ident $name:literal $about:literal)*) => {
         $(
+            $(#[$condition])*
             #[doc = $about]
             pub const $constant: Packed =
                 Packed { name: $name, packed: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".lzma")) };
         )*
         /// All of them.
-        pub const ALL: &[Packed] = &[$($constant),*];
+        pub const ALL: &[Packed] = &[$($(#[$condition])* $constant),*];
 
         #[cfg(test)]
-        const ORIGINALS: &[&[u8]] = &[$(bpf_programs::$constant),*];
+        const ORIGINALS: &[&[u8]] = &[$($(#[$condition])* bpf_programs::$constant),*];
     };
 }
 
@@ -66,6 +67,8 @@ packed! {
     MEMORY "memory" "Page faults, mappings, reclaim and OOM kills."
     PROCESS "process" "Starts, execs and ends of processes."
     PROFILE "profile" "The CPU profiler."
+    #[cfg(feature = "unwind")]
+    PROFILE_UNWIND "profile_unwind" "The CPU profiler with tables for stacks without frame pointers."
     SCHED "sched" "Waiting for CPUs."
     SYSCALLS "syscalls" "System calls."
     TCP "tcp" "The TCP tracer."

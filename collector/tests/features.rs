@@ -10,7 +10,7 @@ fn run(args: &[&str]) -> Output {
 /// Whether there are pictures, or no command that would write them.
 const PICTURES: bool = cfg!(feature = "pictures") || !cfg!(feature = "terminal");
 
-const REFUSALS: [(&str, bool, &[&str]); 23] = [
+const REFUSALS: [(&str, bool, &[&str]); 24] = [
     ("terminal", cfg!(feature = "terminal"), &["profile", "--duration", "1ms"]),
     ("terminal", cfg!(feature = "terminal"), &["network", "--duration", "1ms"]),
     ("terminal", cfg!(feature = "terminal"), &["run", "--duration", "1ms", "--only", "process"]),
@@ -21,6 +21,7 @@ const REFUSALS: [(&str, bool, &[&str]); 23] = [
     ("json", cfg!(feature = "json"), &["run", "--endpoint", "file:///nonexistent"]),
     ("json", cfg!(feature = "json"), &["run", "--endpoint", "http://127.0.0.1:9"]),
     ("inspect", cfg!(feature = "inspect"), &["inspect", "/dev/null"]),
+    ("compare", cfg!(feature = "compare"), &["compare", "a.otlp", "b.otlp"]),
     ("load", cfg!(feature = "load"), &["load", "/dev/null"]),
     ("listen", cfg!(feature = "listen"), &["run", "--set", "agent.listen=127.0.0.1:0"]),
     (
@@ -74,7 +75,9 @@ fn the_version_lists_features() {
     assert_eq!(version, concat!("ebpf-otlp ", env!("CARGO_PKG_VERSION")));
     for (feature, is) in [
         ("btf-generate", cfg!(feature = "btf-generate")),
+        ("compare", cfg!(feature = "compare")),
         ("demangle-cpp", cfg!(feature = "demangle-cpp")),
+        ("dwarf", cfg!(feature = "dwarf")),
         ("grpc", cfg!(feature = "grpc")),
         ("gzip", cfg!(feature = "gzip")),
         ("inspect", cfg!(feature = "inspect")),

@@ -15,6 +15,7 @@ mod maps;
 pub mod memory;
 mod object;
 mod profile;
+mod read;
 mod records;
 mod spool;
 mod symbolize;
@@ -30,6 +31,7 @@ pub use export::{export_config, export_grpc, export_reply};
 pub use maps::loader_maps;
 pub use object::{Kernel, loader_object, plan_object};
 pub use profile::convert_profile;
+pub use read::read_profile;
 pub use records::{loader_rings, programs_records};
 pub use spool::export_spool;
 pub use symbolize::{symbolize_debugdata, symbolize_elf, symbolize_sideband, symbolize_text};
@@ -40,7 +42,7 @@ pub use text::{loader_kallsyms, loader_kconfig, loader_usdt, loader_verifier_log
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 27] = [
+pub const TARGETS: [(&str, Target); 28] = [
     ("agent_config", agent_config),
     ("agent_health", agent_health),
     ("convert_profile", convert_profile),
@@ -62,6 +64,7 @@ pub const TARGETS: [(&str, Target); 27] = [
     ("loader_usdt", loader_usdt),
     ("loader_verifier_log", loader_verifier_log),
     ("programs_records", programs_records),
+    ("read_profile", read_profile),
     ("symbolize_debugdata", symbolize_debugdata),
     ("symbolize_elf", symbolize_elf),
     ("symbolize_sideband", symbolize_sideband),

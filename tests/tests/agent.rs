@@ -84,7 +84,7 @@ fn known_work(stop: &AtomicBool) -> u64 {
 
 fn own_config() -> Config {
     let filter = Filter { pids: vec![std::process::id()], ..Filter::default() };
-    Config { frequency: 499, window: Duration::from_secs(1), filter }
+    Config { frequency: 499, window: Duration::from_secs(1), filter, stacks: None }
 }
 
 fn count(profile: &Profile) -> u64 {

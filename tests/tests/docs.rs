@@ -106,6 +106,9 @@ impl Places {
         fs::create_dir(&folder).unwrap();
         let object = pages::root().join("bpf-loader/examples/bpf/prebuilt/tracepoint.bpf.o");
         fs::copy(object, folder.join("program.bpf.o")).unwrap();
+        let seeds = pages::root().join("fuzz/seeds/read_profile");
+        fs::copy(seeds.join("go-cpu.pb.gz"), folder.join("before.pb.gz")).unwrap();
+        fs::copy(seeds.join("go-cpu-2.pb.gz"), folder.join("after.pb.gz")).unwrap();
         let _ = fs::copy("/sys/kernel/btf/vmlinux", folder.join("vmlinux.btf"));
         folder
     }

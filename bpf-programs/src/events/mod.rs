@@ -12,6 +12,7 @@ pub mod sched;
 pub mod syscalls;
 pub mod tcp;
 pub mod udp;
+pub mod unwind;
 
 /// Where a field of a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

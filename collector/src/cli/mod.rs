@@ -6,6 +6,8 @@ pub mod btf;
 pub mod check;
 #[cfg(feature = "json")]
 mod check_json;
+#[cfg(feature = "compare")]
+pub mod compare;
 #[cfg(feature = "terminal")]
 pub mod completions;
 pub mod features;

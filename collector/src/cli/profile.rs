@@ -92,6 +92,9 @@ pub fn run(options: &Options) -> CliResult {
             Err(e) => problems.note::<()>(Err(e.into())),
         }
     }
+    if let Some(walks) = counters.walks.filter(|walks| walks.total() > 0 && says(LogLevel::Info)) {
+        say(summary::walks_line(&walks));
+    }
     if counters.children_lost > 0 {
         let lost = counters.children_lost;
         say_at(
@@ -256,6 +259,7 @@ fn write_format(
 ) -> io::Result<()> {
     match format {
         Format::Svg if cfg!(feature = "pictures") => flamegraph::write(profile, host, out),
+        Format::Html if cfg!(feature = "pictures") => flamegraph::write_html(profile, host, out),
         Format::Folded if cfg!(feature = "pictures") => folded::write(profile, out),
         #[cfg(feature = "pictures")]
         Format::Pprof => collector::convert::pprof::write(profile, out).map_err(|e| match e {

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 
 use collector::export::stats::{DropReason, Stats};
-use collector::model::{FrameKind, Profile};
+use collector::model::{FrameKind, Losses, Profile};
 use collector::output::{json, summary};
+use collector::tracer;
 use collector::tracer::profile::{Counters, Overhead};
 use serde::Serialize;
 
@@ -27,6 +28,7 @@ struct Summary<'a> {
     recursion_misses: u64,
     children_lost: u64,
     lost: Lost,
+    walks: Option<Walks>,
     processes: usize,
     threads: usize,
     stacks: usize,
@@ -54,11 +56,51 @@ struct Export<'a> {
 }
 
 #[derive(Serialize)]
-struct Lost {
+pub(super) struct Lost {
     skipped: u64,
     table_full: u64,
     no_stack: u64,
     sideband: u64,
+}
+
+impl Lost {
+    pub(super) fn of(losses: &Losses) -> Self {
+        let Losses { skipped, table_full, no_stack, sideband } = *losses;
+        Self { skipped, table_full, no_stack, sideband }
+    }
+}
+
+#[derive(Serialize)]
+struct Walks {
+    whole: u64,
+    no_table: u64,
+    bad_cfa: u64,
+    depth: u64,
+    not_mapped: u64,
+    slice: u64,
+    lost: u64,
+    by_kernel: u64,
+    in_user_space: u64,
+    pages: u64,
+    evicted_pages: u64,
+}
+
+impl From<tracer::profile::Walks> for Walks {
+    fn from(walks: tracer::profile::Walks) -> Self {
+        Self {
+            whole: walks.whole,
+            no_table: walks.no_table,
+            bad_cfa: walks.bad_cfa,
+            depth: walks.depth,
+            not_mapped: walks.not_mapped,
+            slice: walks.slice,
+            lost: walks.lost,
+            by_kernel: walks.by_kernel,
+            in_user_space: walks.in_user_space,
+            pages: walks.pages,
+            evicted_pages: walks.evicted_pages,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -105,12 +147,8 @@ pub fn write(
         filtered_runs: counters.filtered,
         recursion_misses: counters.recursion_misses,
         children_lost: counters.children_lost,
-        lost: Lost {
-            skipped: profile.losses.skipped,
-            table_full: profile.losses.table_full,
-            no_stack: profile.losses.no_stack,
-            sideband: profile.losses.sideband,
-        },
+        lost: Lost::of(&profile.losses),
+        walks: counters.walks.map(Walks::from),
         processes: profile.processes.len(),
         threads: profile.threads.len(),
         stacks: profile.stacks.len(),

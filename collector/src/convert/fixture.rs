@@ -84,7 +84,7 @@ pub(crate) fn profile() -> Profile {
 
 /// A window of `count` samples, in processes of a thousand samples each, that share 1500 stacks; some of the
 /// functions have names of 5000 bytes.
-pub(super) fn large(count: u32) -> Profile {
+pub(crate) fn large(count: u32) -> Profile {
     let mut profile = profile();
     profile.samples.clear();
     let (first_frame, first_stack) = (profile.frames.len() as u32, profile.stacks.len() as u32);

@@ -15,6 +15,11 @@ use crate::model::{FrameKind, Profile};
 ///
 /// What `out` says.
 pub fn write(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
+    lines(profile).iter().try_for_each(|(line, count)| writeln!(out, "{line} {count}"))
+}
+
+/// The lines without their counts, and those.
+pub(super) fn lines(profile: &Profile) -> BTreeMap<String, u64> {
     let names = Names::new(profile);
     let mut lines: BTreeMap<String, u64> = BTreeMap::new();
     for sample in samples(profile) {
@@ -36,10 +41,7 @@ pub fn write(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
         let count = lines.entry(line).or_default();
         *count = count.saturating_add(sample.count);
     }
-    for (line, count) in lines {
-        writeln!(out, "{line} {count}")?;
-    }
-    Ok(())
+    lines
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! | ending | writer |
 //! |---|---|
 //! | none, on the terminal | [`table`]; of a heap, [`heap`] |
-//! | `.svg` | [`flamegraph`] |
+//! | `.svg`, `.html` | [`flamegraph`] |
 //! | `.folded` | [`folded`] |
 //! | `.pb.gz`, `.otlp`, `.jsonl` | the `convert` module |
 //!
@@ -12,6 +12,9 @@
 //! terminal.
 
 pub mod activity;
+#[cfg(feature = "compare")]
+pub mod compare;
+mod costs;
 pub mod file;
 pub mod flamegraph;
 pub mod folded;
@@ -39,6 +42,8 @@ use std::path::{Path, PathBuf};
 pub enum Format {
     /// `.svg`: an interactive flame graph.
     Svg,
+    /// `.html`: the same as a page.
+    Html,
     /// `.folded`: one line a stack, for flame graph tools.
     Folded,
     /// `.pb.gz`: gzipped pprof.
@@ -50,8 +55,9 @@ pub enum Format {
 }
 
 /// Every format with its ending and what it is, in the order in which errors and help list them.
-pub const FORMATS: [(Format, &str, &str); 5] = [
+pub const FORMATS: [(Format, &str, &str); 6] = [
     (Format::Svg, ".svg", "flame graph"),
+    (Format::Html, ".html", "flame graph as a page"),
     (Format::Folded, ".folded", "folded stacks"),
     (Format::Pprof, ".pb.gz", "pprof"),
     (Format::Otlp, ".otlp", "OTLP request"),
@@ -62,10 +68,16 @@ impl Format {
     /// Whether this build writes it.
     pub fn is_built_in(self) -> bool {
         match self {
-            Self::Svg | Self::Folded | Self::Pprof => cfg!(feature = "pictures"),
+            Self::Svg | Self::Html | Self::Folded | Self::Pprof => cfg!(feature = "pictures"),
             Self::OtlpJsonLines => cfg!(feature = "json"),
             Self::Otlp => true,
         }
+    }
+
+    /// Whether it can hold two profiles and what is between them.
+    #[cfg(feature = "compare")]
+    pub fn is_of_two(self) -> bool {
+        matches!(self, Self::Svg | Self::Html | Self::Folded)
     }
 
     /// The feature that it needs, where one may be missing.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Frame, FrameIdx, FrameKind, Process, ProcessIdx, Profile, Sample, StackIdx};
+use crate::model::{Frame, FrameIdx, FrameKind, Mapping, Process, ProcessIdx, Profile, Sample, StackIdx};
 
 /// Stands for the stack of a sample whose stack could not be read.
 pub const NO_STACK: &str = "[no stack]";
@@ -73,6 +73,11 @@ impl<'a> Names<'a> {
         module_name(self.profile, frame).map(clean).unwrap_or_default()
     }
 
+    /// Short name of a mapped file.
+    pub(super) fn module_of(&self, mapping: &Mapping) -> Arc<str> {
+        clean(file_name(&mapping.path)).into()
+    }
+
     /// Whether a frame lies in the executable of the sample's process, not in a library.
     pub fn in_executable(&self, frame: &Frame, process: ProcessIdx) -> bool {
         let executable = self
@@ -95,8 +100,12 @@ fn frame_names(profile: &Profile, frame: &Frame) -> Vec<Arc<str>> {
         .lines
         .iter()
         .rev()
-        .map(|line| clean(&line.function))
-        .map(|name| if name.is_empty() { UNKNOWN.into() } else { name.into() })
+        .map(|line| match &line.function {
+            name if name.is_empty() => UNKNOWN.into(),
+            // Most need no copy.
+            name if !name.chars().any(acts) => name.clone(),
+            name => clean(name).into(),
+        })
         .collect();
     if !names.is_empty() {
         return names;
@@ -129,14 +138,17 @@ fn file_name(path: &str) -> &str {
 /// `text` with `?` for what would act on a terminal instead of being shown: control characters and changes of
 /// the writing direction.
 pub fn clean(text: &str) -> String {
-    let acts = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars().map(|c| if acts(c) { '?' } else { c }).collect()
+}
+
+fn acts(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Line, Mapping, MappingIdx};
+    use crate::model::{Line, MappingIdx};
 
     fn line(function: &str) -> Line {
         Line { function: function.into(), system_name: None, file: None, line: 0 }

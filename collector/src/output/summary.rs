@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::names::samples;
 use crate::model::Profile;
+use crate::tracer::profile::Walks;
 
 const NANOS_PER_SECOND: f64 = 1e9;
 
@@ -43,6 +44,26 @@ pub fn losses_line(profile: &Profile) -> String {
     ];
     for (position, (count, reason)) in reasons.iter().filter(|(count, _)| *count > 0).enumerate() {
         let _ = write!(line, "{} {count} {reason}", if position == 0 { ":" } else { "," });
+    }
+    line
+}
+
+/// `stacks of processes: 99.6% of 1980 whole; 0.3% without a table, 0.1% deeper than 127 frames`.
+pub fn walks_line(walks: &Walks) -> String {
+    let total = walks.total();
+    let mut line = format!("stacks of processes: {:.1}% of {total} whole", percent(walks.whole, total));
+    let others = [
+        (walks.no_table, "without a table"),
+        (walks.bad_cfa, "by a wrong table"),
+        (walks.depth, "deeper than 127 frames"),
+        (walks.not_mapped, "to where no code is"),
+        (walks.slice, "larger than what was copied"),
+        (walks.lost, "found no room to be finished"),
+        (walks.by_kernel, "by frame pointers"),
+    ];
+    for (position, (count, what)) in others.iter().filter(|(count, _)| *count > 0).enumerate() {
+        let separator = if position == 0 { ';' } else { ',' };
+        let _ = write!(line, "{separator} {:.1}% {what}", percent(*count, total));
     }
     line
 }

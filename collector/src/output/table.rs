@@ -83,7 +83,7 @@ pub(super) fn more(hidden: usize, what: &str, out: &mut impl Write) -> io::Resul
 }
 
 /// The colour of a function's name.
-fn paint_of(kind: FrameKind) -> Option<Paint> {
+pub(super) fn paint_of(kind: FrameKind) -> Option<Paint> {
     match kind {
         FrameKind::Kernel => Some(Paint::Yellow),
         FrameKind::Jit => Some(Paint::Green),
@@ -91,7 +91,7 @@ fn paint_of(kind: FrameKind) -> Option<Paint> {
     }
 }
 
-fn painted(text: &str, paint: Option<Paint>, style: Style) -> String {
+pub(super) fn painted(text: &str, paint: Option<Paint>, style: Style) -> String {
     match paint {
         Some(paint) => style.paint(paint, text).to_string(),
         None => text.to_owned(),
@@ -99,7 +99,12 @@ fn painted(text: &str, paint: Option<Paint>, style: Style) -> String {
 }
 
 /// `text` broken at spaces into lines that fit; continued lines are indented.
-fn wrapped(text: &str, style: Style, paint: Option<Paint>, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn wrapped(
+    text: &str,
+    style: Style,
+    paint: Option<Paint>,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let mut line = String::new();
     for word in text.split(' ') {
         if !line.trim_start().is_empty() && line.chars().count() + 1 + word.chars().count() > style.width {

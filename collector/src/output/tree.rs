@@ -36,6 +36,8 @@ pub(super) struct Node {
     pub own: u64,
     /// Samples that ended here or below.
     pub total: u64,
+    /// The same of the profile that this one is compared with.
+    pub before: u64,
     /// Nodes called from here, indices into [`Tree::nodes`].
     pub children: Vec<usize>,
 }
@@ -52,45 +54,9 @@ pub(super) struct Tree {
 impl Tree {
     /// The tree of `profile`, with children by name.
     pub fn new(profile: &Profile, names: &Names<'_>) -> Self {
-        let mut builder = Builder {
-            nodes: vec![Node {
-                name: "all".into(),
-                class: Class::Root,
-                module: String::new(),
-                own: 0,
-                total: 0,
-                children: Vec::new(),
-            }],
-            index: HashMap::new(),
-        };
-        let mut depth = 0;
-        for sample in samples(profile) {
-            let mut path = vec![0];
-            let mut at = builder.child(0, &names.process(sample.process), Class::Process, String::new);
-            path.push(at);
-            for call in names.outermost_first(sample.stack) {
-                let class = match call.frame.kind {
-                    FrameKind::Kernel => Class::Kernel,
-                    FrameKind::Jit => Class::Jit,
-                    FrameKind::Native if names.in_executable(call.frame, sample.process) => Class::Program,
-                    FrameKind::Native => Class::Library,
-                };
-                at = builder.child(at, call.name, class, || names.module(call.frame));
-                path.push(at);
-            }
-            if path.len() == 2 {
-                at = builder.child(at, &NO_STACK.into(), Class::Library, String::new);
-                path.push(at);
-            }
-            depth = depth.max(path.len() - 1);
-            builder.add(&path, sample.count);
-        }
-        let mut nodes = builder.nodes;
-        let keys: Vec<_> = nodes.iter().map(|node| (node.name.clone(), node.class)).collect();
-        for node in &mut nodes {
-            node.children.sort_unstable_by(|a, b| keys.get(*a).cmp(&keys.get(*b)));
-        }
-        Self { nodes, depth }
+        let mut builder = Builder::default();
+        builder.add(profile, names, Side::Now);
+        builder.finish()
     }
 
     /// The node behind an index taken from this tree.
@@ -104,46 +70,133 @@ impl Tree {
     }
 }
 
-struct Builder {
+/// Nodes of a tree; calls below are counted where they come from. What this program records has fewer.
+const MAX_NODES: usize = 1 << 22;
+
+/// Which of two profiles samples belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// The one that is shown.
+    Now,
+    /// The one that it is compared with.
+    #[cfg(feature = "compare")]
+    Before,
+}
+
+/// A tree that grows.
+#[derive(Debug)]
+pub(super) struct Builder {
     nodes: Vec<Node>,
     index: HashMap<(usize, Arc<str>, Class), usize>,
+    depth: usize,
+    /// Whether functions of one name are one, whatever file they are in.
+    pub all_of_a_name: bool,
+    /// What every process is called, in place of its own name.
+    pub process: Option<Arc<str>>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        let root = Node {
+            name: "all".into(),
+            class: Class::Root,
+            module: String::new(),
+            own: 0,
+            total: 0,
+            before: 0,
+            children: Vec::new(),
+        };
+        Self { nodes: vec![root], index: HashMap::new(), depth: 0, all_of_a_name: false, process: None }
+    }
 }
 
 impl Builder {
-    fn child(
+    /// Adds a profile's samples.
+    pub fn add(&mut self, profile: &Profile, names: &Names<'_>, side: Side) {
+        let mut path = Vec::new();
+        for sample in samples(profile) {
+            path.clear();
+            path.push(0);
+            let process = self.process.clone().unwrap_or_else(|| names.process(sample.process));
+            let mut whole = self.descend(&mut path, &process, Class::Process, String::new);
+            let mut calls = names.outermost_first(sample.stack).peekable();
+            if calls.peek().is_none() {
+                self.descend(&mut path, &NO_STACK.into(), Class::Library, String::new);
+            }
+            while let Some(call) = calls.next().filter(|_| whole) {
+                let class = match call.frame.kind {
+                    FrameKind::Kernel => Class::Kernel,
+                    FrameKind::Jit => Class::Jit,
+                    FrameKind::Native if names.in_executable(call.frame, sample.process) => Class::Program,
+                    FrameKind::Native => Class::Library,
+                };
+                whole = self.descend(&mut path, call.name, class, || names.module(call.frame));
+            }
+            self.depth = self.depth.max(path.len() - 1);
+            self.count(&path, sample.count, side);
+        }
+    }
+
+    /// Goes on to a node below the path's last; false where there is no room for one more.
+    fn descend(
         &mut self,
-        parent: usize,
+        path: &mut Vec<usize>,
         name: &Arc<str>,
         class: Class,
         module: impl FnOnce() -> String,
-    ) -> usize {
+    ) -> bool {
+        let parent = path.last().copied().unwrap_or_default();
+        let key = (parent, name.clone(), if self.all_of_a_name { Class::Root } else { class });
         let nodes = &mut self.nodes;
-        *self.index.entry((parent, name.clone(), class)).or_insert_with(|| {
-            let index = nodes.len();
-            nodes.push(Node {
-                name: name.clone(),
-                class,
-                module: module(),
-                own: 0,
-                total: 0,
-                children: Vec::new(),
-            });
-            if let Some(parent) = nodes.get_mut(parent) {
-                parent.children.push(index);
+        let node = match self.index.get(&key) {
+            Some(node) => *node,
+            None if nodes.len() >= MAX_NODES => return false,
+            None => {
+                let node = nodes.len();
+                nodes.push(Node {
+                    name: name.clone(),
+                    class,
+                    module: module(),
+                    own: 0,
+                    total: 0,
+                    before: 0,
+                    children: Vec::new(),
+                });
+                if let Some(parent) = nodes.get_mut(parent) {
+                    parent.children.push(node);
+                }
+                self.index.insert(key, node);
+                node
             }
-            index
-        })
+        };
+        path.push(node);
+        true
     }
 
-    fn add(&mut self, path: &[usize], count: u64) {
+    fn count(&mut self, path: &[usize], count: u64, side: Side) {
         for index in path {
-            if let Some(node) = self.nodes.get_mut(*index) {
-                node.total = node.total.saturating_add(count);
-            }
+            let Some(node) = self.nodes.get_mut(*index) else { continue };
+            let counter = match side {
+                Side::Now => &mut node.total,
+                #[cfg(feature = "compare")]
+                Side::Before => &mut node.before,
+            };
+            *counter = counter.saturating_add(count);
         }
-        if let Some(leaf) = path.last().and_then(|leaf| self.nodes.get_mut(*leaf)) {
+        let leaf = path.last().and_then(|leaf| self.nodes.get_mut(*leaf));
+        if let Some(leaf) = leaf.filter(|_| side == Side::Now) {
             leaf.own = leaf.own.saturating_add(count);
         }
+    }
+
+    /// The tree as it is now, with children by name.
+    pub fn finish(self) -> Tree {
+        let Self { mut nodes, depth, .. } = self;
+        let keys: Vec<_> = nodes.iter().map(|node| (node.name.clone(), node.class)).collect();
+        for node in &mut nodes {
+            node.children.sort_unstable_by(|a, b| keys.get(*a).cmp(&keys.get(*b)));
+        }
+        Tree { nodes, depth }
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) struct Candidate {
 
 /// Number of a file in the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct FileNo(u32);
+pub(crate) struct FileNo(u32);
 
 struct CachedFile {
     addresses: AddressMap,
@@ -71,6 +71,9 @@ struct CachedFile {
     /// What else is known of functions, once it was looked for.
     #[cfg(feature = "dwarf")]
     details: Option<Details>,
+    /// It was looked for, or opened, since the file was.
+    #[cfg(feature = "dwarf")]
+    has_details: bool,
     used: u64,
     /// An image that is nowhere else.
     pinned: bool,
@@ -102,8 +105,11 @@ impl CachedFile {
         }
         self.source = None;
         #[cfg(feature = "dwarf")]
-        if let Some(details) = &mut self.details {
-            details.close();
+        {
+            self.has_details = false;
+            if let Some(details) = &mut self.details {
+                details.close();
+            }
         }
     }
 
@@ -263,6 +269,8 @@ impl FileCache {
                 lines_memory: 0,
                 #[cfg(feature = "dwarf")]
                 details: None,
+                #[cfg(feature = "dwarf")]
+                has_details: false,
                 used: self.clock,
                 pinned: false,
             };
@@ -282,6 +290,13 @@ impl FileCache {
         self.files.get(&number).is_some_and(|file| file.source.is_some())
     }
 
+    /// The bytes of a file that is open.
+    #[cfg(feature = "unwind")]
+    pub fn source(&self, number: FileNo) -> Option<&dyn ReadAt> {
+        let source = self.files.get(&number)?.source.as_deref()?;
+        Some(source)
+    }
+
     /// True while the cache has the file, open or not.
     pub fn contains(&self, number: FileNo) -> bool {
         self.files.contains_key(&number)
@@ -297,12 +312,14 @@ impl FileCache {
         self.files.get(&number)?.addresses.address_of(offset)
     }
 
-    /// Looks for what else is known of a file's functions, in it and in files for debuggers, or opens those again. `path` is the
-    /// file's, and `places` where other paths may lead.
+    /// Looks for what else is known of a file's functions, in it and in files for debuggers, or opens those again, once while the
+    /// file is open. `path` is the file's, and `places` where other paths may lead.
     #[cfg(feature = "dwarf")]
     pub fn open_details(&mut self, number: FileNo, path: &str, places: &dyn Fn(&str) -> Vec<Place>) {
-        let Some(file) = self.files.get_mut(&number).filter(|file| !file.pinned) else { return };
+        let file = self.files.get_mut(&number).filter(|file| !file.pinned && !file.has_details);
+        let Some(file) = file else { return };
         let Some(source) = &file.source else { return };
+        file.has_details = true;
         match &mut file.details {
             Some(details) => details.reopen(source),
             None => {

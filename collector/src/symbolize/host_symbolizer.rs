@@ -73,7 +73,7 @@ impl SymbolizerLosses {
 pub struct HostSymbolizer {
     host: Host,
     pub(super) processes: ProcessTable,
-    files: FileCache,
+    pub(super) files: FileCache,
     /// Files that mappings led to; failures are kept until the end of the window.
     known: SortedMap<Arc<MappedFile>, Result<FileNo, Miss>>,
     jit: JitMaps,
@@ -180,15 +180,7 @@ impl HostSymbolizer {
     }
 
     fn resolve_user(&mut self, pid: u32, time: u64, address: u64) -> Resolved {
-        let mut found = self.find_mapping(pid, time, address);
-        if found.is_none() {
-            self.refresh(pid);
-            // Too late for a process that ended; the one that it is a copy of may live.
-            let (origin, time) = self.processes.unread_parent(pid, time).unwrap_or((pid, time));
-            self.refresh(origin);
-            found = self.find_mapping(origin, time, address);
-        }
-        let Some((owner, mapping)) = found else {
+        let Some((owner, mapping)) = self.find_or_read_mapping(pid, time, address) else {
             let known = self.processes.generation(pid, time).is_some();
             let miss = if known { Miss::NotMapped } else { Miss::UnknownProcess };
             return missed(FrameKind::Native, None, address, miss);
@@ -210,7 +202,24 @@ impl HostSymbolizer {
         })
     }
 
-    /// The mapping, and whose it is.
+    /// The mapping, and whose it is; from `/proc` where the records have not told it.
+    pub(super) fn find_or_read_mapping(
+        &mut self,
+        pid: u32,
+        time: u64,
+        address: u64,
+    ) -> Option<(Owner, VmMapping)> {
+        let found = self.find_mapping(pid, time, address);
+        if found.is_some() {
+            return found;
+        }
+        self.refresh(pid);
+        // Too late for a process that ended; the one that it is a copy of may live.
+        let (origin, time) = self.processes.unread_parent(pid, time).unwrap_or((pid, time));
+        self.refresh(origin);
+        self.find_mapping(origin, time, address)
+    }
+
     fn find_mapping(&self, pid: u32, time: u64, address: u64) -> Option<(Owner, VmMapping)> {
         let (generation, mapping) = self.processes.find(pid, time, address)?;
         let Generation { started, ended, .. } = *generation;
@@ -227,20 +236,28 @@ impl HostSymbolizer {
     }
 
     fn resolve_in_file(&mut self, owner: Owner, mapping: &VmMapping, address: u64) -> Resolved {
+        match self.file_of(owner, mapping) {
+            Ok(number) => {
+                #[cfg(feature = "dwarf")]
+                {
+                    let (host, processes) = (&self.host, &self.processes);
+                    let places = |path: &str| places(host, processes, owner, path).collect();
+                    self.files.open_details(number, &mapping.file.path, &places);
+                }
+                let offset = mapping.offset.wrapping_add(address - mapping.start);
+                self.resolve_in(number, mapping, address, offset)
+            }
+            Err(miss) => missed(FrameKind::Native, Some(model_mapping(mapping, None)), address, miss),
+        }
+    }
+
+    /// The file of a mapping, which is open then.
+    pub(super) fn file_of(&mut self, owner: Owner, mapping: &VmMapping) -> Result<FileNo, Miss> {
         let known = self.known.get(&mapping.file).copied();
-        let file = match known {
+        match known {
             Some(Ok(number)) if self.files.is_open(number) => Ok(number),
             Some(Err(miss)) => Err(miss),
             _ => self.open(owner, mapping, known.and_then(Result::ok)),
-        };
-        match file {
-            Ok(number) => self.resolve_in(
-                number,
-                mapping,
-                address,
-                mapping.offset.wrapping_add(address - mapping.start),
-            ),
-            Err(miss) => missed(FrameKind::Native, Some(model_mapping(mapping, None)), address, miss),
         }
     }
 
@@ -248,12 +265,6 @@ impl HostSymbolizer {
     fn open(&mut self, owner: Owner, mapping: &VmMapping, before: Option<FileNo>) -> Result<FileNo, Miss> {
         let candidates = candidates(&self.host, &self.processes, owner, mapping);
         let opened = self.files.open(&mapping.file, candidates.into_iter());
-        #[cfg(feature = "dwarf")]
-        if let Ok(number) = opened {
-            let (host, processes) = (&self.host, &self.processes);
-            let places = |path: &str| places(host, processes, owner, path).collect();
-            self.files.open_details(number, &mapping.file.path, &places);
-        }
         let result = match (opened, before.filter(|&number| self.files.contains(number))) {
             (Ok(number), _) | (Err(_), Some(number)) => Ok(number),
             (Err(error), None)
@@ -282,8 +293,15 @@ impl HostSymbolizer {
         Resolved { kind: FrameKind::Native, mapping: Some(named), address: in_file, lines, miss }
     }
 
-    /// The kernel maps the same image into every process of the same bitness; that of another is not at hand.
     fn resolve_vdso(&mut self, mapping: &VmMapping, address: u64) -> Resolved {
+        match self.vdso_of(mapping) {
+            Some(number) => self.resolve_in(number, mapping, address, address - mapping.start),
+            None => missed(FrameKind::Native, Some(model_mapping(mapping, None)), address, Miss::NoSymbol),
+        }
+    }
+
+    /// The kernel maps the same image into every process of the same bitness; that of another is not at hand.
+    pub(super) fn vdso_of(&mut self, mapping: &VmMapping) -> Option<FileNo> {
         let (image, size) = match self.vdso {
             Some(vdso) => vdso,
             None => {
@@ -292,10 +310,7 @@ impl HostSymbolizer {
                 *self.vdso.insert((self.files.add_image(image).ok(), size))
             }
         };
-        match image.filter(|_| mapping.end - mapping.start == size) {
-            Some(number) => self.resolve_in(number, mapping, address, address - mapping.start),
-            None => missed(FrameKind::Native, Some(model_mapping(mapping, None)), address, Miss::NoSymbol),
-        }
+        image.filter(|_| mapping.end - mapping.start == size)
     }
 
     /// Looks up, in one reading of `/proc/kallsyms`, the addresses that have no name yet. Give all of a window at once:

@@ -6,6 +6,8 @@
 
 #[cfg(feature = "dwarf")]
 mod answers;
+#[cfg(feature = "unwind")]
+mod code;
 #[cfg(feature = "dwarf")]
 mod debug_file;
 #[cfg(feature = "symbols")]
@@ -32,10 +34,14 @@ pub mod sideband;
 
 use std::sync::Arc;
 
+#[cfg(feature = "unwind")]
+pub(crate) use code::Code;
 #[cfg(feature = "symbols")]
 pub use demangle::demangle;
 pub use error::SymbolizeError;
 pub use files::DEFAULT_BUDGET;
+#[cfg(feature = "unwind")]
+pub(crate) use files::FileNo;
 pub use host::{Host, Place, read_limited};
 pub use host_symbolizer::{HostSymbolizer, SymbolizerLosses};
 

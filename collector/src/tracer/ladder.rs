@@ -76,6 +76,17 @@ impl Forced {
         Ok(())
     }
 
+    /// The rung that is asked for; `None`: none is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchRung`].
+    #[cfg(feature = "unwind")]
+    pub fn rung(&self, ladder: &Ladder) -> Result<Option<&'static Rung>> {
+        let (at, only) = self.of(ladder)?;
+        Ok(ladder.rungs.get(at).filter(|_| only))
+    }
+
     /// The first rung to try, and whether it is the only one.
     fn of(&self, ladder: &Ladder) -> Result<(usize, bool)> {
         let Some(name) = self.0.get(ladder.what) else { return Ok((0, false)) };

@@ -23,6 +23,10 @@ pub(super) fn rule_of(
     signal: bool,
 ) -> Rule {
     let register = |number| row.register(gimli::Register(number));
+    // What these of arm64 say is where the caller of the interrupted function is.
+    if signal && registers.has_link {
+        return Rule::of(Cfa::Signal);
+    }
     let base = match row.cfa() {
         CfaRule::RegisterAndOffset { register, offset } if register.0 == registers.sp => {
             Rule::at(Cfa::Sp, *offset)
@@ -33,7 +37,7 @@ pub(super) fn rule_of(
         CfaRule::RegisterAndOffset { .. } => Rule::of(Cfa::Unsupported),
         CfaRule::Expression(expression) => by_expression(expression, section, encoding, registers),
     };
-    if signal && !registers.has_link {
+    if signal {
         let is_known = base == Rule::of(Cfa::Signal);
         return Rule::of(if is_known { Cfa::Signal } else { Cfa::Unsupported });
     }

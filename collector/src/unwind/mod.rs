@@ -1,8 +1,19 @@
 //! How to get from a frame to its caller's without frame pointers: by the descriptions that compilers write for exceptions.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `frames.rs`, `entry.rs` | reads a file's descriptions (`.eh_frame`), page by page |
+//! | `convert.rs`, `rule.rs` | what they say, in 8 bytes |
+//! | `walk.rs` | a walk by rules in user space |
+//! | `tables.rs` | the tables that the BPF program walks by |
+//! | `unwinder.rs` | finishes walks that have missed a page, and fills the tables |
 
 mod convert;
 mod entry;
 pub mod frames;
 pub mod rule;
+pub(crate) mod tables;
 #[cfg(test)]
 mod tests;
+pub(crate) mod unwinder;
+pub mod walk;

@@ -23,7 +23,7 @@ pub enum Cfa {
     /// Entries of a procedure linkage table, of 16 bytes: the stack pointer and one word, and a second from the offset within
     /// the entry on.
     Plt = 5,
-    /// A signal's frame on x86-64: the registers are where the kernel stored them, counted from the stack pointer.
+    /// A signal's frame: the registers are where the kernel stored them, counted from the stack pointer.
     Signal = 6,
     /// Found in a way that is not understood here.
     Unsupported = 7,
@@ -120,6 +120,14 @@ impl Rule {
     #[must_use]
     pub fn with_link(self) -> Self {
         Self { saved: self.saved & 0x0f | (Return::InLink as u8) << 4, ra_offset: 0, ..self }
+    }
+
+    /// As `unwind.h` reads it.
+    pub fn encode(self) -> [u8; 8] {
+        let [a, b] = self.cfa_offset.to_ne_bytes();
+        let [c, d] = self.fp_offset.to_ne_bytes();
+        let [e, f] = self.ra_offset.to_ne_bytes();
+        [self.cfa as u8, self.saved, a, b, c, d, e, f]
     }
 
     /// Where the caller's frame pointer is.

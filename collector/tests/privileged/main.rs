@@ -13,6 +13,7 @@ mod process;
 mod profile;
 mod reload;
 mod sched;
+mod stacks;
 #[cfg(target_arch = "x86_64")]
 mod syscalls;
 mod tcp;

@@ -221,7 +221,7 @@ static TABLE: [&Opt; 19] = [
     &Opt {
         name: "--output",
         value: "FILE",
-        help: "write a file: .jsonl and .otlp as `run` does; of profiles .svg, .folded, .pb.gz",
+        help: "write a file: .jsonl and .otlp as `run` does; of profiles .svg, .html, .folded, .pb.gz",
         hint: Hint::File,
         repeatable: true,
         ..SWITCH
@@ -259,7 +259,7 @@ macro_rules! table {
 }
 
 /// Every command, in the order in which help lists them, with the feature that it needs, and whether that is built in.
-const DEFINED: [(&Definition, Option<(&str, bool)>); 13] = [
+const DEFINED: [(&Definition, Option<(&str, bool)>); 14] = [
     (
         &Definition {
             name: "run",
@@ -335,6 +335,12 @@ const DEFINED: [(&Definition, Option<(&str, bool)>); 13] = [
                     ..SWITCH
                 },
                 &Opt {
+                    name: "--stacks",
+                    value: "HOW",
+                    help: "how to walk stacks of processes: tables (by call frame information, in the kernel), copies (by the same, in user space) or frame-pointers (default: the first that works here)",
+                    ..SWITCH
+                },
+                &Opt {
                     name: "--interval",
                     value: "D",
                     help: "with --endpoint: export a profile this often (default 60s)",
@@ -347,7 +353,7 @@ const DEFINED: [(&Definition, Option<(&str, bool)>); 13] = [
                 &Opt {
                     name: "--output",
                     value: "FILE",
-                    help: "write a file; its ending picks the format: .svg flame graph, .folded stacks, .pb.gz pprof, .otlp a \
+                    help: "write a file; its ending picks the format: .svg or .html flame graph, .folded stacks, .pb.gz pprof, .otlp a \
                        single OTLP request without a length (unlike that of `run`), .jsonl OTLP JSON",
                     hint: Hint::File,
                     repeatable: true,
@@ -362,6 +368,34 @@ const DEFINED: [(&Definition, Option<(&str, bool)>); 13] = [
             ],
         },
         TERMINAL,
+    ),
+    (
+        &Definition {
+            name: "compare",
+            about: "show what changed between two profiles, from files",
+            operands: Some(Operands { name: "BEFORE AFTER", hint: Hint::File }),
+            text: "Shows which functions take a larger or smaller share of the samples than before. Reads .pb.gz (pprof, of any \
+               tool), .otlp, .jsonl and .folded; needs no privileges. Without --output, prints a table.",
+            options: &[
+                &Opt {
+                    name: "--output",
+                    value: "FILE",
+                    help: "write a file: .svg or .html differential flame graph, .folded stacks with both counts",
+                    hint: Hint::File,
+                    repeatable: true,
+                    ..SWITCH
+                },
+                &Opt {
+                    name: "--sample-type",
+                    value: "NAME",
+                    help: "of files with several values for a sample, as inuse_space (default: CPU time)",
+                    ..SWITCH
+                },
+                &Opt { name: "--top", value: "N", help: "functions shown (default 30)", ..SWITCH },
+                &Opt { help: "print both shares of each function as JSON", ..JSON },
+            ],
+        },
+        Some(("compare", cfg!(feature = "compare"))),
     ),
     (
         &table!(

@@ -3,6 +3,8 @@
 #[cfg(feature = "btf-generate")]
 mod btf;
 mod check;
+#[cfg(feature = "compare")]
+mod compare;
 #[cfg(feature = "terminal")]
 mod completions;
 #[cfg(feature = "terminal")]
@@ -13,7 +15,14 @@ pub mod help;
 mod inspect;
 #[cfg(feature = "load")]
 mod load;
-#[cfg(all(test, feature = "btf-generate", feature = "inspect", feature = "load", feature = "terminal"))]
+#[cfg(all(
+    test,
+    feature = "btf-generate",
+    feature = "compare",
+    feature = "inspect",
+    feature = "load",
+    feature = "terminal"
+))]
 mod man;
 mod options;
 #[cfg(feature = "terminal")]
@@ -29,6 +38,8 @@ use lexopt::prelude::*;
 #[cfg(feature = "btf-generate")]
 pub use btf::{Action as BtfAction, Btf};
 pub use check::Check;
+#[cfg(feature = "compare")]
+pub use compare::Compare;
 #[cfg(feature = "terminal")]
 pub use completions::Shell;
 use definition::{COMMANDS, Definition, LACKING};
@@ -52,6 +63,8 @@ pub enum Command {
     Check(Check),
     #[cfg(feature = "terminal")]
     Profile(Box<Profile>),
+    #[cfg(feature = "compare")]
+    Compare(Compare),
     #[cfg(feature = "load")]
     Load(Load),
     #[cfg(feature = "inspect")]
@@ -94,6 +107,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
         "check" => check::parse(options),
         #[cfg(feature = "terminal")]
         "profile" => profile::parse(options),
+        #[cfg(feature = "compare")]
+        "compare" => compare::parse(options),
         #[cfg(feature = "load")]
         "load" => load::parse(options),
         #[cfg(feature = "inspect")]
@@ -113,9 +128,19 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
     }
 }
 
-#[cfg(all(test, feature = "btf-generate", feature = "inspect", feature = "load", feature = "terminal"))]
+#[cfg(all(
+    test,
+    feature = "btf-generate",
+    feature = "compare",
+    feature = "inspect",
+    feature = "load",
+    feature = "terminal"
+))]
 mod tests {
     use std::time::Duration;
+
+    use collector::output::Format;
+    use collector::read::Source;
 
     use super::options::UNREAD;
     use super::*;
@@ -187,6 +212,16 @@ mod tests {
     }
 
     #[test]
+    fn compare_tells_files_by_their_endings() {
+        let line = "compare old.pb.gz new.otlp --output d.svg --top 5 --sample-type cpu --json";
+        let Ok(Command::Compare(compare)) = parse_line(line) else { panic!("{:?}", parse_line(line)) };
+        assert_eq!(compare.before, ("old.pb.gz".into(), Source::Pprof));
+        assert_eq!(compare.after, ("new.otlp".into(), Source::Otlp));
+        assert_eq!(compare.outputs, [("d.svg".into(), Format::Svg)]);
+        assert_eq!((compare.top, compare.sample_type.as_deref(), compare.json), (5, Some("cpu"), true));
+    }
+
+    #[test]
     fn durations_have_units() {
         let of = |d: &str| profile_line(&format!("profile --duration {d}")).duration.unwrap();
         assert_eq!(of("500ms"), Duration::from_millis(500));
@@ -215,6 +250,15 @@ mod tests {
             ("profile --spool d --spool-size 99999999999T", "1M or more"),
             ("profile extra", "extra"),
             ("frobnicate", "there is no command"),
+            ("compare", "name two files"),
+            ("compare a.otlp", "name two files"),
+            ("compare a.otlp b.otlp c.otlp", "name two files"),
+            ("compare a.otlp b.svg", "b.svg is from its ending: .pb.gz, .pprof"),
+            (
+                "compare a.otlp b.otlp --output c.otlp",
+                "cannot hold two profiles: use .svg or .html or .folded",
+            ),
+            ("compare a.otlp b.otlp --top x", "--top x"),
             ("load", "at least one object"),
             ("btf", "generate or minimize"),
             ("btf make", "generate or minimize"),
@@ -258,6 +302,7 @@ mod tests {
         for (commands, source) in [
             (&["btf"] as &[&str], include_str!("btf.rs")),
             (&["check"], include_str!("check.rs")),
+            (&["compare"], include_str!("compare.rs")),
             (&["config"], include_str!("config.rs")),
             (&["inspect"], include_str!("inspect.rs")),
             (&["load"], include_str!("load.rs")),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use collector::config::{Config, Filter};
+use collector::config::{Config, Filter, Stacks};
 use collector::output::Format;
 
 use super::{Command, Options, Stop};
@@ -45,6 +45,11 @@ pub(super) fn parse(options: &mut Options<'_>) -> Result<Command, Stop> {
             "--duration" => profile.duration = Some(given.duration()?),
             "--interval" => config.window = given.duration()?,
             "--frequency" => config.frequency = given.number()?,
+            "--stacks" => {
+                let name = given.string()?;
+                let named = Stacks::named(&name);
+                config.stacks = Some(named.ok_or("--stacks is tables, copies or frame-pointers")?);
+            }
             "--pid" => filter.pids.push(given.number()?),
             "--children" => filter.children = true,
             "--comm" => filter.comm = Some(given.string()?),

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use crate::symbolize::elf::Elf;
@@ -100,6 +100,10 @@ __attribute__((noinline)) int work(int n)
 int main(int count, char **arguments)
 {
 	int sum = 0;
+#ifdef WAIT
+	int getchar(void);
+	getchar();
+#endif
 	for (int i = 0; i < count * 100; i++) {
 		sum += work(i);
 		if (sum % 3 == 0)
@@ -329,6 +333,46 @@ fn entries_in_a_file_that_several_share_are_found() {
             frames.iter().zip(expected).all(|(found, expected)| found.0.is_empty() || found.0 == expected.0)
         );
     }
+}
+
+#[test]
+fn addresses_of_a_process_have_lines() {
+    use crate::symbolize::{AddressSpace, HostSymbolizer, Symbolizer, maps};
+    let scratch = Scratch::new("process");
+    let program = program(&scratch, &["-DWAIT"]);
+    let mut child = Command::new(&program).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let text = loop {
+        let text = fs::read(format!("/proc/{}/maps", child.id())).unwrap();
+        if maps::parse(&text).any(|line| line.path.ends_with(b"/program")) {
+            break text;
+        }
+    };
+    let bytes = fs::read(&program).unwrap();
+    let function = Elf::read(&bytes.as_slice())
+        .unwrap()
+        .functions_named(&bytes.as_slice(), |name| name == "work")
+        .unwrap();
+    let (offset, size) = (function[0].offset, function[0].size);
+    let inside = |line: &maps::MapsLine<'_>| {
+        line.path.ends_with(b"/program")
+            && (line.offset..line.offset + (line.end - line.start)).contains(&offset)
+    };
+    let mapping = maps::parse(&text).find(inside).unwrap();
+    let start = mapping.start + offset - mapping.offset;
+    let mut symbolizer = HostSymbolizer::new(Host::default());
+    for window in 1..3 {
+        symbolizer.begin_window(window);
+        let space = AddressSpace::User { pid: child.id(), time: u64::MAX };
+        let resolved: Vec<_> =
+            (start..start + size).map(|address| symbolizer.resolve(space, address)).collect();
+        let deepest = resolved.iter().max_by_key(|resolved| resolved.lines.len()).unwrap();
+        let names: Vec<&str> = deepest.lines.iter().map(|line| &*line.function).collect();
+        assert_eq!(names, ["square", "cube", "work"]);
+        assert!(deepest.lines.iter().all(|line| line.file.as_deref().unwrap().ends_with("/program.c")));
+        symbolizer.end_window(0);
+    }
+    drop(child.stdin.take());
+    child.wait().unwrap();
 }
 
 #[test]

@@ -79,6 +79,45 @@ impl Skipped {
     }
 }
 
+/// How stacks of processes were walked, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Walks {
+    /// To the first function of the thread.
+    pub whole: u64,
+    /// Without a rule, where the frame pointer was none.
+    pub no_table: u64,
+    /// By a rule that leads nowhere.
+    pub bad_cfa: u64,
+    /// More frames than are kept.
+    pub depth: u64,
+    /// To an address without code.
+    pub not_mapped: u64,
+    /// Past the end of the copy of the stack.
+    pub slice: u64,
+    /// To a page that was not in the tables, without room to tell it.
+    pub lost: u64,
+    /// By the kernel, along frame pointers: nobody knows how they ended.
+    pub by_kernel: u64,
+    /// How many of them were finished in user space.
+    pub in_user_space: u64,
+    /// Pages of code in the tables, now.
+    pub pages: u64,
+    /// Pages that were dropped for others.
+    pub evicted_pages: u64,
+}
+
+impl Walks {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.whole + self.truncated() + self.by_kernel
+    }
+
+    /// Those that ended early.
+    pub fn truncated(&self) -> u64 {
+        self.no_table + self.bad_cfa + self.depth + self.not_mapped + self.slice + self.lost
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

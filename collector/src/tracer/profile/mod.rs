@@ -5,6 +5,7 @@
 //! | `program.rs` | loads the BPF program, sized for machine and configuration; swaps its two windows |
 //! | `cpu_events.rs` | the timers, one for each CPU online |
 //! | `window.rs` | reads what a window collected |
+//! | `walks.rs` | finishes walks that the program's tables did not serve |
 //! | `sideband.rs` | process starts, execs, mappings and exits, as the kernel reports them |
 //! | `accounting.rs` | how many samples there should have been |
 //! | `naming.rs` | addresses to names |
@@ -19,6 +20,8 @@ mod session;
 mod sideband;
 pub(super) mod symbols;
 mod tracer;
+#[cfg(feature = "unwind")]
+mod walks;
 mod window;
 
 pub(crate) use accounting::Skipped;
@@ -27,5 +30,6 @@ pub(crate) use program::ProfileProgram;
 
 /// How often the kernel's tables are read when nothing asks for it earlier.
 pub(crate) const READS_PER_SECOND: u32 = 1;
+pub use accounting::Walks;
 pub use session::{Counters, FIRST_FOREIGN_TOKEN, Overhead, Session};
 pub use tracer::{CPU_PROFILE, INFO, Settings};

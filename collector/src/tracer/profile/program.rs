@@ -12,10 +12,10 @@ use bpf_sys::uapi::flags::BPF_F_NO_PREALLOC;
 
 use super::window::Window;
 use crate::aggregate::ProcessId;
-use crate::config::{Config, Filter};
+use crate::config::{Config, Filter, Stacks};
 use crate::cpus;
 use crate::error::{Error, Result};
-use crate::objects;
+use crate::objects::{self, Packed};
 use crate::tracer::cost;
 use crate::tracer::filter::{self, TaskFilter};
 use crate::tracer::ladder::fit_machine;
@@ -33,6 +33,9 @@ pub struct ProfileProgram {
     object: Object,
     /// Name of the program that samples.
     sampler: &'static str,
+    /// Whether it may look at where this kernel has its fields.
+    kernel_types: bool,
+    stacks: Stacks,
     windows: [Window; 2],
     filling: usize,
     /// The `.bss` section, where `active` lies.
@@ -71,6 +74,42 @@ impl Sizes {
     }
 }
 
+/// One of the programs that sample.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Variant {
+    pub object: Packed,
+    pub sampler: &'static str,
+    pub kernel_types: bool,
+    pub stacks: Stacks,
+    /// Whether it calls `bpf_task_pt_regs` (Linux 5.15, with BTF).
+    #[cfg(feature = "unwind")]
+    pub task_pt_regs: bool,
+    /// Whether another one walks as it does.
+    #[cfg(feature = "unwind")]
+    pub has_next: bool,
+}
+
+impl Variant {
+    fn by_frame_pointers(kernel_types: bool) -> Self {
+        Self {
+            object: objects::PROFILE,
+            sampler: if kernel_types { "profile_by_kernel_types" } else { "profile" },
+            kernel_types,
+            stacks: Stacks::FramePointers,
+            #[cfg(feature = "unwind")]
+            task_pt_regs: false,
+            #[cfg(feature = "unwind")]
+            has_next: false,
+        }
+    }
+}
+
+#[cfg(feature = "unwind")]
+/// Whether the kernel has refused a program, or has no types for it.
+fn is_of_the_kernel(error: &Error) -> bool {
+    matches!(error, Error::Load(_) | Error::Kernel(_))
+}
+
 impl ProfileProgram {
     /// Loads the program for this configuration, with maps of about `memory` bytes. Tables that allocate as they fill are tried first; kernels before 6.1
     /// want those of perf programs allocated whole.
@@ -87,10 +126,33 @@ impl ProfileProgram {
         let cpus = cpus::read_present_limit().map_err(Error::io("/sys/devices/system/cpu/present"))?;
         let sizes = Sizes::of(cpus, config.frequency, reads_per_second, memory);
         let kernel_types = filter::needs_kernel_types(&config.filter)?;
-        let growing = Self::load_with(config, kernel_types, target, sizes, true);
-        match growing {
+        #[cfg(feature = "unwind")]
+        for variant in super::walks::variants(kernel_types) {
+            if config.stacks.is_some_and(|wanted| wanted != variant.stacks) {
+                continue;
+            }
+            match Self::load_variant(config, variant, target, sizes, memory) {
+                // Where it was asked for, another one does not do.
+                Err(error) if is_of_the_kernel(&error) && (config.stacks.is_none() || variant.has_next) => {}
+                other => return other,
+            }
+        }
+        if config.stacks.is_some_and(|wanted| wanted != Stacks::FramePointers) {
+            return Err(Box::new(Error::NoRung { what: "user stacks", refused: Vec::new() }));
+        }
+        Self::load_variant(config, Variant::by_frame_pointers(kernel_types), target, sizes, memory)
+    }
+
+    fn load_variant(
+        config: &Config,
+        variant: Variant,
+        target: &RunningTarget,
+        sizes: Sizes,
+        memory: usize,
+    ) -> Result<Self> {
+        match Self::load_with(config, variant, target, sizes, memory, true) {
             Err(e) if e.load_errno() == Some(bpf_sys::Errno::EINVAL) => {
-                Self::load_with(config, kernel_types, target, sizes, false)
+                Self::load_with(config, variant, target, sizes, memory, false)
             }
             other => other,
         }
@@ -98,18 +160,25 @@ impl ProfileProgram {
 
     fn load_with(
         config: &Config,
-        kernel_types: bool,
+        variant: Variant,
         target: &RunningTarget,
         sizes: Sizes,
+        memory: usize,
         tables_grow: bool,
     ) -> Result<Self> {
-        let bytes = objects::PROFILE.unpack()?;
+        let bytes = variant.object.unpack()?;
         let mut spec = ObjectSpec::parse(&bytes).map_err(Error::load)?;
         size_maps(&mut spec, sizes, tables_grow)?;
         filter::prepare(&mut spec, &config.filter)?;
         set_globals(&mut spec, sizes).map_err(Error::load)?;
+        #[cfg(feature = "unwind")]
+        if variant.stacks != Stacks::FramePointers {
+            super::walks::prepare(&mut spec, variant, memory, sizes.cpus, tables_grow)?;
+        }
+        #[cfg(not(feature = "unwind"))]
+        let _ = memory;
         fit_machine(&mut spec)?;
-        let sampler = if kernel_types { "profile_by_kernel_types" } else { "profile" };
+        let sampler = variant.sampler;
         spec.program_mut(sampler).ok_or_else(|| Error::no_program(sampler))?.autoload = true;
         let (active_map, active_at) = place(&spec, "active")?;
         let kernel = RunningKernel::default();
@@ -131,6 +200,8 @@ impl ProfileProgram {
         };
         let mut program = Self {
             sampler,
+            kernel_types: variant.kernel_types,
+            stacks: variant.stacks,
             globals: shared(&active_map, true)?,
             active_at,
             stats: shared("stats", false)?,
@@ -166,10 +237,27 @@ impl ProfileProgram {
     ///
     /// As [`TaskFilter::set`]; [`Error::FilterNeedsRestart`].
     pub fn set_filter(&mut self, filter: &Filter) -> Result<()> {
-        if self.sampler == "profile" && filter::needs_kernel_types(filter)? {
+        if !self.kernel_types && filter::needs_kernel_types(filter)? {
             return Err(Box::new(Error::FilterNeedsRestart));
         }
         self.filter.set(&self.object, filter)
+    }
+
+    /// How it walks stacks of processes.
+    pub fn stacks(&self) -> Stacks {
+        self.stacks
+    }
+
+    /// The object in the kernel.
+    #[cfg(feature = "unwind")]
+    pub fn object(&self) -> &Object {
+        &self.object
+    }
+
+    /// The window that is being filled.
+    #[cfg(feature = "unwind")]
+    pub fn filling(&self) -> u32 {
+        self.filling as u32
     }
 
     /// The program to attach to the sampling events.
@@ -190,12 +278,12 @@ impl ProfileProgram {
         self.map("events")
     }
 
-    /// Makes the program fill the other window, waits until no CPU is still in the old one, and lends that.
+    /// Makes the program fill the other window, and waits until no CPU is still in the old one.
     ///
     /// # Errors
     ///
     /// The kernel does not take the update that waits.
-    pub fn swap(&mut self) -> Result<&mut Window> {
+    pub fn swap(&mut self) -> Result<()> {
         let full = self.filling;
         self.filling ^= 1;
         let stored = self.globals.store_release_u32(self.active_at, self.filling as u32);
@@ -203,8 +291,18 @@ impl ProfileProgram {
         // Updating a map of maps returns only after every program that may have read the old value has ended
         // (`maybe_wait_bpf_programs`, Linux 5.0), so setting what is already there is a wait for our own flip.
         let window = &self.windows[full & 1];
-        windows::set(self.map("counts")?, full as u32, window.counts_map())?;
-        Ok(&mut self.windows[full & 1])
+        windows::set(self.map("counts")?, full as u32, window.counts_map())
+    }
+
+    /// The window that was filled before the last [`swap`](Self::swap).
+    pub fn full_window(&mut self) -> &mut Window {
+        &mut self.windows[(self.filling & 1) ^ 1]
+    }
+
+    /// How many CPUs the tables have room for.
+    #[cfg(feature = "unwind")]
+    pub fn cpus(&self) -> u32 {
+        self.cpus
     }
 
     /// What became of the program's runs on each CPU, since it was loaded.
@@ -248,8 +346,9 @@ impl ProfileProgram {
     /// The tables cannot be read.
     pub fn has_batches(&mut self) -> Result<bool> {
         let mut samples = crate::aggregate::Samples::default();
-        let window = self.swap()?;
-        window.drain(&mut samples, |key, _| ProcessId { pid: key.tgid, started: 0 })?;
+        self.swap()?;
+        let window = self.full_window();
+        window.drain(&mut samples, |key, _| ProcessId { pid: key.tgid, started: 0 }, [])?;
         Ok(window.has_batches())
     }
 

@@ -6,19 +6,22 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bpf_loader::ring::RingReader;
 use bpf_loader::target::RunningTarget;
+use bpf_programs::events::profile::CountKey;
 use bpf_sys::clock::Clock;
 use bpf_sys::uapi::perf::{PERF_COUNT_SW_CPU_CLOCK, PERF_COUNT_SW_PAGE_FAULTS};
 use mio::Token;
 
 use super::READS_PER_SECOND;
-use super::accounting::{CpuPeriods, Skipped};
+use super::accounting::{CpuPeriods, Skipped, Walks};
 use super::cpu_events::CpuEvents;
 use super::naming::{self, WindowInfo};
 use super::program::ProfileProgram;
 use super::sideband::{Sideband, monotonic_nanos};
 use super::symbols::Symbols;
+#[cfg(feature = "unwind")]
+use super::walks::Misses;
 use crate::aggregate::Samples;
-use crate::config::{Config, Filter};
+use crate::config::{Config, Filter, Stacks};
 use crate::cpus;
 use crate::error::{Error, Result};
 use crate::model::{Losses, Profile, SampleType};
@@ -32,8 +35,11 @@ const TICK: Duration = Duration::from_millis(1000 / READS_PER_SECOND as u64);
 pub(super) const WINDOW_IS_ANOTHERS: Duration = *crate::config::WINDOW_RANGE.end();
 /// Token of the ring buffer with fill records.
 const FILL: Token = Token(0);
+/// Token of the ring buffer with walks to finish.
+#[cfg(feature = "unwind")]
+const MISSES: Token = Token(1);
 /// Sideband buffers follow, one for each CPU.
-const SIDEBAND: usize = 1;
+const SIDEBAND: usize = 2;
 /// First token that callers may use for sources of their own.
 pub const FIRST_FOREIGN_TOKEN: usize = 1 << 16;
 
@@ -67,6 +73,9 @@ pub struct Session {
     fill: RingReader,
     sideband: Sideband,
     symbols: Symbols,
+    /// `None`: stacks are walked along frame pointers.
+    #[cfg(feature = "unwind")]
+    misses: Option<Misses>,
     samples: Samples,
     next_tick: Instant,
     window: WindowStart,
@@ -112,6 +121,8 @@ pub struct Counters {
     pub recursion_misses: u64,
     /// Children that could not be followed.
     pub children_lost: u64,
+    /// How stacks of processes were walked; `None` where the kernel does it along frame pointers.
+    pub walks: Option<Walks>,
 }
 
 /// What the profiler itself costs.
@@ -166,7 +177,12 @@ impl Session {
         memory: usize,
         target: &RunningTarget,
     ) -> Result<Self> {
-        let config = Config { frequency: FAULT_SAMPLES_PER_SECOND, window: WINDOW_IS_ANOTHERS, filter };
+        let config = Config {
+            frequency: FAULT_SAMPLES_PER_SECOND,
+            window: WINDOW_IS_ANOTHERS,
+            filter,
+            stacks: Some(Stacks::FramePointers),
+        };
         let (counted, sample_type) = (PERF_COUNT_SW_PAGE_FAULTS, SampleType::PAGE_FAULTS);
         Self::sample(config, Sampled { counted, period: one_in.max(1), sample_type, memory }, target)
     }
@@ -178,10 +194,25 @@ impl Session {
             ProfileProgram::load(&config, target, READS_PER_SECOND, sampled.memory).map_err(explain)?;
         let fill = RingReader::open(program.events()?).map_err(Error::kernel)?;
         events.add(program.events()?, FILL).map_err(Error::io("polling the ring buffer"))?;
+        let budget = (sampled.memory / 2).clamp(LEAST_SYMBOLS, DEFAULT_BUDGET);
+        #[cfg_attr(not(feature = "unwind"), expect(unused_mut, reason = "it learns to unwind"))]
+        let mut symbols = Symbols::with_budget(budget);
+        #[cfg(feature = "unwind")]
+        let misses = match Misses::open(&program, sampled.memory)? {
+            Some((misses, unwinder)) => {
+                symbols.unwind_with(unwinder);
+                let map = Misses::map(&program)?;
+                events.add(map, MISSES).map_err(Error::io("polling the ring of walks"))?;
+                Some(misses)
+            }
+            None => None,
+        };
         let mut session = Self {
             cpu_events: CpuEvents::new(sampled.counted, sampled.period),
             sideband: Sideband::new(),
-            symbols: Symbols::with_budget((sampled.memory / 2).clamp(LEAST_SYMBOLS, DEFAULT_BUDGET)),
+            symbols,
+            #[cfg(feature = "unwind")]
+            misses,
             samples: Samples::default(),
             ready: Vec::new(),
             next_tick: Instant::now() + TICK,
@@ -237,6 +268,10 @@ impl Session {
         if ready.contains(&FILL) && self.window_is_full()? {
             self.drain()?;
         }
+        #[cfg(feature = "unwind")]
+        if ready.contains(&MISSES) {
+            self.finish_walks()?;
+        }
         if ready.iter().any(|t| (SIDEBAND..FIRST_FOREIGN_TOKEN).contains(&t.0)) {
             self.sideband.drain(&mut self.symbols)?;
         }
@@ -271,18 +306,41 @@ impl Session {
         Ok(drained.records > 0)
     }
 
+    /// Finishes walks that have missed a page, after all that is known of what processes map.
+    #[cfg(feature = "unwind")]
+    fn finish_walks(&mut self) -> Result<()> {
+        let Self { misses, sideband, symbols, samples, .. } = self;
+        let Some(misses) = misses else { return Ok(()) };
+        sideband.drain(symbols)?;
+        misses.finish(symbols, &mut samples.stacks)
+    }
+
     /// Moves what was sampled so far out of the kernel.
     fn drain(&mut self) -> Result<()> {
-        let Self { program, sideband, symbols, samples, last_swap, .. } = self;
         let now = monotonic_nanos();
-        let since = std::mem::replace(last_swap, now);
-        let window = program.swap()?;
+        let since = std::mem::replace(&mut self.last_swap, now);
+        #[cfg(feature = "unwind")]
+        let filled = self.program.filling();
+        self.program.swap()?;
         // After the swap: whatever is in the window has been announced by now.
-        sideband.drain(symbols)?;
-        let drained = window.drain(samples, |key, count| symbols.meet(key.tgid, &count.comm, since))?;
+        self.sideband.drain(&mut self.symbols)?;
+        #[cfg(feature = "unwind")]
+        self.finish_walks()?;
+        #[cfg(feature = "unwind")]
+        let finished = self.misses.as_mut().map(|misses| misses.of_window(filled)).unwrap_or_default();
+        #[cfg(not(feature = "unwind"))]
+        let finished = [];
+        let Self { program, symbols, samples, .. } = self;
+        let meet = |key: &CountKey, comm: &[u8; 16]| symbols.meet(key.tgid, comm, since);
+        let drained = program.full_window().drain(samples, meet, finished)?;
         self.no_stack += drained.no_stack;
         self.table_full += drained.table_full;
         self.program.filter().forget_ended()
+    }
+
+    /// How stacks of processes are walked.
+    pub fn stacks(&self) -> Stacks {
+        self.program.stacks()
     }
 
     /// Whether nothing that the filter lets pass can run any more: it names processes, and all have ended.
@@ -341,6 +399,7 @@ impl Session {
         let idle = self.idle.read()?;
         let before = &self.before;
         let mut total = Counters {
+            walks: self.walks(),
             expected_periods: before.expected + expected.values().sum::<u64>(),
             idle_slept: before.idle_slept,
             ..Counters::default()
@@ -365,6 +424,10 @@ impl Session {
             table_full += stats.table_full;
             no_stack += stats.no_stack;
         }
+        #[cfg(feature = "unwind")]
+        if let Some(misses) = &self.misses {
+            table_full += misses.lost();
+        }
         let sideband = self.sideband.lost() + self.symbols.losses();
         Ok(Counters {
             losses: Losses { skipped: self.skipped.advance(skipped), table_full, no_stack, sideband },
@@ -372,6 +435,16 @@ impl Session {
             children_lost: self.program.children_lost(),
             ..total
         })
+    }
+
+    #[cfg(feature = "unwind")]
+    fn walks(&self) -> Option<Walks> {
+        Some(self.misses.as_ref()?.walks(self.symbols.unwinder()?))
+    }
+
+    #[cfg(not(feature = "unwind"))]
+    fn walks(&self) -> Option<Walks> {
+        None
     }
 
     /// Samples this often from now on. The window must be empty, since it has one period: call it right after

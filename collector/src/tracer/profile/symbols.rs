@@ -1,5 +1,8 @@
 //! Names for the profiler, from the host's symbolizer and `/proc`.
 
+#[cfg(feature = "unwind")]
+use bpf_programs::events::unwind::MissedSample;
+
 use super::naming::{Named, Names};
 use super::sideband::monotonic_nanos;
 use crate::aggregate::ProcessId;
@@ -8,6 +11,8 @@ use crate::model::Process;
 use crate::sorted::SortedMap;
 use crate::symbolize::sideband::{Record, SampleId};
 use crate::symbolize::{AddressSpace, DEFAULT_BUDGET, Host, HostSymbolizer, Miss, Resolved, Symbolizer};
+#[cfg(feature = "unwind")]
+use crate::unwind::unwinder::Unwinder;
 
 /// What processes go by that cannot be seen from the agent's pid namespace, all together.
 const OUTSIDE: &str = "[other pid namespace]";
@@ -17,6 +22,8 @@ pub struct Symbols {
     host: Host,
     symbolizer: HostSymbolizer,
     processes: SortedMap<ProcessId, Process>,
+    #[cfg(feature = "unwind")]
+    unwinder: Option<Unwinder>,
 }
 
 impl Symbols {
@@ -29,12 +36,41 @@ impl Symbols {
     pub fn with_budget(bytes: usize) -> Self {
         let host = Host::default();
         let symbolizer = HostSymbolizer::with_budget(host.clone(), bytes);
-        Self { symbolizer, host, processes: SortedMap::new() }
+        Self {
+            symbolizer,
+            host,
+            processes: SortedMap::new(),
+            #[cfg(feature = "unwind")]
+            unwinder: None,
+        }
     }
 
     /// Takes in what the kernel reports; records come in the order of their time.
     pub fn observe(&mut self, record: &Record<'_>, id: &SampleId) {
         self.symbolizer.observe(record, id);
+        #[cfg(feature = "unwind")]
+        if let Some(unwinder) = &mut self.unwinder {
+            unwinder.observe(record);
+        }
+    }
+
+    /// Finishes walks with this from now on.
+    #[cfg(feature = "unwind")]
+    pub fn unwind_with(&mut self, unwinder: Unwinder) {
+        self.unwinder = Some(unwinder);
+    }
+
+    /// What finishes walks.
+    #[cfg(feature = "unwind")]
+    pub fn unwinder(&self) -> Option<&Unwinder> {
+        self.unwinder.as_ref()
+    }
+
+    /// The whole stack of a sample, as far as it can be walked: leaf first.
+    #[cfg(feature = "unwind")]
+    pub fn finish_walk(&mut self, missed: &MissedSample<'_>) -> Vec<u64> {
+        let Self { unwinder, symbolizer, .. } = self;
+        unwinder.as_mut().map(|unwinder| unwinder.finish(symbolizer, missed)).unwrap_or_default()
     }
 
     /// Which program of a process was sampled, at some time after `since`, by a thread of that name.

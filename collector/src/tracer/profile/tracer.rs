@@ -4,6 +4,8 @@ use std::os::fd::RawFd;
 use std::time::Instant;
 
 use super::session::{Session, WINDOW_IS_ANOTHERS};
+#[cfg(feature = "unwind")]
+use crate::config::Stacks;
 use crate::config::{Config, FREQUENCY_RANGE, Filter, period_nanos};
 use crate::error::Result;
 use crate::key::{Key, Value};
@@ -26,6 +28,28 @@ static CPU_CLOCK: Ladder = Ladder {
     required: true,
 };
 
+/// How stacks of processes are walked: [`Stacks`].
+#[cfg(feature = "unwind")]
+static USER_STACKS: Ladder = Ladder {
+    what: "user stacks",
+    rungs: &[
+        Rung { name: Stacks::Tables.as_str(), programs: &[], since: "5.8 on x86_64 and arm64", drawback: "" },
+        Rung {
+            name: Stacks::Copies.as_str(),
+            programs: &[],
+            since: "5.8 on x86_64 and arm64",
+            drawback: "copies 16 KiB a sample; stacks that are larger are cut off",
+        },
+        Rung {
+            name: Stacks::FramePointers.as_str(),
+            programs: &[],
+            since: "5.8",
+            drawback: "short stacks where code has no frame pointers, as most has",
+        },
+    ],
+    required: false,
+};
+
 /// The CPU profiler.
 pub static INFO: Info = Info {
     name: "profile",
@@ -33,7 +57,11 @@ pub static INFO: Info = Info {
     about: "where CPU time goes, kernel and user, by function",
     telemetry: Definitions { profiles: &[&CPU_PROFILE], ..Definitions::NONE },
     views: &[],
-    ladders: &[&CPU_CLOCK],
+    ladders: &[
+        &CPU_CLOCK,
+        #[cfg(feature = "unwind")]
+        &USER_STACKS,
+    ],
     on_by_default: true,
     keys: &Key::<crate::tracer::Settings>::table([Key {
         name: "frequency",
@@ -63,10 +91,18 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         frequency: start.settings.profile.frequency,
         window: WINDOW_IS_ANOTHERS,
         filter: start.filter.clone(),
+        #[cfg(feature = "unwind")]
+        stacks: start.forced.rung(&USER_STACKS)?.and_then(|rung| Stacks::named(rung.name)),
+        #[cfg(not(feature = "unwind"))]
+        stacks: None,
     };
     start.forced.check(&CPU_CLOCK)?;
     let session = Session::start_within(config, start.memory, start.target)?;
-    let chosen = [Chosen { what: CPU_CLOCK.what, rung: Some("cpu-clock"), refused: Vec::new() }];
+    let chosen = Box::new([
+        Chosen { what: CPU_CLOCK.what, rung: Some("cpu-clock"), refused: Vec::new() },
+        #[cfg(feature = "unwind")]
+        Chosen { what: USER_STACKS.what, rung: Some(session.stacks().as_str()), refused: Vec::new() },
+    ]);
     Ok(Box::new(ProfileTracer {
         session,
         chosen,
@@ -80,7 +116,7 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
 #[derive(Debug)]
 struct ProfileTracer {
     session: Session,
-    chosen: [Chosen; 1],
+    chosen: Box<[Chosen]>,
     running: bool,
     /// Samples a second that the configuration asks for, and one in how many of these is taken.
     frequency: u32,

@@ -5,7 +5,7 @@ use bpf_sys::map::{self, BatchCursor};
 use bpf_sys::shared::SharedMapping;
 use bpf_sys::{Errno, MapFd};
 
-use crate::aggregate::{ProcessId, SampleKey, Samples, StackId};
+use crate::aggregate::{ProcessId, SampleKey, Samples, StackId, StackTable};
 use crate::error::{Error, Result};
 use crate::sorted::SortedMap;
 
@@ -21,6 +21,17 @@ pub struct Window {
     regions: SharedMapping,
     /// Bytes of one CPU's region.
     region_bytes: usize,
+}
+
+/// A sample whose walk was finished in user space.
+#[derive(Debug, Clone, Copy)]
+pub struct Finished {
+    /// What it is counted under; its user stack is 0.
+    pub key: CountKey,
+    /// The thread's name.
+    pub comm: [u8; 16],
+    /// The user stack; `None` if there was no room for it.
+    pub user: Option<StackId>,
 }
 
 /// What [`Window::drain`] met on its way.
@@ -75,7 +86,7 @@ impl Window {
     }
 
     /// Moves everything into `samples`, and leaves the window empty. No program may be using it. `process_of` tells which
-    /// program of a process a sample belongs to, by its number and the thread's name.
+    /// program of a process a sample belongs to, by its number and the thread's name. `finished` are samples of this window that were counted elsewhere.
     ///
     /// # Errors
     ///
@@ -83,31 +94,44 @@ impl Window {
     pub fn drain(
         &mut self,
         samples: &mut Samples,
-        mut process_of: impl FnMut(&CountKey, &Count) -> ProcessId,
+        mut process_of: impl FnMut(&CountKey, &[u8; 16]) -> ProcessId,
+        finished: impl IntoIterator<Item = Finished>,
     ) -> Result<Drained> {
         let Self { counts, places, regions, .. } = self;
         let mut drained = Drained::default();
         let mut known: SortedMap<u32, Option<StackId>> = SortedMap::new();
         let mut frames = Vec::new();
-        counts.drain(|key, value| {
-            let (Some(key), Some(count)) = (CountKey::decode(key), Count::decode(value)) else { return };
-            drained.keys += 1;
-            let mut stack = |place: u32| match place {
-                0 => None,
-                _ => *known.entry(place).or_insert_with(|| {
-                    stack_at(place, |word| regions.load_acquire_u64(word.checked_mul(8)?), &mut frames)?;
-                    samples.stacks.intern(&frames)
-                }),
-            };
-            let (kernel, user) = (stack(key.kernel_stack), stack(key.user_stack));
-            if (key.kernel_stack != 0 && kernel.is_none()) || (key.user_stack != 0 && user.is_none()) {
+        let mut stack = |stacks: &mut StackTable, place: u32| match place {
+            0 => None,
+            _ => *known.entry(place).or_insert_with(|| {
+                stack_at(place, |word| regions.load_acquire_u64(word.checked_mul(8)?), &mut frames)?;
+                stacks.intern(&frames)
+            }),
+        };
+        let mut add = |key: CountKey, finished: Option<Option<StackId>>, count: Count| {
+            let kernel = stack(&mut samples.stacks, key.kernel_stack);
+            let user = finished.unwrap_or_else(|| stack(&mut samples.stacks, key.user_stack));
+            let has_user = key.user_stack != 0 || finished.is_some();
+            if (key.kernel_stack != 0 && kernel.is_none()) || (has_user && user.is_none()) {
                 drained.no_stack += count.samples;
             }
-            let key = SampleKey { process: process_of(&key, &count), tid: key.tid, kernel, user };
+            let process = process_of(&key, &count.comm);
+            let key = SampleKey { process, tid: key.tid, kernel, user };
             if !samples.add(key, count.comm, count.samples) {
                 drained.table_full += count.samples;
             }
+        };
+        let mut keys = 0;
+        counts.drain(|key, value| {
+            if let (Some(key), Some(count)) = (CountKey::decode(key), Count::decode(value)) {
+                keys += 1;
+                add(key, None, count);
+            }
         })?;
+        for Finished { key, comm, user } in finished {
+            add(key, Some(user), Count { samples: 1, comm });
+        }
+        drained.keys = keys;
         places.drain(|_, _| {})?;
         self.reset_regions();
         Ok(drained)

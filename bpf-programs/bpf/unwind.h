@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Walks stacks of processes by tables that user space made of their call frame information.
+ *
+ * Code is looked up by pages of 4 KiB, whatever the machine's are: (process, page) -> rows, sorted, of which each says from which byte of
+ * the page on which rule holds. User space makes a page's rows when a walk has missed them: see collector's `unwind`.
+ * A walk takes several programs, each some frames, that call each other: a loop over all frames is more than verifiers of
+ * Linux 5.8 look at, and before 5.10 (arm64: 6.0) programs that do so may not have functions.
+ */
+#pragma once
+#include "add.h"
+
+#define PAGE_BITS 12
+/* What a process may have of an address space: more only where it asks for it. */
+#define ADDRESS_BITS 48
+/* A word below this is no return address: nothing can be mapped there. */
+#define MAX_WALK_FRAMES 127
+#define FRAMES_PER_CALL 8
+
+/* Sizes are user space's: see `rows_mask`. */
+#define MAX_PAGES 16384
+#define ROWS_BYTES 4096
+#define RULES_BYTES 4096
+
+/* How far a walk came. The names are in events/unwind.rs. */
+enum walk_end {
+	WALK_GOES_ON = 0,
+	/* The first function of the thread. */
+	WALK_WHOLE = 1,
+	/* The page is not in the tables yet. */
+	WALK_MISSED = 2,
+	/* No rule, and what is in the frame pointer is none. */
+	WALK_NO_TABLE = 3,
+	/* The rule leads nowhere. */
+	WALK_BAD_CFA = 4,
+	/* More frames than are kept. */
+	WALK_DEPTH = 5,
+	/* There is no code at a return address. */
+	WALK_NOT_MAPPED = 6,
+	/* Missed, and no room to tell it. */
+	WALK_LOST = 7,
+	/* Walked by the kernel, along frame pointers. */
+	WALK_BY_KERNEL = 8,
+	WALK_ENDS = 16,
+};
+
+/* What a page is. */
+enum page_kind {
+	PAGE_ROWS = 0,
+	/* Code without tables, of a JIT compiler or by one that has frame pointers. */
+	PAGE_FRAME_POINTERS = 1,
+	/* No code. */
+	PAGE_NOT_MAPPED = 2,
+};
+
+struct page {
+	/* Number of the first row. */
+	__u32 first;
+	__u16 rows;
+	__u8 kind;
+	__u8 pad;
+};
+
+/* See collector's unwind::rule. Offsets are in words. */
+struct rule {
+	__u8 cfa;
+	__u8 saved;
+	__s16 cfa_offset;
+	__s16 fp_offset;
+	__s16 ra_offset;
+};
+
+enum rule_cfa {
+	CFA_UNKNOWN = 0,
+	CFA_END = 1,
+	CFA_SP = 2,
+	CFA_FP = 3,
+	CFA_AT_FP = 4,
+	CFA_PLT = 5,
+	CFA_SIGNAL = 6,
+	CFA_UNSUPPORTED = 7,
+};
+
+#define SAVED_FP(rule) ((rule)->saved & 0x0f)
+#define FP_ON_STACK 1
+#define FP_AT_FP 2
+#define RETURN_IN_LINK(rule) ((rule)->saved & 0x10)
+
+/* A walk on its way. */
+struct walk {
+	__u64 pc;
+	__u64 sp;
+	__u64 fp;
+	/* The link register of arm64, while it holds the return address. */
+	__u64 link;
+	__u32 tgid;
+	/* Frames that were found. */
+	__u32 frames;
+	/* Whether `pc` is where execution goes on by itself, not behind a call. */
+	__u8 exact;
+	__u8 has_link;
+	__u8 end;
+	__u8 pad[5];
+};
+
+/* tgid << 36 | address >> 12 -> what is there. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_PAGES);
+	__type(key, __u64);
+	__type(value, struct page);
+} pages SEC(".maps");
+
+/* Offset within the page << 20 | number of a rule. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__uint(value_size, ROWS_BYTES);
+} rows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__uint(value_size, RULES_BYTES);
+} rules SEC(".maps");
+
+/* Set before loading: the numbers of rows and rules, which are powers of two, less one. */
+const volatile __u32 rows_mask = ROWS_BYTES / 4 - 1;
+const volatile __u32 rules_mask = RULES_BYTES / sizeof(struct rule) - 1;
+/* Whose processes these are: 0 x86-64, 1 arm64. */
+const volatile __u32 on_arm64 = 0;
+
+/* Where the kernel stores registers of what a signal has interrupted, counted from the stack pointer of its return: on x86-64 from
+ * `ucontext` on (include/uapi/asm/sigcontext.h, `sigcontext_64`), on arm64 behind `siginfo` and the rest of `ucontext`. */
+#define SIGNAL_FP (on_arm64 ? 304 + 8 + 29 * 8 : 40 + 10 * 8)
+#define SIGNAL_LINK (304 + 8 + 30 * 8)
+#define SIGNAL_SP (on_arm64 ? 304 + 8 + 31 * 8 : 40 + 15 * 8)
+#define SIGNAL_PC (on_arm64 ? 304 + 8 + 32 * 8 : 40 + 16 * 8)
+
+static __always_inline int read_word(__u64 *word, __u64 address)
+{
+	return bpf_probe_read_user(word, sizeof(*word), (const void *)address) == 0;
+}
+
+/* Without what pointer authentication puts above the address. */
+static __always_inline __u64 stripped(__u64 address)
+{
+	return on_arm64 ? address & ((1ULL << ADDRESS_BITS) - 1) : address;
+}
+
+/* The number of the rule for a byte of the page: the last row that begins there or before. Without branches, of which verifiers would
+ * look at every combination. */
+static __always_inline __u32 find_rule(const __u32 *table, struct page *page, __u32 offset)
+{
+	__u64 wanted = (__u64)offset << 20 | 0xfffff;
+	__u64 first = page->first;
+	__u64 left = page->rows;
+
+#pragma clang loop unroll(full)
+	for (int i = 0; i < PAGE_BITS; i++) {
+		__u64 half = left >> 1;
+		__u64 row = table[(first + half) & rows_mask];
+		/* 1 where the row begins there or before. */
+		__u64 reaches = 1 ^ ((wanted - row) >> 63);
+
+		first += half & -reaches;
+		left -= half;
+	}
+	return table[first & rows_mask] & 0xfffff;
+}
+
+/* By frame pointers. Where the chain's end marks the thread's: `ends_whole`. */
+static __always_inline int step_by_fp(struct walk *walk, int ends_whole)
+{
+	__u64 record[2];
+	__u64 fp = walk->fp;
+
+	if (!fp)
+		return ends_whole ? WALK_WHOLE : WALK_NO_TABLE;
+	if (fp < walk->sp || fp & 7)
+		return WALK_NO_TABLE;
+	if (bpf_probe_read_user(record, sizeof(record), (const void *)fp))
+		return WALK_NO_TABLE;
+	walk->sp = fp + 16;
+	walk->fp = record[0];
+	walk->pc = stripped(record[1]);
+	walk->exact = 0;
+	walk->has_link = 0;
+	return walk->pc ? WALK_GOES_ON : WALK_WHOLE;
+}
+
+static __always_inline int step_over_signal(struct walk *walk)
+{
+	__u64 sp = walk->sp;
+
+	if (!read_word(&walk->fp, sp + SIGNAL_FP) || !read_word(&walk->pc, sp + SIGNAL_PC) ||
+	    !read_word(&walk->sp, sp + SIGNAL_SP))
+		return WALK_BAD_CFA;
+	if (on_arm64 && !read_word(&walk->link, sp + SIGNAL_LINK))
+		return WALK_BAD_CFA;
+	walk->has_link = on_arm64;
+	walk->exact = 1;
+	return WALK_GOES_ON;
+}
+
+static __always_inline int step_by_rule(struct walk *walk, const struct rule *rule)
+{
+	__u64 sp = walk->sp, fp = walk->fp;
+	__u64 cfa = sp, pc = 0;
+
+	switch (rule->cfa) {
+	case CFA_END:
+		return WALK_WHOLE;
+	case CFA_SIGNAL:
+		return step_over_signal(walk);
+	case CFA_SP:
+		cfa = sp + rule->cfa_offset * 8LL;
+		break;
+	case CFA_FP:
+		cfa = fp + rule->cfa_offset * 8LL;
+		break;
+	case CFA_AT_FP:
+		if (!read_word(&cfa, fp + rule->cfa_offset * 8LL))
+			return WALK_BAD_CFA;
+		break;
+	case CFA_PLT:
+		cfa = sp + 8;
+		if ((walk->pc & 15) >= rule->cfa_offset)
+			cfa += 8;
+		break;
+	default:
+		/* The first function of a program has zero there (System V ABI, AMD64 supplement, 3.4.1). */
+		return step_by_fp(walk, walk->frames > 1);
+	}
+	/* Stacks grow down. */
+	if (cfa < sp || (cfa == sp && !RETURN_IN_LINK(rule)) || cfa & 7)
+		return WALK_BAD_CFA;
+	if (RETURN_IN_LINK(rule)) {
+		if (!walk->has_link)
+			return WALK_BAD_CFA;
+		pc = walk->link;
+	} else if (!read_word(&pc, cfa + rule->ra_offset * 8LL)) {
+		return WALK_BAD_CFA;
+	}
+	if (SAVED_FP(rule) == FP_ON_STACK) {
+		if (!read_word(&walk->fp, cfa + rule->fp_offset * 8LL))
+			return WALK_BAD_CFA;
+	} else if (SAVED_FP(rule) == FP_AT_FP) {
+		if (!read_word(&walk->fp, fp))
+			return WALK_BAD_CFA;
+	}
+	walk->sp = cfa;
+	walk->pc = stripped(pc);
+	walk->exact = 0;
+	walk->has_link = 0;
+	return walk->pc ? WALK_GOES_ON : WALK_WHOLE;
+}
+
+/* Writes a frame down and goes to its caller. `stack` has room for all frames. */
+static __always_inline int step(struct walk *walk, __u64 *stack, const __u32 *row_table, const struct rule *rule_table)
+{
+	__u64 at = walk->pc - !walk->exact;
+	__u64 key = (__u64)walk->tgid << (ADDRESS_BITS - PAGE_BITS) | at >> PAGE_BITS;
+	__u32 frames = walk->frames;
+	struct page *page;
+
+	if (at >> ADDRESS_BITS)
+		return WALK_NOT_MAPPED;
+	page = bpf_map_lookup_elem(&pages, &key);
+	if (!page)
+		return WALK_MISSED;
+	if (page->kind == PAGE_NOT_MAPPED)
+		return WALK_NOT_MAPPED;
+	if (frames >= MAX_WALK_FRAMES)
+		return WALK_DEPTH;
+	/* Readers take one off all but the first, which are behind calls. */
+	stack[frames] = walk->pc + (walk->exact && frames);
+	walk->frames = frames + 1;
+	if (page->kind == PAGE_FRAME_POINTERS)
+		return step_by_fp(walk, 1);
+	return step_by_rule(walk, &rule_table[find_rule(row_table, page, at & ((1 << PAGE_BITS) - 1)) & rules_mask]);
+}
+
+/* Some frames of a walk; why it ended, or that it goes on. */
+static __always_inline int walk_frames(struct walk *walk, __u64 *stack)
+{
+	__u32 zero = 0;
+	const __u32 *row_table = bpf_map_lookup_elem(&rows, &zero);
+	const struct rule *rule_table = bpf_map_lookup_elem(&rules, &zero);
+	int end = WALK_GOES_ON;
+
+	if (!row_table || !rule_table)
+		return WALK_NO_TABLE;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < FRAMES_PER_CALL; i++) {
+		end = step(walk, stack, row_table, rule_table);
+		if (end != WALK_GOES_ON)
+			break;
+	}
+	return end;
+}

@@ -1,0 +1,191 @@
+//! What walks by `unwind.h` read, and what `profile_unwind.bpf.c` writes.
+
+use super::profile::CountKey;
+use super::{Field, Layout, record};
+
+/// Bits of an address that are within a page of the tables, whatever pages the machine has.
+pub const PAGE_BITS: u32 = 12;
+/// Bits of an address that a process may have; above them is its number, in keys of pages.
+pub const ADDRESS_BITS: u32 = 48;
+/// Bytes below the stack pointer that a copy of the stack begins with.
+pub const BELOW: usize = 128;
+/// Most frames of a walk.
+pub const MAX_FRAMES: usize = 127;
+
+/// What a page is: [`Page::kind`].
+pub mod page_kind {
+    /// Code with rows.
+    pub const ROWS: u8 = 0;
+    /// Code without tables, that may have frame pointers.
+    pub const FRAME_POINTERS: u8 = 1;
+    /// No code.
+    pub const NOT_MAPPED: u8 = 2;
+}
+
+record! {
+    /// A page of a process' code.
+    pub struct Page = "page", 8 {
+        /// Number of its first row.
+        first: u32 = 0,
+        /// How many rows.
+        rows: u16 = 4,
+        /// One of [`page_kind`].
+        kind: u8 = 6,
+    }
+}
+
+impl Page {
+    /// The key of a process' page: `None` for addresses that processes do not have.
+    pub fn key(tgid: u32, address: u64) -> Option<u64> {
+        let page = address >> PAGE_BITS;
+        (address >> ADDRESS_BITS == 0).then_some(u64::from(tgid) << (ADDRESS_BITS - PAGE_BITS) | page)
+    }
+
+    /// As the program reads it.
+    pub fn encode(self) -> [u8; Self::SIZE] {
+        let ([a, b, c, d], [e, f]) = (self.first.to_ne_bytes(), self.rows.to_ne_bytes());
+        [a, b, c, d, e, f, self.kind, 0]
+    }
+}
+
+record! {
+    /// How far a walk has come.
+    pub struct Walk = "walk", 48 {
+        /// Where execution goes on.
+        pc: u64 = 0,
+        /// Stack pointer.
+        sp: u64 = 8,
+        /// Frame pointer.
+        fp: u64 = 16,
+        /// Link register of arm64.
+        link: u64 = 24,
+        /// Process.
+        tgid: u32 = 32,
+        /// Frames that were found.
+        frames: u32 = 36,
+        /// Not 0: `pc` is where execution goes on by itself, not behind a call.
+        exact: u8 = 40,
+        /// Not 0: `link` holds the return address.
+        has_link: u8 = 41,
+    }
+}
+
+record! {
+    /// Head of a sample whose walk has missed a page; [`MissedSample`] has the rest.
+    pub struct Missed = "missed", 17624 {
+        /// What it is counted under, a [`CountKey`]; its user stack is 0.
+        key: [u8; 16] = 0,
+        /// The thread's name, zero-terminated.
+        comm: [u8; 16] = 16,
+        /// A [`Walk`].
+        walk: [u8; 48] = 32,
+        /// Whose window's kernel stack it is.
+        window: u32 = 80,
+        /// How much of the stack was read.
+        bytes: u32 = 84,
+    }
+}
+
+const STACK: Field = Field { name: "stack", offset: 88, size: (MAX_FRAMES + 1) * 8 };
+const SLICE: Field = Field { name: "slice", offset: STACK.offset + STACK.size, size: BELOW + 16384 };
+
+/// Where the parts of [`Missed`] lie that are not decoded.
+pub const MISSED_PARTS: Layout = Layout { name: "missed", size: Missed::SIZE, fields: &[STACK, SLICE] };
+
+/// A sample whose walk has missed a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MissedSample<'a> {
+    /// What it is counted under; its user stack is 0.
+    pub key: CountKey,
+    /// The thread's name, zero-terminated.
+    pub comm: [u8; 16],
+    /// Where the walk is. Its page is the one that was missed.
+    pub walk: Walk,
+    /// Whose window's kernel stack it is.
+    pub window: u32,
+    /// Frames so far, 8 bytes each, leaf first.
+    pub frames: &'a [u8],
+    /// The stack, from [`BELOW`] bytes below the walk's stack pointer on.
+    pub slice: &'a [u8],
+}
+
+impl<'a> MissedSample<'a> {
+    /// Decodes a record; `None` if it is shorter than it should be, or says so of its parts.
+    pub fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let head = Missed::decode(bytes)?;
+        let walk = Walk::decode(&head.walk)?;
+        let part =
+            |part: Field, size: usize| bytes.get(part.offset..)?.get(..size).filter(|_| size <= part.size);
+        Some(Self {
+            key: CountKey::decode(&head.key)?,
+            comm: head.comm,
+            walk,
+            window: head.window,
+            frames: part(STACK, (walk.frames as usize).min(MAX_FRAMES) * 8)?,
+            slice: part(SLICE, head.bytes as usize)?,
+        })
+    }
+}
+
+record! {
+    /// How the walks of a CPU have ended.
+    pub struct WalkEnds = "walk_ends", 128 {
+        /// How many, by [`walk_end`].
+        counts: [u8; 128] = 0,
+    }
+}
+
+impl WalkEnds {
+    /// How many ended so.
+    pub fn count(&self, end: usize) -> u64 {
+        let bytes = end.checked_mul(8).and_then(|at| self.counts.get(at..)?.first_chunk());
+        bytes.map_or(0, |bytes| u64::from_ne_bytes(*bytes))
+    }
+}
+
+/// How walks in the kernel end.
+pub mod walk_end {
+    /// At the first function of the thread.
+    pub const WHOLE: usize = 1;
+    /// The page is not in the tables yet: user space goes on.
+    pub const MISSED: usize = 2;
+    /// There is no rule, and what is in the frame pointer is none.
+    pub const NO_TABLE: usize = 3;
+    /// The rule leads nowhere.
+    pub const BAD_CFA: usize = 4;
+    /// There are more frames than are kept.
+    pub const DEPTH: usize = 5;
+    /// There is no code at a return address.
+    pub const NOT_MAPPED: usize = 6;
+    /// The page is not in the tables, and there was no room to tell user space of it.
+    pub const LOST: usize = 7;
+    /// The kernel has walked by frame pointers, of which nobody knows how it ended: code of 32 bits, processes that cannot be seen, registers
+    /// that nobody knows.
+    pub const BY_KERNEL: usize = 8;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_as_long_as_it_says() {
+        let mut bytes = vec![0; Missed::SIZE];
+        bytes[32 + 36] = 2;
+        bytes[85] = 4;
+        bytes[88] = 7;
+        bytes[SLICE.offset] = 9;
+        let sample = MissedSample::decode(&bytes).unwrap();
+        assert_eq!((sample.frames.len(), sample.frames[0]), (16, 7));
+        assert_eq!((sample.slice.len(), sample.slice[0]), (1024, 9));
+        bytes[86] = 1;
+        assert_eq!(MissedSample::decode(&bytes), None, "more than there is room for");
+        assert_eq!(MissedSample::decode(&bytes[1..]), None);
+    }
+
+    #[test]
+    fn keys_of_pages() {
+        assert_eq!(Page::key(1, 0x7fff_ffff_f123), Some(1 << 36 | 0x7_ffff_ffff));
+        assert_eq!(Page::key(1, 1 << 48), None);
+    }
+}

@@ -1,0 +1,292 @@
+"use strict";
+addEventListener("load", () => {
+  const XHTML = "http://www.w3.org/1999/xhtml";
+  const svg = document.querySelector("svg");
+  const pad = +svg.dataset.pad, gap = +svg.dataset.gap;
+  const inPage = svg !== document.documentElement;
+  const row = matchMedia("(pointer: coarse)").matches ? 24 : 17;
+
+  // The frames, parents before their children.
+  const above = [];
+  const frames = [...svg.querySelectorAll("#frames > g")].map((group, index) => {
+    const [title, rect, text] = ["title", "rect", "text"].map((tag) => group.querySelector(tag));
+    const [name, numbers] = title.textContent.split("\n");
+    title.remove();
+    group.setAttribute("aria-label", name + ", " + numbers);
+    const { n, b, l } = group.dataset;
+    const frame = { group, rect, text, name, numbers, index, level: +l, now: +n, before: +(b || 0), count: 0, start: 0, children: [] };
+    above.length = frame.level;
+    frame.parent = above[frame.level - 1];
+    if (frame.parent) frame.parent.children.push(frame);
+    above.push(frame);
+    return frame;
+  });
+  const byGroup = new Map(frames.map((frame) => [frame.group, frame]));
+  const root = frames[0];
+  const letter = (() => {
+    root.text.textContent = "m".repeat(100);
+    return root.text.getComputedTextLength() / 100 || 7.25;
+  })();
+
+  // What the picture says, as a page that wraps.
+  const make = (tag, parent, content) => {
+    const element = document.createElementNS(XHTML, tag);
+    if (content !== undefined) element.textContent = content;
+    if (parent) parent.append(element);
+    return element;
+  };
+  const frameFor = (content) => {
+    const foreign = document.createElementNS("http://www.w3.org/2000/svg", "foreignObject");
+    foreign.append(content);
+    svg.append(foreign);
+    return foreign;
+  };
+  const head = svg.querySelector("#head");
+  const bar = make("div");
+  bar.className = "bar";
+  make("h1", bar, head.querySelector("#title").textContent);
+  make("p", bar, head.querySelector("#subtitle").textContent);
+  const legend = make("p", bar);
+  for (const box of head.querySelectorAll("rect.legend")) {
+    const entry = make("span", legend);
+    make("i", entry).style.background = box.getAttribute("fill");
+    entry.append(box.nextElementSibling.textContent);
+  }
+  head.remove();
+  const tools = make("div", bar);
+  tools.className = "tools";
+  const field = make("input", tools);
+  field.type = "search";
+  field.placeholder = "Search";
+  field.title = "/ or Ctrl-F: a regular expression; capital letters are meant. Enter: the next match";
+  field.setAttribute("aria-label", field.title);
+  const button = (label, title, act) => {
+    const made = make("button", tools, label);
+    made.type = "button";
+    made.title = title;
+    made.addEventListener("click", act);
+    return made;
+  };
+  const turn = button("", "i: the other way up", () => { rootOnTop = !rootOnTop; layout(); });
+  const which = "before" in svg.dataset && button("", "b: widths of the other profile", other);
+  const reset = button("Reset", "Esc: everything, without a search", back);
+  const matched = make("output", tools);
+  const barBox = inPage ? null : frameFor(bar);
+  if (inPage) svg.before(bar);
+  const tip = make("div");
+  tip.className = "tip";
+  tip.setAttribute("role", "status");
+  const tipBox = frameFor(tip);
+  tipBox.id = "tip";
+  tipBox.classList.add("hidden");
+
+  let zoomed = root, current = null, rootOnTop = innerWidth < 640, widths = "now", pattern = "";
+  let width = 0;
+
+  function count() {
+    for (const frame of frames) {
+      frame.count = frame[widths];
+      frame.next = frame.start = frame.parent ? frame.parent.next : 0;
+      if (frame.parent) frame.parent.next += frame.count;
+    }
+  }
+
+  function layout() {
+    svg.setAttribute("width", "100%");
+    width = Math.max(svg.getBoundingClientRect().width, 300);
+    let top = 4;
+    if (barBox) {
+      barBox.setAttribute("width", width);
+      barBox.setAttribute("height", 4000);
+      top += bar.offsetHeight;
+      barBox.setAttribute("height", bar.offsetHeight);
+    }
+    const end = zoomed.start + zoomed.count;
+    const scale = zoomed.count ? (width - 2 * pad) / zoomed.count : 0;
+    const callers = new Set();
+    for (let at = zoomed.parent; at; at = at.parent) callers.add(at);
+    const shown = [];
+    let deepest = 0;
+    for (const frame of frames) {
+      const around = callers.has(frame);
+      const inside = frame.level >= zoomed.level && frame.start >= zoomed.start && frame.start + frame.count <= end;
+      frame.pixels = around || frame === root ? width - 2 * pad : frame.count * scale;
+      frame.x = pad + (around ? 0 : (frame.start - zoomed.start) * scale);
+      frame.shown = around || inside && frame.pixels >= 0.1;
+      frame.group.classList.toggle("hidden", !frame.shown);
+      frame.group.classList.toggle("above", around);
+      if (!frame.shown) continue;
+      shown.push(frame);
+      deepest = Math.max(deepest, frame.level);
+    }
+    const height = top + (deepest + 1) * row + 10;
+    for (const frame of shown) draw(frame, top + (rootOnTop ? frame.level : deepest - frame.level) * row);
+    svg.setAttribute("height", height);
+    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    turn.textContent = rootOnTop ? "Root at bottom" : "Root on top";
+    if (which) which.textContent = widths === "now" ? "Widths: after" : "Widths: before";
+    reset.disabled = zoomed === root && !pattern;
+    if (current && !current.shown) choose(null);
+    else if (current) tell(current);
+  }
+
+  function draw(frame, y) {
+    const { rect, text, name, x, pixels } = frame;
+    frame.y = y;
+    rect.setAttribute("x", x);
+    rect.setAttribute("y", y);
+    rect.setAttribute("width", pixels > gap * 4 ? pixels - gap : pixels);
+    rect.setAttribute("height", row - 1);
+    const room = Math.floor((pixels - 6) / letter);
+    text.textContent = room < 3 ? "" : name.length <= room ? name : name.slice(0, room - 1) + "\u2026";
+    text.setAttribute("x", x + 3);
+    text.setAttribute("y", y + row / 2 + 4);
+  }
+
+  // Beside the pointer, or below the frame.
+  function tell(frame, x, y) {
+    tip.replaceChildren();
+    make("b", tip, frame.name);
+    tip.append(frame.numbers);
+    if (zoomed !== root && zoomed.count) {
+      make("br", tip);
+      tip.append((100 * Math.min(frame.count / zoomed.count, 1)).toFixed(2) + "% of " + zoomed.name);
+    }
+    tipBox.classList.remove("hidden");
+    const most = Math.min(width - 16, 480);
+    tipBox.setAttribute("width", most);
+    tipBox.setAttribute("height", 2000);
+    const { offsetWidth, offsetHeight } = tip;
+    tipBox.setAttribute("height", offsetHeight);
+    const left = x === undefined ? Math.max(frame.x, 0) : x + 14;
+    const below = y === undefined ? frame.y + row + 3 : y + 18;
+    const over = y === undefined ? frame.y - offsetHeight - 3 : y - offsetHeight - 10;
+    const seen = Math.min(innerHeight - svg.getBoundingClientRect().top, +svg.getAttribute("height"));
+    tipBox.setAttribute("x", Math.max(Math.min(left, width - offsetWidth - 8), 8));
+    tipBox.setAttribute("y", below + offsetHeight > seen && over > 0 ? over : below);
+  }
+
+  function choose(frame) {
+    if (current) current.group.classList.remove("current");
+    current = frame;
+    if (!frame) return tipBox.classList.add("hidden");
+    frame.group.classList.add("current");
+    frame.rect.scrollIntoView({ block: "nearest" });
+    tell(frame);
+  }
+
+  function zoom(frame) {
+    zoomed = frame;
+    layout();
+  }
+
+  function other() {
+    widths = widths === "now" ? "before" : "now";
+    if (!zoomed[widths]) zoomed = root;
+    count();
+    layout();
+    mark();
+  }
+
+  function back() {
+    field.value = pattern = "";
+    choose(null);
+    mark();
+    zoom(root);
+  }
+
+  // Capital letters are meant.
+  function mark() {
+    let regex;
+    try {
+      regex = pattern && new RegExp(pattern, pattern === pattern.toLowerCase() ? "i" : "");
+    } catch (error) {
+      matched.textContent = "not a regular expression";
+      return;
+    }
+    let sum = 0, end = 0;
+    for (const frame of frames) {
+      frame.match = Boolean(regex) && frame.level > 0 && regex.test(frame.name);
+      frame.group.classList.toggle("match", frame.match);
+      // Frames come in order of their start, parents first: what begins before `end` is counted already.
+      if (frame.match && frame.start >= end) {
+        sum += frame.count;
+        end = frame.start + frame.count;
+      }
+    }
+    matched.textContent = regex ? `${(100 * sum / (root.count || 1)).toFixed(2)}% matched` : "";
+    reset.disabled = zoomed === root && !pattern;
+  }
+
+  // From one frame to the next: to the caller, to the widest call, to neighbours, to the next match.
+  function step(key) {
+    const from = current || zoomed;
+    const visible = (list) => list.filter((frame) => frame.shown && frame.pixels >= 1);
+    if (key === (rootOnTop ? "ArrowUp" : "ArrowDown")) return from.parent;
+    if (key === "ArrowUp" || key === "ArrowDown") {
+      return visible(from.children).sort((a, b) => b.count - a.count)[0];
+    }
+    const row = visible(frames.filter((frame) => frame.level === from.level));
+    return row[row.indexOf(from) + (key === "ArrowLeft" ? -1 : 1)];
+  }
+
+  function nextMatch() {
+    const found = frames.filter((frame) => frame.match && frame.shown && frame.pixels >= 1);
+    return found.find((frame) => current && frame.index > current.index) || found[0];
+  }
+
+  const frameOf = (event) => byGroup.get(event.target.closest ? event.target.closest("#frames g") : null);
+  let touched = false;
+  svg.addEventListener("pointerdown", (event) => { touched = event.pointerType === "touch"; });
+  svg.addEventListener("click", (event) => {
+    const frame = frameOf(event);
+    if (!frame) return choose(null);
+    // A first touch tells, a second one zooms.
+    if (touched && frame !== current) return choose(frame);
+    choose(null);
+    zoom(frame);
+  });
+  svg.addEventListener("pointermove", (event) => {
+    if (event.pointerType === "touch") return;
+    const frame = frameOf(event);
+    const box = svg.getBoundingClientRect();
+    if (frame) tell(frame, event.clientX - box.left, event.clientY - box.top);
+    else if (current) tell(current);
+    else tipBox.classList.add("hidden");
+  });
+  svg.addEventListener("pointerleave", () => { if (!current) tipBox.classList.add("hidden"); });
+  field.addEventListener("input", () => { pattern = field.value; mark(); });
+  addEventListener("keydown", (event) => {
+    const { key } = event;
+    const typing = event.target === field;
+    if (key === "F3" || (event.ctrlKey || event.metaKey) && key.toLowerCase() === "f" || key === "/" && !typing) {
+      field.focus();
+      field.select();
+    } else if (key === "Escape") {
+      back();
+      field.blur();
+    } else if (typing && key === "Enter") {
+      const frame = nextMatch();
+      if (frame) choose(frame);
+    } else if (typing || event.ctrlKey || event.metaKey || event.altKey || event.target.closest("button")) {
+      return;
+    } else if (key.startsWith("Arrow")) {
+      const frame = step(key);
+      if (frame) choose(frame);
+    } else if (key === "Enter" && current) {
+      zoom(current);
+    } else if (key === "i") {
+      turn.click();
+    } else if (key === "b" && which) {
+      which.click();
+    } else if (key === "n" && nextMatch()) {
+      choose(nextMatch());
+    } else {
+      return;
+    }
+    event.preventDefault();
+  });
+  addEventListener("resize", layout);
+  count();
+  layout();
+});

@@ -1,0 +1,207 @@
+//! Stacks of processes without frame pointers: what `profile_unwind.bpf.c` wants of user space.
+
+use std::ops::RangeInclusive;
+
+use bpf_loader::map::ProgramArray;
+use bpf_loader::object::ObjectSpec;
+use bpf_loader::ring::RingReader;
+use bpf_programs::events::unwind::{MissedSample, WalkEnds, walk_end};
+use bpf_sys::MapFd;
+use bpf_sys::shared::SharedMapping;
+use bpf_sys::uapi::flags::BPF_F_NO_PREALLOC;
+
+use super::accounting::Walks;
+use super::program::{ProfileProgram, Variant};
+use super::symbols::Symbols;
+use super::window::Finished;
+use crate::aggregate::StackTable;
+use crate::config::Stacks;
+use crate::error::{Error, Result};
+use crate::objects;
+use crate::unwind::tables::{Sizes, Tables};
+use crate::unwind::unwinder::Unwinder;
+use crate::unwind::walk::Machine;
+
+/// Programs that the first one calls, by their numbers in `stages`.
+const STAGES: [&str; 2] = ["unwind_walk", "unwind_count"];
+/// Bytes of the ring with samples that missed a page: of a CPU, and of all. A sample has 17 KiB.
+const MISSES_PER_CPU: usize = 128 << 10;
+const MISSES_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 20;
+/// Samples that wait for the end of their window.
+const MAX_WAITING: usize = 64 << 10;
+/// Bytes of a kernel stack, where the kernel's pages are not larger (`THREAD_SIZE` of x86-64 and arm64).
+const KERNEL_STACK: usize = 16 << 10;
+
+/// The programs that walk without frame pointers, best first.
+pub(super) fn variants(needs_kernel_types: bool) -> Vec<Variant> {
+    let mut all = Vec::new();
+    if Machine::running().is_none() {
+        return all;
+    }
+    for stacks in [Stacks::Tables, Stacks::Copies] {
+        // The last finds the registers of a thread that is in the kernel by the kernel's types. Without any, these are not found.
+        for (task_pt_regs, kernel_types) in [(true, needs_kernel_types), (false, true), (false, false)] {
+            if kernel_types || !needs_kernel_types {
+                all.push(Variant {
+                    object: objects::PROFILE_UNWIND,
+                    sampler: if kernel_types { "unwind_begin_by_kernel_types" } else { "unwind_begin" },
+                    kernel_types,
+                    stacks,
+                    task_pt_regs,
+                    has_next: task_pt_regs || kernel_types && !needs_kernel_types,
+                });
+            }
+        }
+    }
+    all
+}
+
+fn sizes(memory: usize) -> Sizes {
+    Sizes::of(memory / 4)
+}
+
+/// Sets sizes and constants.
+pub(super) fn prepare(
+    spec: &mut ObjectSpec<'_>,
+    variant: Variant,
+    memory: usize,
+    cpus: u32,
+    tables_grow: bool,
+) -> Result<()> {
+    let sizes = sizes(memory);
+    let misses = (MISSES_PER_CPU * cpus as usize).min(memory / 8);
+    let misses = misses.clamp(*MISSES_BYTES.start(), *MISSES_BYTES.end()).next_power_of_two();
+    for name in STAGES {
+        spec.program_mut(name).ok_or_else(|| Error::no_program(name))?.autoload = true;
+    }
+    let map = |spec: &mut ObjectSpec<'_>,
+               name: &'static str,
+               set: &dyn Fn(&mut bpf_loader::map_def::MapSpec<'_>)| {
+        spec.map_mut(name).map(set).ok_or_else(|| Error::no_map(name))
+    };
+    map(spec, "rows", &|map| map.value_size = sizes.rows_bytes())?;
+    map(spec, "rules", &|map| map.value_size = sizes.rules_bytes())?;
+    map(spec, "misses", &|map| map.max_entries = misses as u32)?;
+    map(spec, "walk_ends", &|map| map.max_entries = cpus)?;
+    map(spec, "pages", &|map| {
+        map.max_entries = sizes.pages;
+        map.flags |= if tables_grow { BPF_F_NO_PREALLOC } else { 0 };
+    })?;
+    let word = |value: u32| value.to_ne_bytes();
+    let kernel_stack = KERNEL_STACK.max(bpf_sys::page_size()) as u64;
+    let walks_here = variant.stacks == Stacks::Tables;
+    let constants = [
+        ("rows_mask", word(sizes.rows - 1)),
+        ("rules_mask", word(sizes.rules - 1)),
+        ("on_arm64", word(u32::from(Machine::running() == Some(Machine::Arm64)))),
+        ("has_task_pt_regs", word(variant.task_pt_regs.into())),
+        ("walks_here", word(walks_here.into())),
+    ];
+    constants.iter().try_for_each(|(name, value)| spec.set_global(name, value)).map_err(Error::load)?;
+    spec.set_global("kernel_stack_bytes", &kernel_stack.to_ne_bytes()).map_err(Error::load)
+}
+
+/// Reads what walks in the kernel have missed.
+#[derive(Debug)]
+pub(super) struct Misses {
+    ring: RingReader,
+    ends: SharedMapping,
+    cpus: u32,
+    /// Samples whose window has not been read yet, with its number.
+    waiting: Vec<(u32, Finished)>,
+    /// Samples that found no room in `waiting`.
+    lost: u64,
+    broken: u64,
+}
+
+impl Misses {
+    /// Of a program that was just loaded, which calls the other ones from now on; and what finishes its walks. `None`: it walks by frame
+    /// pointers.
+    pub fn open(program: &ProfileProgram, memory: usize) -> Result<Option<(Self, Unwinder)>> {
+        let Some(machine) = Machine::running().filter(|_| program.stacks() != Stacks::FramePointers) else {
+            return Ok(None);
+        };
+        let map =
+            |name: &str| -> Result<&bpf_loader::map::Map> { program.object().map(name).map_err(Error::load) };
+        let stages = ProgramArray::new(map("stages")?).map_err(Error::load)?;
+        for (stage, name) in (0..).zip(STAGES) {
+            let called = program.object().program(name).map_err(Error::load)?;
+            stages.set(stage, called).map_err(Error::load)?;
+        }
+        let pages = map("pages")?.fd.try_clone().map_err(Error::kernel)?;
+        let tables = Tables::new(pages, &map("rows")?.fd, &map("rules")?.fd, sizes(memory))?;
+        let misses = Self {
+            ring: RingReader::open(&map("misses")?.fd).map_err(Error::kernel)?,
+            ends: SharedMapping::array(&map("walk_ends")?.fd, false).map_err(Error::kernel)?,
+            cpus: program.cpus(),
+            waiting: Vec::new(),
+            lost: 0,
+            broken: 0,
+        };
+        Ok(Some((misses, Unwinder::new(machine, tables))))
+    }
+
+    /// The map to poll.
+    pub fn map(program: &ProfileProgram) -> Result<&MapFd> {
+        Ok(&program.object().map("misses").map_err(Error::load)?.fd)
+    }
+
+    /// Finishes what was missed.
+    pub fn finish(&mut self, symbols: &mut Symbols, stacks: &mut StackTable) -> Result<()> {
+        let Self { ring, waiting, lost, broken, .. } = self;
+        let each = |record: &[u8]| {
+            let Some(missed) = MissedSample::decode(record) else {
+                *broken += 1;
+                return;
+            };
+            let frames = symbols.finish_walk(&missed);
+            if waiting.len() >= MAX_WAITING {
+                *lost += 1;
+                return;
+            }
+            let user = stacks.intern(&frames);
+            waiting.push((missed.window, Finished { key: missed.key, comm: missed.comm, user }));
+        };
+        ring.drain(usize::MAX, each).map_err(Error::Ring)?;
+        Ok(())
+    }
+
+    /// Those of a window.
+    pub fn of_window(&mut self, window: u32) -> Vec<Finished> {
+        let (taken, kept) = self.waiting.drain(..).partition::<Vec<_>, _>(|(of, _)| *of == window);
+        self.waiting = kept;
+        taken.into_iter().map(|(_, finished)| finished).collect()
+    }
+
+    /// Samples that were lost.
+    pub fn lost(&self) -> u64 {
+        self.lost + self.broken
+    }
+
+    /// How walks have ended.
+    pub fn walks(&self, unwinder: &Unwinder) -> Walks {
+        let mut count = [0; 9];
+        for cpu in 0..self.cpus {
+            let mut bytes = [0; WalkEnds::SIZE];
+            if self.ends.copy_out(cpu as usize * WalkEnds::SIZE, &mut bytes).is_some() {
+                if let Some(ends) = WalkEnds::decode(&bytes) {
+                    count.iter_mut().enumerate().for_each(|(end, count)| *count += ends.count(end));
+                }
+            }
+        }
+        let finished = unwinder.finished();
+        Walks {
+            whole: count[walk_end::WHOLE] + finished.whole,
+            no_table: count[walk_end::NO_TABLE] + finished.no_table,
+            bad_cfa: count[walk_end::BAD_CFA] + finished.bad_cfa,
+            depth: count[walk_end::DEPTH] + finished.depth,
+            not_mapped: count[walk_end::NOT_MAPPED] + finished.not_mapped,
+            slice: finished.slice,
+            lost: count[walk_end::LOST],
+            by_kernel: count[walk_end::BY_KERNEL],
+            in_user_space: count[walk_end::MISSED],
+            pages: unwinder.tables().pages() as u64,
+            evicted_pages: unwinder.tables().evicted(),
+        }
+    }
+}

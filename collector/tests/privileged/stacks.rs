@@ -1,0 +1,129 @@
+//! Stacks of a process without frame pointers: this program, as release builds and the standard library are compiled.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use bpf_loader::target::RunningTarget;
+use collector::config::{Config, Filter, Stacks};
+use collector::error::Error;
+use collector::model::Profile;
+use collector::tracer::profile::Session;
+
+use super::helper::{Helper, task};
+use super::{is_emulated, skip};
+
+/// More frames than one BPF program walks, and fewer than are kept.
+const DEPTH: u32 = 60;
+
+#[inline(never)]
+fn down(depth: u32, work: &mut dyn FnMut()) -> u32 {
+    if depth == 0 {
+        work();
+        return 1;
+    }
+    black_box(down(black_box(depth) - 1, work)) + 1
+}
+
+#[inline(never)]
+fn work_in_user_space() {
+    for n in 0..200_000u64 {
+        black_box(n);
+    }
+}
+
+/// Most samples are in the kernel: the walk begins where it was entered.
+#[inline(never)]
+fn work_in_the_kernel() {
+    let mut file = std::fs::File::open("/dev/zero").unwrap();
+    let mut bytes = vec![0; 1 << 20];
+    for _ in 0..20 {
+        std::io::Read::read_exact(&mut file, &mut bytes).unwrap();
+    }
+}
+
+#[test]
+#[ignore = "what the others look at"]
+fn helper() {
+    let Some(what) = task() else { return };
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(60) {
+        match &*what {
+            "user" => down(DEPTH, &mut work_in_user_space),
+            _ => down(DEPTH, &mut work_in_the_kernel),
+        };
+    }
+}
+
+/// Functions of a stack, leaf first.
+fn functions<'p>(profile: &'p Profile, stack: &[collector::model::FrameIdx]) -> Vec<&'p str> {
+    let frames = stack.iter().map(|frame| &profile.frames[frame.0 as usize]);
+    frames.flat_map(|frame| &frame.lines).map(|line| &*line.function).collect()
+}
+
+fn whole_stacks(what: &str, stacks: Stacks) {
+    let mut helper = Helper::start("stacks::helper", what);
+    let filter = Filter { pids: vec![helper.pid()], ..Filter::default() };
+    let config = Config { frequency: 199, filter, stacks: Some(stacks), ..Config::default() };
+    let mut session = match Session::start_within(config, 8 << 20, &RunningTarget::new()).map_err(|e| *e) {
+        Ok(session) => session,
+        Err(Error::Privileges(error)) => return skip(&error.to_string()).unwrap_or(()),
+        Err(Error::NoRung { what, .. }) if !cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) => {
+            return skip(&format!("{what} by tables are walked on x86_64 and arm64 only")).unwrap_or(());
+        }
+        Err(error) => panic!("{error}"),
+    };
+    assert_eq!(session.stacks(), stacks);
+    helper.go();
+    let end = Instant::now() + Duration::from_secs(if is_emulated() { 8 } else { 3 });
+    while Instant::now() < end {
+        session.poll(end).unwrap();
+    }
+    session.pause().unwrap();
+    let profile = session.finish_window().unwrap();
+    let counters = session.counters().unwrap();
+    let walks = counters.walks.unwrap();
+    let samples: u64 = profile.samples.iter().map(|sample| sample.count).sum();
+    assert_eq!((samples, walks.total()), (counters.samples, counters.samples), "{walks:?}");
+    assert!(samples > 50, "{samples} samples");
+    // It starts with code that has no rules (the dynamic linker's first instructions), and ends in the middle of anything.
+    assert!(walks.whole * 100 >= samples * 99, "{walks:?}");
+    assert!(walks.in_user_space > 0, "nothing was missed: {walks:?}");
+    if stacks == Stacks::Tables {
+        assert!(walks.in_user_space * 2 < samples, "what was missed once is there: {walks:?}");
+    }
+    let work = match what {
+        "user" => "work_in_user_space",
+        _ => "work_in_the_kernel",
+    };
+    let mut at_work = 0;
+    for sample in &profile.samples {
+        let functions = functions(&profile, &profile.stacks[sample.stack.0 as usize]);
+        let Some(place) = functions.iter().position(|name| name.ends_with(work)) else { continue };
+        at_work += sample.count;
+        let deep = functions[place..].iter().filter(|name| name.ends_with("::down")).count();
+        assert_eq!(deep, DEPTH as usize + 1, "{functions:?}");
+        let last = functions.last().unwrap();
+        assert!(last.contains("clone") || last.contains("start"), "{functions:?}");
+    }
+    assert!(at_work * 10 > samples * 8, "{at_work} of {samples} are at work");
+}
+
+#[test]
+fn by_tables() {
+    whole_stacks("user", Stacks::Tables);
+}
+
+#[test]
+fn by_tables_from_within_the_kernel() {
+    whole_stacks("kernel", Stacks::Tables);
+}
+
+#[test]
+fn by_copies() {
+    whole_stacks("user", Stacks::Copies);
+}
+
+#[test]
+fn by_copies_from_within_the_kernel() {
+    whole_stacks("kernel", Stacks::Copies);
+}
