@@ -10,7 +10,8 @@ use super::sideband::{Trailer, parse_record};
 /// Addresses that are looked up in whatever was read.
 const ADDRESSES: [u64; 6] = [0, 0x1000, 0x40_1000, 0x40_2010, 0xffff_ffff_8100_0000, u64::MAX];
 
-/// An ELF file: headers, build id, address translation, symbols, PLT, `.gnu_debugdata`, names.
+/// An ELF file: headers, build id, address translation, symbols, PLT, `.gnu_debugdata`, names;
+/// files and lines from DWARF and Go's table.
 pub fn elf_symbols(file: &[u8]) {
     let Ok(elf) = Elf::read(&file) else { return };
     let addresses = elf.address_map();
@@ -21,6 +22,8 @@ pub fn elf_symbols(file: &[u8]) {
             let _ = frames.rows(&file, &elf, address & !0xfff);
         }
     }
+    #[cfg(feature = "dwarf")]
+    super::details::try_all(file, &elf, ADDRESSES);
     let Ok(table) = SymbolTable::read(&elf, &file) else { return };
     let translated = ADDRESSES.into_iter().filter_map(|offset| addresses.address_of(offset));
     for address in ADDRESSES.into_iter().chain(translated) {
