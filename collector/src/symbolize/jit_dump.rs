@@ -45,6 +45,9 @@ struct Row {
     file: Arc<str>,
 }
 
+/// Addresses with their lines, as they are told.
+type Told = Vec<(u64, u32, Arc<str>)>;
+
 #[derive(Debug, Clone)]
 struct Function {
     length: u64,
@@ -68,7 +71,7 @@ pub(super) struct JitDump {
     functions: SortedMap<u64, Function>,
     files: SortedSet<Arc<str>>,
     /// Lines that were told of the function that comes next, and where that begins.
-    pending: Option<(u64, Vec<(u64, u32, Arc<str>)>)>,
+    pending: Option<(u64, Told)>,
     /// Whether numbers in it begin with their lowest byte, once its header was read.
     little: Option<bool>,
     parsed: u64,
@@ -199,7 +202,8 @@ impl JitDump {
 
     fn load(&mut self, fields: &mut Fields<'_>) -> Option<()> {
         // Process, thread, and where it was to be.
-        (fields.u64()?, fields.u64()?);
+        fields.u64()?;
+        fields.u64()?;
         let (start, length, _index) = (fields.u64()?, fields.u64()?, fields.u64()?);
         let bytes = fields.bytes;
         let name = fields.name().unwrap_or(bytes);
@@ -210,7 +214,8 @@ impl JitDump {
     }
 
     fn relocate(&mut self, fields: &mut Fields<'_>) -> Option<()> {
-        (fields.u64()?, fields.u64()?);
+        fields.u64()?;
+        fields.u64()?;
         let (from, to, length) = (fields.u64()?, fields.u64()?, fields.u64()?);
         let Function { name, rows, .. } = self.functions.remove(&from)?;
         self.memory = self.memory.saturating_sub(memory_of(&name, &rows));
@@ -234,7 +239,7 @@ impl JitDump {
     }
 
     /// The lines of a function that is told of next.
-    fn lines(&mut self, fields: &mut Fields<'_>) -> Option<(u64, Vec<(u64, u32, Arc<str>)>)> {
+    fn lines(&mut self, fields: &mut Fields<'_>) -> Option<(u64, Told)> {
         let (start, count) = (fields.u64()?, fields.u64()?);
         let mut rows = Vec::new();
         let mut file: Option<Arc<str>> = None;
@@ -243,9 +248,10 @@ impl JitDump {
             let Some(name) = fields.u32().and_then(|_column| fields.name()) else { break };
             if name != b"\xff" {
                 // V8 takes some names from where they no longer are.
-                let is_path = |name: &&str| !name.is_empty() && !name.contains(char::is_control);
-                let Some(name) = std::str::from_utf8(name).ok().filter(is_path) else { return None };
-                file = Some(self.file(name.get(..MAX_NAME).unwrap_or(name))?);
+                let is_path =
+                    |name: &&str| (1..=MAX_NAME).contains(&name.len()) && !name.contains(char::is_control);
+                let name = std::str::from_utf8(name).ok().filter(is_path)?;
+                file = Some(self.file(name)?);
             }
             rows.push((address, line, Arc::clone(file.as_ref()?)));
         }
@@ -314,7 +320,7 @@ fn memory_of(name: &str, rows: &[Row]) -> usize {
 }
 
 /// Lines by their distance from the begin of the function.
-fn rows_of(start: u64, length: u64, lines: Vec<(u64, u32, Arc<str>)>) -> Arc<[Row]> {
+fn rows_of(start: u64, length: u64, lines: Told) -> Arc<[Row]> {
     let first = lines.iter().map(|(address, ..)| *address).min().unwrap_or(0);
     let moved = if first >= start.saturating_add(ELF_HEADER) { ELF_HEADER } else { 0 };
     let row = |(address, line, file): (u64, u32, Arc<str>)| {
