@@ -8,6 +8,8 @@ use crate::model::Profile;
 const MAX_SLOTS: u64 = 240;
 /// Numbers of all slots of all calls, of 8 bytes each; where there are more, slots are made longer.
 const MAX_ENTRIES: usize = 8 << 20;
+/// Different calls; those beyond count where they come from.
+const MAX_CALLS: usize = 1 << 20;
 const SECOND: u64 = 1_000_000_000;
 
 /// Windows, one after the other.
@@ -22,7 +24,9 @@ pub struct Timeline {
 
 impl Default for Timeline {
     fn default() -> Self {
-        Self { builder: Builder::default(), start_unix_nanos: 0, slot_nanos: SECOND, slot: 0 }
+        let mut builder = Builder::default();
+        builder.most_nodes = MAX_CALLS;
+        Self { builder, start_unix_nanos: 0, slot_nanos: SECOND, slot: 0 }
     }
 }
 

@@ -98,6 +98,8 @@ pub(super) struct Builder {
     depth: usize,
     /// Whether functions of one name are one, whatever file they are in.
     pub all_of_a_name: bool,
+    /// Nodes that there is room for.
+    pub most_nodes: usize,
     /// What every process is called, in place of its own name.
     pub process: Option<Arc<str>>,
 }
@@ -120,6 +122,7 @@ impl Default for Builder {
             index: HashMap::new(),
             depth: 0,
             all_of_a_name: false,
+            most_nodes: MAX_NODES,
             process: None,
         }
     }
@@ -165,7 +168,7 @@ impl Builder {
         let nodes = &mut self.nodes;
         let node = match self.index.get(&key) {
             Some(node) => *node,
-            None if nodes.len() >= MAX_NODES => return false,
+            None if nodes.len() >= self.most_nodes => return false,
             None => {
                 let node = nodes.len();
                 nodes.push(Node {
@@ -283,6 +286,18 @@ mod tests {
         assert_eq!(names, once);
         assert!(names.len() < profile.processes.len());
         assert!(names.is_sorted());
+    }
+
+    #[test]
+    fn without_room_for_more_calls_their_callers_have_their_samples() {
+        let profile = fixture::server();
+        let names = Names::new(&profile);
+        let mut builder = Builder { most_nodes: 10, ..Builder::default() };
+        builder.add(&profile, &names, Side::Now);
+        let tree = builder.finish();
+        let whole = Tree::new(&profile, &names).total();
+        assert_eq!((tree.nodes.len(), tree.total()), (10, whole));
+        assert_eq!(tree.nodes.iter().map(|node| node.own).sum::<u64>(), whole);
     }
 
     #[test]

@@ -63,6 +63,7 @@ fn what_chance_may_do_is_marked() {
     let before = of("app", &[("main;a", 1000), ("main;b", 9000)]);
     let after = of("app", &[("main;a", 1300), ("main;b", 8700)]);
     assert!(table(&before, &after, 80).contains("  10.0   13.0   +3.0    10.0   13.0   +3.0  a\n"));
+    assert!(table(&before, &before, 80).contains("  90.0   90.0    0.0    90.0   90.0    0.0  b\n"));
     // Bytes are no samples that were drawn.
     let mut bytes = before.clone();
     bytes.value.kind = "inuse_space".to_owned();

@@ -146,10 +146,7 @@ impl Picture<'_> {
             Container::Svg => {
                 writeln!(out, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>")?;
                 self.write_svg(
-                    |out| {
-                        let script = format_args!("<script><![CDATA[\n{SCRIPT}]]></script>");
-                        writeln!(out, "<style>\n{STYLE}</style>\n{script}")
-                    },
+                    |out| writeln!(out, "<style>\n{STYLE}</style>\n<script><![CDATA[\n{SCRIPT}]]></script>"),
                     out,
                 )
             }

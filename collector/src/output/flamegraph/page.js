@@ -68,7 +68,11 @@ addEventListener("load", () => {
     made.addEventListener("click", act);
     return made;
   };
-  const turn = button("", "i: the other way up", () => { rootOnTop = !rootOnTop; layout(); });
+  const turn = button("", "i: the other way up", () => {
+    rootOnTop = !rootOnTop;
+    layout();
+    (current || zoomed).rect.scrollIntoView({ block: "nearest" });
+  });
   const which = "before" in svg.dataset && button("", "b: widths of the other profile", other);
   const reset = button("Reset", "Esc: everything, without a search", back);
   const matched = make("output", tools);
@@ -363,4 +367,9 @@ addEventListener("load", () => {
   addEventListener("resize", layout);
   count();
   layout();
+  // What does not fit is to begin with its root.
+  if (!rootOnTop && svg.getBoundingClientRect().bottom > innerHeight) {
+    rootOnTop = true;
+    layout();
+  }
 });
