@@ -71,7 +71,7 @@ addEventListener("load", () => {
   const turn = button("", "i: the other way up", () => {
     rootOnTop = !rootOnTop;
     layout();
-    (current || zoomed).rect.scrollIntoView({ block: "nearest" });
+    look();
   });
   const which = "before" in svg.dataset && button("", "b: widths of the other profile", other);
   const reset = button("Reset", "Esc: everything, without a search", back);
@@ -161,7 +161,7 @@ addEventListener("load", () => {
     return strip;
   }
 
-  function layout() {
+  function layout(again) {
     svg.setAttribute("width", "100%");
     width = Math.max(svg.getBoundingClientRect().width, 300);
     if (strip) strip.tell(zoomed);
@@ -197,8 +197,14 @@ addEventListener("load", () => {
     turn.textContent = rootOnTop ? "Root at bottom" : "Root on top";
     if (which) which.textContent = widths === "now" ? "Widths: after" : "Widths: before";
     reset.disabled = isWhole();
+    // A scroll bar that comes or goes takes width.
+    if (!again && Math.abs(svg.getBoundingClientRect().width - width) >= 1) return layout(true);
     if (current && !current.shown) choose(null);
     else if (current) tell(current);
+  }
+
+  function look() {
+    (current || zoomed).rect.scrollIntoView({ block: "nearest" });
   }
 
   function draw(frame, y) {
@@ -242,13 +248,14 @@ addEventListener("load", () => {
     current = frame;
     if (!frame) return tipBox.classList.add("hidden");
     frame.group.classList.add("current");
-    frame.rect.scrollIntoView({ block: "nearest" });
+    look();
     tell(frame);
   }
 
   function zoom(frame) {
     zoomed = frame;
     layout();
+    look();
   }
 
   function other() {
@@ -256,6 +263,7 @@ addEventListener("load", () => {
     if (!zoomed[widths]) zoomed = root;
     count();
     layout();
+    look();
     mark();
   }
 
@@ -364,7 +372,7 @@ addEventListener("load", () => {
     }
     event.preventDefault();
   });
-  addEventListener("resize", layout);
+  addEventListener("resize", () => layout());
   count();
   layout();
   // What does not fit is to begin with its root.
