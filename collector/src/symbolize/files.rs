@@ -324,7 +324,8 @@ impl FileCache {
             Some(details) => details.reopen(source),
             None => {
                 let build_id = file.build_id.as_deref();
-                file.details = Details::find(source, build_id, path, places, self.budget);
+                let limits = (self.budget, &mut self.work);
+                file.details = Details::find(source, build_id, path, places, limits);
             }
         }
     }
