@@ -15,8 +15,9 @@ use crate::crc32;
 const FOLDER: &str = "/usr/lib/debug";
 /// Bytes of `.gnu_debuglink`.
 const MAX_LINK: usize = 4096;
-/// Bytes of a file whose checksum is computed because it has no build id.
+/// Bytes of a file whose checksum is computed because it has no build id, and how many of them take the time of parsing one.
 const MAX_CHECKED: u64 = 256 << 20;
+const CHECKED_WORK: u64 = 8;
 
 /// The file that names and lines of another were moved to.
 pub(super) struct Separate {
@@ -66,15 +67,17 @@ struct Proof<'a> {
     checksum: Option<u32>,
 }
 
-/// Finds the debug file of a file. `places` tells where a path may lead: in the root of the process first.
+/// Finds the debug file of a file. `places` tells where a path may lead: in the root of the process first; `work` is how much
+/// debug information may be read, and becomes less.
 pub(super) fn find(
     elf: &Elf,
     source: &Source,
     build_id: Option<&[u8]>,
     path: &str,
     places: &dyn Fn(&str) -> Vec<Place>,
+    work: &mut u64,
 ) -> Option<Separate> {
-    let open = |path: &str, proof: Proof<'_>| open_first(elf, path, proof, places);
+    let mut open = |path: &str, proof: Proof<'_>| open_first(elf, path, proof, places, work);
     if let Some(path) = build_id.and_then(path_by_build_id) {
         if let Some(found) = open(&path, Proof { build_id, checksum: None }) {
             return Some(found);
@@ -128,7 +131,7 @@ pub(super) fn find_shared(
     let (folder, _) = path.rsplit_once('/')?;
     let path = if name.starts_with('/') { name.to_owned() } else { format!("{folder}/{name}") };
     let by_id = path_by_build_id(build_id);
-    std::iter::once(path).chain(by_id).find_map(|path| open_first(elf, &path, proof, places))
+    std::iter::once(path).chain(by_id).find_map(|path| open_first(elf, &path, proof, places, &mut 0))
 }
 
 /// Opens the first file that a path leads to and that proves to be what is wanted.
@@ -137,17 +140,18 @@ fn open_first(
     path: &str,
     proof: Proof<'_>,
     places: &dyn Fn(&str) -> Vec<Place>,
+    work: &mut u64,
 ) -> Option<Separate> {
-    places(path).into_iter().find_map(|place| open(elf, path, place, proof))
+    places(path).into_iter().find_map(|place| open(elf, path, place, proof, work))
 }
 
 /// Opens a debug file, if it proves to be that of the file.
-fn open(elf: &Elf, path: &str, place: Place, proof: Proof<'_>) -> Option<Separate> {
+fn open(elf: &Elf, path: &str, place: Place, proof: Proof<'_>, work: &mut u64) -> Option<Separate> {
     let (reader, metadata) = FileReader::open(&place).ok()?;
     let debug = Elf::read(&reader).ok()?;
     let is_it = match (proof.build_id, debug.build_id(&reader), proof.checksum) {
         (Some(wanted), Some(found), _) => found == wanted,
-        (_, _, Some(wanted)) => checksum(&reader) == Some(wanted),
+        (_, _, Some(wanted)) => checksum(&reader, work) == Some(wanted),
         _ => false,
     };
     is_it.then(|| Separate {
@@ -159,8 +163,9 @@ fn open(elf: &Elf, path: &str, place: Place, proof: Proof<'_>) -> Option<Separat
     })
 }
 
-fn checksum(source: &dyn ReadAt) -> Option<u32> {
+fn checksum(source: &dyn ReadAt, work: &mut u64) -> Option<u32> {
     let size = Some(source.size()).filter(|size| *size <= MAX_CHECKED)?;
+    *work = work.checked_sub(size / CHECKED_WORK)?;
     let mut digest = crc32::digest();
     stream(source, 0, size, 1, "a debug file", |piece| digest.update(piece)).ok()?;
     Some(digest.finalize())

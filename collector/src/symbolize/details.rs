@@ -31,17 +31,19 @@ pub(super) struct Details {
 }
 
 impl Details {
-    /// Looks for the file's debug information, in it or beside it. `budget` is the memory that all files may take.
+    /// Looks for the file's debug information, in it or beside it. `budget` is the memory that all files may take, and `work`
+    /// what may be done, which becomes less.
     pub fn find(
         source: &Source,
         build_id: Option<&[u8]>,
         path: &str,
         places: &dyn Fn(&str) -> Vec<Place>,
-        budget: usize,
+        (budget, work): (usize, &mut u64),
     ) -> Option<Self> {
         let elf = Elf::read(source).ok()?;
         let is_whole = elf.section(b".debug_info").is_some();
-        let separate = if is_whole { None } else { debug_file::find(&elf, source, build_id, path, places) };
+        let separate =
+            if is_whole { None } else { debug_file::find(&elf, source, build_id, path, places, work) };
         let shared = match &separate {
             None => debug_file::find_shared(&elf, source, path, places),
             Some(separate) => separate.source().and_then(|source| {
@@ -141,10 +143,11 @@ pub(super) fn try_all(file: &[u8], elf: &Elf, addresses: impl IntoIterator<Item 
     const ASKED: u64 = 64;
     let source: Source = Arc::new(file.to_vec());
     let nowhere = |_: &str| Vec::new();
-    let Some(mut details) = Details::find(&source, None, "/file", &nowhere, DEFAULT_BUDGET) else { return };
+    let mut work = WORK;
+    let limits = (DEFAULT_BUDGET, &mut work);
+    let Some(mut details) = Details::find(&source, None, "/file", &nowhere, limits) else { return };
     let (start, end) = elf.code().unwrap_or_default();
     let step = usize::try_from(end.saturating_sub(start) / ASKED).unwrap_or(usize::MAX).max(1);
-    let mut work = WORK;
     for address in addresses.into_iter().chain((start..end).step_by(step).take(ASKED as usize)) {
         details.lines(&source, address, None, &mut work);
     }

@@ -23,9 +23,9 @@ pub const DEFAULT_BUDGET: usize = 16 << 20;
 const MAX_FILES: usize = 4096;
 /// Files that are held open at a time.
 const MAX_OPEN: usize = 64;
-/// Bytes of debug information that are worked on in a window: a second or two.
+/// Bytes of debug information that are worked on in a window: half a second.
 #[cfg(feature = "dwarf")]
-pub(super) const WORK_A_WINDOW: u64 = 256 << 20;
+pub(super) const WORK_A_WINDOW: u64 = 64 << 20;
 
 /// What makes two files the same file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -324,7 +324,8 @@ impl FileCache {
             Some(details) => details.reopen(source),
             None => {
                 let build_id = file.build_id.as_deref();
-                file.details = Details::find(source, build_id, path, places, self.budget);
+                let limits = (self.budget, &mut self.work);
+                file.details = Details::find(source, build_id, path, places, limits);
             }
         }
     }

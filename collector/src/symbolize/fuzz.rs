@@ -77,6 +77,19 @@ pub fn perf_map(text: &[u8]) {
     }
 }
 
+/// A dump of a just-in-time compiler, in two pieces.
+#[cfg(feature = "dwarf")]
+pub fn jit_dump(dump: &[u8]) {
+    let mut functions = super::jit_dump::JitDump::default();
+    for part in [dump.get(..dump.len() / 2).unwrap_or_default(), dump] {
+        // What bytes in memory say is no error.
+        let _ = functions.read_more(&part);
+    }
+    for address in ADDRESSES {
+        functions.find(address);
+    }
+}
+
 /// The text of `/proc/kallsyms`.
 pub fn kallsyms(text: &[u8]) {
     let mut wanted = ADDRESSES.to_vec();

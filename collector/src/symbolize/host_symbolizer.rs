@@ -16,7 +16,7 @@ use super::maps;
 use super::process::{Generation, MappedFile, ProcessLosses, ProcessTable, VmMapping};
 use super::sideband::{Record, SampleId};
 use super::{AddressSpace, Miss, Resolved, Symbolizer};
-use crate::model::{FrameKind, Line, Mapping};
+use crate::model::{FrameKind, Mapping};
 use crate::sorted::{SortedMap, SortedSet};
 
 /// Bytes of `/proc/PID/maps` that are read.
@@ -230,8 +230,15 @@ impl HostSymbolizer {
         if !cfg!(feature = "symbols") {
             return None;
         }
-        let function = self.jit.find(&self.host, owner, address)?;
-        let line = Line { function: function.name.into(), system_name: None, file: None, line: 0 };
+        let host = &self.host;
+        #[cfg(feature = "dwarf")]
+        let dumps = || {
+            let generation = self.processes.generation(owner.pid, owner.time);
+            generation.map_or_else(Vec::new, |generation| super::jit::dumps(host, owner.pid, generation))
+        };
+        #[cfg(not(feature = "dwarf"))]
+        let dumps = Vec::new;
+        let line = self.jit.find(host, owner, address, dumps)?;
         Some(Resolved { kind: FrameKind::Jit, mapping: None, address, lines: Arc::from([line]), miss: None })
     }
 

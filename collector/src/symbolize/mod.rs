@@ -25,6 +25,8 @@ mod go;
 mod host;
 mod host_symbolizer;
 mod jit;
+#[cfg(feature = "dwarf")]
+mod jit_dump;
 pub mod kernel;
 pub mod maps;
 pub mod perf_map;

@@ -11,6 +11,7 @@ use super::elf::Elf;
 use super::files::{Candidate, DEFAULT_BUDGET, FileCache, FileNo};
 use super::host::{Host, Place};
 use super::process::MappedFile;
+use super::read_at::FileReader;
 use crate::model::Line;
 
 /// A directory that goes when the test ends.
@@ -118,8 +119,8 @@ pub fn plain(frames: &Frames) -> Frames {
 
 /// Addresses all over the code of a file.
 pub fn addresses(path: &Path, count: u64) -> Vec<u64> {
-    let bytes = fs::read(path).unwrap();
-    let (start, end) = Elf::read(&bytes.as_slice()).unwrap().code().unwrap();
+    let (file, _) = FileReader::open(&Place::trusted(path.to_owned())).unwrap();
+    let (start, end) = Elf::read(&file).unwrap().code().unwrap();
     let count = count.min(end - start);
     (0..count).map(|index| start + index * (end - start) / count).collect()
 }

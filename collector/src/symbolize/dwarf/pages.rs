@@ -21,6 +21,8 @@ const MAX_PAGES: usize = 48;
 pub(super) const MAX_ABBREVIATIONS: u64 = 128 * 1024;
 /// Bytes of the tables that are kept. In memory they are some fifteen times as large.
 const KEPT_ABBREVIATIONS: u64 = 64 * 1024;
+/// What reading a page takes beside working on it: so it is no use to a hostile file to have one byte of each.
+const PAGE_WORK: u64 = PAGE as u64 / 8;
 /// Bytes of a string that are looked for its end.
 const MAX_STRING: u64 = 64 * 1024;
 
@@ -238,6 +240,7 @@ impl Store {
             page.used = clock;
             return Ok(Arc::clone(&page.bytes));
         }
+        self.charge(PAGE_WORK)?;
         let source = self.source.as_deref().ok_or(Error::Io)?;
         let mut places = self.places.borrow_mut();
         let place = places.get_mut(section as usize).and_then(Option::as_mut).ok_or(Error::Io)?;
