@@ -191,6 +191,16 @@ pub struct Losses {
     pub sideband: u64,
 }
 
+impl Losses {
+    /// Adds those of another window.
+    pub fn absorb(&mut self, other: &Self) {
+        self.skipped = self.skipped.saturating_add(other.skipped);
+        self.table_full = self.table_full.saturating_add(other.table_full);
+        self.no_stack = self.no_stack.saturating_add(other.no_stack);
+        self.sideband = self.sideband.saturating_add(other.sideband);
+    }
+}
+
 impl Profile {
     /// Adds a later window to this one, as if both had been one. What is equal is stored once. Of two periods the shorter stays,
     /// and samples of the longer count for as many more.
@@ -205,10 +215,7 @@ impl Profile {
         self.duration_nanos = (later.start_unix_nanos + later.duration_nanos)
             .saturating_sub(self.start_unix_nanos)
             .max(self.duration_nanos);
-        self.losses.skipped += later.losses.skipped;
-        self.losses.table_full += later.losses.table_full;
-        self.losses.no_stack += later.losses.no_stack;
-        self.losses.sideband += later.losses.sideband;
+        self.losses.absorb(&later.losses);
 
         let processes = Remap::new(&mut self.processes, later.processes, |p| p);
         let threads = Remap::new(&mut self.threads, later.threads, |t| t);

@@ -77,6 +77,7 @@ fn the_version_lists_features() {
         ("btf-generate", cfg!(feature = "btf-generate")),
         ("compare", cfg!(feature = "compare")),
         ("demangle-cpp", cfg!(feature = "demangle-cpp")),
+        ("dwarf", cfg!(feature = "dwarf")),
         ("grpc", cfg!(feature = "grpc")),
         ("gzip", cfg!(feature = "gzip")),
         ("inspect", cfg!(feature = "inspect")),

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* A program with local, global and weak functions, for the symbolizer. */
+#ifdef INLINED
+static inline int local(int value)
+#else
 static __attribute__((noinline)) int local(int value)
+#endif
 {
 	return value * 3;
 }

@@ -4,10 +4,11 @@ use bpf_loader::text::join;
 use std::fmt;
 
 /// The cargo features that commands depend on, and whether they are built in.
-const FEATURES: [(&str, bool); 17] = [
+const FEATURES: [(&str, bool); 18] = [
     ("btf-generate", cfg!(feature = "btf-generate")),
     ("compare", cfg!(feature = "compare")),
     ("demangle-cpp", cfg!(feature = "demangle-cpp")),
+    ("dwarf", cfg!(feature = "dwarf")),
     ("grpc", cfg!(feature = "grpc")),
     ("gzip", cfg!(feature = "gzip")),
     ("inspect", cfg!(feature = "inspect")),

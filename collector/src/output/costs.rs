@@ -98,13 +98,27 @@ impl Costs {
         }
     }
 
+    /// Forgets the cheapest functions, so that `most` are left.
+    pub fn keep(&mut self, most: usize) {
+        if self.rows.len() > most {
+            let mut totals: Vec<u64> = self.rows.values().map(|cost| cost.total).collect();
+            totals.sort_unstable_by_key(|total| Reverse(*total));
+            let least = totals.get(most).copied().unwrap_or_default();
+            self.rows.retain(|_, cost| cost.total > least);
+        }
+    }
+
+    /// How many functions.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     /// All samples.
     pub fn total(&self) -> u64 {
         self.total
     }
 
     /// Of one function.
-    #[cfg(feature = "compare")]
     pub fn get(&self, key: &Key) -> Option<&Cost> {
         self.rows.get(key)
     }

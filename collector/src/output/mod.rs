@@ -27,6 +27,8 @@ pub mod progress;
 pub mod summary;
 pub mod table;
 pub mod terminal;
+pub mod timeline;
+pub mod top;
 mod tree;
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::names::samples;
-use crate::model::Profile;
+use crate::model::{Losses, Profile};
 use crate::tracer::profile::Walks;
 
 const NANOS_PER_SECOND: f64 = 1e9;
@@ -29,9 +29,13 @@ pub fn samples_line(profile: &Profile) -> String {
 /// `lost: 0 of 1980 busy periods`, with the reasons where something was lost: of the samples taken and the periods lost,
 /// which are the whole machine's, whatever a filter kept out.
 pub fn losses_line(profile: &Profile) -> String {
-    let losses = &profile.losses;
+    losses_among(sample_count(profile), &profile.losses)
+}
+
+/// As [`losses_line`], beside so many samples.
+pub(super) fn losses_among(samples: u64, losses: &Losses) -> String {
     let lost = losses.skipped.saturating_add(losses.table_full);
-    let expected = sample_count(profile).saturating_add(lost);
+    let expected = samples.saturating_add(lost);
     let mut line = format!("lost: {lost} of {expected} busy periods");
     if lost > 0 {
         let _ = write!(line, " ({:.1}%)", percent(lost, expected));
@@ -86,7 +90,6 @@ pub fn percent(part: u64, whole: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Losses;
     use crate::output::fixture::Fixture;
 
     #[test]

@@ -24,7 +24,7 @@ pub(super) enum Class {
 }
 
 /// A function as called by its ancestors.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Node {
     /// What it is called.
     pub name: Arc<str>,
@@ -49,6 +49,8 @@ pub(super) struct Tree {
     pub nodes: Vec<Node>,
     /// Calls below the root on the longest path, processes included.
     pub depth: usize,
+    /// Samples of each node by slots of time, ascending; empty of a tree that does not count time.
+    pub times: Vec<Vec<(u32, u32)>>,
 }
 
 impl Tree {
@@ -81,16 +83,23 @@ pub(super) enum Side {
     /// The one that it is compared with.
     #[cfg(feature = "compare")]
     Before,
+    /// The one that is shown, in a slot of time that is no earlier than the last one.
+    Slot(u32),
 }
 
 /// A tree that grows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Builder {
     nodes: Vec<Node>,
+    times: Vec<Vec<(u32, u32)>>,
+    /// Entries of `times`.
+    entries: usize,
     index: HashMap<(usize, Arc<str>, Class), usize>,
     depth: usize,
     /// Whether functions of one name are one, whatever file they are in.
     pub all_of_a_name: bool,
+    /// Nodes that there is room for.
+    pub most_nodes: usize,
     /// What every process is called, in place of its own name.
     pub process: Option<Arc<str>>,
 }
@@ -106,7 +115,16 @@ impl Default for Builder {
             before: 0,
             children: Vec::new(),
         };
-        Self { nodes: vec![root], index: HashMap::new(), depth: 0, all_of_a_name: false, process: None }
+        Self {
+            nodes: vec![root],
+            times: Vec::new(),
+            entries: 0,
+            index: HashMap::new(),
+            depth: 0,
+            all_of_a_name: false,
+            most_nodes: MAX_NODES,
+            process: None,
+        }
     }
 }
 
@@ -150,7 +168,7 @@ impl Builder {
         let nodes = &mut self.nodes;
         let node = match self.index.get(&key) {
             Some(node) => *node,
-            None if nodes.len() >= MAX_NODES => return false,
+            None if nodes.len() >= self.most_nodes => return false,
             None => {
                 let node = nodes.len();
                 nodes.push(Node {
@@ -177,26 +195,68 @@ impl Builder {
         for index in path {
             let Some(node) = self.nodes.get_mut(*index) else { continue };
             let counter = match side {
-                Side::Now => &mut node.total,
+                Side::Now | Side::Slot(_) => &mut node.total,
                 #[cfg(feature = "compare")]
                 Side::Before => &mut node.before,
             };
             *counter = counter.saturating_add(count);
         }
+        if let Side::Slot(slot) = side {
+            self.count_in(slot, path, count);
+        }
         let leaf = path.last().and_then(|leaf| self.nodes.get_mut(*leaf));
-        if let Some(leaf) = leaf.filter(|_| side == Side::Now) {
+        if let Some(leaf) = leaf.filter(|_| matches!(side, Side::Now | Side::Slot(_))) {
             leaf.own = leaf.own.saturating_add(count);
+        }
+    }
+
+    fn count_in(&mut self, slot: u32, path: &[usize], count: u64) {
+        self.times.resize(self.nodes.len(), Vec::new());
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        for index in path {
+            let Some(times) = self.times.get_mut(*index) else { continue };
+            match times.last_mut() {
+                Some((last, counted)) if *last == slot => *counted = counted.saturating_add(count),
+                _ => {
+                    times.push((slot, count));
+                    self.entries += 1;
+                }
+            }
+        }
+    }
+
+    /// Numbers of all slots of all nodes.
+    pub fn entries(&self) -> usize {
+        self.entries
+    }
+
+    /// Makes one slot of every two.
+    pub fn halve_slots(&mut self) {
+        self.entries = 0;
+        for times in &mut self.times {
+            times.iter_mut().for_each(|(slot, _)| *slot /= 2);
+            times.dedup_by(|(slot, count), (kept, sum)| {
+                let same = slot == kept;
+                if same {
+                    *sum = sum.saturating_add(*count);
+                }
+                same
+            });
+            self.entries += times.len();
         }
     }
 
     /// The tree as it is now, with children by name.
     pub fn finish(self) -> Tree {
-        let Self { mut nodes, depth, .. } = self;
+        let Self { mut nodes, mut times, depth, .. } = self;
         let keys: Vec<_> = nodes.iter().map(|node| (node.name.clone(), node.class)).collect();
         for node in &mut nodes {
             node.children.sort_unstable_by(|a, b| keys.get(*a).cmp(&keys.get(*b)));
         }
-        Tree { nodes, depth }
+        if !times.is_empty() {
+            times.resize(nodes.len(), Vec::new());
+        }
+        Tree { nodes, depth, times }
     }
 }
 
@@ -226,6 +286,18 @@ mod tests {
         assert_eq!(names, once);
         assert!(names.len() < profile.processes.len());
         assert!(names.is_sorted());
+    }
+
+    #[test]
+    fn without_room_for_more_calls_their_callers_have_their_samples() {
+        let profile = fixture::server();
+        let names = Names::new(&profile);
+        let mut builder = Builder { most_nodes: 10, ..Builder::default() };
+        builder.add(&profile, &names, Side::Now);
+        let tree = builder.finish();
+        let whole = Tree::new(&profile, &names).total();
+        assert_eq!((tree.nodes.len(), tree.total()), (10, whole));
+        assert_eq!(tree.nodes.iter().map(|node| node.own).sum::<u64>(), whole);
     }
 
     #[test]

@@ -81,11 +81,7 @@ fn whole(mut ranges: Vec<Range>, profile: &mut Profile) {
     let end = ranges.iter().map(|(start, duration, _)| start.saturating_add(*duration)).max().unwrap_or(0);
     profile.duration_nanos = end.saturating_sub(profile.start_unix_nanos);
     for (_, _, losses) in ranges {
-        let sum = &mut profile.losses;
-        sum.skipped = sum.skipped.saturating_add(losses.skipped);
-        sum.table_full = sum.table_full.saturating_add(losses.table_full);
-        sum.no_stack = sum.no_stack.saturating_add(losses.no_stack);
-        sum.sideband = sum.sideband.saturating_add(losses.sideband);
+        profile.losses.absorb(&losses);
     }
 }
 

@@ -10,7 +10,8 @@ use super::sideband::{Trailer, parse_record};
 /// Addresses that are looked up in whatever was read.
 const ADDRESSES: [u64; 6] = [0, 0x1000, 0x40_1000, 0x40_2010, 0xffff_ffff_8100_0000, u64::MAX];
 
-/// An ELF file: headers, build id, address translation, symbols, PLT, `.gnu_debugdata`, names.
+/// An ELF file: headers, build id, address translation, symbols, PLT, `.gnu_debugdata`, names;
+/// files and lines from DWARF and Go's table.
 pub fn elf_symbols(file: &[u8]) {
     let Ok(elf) = Elf::read(&file) else { return };
     let addresses = elf.address_map();
@@ -21,6 +22,8 @@ pub fn elf_symbols(file: &[u8]) {
             let _ = frames.rows(&file, &elf, address & !0xfff);
         }
     }
+    #[cfg(feature = "dwarf")]
+    super::details::try_all(file, &elf, ADDRESSES);
     let Ok(table) = SymbolTable::read(&elf, &file) else { return };
     let translated = ADDRESSES.into_iter().filter_map(|offset| addresses.address_of(offset));
     for address in ADDRESSES.into_iter().chain(translated) {
@@ -71,6 +74,19 @@ pub fn perf_map(text: &[u8]) {
     map.append(text.get(parsed..).unwrap_or_default());
     for address in ADDRESSES {
         map.find(address);
+    }
+}
+
+/// A dump of a just-in-time compiler, in two pieces.
+#[cfg(feature = "dwarf")]
+pub fn jit_dump(dump: &[u8]) {
+    let mut functions = super::jit_dump::JitDump::default();
+    for part in [dump.get(..dump.len() / 2).unwrap_or_default(), dump] {
+        // What bytes in memory say is no error.
+        let _ = functions.read_more(&part);
+    }
+    for address in ADDRESSES {
+        functions.find(address);
     }
 }
 

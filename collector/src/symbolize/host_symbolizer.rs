@@ -16,7 +16,7 @@ use super::maps;
 use super::process::{Generation, MappedFile, ProcessLosses, ProcessTable, VmMapping};
 use super::sideband::{Record, SampleId};
 use super::{AddressSpace, Miss, Resolved, Symbolizer};
-use crate::model::{FrameKind, Line, Mapping};
+use crate::model::{FrameKind, Mapping};
 use crate::sorted::{SortedMap, SortedSet};
 
 /// Bytes of `/proc/PID/maps` that are read.
@@ -230,19 +230,30 @@ impl HostSymbolizer {
         if !cfg!(feature = "symbols") {
             return None;
         }
-        let function = self.jit.find(&self.host, owner, address)?;
-        let line = Line { function: function.name.into(), system_name: None, file: None, line: 0 };
+        let host = &self.host;
+        #[cfg(feature = "dwarf")]
+        let dumps = || {
+            let generation = self.processes.generation(owner.pid, owner.time);
+            generation.map_or_else(Vec::new, |generation| super::jit::dumps(host, owner.pid, generation))
+        };
+        #[cfg(not(feature = "dwarf"))]
+        let dumps = Vec::new;
+        let line = self.jit.find(host, owner, address, dumps)?;
         Some(Resolved { kind: FrameKind::Jit, mapping: None, address, lines: Arc::from([line]), miss: None })
     }
 
     fn resolve_in_file(&mut self, owner: Owner, mapping: &VmMapping, address: u64) -> Resolved {
         match self.file_of(owner, mapping) {
-            Ok(number) => self.resolve_in(
-                number,
-                mapping,
-                address,
-                mapping.offset.wrapping_add(address - mapping.start),
-            ),
+            Ok(number) => {
+                #[cfg(feature = "dwarf")]
+                {
+                    let (host, processes) = (&self.host, &self.processes);
+                    let places = |path: &str| places(host, processes, owner, path).collect();
+                    self.files.open_details(number, &mapping.file.path, &places);
+                }
+                let offset = mapping.offset.wrapping_add(address - mapping.start);
+                self.resolve_in(number, mapping, address, offset)
+            }
             Err(miss) => missed(FrameKind::Native, Some(model_mapping(mapping, None)), address, miss),
         }
     }
@@ -400,19 +411,28 @@ fn candidates(host: &Host, processes: &ProcessTable, owner: Owner, mapping: &VmM
         candidates
             .push(Candidate { place: Place::trusted(host.process_file(owner.pid, &name)), trusted: true });
     }
-    // A program mostly has the root of the next one in its process, and a short-lived process that of its parent.
-    let mut pid = owner.pid;
-    for _ in 0..=MAX_ANCESTORS {
-        if processes.may_live(pid) {
-            candidates.push(Candidate { place: host.in_process_root(pid, path), trusted: false });
-        }
-        pid = processes.generation(pid, owner.time).map_or(0, |generation| generation.parent);
-        if pid == 0 {
-            break;
-        }
-    }
-    candidates.push(Candidate { place: host.in_own_root(path), trusted: false });
+    let places = places(host, processes, owner, path);
+    candidates.extend(places.map(|place| Candidate { place, trusted: false }));
     candidates
+}
+
+/// Where a path of a process may lead, best first.
+fn places<'p>(
+    host: &'p Host,
+    processes: &'p ProcessTable,
+    owner: Owner,
+    path: &'p str,
+) -> impl Iterator<Item = Place> + use<'p> {
+    // A program mostly has the root of the next one in its process, and a short-lived process that of its parent.
+    let mut next = Some(owner.pid);
+    let ancestors = std::iter::from_fn(move || {
+        let pid = next?;
+        next =
+            processes.generation(pid, owner.time).map(|generation| generation.parent).filter(|pid| *pid != 0);
+        Some(pid)
+    });
+    let living = ancestors.take(MAX_ANCESTORS + 1).filter(|pid| processes.may_live(*pid));
+    living.map(|pid| host.in_process_root(pid, path)).chain(std::iter::once_with(|| host.in_own_root(path)))
 }
 
 fn model_mapping(mapping: &VmMapping, build_id: Option<&Arc<[u8]>>) -> Mapping {

@@ -1,26 +1,75 @@
-//! Finds and keeps perf maps.
+//! Finds and keeps perf maps, and dumps of just-in-time compilers.
 
 use std::os::unix::fs::MetadataExt;
 
-use super::host::{Host, read_limited};
+use super::host::{Host, Place, read_limited};
 use super::host_symbolizer::Owner;
-use super::perf_map::{JitFunction, PerfMap};
+#[cfg(feature = "dwarf")]
+use super::jit_dump::JitDump;
+use super::perf_map::PerfMap;
+#[cfg(feature = "dwarf")]
+use super::process::Generation;
 use super::read_at::FileReader;
 use crate::enrich::{namespace_pids, status_field};
+use crate::model::Line;
 use crate::sorted::SortedMap;
 
-/// Memory for all perf maps.
+/// Memory for all perf maps and dumps.
 const BUDGET: usize = 32 << 20;
 
 #[derive(Debug, Default)]
 struct Known {
     map: PerfMap,
     inode: u64,
+    #[cfg(feature = "dwarf")]
+    dump: JitDump,
+    #[cfg(feature = "dwarf")]
+    dump_inode: u64,
     window: u64,
     used: u64,
 }
 
-/// Perf maps of processes.
+impl Known {
+    fn memory(&self) -> usize {
+        let memory = self.map.memory();
+        #[cfg(feature = "dwarf")]
+        let memory = memory + self.dump.memory();
+        memory
+    }
+
+    /// Functions that it has.
+    fn len(&self) -> usize {
+        let count = self.map.len();
+        #[cfg(feature = "dwarf")]
+        let count = count + self.dump.len();
+        count
+    }
+
+    fn take_dropped(&mut self) -> u64 {
+        let dropped = self.map.take_dropped();
+        #[cfg(feature = "dwarf")]
+        let dropped = dropped + self.dump.take_dropped();
+        dropped
+    }
+
+    /// Keeps when it was read, so that it is read again in the next window, not for the next address.
+    fn forget(&mut self) {
+        *self = Self { window: self.window, used: self.used, ..Self::default() };
+    }
+
+    /// The function that holds an address: a dump tells more than a map.
+    fn find(&self, address: u64) -> Option<Line> {
+        #[cfg(feature = "dwarf")]
+        if let Some(found) = self.dump.find(address) {
+            let (file, line) = found.place.map_or((None, 0), |(file, line)| (Some(file), line));
+            return Some(Line { function: found.name, system_name: None, file, line });
+        }
+        let function = self.map.find(address)?;
+        Some(Line { function: function.name.into(), system_name: None, file: None, line: 0 })
+    }
+}
+
+/// Perf maps and dumps of processes.
 #[derive(Debug, Default)]
 pub(super) struct JitMaps {
     /// By process, and when its generation began: another program writes a map of its own.
@@ -41,9 +90,15 @@ impl JitMaps {
         self.maps.retain(|&(pid, started), _| is_known(pid, started));
     }
 
-    /// The function that holds `address` in a generation of a process. Its map is read on once a window, as long as it
-    /// is alive.
-    pub fn find(&mut self, host: &Host, owner: Owner, address: u64) -> Option<JitFunction<'_>> {
+    /// The function that holds `address` in a generation of a process. Its map, and the dump that may be at one of `dumps`, are read
+    /// on once a window, as long as it is alive.
+    pub fn find(
+        &mut self,
+        host: &Host,
+        owner: Owner,
+        address: u64,
+        dumps: impl FnOnce() -> Vec<Place>,
+    ) -> Option<Line> {
         let Owner { pid, started, alive, .. } = owner;
         let key = (pid, started);
         self.clock += 1;
@@ -52,11 +107,11 @@ impl JitMaps {
         known.used = clock;
         if alive && known.window != window {
             known.window = window;
-            refresh(known, host, pid);
-            self.dropped += known.map.take_dropped();
+            refresh(known, host, pid, dumps());
+            self.dropped += known.take_dropped();
             self.enforce_budget(key);
         }
-        self.maps.get(&key)?.map.find(address)
+        self.maps.get(&key)?.find(address)
     }
 
     /// Functions that there was no room for.
@@ -65,32 +120,57 @@ impl JitMaps {
     }
 
     fn enforce_budget(&mut self, in_use: (u32, u64)) {
-        while self.maps.values().map(|known| known.map.memory()).sum::<usize>() > BUDGET {
+        while self.maps.values().map(Known::memory).sum::<usize>() > BUDGET {
             let others = self.maps.iter_mut();
-            let others = others.filter(|(key, known)| **key != in_use && !known.map.is_empty());
+            let others = others.filter(|(key, known)| **key != in_use && known.len() > 0);
             let Some((_, oldest)) = others.min_by_key(|(_, known)| known.used) else { return };
-            // It stays known that it was read, so that it is read again in the next window, not for the next address.
-            self.dropped += oldest.map.len() as u64;
-            oldest.map = PerfMap::default();
-            oldest.inode = 0;
+            self.dropped += oldest.len() as u64;
+            oldest.forget();
         }
     }
 }
 
-/// Reads what the map has grown by. The map is of the process' own making: it counts only if it is a regular
-/// file of the process' user, or root's, and no link leads to it.
-fn refresh(known: &mut Known, host: &Host, pid: u32) -> Option<()> {
+/// Reads what map and dump have grown by. They are of the process' own making: they count only if they are regular
+/// files of the process' user, or root's, and no link leads to them.
+#[cfg_attr(not(feature = "dwarf"), allow(unused_variables))]
+fn refresh(known: &mut Known, host: &Host, pid: u32, dumps: Vec<Place>) -> Option<()> {
     let status = read_limited(&host.process_file(pid, "status"), 16 * 1024).ok()?;
     let own_pid = namespace_pids(&status).last().copied().unwrap_or(pid);
-    let place = host.in_process_root(pid, &format!("/tmp/perf-{own_pid}.map")).without_links();
-    let (file, metadata) = FileReader::open(&place).ok()?;
     let effective_user = status_field(&status, b"Uid:").and_then(|mut ids| ids.nth(1));
-    if metadata.uid() != 0 && Some(metadata.uid()) != effective_user {
-        return None;
+    let open = |place: &Place| {
+        let opened = FileReader::open(place).ok();
+        opened.filter(|(_, metadata)| metadata.uid() == 0 || Some(metadata.uid()) == effective_user)
+    };
+    #[cfg(feature = "dwarf")]
+    if let Some((file, metadata)) = dumps.iter().find_map(open) {
+        if metadata.ino() != known.dump_inode || metadata.len() < known.dump.parsed() {
+            known.dump = JitDump::default();
+            known.dump_inode = metadata.ino();
+        }
+        // What was read before it failed stays.
+        let _ = known.dump.read_more(&file);
     }
+    let place = host.in_process_root(pid, &format!("/tmp/perf-{own_pid}.map")).without_links();
+    let (file, metadata) = open(&place)?;
     if metadata.ino() != known.inode || metadata.len() < known.map.parsed() {
         known.map = PerfMap::default();
         known.inode = metadata.ino();
     }
     known.map.read_more(&file).ok()
+}
+
+/// Where the dump may be that a process maps, so that others find it: `jit-PID.dump` in any folder.
+#[cfg(feature = "dwarf")]
+pub(super) fn dumps(host: &Host, pid: u32, generation: &Generation) -> Vec<Place> {
+    let is_dump = |path: &str| {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let number = name.strip_prefix("jit-").and_then(|name| name.strip_suffix(".dump"));
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
+    };
+    let found = generation.mappings().iter().find(|mapping| is_dump(&mapping.file.path));
+    found.map_or_else(Vec::new, |mapping| {
+        let name = format!("map_files/{:x}-{:x}", mapping.start, mapping.end);
+        let in_root = host.in_process_root(pid, &mapping.file.path).without_links();
+        vec![Place::trusted(host.process_file(pid, &name)), in_root]
+    })
 }

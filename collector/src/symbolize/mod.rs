@@ -4,17 +4,29 @@
 //! parses is pure and takes bytes; what reads the host is called `read_*` and takes a [`Host`], so that tests
 //! stand in a tree of their own. See `docs/symbolizer.md` for what it costs, and why it is no library's.
 
+#[cfg(feature = "dwarf")]
+mod answers;
 #[cfg(feature = "unwind")]
 mod code;
+#[cfg(feature = "dwarf")]
+mod debug_file;
 #[cfg(feature = "symbols")]
 mod demangle;
+#[cfg(feature = "dwarf")]
+mod details;
+#[cfg(feature = "dwarf")]
+mod dwarf;
 pub mod elf;
 mod error;
 mod files;
 pub mod fuzz;
+#[cfg(feature = "dwarf")]
+mod go;
 mod host;
 mod host_symbolizer;
 mod jit;
+#[cfg(feature = "dwarf")]
+mod jit_dump;
 pub mod kernel;
 pub mod maps;
 pub mod perf_map;
@@ -148,6 +160,8 @@ pub trait Symbolizer {
 
 #[cfg(all(test, feature = "symbols"))]
 mod live_tests;
+#[cfg(all(test, feature = "dwarf"))]
+mod testing;
 
 #[cfg(all(test, not(feature = "symbols")))]
 mod tests {

@@ -6,6 +6,7 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use super::error::SymbolizeError;
 use super::host::{Place, open_regular};
@@ -27,6 +28,9 @@ pub trait ReadAt {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 }
 
+/// A source that several share.
+pub(super) type Source = Arc<dyn ReadAt + Send + Sync>;
+
 impl ReadAt for [u8] {
     fn size(&self) -> u64 {
         self.len() as u64
@@ -47,6 +51,16 @@ impl ReadAt for Vec<u8> {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.as_slice().read_at(offset, buffer)
+    }
+}
+
+impl<T: ReadAt + ?Sized> ReadAt for Arc<T> {
+    fn size(&self) -> u64 {
+        (**self).size()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        (**self).read_at(offset, buffer)
     }
 }
 

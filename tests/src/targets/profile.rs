@@ -6,6 +6,8 @@ use collector::convert::pprof;
 use collector::convert::profiles::{DEFAULT_MAX_REQUEST, ProfilesEncoder};
 use collector::model::*;
 use collector::output::terminal::Style;
+use collector::output::timeline::Timeline;
+use collector::output::top::Top;
 use collector::output::{flamegraph, folded, table};
 use flate2::read::GzDecoder;
 use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
@@ -61,6 +63,16 @@ fn shown(profile: &Profile) {
     flamegraph::write(profile, "host", &mut picture).expect("a vector takes all");
     let picture = String::from_utf8(picture).expect("text");
     roxmltree::Document::parse(&picture).expect("a picture is XML");
+    let (mut timeline, mut top) = (Timeline::default(), Top::new("host".to_owned()));
+    for _ in 0..2 {
+        timeline.add(profile);
+        top.add(profile);
+    }
+    let mut page = Vec::new();
+    flamegraph::write_over_time(profile, "host", &timeline, &mut page).expect("a vector takes all");
+    let page = String::from_utf8(page).expect("text");
+    let picture = page.split_once("<body>").and_then(|(_, body)| body.split_once("</body>"));
+    roxmltree::Document::parse(picture.expect("a page has a body").0).expect("its picture is XML");
     // The columns have room for counts of 8 digits.
     let total = profile.samples.iter().fold(0u64, |total, sample| total.saturating_add(sample.count));
     for width in [40, 200] {
@@ -68,6 +80,7 @@ fn shown(profile: &Profile) {
         let style = Style { width, color: false };
         table::write(profile, "host", table::Limits::default(), style, &mut report)
             .expect("a vector takes all");
+        top.write(20, style, &mut report).expect("a vector takes all");
         let report = String::from_utf8(report).expect("text");
         assert!(total >= 100_000_000 || report.lines().all(|line| line.chars().count() <= width), "{report}");
     }

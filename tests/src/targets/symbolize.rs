@@ -13,9 +13,10 @@ pub fn symbolize_debugdata(content: &[u8]) {
     fuzz::gnu_debugdata(content);
 }
 
-/// Perf's records of processes and mappings.
+/// Perf's records of processes and mappings, and those of just-in-time compilers.
 pub fn symbolize_sideband(records: &[u8]) {
     fuzz::sideband(records);
+    fuzz::jit_dump(records);
 }
 
 /// Lines of text: of each file of `/proc`, `/sys` and `/tmp` that is read, and a mangled name.

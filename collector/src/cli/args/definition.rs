@@ -364,6 +364,11 @@ const DEFINED: [(&Definition, Option<(&str, bool)>); 14] = [
                 &SPOOL_SIZE,
                 &SPOOL_DELAY,
                 &BTF,
+                &Opt {
+                    name: "--top",
+                    help: "show the hottest functions, of the last second and since the start, redrawn each second",
+                    ..SWITCH
+                },
                 &Opt { help: "print a summary as JSON instead of the table", ..JSON },
             ],
         },

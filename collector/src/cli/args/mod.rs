@@ -249,6 +249,7 @@ mod tests {
             ("profile --spool d --spool-size 1K", "1M or more"),
             ("profile --spool d --spool-size 99999999999T", "1M or more"),
             ("profile extra", "extra"),
+            ("profile --top --json", "use one of them"),
             ("frobnicate", "there is no command"),
             ("compare", "name two files"),
             ("compare a.otlp", "name two files"),

@@ -24,6 +24,8 @@ pub struct Profile {
     /// The kernel's types.
     pub btf: Option<PathBuf>,
     pub json: bool,
+    /// Show the hottest functions all the time.
+    pub top: bool,
 }
 
 pub(super) fn parse(options: &mut Options<'_>) -> Result<Command, Stop> {
@@ -39,6 +41,7 @@ pub(super) fn parse(options: &mut Options<'_>) -> Result<Command, Stop> {
         spool_delay: None,
         btf: None,
         json: false,
+        top: false,
     };
     while let Some(given) = options.next()? {
         match given.name() {
@@ -65,6 +68,7 @@ pub(super) fn parse(options: &mut Options<'_>) -> Result<Command, Stop> {
             "--spool-delay" => profile.spool_delay = Some(given.duration()?),
             "--btf" => profile.btf = Some(given.path()),
             "--json" => profile.json = true,
+            "--top" => profile.top = true,
             _ => return Err(given.unread()),
         }
     }
@@ -73,6 +77,9 @@ pub(super) fn parse(options: &mut Options<'_>) -> Result<Command, Stop> {
     }
     if profile.spool_delay.is_some() && profile.spool.is_none() {
         return Err("--spool-delay says when to write to a spool: it needs --spool".into());
+    }
+    if profile.top && profile.json {
+        return Err("--top is for people and --json for programs: use one of them".into());
     }
     filter.pids.sort_unstable();
     filter.pids.dedup();

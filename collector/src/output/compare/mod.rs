@@ -173,7 +173,7 @@ pub(super) struct Chance {
 }
 
 impl Chance {
-    /// Standard deviations that 1 of 20 pairs exceeds without any change.
+    /// Standard deviations that 1 of 20 pairs exceeds, at most, without any change.
     const LIMIT: f64 = 1.96;
 
     pub fn of(before: &Named<'_>, after: &Named<'_>) -> Self {
@@ -194,8 +194,9 @@ impl Chance {
         let (before, after) = (before as f64, after as f64);
         let pooled = (before + after) / (self.before + self.after);
         let deviation = (pooled * (1.0 - pooled) * (1.0 / self.before + 1.0 / self.after)).sqrt();
-        let difference = after / self.after - before / self.before;
-        difference.abs() <= Self::LIMIT * deviation
+        let difference = (after / self.after - before / self.before).abs();
+        // Counts are whole: the correction for continuity, without which a few samples would seem to say much.
+        difference - 0.5 / self.after - 0.5 / self.before <= Self::LIMIT * deviation
     }
 }
 

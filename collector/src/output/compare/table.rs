@@ -98,14 +98,14 @@ fn half(
     let (before, after) = (share(before) * 100.0, share(after) * 100.0);
     // What is shown adds up: two rounded shares may differ by more than their difference rounded.
     let change = (after * 10.0).round() / 10.0 - (before * 10.0).round() / 10.0;
-    let mark = if may_be_chance { '~' } else { ' ' };
-    let paint = match change {
-        _ if may_be_chance => None,
-        change if change > 0.0 => Some(Paint::Red),
-        change if change < 0.0 => Some(Paint::Green),
-        _ => None,
-    };
     // Plus and minus of nothing are none.
-    let change = if change.abs() < 0.05 { "0.0".to_owned() } else { format!("{change:+.1}") };
+    let is_none = change.abs() < 0.05;
+    let (mark, paint) = match change {
+        _ if is_none => (' ', None),
+        _ if may_be_chance => ('~', None),
+        change if change > 0.0 => (' ', Some(Paint::Red)),
+        _ => (' ', Some(Paint::Green)),
+    };
+    let change = if is_none { "0.0".to_owned() } else { format!("{change:+.1}") };
     write!(out, "{before:>6.1} {after:>6.1} {}{mark}", painted(&format!("{change:>6}"), paint, style))
 }

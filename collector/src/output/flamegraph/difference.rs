@@ -44,6 +44,7 @@ fn write_as(container: Container, comparison: &Comparison<'_>, out: &mut impl Wr
         ],
         tree: &tree,
         before: Some(before),
+        slots: None,
         fill: &|node| {
             let (then, now) = shares(node);
             let larger = then.max(now);

@@ -17,6 +17,7 @@ pub use difference::{write as write_difference, write_html as write_html_differe
 
 use super::names::Names;
 use super::summary;
+use super::timeline::Timeline;
 use super::tree::{Class, Node, Tree};
 use crate::model::Profile;
 use fill::Fill;
@@ -73,16 +74,42 @@ pub fn write_html(profile: &Profile, host: &str, out: &mut impl Write) -> io::Re
     write_as(Container::Html, profile, host, out)
 }
 
+/// The same as an HTML page in which a part of the time can be chosen.
+///
+/// # Errors
+///
+/// What `out` says.
+pub fn write_over_time(
+    profile: &Profile,
+    host: &str,
+    timeline: &Timeline,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let slots = Slots { seconds: timeline.slot_seconds(), count: timeline.slots() };
+    write_tree(Container::Html, profile, host, &timeline.tree(), Some(slots), out)
+}
+
 fn write_as(container: Container, profile: &Profile, host: &str, out: &mut impl Write) -> io::Result<()> {
-    let names = Names::new(profile);
-    let tree = Tree::new(profile, &names);
+    let tree = Tree::new(profile, &Names::new(profile));
+    write_tree(container, profile, host, &tree, None, out)
+}
+
+fn write_tree(
+    container: Container,
+    profile: &Profile,
+    host: &str,
+    tree: &Tree,
+    slots: Option<Slots>,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let total = tree.total();
     let picture = Picture {
         title: summary::title(profile, host),
         subtitle: format!("{}; {}", summary::samples_line(profile), summary::losses_line(profile)),
         legend: LEGEND.map(|(class, name)| (Fill::of(class, ""), name)).to_vec(),
-        tree: &tree,
+        tree,
         before: None,
+        slots,
         fill: &|node| Fill::of(node.class, &node.name),
         numbers: &|node| {
             let (share, time) =
@@ -93,6 +120,12 @@ fn write_as(container: Container, profile: &Profile, host: &str, out: &mut impl 
     picture.write(container, out)
 }
 
+/// How a tree counts time.
+struct Slots {
+    seconds: u64,
+    count: u64,
+}
+
 /// What is drawn.
 struct Picture<'a> {
     title: String,
@@ -101,6 +134,7 @@ struct Picture<'a> {
     tree: &'a Tree,
     /// All samples of the profile that this one is compared with.
     before: Option<u64>,
+    slots: Option<Slots>,
     fill: &'a dyn Fn(&Node) -> Fill,
     /// What is told of a node beside its name.
     numbers: &'a dyn Fn(&Node) -> String,
@@ -112,10 +146,7 @@ impl Picture<'_> {
             Container::Svg => {
                 writeln!(out, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>")?;
                 self.write_svg(
-                    |out| {
-                        let script = format_args!("<script><![CDATA[\n{SCRIPT}]]></script>");
-                        writeln!(out, "<style>\n{STYLE}</style>\n{script}")
-                    },
+                    |out| writeln!(out, "<style>\n{STYLE}</style>\n<script><![CDATA[\n{SCRIPT}]]></script>"),
                     out,
                 )
             }
@@ -146,6 +177,9 @@ impl Picture<'_> {
         )?;
         if let Some(before) = self.before {
             write!(out, " data-before=\"{before}\"")?;
+        }
+        if let Some(slots) = &self.slots {
+            write!(out, " data-slots=\"{}\" data-slot-seconds=\"{}\"", slots.count, slots.seconds)?;
         }
         writeln!(out, ">")?;
         begin(out)?;
@@ -190,7 +224,8 @@ impl Picture<'_> {
             }
             let x = PAD + start as f64 * now;
             let y = height - BOTTOM - (level + 1) * ROW;
-            self.write_frame(node, level, (x, y, width), out)?;
+            let times = tree.times.get(index).map(Vec::as_slice).unwrap_or_default();
+            self.write_frame(node, times, level, (x, y, width), out)?;
             // Pushed last to first, so that they are taken in order.
             let mut end = start + node.total.saturating_sub(node.own);
             for child in node.children.iter().rev() {
@@ -204,6 +239,7 @@ impl Picture<'_> {
     fn write_frame(
         &self,
         node: &Node,
+        times: &[(u32, u32)],
         level: usize,
         (x, y, width): (f64, usize, f64),
         out: &mut impl Write,
@@ -212,6 +248,10 @@ impl Picture<'_> {
         if self.before.is_some() {
             write!(out, " data-b=\"{}\"", node.before)?;
         }
+        for (position, (slot, count)) in times.iter().enumerate() {
+            write!(out, "{}{slot}:{count}", if position == 0 { " data-t=\"" } else { " " })?;
+        }
+        out.write_all(if times.is_empty() { b"" } else { b"\"" })?;
         // Without scripts too: of what vanished, others tell.
         let hidden = if width < MIN_PIXELS { " class=\"hidden\"" } else { "" };
         write!(out, "{hidden}><title>{}&#10;", Xml(&node.name))?;

@@ -14,7 +14,8 @@ addEventListener("load", () => {
     title.remove();
     group.setAttribute("aria-label", name + ", " + numbers);
     const { n, b, l } = group.dataset;
-    const frame = { group, rect, text, name, numbers, index, level: +l, now: +n, before: +(b || 0), count: 0, start: 0, children: [] };
+    const times = (group.dataset.t || "").split(" ").filter(Boolean).map((pair) => pair.split(":").map(Number));
+    const frame = { group, rect, text, name, numbers, times, index, level: +l, now: +n, before: +(b || 0), count: 0, start: 0, children: [] };
     above.length = frame.level;
     frame.parent = above[frame.level - 1];
     if (frame.parent) frame.parent.children.push(frame);
@@ -67,10 +68,15 @@ addEventListener("load", () => {
     made.addEventListener("click", act);
     return made;
   };
-  const turn = button("", "i: the other way up", () => { rootOnTop = !rootOnTop; layout(); });
+  const turn = button("", "i: the other way up", () => {
+    rootOnTop = !rootOnTop;
+    layout();
+    look();
+  });
   const which = "before" in svg.dataset && button("", "b: widths of the other profile", other);
   const reset = button("Reset", "Esc: everything, without a search", back);
   const matched = make("output", tools);
+  const strip = +svg.dataset.slots > 1 && timeStrip(+svg.dataset.slots, +svg.dataset.slotSeconds);
   const barBox = inPage ? null : frameFor(bar);
   if (inPage) svg.before(bar);
   const tip = make("div");
@@ -80,20 +86,85 @@ addEventListener("load", () => {
   tipBox.id = "tip";
   tipBox.classList.add("hidden");
 
-  let zoomed = root, current = null, rootOnTop = innerWidth < 640, widths = "now", pattern = "";
+  let zoomed = root, current = null, rootOnTop = (inPage ? document.documentElement.clientWidth : innerWidth) < 640, widths = "now", pattern = "";
   let width = 0;
 
   function count() {
+    const chosen = strip && strip.chosen;
     for (const frame of frames) {
-      frame.count = frame[widths];
+      frame.count = !chosen ? frame[widths] : frame.times.reduce(
+        (sum, [slot, n]) => slot >= chosen[0] && slot <= chosen[1] ? sum + n : sum, 0);
       frame.next = frame.start = frame.parent ? frame.parent.next : 0;
       if (frame.parent) frame.parent.next += frame.count;
     }
   }
 
-  function layout() {
+  // Samples over time, of which a part can be chosen: by a pointer, or by arrow keys.
+  function timeStrip(slots, seconds) {
+    const line = make("p", bar);
+    const box = make("div", bar);
+    box.className = "strip";
+    box.tabIndex = 0;
+    box.setAttribute("role", "group");
+    box.setAttribute("aria-label", "Part of the time: arrow keys move it, with Shift they stretch it, Esc is all of it");
+    const bars = Array.from({ length: slots }, () => make("i", box));
+    const strip = { chosen: null };
+    const time = (slot) => {
+      const at = slot * seconds, rest = String(at % 60);
+      return at < 60 ? at + " s" : Math.floor(at / 60) + ":" + rest.padStart(2, "0");
+    };
+    strip.tell = (frame) => {
+      const counts = Array(slots).fill(0);
+      for (const [slot, n] of frame.times) counts[slot] = n;
+      const most = Math.max(...counts, 1);
+      const [from, to] = strip.chosen || [0, slots - 1];
+      bars.forEach((made, slot) => {
+        made.style.height = 100 * counts[slot] / most + "%";
+        made.classList.toggle("out", slot < from || slot > to);
+      });
+      const of = frame === root ? "" : " of " + frame.name;
+      line.textContent = `${time(from)} to ${time(to + 1)}: ${frame.count} samples${of}${strip.chosen ? "" : "; drag to choose a part"}`;
+    };
+    strip.choose = (chosen) => {
+      strip.chosen = chosen;
+      count();
+      if (!zoomed.count) zoomed = root;
+      layout();
+      mark();
+    };
+    const slotAt = (event) => {
+      const { left, width } = box.getBoundingClientRect();
+      return Math.min(Math.max(Math.floor((event.clientX - left) / width * slots), 0), slots - 1);
+    };
+    let anchor = null;
+    box.addEventListener("pointerdown", (event) => {
+      anchor = slotAt(event);
+      box.setPointerCapture(event.pointerId);
+      strip.choose([anchor, anchor]);
+    });
+    box.addEventListener("pointermove", (event) => {
+      if (anchor === null) return;
+      const at = slotAt(event);
+      const chosen = [Math.min(anchor, at), Math.max(anchor, at)];
+      if (chosen.join() !== strip.chosen.join()) strip.choose(chosen);
+    });
+    for (const end of ["pointerup", "pointercancel"]) box.addEventListener(end, () => { anchor = null; });
+    box.addEventListener("keydown", (event) => {
+      const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (!by) return;
+      const [from, to] = strip.chosen || (by > 0 ? [-1, -1] : [slots, slots]);
+      const start = event.shiftKey && strip.chosen ? from : from + by;
+      if (start >= 0 && to + by < slots && to + by >= start) strip.choose([start, to + by]);
+      event.preventDefault();
+      event.stopPropagation();
+    });
+    return strip;
+  }
+
+  function layout(again) {
     svg.setAttribute("width", "100%");
     width = Math.max(svg.getBoundingClientRect().width, 300);
+    if (strip) strip.tell(zoomed);
     let top = 4;
     if (barBox) {
       barBox.setAttribute("width", width);
@@ -125,9 +196,15 @@ addEventListener("load", () => {
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     turn.textContent = rootOnTop ? "Root at bottom" : "Root on top";
     if (which) which.textContent = widths === "now" ? "Widths: after" : "Widths: before";
-    reset.disabled = zoomed === root && !pattern;
+    reset.disabled = isWhole();
+    // A scroll bar that comes or goes takes width.
+    if (!again && Math.abs(svg.getBoundingClientRect().width - width) >= 1) return layout(true);
     if (current && !current.shown) choose(null);
     else if (current) tell(current);
+  }
+
+  function look() {
+    (current || zoomed).rect.scrollIntoView({ block: "nearest" });
   }
 
   function draw(frame, y) {
@@ -148,10 +225,10 @@ addEventListener("load", () => {
     tip.replaceChildren();
     make("b", tip, frame.name);
     tip.append(frame.numbers);
-    if (zoomed !== root && zoomed.count) {
-      make("br", tip);
-      tip.append((100 * Math.min(frame.count / zoomed.count, 1)).toFixed(2) + "% of " + zoomed.name);
-    }
+    const also = (text) => { make("br", tip); tip.append(text); };
+    const share = (of) => (100 * Math.min(frame.count / of.count, 1)).toFixed(2) + "%";
+    if (strip && strip.chosen && root.count) also(`${frame.count} samples, ${share(root)} of the chosen time`);
+    if (zoomed !== root && zoomed.count) also(`${share(zoomed)} of ${zoomed.name}`);
     tipBox.classList.remove("hidden");
     const most = Math.min(width - 16, 480);
     tipBox.setAttribute("width", most);
@@ -171,13 +248,14 @@ addEventListener("load", () => {
     current = frame;
     if (!frame) return tipBox.classList.add("hidden");
     frame.group.classList.add("current");
-    frame.rect.scrollIntoView({ block: "nearest" });
+    look();
     tell(frame);
   }
 
   function zoom(frame) {
     zoomed = frame;
     layout();
+    look();
   }
 
   function other() {
@@ -185,14 +263,17 @@ addEventListener("load", () => {
     if (!zoomed[widths]) zoomed = root;
     count();
     layout();
+    look();
     mark();
   }
 
   function back() {
     field.value = pattern = "";
     choose(null);
+    zoomed = root;
+    if (strip) return strip.choose(null);
+    layout();
     mark();
-    zoom(root);
   }
 
   // Capital letters are meant.
@@ -215,7 +296,11 @@ addEventListener("load", () => {
       }
     }
     matched.textContent = regex ? `${(100 * sum / (root.count || 1)).toFixed(2)}% matched` : "";
-    reset.disabled = zoomed === root && !pattern;
+    reset.disabled = isWhole();
+  }
+
+  function isWhole() {
+    return zoomed === root && !pattern && !(strip && strip.chosen);
   }
 
   // From one frame to the next: to the caller, to the widest call, to neighbours, to the next match.
@@ -239,6 +324,7 @@ addEventListener("load", () => {
   let touched = false;
   svg.addEventListener("pointerdown", (event) => { touched = event.pointerType === "touch"; });
   svg.addEventListener("click", (event) => {
+    if (bar.contains(event.target)) return;
     const frame = frameOf(event);
     if (!frame) return choose(null);
     // A first touch tells, a second one zooms.
@@ -286,7 +372,12 @@ addEventListener("load", () => {
     }
     event.preventDefault();
   });
-  addEventListener("resize", layout);
+  addEventListener("resize", () => layout());
   count();
   layout();
+  // What does not fit is to begin with its root.
+  if (!rootOnTop && svg.getBoundingClientRect().bottom > innerHeight) {
+    rootOnTop = true;
+    layout();
+  }
 });

@@ -6,6 +6,8 @@
 mod mini;
 pub mod named;
 mod plt;
+#[cfg(feature = "dwarf")]
+mod sections;
 pub mod symbols;
 
 pub(super) use mini::decompress;
@@ -49,6 +51,8 @@ struct Section {
     offset: u64,
     size: u64,
     link: u32,
+    #[cfg(feature = "dwarf")]
+    compressed: bool,
 }
 
 impl Section {
@@ -246,6 +250,8 @@ fn read_sections<H: FileHeader<Endian = Endianness>>(
             offset: header.sh_offset(endian).into(),
             size: header.sh_size(endian).into(),
             link: header.sh_link(endian),
+            #[cfg(feature = "dwarf")]
+            compressed: header.sh_flags(endian).contains(elf::SHF_COMPRESSED),
         })
         .collect();
     let names = sections.get(usize::from(header.e_shstrndx(endian).0));

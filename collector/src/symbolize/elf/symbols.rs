@@ -108,19 +108,31 @@ impl SymbolTable {
     /// # Errors
     /// What reading the symbol table met. Broken `.gnu_debugdata` and PLT are left out.
     pub fn read(elf: &Elf, source: &dyn ReadAt) -> Result<Self, Box<SymbolizeError>> {
+        Self::read_with(elf, source, (elf, source))
+    }
+
+    /// As [`read`](Self::read), with the `.symtab` of another file, that for debuggers.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub(in crate::symbolize) fn read_with(
+        elf: &Elf,
+        source: &dyn ReadAt,
+        full: (&Elf, &dyn ReadAt),
+    ) -> Result<Self, Box<SymbolizeError>> {
         let mut table = Self::default();
         let mut build = Builder::new(elf);
         let dynamic = elf.section_of_kind(elf::SHT_DYNSYM);
         if let Some(names) = dynamic.and_then(|section| elf.linked(section)) {
             table.dynamic_names = (names.offset, names.offset.saturating_add(names.size));
         }
-        let symtab = elf.section_of_kind(elf::SHT_SYMTAB);
-        match symtab {
+        let (full, full_source) = full;
+        match full.section_of_kind(elf::SHT_SYMTAB) {
             Some(section) => {
-                if let Some(names) = elf.linked(section) {
+                if let Some(names) = full.linked(section) {
                     table.static_names = (names.offset, names.offset.saturating_add(names.size));
                 }
-                build.read_section(elf, source, section, NameTable::Static)?;
+                build.read_section(full, full_source, section, NameTable::Static)?;
             }
             None => {
                 if let Some(section) = dynamic {
@@ -188,6 +200,19 @@ impl SymbolTable {
     /// # Errors
     /// What reading the string table met.
     pub fn name(&self, source: &dyn ReadAt, function: Function) -> Result<String, Box<SymbolizeError>> {
+        self.name_with(source, source, function)
+    }
+
+    /// As [`name`](Self::name), with the `.symtab` of another file.
+    ///
+    /// # Errors
+    /// As [`name`](Self::name).
+    pub(in crate::symbolize) fn name_with(
+        &self,
+        source: &dyn ReadAt,
+        full: &dyn ReadAt,
+        function: Function,
+    ) -> Result<String, Box<SymbolizeError>> {
         let first = function.index as usize;
         let start = self.entries.get(first).map(|entry| entry.start);
         let aliases = self.entries.iter().skip(first).take_while(|entry| Some(entry.start) == start);
@@ -196,6 +221,7 @@ impl SymbolTable {
         let mut chosen: Option<Vec<u8>> = None;
         let mut failed = None;
         for entry in aliases.filter(|entry| Some(entry.rank()) == best) {
+            let source = if entry.table() == NameTable::Static { full } else { source };
             match self.read_name(source, *entry) {
                 Ok(name) if name.is_empty() => {}
                 Ok(name) => {

@@ -1,5 +1,7 @@
 //! `ebpf-otlp profile`.
 
+mod collected;
+
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -12,10 +14,12 @@ use collector::model::Profile;
 use collector::output::file::OutputFile;
 use collector::output::progress::Progress;
 use collector::output::terminal::{Style, terminal_width};
+use collector::output::timeline::Timeline;
 use collector::output::{Format, OutputError, flamegraph, folded, summary, table};
 use collector::tracer::profile::{Counters, FIRST_FOREIGN_TOKEN, Session};
 use mio::Token;
 
+use self::collected::{Collected, TopView};
 use super::args::Profile as Options;
 use super::features::Missing;
 use super::send::{Spool, random_id};
@@ -26,8 +30,8 @@ use super::{
 };
 
 const SIGNAL_TOKEN: Token = Token(FIRST_FOREIGN_TOKEN);
-/// Most samples (by process, thread and stack) that outputs of a whole run hold; what comes then is counted as lost.
-const MAX_WHOLE: usize = 1 << 20;
+/// Windows for what shows time.
+const SECOND: Duration = Duration::from_secs(1);
 /// How often the progress line is drawn again.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -68,7 +72,10 @@ pub fn run(options: &Options) -> CliResult {
     let sender = || ProfileSender::start(&export.sinks, spool, resource.shared().clone());
     let sender = exports.then(sender).transpose()?;
     let keep = !files.is_empty() || sender.is_none() || options.json;
-    let mut collected = Collected { whole: Profile::default(), keep, sender };
+    let host = host_name();
+    let pages = files.iter().any(|(_, format, _)| *format == Format::Html);
+    let top = options.top.then(|| TopView::new(host.clone()));
+    let mut collected = Collected::new(sender, keep, pages.then(Timeline::default), top);
     let mut problems = Problems::default();
     problems.note(sample(options, &mut session, &signals, &mut collected));
     signals.end_process_at(&SIGNALS_THAT_END, 1);
@@ -78,11 +85,14 @@ pub fn run(options: &Options) -> CliResult {
     drop(session);
 
     // Whatever fails, the rest is still written and sent.
-    let Collected { whole, sender, .. } = collected;
-    let host = host_name();
+    let (whole, sender, timeline) = collected.finish();
     let show_table = files.is_empty() && sender.is_none() && !options.json;
     for (path, format, file) in files {
-        match write_file(&whole, &host, resource.shared(), format, file) {
+        let written = match &timeline {
+            Some(timeline) if format == Format::Html => write_page(&whole, &host, timeline, file),
+            _ => write_file(&whole, &host, resource.shared(), format, file),
+        };
+        match written {
             Ok(()) => say(format_args!(
                 "wrote {}: {}; {}",
                 path.display(),
@@ -137,32 +147,12 @@ impl Problems {
     }
 }
 
-/// Where finished windows go.
-struct Collected {
-    whole: Profile,
-    /// Whether anything but the receiver wants the samples.
-    keep: bool,
-    sender: Option<ProfileSender>,
-}
-
-impl Collected {
-    /// Says what goes wrong with sending: the end, which tells all, may be far.
-    fn tell(&mut self, display: &mut Display) {
-        for line in self.sender.iter_mut().flat_map(ProfileSender::news) {
-            display.erase();
-            say_at(LogLevel::Error, line);
-        }
-    }
-
-    fn take(&mut self, profile: Profile) {
-        if let Some(sender) = &mut self.sender {
-            sender.send(&profile);
-        }
-        if self.keep && self.whole.samples.len() < MAX_WHOLE {
-            self.whole.absorb(profile);
-        } else if self.keep {
-            self.whole.losses.table_full += profile.samples.iter().map(|s| s.count).sum::<u64>();
-        }
+/// Says what goes wrong with sending: the end, which tells all, may be far.
+fn tell(collected: &mut Collected, display: &mut Display) {
+    for line in collected.sender.iter_mut().flat_map(ProfileSender::news) {
+        display.erase();
+        collected.top.iter_mut().for_each(TopView::keep);
+        say_at(LogLevel::Error, line);
     }
 }
 
@@ -175,9 +165,10 @@ fn sample(
     let start = Instant::now();
     let end = options.duration.map(|d| start + d);
     let mut window_end = collected.sender.is_some().then(|| start + options.config.window);
-    let mut display = Display::new(options.duration);
+    let mut second = collected.is_by_second().then(|| start + SECOND);
+    let mut display = if collected.top.is_some() { Display::none() } else { Display::new(options.duration) };
     loop {
-        let next = [end, window_end, display.next(start)].into_iter().flatten().min();
+        let next = [end, window_end, second, display.next(start)].into_iter().flatten().min();
         let foreign =
             session.poll(next.unwrap_or(start + Duration::from_secs(3600).max(start.elapsed() * 2)))?;
         let interrupted = foreign.contains(&SIGNAL_TOKEN) && signals.take().is_some();
@@ -186,12 +177,21 @@ fn sample(
             display.erase();
             // Naming is no part of what was asked for.
             session.pause()?;
-            collected.take(session.finish_window()?);
-            return Ok(());
+            let shown = collected.take(session.finish_window()?);
+            collected.send();
+            return Ok(shown?);
+        }
+        if let Some(at) = second.filter(|&at| now >= at) {
+            collected.take(session.finish_window()?)?;
+            second = Some((at + SECOND).max(Instant::now()));
         }
         if let Some(at) = window_end.filter(|&at| now >= at) {
-            collected.tell(&mut display);
-            collected.take(session.finish_window()?);
+            tell(collected, &mut display);
+            // What a second has not finished yet goes with the next ones.
+            if second.is_none() {
+                collected.take(session.finish_window()?)?;
+            }
+            collected.send();
             window_end = Some((at + options.config.window).max(Instant::now()));
         }
         display.draw(start.elapsed(), session)?;
@@ -205,6 +205,10 @@ struct Display {
 }
 
 impl Display {
+    fn none() -> Self {
+        Self { progress: None, drawn: 0 }
+    }
+
     fn new(total: Option<Duration>) -> Self {
         let stderr = io::stderr();
         let width = terminal_width(&stderr).filter(|_| stderr.is_terminal());
@@ -234,6 +238,18 @@ impl Display {
         if let Some(text) = self.progress.as_mut().and_then(Progress::finish) {
             let _ = io::stderr().write_all(text.as_bytes());
         }
+    }
+}
+
+fn write_page(
+    profile: &Profile,
+    host: &str,
+    timeline: &Timeline,
+    mut file: OutputFile,
+) -> Result<(), OutputError> {
+    match flamegraph::write_over_time(profile, host, timeline, &mut file) {
+        Ok(()) => file.commit(),
+        Err(e) => Err(file.write_error(e)),
     }
 }
 
