@@ -247,10 +247,8 @@ pub(super) fn rules_of_threads(bytes: &[u8], address: u64) -> Vec<(u64, Rule)> {
 /// What lies between functions: nops of one byte or more, and breakpoints.
 fn is_padding(instruction: &[u8]) -> bool {
     let code = instruction.iter().position(|byte| !matches!(byte, 0x66 | 0x2e));
-    match code.and_then(|at| instruction.get(at..)) {
-        Some([0x90 | 0xcc]) | Some([0x0f, 0x1f, ..]) => true,
-        _ => false,
-    }
+    let code = code.and_then(|at| instruction.get(at..));
+    matches!(code, Some([0x90 | 0xcc] | [0x0f, 0x1f, ..]))
 }
 
 /// How most functions begin: with a push, room on the stack, or `endbr64`.
