@@ -348,7 +348,7 @@ impl ProfileProgram {
         let mut samples = crate::aggregate::Samples::default();
         self.swap()?;
         let window = self.full_window();
-        window.drain(&mut samples, |key, _| ProcessId { pid: key.tgid, started: 0 }, [])?;
+        window.drain(&mut samples, &mut |key, _| ProcessId { pid: key.tgid, started: 0 }, Vec::new())?;
         Ok(window.has_batches())
     }
 

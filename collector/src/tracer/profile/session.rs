@@ -329,10 +329,10 @@ impl Session {
         #[cfg(feature = "unwind")]
         let finished = self.misses.as_mut().map(|misses| misses.of_window(filled)).unwrap_or_default();
         #[cfg(not(feature = "unwind"))]
-        let finished = [];
+        let finished = Vec::new();
         let Self { program, symbols, samples, .. } = self;
-        let meet = |key: &CountKey, comm: &[u8; 16]| symbols.meet(key.tgid, comm, since);
-        let drained = program.full_window().drain(samples, meet, finished)?;
+        let mut meet = |key: &CountKey, comm: &[u8; 16]| symbols.meet(key.tgid, comm, since);
+        let drained = program.full_window().drain(samples, &mut meet, finished)?;
         self.no_stack += drained.no_stack;
         self.table_full += drained.table_full;
         self.program.filter().forget_ended()

@@ -94,8 +94,8 @@ impl Window {
     pub fn drain(
         &mut self,
         samples: &mut Samples,
-        mut process_of: impl FnMut(&CountKey, &[u8; 16]) -> ProcessId,
-        finished: impl IntoIterator<Item = Finished>,
+        process_of: &mut dyn FnMut(&CountKey, &[u8; 16]) -> ProcessId,
+        finished: Vec<Finished>,
     ) -> Result<Drained> {
         let Self { counts, places, regions, .. } = self;
         let mut drained = Drained::default();
