@@ -13,7 +13,7 @@ use super::elf::{AddressMap, Elf};
 use super::error::SymbolizeError;
 use super::host::Place;
 use super::process::MappedFile;
-use super::read_at::{FileReader, ReadAt, Source};
+use super::read_at::{FileReader, ReadAt, Shared, Source};
 use crate::model::Line;
 use crate::sorted::SortedMap;
 
@@ -115,6 +115,7 @@ impl CachedFile {
 
     /// Where the names of `.symtab` are, and the table itself.
     fn read_table(&self, source: &Source) -> Result<SymbolTable, Box<SymbolizeError>> {
+        let source = &**source;
         let elf = Elf::read(source)?;
         #[cfg(feature = "dwarf")]
         if let Some((debug, debug_elf)) = self.details.as_ref().and_then(|details| details.symbols(&elf)) {
@@ -135,7 +136,7 @@ impl CachedFile {
         let names = self.details.as_ref().and_then(Details::names).unwrap_or(source);
         #[cfg(not(feature = "dwarf"))]
         let names = source;
-        let line = line_of(table.name_with(source, names, function)?);
+        let line = line_of(table.name_with(&**source, &**names, function)?);
         let bytes = line.function.len() + line.system_name.as_ref().map_or(0, |name| name.len());
         let found: Arc<[Line]> = Arc::from([line]);
         self.lines.insert(function.index, Arc::clone(&found));
@@ -223,7 +224,7 @@ impl FileCache {
         if wanted.build_id.is_some() && wanted.build_id != file.build_id {
             return Err(replaced());
         }
-        self.hold(number, Arc::new(reader));
+        self.hold(number, Shared::new(reader));
         Ok(number)
     }
 
@@ -238,7 +239,7 @@ impl FileCache {
             if cfg!(feature = "symbols") {
                 file.table = Some(SymbolTable::read(&Elf::read(&image.as_slice())?, &image.as_slice())?);
             }
-            file.source = Some(Arc::new(image));
+            file.source = Some(Shared::new(image));
             file.pinned = true;
         }
         Ok(number)

@@ -248,7 +248,11 @@ impl HostSymbolizer {
                 #[cfg(feature = "dwarf")]
                 {
                     let (host, processes) = (&self.host, &self.processes);
-                    let places = |path: &str| places(host, processes, owner, path).collect();
+                    let places = |path: &str| {
+                        let mut places = Vec::new();
+                        push_places(host, processes, owner, path, &mut places);
+                        places.into_iter().map(|candidate| candidate.place).collect()
+                    };
                     self.files.open_details(number, &mapping.file.path, &places);
                 }
                 let offset = mapping.offset.wrapping_add(address - mapping.start);
@@ -411,28 +415,30 @@ fn candidates(host: &Host, processes: &ProcessTable, owner: Owner, mapping: &VmM
         candidates
             .push(Candidate { place: Place::trusted(host.process_file(owner.pid, &name)), trusted: true });
     }
-    let places = places(host, processes, owner, path);
-    candidates.extend(places.map(|place| Candidate { place, trusted: false }));
+    push_places(host, processes, owner, path, &mut candidates);
     candidates
 }
 
 /// Where a path of a process may lead, best first.
-fn places<'p>(
-    host: &'p Host,
-    processes: &'p ProcessTable,
+fn push_places(
+    host: &Host,
+    processes: &ProcessTable,
     owner: Owner,
-    path: &'p str,
-) -> impl Iterator<Item = Place> + use<'p> {
+    path: &str,
+    candidates: &mut Vec<Candidate>,
+) {
     // A program mostly has the root of the next one in its process, and a short-lived process that of its parent.
-    let mut next = Some(owner.pid);
-    let ancestors = std::iter::from_fn(move || {
-        let pid = next?;
-        next =
-            processes.generation(pid, owner.time).map(|generation| generation.parent).filter(|pid| *pid != 0);
-        Some(pid)
-    });
-    let living = ancestors.take(MAX_ANCESTORS + 1).filter(|pid| processes.may_live(*pid));
-    living.map(|pid| host.in_process_root(pid, path)).chain(std::iter::once_with(|| host.in_own_root(path)))
+    let mut pid = owner.pid;
+    for _ in 0..=MAX_ANCESTORS {
+        if processes.may_live(pid) {
+            candidates.push(Candidate { place: host.in_process_root(pid, path), trusted: false });
+        }
+        pid = processes.generation(pid, owner.time).map_or(0, |generation| generation.parent);
+        if pid == 0 {
+            break;
+        }
+    }
+    candidates.push(Candidate { place: host.in_own_root(path), trusted: false });
 }
 
 fn model_mapping(mapping: &VmMapping, build_id: Option<&Arc<[u8]>>) -> Mapping {

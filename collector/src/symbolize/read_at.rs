@@ -6,7 +6,6 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 
 use super::error::SymbolizeError;
 use super::host::{Place, open_regular};
@@ -28,8 +27,15 @@ pub trait ReadAt {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 }
 
-/// A source that several share.
-pub(super) type Source = Arc<dyn ReadAt + Send + Sync>;
+/// What holds an open file. (A box is less code, where nobody shares it.)
+#[cfg(feature = "dwarf")]
+pub(super) use std::sync::Arc as Shared;
+
+#[cfg(not(feature = "dwarf"))]
+pub(super) use std::boxed::Box as Shared;
+
+/// An open file.
+pub(super) type Source = Shared<dyn ReadAt + Send + Sync>;
 
 impl ReadAt for [u8] {
     fn size(&self) -> u64 {
@@ -54,7 +60,8 @@ impl ReadAt for Vec<u8> {
     }
 }
 
-impl<T: ReadAt + ?Sized> ReadAt for Arc<T> {
+#[cfg(feature = "dwarf")]
+impl<T: ReadAt + ?Sized> ReadAt for Shared<T> {
     fn size(&self) -> u64 {
         (**self).size()
     }
