@@ -181,7 +181,7 @@ impl Session {
             frequency: FAULT_SAMPLES_PER_SECOND,
             window: WINDOW_IS_ANOTHERS,
             filter,
-            stacks: Some(Stacks::FramePointers),
+            stacks: None,
         };
         let (counted, sample_type) = (PERF_COUNT_SW_PAGE_FAULTS, SampleType::PAGE_FAULTS);
         Self::sample(config, Sampled { counted, period: one_in.max(1), sample_type, memory }, target)
