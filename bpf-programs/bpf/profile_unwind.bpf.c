@@ -9,9 +9,10 @@
 #include "unwind.h"
 #include "user_registers.h"
 
-#define SLICE_BYTES 16384
-/* The stack is read in pieces: all of a piece or nothing, since it ends somewhere. */
+/* The stack is read in pieces that lie within pages: all of a piece or nothing, since it ends somewhere. */
 #define PIECE_BYTES 1024
+#define PIECES 17
+#define SLICE_BYTES (PIECES * PIECE_BYTES)
 /* What a function has taken from the stack may still be described below the stack pointer (the red zone). */
 #define BELOW_BYTES 128
 
@@ -38,10 +39,12 @@ struct missed {
 	__u32 window;
 	/* How much of `slice` was read. */
 	__u32 bytes;
+	/* When, in the clock of bpf_ktime_get_ns(). */
+	__u64 time;
 	/* Frames that were found. */
 	__u64 stack[MAX_FRAMES + 1];
-	/* From BELOW_BYTES below the walk's stack pointer on. */
-	__u8 slice[BELOW_BYTES + SLICE_BYTES];
+	/* From the piece on that has what is BELOW_BYTES below the walk's stack pointer. */
+	__u8 slice[SLICE_BYTES];
 };
 
 struct {
@@ -155,7 +158,8 @@ static __always_inline int resume(struct sample *sample, struct state **state)
 static __always_inline int tell_miss(struct state *state, const __u64 *stack)
 {
 	struct missed *missed = bpf_ringbuf_reserve(&misses, sizeof(*missed), 0);
-	__u32 bytes = BELOW_BYTES;
+	__u64 start = (state->walk.sp - BELOW_BYTES) & ~(__u64)(PIECE_BYTES - 1);
+	__u32 bytes = 0;
 
 	if (!missed)
 		return 0;
@@ -163,18 +167,20 @@ static __always_inline int tell_miss(struct state *state, const __u64 *stack)
 	__builtin_memcpy(missed->comm, state->comm, sizeof(missed->comm));
 	missed->walk = state->walk;
 	missed->window = state->window;
+	missed->time = bpf_ktime_get_ns();
 	bpf_probe_read_kernel(missed->stack, MAX_FRAMES * 8, stack);
-	/* Zeros where it cannot be read. */
-	bpf_probe_read_user(missed->slice, BELOW_BYTES, (const void *)(state->walk.sp - BELOW_BYTES));
 #pragma clang loop unroll(disable)
-	for (int i = 0; i < SLICE_BYTES / PIECE_BYTES; i++) {
-		if (bpf_probe_read_user(missed->slice + BELOW_BYTES + i * PIECE_BYTES, PIECE_BYTES,
-					(const void *)(state->walk.sp + i * PIECE_BYTES)))
+	for (int i = 0; i < PIECES; i++) {
+		/* Below the stack pointer there may be none yet: zeros. */
+		if (bpf_probe_read_user(missed->slice + i * PIECE_BYTES, PIECE_BYTES,
+					(const void *)(start + i * PIECE_BYTES)) &&
+		    start + (i + 1) * PIECE_BYTES > state->walk.sp)
 			break;
 		bytes += PIECE_BYTES;
 	}
 	missed->bytes = bytes;
-	bpf_ringbuf_submit(missed, 0);
+	/* At once: the ring holds a few. */
+	bpf_ringbuf_submit(missed, BPF_RB_FORCE_WAKEUP);
 	return 1;
 }
 
@@ -221,6 +227,8 @@ int unwind_count(void *ctx)
 		if (tell_miss(state, stack + 1)) {
 			count_end(sample.cpu, WALK_MISSED);
 			sample.stat->samples++;
+			if (sample.full)
+				sample.stat->no_stack++;
 			return 0;
 		}
 		state->walk.end = WALK_LOST;

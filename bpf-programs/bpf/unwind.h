@@ -210,6 +210,7 @@ static __always_inline int step_by_rule(struct walk *walk, const struct rule *ru
 {
 	__u64 sp = walk->sp, fp = walk->fp;
 	__u64 cfa = sp, pc = 0;
+	int end;
 
 	switch (rule->cfa) {
 	case CFA_END:
@@ -232,8 +233,8 @@ static __always_inline int step_by_rule(struct walk *walk, const struct rule *ru
 			cfa += 8;
 		break;
 	default:
-		/* The first function of a program has zero there (System V ABI, AMD64 supplement, 3.4.1). */
-		return step_by_fp(walk, walk->frames > 1);
+		end = step_by_fp(walk, 0);
+		return end == WALK_NO_TABLE && rule->cfa == CFA_UNSUPPORTED ? WALK_BAD_CFA : end;
 	}
 	/* Stacks grow down. */
 	if (cfa < sp || (cfa == sp && !RETURN_IN_LINK(rule)) || cfa & 7)
@@ -267,13 +268,17 @@ static __always_inline int step(struct walk *walk, __u64 *stack, const __u32 *ro
 	__u32 frames = walk->frames;
 	struct page *page;
 
-	if (at >> ADDRESS_BITS)
-		return WALK_NOT_MAPPED;
 	page = bpf_map_lookup_elem(&pages, &key);
+	if (at >> ADDRESS_BITS || (page && page->kind == PAGE_NOT_MAPPED)) {
+		/* Where it is executed, at least. */
+		if (!frames) {
+			stack[0] = walk->pc;
+			walk->frames = 1;
+		}
+		return WALK_NOT_MAPPED;
+	}
 	if (!page)
 		return WALK_MISSED;
-	if (page->kind == PAGE_NOT_MAPPED)
-		return WALK_NOT_MAPPED;
 	if (frames >= MAX_WALK_FRAMES)
 		return WALK_DEPTH;
 	/* Readers take one off all but the first, which are behind calls. */

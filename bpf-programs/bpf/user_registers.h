@@ -118,5 +118,8 @@ static __always_inline enum user_mode begin_walk(struct walk *walk, const void *
 	walk->fp = register_at(entry, on_arm64 ? ARM64_FP : X86_FP);
 	if (on_arm64)
 		walk->link = stripped(register_at(entry, ARM64_LINK));
+	/* Nothing was read, or it is a thread that has never been outside of the kernel. */
+	if (!walk->pc || !walk->sp)
+		return MODE_KERNEL;
 	return mode_of(register_at(entry, on_arm64 ? ARM64_MODE : X86_MODE));
 }

@@ -7,8 +7,10 @@ use super::{Field, Layout, record};
 pub const PAGE_BITS: u32 = 12;
 /// Bits of an address that a process may have; above them is its number, in keys of pages.
 pub const ADDRESS_BITS: u32 = 48;
-/// Bytes below the stack pointer that a copy of the stack begins with.
-pub const BELOW: usize = 128;
+/// Bytes below the stack pointer that a copy of the stack has, too; it begins at a multiple of [`PIECE`].
+pub const BELOW: u64 = 128;
+/// Bytes that are copied together.
+pub const PIECE: u64 = 1024;
 /// Most frames of a walk.
 pub const MAX_FRAMES: usize = 127;
 
@@ -72,7 +74,7 @@ record! {
 
 record! {
     /// Head of a sample whose walk has missed a page; [`MissedSample`] has the rest.
-    pub struct Missed = "missed", 17624 {
+    pub struct Missed = "missed", 18528 {
         /// What it is counted under, a [`CountKey`]; its user stack is 0.
         key: [u8; 16] = 0,
         /// The thread's name, zero-terminated.
@@ -83,11 +85,13 @@ record! {
         window: u32 = 80,
         /// How much of the stack was read.
         bytes: u32 = 84,
+        /// When, in the clock of `bpf_ktime_get_ns`, which is `CLOCK_MONOTONIC`.
+        time: u64 = 88,
     }
 }
 
-const STACK: Field = Field { name: "stack", offset: 88, size: (MAX_FRAMES + 1) * 8 };
-const SLICE: Field = Field { name: "slice", offset: STACK.offset + STACK.size, size: BELOW + 16384 };
+const STACK: Field = Field { name: "stack", offset: 96, size: (MAX_FRAMES + 1) * 8 };
+const SLICE: Field = Field { name: "slice", offset: STACK.offset + STACK.size, size: 17 * PIECE as usize };
 
 /// Where the parts of [`Missed`] lie that are not decoded.
 pub const MISSED_PARTS: Layout = Layout { name: "missed", size: Missed::SIZE, fields: &[STACK, SLICE] };
@@ -103,9 +107,11 @@ pub struct MissedSample<'a> {
     pub walk: Walk,
     /// Whose window's kernel stack it is.
     pub window: u32,
+    /// When it was taken, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub time: u64,
     /// Frames so far, 8 bytes each, leaf first.
     pub frames: &'a [u8],
-    /// The stack, from [`BELOW`] bytes below the walk's stack pointer on.
+    /// The stack, from [`start`](Self::start) on.
     pub slice: &'a [u8],
 }
 
@@ -121,9 +127,15 @@ impl<'a> MissedSample<'a> {
             comm: head.comm,
             walk,
             window: head.window,
+            time: head.time,
             frames: part(STACK, (walk.frames as usize).min(MAX_FRAMES) * 8)?,
             slice: part(SLICE, head.bytes as usize)?,
         })
+    }
+
+    /// Where the copy of the stack begins.
+    pub fn start(&self) -> u64 {
+        self.walk.sp.wrapping_sub(BELOW) & !(PIECE - 1)
     }
 }
 
@@ -173,7 +185,7 @@ mod tests {
         let mut bytes = vec![0; Missed::SIZE];
         bytes[32 + 36] = 2;
         bytes[85] = 4;
-        bytes[88] = 7;
+        bytes[96] = 7;
         bytes[SLICE.offset] = 9;
         let sample = MissedSample::decode(&bytes).unwrap();
         assert_eq!((sample.frames.len(), sample.frames[0]), (16, 7));

@@ -22,9 +22,15 @@ pub(crate) enum Code<'s> {
 }
 
 impl HostSymbolizer {
-    /// What the latest program of a process has at an address.
-    pub(crate) fn code(&mut self, pid: u32, address: u64) -> Code<'_> {
-        let Some((owner, mapping)) = self.find_or_read_mapping(pid, u64::MAX, address) else {
+    /// Whether a process runs still what it ran at a time, and has not ended.
+    pub(crate) fn is_same_program(&self, pid: u32, time: u64) -> bool {
+        let latest = self.processes.generation(pid, u64::MAX);
+        latest.is_none_or(|latest| latest.started <= time && latest.ended.is_none())
+    }
+
+    /// What a process had at an address at a time, in the clock of the records.
+    pub(crate) fn code(&mut self, pid: u32, time: u64, address: u64) -> Code<'_> {
+        let Some((owner, mapping)) = self.find_or_read_mapping(pid, time, address) else {
             return Code::NotMapped;
         };
         let distance = address - mapping.start;

@@ -10,6 +10,8 @@ use crate::x86;
 
 /// `rt_sigreturn` as C libraries call it: `mov rax, 15; syscall`.
 const SIGNAL_RETURN: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
+/// Bytes between functions: more is none of a compiler's.
+const MAX_PADDING: usize = 256;
 /// A return address, and what comes before a call.
 const WORD: i32 = 8;
 
@@ -35,7 +37,8 @@ impl Frame {
         let base = match (self.fp, self.sp) {
             (Some(offset), _) => Rule::at(Cfa::Fp, offset.into()),
             // What has taken its own return address from the stack returns to nobody: the first function of a thread.
-            (None, Some(offset)) if offset < WORD => return Rule::of(Cfa::End),
+            (None, Some(0)) => return Rule::of(Cfa::End),
+            (None, Some(offset)) if offset < WORD => return Rule::default(),
             (None, Some(offset)) => Rule::at(Cfa::Sp, offset.into()),
             (None, None) => return Rule::default(),
         };
@@ -150,16 +153,16 @@ impl<'c> Code<'c> {
                         self.reached.push((target, frame));
                     }
                 }
-                let behind = self.behind_padding(next);
+                let is_padded = || self.at(next).is_some_and(|(bytes, _)| is_padding(bytes));
                 match frame.after(bytes) {
-                    Flow::On(after) if is_call && behind != next => {
-                        self.perhaps.insert(behind, after);
+                    Flow::On(after) if is_call && is_padded() => {
+                        self.perhaps.insert(self.behind_padding(next), after);
                         break;
                     }
                     Flow::On(after) => (at, frame) = (next, after),
                     Flow::Ends => {
                         if bytes.first() != Some(&0xc3) && instruction.jump.is_none() {
-                            self.perhaps.insert(behind, frame);
+                            self.perhaps.insert(self.behind_padding(next), frame);
                         }
                         break;
                     }
@@ -170,7 +173,8 @@ impl<'c> Code<'c> {
 
     /// The first instruction from there on that is no padding.
     fn behind_padding(&self, mut at: usize) -> usize {
-        while let Some((bytes, _)) = self.at(at).filter(|(bytes, _)| is_padding(bytes)) {
+        let most = at.saturating_add(MAX_PADDING);
+        while let Some((bytes, _)) = self.at(at).filter(|(bytes, _)| at < most && is_padding(bytes)) {
             at += bytes.len();
         }
         at
@@ -228,19 +232,37 @@ pub(super) fn rules(bytes: &[u8], address: u64, starts: &SortedSet<u64>, entry: 
     found
 }
 
-/// The same of arm64, as far as new threads go: code behind the system call that makes them is called by nobody. C libraries have it in assembler,
-/// and leave the frame pointer of the thread that called.
-pub(super) fn rules_of_threads(bytes: &[u8], address: u64) -> Vec<(u64, Rule)> {
+/// The same of arm64, as far as what has no descriptions in any C library goes, from an address to the end of the bytes: the return from
+/// signals, which the vDSO has described in another way since 5.8; code behind the system call that makes threads, which nobody calls and
+/// which leaves them the frame pointer of who made them; and the program's first function.
+pub(super) fn rules_of_arm64(bytes: &[u8], address: u64, entry: u64) -> Vec<(u64, Rule)> {
+    // mov x8, #139 (`rt_sigreturn`); svc #0
+    const SIGNAL_RETURN: [u8; 8] = [0x68, 0x11, 0x80, 0xd2, 0x01, 0x00, 0x00, 0xd4];
     // mov x8, #220 (`clone`); svc #0
     const CLONE: [u8; 8] = [0x88, 0x1b, 0x80, 0xd2, 0x01, 0x00, 0x00, 0xd4];
-    // To the call of the thread's function, and behind it.
-    const LENGTH: u64 = 8 * 4;
+    // To the call of a thread's or the program's first function, and behind it.
+    const LENGTH: usize = 8 * 4;
     let mut found = vec![(address, Rule::default())];
-    let calls = bytes.windows(CLONE.len()).enumerate().step_by(4).filter(|(_, code)| *code == CLONE);
-    for (at, _) in calls {
-        let start = address + at as u64 + CLONE.len() as u64;
-        found.extend([(start, Rule::of(Cfa::End)), (start + LENGTH, Rule::default())]);
+    let mut ends = 0;
+    for (at, word) in (0..).step_by(4).zip(bytes.chunks_exact(4)) {
+        let here = address.wrapping_add(at as u64);
+        let code = bytes.get(at..).unwrap_or(word);
+        let mut rule = |from: usize, rule: Rule, length: usize| {
+            found.push((address.wrapping_add(from as u64), rule));
+            ends = from.saturating_add(length);
+        };
+        if code.starts_with(&SIGNAL_RETURN) {
+            // A handler returns here: it is looked up one byte before.
+            rule(at.saturating_sub(4), Rule::of(Cfa::Signal), 4 + SIGNAL_RETURN.len());
+        } else if code.starts_with(&CLONE) {
+            rule(at.saturating_add(CLONE.len()), Rule::of(Cfa::End), LENGTH);
+        } else if here == entry {
+            rule(at, Rule::of(Cfa::End), 2 * LENGTH);
+        } else if ends == at && at > 0 {
+            found.push((here, Rule::default()));
+        }
     }
+    found.sort_by_key(|(address, _)| *address);
     found
 }
 
@@ -397,11 +419,20 @@ mod tests {
     }
 
     #[test]
-    fn a_new_thread_of_arm64() {
-        let words: [u32; 6] = [0xaa0603e4, 0xd2801b88, 0xd4000001, 0xb4000040, 0xd65f03c0, 0xd63f0020];
+    fn what_arm64_calls_from_nowhere() {
+        let words: [u32; 12] =
+            [0xaa0603e4, 0xd2801b88, 0xd4000001, 0xb4000040, 0xd65f03c0, 0xd63f0020, 0, 0, 0, 0, 0, 0];
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        let found = rules_of_threads(&bytes, START);
+        let found = rules_of_arm64(&bytes, START, 0);
         assert_eq!(found[1..], [(START + 12, Rule::of(Cfa::End)), (START + 44, Rule::default())]);
+        assert_eq!(rules_of_arm64(&bytes, START, START)[1], (START, Rule::of(Cfa::End)));
+        let bytes: Vec<u8> =
+            [0xd503201f, 0xd2801168, 0xd4000001u32].iter().flat_map(|word| word.to_le_bytes()).collect();
+        assert_eq!(
+            rules_of_arm64(&bytes, START, 0)[1],
+            (START, Rule::of(Cfa::Signal)),
+            "with the nop before"
+        );
     }
 
     #[test]

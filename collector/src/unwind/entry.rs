@@ -12,7 +12,9 @@ use crate::symbolize::read_at::{ReadAt, read_exact_at, read_vec};
 pub const PAGE: u64 = 4096;
 
 /// A description of frames is hardly longer than the function: most bytes that are read of one.
-const MAX_ENTRY: usize = 64 << 10;
+pub(super) const MAX_ENTRY: usize = 64 << 10;
+/// Rows of a function up to the end of a page, at most.
+const MAX_ROWS: usize = 1 << 16;
 /// Bytes of a length, and of a pointer to what is common.
 const WORD: u64 = 4;
 /// Bytes that most entries have no more than: one read is enough for them.
@@ -97,7 +99,8 @@ impl Entry {
         let (encoding, signal) = (entry.cie().encoding(), entry.is_signal_trampoline());
         let mut context = UnwindContext::new();
         if let Ok(mut table) = entry.rows(&section, &bases, &mut context) {
-            while let Ok(Some(row)) = table.next_row() {
+            for _ in 0..MAX_ROWS {
+                let Ok(Some(row)) = table.next_row() else { break };
                 if row.start_address() >= rows.end() {
                     break;
                 }

@@ -2,7 +2,7 @@
 //!
 //! The formats: <https://refspecs.linuxfoundation.org/LSB_5.0.0/LSB-Core-generic/LSB-Core-generic/ehframechpt.html>.
 
-use super::entry::{Entry, PAGE, Rows};
+use super::entry::{Entry, MAX_ENTRY, PAGE, Rows};
 use super::rule::{Registers, Row};
 use crate::symbolize::SymbolizeError;
 use crate::symbolize::elf::Elf;
@@ -12,6 +12,8 @@ use crate::symbolize::read_at::{ReadAt, read_exact_at, read_vec};
 const MAX_BYTES: usize = 1 << 20;
 /// Most descriptions of a file without an index, which is made of them then.
 const MAX_SCANNED: usize = 1 << 18;
+/// Bytes of them that are read, what several have in common as often as they have it.
+const MAX_SCANNED_BYTES: usize = 32 << 20;
 /// Bytes of an entry of the index: a function's address and that of its description, counted from the index.
 const PAIR: u64 = 8;
 /// Entries that are read at once.
@@ -71,11 +73,13 @@ impl Frames {
                 if function >= page.saturating_add(PAGE) {
                     break 'page;
                 }
-                if let Some(entry) = Entry::read(source, elf, description)? {
-                    bytes += entry.len();
-                    if bytes > MAX_BYTES {
-                        break 'page;
-                    }
+                // One that cannot be read leaves the others.
+                let entry = Entry::read(source, elf, description).ok().flatten();
+                bytes += entry.as_ref().map_or(MAX_ENTRY, Entry::len);
+                if bytes > MAX_BYTES {
+                    break 'page;
+                }
+                if let Some(entry) = entry {
                     entry.rows(self.registers, &mut rows);
                 }
             }
@@ -145,13 +149,15 @@ fn scan(source: &dyn ReadAt, elf: &Elf) -> Result<Option<Vec<(u64, u64)>>, Box<S
     let Some((start, size)) = elf.frames() else { return Ok(None) };
     let mut found = Vec::new();
     let mut at = start;
+    let mut read = 0;
     for _ in 0..MAX_SCANNED {
-        if at >= start.saturating_add(size) {
+        if at >= start.saturating_add(size) || read > MAX_SCANNED_BYTES {
             break;
         }
         let Some(length) = Entry::length(source, elf, at)? else { break };
-        if let Some(function) = Entry::read(source, elf, at)?.and_then(|entry| entry.function()) {
-            found.push((function, at));
+        if let Some(entry) = Entry::read(source, elf, at)? {
+            read += entry.len();
+            found.extend(entry.function().map(|function| (function, at)));
         }
         at = at.saturating_add(length);
     }

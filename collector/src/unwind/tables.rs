@@ -138,6 +138,9 @@ impl Tables {
     /// Writes down the rows of a page of a file. `None`: there are more of them than there is room for.
     pub fn place(&mut self, page: FilePage, rows: &[Row]) -> Option<Placed> {
         let kept = without_padding(rows);
+        if self.numbered.len() + kept.len() > self.sizes.rules as usize {
+            self.begin_anew();
+        }
         let count = u16::try_from(kept.len()).ok()?;
         let first = self.room(count.into())?;
         for (n, row) in kept.iter().enumerate() {
@@ -173,6 +176,10 @@ impl Tables {
         let first = Page::key(tgid, start);
         let last = Page::key(tgid, end.saturating_sub(1).min((1 << ADDRESS_BITS) - 1));
         if let (Some(first), Some(last)) = (first, last) {
+            // Most processes that come and go have none.
+            if self.entries.last_up_to(&last).is_none_or(|(key, _)| *key < first) {
+                return;
+            }
             self.drop_entries(|key, _| (first..=last).contains(&key));
         }
     }
@@ -217,6 +224,16 @@ impl Tables {
         Some(first)
     }
 
+    /// Forgets everything, the rules too: there are too many. What is still executed comes back.
+    fn begin_anew(&mut self) {
+        self.evicted += self.entries.len() as u64;
+        self.forget_processes();
+        self.placed.clear();
+        self.numbers.clear();
+        self.numbered.clear();
+        self.number(Rule::default());
+    }
+
     /// Goes on in the next segment, and empties the one behind it.
     fn begin_segment(&mut self) {
         let size = self.segment_rows();
@@ -235,7 +252,7 @@ impl Tables {
         }
         let number = self.numbered.len() as u32;
         if number >= self.sizes.rules {
-            // Number 0: nothing is known. Files have a few thousand rules; so many are made to be.
+            // Number 0: nothing is known.
             return 0;
         }
         self.rules.copy_in(number as usize * size_of::<Rule>(), &rule.encode());
@@ -251,7 +268,7 @@ fn without_padding(rows: &[Row]) -> Vec<Row> {
     for (row, next) in rows.iter().zip(rows.iter().skip(1).map(Some).chain([None])) {
         let is_padding = row.rule.cfa == Cfa::Unknown
             && row.start > 0
-            && next.is_some_and(|next| next.start - row.start < PADDING);
+            && next.is_some_and(|next| next.start.saturating_sub(row.start) < PADDING);
         let is_same = kept.last().is_some_and(|last| last.rule == row.rule);
         if !is_padding && !is_same {
             kept.push(*row);

@@ -1,6 +1,6 @@
 //! What a walk needs of the files of processes: pages of rules, made when a walk has missed them.
 
-use bpf_programs::events::unwind::{BELOW, MAX_FRAMES, MissedSample, page_kind};
+use bpf_programs::events::unwind::{MAX_FRAMES, MissedSample, page_kind};
 
 use super::analyze;
 use super::entry::PAGE;
@@ -16,7 +16,9 @@ use crate::symbolize::sideband::Record;
 use crate::symbolize::{self, FileNo, HostSymbolizer};
 
 /// Files whose headers are kept. What comes then is read again.
-const MAX_FILES: usize = 512;
+const MAX_FILES: usize = 128;
+/// Bytes of a table of functions that is kept: of larger files, code without descriptions is left to frame pointers.
+const MAX_FUNCTIONS: usize = 128 << 10;
 /// Bytes before a page in which the function may begin that goes on there.
 const MAX_BEFORE: u64 = 32 << 10;
 
@@ -53,13 +55,16 @@ struct File {
     frames: Option<Frames>,
     /// Functions, once code without descriptions was met.
     functions: Option<SymbolTable>,
+    /// All its code has them: Go's, which has no descriptions.
+    has_frame_pointers: bool,
 }
 
 impl File {
     fn read(source: &dyn ReadAt) -> Option<Self> {
         let elf = Elf::read(source).ok()?;
         let frames = Frames::read(source, &elf).ok()?;
-        Some(Self { elf, frames, functions: None })
+        let has_frame_pointers = elf.has_section(b".gopclntab");
+        Some(Self { elf, frames, functions: None, has_frame_pointers })
     }
 
     /// Rules of a page, in order, the first of its beginning.
@@ -69,11 +74,11 @@ impl File {
         let mut rows = rows.unwrap_or_else(|| vec![Row { start: 0, rule: Rule::default() }]);
         if has_gaps(&rows) {
             let analyzed = match self.elf.machine() {
-                _ if !self.elf.is_64() => Vec::new(),
+                _ if !self.elf.is_64() || self.has_frame_pointers => Vec::new(),
                 object::elf::EM_X86_64 => self.analyze(source, page),
                 object::elf::EM_AARCH64 => {
                     let code = self.code(source, page, page.saturating_add(PAGE));
-                    analyze::rules_of_threads(&code, page)
+                    analyze::rules_of_arm64(&code, page, self.elf.entry())
                 }
                 _ => Vec::new(),
             };
@@ -85,13 +90,17 @@ impl File {
     /// What the page's instructions tell, from the last function on that is known to begin before it.
     fn analyze(&mut self, source: &dyn ReadAt, page: u64) -> Vec<(u64, Rule)> {
         let elf = &self.elf;
-        let functions =
-            self.functions.get_or_insert_with(|| SymbolTable::read(elf, source).unwrap_or_default());
+        let functions = self.functions.get_or_insert_with(|| {
+            let read = SymbolTable::read(elf, source).ok();
+            read.filter(|table| table.memory() <= MAX_FUNCTIONS).unwrap_or_default()
+        });
         let end = page.saturating_add(PAGE);
         let from = page.saturating_sub(MAX_BEFORE);
         let starts: SortedSet<u64> = functions.starts(from..end).chain([elf.entry()]).collect();
-        let start = starts.iter().rev().find(|start| **start <= page).copied();
-        let start = start.filter(|start| *start >= from).unwrap_or(page);
+        let start = starts.iter().rev().find(|start| **start <= page).copied().filter(|start| *start >= from);
+        // In the middle of a function, nothing can be told of its frame: it begins with the first function of the page then.
+        let start = start.or_else(|| starts.iter().find(|start| (page..end).contains(*start)).copied());
+        let Some(start) = start else { return Vec::new() };
         analyze::rules(&self.code(source, start, end), start, &starts, self.elf.entry())
     }
 
@@ -113,15 +122,17 @@ fn has_gaps(rows: &[Row]) -> bool {
 fn fill(rows: &mut Vec<Row>, page: u64, rules: &[(u64, Rule)]) {
     let described = std::mem::take(rows);
     let ends = described.iter().skip(1).map(|row| row.start).chain([PAGE as u16]);
+    // From the page's beginning on.
+    let start_of = |rule: &(u64, Rule)| rule.0.saturating_sub(page);
     for (row, end) in described.iter().zip(ends) {
         rows.push(*row);
         if row.rule.cfa != Cfa::Unknown {
             continue;
         }
-        let (from, end) = (page + u64::from(row.start), page + u64::from(end));
-        let first = rules.partition_point(|(start, _)| *start <= from).saturating_sub(1);
-        for (start, rule) in rules.iter().skip(first).take_while(|(start, _)| *start < end) {
-            let row = Row { start: (start.max(&from) - page) as u16, rule: *rule };
+        let from = u64::from(row.start);
+        let first = rules.partition_point(|rule| start_of(rule) <= from).saturating_sub(1);
+        for rule in rules.iter().skip(first).take_while(|rule| start_of(rule) < end.into()) {
+            let row = Row { start: start_of(rule).max(from) as u16, rule: rule.1 };
             match rows.last_mut() {
                 Some(last) if last.start == row.start => *last = row,
                 Some(last) if last.rule == row.rule => {}
@@ -161,6 +172,8 @@ impl Unwinder {
                 self.tables.forget(pid, start, start.saturating_add(length));
             }
             Record::Comm { pid, exec: true, .. } => self.tables.forget_process(pid),
+            // A number may be used again.
+            Record::Fork { pid, parent_pid, .. } if pid != parent_pid => self.tables.forget_process(pid),
             Record::Exit { pid, tid, .. } if pid == tid => self.tables.forget_process(pid),
             Record::Lost { .. } => self.tables.forget_processes(),
             _ => {}
@@ -180,50 +193,58 @@ impl Unwinder {
             link: (at.has_link != 0).then_some(at.link),
             exact: at.exact != 0,
         };
-        let stack = Slice { start: at.sp.wrapping_sub(BELOW as u64), bytes: missed.slice };
+        let stack = Slice { start: missed.start(), bytes: missed.slice };
         let machine = self.machine;
-        let end = walk
-            .run(machine, stack, &mut frames, MAX_FRAMES, |address| self.code(symbolizer, at.tgid, address));
+        let end = walk.run(machine, stack, &mut frames, MAX_FRAMES, |address| {
+            self.code(symbolizer, at.tgid, missed.time, address)
+        });
         self.finished.count(end);
         frames
     }
 
-    /// What is known of an address. The program knows it from now on, too.
-    fn code(&mut self, symbolizer: &mut HostSymbolizer, tgid: u32, address: u64) -> Code {
-        let (file, in_file, source) = match symbolizer.code(tgid, address) {
+    /// What is known of an address of a process at some time. The program knows it from now on, too, if the process is still as it was then.
+    fn code(&mut self, symbolizer: &mut HostSymbolizer, tgid: u32, time: u64, address: u64) -> Code {
+        let is_now = symbolizer.is_same_program(tgid, time);
+        let tell = |tables: &mut Tables, placed: Option<Placed>, kind: u8| {
+            if is_now {
+                tables.set(tgid, address, placed, kind);
+            }
+        };
+        let (file, in_file, source) = match symbolizer.code(tgid, time, address) {
             symbolize::Code::NotMapped => {
-                self.tables.set(tgid, address, None, page_kind::NOT_MAPPED);
+                tell(&mut self.tables, None, page_kind::NOT_MAPPED);
                 return Code::NotMapped;
             }
             symbolize::Code::Elsewhere => {
-                self.tables.set(tgid, address, None, page_kind::FRAME_POINTERS);
+                tell(&mut self.tables, None, page_kind::FRAME_POINTERS);
                 return Code::FramePointers;
             }
             symbolize::Code::InFile { file, address, source } => (file, address, source),
         };
         let (page, offset) = (in_file & !(PAGE - 1), (in_file & (PAGE - 1)) as u16);
         if let Some(placed) = self.tables.placed((file, page)) {
-            self.tables.set(tgid, address, Some(placed), page_kind::ROWS);
+            tell(&mut self.tables, Some(placed), page_kind::ROWS);
             return Code::Rule(self.tables.rule(placed, offset));
         }
-        let rows = self.rows(file, source, page);
-        if rows.iter().all(|row| row.rule.cfa == Cfa::Unknown) {
-            self.tables.set(tgid, address, None, page_kind::FRAME_POINTERS);
+        let Some(rows) = self.rows(file, source, page) else {
+            tell(&mut self.tables, None, page_kind::FRAME_POINTERS);
             return Code::FramePointers;
-        }
-        let placed: Option<Placed> = self.tables.place((file, page), &rows);
-        if placed.is_some() {
-            self.tables.set(tgid, address, placed, page_kind::ROWS);
+        };
+        if let Some(placed) = self.tables.place((file, page), &rows) {
+            tell(&mut self.tables, Some(placed), page_kind::ROWS);
         }
         Code::Rule(rule_at(&rows, offset))
     }
 
-    fn rows(&mut self, file: FileNo, source: &dyn ReadAt, page: u64) -> Vec<Row> {
+    /// `None`: it is code with frame pointers.
+    fn rows(&mut self, file: FileNo, source: &dyn ReadAt, page: u64) -> Option<Vec<Row>> {
         if self.files.len() >= MAX_FILES && !self.files.contains_key(&file) {
             self.files.clear();
         }
-        let file = self.files.entry(file).or_insert_with(|| File::read(source));
-        file.as_mut().map_or(Vec::new(), |file| file.rows(source, page))
+        let file = self.files.entry(file).or_insert_with(|| File::read(source)).as_mut()?;
+        let rows = file.rows(source, page);
+        let is_unknown = rows.iter().all(|row| row.rule.cfa == Cfa::Unknown);
+        (!is_unknown || !file.has_frame_pointers).then_some(rows)
     }
 }
 

@@ -132,6 +132,10 @@ impl Walk {
             let at = self.pc.wrapping_sub(u64::from(!self.exact));
             let code = code(at);
             if code == Code::NotMapped {
+                // Where it is executed, at least.
+                if frames.is_empty() {
+                    frames.push(self.pc);
+                }
                 return End::NotMapped;
             }
             if frames.len() >= most {
@@ -139,7 +143,7 @@ impl Walk {
             }
             frames.push(self.pc.wrapping_add(u64::from(self.exact && !frames.is_empty())));
             let stepped = match code {
-                Code::Rule(rule) => self.step(machine, rule, stack, frames.len() > 1),
+                Code::Rule(rule) => self.step(machine, rule, stack),
                 _ => self.by_frame_pointer(machine, stack, true),
             };
             if let Err(end) = stepped {
@@ -148,13 +152,19 @@ impl Walk {
         }
     }
 
-    /// Goes to the caller. The chain of frame pointers may end here if `may_end`.
-    fn step(&mut self, machine: Machine, rule: Rule, stack: Slice<'_>, may_end: bool) -> Result<(), End> {
+    /// Goes to the caller.
+    fn step(&mut self, machine: Machine, rule: Rule, stack: Slice<'_>) -> Result<(), End> {
         let offset = |words: i16| i64::from(words) * 8;
         let cfa = match rule.cfa {
             Cfa::End => return Err(End::Whole),
             Cfa::Signal => return self.over_signal(machine.signal_frame(), stack),
-            Cfa::Unknown | Cfa::Unsupported => return self.by_frame_pointer(machine, stack, may_end),
+            Cfa::Unknown => return self.by_frame_pointer(machine, stack, false),
+            Cfa::Unsupported => {
+                return self.by_frame_pointer(machine, stack, false).map_err(|end| match end {
+                    End::NoTable => End::BadCfa,
+                    other => other,
+                });
+            }
             Cfa::Sp => self.sp.wrapping_add_signed(offset(rule.cfa_offset)),
             Cfa::Fp => self.fp.wrapping_add_signed(offset(rule.cfa_offset)),
             Cfa::AtFp => stack.word(self.fp.wrapping_add_signed(offset(rule.cfa_offset)))?,
@@ -186,6 +196,7 @@ impl Walk {
         if pc == 0 { Err(End::Whole) } else { Ok(()) }
     }
 
+    /// The chain of frame pointers may end here if `may_end`.
     fn by_frame_pointer(&mut self, machine: Machine, stack: Slice<'_>, may_end: bool) -> Result<(), End> {
         let fp = self.fp;
         if fp == 0 {
@@ -301,7 +312,10 @@ mod tests {
         assert_eq!(run(walk(1, TOP + 4), Machine::X86_64, &[0; 4], |_| Code::FramePointers).1, End::NoTable);
         assert_eq!(run(walk(1, 0), Machine::X86_64, &[0; 4], |_| Code::FramePointers).1, End::Whole);
         let unknown = Code::Rule(Rule::default());
-        assert_eq!(run(walk(1, 0), Machine::X86_64, &[0; 4], |_| unknown).1, End::NoTable, "of a leaf");
+        assert_eq!(run(walk(1, 0), Machine::X86_64, &[0; 4], |_| unknown).1, End::NoTable);
+        let unsupported = Code::Rule(Rule::of(Cfa::Unsupported));
+        assert_eq!(run(walk(1, 0), Machine::X86_64, &[0; 4], |_| unsupported).1, End::BadCfa);
+        assert_eq!(run(walk(1, 0), Machine::X86_64, &[0; 4], |_| Code::NotMapped), (vec![1], End::NotMapped));
         let endless = [5; 100];
         assert_eq!(run(walk(5, 0), Machine::X86_64, &endless, |_| sp_rule(8)), (vec![5; 10], End::Depth));
     }

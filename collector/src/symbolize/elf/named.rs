@@ -60,6 +60,12 @@ impl Elf {
         self.is_64
     }
 
+    /// Whether it has a section of that name.
+    #[cfg(feature = "unwind")]
+    pub fn has_section(&self, name: &[u8]) -> bool {
+        self.section_named(name).is_some()
+    }
+
     /// The address of the program's first instruction.
     #[cfg(feature = "unwind")]
     pub fn entry(&self) -> u64 {

@@ -177,12 +177,8 @@ impl Session {
         memory: usize,
         target: &RunningTarget,
     ) -> Result<Self> {
-        let config = Config {
-            frequency: FAULT_SAMPLES_PER_SECOND,
-            window: WINDOW_IS_ANOTHERS,
-            filter,
-            stacks: None,
-        };
+        let config =
+            Config { frequency: FAULT_SAMPLES_PER_SECOND, window: WINDOW_IS_ANOTHERS, filter, stacks: None };
         let (counted, sample_type) = (PERF_COUNT_SW_PAGE_FAULTS, SampleType::PAGE_FAULTS);
         Self::sample(config, Sampled { counted, period: one_in.max(1), sample_type, memory }, target)
     }
@@ -309,10 +305,10 @@ impl Session {
     /// Finishes walks that have missed a page, after all that is known of what processes map.
     #[cfg(feature = "unwind")]
     fn finish_walks(&mut self) -> Result<()> {
-        let Self { misses, sideband, symbols, samples, .. } = self;
+        let Self { misses, sideband, symbols, .. } = self;
         let Some(misses) = misses else { return Ok(()) };
         sideband.drain(symbols)?;
-        misses.finish(symbols, &mut samples.stacks)
+        misses.finish(symbols)
     }
 
     /// Moves what was sampled so far out of the kernel.

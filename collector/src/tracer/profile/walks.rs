@@ -14,7 +14,6 @@ use super::accounting::Walks;
 use super::program::{ProfileProgram, Variant};
 use super::symbols::Symbols;
 use super::window::Finished;
-use crate::aggregate::StackTable;
 use crate::config::Stacks;
 use crate::error::{Error, Result};
 use crate::objects;
@@ -28,7 +27,9 @@ const STAGES: [&str; 2] = ["unwind_walk", "unwind_count"];
 const MISSES_PER_CPU: usize = 128 << 10;
 const MISSES_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 20;
 /// Samples that wait for the end of their window.
-const MAX_WAITING: usize = 64 << 10;
+const MAX_WAITING: usize = 4096;
+/// Samples that are finished before anything else is looked at: more than the ring holds.
+const MAX_AT_ONCE: usize = 128;
 /// Bytes of a kernel stack, where the kernel's pages are not larger (`THREAD_SIZE` of x86-64 and arm64).
 const KERNEL_STACK: usize = 16 << 10;
 
@@ -147,7 +148,7 @@ impl Misses {
     }
 
     /// Finishes what was missed.
-    pub fn finish(&mut self, symbols: &mut Symbols, stacks: &mut StackTable) -> Result<()> {
+    pub fn finish(&mut self, symbols: &mut Symbols) -> Result<()> {
         let Self { ring, waiting, lost, broken, .. } = self;
         let each = |record: &[u8]| {
             let Some(missed) = MissedSample::decode(record) else {
@@ -159,10 +160,10 @@ impl Misses {
                 *lost += 1;
                 return;
             }
-            let user = stacks.intern(&frames);
-            waiting.push((missed.window, Finished { key: missed.key, comm: missed.comm, user }));
+            waiting.push((missed.window, Finished { key: missed.key, comm: missed.comm, frames }));
         };
-        ring.drain(usize::MAX, each).map_err(Error::Ring)?;
+        // Not without end, however fast they come.
+        ring.drain(MAX_AT_ONCE, each).map_err(Error::Ring)?;
         Ok(())
     }
 

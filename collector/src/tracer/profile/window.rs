@@ -24,14 +24,14 @@ pub struct Window {
 }
 
 /// A sample whose walk was finished in user space.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Finished {
     /// What it is counted under; its user stack is 0.
     pub key: CountKey,
     /// The thread's name.
     pub comm: [u8; 16],
-    /// The user stack; `None` if there was no room for it.
-    pub user: Option<StackId>,
+    /// The user stack, leaf first.
+    pub frames: Vec<u64>,
 }
 
 /// What [`Window::drain`] met on its way.
@@ -108,9 +108,12 @@ impl Window {
                 stacks.intern(&frames)
             }),
         };
-        let mut add = |key: CountKey, finished: Option<Option<StackId>>, count: Count| {
+        let mut add = |key: CountKey, finished: Option<&[u64]>, count: Count| {
             let kernel = stack(&mut samples.stacks, key.kernel_stack);
-            let user = finished.unwrap_or_else(|| stack(&mut samples.stacks, key.user_stack));
+            let user = match finished {
+                Some(frames) => samples.stacks.intern(frames),
+                None => stack(&mut samples.stacks, key.user_stack),
+            };
             let has_user = key.user_stack != 0 || finished.is_some();
             if (key.kernel_stack != 0 && kernel.is_none()) || (has_user && user.is_none()) {
                 drained.no_stack += count.samples;
@@ -128,8 +131,8 @@ impl Window {
                 add(key, None, count);
             }
         })?;
-        for Finished { key, comm, user } in finished {
-            add(key, Some(user), Count { samples: 1, comm });
+        for Finished { key, comm, frames } in finished {
+            add(key, Some(&frames), Count { samples: 1, comm });
         }
         drained.keys = keys;
         places.drain(|_, _| {})?;
