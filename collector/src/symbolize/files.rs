@@ -57,7 +57,7 @@ pub(super) struct Candidate {
 
 /// Number of a file in the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct FileNo(u32);
+pub(crate) struct FileNo(pub(crate) u32);
 
 struct CachedFile {
     addresses: AddressMap,

@@ -161,13 +161,21 @@ impl Tables {
             rows: placed.map_or(0, |placed| placed.rows),
             kind: if placed.is_some() { page_kind::ROWS } else { kind },
         };
-        let segment = placed.map_or(self.segment, |placed| placed.first / self.segment_rows());
-        if self.entries.len() >= self.sizes.pages as usize && !self.entries.contains_key(&key) {
-            self.begin_segment();
+        let of_rows = placed.map(|placed| placed.first / self.segment_rows());
+        // They may all be of the segment that is being filled, which is the last to be emptied.
+        for _ in 0..SEGMENTS {
+            if self.entries.len() < self.sizes.pages as usize || self.entries.contains_key(&key) {
+                break;
+            }
+            let emptied = self.begin_segment();
+            if of_rows.is_some_and(|segment| emptied.contains(&segment)) {
+                // Its rows are gone with the others.
+                return;
+            }
         }
         // Where there is no room still, it is missed again.
         if map::update(&self.pages, &key.to_ne_bytes(), &page.encode(), 0).is_ok() {
-            self.entries.insert(key, segment);
+            self.entries.insert(key, of_rows.unwrap_or(self.segment));
         }
     }
 
@@ -234,8 +242,8 @@ impl Tables {
         self.number(Rule::default());
     }
 
-    /// Goes on in the next segment, and empties the one behind it.
-    fn begin_segment(&mut self) {
+    /// Goes on in the next segment, and empties the one behind it; both.
+    fn begin_segment(&mut self) -> [u32; 2] {
         let size = self.segment_rows();
         let (next, emptied) = ((self.segment + 1) % SEGMENTS, (self.segment + 2) % SEGMENTS);
         (self.segment, self.next) = (next, next * size);
@@ -243,6 +251,7 @@ impl Tables {
         self.drop_entries(|_, segment| segment == emptied || segment == next);
         self.evicted += (before - self.entries.len()) as u64;
         self.placed.retain(|_, placed| ![emptied, next].contains(&(placed.first / size)));
+        [next, emptied]
     }
 
     /// The number of a rule, which is given one.
@@ -275,4 +284,124 @@ fn without_padding(rows: &[Row]) -> Vec<Row> {
         }
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use bpf_sys::map::MapCreate;
+    use bpf_sys::uapi::flags::BPF_F_MMAPABLE;
+    use bpf_sys::{Errno, MapType};
+
+    use super::*;
+
+    /// `None`, with the reason printed, without the right to make maps.
+    fn tables(sizes: Sizes) -> Option<Tables> {
+        let create = |map_type, key_size, value_size, max_entries, flags| {
+            map::create(&MapCreate {
+                map_type,
+                key_size,
+                value_size,
+                max_entries,
+                flags,
+                ..MapCreate::default()
+            })
+        };
+        let pages = match create(MapType::HASH, 8, Page::SIZE as u32, sizes.pages, 0) {
+            Err(error) if error.errno() == Some(Errno::EPERM) => {
+                println!("SKIP tables of rules: takes who may make maps");
+                return None;
+            }
+            pages => pages.unwrap(),
+        };
+        let array = |bytes| create(MapType::ARRAY, 4, bytes, 1, BPF_F_MMAPABLE).unwrap();
+        let (rows, rules) = (array(sizes.rows_bytes()), array(sizes.rules_bytes()));
+        Some(Tables::new(pages, &rows, &rules, sizes).unwrap())
+    }
+
+    fn rule(words: i64) -> Rule {
+        Rule::at(Cfa::Sp, words * 8).with_return(-8)
+    }
+
+    /// What the program finds under a key.
+    fn found(tables: &Tables, tgid: u32, address: u64) -> Option<Page> {
+        let mut value = [0; Page::SIZE];
+        let key = Page::key(tgid, address).unwrap().to_ne_bytes();
+        map::lookup(&tables.pages, &key, &mut value, 0).unwrap().then(|| Page::decode(&value).unwrap())
+    }
+
+    fn rows(count: u16) -> Vec<Row> {
+        (0..count).map(|n| Row { start: n * 16, rule: rule(1 + i64::from(n % 7)) }).collect()
+    }
+
+    #[test]
+    fn rows_are_shared_and_found() {
+        let Some(mut tables) = tables(Sizes::of(0)) else { return };
+        let page = (FileNo(1), 0x1000);
+        let mut with_padding = rows(3);
+        with_padding.insert(2, Row { start: 20, rule: Rule::default() });
+        let placed = tables.place(page, &with_padding).unwrap();
+        assert_eq!((tables.placed(page), placed.rows), (Some(placed), 3));
+        for (offset, words) in [(0, 1), (15, 1), (16, 2), (31, 2), (32, 3), (4095, 3)] {
+            assert_eq!(tables.rule(placed, offset), rule(words), "{offset}");
+        }
+        for tgid in [7, 8] {
+            tables.set(tgid, 0x7f00_0000_1234, Some(placed), page_kind::ROWS);
+            let expected = Page { first: placed.first, rows: 3, kind: page_kind::ROWS };
+            assert_eq!(found(&tables, tgid, 0x7f00_0000_1fff), Some(expected));
+        }
+        tables.forget(7, 0x7f00_0000_2000, 0x7f00_0000_3000);
+        assert!(found(&tables, 7, 0x7f00_0000_1000).is_some(), "another page is gone");
+        tables.forget(7, 0x7f00_0000_1800, 0x7f00_0000_1801);
+        assert_eq!(found(&tables, 7, 0x7f00_0000_1000), None);
+        tables.forget_process(8);
+        assert_eq!((tables.pages(), tables.placed(page)), (0, Some(placed)), "the file may be mapped again");
+    }
+
+    #[test]
+    fn the_oldest_rows_are_given_up() {
+        let sizes = Sizes::of(0);
+        let Some(mut tables) = tables(sizes) else { return };
+        let pages = sizes.rows / 256 * 3;
+        for n in 0..pages {
+            let placed = tables.place((FileNo(1), u64::from(n) << 12), &rows(256)).unwrap();
+            tables.set(7, u64::from(n) << 12, Some(placed), page_kind::ROWS);
+            assert_eq!(tables.rule(placed, 16), rule(2));
+            assert!(found(&tables, 7, u64::from(n) << 12).is_some());
+        }
+        assert_eq!(found(&tables, 7, 0), None);
+        let kept = tables.pages() as u32;
+        // All but the segment that is being filled, in part, and the one behind it.
+        assert!((sizes.rows / 256 / 2..sizes.rows / 256).contains(&kept), "{kept} of {}", sizes.rows / 256);
+        assert_eq!(tables.evicted(), u64::from(pages - kept));
+        assert_eq!(tables.place((FileNo(2), 0), &rows(0)).unwrap().rows, 0);
+    }
+
+    #[test]
+    fn too_many_rules_begin_anew() {
+        let sizes = Sizes::of(0);
+        let Some(mut tables) = tables(sizes) else { return };
+        let row = |n: u32| Row {
+            start: (n % 200) as u16,
+            rule: Rule::at(Cfa::Fp, i64::from(n) * 8).with_return(-8),
+        };
+        let mut last = None;
+        for page in 0..sizes.rules / 200 + 1 {
+            let rows: Vec<Row> = (page * 200..(page + 1) * 200).map(row).collect();
+            last = tables.place((FileNo(1), u64::from(page) << 12), &rows);
+            tables.set(7, u64::from(page) << 12, last, page_kind::ROWS);
+        }
+        assert_eq!(tables.pages(), 1);
+        assert_eq!(tables.rule(last.unwrap(), 199), row((sizes.rules / 200 + 1) * 200 - 1).rule);
+    }
+
+    #[test]
+    fn more_pages_than_there_is_room_for() {
+        let sizes = Sizes::of(0);
+        let Some(mut tables) = tables(sizes) else { return };
+        for n in 0..u64::from(sizes.pages) * 3 {
+            tables.set(7, n << 12, None, page_kind::FRAME_POINTERS);
+            assert_eq!(found(&tables, 7, n << 12).map(|page| page.kind), Some(page_kind::FRAME_POINTERS));
+        }
+        assert!(tables.pages() as u32 <= sizes.pages);
+    }
 }
