@@ -76,7 +76,7 @@ fn whole_stacks(what: &str, stacks: Stacks) {
         }
         Err(error) => panic!("{error}"),
     };
-    assert_eq!(session.stacks(), stacks);
+    assert_eq!((session.stacks(), session.refused_stacks()), (stacks, &[][..]));
     helper.go();
     let end = Instant::now() + Duration::from_secs(if is_emulated() { 8 } else { 3 });
     while Instant::now() < end {

@@ -58,6 +58,13 @@ pub fn run(options: &Options) -> CliResult {
     let mut session = Session::start_within(options.config.clone(), usize::MAX, &target)?;
     // The kernel's types take some memory.
     drop(target);
+    for refused in session.refused_stacks() {
+        let way = session.stacks().as_str();
+        say_at(
+            LogLevel::Warn,
+            format_args!("stacks of processes by {way}; not by {}: {}", refused.rung, refused.reason),
+        );
+    }
     watch_signals(session.registry(), &signals, SIGNAL_TOKEN)?;
 
     let exports = !export.sinks.is_empty();

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::objects::{self, Packed};
 use crate::tracer::cost;
 use crate::tracer::filter::{self, TaskFilter};
-use crate::tracer::ladder::fit_machine;
+use crate::tracer::ladder::{Refused, fit_machine};
 use crate::tracer::windows::{self, put_in};
 
 /// Memory for the stacks of both windows, over all CPUs, at most.
@@ -36,6 +36,7 @@ pub struct ProfileProgram {
     /// Whether it may look at where this kernel has its fields.
     kernel_types: bool,
     stacks: Stacks,
+    refused: Vec<Refused>,
     windows: [Window; 2],
     filling: usize,
     /// The `.bss` section, where `active` lies.
@@ -104,8 +105,8 @@ impl Variant {
     }
 }
 
-#[cfg(feature = "unwind")]
 /// Whether the kernel has refused a program, or has no types for it.
+#[cfg(feature = "unwind")]
 fn is_of_the_kernel(error: &Error) -> bool {
     matches!(error, Error::Load(_) | Error::Kernel(_))
 }
@@ -126,6 +127,7 @@ impl ProfileProgram {
         let cpus = cpus::read_present_limit().map_err(Error::io("/sys/devices/system/cpu/present"))?;
         let sizes = Sizes::of(cpus, config.frequency, reads_per_second, memory);
         let kernel_types = filter::needs_kernel_types(&config.filter)?;
+        let mut refused = Vec::new();
         #[cfg(feature = "unwind")]
         for variant in super::walks::variants(kernel_types) {
             if config.stacks.is_some_and(|wanted| wanted != variant.stacks) {
@@ -133,14 +135,22 @@ impl ProfileProgram {
             }
             match Self::load_variant(config, variant, target, sizes, memory) {
                 // Where it was asked for, another one does not do.
-                Err(error) if is_of_the_kernel(&error) && (config.stacks.is_none() || variant.has_next) => {}
-                other => return other,
+                Err(error) if is_of_the_kernel(&error) && (config.stacks.is_none() || variant.has_next) => {
+                    if !variant.has_next {
+                        refused.push(Refused { rung: variant.stacks.as_str(), reason: error.to_string() });
+                    }
+                }
+                other => return other.map(|program| Self { refused, ..program }),
             }
         }
-        if config.stacks.is_some_and(|wanted| wanted != Stacks::FramePointers) {
-            return Err(Box::new(Error::NoRung { what: "user stacks", refused: Vec::new() }));
+        if let Some(wanted) = config.stacks.filter(|wanted| *wanted != Stacks::FramePointers) {
+            let reason = "on x86_64 and arm64 alone, by builds with the feature unwind".into();
+            refused.push(Refused { rung: wanted.as_str(), reason });
+            return Err(Box::new(Error::NoRung { what: "user stacks", refused }));
         }
-        Self::load_variant(config, Variant::by_frame_pointers(kernel_types), target, sizes, memory)
+        let program =
+            Self::load_variant(config, Variant::by_frame_pointers(kernel_types), target, sizes, memory)?;
+        Ok(Self { refused, ..program })
     }
 
     fn load_variant(
@@ -202,6 +212,7 @@ impl ProfileProgram {
             sampler,
             kernel_types: variant.kernel_types,
             stacks: variant.stacks,
+            refused: Vec::new(),
             globals: shared(&active_map, true)?,
             active_at,
             stats: shared("stats", false)?,
@@ -246,6 +257,11 @@ impl ProfileProgram {
     /// How it walks stacks of processes.
     pub fn stacks(&self) -> Stacks {
         self.stacks
+    }
+
+    /// Better ways, and why the kernel did not take them.
+    pub fn refused(&self) -> &[Refused] {
+        &self.refused
     }
 
     /// The object in the kernel.

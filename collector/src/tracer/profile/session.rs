@@ -28,6 +28,7 @@ use crate::model::{Losses, Profile, SampleType};
 use crate::poll::EventLoop;
 use crate::sorted::SortedMap;
 use crate::symbolize::DEFAULT_BUDGET;
+use crate::tracer::ladder::Refused;
 
 /// Time between two reads of the kernel's tables and buffers when nothing asks for one earlier.
 const TICK: Duration = Duration::from_millis(1000 / READS_PER_SECOND as u64);
@@ -337,6 +338,11 @@ impl Session {
     /// How stacks of processes are walked.
     pub fn stacks(&self) -> Stacks {
         self.program.stacks()
+    }
+
+    /// Better ways to walk them, and why the kernel did not take them.
+    pub fn refused_stacks(&self) -> &[Refused] {
+        self.program.refused()
     }
 
     /// Whether nothing that the filter lets pass can run any more: it names processes, and all have ended.

@@ -101,7 +101,11 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     let chosen = Box::new([
         Chosen { what: CPU_CLOCK.what, rung: Some("cpu-clock"), refused: Vec::new() },
         #[cfg(feature = "unwind")]
-        Chosen { what: USER_STACKS.what, rung: Some(session.stacks().as_str()), refused: Vec::new() },
+        Chosen {
+            what: USER_STACKS.what,
+            rung: Some(session.stacks().as_str()),
+            refused: session.refused_stacks().to_vec(),
+        },
     ]);
     Ok(Box::new(ProfileTracer {
         session,

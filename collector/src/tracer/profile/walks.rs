@@ -23,7 +23,7 @@ use crate::unwind::walk::Machine;
 
 /// Programs that the first one calls, by their numbers in `stages`.
 const STAGES: [&str; 2] = ["unwind_walk", "unwind_count"];
-/// Bytes of the ring with samples that missed a page: of a CPU, and of all. A sample has 17 KiB.
+/// Bytes of the ring with samples that missed a page: of a CPU, and of all. A sample has 18 KiB.
 const MISSES_PER_CPU: usize = 128 << 10;
 const MISSES_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 20;
 /// Samples that wait for the end of their window.
@@ -40,7 +40,7 @@ pub(super) fn variants(needs_kernel_types: bool) -> Vec<Variant> {
         return all;
     }
     for stacks in [Stacks::Tables, Stacks::Copies] {
-        // The last finds the registers of a thread that is in the kernel by the kernel's types. Without any, these are not found.
+        // Registers of a thread that is in the kernel are found by bpf_task_pt_regs, by the kernel's types, or not at all.
         for (task_pt_regs, kernel_types) in [(true, needs_kernel_types), (false, true), (false, false)] {
             if kernel_types || !needs_kernel_types {
                 all.push(Variant {
