@@ -179,6 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(not(feature = "unwind"), ignore = "without the feature `unwind`")]
     fn the_document_is_up_to_date() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/telemetry.md");
         let expected = document();

@@ -67,7 +67,9 @@ fn functions<'p>(profile: &'p Profile, stack: &[collector::model::FrameIdx]) -> 
 fn whole_stacks(what: &str, stacks: Stacks) {
     let mut helper = Helper::start("stacks::helper", what);
     let filter = Filter { pids: vec![helper.pid()], ..Filter::default() };
-    let config = Config { frequency: 199, filter, stacks: Some(stacks), ..Config::default() };
+    // An emulated machine finishes a hundred copies a second or so.
+    let frequency = if is_emulated() && stacks == Stacks::Copies { 29 } else { 199 };
+    let config = Config { frequency, filter, stacks: Some(stacks), ..Config::default() };
     let mut session = match Session::start_within(config, 8 << 20, &RunningTarget::new()).map_err(|e| *e) {
         Ok(session) => session,
         Err(Error::Privileges(error)) => return skip(&error.to_string()).unwrap_or(()),
