@@ -64,7 +64,7 @@ struct page {
 struct rule {
 	__u8 cfa;
 	__u8 saved;
-	__s16 cfa_offset;
+	__u16 cfa_low;
 	__s16 fp_offset;
 	__s16 ra_offset;
 };
@@ -84,6 +84,8 @@ enum rule_cfa {
 #define FP_ON_STACK 1
 #define FP_AT_FP 2
 #define RETURN_IN_LINK(rule) ((rule)->saved & 0x10)
+/* Its high three bits are those of `saved`, the sign too. */
+#define CFA_OFFSET(rule) ((__s64)(((__u64)((rule)->saved & 0xe0) << 56) | ((__u64)(rule)->cfa_low << 45)) >> 45)
 
 /* A walk on its way. */
 struct walk {
@@ -218,18 +220,18 @@ static __always_inline int step_by_rule(struct walk *walk, const struct rule *ru
 	case CFA_SIGNAL:
 		return step_over_signal(walk);
 	case CFA_SP:
-		cfa = sp + rule->cfa_offset * 8LL;
+		cfa = sp + CFA_OFFSET(rule) * 8;
 		break;
 	case CFA_FP:
-		cfa = fp + rule->cfa_offset * 8LL;
+		cfa = fp + CFA_OFFSET(rule) * 8;
 		break;
 	case CFA_AT_FP:
-		if (!read_word(&cfa, fp + rule->cfa_offset * 8LL))
+		if (!read_word(&cfa, fp + CFA_OFFSET(rule) * 8))
 			return WALK_BAD_CFA;
 		break;
 	case CFA_PLT:
 		cfa = sp + 8;
-		if ((walk->pc & 15) >= rule->cfa_offset)
+		if ((walk->pc & 15) >= rule->cfa_low)
 			cfa += 8;
 		break;
 	default:

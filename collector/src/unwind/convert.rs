@@ -117,7 +117,7 @@ fn by_expression(
             UnsignedConstant { value: 3 },
             Shl,
             Plus,
-        ] if (sp.0, pc.0) == (registers.sp, registers.ra) && from < 16 => Rule::plt(from as i16),
+        ] if (sp.0, pc.0) == (registers.sp, registers.ra) && from < 16 => Rule::plt(from as u16),
         _ => Rule::of(Cfa::Unsupported),
     }
 }

@@ -55,17 +55,17 @@ pub enum Return {
 
 /// How to get from a frame to its caller's.
 ///
-/// Offsets are in words of 8 bytes, from -262,144 to 262,136 bytes; what is further, or no multiple of 8, is
-/// [`Cfa::Unsupported`].
+/// Offsets are in words of 8 bytes: of the frame address from -2 MiB to 2 MiB, the other two from -262,144 to 262,136 bytes. What is
+/// further, or no multiple of 8, is [`Cfa::Unsupported`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[repr(C)]
 pub struct Rule {
     /// Where the frame address is.
     pub cfa: Cfa,
-    /// Low four bits: where the frame pointer is; high ones: the return address.
+    /// Four bits: where the frame pointer is; one: where the return address is; three: the high ones of the frame address' offset.
     saved: u8,
-    /// Of the frame address from its register; of [`Cfa::Plt`], from which byte of the entry on there is a second word.
-    pub cfa_offset: i16,
+    /// Low bits of the frame address' offset from its register; of [`Cfa::Plt`], from which byte of the entry on there is a second word.
+    cfa_low: u16,
     /// Of the saved frame pointer from the frame address.
     pub fp_offset: i16,
     /// Of the return address from the frame address.
@@ -74,27 +74,42 @@ pub struct Rule {
 
 const _: () = assert!(size_of::<Rule>() == 8);
 
+/// Parts of `saved`.
+const FP: u8 = 0x0f;
+const LINK: u8 = 0x10;
+const CFA_HIGH: u8 = 0xe0;
+
 impl Rule {
     /// A rule without registers.
     pub const fn of(cfa: Cfa) -> Self {
-        Self { cfa, saved: 0, cfa_offset: 0, fp_offset: 0, ra_offset: 0 }
+        Self { cfa, saved: 0, cfa_low: 0, fp_offset: 0, ra_offset: 0 }
     }
 
     /// An entry of a procedure linkage table, whose second word is there from that byte of it on.
-    pub const fn plt(from: i16) -> Self {
-        Self { cfa_offset: from, ..Self::of(Cfa::Plt) }
+    pub const fn plt(from: u16) -> Self {
+        Self { cfa_low: from, ..Self::of(Cfa::Plt) }
     }
 
     /// Where the frame address is, by an offset in bytes.
     pub fn at(cfa: Cfa, offset: i64) -> Self {
-        words(offset).map_or(Self::of(Cfa::Unsupported), |cfa_offset| Self { cfa_offset, ..Self::of(cfa) })
+        let words = offset / WORD;
+        if offset % WORD != 0 || !(-(1 << 18)..1 << 18).contains(&words) {
+            return Self::of(Cfa::Unsupported);
+        }
+        Self { saved: ((words >> 16) as u8) << 5, cfa_low: words as u16, ..Self::of(cfa) }
+    }
+
+    /// The frame address from its register, in words; of [`Cfa::Plt`], from which byte of the entry on there is a second word.
+    pub fn cfa_offset(&self) -> i64 {
+        let high = i64::from((self.saved & CFA_HIGH).cast_signed() >> 5);
+        high << 16 | i64::from(self.cfa_low)
     }
 
     /// With the frame pointer saved at that many bytes from the frame address.
     #[must_use]
     pub fn with_fp(self, offset: i64) -> Self {
         words(offset).map_or(Self::of(Cfa::Unsupported), |fp_offset| Self {
-            saved: self.saved & 0xf0 | Saved::OnStack as u8,
+            saved: self.saved & !FP | Saved::OnStack as u8,
             fp_offset,
             ..self
         })
@@ -103,14 +118,14 @@ impl Rule {
     /// With the frame pointer saved where it points.
     #[must_use]
     pub fn with_fp_at_fp(self) -> Self {
-        Self { saved: self.saved & 0xf0 | Saved::AtFp as u8, fp_offset: 0, ..self }
+        Self { saved: self.saved & !FP | Saved::AtFp as u8, fp_offset: 0, ..self }
     }
 
     /// With the return address at that many bytes from the frame address.
     #[must_use]
     pub fn with_return(self, offset: i64) -> Self {
         words(offset).map_or(Self::of(Cfa::Unsupported), |ra_offset| Self {
-            saved: self.saved & 0x0f,
+            saved: self.saved & !LINK,
             ra_offset,
             ..self
         })
@@ -119,12 +134,12 @@ impl Rule {
     /// With the return address in the link register.
     #[must_use]
     pub fn with_link(self) -> Self {
-        Self { saved: self.saved & 0x0f | (Return::InLink as u8) << 4, ra_offset: 0, ..self }
+        Self { saved: self.saved | LINK, ra_offset: 0, ..self }
     }
 
     /// As `unwind.h` reads it.
     pub fn encode(self) -> [u8; 8] {
-        let [a, b] = self.cfa_offset.to_ne_bytes();
+        let [a, b] = self.cfa_low.to_ne_bytes();
         let [c, d] = self.fp_offset.to_ne_bytes();
         let [e, f] = self.ra_offset.to_ne_bytes();
         [self.cfa as u8, self.saved, a, b, c, d, e, f]
@@ -132,7 +147,7 @@ impl Rule {
 
     /// Where the caller's frame pointer is.
     pub fn fp(&self) -> Saved {
-        match self.saved & 0x0f {
+        match self.saved & FP {
             1 => Saved::OnStack,
             2 => Saved::AtFp,
             _ => Saved::InRegister,
@@ -141,7 +156,7 @@ impl Rule {
 
     /// Where the return address is.
     pub fn ra(&self) -> Return {
-        if self.saved >> 4 == Return::InLink as u8 { Return::InLink } else { Return::OnStack }
+        if self.saved & LINK != 0 { Return::InLink } else { Return::OnStack }
     }
 }
 
@@ -181,6 +196,25 @@ impl Registers {
             // DWARF for the Arm 64-bit architecture, table 4.1.
             elf::EM_AARCH64 => Some(Self { sp: 31, fp: 29, ra: 30, has_link: true }),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_of_frames_have_nineteen_bits() {
+        for bytes in [0, 8, -8, 262_136, 262_144, 540_080, (1 << 21) - 8, -(1 << 21)] {
+            let rule = Rule::at(Cfa::Sp, bytes).with_fp(-16).with_return(-8);
+            assert_eq!((rule.cfa, rule.cfa_offset() * 8), (Cfa::Sp, bytes));
+            assert_eq!((rule.fp(), rule.ra()), (Saved::OnStack, Return::OnStack));
+            let rule = rule.with_fp_at_fp().with_link();
+            assert_eq!((rule.cfa_offset() * 8, rule.fp(), rule.ra()), (bytes, Saved::AtFp, Return::InLink));
+        }
+        for bytes in [1 << 21, -(1 << 21) - 8, 4] {
+            assert_eq!(Rule::at(Cfa::Sp, bytes).cfa, Cfa::Unsupported);
         }
     }
 }

@@ -155,6 +155,7 @@ impl Walk {
     /// Goes to the caller.
     fn step(&mut self, machine: Machine, rule: Rule, stack: Slice<'_>) -> Result<(), End> {
         let offset = |words: i16| i64::from(words) * 8;
+        let cfa_offset = rule.cfa_offset() * 8;
         let cfa = match rule.cfa {
             Cfa::End => return Err(End::Whole),
             Cfa::Signal => return self.over_signal(machine.signal_frame(), stack),
@@ -165,11 +166,11 @@ impl Walk {
                     other => other,
                 });
             }
-            Cfa::Sp => self.sp.wrapping_add_signed(offset(rule.cfa_offset)),
-            Cfa::Fp => self.fp.wrapping_add_signed(offset(rule.cfa_offset)),
-            Cfa::AtFp => stack.word(self.fp.wrapping_add_signed(offset(rule.cfa_offset)))?,
+            Cfa::Sp => self.sp.wrapping_add_signed(cfa_offset),
+            Cfa::Fp => self.fp.wrapping_add_signed(cfa_offset),
+            Cfa::AtFp => stack.word(self.fp.wrapping_add_signed(cfa_offset))?,
             Cfa::Plt => {
-                let is_second = (self.pc & 15) as i64 >= i64::from(rule.cfa_offset);
+                let is_second = (self.pc & 15) as i64 >= rule.cfa_offset();
                 self.sp.wrapping_add(if is_second { 16 } else { 8 })
             }
         };
