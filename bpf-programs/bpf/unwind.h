@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Walks stacks of processes by tables that user space made of their call frame information.
  *
- * Code is looked up by pages of 4 KiB, whatever the machine's are: (process, page) -> rows, sorted, of which each says from which byte of
- * the page on which rule holds. User space makes a page's rows when a walk has missed them: see collector's `unwind`.
+ * Code is looked up by pages of 4 KiB, whatever the machine's are: page -> rows, sorted, of which each says from which byte of
+ * the page on which rule holds. A page is that of a file, which all processes share that map it, or that of a process where it has code of no
+ * file, or more mappings than are kept. User space makes a page's rows when a walk has missed them: see collector's `unwind`.
  * A walk takes several programs, each some frames, that call each other: a loop over all frames is more than verifiers of
  * Linux 5.8 look at, and before 5.10 (arm64: 6.0) programs that do so may not have functions.
  */
@@ -16,8 +17,15 @@
 #define MAX_WALK_FRAMES 127
 #define FRAMES_PER_CALL 8
 
+/* Mappings of files that are kept of a process: a power of two. */
+#define MAX_MAPPINGS 64
+/* How many pages a mapping has, in so many bits; what is behind the last mapping. */
+#define MAPPING_BITS 27
+#define NO_MAPPING (~0ULL >> 1)
+
 /* Sizes are user space's: see `rows_mask`. */
 #define MAX_PAGES 16384
+#define MAX_PROCESSES 256
 #define ROWS_BYTES 4096
 #define RULES_BYTES 4096
 
@@ -104,7 +112,28 @@ struct walk {
 	__u8 pad[5];
 };
 
-/* tgid << 36 | address >> 12 -> what is there. */
+/* Code of a file. */
+struct mapping {
+	/* Number of its first page in the process << MAPPING_BITS | how many it has. */
+	__u64 pages;
+	/* The key of its first page in `pages`. */
+	__u64 key;
+};
+
+struct mappings {
+	/* By `pages`; NO_MAPPING behind the last. */
+	struct mapping sorted[MAX_MAPPINGS];
+};
+
+/* Process -> the files that it maps. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_PROCESSES);
+	__type(key, __u32);
+	__type(value, struct mappings);
+} processes SEC(".maps");
+
+/* What is there, by tgid << 36 | address >> 12, and for pages of files 1 << 63 | number of the file << 36 | address in the file >> 12. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_PAGES);
@@ -262,11 +291,36 @@ static __always_inline int step_by_rule(struct walk *walk, const struct rule *ru
 	return walk->pc ? WALK_GOES_ON : WALK_WHOLE;
 }
 
+/* The key of the page of an address in `pages`. */
+static __always_inline __u64 page_key(const struct walk *walk, const struct mappings *mappings, __u64 at)
+{
+	__u64 page = at >> PAGE_BITS;
+	__u64 wanted = page << MAPPING_BITS | ((1ULL << MAPPING_BITS) - 1);
+	__u64 first, distance;
+	__u32 n = 0;
+
+	if (mappings) {
+		/* The last that begins there or before; without branches, as find_rule(). */
+#pragma clang loop unroll(full)
+		for (__u32 half = MAX_MAPPINGS / 2; half; half >>= 1) {
+			__u64 begins = mappings->sorted[(n + half) & (MAX_MAPPINGS - 1)].pages;
+
+			n += half & -(__u32)(1 ^ ((wanted - begins) >> 63));
+		}
+		first = mappings->sorted[n & (MAX_MAPPINGS - 1)].pages;
+		distance = page - (first >> MAPPING_BITS);
+		if (distance < (first & ((1ULL << MAPPING_BITS) - 1)))
+			return mappings->sorted[n & (MAX_MAPPINGS - 1)].key + distance;
+	}
+	return (__u64)walk->tgid << (ADDRESS_BITS - PAGE_BITS) | page;
+}
+
 /* Writes a frame down and goes to its caller. `stack` has room for all frames. */
-static __always_inline int step(struct walk *walk, __u64 *stack, const __u32 *row_table, const struct rule *rule_table)
+static __always_inline int step(struct walk *walk, __u64 *stack, const __u32 *row_table, const struct rule *rule_table,
+				const struct mappings *mappings)
 {
 	__u64 at = walk->pc - !walk->exact;
-	__u64 key = (__u64)walk->tgid << (ADDRESS_BITS - PAGE_BITS) | at >> PAGE_BITS;
+	__u64 key = page_key(walk, mappings, at);
 	__u32 frames = walk->frames;
 	struct page *page;
 
@@ -297,13 +351,14 @@ static __always_inline int walk_frames(struct walk *walk, __u64 *stack)
 	__u32 zero = 0;
 	const __u32 *row_table = bpf_map_lookup_elem(&rows, &zero);
 	const struct rule *rule_table = bpf_map_lookup_elem(&rules, &zero);
+	const struct mappings *mappings = bpf_map_lookup_elem(&processes, &walk->tgid);
 	int end = WALK_GOES_ON;
 
 	if (!row_table || !rule_table)
 		return WALK_NO_TABLE;
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < FRAMES_PER_CALL; i++) {
-		end = step(walk, stack, row_table, rule_table);
+		end = step(walk, stack, row_table, rule_table, mappings);
 		if (end != WALK_GOES_ON)
 			break;
 	}

@@ -7,6 +7,12 @@ use super::{Field, Layout, record};
 pub const PAGE_BITS: u32 = 12;
 /// Bits of an address that a process may have; above them is its number, in keys of pages.
 pub const ADDRESS_BITS: u32 = 48;
+/// Mappings of files that a program keeps of a process.
+pub const MAX_MAPPINGS: usize = 64;
+/// In so many bits, how many pages a mapping has.
+const MAPPING_BITS: u32 = 27;
+/// Numbers of files are smaller.
+const FILE_BITS: u32 = 27;
 /// Bytes below the stack pointer that a copy of the stack has, too; it begins at a multiple of [`PIECE`].
 pub const BELOW: u64 = 128;
 /// Bytes that are copied together.
@@ -25,7 +31,7 @@ pub mod page_kind {
 }
 
 record! {
-    /// A page of a process' code.
+    /// A page of code, of a file or of a process.
     pub struct Page = "page", 8 {
         /// Number of its first row.
         first: u32 = 0,
@@ -43,10 +49,55 @@ impl Page {
         (address >> ADDRESS_BITS == 0).then_some(u64::from(tgid) << (ADDRESS_BITS - PAGE_BITS) | page)
     }
 
+    /// The key of a page of a file, by the file's number and an address in it: `None` where one of them is too large.
+    pub fn key_in_file(file: u32, address: u64) -> Option<u64> {
+        let fits = address >> ADDRESS_BITS == 0 && file >> FILE_BITS == 0;
+        let key = 1 << 63 | u64::from(file) << (ADDRESS_BITS - PAGE_BITS) | address >> PAGE_BITS;
+        fits.then_some(key)
+    }
+
+    /// Whether a key is that of a page of a file.
+    pub fn is_in_file(key: u64) -> bool {
+        key >> 63 == 1
+    }
+
     /// As the program reads it.
     pub fn encode(self) -> [u8; Self::SIZE] {
         let ([a, b, c, d], [e, f]) = (self.first.to_ne_bytes(), self.rows.to_ne_bytes());
         [a, b, c, d, e, f, self.kind, 0]
+    }
+}
+
+/// A file in an address space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mapping {
+    /// The first address, which is a page's.
+    pub start: u64,
+    /// The one behind the last.
+    pub end: u64,
+    /// [`Page::key_in_file`] of the first.
+    pub key: u64,
+}
+
+impl Mapping {
+    /// Bytes of all mappings of a process, as the program reads them.
+    pub const ALL_SIZE: usize = 16 * MAX_MAPPINGS;
+
+    /// All mappings of a process, sorted by `start` and not over each other. `None`: there are more than are kept, or one is too large.
+    pub fn encode_all(mappings: &[Self]) -> Option<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(Self::ALL_SIZE);
+        for mapping in mappings {
+            let pages = mapping.end.checked_sub(mapping.start)? >> PAGE_BITS;
+            if pages >> MAPPING_BITS != 0 || mapping.end >> ADDRESS_BITS != 0 {
+                return None;
+            }
+            let word = mapping.start >> PAGE_BITS << MAPPING_BITS | pages;
+            bytes.extend(word.to_ne_bytes().into_iter().chain(mapping.key.to_ne_bytes()));
+        }
+        while bytes.len() < Self::ALL_SIZE {
+            bytes.extend((u64::MAX >> 1).to_ne_bytes().into_iter().chain([0; 8]));
+        }
+        (bytes.len() == Self::ALL_SIZE).then_some(bytes)
     }
 }
 
@@ -199,5 +250,20 @@ mod tests {
     fn keys_of_pages() {
         assert_eq!(Page::key(1, 0x7fff_ffff_f123), Some(1 << 36 | 0x7_ffff_ffff));
         assert_eq!(Page::key(1, 1 << 48), None);
+        assert_eq!(Page::key_in_file(5, 0x1234), Some(1 << 63 | 5 << 36 | 1));
+        assert_eq!((Page::key_in_file(1 << 27, 0), Page::key_in_file(0, 1 << 48)), (None, None));
+        assert!(Page::is_in_file(1 << 63) && !Page::is_in_file(Page::key(u32::MAX >> 5, 0).unwrap()));
+    }
+
+    #[test]
+    fn mappings_are_bounded() {
+        let mapping = Mapping { start: 0x7f00_0000_1000, end: 0x7f00_0000_3000, key: 1 << 63 | 7 };
+        let bytes = Mapping::encode_all(&[mapping; 2]).unwrap();
+        let words: Vec<u64> = bytes.chunks(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap())).collect();
+        assert_eq!(words.len(), 2 * MAX_MAPPINGS);
+        assert_eq!(words[..5], [0x7_f000_0001u64 << 27 | 2, 1 << 63 | 7, words[0], words[1], u64::MAX >> 1]);
+        assert_eq!(Mapping::encode_all(&[mapping; MAX_MAPPINGS + 1]), None);
+        assert_eq!(Mapping::encode_all(&[Mapping { start: 0, end: 1 << 39, key: 0 }]), None);
+        assert_eq!(Mapping::encode_all(&[Mapping { start: 2 << 12, end: 1 << 12, key: 0 }]), None);
     }
 }

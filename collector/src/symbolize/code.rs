@@ -1,5 +1,8 @@
 //! Files by the code that processes run of them: for whoever reads more of them than names.
 
+use std::fs::File;
+use std::ops::Range;
+
 use super::files::FileNo;
 use super::host_symbolizer::HostSymbolizer;
 use super::read_at::ReadAt;
@@ -14,6 +17,9 @@ pub(crate) enum Code<'s> {
         address: u64,
         /// Its bytes.
         source: &'s dyn ReadAt,
+        /// The part of the process' address space around it where addresses are those of the file and a constant, if it is all of
+        /// a mapping.
+        mapping: Option<Range<u64>>,
     },
     /// Code of no file, or of one that cannot be read.
     Elsewhere,
@@ -26,6 +32,11 @@ impl HostSymbolizer {
     pub(crate) fn is_same_program(&self, pid: u32, time: u64) -> bool {
         let latest = self.processes.generation(pid, u64::MAX);
         latest.is_none_or(|latest| latest.started <= time && latest.ended.is_none())
+    }
+
+    /// The memory of a process that runs, to be read at addresses.
+    pub(crate) fn memory_of(&self, pid: u32) -> Option<File> {
+        File::open(self.host.process_file(pid, "mem")).ok()
     }
 
     /// What a process had at an address at a time, in the clock of the records.
@@ -43,7 +54,15 @@ impl HostSymbolizer {
         };
         let found = file.and_then(|file| Some((file, self.files.address_of(file, offset)?)));
         match found.and_then(|(file, address)| Some((file, address, self.files.source(file)?))) {
-            Some((file, address, source)) => Code::InFile { file, address, source },
+            Some((file, address, source)) => {
+                let first = offset.wrapping_sub(distance);
+                let last = first.wrapping_add(mapping.end.saturating_sub(mapping.start).saturating_sub(1));
+                let at = |offset| self.files.address_of(file, offset);
+                let is_linear = at(first) == address.checked_sub(distance)
+                    && at(last) == address.checked_add(last.wrapping_sub(offset));
+                let mapping = is_linear.then_some(mapping.start..mapping.end);
+                Code::InFile { file, address, source, mapping }
+            }
             None => Code::Elsewhere,
         }
     }

@@ -71,7 +71,7 @@ impl SymbolizerLosses {
 
 /// Names addresses of this host's kernel and processes.
 pub struct HostSymbolizer {
-    host: Host,
+    pub(super) host: Host,
     pub(super) processes: ProcessTable,
     pub(super) files: FileCache,
     /// Files that mappings led to; failures are kept until the end of the window.

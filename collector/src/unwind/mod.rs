@@ -13,6 +13,7 @@ mod analyze;
 mod convert;
 mod entry;
 pub mod frames;
+mod later;
 pub mod rule;
 pub(crate) mod tables;
 #[cfg(test)]

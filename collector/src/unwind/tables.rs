@@ -1,9 +1,11 @@
 //! The tables of rules that `unwind.h` walks by, as they are in the kernel: rows of the pages that were executed.
 //!
-//! Rows are shared by all processes that map a file. They lie one behind another in segments: when one is full, the next is begun, and the one
+//! Pages of files and their rows are shared by all processes that map the file; of a process, it is kept which file is where. They lie one behind another in segments: when one is full, the next is begun, and the one
 //! behind that is emptied, oldest rows first, so that no walk still reads what is written.
 
-use bpf_programs::events::unwind::{ADDRESS_BITS, Page, page_kind};
+use std::collections::VecDeque;
+
+use bpf_programs::events::unwind::{ADDRESS_BITS, Mapping, Page, page_kind};
 use bpf_sys::shared::SharedMapping;
 use bpf_sys::{MapFd, map};
 
@@ -29,6 +31,8 @@ pub struct Sizes {
     pub rows: u32,
     /// Rules: a power of two.
     pub rules: u32,
+    /// Processes whose mappings are kept.
+    pub processes: u32,
 }
 
 impl Sizes {
@@ -37,7 +41,12 @@ impl Sizes {
         let rows = (memory / 2 / ROW).clamp(32 << 10, 512 << 10);
         let rows = if rows.is_power_of_two() { rows } else { rows.next_power_of_two() / 2 } as u32;
         // A page has some forty rows, which processes share.
-        Self { pages: rows / 32, rows, rules: (rows / 32).clamp(4096, 1 << RULE_BITS) }
+        Self {
+            pages: rows / 32,
+            rows,
+            rules: (rows / 32).clamp(4096, 1 << RULE_BITS),
+            processes: (rows / 1024).clamp(32, 512),
+        }
     }
 
     /// Bytes of all rows.
@@ -65,6 +74,7 @@ pub struct Placed {
 #[derive(Debug)]
 pub struct Tables {
     pages: MapFd,
+    processes: MapFd,
     rows: SharedMapping,
     rules: SharedMapping,
     sizes: Sizes,
@@ -74,6 +84,10 @@ pub struct Tables {
     placed: SortedMap<FilePage, Placed>,
     /// What is in `pages`, and the segment that it goes with.
     entries: SortedMap<u64, u32>,
+    /// What is in `processes`: mappings in order.
+    mappings: SortedMap<u32, Vec<Mapping>>,
+    /// These processes, the one that was met first in front.
+    met: VecDeque<u32>,
     /// The segment that is being filled, and the number of the next row.
     segment: u32,
     next: u32,
@@ -86,10 +100,11 @@ impl Tables {
     /// # Errors
     ///
     /// A map cannot be mapped.
-    pub fn new(pages: MapFd, rows: &MapFd, rules: &MapFd, sizes: Sizes) -> Result<Self> {
+    pub fn new(pages: MapFd, processes: MapFd, rows: &MapFd, rules: &MapFd, sizes: Sizes) -> Result<Self> {
         let shared = |map| SharedMapping::array(map, true).map_err(Error::kernel);
         let mut tables = Self {
             pages,
+            processes,
             rows: shared(rows)?,
             rules: shared(rules)?,
             sizes,
@@ -97,6 +112,8 @@ impl Tables {
             numbers: SortedMap::new(),
             placed: SortedMap::new(),
             entries: SortedMap::new(),
+            mappings: SortedMap::new(),
+            met: VecDeque::new(),
             segment: 0,
             next: 0,
             evicted: 0,
@@ -110,7 +127,7 @@ impl Tables {
         self.evicted
     }
 
-    /// Pages of processes.
+    /// Pages of files and processes.
     pub fn pages(&self) -> usize {
         self.entries.len()
     }
@@ -153,9 +170,48 @@ impl Tables {
         Some(placed)
     }
 
-    /// Tells the program what is at an address of a process.
-    pub fn set(&mut self, tgid: u32, address: u64, placed: Option<Placed>, kind: u8) {
-        let Some(key) = Page::key(tgid, address) else { return };
+    /// Tells the program which file a process has somewhere; whether it looks up pages of the file there from now on.
+    pub fn map_file(&mut self, tgid: u32, mapping: Mapping) -> bool {
+        let known = self.mappings.get(&tgid).map(Vec::as_slice).unwrap_or_default();
+        if known.contains(&mapping) {
+            return true;
+        }
+        let is_apart = |other: &&Mapping| other.end <= mapping.start || mapping.end <= other.start;
+        let mut all: Vec<Mapping> = known.iter().filter(is_apart).copied().collect();
+        all.insert(all.partition_point(|other| other.start < mapping.start), mapping);
+        let Some(bytes) = Mapping::encode_all(&all) else { return false };
+        if !self.mappings.contains_key(&tgid) {
+            if self.mappings.len() >= self.sizes.processes as usize {
+                if let Some(first) = self.met.front().copied() {
+                    self.unmap_files(first);
+                }
+            }
+            self.met.push_back(tgid);
+        }
+        self.mappings.insert(tgid, all);
+        let is_told = map::update(&self.processes, &tgid.to_ne_bytes(), &bytes, 0).is_ok();
+        if !is_told {
+            self.unmap_files(tgid);
+        }
+        is_told
+    }
+
+    /// Forgets which files a process has.
+    fn unmap_files(&mut self, tgid: u32) {
+        if self.mappings.remove(&tgid).is_some() {
+            self.met.retain(|met| *met != tgid);
+            // It may be gone for want of memory in the kernel; it is gone then.
+            let _ = map::delete(&self.processes, &tgid.to_ne_bytes());
+        }
+    }
+
+    /// Whether the program knows of a page.
+    pub fn is_told(&self, key: u64) -> bool {
+        self.entries.contains_key(&key)
+    }
+
+    /// Tells the program what a page is, by its key.
+    pub fn tell(&mut self, key: u64, placed: Option<Placed>, kind: u8) {
         let page = Page {
             first: placed.map_or(0, |placed| placed.first),
             rows: placed.map_or(0, |placed| placed.rows),
@@ -181,6 +237,10 @@ impl Tables {
 
     /// Forgets what a process has in a range of addresses.
     pub fn forget(&mut self, tgid: u32, start: u64, end: u64) {
+        let known = self.mappings.get(&tgid).map(Vec::as_slice).unwrap_or_default();
+        if known.iter().any(|mapping| mapping.start < end && start < mapping.end) {
+            self.unmap_files(tgid);
+        }
         let first = Page::key(tgid, start);
         let last = Page::key(tgid, end.saturating_sub(1).min((1 << ADDRESS_BITS) - 1));
         if let (Some(first), Some(last)) = (first, last) {
@@ -197,9 +257,12 @@ impl Tables {
         self.forget(tgid, 0, 1 << ADDRESS_BITS);
     }
 
-    /// Forgets all processes; the rows of files stay.
+    /// Forgets all processes; files stay.
     pub fn forget_processes(&mut self) {
-        self.drop_entries(|_, _| true);
+        for tgid in self.met.iter().copied().collect::<Vec<_>>() {
+            self.unmap_files(tgid);
+        }
+        self.drop_entries(|key, _| !Page::is_in_file(key));
     }
 
     fn drop_entries(&mut self, mut which: impl FnMut(u64, u32) -> bool) {
@@ -235,7 +298,7 @@ impl Tables {
     /// Forgets everything, the rules too: there are too many. What is still executed comes back.
     fn begin_anew(&mut self) {
         self.evicted += self.entries.len() as u64;
-        self.forget_processes();
+        self.drop_entries(|_, _| true);
         self.placed.clear();
         self.numbers.clear();
         self.numbered.clear();
@@ -288,6 +351,7 @@ fn without_padding(rows: &[Row]) -> Vec<Row> {
 
 #[cfg(test)]
 mod tests {
+    use bpf_programs::events::unwind::MAX_MAPPINGS;
     use bpf_sys::map::MapCreate;
     use bpf_sys::uapi::flags::BPF_F_MMAPABLE;
     use bpf_sys::{Errno, MapType};
@@ -315,18 +379,26 @@ mod tests {
         };
         let array = |bytes| create(MapType::ARRAY, 4, bytes, 1, BPF_F_MMAPABLE).unwrap();
         let (rows, rules) = (array(sizes.rows_bytes()), array(sizes.rules_bytes()));
-        Some(Tables::new(pages, &rows, &rules, sizes).unwrap())
+        let processes = create(MapType::HASH, 4, Mapping::ALL_SIZE as u32, sizes.processes, 0).unwrap();
+        Some(Tables::new(pages, processes, &rows, &rules, sizes).unwrap())
     }
 
     fn rule(words: i64) -> Rule {
         Rule::at(Cfa::Sp, words * 8).with_return(-8)
     }
 
-    /// What the program finds under a key.
+    fn set(tables: &mut Tables, tgid: u32, address: u64, placed: Option<Placed>, kind: u8) {
+        tables.tell(Page::key(tgid, address).unwrap(), placed, kind);
+    }
+
+    /// What the program finds at an address of a process.
     fn found(tables: &Tables, tgid: u32, address: u64) -> Option<Page> {
+        found_by_key(tables, Page::key(tgid, address).unwrap())
+    }
+
+    fn found_by_key(tables: &Tables, key: u64) -> Option<Page> {
         let mut value = [0; Page::SIZE];
-        let key = Page::key(tgid, address).unwrap().to_ne_bytes();
-        map::lookup(&tables.pages, &key, &mut value, 0).unwrap().then(|| Page::decode(&value).unwrap())
+        map::lookup(&tables.pages, &key.to_ne_bytes(), &mut value, 0).unwrap().then(|| Page::decode(&value).unwrap())
     }
 
     fn rows(count: u16) -> Vec<Row> {
@@ -345,7 +417,7 @@ mod tests {
             assert_eq!(tables.rule(placed, offset), rule(words), "{offset}");
         }
         for tgid in [7, 8] {
-            tables.set(tgid, 0x7f00_0000_1234, Some(placed), page_kind::ROWS);
+            set(&mut tables, tgid, 0x7f00_0000_1234, Some(placed), page_kind::ROWS);
             let expected = Page { first: placed.first, rows: 3, kind: page_kind::ROWS };
             assert_eq!(found(&tables, tgid, 0x7f00_0000_1fff), Some(expected));
         }
@@ -364,7 +436,7 @@ mod tests {
         let pages = sizes.rows / 256 * 3;
         for n in 0..pages {
             let placed = tables.place((FileNo(1), u64::from(n) << 12), &rows(256)).unwrap();
-            tables.set(7, u64::from(n) << 12, Some(placed), page_kind::ROWS);
+            set(&mut tables, 7, u64::from(n) << 12, Some(placed), page_kind::ROWS);
             assert_eq!(tables.rule(placed, 16), rule(2));
             assert!(found(&tables, 7, u64::from(n) << 12).is_some());
         }
@@ -388,7 +460,7 @@ mod tests {
         for page in 0..sizes.rules / 200 + 1 {
             let rows: Vec<Row> = (page * 200..(page + 1) * 200).map(row).collect();
             last = tables.place((FileNo(1), u64::from(page) << 12), &rows);
-            tables.set(7, u64::from(page) << 12, last, page_kind::ROWS);
+            set(&mut tables, 7, u64::from(page) << 12, last, page_kind::ROWS);
         }
         assert_eq!(tables.pages(), 1);
         assert_eq!(tables.rule(last.unwrap(), 199), row((sizes.rules / 200 + 1) * 200 - 1).rule);
@@ -399,9 +471,54 @@ mod tests {
         let sizes = Sizes::of(0);
         let Some(mut tables) = tables(sizes) else { return };
         for n in 0..u64::from(sizes.pages) * 3 {
-            tables.set(7, n << 12, None, page_kind::FRAME_POINTERS);
+            set(&mut tables, 7, n << 12, None, page_kind::FRAME_POINTERS);
             assert_eq!(found(&tables, 7, n << 12).map(|page| page.kind), Some(page_kind::FRAME_POINTERS));
         }
         assert!(tables.pages() as u32 <= sizes.pages);
+    }
+
+    /// The mappings that the program finds of a process.
+    fn mapped(tables: &Tables, tgid: u32) -> Option<Vec<u8>> {
+        let mut value = [0; Mapping::ALL_SIZE];
+        map::lookup(&tables.processes, &tgid.to_ne_bytes(), &mut value, 0).unwrap().then(|| value.to_vec())
+    }
+
+    fn mapping(start: u64, file: u32) -> Mapping {
+        Mapping { start, end: start + 0x2000, key: Page::key_in_file(file, 0).unwrap() }
+    }
+
+    #[test]
+    fn processes_map_files() {
+        let Some(mut tables) = tables(Sizes::of(0)) else { return };
+        let (a, b) = (mapping(0x7000, 1), mapping(0x3000, 2));
+        assert!(tables.map_file(7, a) && tables.map_file(7, b) && tables.map_file(7, a) && tables.map_file(8, a));
+        assert_eq!(mapped(&tables, 7), Mapping::encode_all(&[b, a]));
+        // What lies over another one takes its place.
+        let c = mapping(0x8000, 3);
+        assert!(tables.map_file(7, c));
+        assert_eq!(mapped(&tables, 7), Mapping::encode_all(&[b, c]));
+        tables.forget(7, 0x5000, 0x8000);
+        assert_eq!(mapped(&tables, 7), Mapping::encode_all(&[b, c]), "there was nothing");
+        tables.forget(7, 0x4fff, 0x5000);
+        assert_eq!((mapped(&tables, 7), mapped(&tables, 8)), (None, Mapping::encode_all(&[a])));
+        tables.tell(a.key, None, page_kind::FRAME_POINTERS);
+        set(&mut tables, 8, 0x9000, None, page_kind::FRAME_POINTERS);
+        tables.forget_processes();
+        assert_eq!((mapped(&tables, 8), found(&tables, 8, 0x9000)), (None, None));
+        assert!(found_by_key(&tables, a.key).is_some(), "others map the file, too");
+    }
+
+    #[test]
+    fn mappings_of_processes_are_bounded() {
+        let sizes = Sizes::of(0);
+        let Some(mut tables) = tables(sizes) else { return };
+        for tgid in 0..sizes.processes * 2 {
+            assert!(tables.map_file(tgid, mapping(0x7000, 1)));
+        }
+        let known = (0..sizes.processes * 2).filter(|tgid| mapped(&tables, *tgid).is_some());
+        assert!(known.eq(sizes.processes..sizes.processes * 2), "those that were met last");
+        for n in 0..MAX_MAPPINGS as u64 * 2 {
+            assert_eq!(tables.map_file(1, mapping(n * 0x2000, 1)), n < MAX_MAPPINGS as u64, "{n}");
+        }
     }
 }

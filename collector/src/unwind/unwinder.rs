@@ -1,13 +1,16 @@
 //! What a walk needs of the files of processes: pages of rules, made when a walk has missed them.
 
-use bpf_programs::events::unwind::{MAX_FRAMES, MissedSample, page_kind};
+use std::ops::Range;
+
+use bpf_programs::events::unwind::{MAX_FRAMES, Mapping, MissedSample, Page, page_kind};
 
 use super::analyze;
 use super::entry::PAGE;
 use super::frames::Frames;
 use super::rule::{Cfa, Row, Rule};
+use super::later::Later;
 use super::tables::{PADDING, Placed, Tables};
-use super::walk::{Code, End, Machine, Slice, Walk};
+use super::walk::{Code, End, Machine, Slice, Stack, Walk};
 use crate::sorted::{SortedMap, SortedSet};
 use crate::symbolize::elf::Elf;
 use crate::symbolize::elf::symbols::SymbolTable;
@@ -31,6 +34,8 @@ pub(crate) struct Finished {
     pub depth: u64,
     pub not_mapped: u64,
     pub slice: u64,
+    /// Of the whole ones, those that took what the stack had beyond the copy a little later.
+    pub later: u64,
 }
 
 impl Finished {
@@ -194,44 +199,70 @@ impl Unwinder {
             exact: at.exact != 0,
         };
         let stack = Slice { start: missed.start(), bytes: missed.slice };
-        let machine = self.machine;
-        let end = walk.run(machine, stack, &mut frames, MAX_FRAMES, |address| {
-            self.code(symbolizer, at.tgid, missed.time, address)
-        });
+        let (machine, tgid, time) = (self.machine, at.tgid, missed.time);
+        let mut run = |symbolizer: &mut HostSymbolizer, word: &mut Stack<'_>, frames: &mut Vec<u64>| {
+            walk.run(machine, word, frames, MAX_FRAMES, |address| self.code(symbolizer, tgid, time, address))
+        };
+        let mut end = run(symbolizer, &mut |address| stack.word(address), &mut frames);
+        let memory = || symbolizer.is_same_program(tgid, time).then(|| symbolizer.memory_of(tgid))?;
+        let later = (end == End::Slice).then(memory).flatten().and_then(|memory| Later::new(memory, stack));
+        if let Some(mut later) = later {
+            // Where it leads nowhere, it has filled the tables at least.
+            let mut all = frames.clone();
+            // It goes on from the last frame.
+            all.pop();
+            let end_later = run(symbolizer, &mut |address| later.word(address), &mut all);
+            if matches!(end_later, End::Whole | End::Depth) {
+                (end, frames) = (end_later, all);
+                self.finished.later += 1;
+            }
+        }
         self.finished.count(end);
         frames
     }
 
-    /// What is known of an address of a process at some time. The program knows it from now on, too, if the process is still as it was then.
+    /// What is known of an address of a process at some time. The program knows it from now on, too; what is the process' own, if that is still
+    /// as it was then.
     fn code(&mut self, symbolizer: &mut HostSymbolizer, tgid: u32, time: u64, address: u64) -> Code {
         let is_now = symbolizer.is_same_program(tgid, time);
-        let tell = |tables: &mut Tables, placed: Option<Placed>, kind: u8| {
-            if is_now {
-                tables.set(tgid, address, placed, kind);
+        let own = Page::key(tgid, address).filter(|_| is_now);
+        let tables = &mut self.tables;
+        let tell = |tables: &mut Tables, key: Option<u64>, placed: Option<Placed>, kind: u8| {
+            if let Some(key) = key.filter(|key| !Page::is_in_file(*key) || !tables.is_told(*key)) {
+                tables.tell(key, placed, kind);
             }
         };
-        let (file, in_file, source) = match symbolizer.code(tgid, time, address) {
+        let (file, in_file, source, mapping) = match symbolizer.code(tgid, time, address) {
             symbolize::Code::NotMapped => {
-                tell(&mut self.tables, None, page_kind::NOT_MAPPED);
+                tell(tables, own, None, page_kind::NOT_MAPPED);
                 return Code::NotMapped;
             }
             symbolize::Code::Elsewhere => {
-                tell(&mut self.tables, None, page_kind::FRAME_POINTERS);
+                tell(tables, own, None, page_kind::FRAME_POINTERS);
                 return Code::FramePointers;
             }
-            symbolize::Code::InFile { file, address, source } => (file, address, source),
+            symbolize::Code::InFile { file, address, source, mapping } => (file, address, source, mapping),
         };
+        // A page of the file, where that is mapped in a way that the program understands.
+        let mapping = mapping.and_then(|Range { start, end }| {
+            let first = in_file.checked_sub(address.checked_sub(start)?)?;
+            let is_aligned = first % PAGE == 0 && start % PAGE == 0;
+            let key = Page::key_in_file(file.0, first).filter(|_| is_aligned)?;
+            Some(Mapping { start, end, key })
+        });
+        let is_mapped = |mapping| is_now && tables.map_file(tgid, mapping);
+        let key = if mapping.is_some_and(is_mapped) { Page::key_in_file(file.0, in_file) } else { own };
         let (page, offset) = (in_file & !(PAGE - 1), (in_file & (PAGE - 1)) as u16);
         if let Some(placed) = self.tables.placed((file, page)) {
-            tell(&mut self.tables, Some(placed), page_kind::ROWS);
+            tell(&mut self.tables, key, Some(placed), page_kind::ROWS);
             return Code::Rule(self.tables.rule(placed, offset));
         }
         let Some(rows) = self.rows(file, source, page) else {
-            tell(&mut self.tables, None, page_kind::FRAME_POINTERS);
+            tell(&mut self.tables, key, None, page_kind::FRAME_POINTERS);
             return Code::FramePointers;
         };
         if let Some(placed) = self.tables.place((file, page), &rows) {
-            tell(&mut self.tables, Some(placed), page_kind::ROWS);
+            tell(&mut self.tables, key, Some(placed), page_kind::ROWS);
         }
         Code::Rule(rule_at(&rows, offset))
     }

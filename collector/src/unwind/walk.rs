@@ -84,12 +84,20 @@ pub struct Slice<'a> {
 }
 
 impl Slice<'_> {
-    fn word(&self, address: u64) -> Result<u64, End> {
+    /// A word of it.
+    ///
+    /// # Errors
+    ///
+    /// [`End::BadCfa`] below it, [`End::Slice`] above.
+    pub fn word(&self, address: u64) -> Result<u64, End> {
         let at = address.checked_sub(self.start).ok_or(End::BadCfa)?;
         let bytes = usize::try_from(at).ok().and_then(|at| self.bytes.get(at..)?.first_chunk());
         bytes.map(|bytes| u64::from_ne_bytes(*bytes)).ok_or(End::Slice)
     }
 }
+
+/// Reads a word of a stack, by its address.
+pub type Stack<'a> = dyn FnMut(u64) -> Result<u64, End> + 'a;
 
 /// What is known of the code at an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,12 +126,12 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// Walks on. Addresses are added to `frames`, one added to those that no call is before, but for the first: readers take
+    /// Walks on, by words of the stack. Addresses are added to `frames`, one added to those that no call is before, but for the first: readers take
     /// one off all but the first. `code` looks up an address.
     pub fn run(
         &mut self,
         machine: Machine,
-        stack: Slice<'_>,
+        stack: &mut Stack<'_>,
         frames: &mut Vec<u64>,
         most: usize,
         mut code: impl FnMut(u64) -> Code,
@@ -153,7 +161,7 @@ impl Walk {
     }
 
     /// Goes to the caller.
-    fn step(&mut self, machine: Machine, rule: Rule, stack: Slice<'_>) -> Result<(), End> {
+    fn step(&mut self, machine: Machine, rule: Rule, stack: &mut Stack<'_>) -> Result<(), End> {
         let offset = |words: i16| i64::from(words) * 8;
         let cfa_offset = rule.cfa_offset() * 8;
         let cfa = match rule.cfa {
@@ -168,7 +176,7 @@ impl Walk {
             }
             Cfa::Sp => self.sp.wrapping_add_signed(cfa_offset),
             Cfa::Fp => self.fp.wrapping_add_signed(cfa_offset),
-            Cfa::AtFp => stack.word(self.fp.wrapping_add_signed(cfa_offset))?,
+            Cfa::AtFp => stack(self.fp.wrapping_add_signed(cfa_offset))?,
             Cfa::Plt => {
                 let is_second = (self.pc & 15) as i64 >= rule.cfa_offset();
                 self.sp.wrapping_add(if is_second { 16 } else { 8 })
@@ -181,12 +189,12 @@ impl Walk {
         let pc = if in_link {
             self.link.ok_or(End::BadCfa)?
         } else {
-            stack.word(cfa.wrapping_add_signed(offset(rule.ra_offset)))?
+            stack(cfa.wrapping_add_signed(offset(rule.ra_offset)))?
         };
         self.fp = match rule.fp() {
             Saved::InRegister => self.fp,
-            Saved::OnStack => stack.word(cfa.wrapping_add_signed(offset(rule.fp_offset)))?,
-            Saved::AtFp => stack.word(self.fp)?,
+            Saved::OnStack => stack(cfa.wrapping_add_signed(offset(rule.fp_offset)))?,
+            Saved::AtFp => stack(self.fp)?,
         };
         self.sp = cfa;
         self.behind_call(machine.stripped(pc))
@@ -198,7 +206,7 @@ impl Walk {
     }
 
     /// The chain of frame pointers may end here if `may_end`.
-    fn by_frame_pointer(&mut self, machine: Machine, stack: Slice<'_>, may_end: bool) -> Result<(), End> {
+    fn by_frame_pointer(&mut self, machine: Machine, stack: &mut Stack<'_>, may_end: bool) -> Result<(), End> {
         let fp = self.fp;
         if fp == 0 {
             return Err(if may_end { End::Whole } else { End::NoTable });
@@ -206,16 +214,16 @@ impl Walk {
         if fp < self.sp || fp % 8 != 0 {
             return Err(End::NoTable);
         }
-        // What is in the register may be anything: that it is not in the copy says nothing.
-        let word = |address| stack.word(address).map_err(|_| End::NoTable);
+        // What is in the register may be anything, but for code that has frame pointers: that it is not in the copy says nothing then.
+        let mut word = |address| stack(address).map_err(|end| if may_end { end } else { End::NoTable });
         let (next, pc) = (word(fp)?, word(fp.wrapping_add(8))?);
         (self.fp, self.sp) = (next, fp.wrapping_add(16));
         self.behind_call(machine.stripped(pc))
     }
 
-    fn over_signal(&mut self, frame: SignalFrame, stack: Slice<'_>) -> Result<(), End> {
-        let at = |offset| stack.word(self.sp.wrapping_add(offset));
-        let link = frame.link.map(at).transpose()?;
+    fn over_signal(&mut self, frame: SignalFrame, stack: &mut Stack<'_>) -> Result<(), End> {
+        let mut at = |offset| stack(self.sp.wrapping_add(offset));
+        let link = frame.link.map(&mut at).transpose()?;
         *self = Self { pc: at(frame.pc)?, fp: at(frame.fp)?, sp: at(frame.sp)?, link, exact: true };
         Ok(())
     }
@@ -239,7 +247,8 @@ mod tests {
     ) -> (Vec<u64>, End) {
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let mut frames = Vec::new();
-        let end = walk.run(machine, Slice { start: TOP, bytes: &bytes }, &mut frames, 10, code);
+        let stack = Slice { start: TOP, bytes: &bytes };
+        let end = walk.run(machine, &mut |address| stack.word(address), &mut frames, 10, code);
         (frames, end)
     }
 

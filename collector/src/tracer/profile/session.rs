@@ -303,13 +303,12 @@ impl Session {
         Ok(drained.records > 0)
     }
 
-    /// Finishes walks that have missed a page, after all that is known of what processes map.
+    /// Finishes walks that have missed a page.
     #[cfg(feature = "unwind")]
     fn finish_walks(&mut self) -> Result<()> {
         let Self { misses, sideband, symbols, .. } = self;
         let Some(misses) = misses else { return Ok(()) };
-        sideband.drain(symbols)?;
-        misses.finish(symbols)
+        misses.finish(sideband, symbols)
     }
 
     /// Moves what was sampled so far out of the kernel.

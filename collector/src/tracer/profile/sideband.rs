@@ -32,6 +32,8 @@ pub struct Sideband {
     merge: Merge<Box<[u8]>>,
     lost: u64,
     latency: Duration,
+    #[cfg(feature = "unwind")]
+    known_until: u64,
 }
 
 struct Buffer {
@@ -65,6 +67,8 @@ impl Sideband {
             merge: Merge::default(),
             lost: 0,
             latency: Duration::ZERO,
+            #[cfg(feature = "unwind")]
+            known_until: 0,
         }
     }
 
@@ -139,6 +143,10 @@ impl Sideband {
     /// A buffer is not as the kernel writes it.
     pub fn drain(&mut self, symbols: &mut Symbols) -> Result<()> {
         let now = monotonic_nanos();
+        #[cfg(feature = "unwind")]
+        {
+            self.known_until = now;
+        }
         for buffer in self.buffers.values_mut() {
             self.lost += buffer.read_into(&mut self.merge)?;
         }
@@ -156,6 +164,12 @@ impl Sideband {
             self.latency = waited / count;
         }
         Ok(())
+    }
+
+    /// Up to when what was recorded has been told, in the clock of the records.
+    #[cfg(feature = "unwind")]
+    pub fn known_until(&self) -> u64 {
+        self.known_until
     }
 
     /// Records that found their buffer full, or that make no sense.

@@ -12,6 +12,7 @@ use bpf_sys::uapi::flags::BPF_F_NO_PREALLOC;
 
 use super::accounting::Walks;
 use super::program::{ProfileProgram, Variant};
+use super::sideband::Sideband;
 use super::symbols::Symbols;
 use super::window::Finished;
 use crate::config::Stacks;
@@ -84,10 +85,12 @@ pub(super) fn prepare(
     map(spec, "rules", &|map| map.value_size = sizes.rules_bytes())?;
     map(spec, "misses", &|map| map.max_entries = misses as u32)?;
     map(spec, "walk_ends", &|map| map.max_entries = cpus)?;
-    map(spec, "pages", &|map| {
-        map.max_entries = sizes.pages;
-        map.flags |= if tables_grow { BPF_F_NO_PREALLOC } else { 0 };
-    })?;
+    for (name, entries) in [("pages", sizes.pages), ("processes", sizes.processes)] {
+        map(spec, name, &|map| {
+            map.max_entries = entries;
+            map.flags |= if tables_grow { BPF_F_NO_PREALLOC } else { 0 };
+        })?;
+    }
     let word = |value: u32| value.to_ne_bytes();
     let kernel_stack = KERNEL_STACK.max(bpf_sys::page_size()) as u64;
     let walks_here = variant.stacks == Stacks::Tables;
@@ -129,8 +132,8 @@ impl Misses {
             let called = program.object().program(name).map_err(Error::load)?;
             stages.set(stage, called).map_err(Error::load)?;
         }
-        let pages = map("pages")?.fd.try_clone().map_err(Error::kernel)?;
-        let tables = Tables::new(pages, &map("rows")?.fd, &map("rules")?.fd, sizes(memory))?;
+        let own = |name: &str| map(name)?.fd.try_clone().map_err(Error::kernel);
+        let tables = Tables::new(own("pages")?, own("processes")?, &map("rows")?.fd, &map("rules")?.fd, sizes(memory))?;
         let misses = Self {
             ring: RingReader::open(&map("misses")?.fd).map_err(Error::kernel)?,
             ends: SharedMapping::array(&map("walk_ends")?.fd, false).map_err(Error::kernel)?,
@@ -147,14 +150,18 @@ impl Misses {
         Ok(&program.object().map("misses").map_err(Error::load)?.fd)
     }
 
-    /// Finishes what was missed.
-    pub fn finish(&mut self, symbols: &mut Symbols) -> Result<()> {
+    /// Finishes what was missed, each after all that is known of what processes map from before it.
+    pub fn finish(&mut self, sideband: &mut Sideband, symbols: &mut Symbols) -> Result<()> {
         let Self { ring, waiting, lost, broken, .. } = self;
+        let mut read = Ok(());
         let each = |record: &[u8]| {
             let Some(missed) = MissedSample::decode(record) else {
                 *broken += 1;
                 return;
             };
+            if missed.time >= sideband.known_until() && read.is_ok() {
+                read = sideband.drain(symbols);
+            }
             let frames = symbols.finish_walk(&missed);
             if waiting.len() >= MAX_WAITING {
                 *lost += 1;
@@ -164,7 +171,7 @@ impl Misses {
         };
         // Not without end, however fast they come.
         ring.drain(MAX_AT_ONCE, each).map_err(Error::Ring)?;
-        Ok(())
+        read
     }
 
     /// Those of a window.

@@ -1,0 +1,87 @@
+//! What a stack has beyond the copy of it: read from the process' memory, which has run on since.
+//!
+//! The outer frames of a deep stack live long: as long as the thread has not returned from the last ones that were copied, those
+//! beyond are as they were. So the last piece of the copy is compared first.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use bpf_programs::events::unwind::PIECE;
+
+use super::walk::{End, Slice};
+
+/// Bytes that are read at once.
+const CHUNK: u64 = 4096;
+
+/// A stack: a copy of a piece of it, and the process' memory for what is beyond.
+pub(crate) struct Later<'a> {
+    copy: Slice<'a>,
+    memory: File,
+    chunk: Vec<u8>,
+    start: u64,
+}
+
+impl<'a> Later<'a> {
+    /// `None`: what was copied last has changed since.
+    pub fn new(memory: File, copy: Slice<'a>) -> Option<Self> {
+        is_unchanged(&memory, copy).then(|| Self { copy, memory, chunk: vec![0; CHUNK as usize], start: 1 })
+    }
+
+    /// A word of the stack.
+    pub fn word(&mut self, address: u64) -> Result<u64, End> {
+        match self.copy.word(address) {
+            Err(End::Slice) => self.beyond(address).ok_or(End::Slice),
+            word => word,
+        }
+    }
+
+    fn beyond(&mut self, address: u64) -> Option<u64> {
+        let start = address & !(CHUNK - 1);
+        if start != self.start {
+            self.start = 1;
+            self.memory.read_exact_at(&mut self.chunk, start).ok()?;
+            self.start = start;
+        }
+        // Words are aligned, and so within one chunk.
+        let bytes = self.chunk.get((address - start) as usize..)?.first_chunk()?;
+        Some(u64::from_ne_bytes(*bytes))
+    }
+}
+
+/// Whether the last piece of a copy is what the memory still has.
+fn is_unchanged(memory: &File, copy: Slice<'_>) -> bool {
+    let size = copy.bytes.len().min(PIECE as usize);
+    let at = copy.bytes.len() - size;
+    let mut now = vec![0; size];
+    let is_read = memory.read_exact_at(&mut now, copy.start.wrapping_add(at as u64)).is_ok();
+    size > 0 && is_read && copy.bytes.get(at..) == Some(&*now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn later(start: u64, bytes: &[u8]) -> Option<Later<'_>> {
+        Later::new(File::open("/proc/self/mem").unwrap(), Slice { start, bytes })
+    }
+
+    #[test]
+    fn what_is_beyond_the_copy_is_read_while_its_end_is_unchanged() {
+        let words: Vec<u64> = (0..4096).collect();
+        let start = words.as_ptr() as u64;
+        let mut copy: Vec<u8> = words.iter().take(512).flat_map(|word| word.to_ne_bytes()).collect();
+        let mut stack = later(start, &copy).unwrap();
+        for word in [1, 512, 600, 4095, 513] {
+            assert_eq!(stack.word(start + word * 8), Ok(word));
+        }
+        assert_eq!(stack.word(start.wrapping_sub(8)), Err(End::BadCfa));
+        assert_eq!(stack.word(u64::MAX - 7), Err(End::Slice));
+        assert_eq!(stack.word(start + 8 * 600), Ok(600));
+        assert!(later(start, &[]).is_none(), "nothing to compare");
+        // The first piece may change, the last one not.
+        copy[0] = 99;
+        assert_eq!(later(start, &copy).unwrap().word(start + 4096), Ok(512));
+        *copy.last_mut().unwrap() = 99;
+        assert!(later(start, &copy).is_none());
+    }
+}
