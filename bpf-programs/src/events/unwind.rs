@@ -259,7 +259,8 @@ mod tests {
     fn mappings_are_bounded() {
         let mapping = Mapping { start: 0x7f00_0000_1000, end: 0x7f00_0000_3000, key: 1 << 63 | 7 };
         let bytes = Mapping::encode_all(&[mapping; 2]).unwrap();
-        let words: Vec<u64> = bytes.chunks(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap())).collect();
+        let words: Vec<u64> =
+            bytes.chunks(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap())).collect();
         assert_eq!(words.len(), 2 * MAX_MAPPINGS);
         assert_eq!(words[..5], [0x7_f000_0001u64 << 27 | 2, 1 << 63 | 7, words[0], words[1], u64::MAX >> 1]);
         assert_eq!(Mapping::encode_all(&[mapping; MAX_MAPPINGS + 1]), None);

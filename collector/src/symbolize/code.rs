@@ -7,6 +7,9 @@ use super::files::FileNo;
 use super::host_symbolizer::HostSymbolizer;
 use super::read_at::ReadAt;
 
+/// Pages are of this size, or a multiple of it.
+const PAGE: u64 = 4096;
+
 /// What a process has at an address.
 pub(crate) enum Code<'s> {
     /// Code of a file.
@@ -17,8 +20,7 @@ pub(crate) enum Code<'s> {
         address: u64,
         /// Its bytes.
         source: &'s dyn ReadAt,
-        /// The part of the process' address space around it where addresses are those of the file and a constant, if it is all of
-        /// a mapping.
+        /// Pages of the process around it whose addresses are those of the file and a constant.
         mapping: Option<Range<u64>>,
     },
     /// Code of no file, or of one that cannot be read.
@@ -55,12 +57,12 @@ impl HostSymbolizer {
         let found = file.and_then(|file| Some((file, self.files.address_of(file, offset)?)));
         match found.and_then(|(file, address)| Some((file, address, self.files.source(file)?))) {
             Some((file, address, source)) => {
-                let first = offset.wrapping_sub(distance);
-                let last = first.wrapping_add(mapping.end.saturating_sub(mapping.start).saturating_sub(1));
-                let at = |offset| self.files.address_of(file, offset);
-                let is_linear = at(first) == address.checked_sub(distance)
-                    && at(last) == address.checked_add(last.wrapping_sub(offset));
-                let mapping = is_linear.then_some(mapping.start..mapping.end);
+                let mapping = self.files.range_around(file, offset).and_then(|segment| {
+                    let mapped = offset.checked_sub(distance)?;
+                    let at = |offset: u64| mapping.start.checked_add(offset.saturating_sub(mapped));
+                    let end = at(segment.end.checked_next_multiple_of(PAGE)?)?;
+                    Some(at(segment.start & !(PAGE - 1))?..end.min(mapping.end))
+                });
                 Code::InFile { file, address, source, mapping }
             }
             None => Code::Elsewhere,

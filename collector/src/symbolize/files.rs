@@ -1,6 +1,8 @@
 //! Symbol tables and lines of files, shared by all processes that map them.
 
 use std::fs::Metadata;
+#[cfg(feature = "unwind")]
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -311,6 +313,12 @@ impl FileCache {
     /// The ELF virtual address of a byte of the file.
     pub fn address_of(&self, number: FileNo, offset: u64) -> Option<u64> {
         self.files.get(&number)?.addresses.address_of(offset)
+    }
+
+    /// Where in the file the segment is that has the byte at `offset`.
+    #[cfg(feature = "unwind")]
+    pub fn range_around(&self, number: FileNo, offset: u64) -> Option<Range<u64>> {
+        self.files.get(&number)?.addresses.range_around(offset)
     }
 
     /// Looks for what else is known of a file's functions, in it and in files for debuggers, or opens those again, once while the

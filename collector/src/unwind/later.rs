@@ -1,7 +1,7 @@
 //! What a stack has beyond the copy of it: read from the process' memory, which has run on since.
 //!
-//! The outer frames of a deep stack live long: as long as the thread has not returned from the last ones that were copied, those
-//! beyond are as they were. So the last piece of the copy is compared first.
+//! The outer frames of a deep stack live long: as long as the thread has not returned to the last one that was copied, those beyond are as
+//! they were. So where that one's address was found, it must still be.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -22,9 +22,14 @@ pub(crate) struct Later<'a> {
 }
 
 impl<'a> Later<'a> {
-    /// `None`: what was copied last has changed since.
-    pub fn new(memory: File, copy: Slice<'a>) -> Option<Self> {
-        is_unchanged(&memory, copy).then(|| Self { copy, memory, chunk: vec![0; CHUNK as usize], start: 1 })
+    /// `last`: the last word that was found in the copy, and its address. `None`: it is another now.
+    pub fn new(memory: File, copy: Slice<'a>, last: Option<(u64, u64)>) -> Option<Self> {
+        let mut stack = Self { copy, memory, chunk: vec![0; CHUNK as usize], start: 1 };
+        let is_unchanged = match last {
+            Some((address, word)) => stack.beyond(address) == Some(word),
+            None => stack.has_last_piece(),
+        };
+        is_unchanged.then_some(stack)
     }
 
     /// A word of the stack.
@@ -46,23 +51,23 @@ impl<'a> Later<'a> {
         let bytes = self.chunk.get((address - start) as usize..)?.first_chunk()?;
         Some(u64::from_ne_bytes(*bytes))
     }
-}
 
-/// Whether the last piece of a copy is what the memory still has.
-fn is_unchanged(memory: &File, copy: Slice<'_>) -> bool {
-    let size = copy.bytes.len().min(PIECE as usize);
-    let at = copy.bytes.len() - size;
-    let mut now = vec![0; size];
-    let is_read = memory.read_exact_at(&mut now, copy.start.wrapping_add(at as u64)).is_ok();
-    size > 0 && is_read && copy.bytes.get(at..) == Some(&*now)
+    /// Whether the last piece of the copy is what the memory still has: a frame may have all of the copy.
+    fn has_last_piece(&self) -> bool {
+        let bytes = self.copy.bytes;
+        let at = bytes.len().saturating_sub(PIECE as usize);
+        let mut now = vec![0; bytes.len() - at];
+        let is_read = self.memory.read_exact_at(&mut now, self.copy.start.wrapping_add(at as u64)).is_ok();
+        !now.is_empty() && is_read && bytes.get(at..) == Some(&*now)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn later(start: u64, bytes: &[u8]) -> Option<Later<'_>> {
-        Later::new(File::open("/proc/self/mem").unwrap(), Slice { start, bytes })
+    fn later(start: u64, bytes: &[u8], last: Option<(u64, u64)>) -> Option<Later<'_>> {
+        Later::new(File::open("/proc/self/mem").unwrap(), Slice { start, bytes }, last)
     }
 
     #[test]
@@ -70,18 +75,21 @@ mod tests {
         let words: Vec<u64> = (0..4096).collect();
         let start = words.as_ptr() as u64;
         let mut copy: Vec<u8> = words.iter().take(512).flat_map(|word| word.to_ne_bytes()).collect();
-        let mut stack = later(start, &copy).unwrap();
+        let last = Some((start + 8 * 7, 7));
+        let mut stack = later(start, &copy, last).unwrap();
         for word in [1, 512, 600, 4095, 513] {
             assert_eq!(stack.word(start + word * 8), Ok(word));
         }
         assert_eq!(stack.word(start.wrapping_sub(8)), Err(End::BadCfa));
         assert_eq!(stack.word(u64::MAX - 7), Err(End::Slice));
         assert_eq!(stack.word(start + 8 * 600), Ok(600));
-        assert!(later(start, &[]).is_none(), "nothing to compare");
-        // The first piece may change, the last one not.
+        assert!(later(start, &copy, Some((start + 8 * 7, 8))).is_none());
+        assert!(later(start, &[], None).is_none(), "nothing to compare");
+        // The first piece may have changed, the last one not.
         copy[0] = 99;
-        assert_eq!(later(start, &copy).unwrap().word(start + 4096), Ok(512));
+        assert_eq!(later(start, &copy, None).unwrap().word(start + 4096), Ok(512));
         *copy.last_mut().unwrap() = 99;
-        assert!(later(start, &copy).is_none());
+        assert!(later(start, &copy, None).is_none());
+        assert!(later(start, &copy, last).is_some());
     }
 }

@@ -398,7 +398,9 @@ mod tests {
 
     fn found_by_key(tables: &Tables, key: u64) -> Option<Page> {
         let mut value = [0; Page::SIZE];
-        map::lookup(&tables.pages, &key.to_ne_bytes(), &mut value, 0).unwrap().then(|| Page::decode(&value).unwrap())
+        map::lookup(&tables.pages, &key.to_ne_bytes(), &mut value, 0)
+            .unwrap()
+            .then(|| Page::decode(&value).unwrap())
     }
 
     fn rows(count: u16) -> Vec<Row> {
@@ -491,7 +493,9 @@ mod tests {
     fn processes_map_files() {
         let Some(mut tables) = tables(Sizes::of(0)) else { return };
         let (a, b) = (mapping(0x7000, 1), mapping(0x3000, 2));
-        assert!(tables.map_file(7, a) && tables.map_file(7, b) && tables.map_file(7, a) && tables.map_file(8, a));
+        assert!(
+            tables.map_file(7, a) && tables.map_file(7, b) && tables.map_file(7, a) && tables.map_file(8, a)
+        );
         assert_eq!(mapped(&tables, 7), Mapping::encode_all(&[b, a]));
         // What lies over another one takes its place.
         let c = mapping(0x8000, 3);

@@ -7,8 +7,8 @@ use bpf_programs::events::unwind::{MAX_FRAMES, Mapping, MissedSample, Page, page
 use super::analyze;
 use super::entry::PAGE;
 use super::frames::Frames;
-use super::rule::{Cfa, Row, Rule};
 use super::later::Later;
+use super::rule::{Cfa, Row, Rule};
 use super::tables::{PADDING, Placed, Tables};
 use super::walk::{Code, End, Machine, Slice, Stack, Walk};
 use crate::sorted::{SortedMap, SortedSet};
@@ -203,9 +203,12 @@ impl Unwinder {
         let mut run = |symbolizer: &mut HostSymbolizer, word: &mut Stack<'_>, frames: &mut Vec<u64>| {
             walk.run(machine, word, frames, MAX_FRAMES, |address| self.code(symbolizer, tgid, time, address))
         };
-        let mut end = run(symbolizer, &mut |address| stack.word(address), &mut frames);
+        let mut last = None;
+        let mut word = |address| stack.word(address).inspect(|word| last = Some((address, *word)));
+        let mut end = run(symbolizer, &mut word, &mut frames);
         let memory = || symbolizer.is_same_program(tgid, time).then(|| symbolizer.memory_of(tgid))?;
-        let later = (end == End::Slice).then(memory).flatten().and_then(|memory| Later::new(memory, stack));
+        let later =
+            (end == End::Slice).then(memory).flatten().and_then(|memory| Later::new(memory, stack, last));
         if let Some(mut later) = later {
             // Where it leads nowhere, it has filled the tables at least.
             let mut all = frames.clone();

@@ -206,7 +206,12 @@ impl Walk {
     }
 
     /// The chain of frame pointers may end here if `may_end`.
-    fn by_frame_pointer(&mut self, machine: Machine, stack: &mut Stack<'_>, may_end: bool) -> Result<(), End> {
+    fn by_frame_pointer(
+        &mut self,
+        machine: Machine,
+        stack: &mut Stack<'_>,
+        may_end: bool,
+    ) -> Result<(), End> {
         let fp = self.fp;
         if fp == 0 {
             return Err(if may_end { End::Whole } else { End::NoTable });

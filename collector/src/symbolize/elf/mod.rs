@@ -12,6 +12,9 @@ pub mod symbols;
 
 pub(super) use mini::decompress;
 
+#[cfg(feature = "unwind")]
+use std::ops::Range;
+
 use object::elf;
 use object::pod;
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
@@ -69,14 +72,27 @@ impl AddressMap {
     /// The ELF virtual address of the byte at `offset` in the file. Executable segments go first: neighbours
     /// share the pages at their borders.
     pub fn address_of(&self, offset: u64) -> Option<u64> {
-        let inside = |segment: &Segment| {
-            let distance =
-                offset.checked_sub(segment.offset).filter(|&distance| distance < segment.file_size)?;
-            Some((segment.executable, segment.address.checked_add(distance)?))
+        let segment = self.segment_of(offset)?;
+        segment.address.checked_add(offset.checked_sub(segment.offset)?)
+    }
+
+    /// Where in the file the segment is that has the byte at `offset`.
+    #[cfg(feature = "unwind")]
+    pub fn range_around(&self, offset: u64) -> Option<Range<u64>> {
+        let segment = self.segment_of(offset)?;
+        Some(segment.offset..segment.offset.checked_add(segment.file_size)?)
+    }
+
+    fn segment_of(&self, offset: u64) -> Option<&Segment> {
+        let inside = |segment: &&Segment| {
+            let distance = offset.checked_sub(segment.offset);
+            distance.is_some_and(|distance| {
+                distance < segment.file_size && segment.address.checked_add(distance).is_some()
+            })
         };
-        let mut found = self.0.iter().filter_map(inside);
+        let mut found = self.0.iter().filter(inside);
         let first = found.clone().next()?;
-        Some(found.find(|(executable, _)| *executable).unwrap_or(first).1)
+        Some(found.find(|segment| segment.executable).unwrap_or(first))
     }
 }
 
