@@ -81,6 +81,7 @@ struct Walks {
     lost: u64,
     by_kernel: u64,
     in_user_space: u64,
+    later: u64,
     pages: u64,
     evicted_pages: u64,
 }
@@ -97,6 +98,7 @@ impl From<tracer::profile::Walks> for Walks {
             lost: walks.lost,
             by_kernel: walks.by_kernel,
             in_user_space: walks.in_user_space,
+            later: walks.later,
             pages: walks.pages,
             evicted_pages: walks.evicted_pages,
         }

@@ -28,6 +28,20 @@ fn down(depth: u32, work: &mut dyn FnMut()) -> u32 {
     black_box(down(black_box(depth) - 1, work)) + 1
 }
 
+/// A stack larger than the copy of it, with a frame that is larger than most.
+#[inline(never)]
+fn down_far(work: &mut dyn FnMut()) -> u8 {
+    let mut room = [0u8; 600 << 10];
+    black_box(&mut room);
+    down(DEPTH, &mut || {
+        let mut room = [0u8; 64 << 10];
+        black_box(&mut room);
+        work();
+        black_box(&room);
+    });
+    room[5]
+}
+
 #[inline(never)]
 fn work_in_user_space() {
     for n in 0..200_000u64 {
@@ -53,6 +67,7 @@ fn helper() {
     while start.elapsed() < Duration::from_secs(60) {
         match &*what {
             "user" => down(DEPTH, &mut work_in_user_space),
+            "deep" => u32::from(down_far(&mut work_in_user_space)),
             _ => down(DEPTH, &mut work_in_the_kernel),
         };
     }
@@ -64,26 +79,36 @@ fn functions<'p>(profile: &'p Profile, stack: &[collector::model::FrameIdx]) -> 
     frames.flat_map(|frame| &frame.lines).map(|line| &*line.function).collect()
 }
 
-fn whole_stacks(what: &str, stacks: Stacks) {
-    let mut helper = Helper::start("stacks::helper", what);
-    let filter = Filter { pids: vec![helper.pid()], ..Filter::default() };
+/// A session that samples processes; `None`, with the reason printed, where it cannot be.
+fn session(stacks: Stacks, pids: Vec<u32>) -> Option<Session> {
     // An emulated machine finishes a hundred copies a second or so.
     let frequency = if is_emulated() && stacks == Stacks::Copies { 29 } else { 199 };
+    let filter = Filter { pids, ..Filter::default() };
     let config = Config { frequency, filter, stacks: Some(stacks), ..Config::default() };
-    let mut session = match Session::start_within(config, 8 << 20, &RunningTarget::new()).map_err(|e| *e) {
+    let session = match Session::start_within(config, 8 << 20, &RunningTarget::new()).map_err(|e| *e) {
         Ok(session) => session,
-        Err(Error::Privileges(error)) => return skip(&error.to_string()).unwrap_or(()),
+        Err(Error::Privileges(error)) => return skip(&error.to_string()),
         Err(Error::NoRung { what, .. }) if !cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) => {
-            return skip(&format!("{what} by tables are walked on x86_64 and arm64 only")).unwrap_or(());
+            return skip(&format!("{what} by tables are walked on x86_64 and arm64 only"));
         }
         Err(error) => panic!("{error}"),
     };
     assert_eq!((session.stacks(), session.refused_stacks()), (stacks, &[][..]));
-    helper.go();
+    Some(session)
+}
+
+fn poll(session: &mut Session) {
     let end = Instant::now() + Duration::from_secs(if is_emulated() { 8 } else { 3 });
     while Instant::now() < end {
         session.poll(end).unwrap();
     }
+}
+
+fn whole_stacks(what: &str, stacks: Stacks) {
+    let mut helper = Helper::start("stacks::helper", what);
+    let Some(mut session) = session(stacks, vec![helper.pid()]) else { return };
+    helper.go();
+    poll(&mut session);
     session.pause().unwrap();
     let profile = session.finish_window().unwrap();
     let counters = session.counters().unwrap();
@@ -100,8 +125,8 @@ fn whole_stacks(what: &str, stacks: Stacks) {
         assert!(walks.in_user_space * 2 < samples, "what was missed once is there: {walks:?}");
     }
     let work = match what {
-        "user" => "work_in_user_space",
-        _ => "work_in_the_kernel",
+        "kernel" => "work_in_the_kernel",
+        _ => "work_in_user_space",
     };
     let mut at_work = 0;
     let mut cut = Vec::new();
@@ -138,4 +163,27 @@ fn by_copies() {
 #[test]
 fn by_copies_from_within_the_kernel() {
     whole_stacks("kernel", Stacks::Copies);
+}
+
+#[test]
+fn by_tables_beyond_what_is_copied() {
+    whole_stacks("deep", Stacks::Tables);
+}
+
+#[test]
+fn processes_share_the_pages_of_files() {
+    let mut helpers = [Helper::start("stacks::helper", "user"), Helper::start("stacks::helper", "user")];
+    let pids = helpers.iter().map(Helper::pid).collect();
+    let Some(mut session) = session(Stacks::Tables, pids) else { return };
+    let mut pages = Vec::new();
+    for helper in &mut helpers {
+        helper.go();
+        poll(&mut session);
+        pages.push(session.counters().unwrap().walks.unwrap().pages);
+    }
+    session.pause().unwrap();
+    let profile = session.finish_window().unwrap();
+    assert!(profile.processes.len() >= 2, "both were sampled");
+    // The second has met no code of its own but for what the first has not come upon.
+    assert!(pages[0] > 5 && pages[1] <= pages[0] + pages[0] / 3, "{pages:?}");
 }

@@ -100,6 +100,8 @@ pub struct Walks {
     pub by_kernel: u64,
     /// How many of them were finished in user space.
     pub in_user_space: u64,
+    /// Of the whole ones, those whose stack was larger than the copy: the rest was read a little later.
+    pub later: u64,
     /// Pages of code in the tables, now.
     pub pages: u64,
     /// Pages that were dropped for others.

@@ -214,6 +214,7 @@ impl Misses {
             lost: count[walk_end::LOST],
             by_kernel: count[walk_end::BY_KERNEL],
             in_user_space: count[walk_end::MISSED],
+            later: finished.later,
             pages: unwinder.tables().pages() as u64,
             evicted_pages: unwinder.tables().evicted(),
         }
