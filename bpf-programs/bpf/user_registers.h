@@ -85,17 +85,40 @@ static __always_inline __u64 register_at(__u64 registers, int word)
 	return value;
 }
 
-/* Begins a walk where a thread is outside of the kernel. MODE_KERNEL: it is a thread of the kernel's own; MODE_COMPAT: as it says, or
- * nobody knows its registers. */
-static __always_inline enum user_mode begin_walk(struct walk *walk, const void *event, int kernel_types)
+static __always_inline void new_walk(struct walk *walk)
 {
-	enum user_mode mode;
-	__u64 entry;
-
 	walk->frames = 0;
 	walk->exact = 1;
 	walk->has_link = on_arm64;
 	walk->link = 0;
+}
+
+/* Begins a walk where the current thread has entered the kernel. MODE_KERNEL: it is a thread of the kernel's own; MODE_COMPAT: as it says,
+ * or nobody knows its registers. */
+static __always_inline enum user_mode begin_walk_at_entry(struct walk *walk, int kernel_types)
+{
+	__u64 entry = entry_registers(kernel_types);
+
+	new_walk(walk);
+	if (!entry)
+		return MODE_COMPAT;
+	walk->pc = register_at(entry, on_arm64 ? ARM64_PC : X86_PC);
+	walk->sp = register_at(entry, on_arm64 ? ARM64_SP : X86_SP);
+	walk->fp = register_at(entry, on_arm64 ? ARM64_FP : X86_FP);
+	if (on_arm64)
+		walk->link = stripped(register_at(entry, ARM64_LINK));
+	/* Nothing was read, or it is a thread that has never been outside of the kernel. */
+	if (!walk->pc || !walk->sp)
+		return MODE_KERNEL;
+	return mode_of(register_at(entry, on_arm64 ? ARM64_MODE : X86_MODE));
+}
+
+/* Begins a walk where the thread of an event is outside of the kernel; as above. */
+static __always_inline enum user_mode begin_walk(struct walk *walk, const void *event, int kernel_types)
+{
+	enum user_mode mode;
+
+	new_walk(walk);
 	if (on_arm64) {
 		mode = mode_of(event_register(event, ARM64_MODE));
 		walk->pc = event_register(event, ARM64_PC);
@@ -108,18 +131,5 @@ static __always_inline enum user_mode begin_walk(struct walk *walk, const void *
 		walk->sp = event_register(event, X86_SP);
 		walk->fp = event_register(event, X86_FP);
 	}
-	if (mode != MODE_KERNEL)
-		return mode;
-	entry = entry_registers(kernel_types);
-	if (!entry)
-		return MODE_COMPAT;
-	walk->pc = register_at(entry, on_arm64 ? ARM64_PC : X86_PC);
-	walk->sp = register_at(entry, on_arm64 ? ARM64_SP : X86_SP);
-	walk->fp = register_at(entry, on_arm64 ? ARM64_FP : X86_FP);
-	if (on_arm64)
-		walk->link = stripped(register_at(entry, ARM64_LINK));
-	/* Nothing was read, or it is a thread that has never been outside of the kernel. */
-	if (!walk->pc || !walk->sp)
-		return MODE_KERNEL;
-	return mode_of(register_at(entry, on_arm64 ? ARM64_MODE : X86_MODE));
+	return mode == MODE_KERNEL ? begin_walk_at_entry(walk, kernel_types) : mode;
 }

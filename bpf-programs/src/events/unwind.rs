@@ -1,4 +1,4 @@
-//! What walks by `unwind.h` read, and what `profile_unwind.bpf.c` writes.
+//! What walks by `unwind.h` read, and what `profile_walk.h` writes.
 
 use super::profile::CountKey;
 use super::{Field, Layout, record};

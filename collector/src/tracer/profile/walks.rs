@@ -1,4 +1,4 @@
-//! Stacks of processes without frame pointers: what `profile_unwind.bpf.c` wants of user space.
+//! Stacks of processes without frame pointers: what `profile_walk.h` wants of user space.
 
 use std::ops::RangeInclusive;
 

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Samples of stacks that are walked as unwind.h says.
+ *
+ * A sample goes through several programs, which call each other: one that begins it, one that walks some frames and calls itself, and one that
+ * ends it. What they hand on lies in `states`. A walk that misses a page is handed to user space with a piece of the stack, and
+ * finished there.
+ */
+#pragma once
+#include "profile.h"
+#include "unwind.h"
+#include "user_registers.h"
+
+/* The stack is read in pieces that lie within pages: all of a piece or nothing, since it ends somewhere. */
+#define PIECE_BYTES 1024
+#define PIECES 17
+#define SLICE_BYTES (PIECES * PIECE_BYTES)
+/* What a function has taken from the stack may still be described below the stack pointer (the red zone). */
+#define BELOW_BYTES 128
+
+enum stage {
+	STAGE_WALK = 0,
+	STAGE_COUNT = 1,
+	STAGES = 2,
+};
+
+struct state {
+	struct walk walk;
+	__u32 window;
+	__u32 full;
+	struct count_key key;
+	char comm[16];
+};
+
+/* A sample whose walk is for user space to finish. */
+struct missed {
+	/* Its `user_stack` is 0. */
+	struct count_key key;
+	char comm[16];
+	struct walk walk;
+	__u32 window;
+	/* How much of `slice` was read. */
+	__u32 bytes;
+	/* When, in the clock of bpf_ktime_get_ns(). */
+	__u64 time;
+	/* Frames that were found. */
+	__u64 stack[MAX_FRAMES + 1];
+	/* From the piece on that has what is BELOW_BYTES below the walk's stack pointer. */
+	__u8 slice[SLICE_BYTES];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct state);
+} states SEC(".maps");
+
+/* How the walks of a CPU have ended, by enum walk_end. */
+struct walk_ends {
+	__u64 counts[WALK_ENDS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_CPUS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct walk_ends);
+} walk_ends SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, STAGES);
+	__uint(key_size, 4);
+	__uint(value_size, 4);
+} stages SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 65536);
+} misses SEC(".maps");
+
+const struct missed *describe_missed __attribute__((unused));
+
+/* Set before loading: whether walks are made here at all, and not all of them in user space. */
+const volatile __u32 walks_here = 1;
+
+static __always_inline void count_end(__u32 cpu, __u32 end)
+{
+	struct walk_ends *ends = bpf_map_lookup_elem(&walk_ends, &cpu);
+
+	if (ends && end < WALK_ENDS)
+		ends->counts[end]++;
+}
+
+/* Stores the stacks of a sample that was begun; `mode` is what began its walk. Does not return where programs are called that walk the
+ * stack of the process. */
+static __always_inline void store_stacks(void *ctx, struct sample *sample, struct state *state, enum user_mode mode)
+{
+	__u64 *stack;
+
+	sample->key.kernel_stack = store_stack(ctx, sample->region, sample->places, sample->cpu, 0, &sample->full);
+	if (mode == MODE_KERNEL)
+		return;
+	state->walk.tgid = sample->key.tgid;
+	/* What cannot be seen from the agent's pid namespace has no tables. */
+	if (mode == MODE_USER && state->walk.tgid) {
+		if (!room_for_stack(sample->region, &stack)) {
+			sample->full = 1;
+			return;
+		}
+		state->walk.end = walks_here ? WALK_GOES_ON : WALK_MISSED;
+		state->window = sample->window;
+		state->full = sample->full;
+		state->key = sample->key;
+		__builtin_memcpy(state->comm, sample->first.comm, sizeof(state->comm));
+		bpf_tail_call(ctx, &stages, walks_here ? STAGE_WALK : STAGE_COUNT);
+		/* Nothing has been called. */
+	}
+	count_end(sample->cpu, WALK_BY_KERNEL);
+	sample->key.user_stack =
+		store_stack(ctx, sample->region, sample->places, sample->cpu, BPF_F_USER_STACK, &sample->full);
+}
+
+/* Finds again what the first stage has found. */
+static __always_inline int resume(struct sample *sample, struct state **state)
+{
+	__u32 zero = 0;
+
+	*state = bpf_map_lookup_elem(&states, &zero);
+	if (!*state)
+		return 0;
+	sample->cpu = bpf_get_smp_processor_id();
+	sample->window = (*state)->window;
+	sample->key = (*state)->key;
+	sample->full = (*state)->full;
+	__builtin_memcpy(sample->first.comm, (*state)->comm, sizeof(sample->first.comm));
+	sample->stat = bpf_map_lookup_elem(&stats, &sample->cpu);
+	return sample->stat && find_window(sample) && sample->region;
+}
+
+/* Hands a sample of that time to user space; whether there was room. */
+static __always_inline int tell_miss(struct state *state, const __u64 *stack, __u64 time)
+{
+	struct missed *missed = bpf_ringbuf_reserve(&misses, sizeof(*missed), 0);
+	__u64 start = (state->walk.sp - BELOW_BYTES) & ~(__u64)(PIECE_BYTES - 1);
+	__u32 bytes = 0;
+
+	if (!missed)
+		return 0;
+	missed->key = state->key;
+	__builtin_memcpy(missed->comm, state->comm, sizeof(missed->comm));
+	missed->walk = state->walk;
+	missed->window = state->window;
+	missed->time = time;
+	bpf_probe_read_kernel(missed->stack, MAX_FRAMES * 8, stack);
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < PIECES; i++) {
+		/* Below the stack pointer there may be none yet: zeros. */
+		if (bpf_probe_read_user(missed->slice + i * PIECE_BYTES, PIECE_BYTES,
+					(const void *)(start + i * PIECE_BYTES)) &&
+		    start + (i + 1) * PIECE_BYTES > state->walk.sp)
+			break;
+		bytes += PIECE_BYTES;
+	}
+	missed->bytes = bytes;
+	/* At once: the ring holds a few. */
+	bpf_ringbuf_submit(missed, BPF_RB_FORCE_WAKEUP);
+	return 1;
+}
+
+/* The stage that walks some frames. */
+static __always_inline int walk_stage(void *ctx)
+{
+	struct sample sample = {};
+	struct state *state;
+	__u64 *stack;
+
+	if (!resume(&sample, &state) || !room_for_stack(sample.region, &stack))
+		return 0;
+	state->walk.end = walk_frames(&state->walk, stack + 1);
+	if (state->walk.end == WALK_GOES_ON) {
+		bpf_tail_call(ctx, &stages, STAGE_WALK);
+		state->walk.end = WALK_DEPTH;
+	}
+	bpf_tail_call(ctx, &stages, STAGE_COUNT);
+	return 0;
+}
+
+/* Ends a walk of that time: keeps its stack, or hands the sample to user space, which is true then. */
+static __always_inline int end_walk(struct sample *sample, struct state *state, __u64 *stack, __u64 time)
+{
+	if (state->walk.end == WALK_MISSED) {
+		if (tell_miss(state, stack + 1, time)) {
+			count_end(sample->cpu, WALK_MISSED);
+			return 1;
+		}
+		state->walk.end = WALK_LOST;
+		/* At least where it was. */
+		if (state->walk.frames < MAX_FRAMES) {
+			stack[1 + state->walk.frames] = state->walk.pc;
+			state->walk.frames++;
+		}
+	}
+	count_end(sample->cpu, state->walk.end);
+	if (state->walk.frames)
+		sample->key.user_stack = keep_stack(sample->region, stack, state->walk.frames, sample->places, sample->cpu,
+						    hash_seed ^ BPF_F_USER_STACK, &sample->full);
+	return 0;
+}
