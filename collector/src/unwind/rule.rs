@@ -101,7 +101,7 @@ impl Rule {
 
     /// The frame address from its register, in words; of [`Cfa::Plt`], from which byte of the entry on there is a second word.
     pub fn cfa_offset(&self) -> i64 {
-        let high = i64::from((self.saved & CFA_HIGH).cast_signed() >> 5);
+        let high = i64::from((self.saved & CFA_HIGH) as i8 >> 5);
         high << 16 | i64::from(self.cfa_low)
     }
 
