@@ -34,7 +34,7 @@ pub use profile::convert_profile;
 pub use read::read_profile;
 pub use records::{loader_rings, programs_records};
 pub use spool::export_spool;
-pub use symbolize::{symbolize_debugdata, symbolize_elf, symbolize_sideband, symbolize_text};
+pub use symbolize::{symbolize_debugdata, symbolize_elf, symbolize_sideband, symbolize_text, unwind_elf};
 pub use sys::sys_sock_diag;
 pub use text::{loader_kallsyms, loader_kconfig, loader_usdt, loader_verifier_log};
 
@@ -42,7 +42,7 @@ pub use text::{loader_kallsyms, loader_kconfig, loader_usdt, loader_verifier_log
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 28] = [
+pub const TARGETS: [(&str, Target); 29] = [
     ("agent_config", agent_config),
     ("agent_health", agent_health),
     ("convert_profile", convert_profile),
@@ -71,4 +71,5 @@ pub const TARGETS: [(&str, Target); 28] = [
     ("symbolize_text", symbolize_text),
     ("sys_sock_diag", sys_sock_diag),
     ("tracer_dns", tracer_dns),
+    ("unwind_elf", unwind_elf),
 ];

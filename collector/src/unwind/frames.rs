@@ -8,8 +8,8 @@ use crate::symbolize::SymbolizeError;
 use crate::symbolize::elf::Elf;
 use crate::symbolize::read_at::{ReadAt, read_exact_at, read_vec};
 
-/// Bytes of descriptions that are read for a page: one of bytes takes no more than some dozens.
-const MAX_BYTES: usize = 1 << 20;
+/// Bytes of descriptions that are read for a page: those of compilers have a few for each byte of code.
+const MAX_BYTES: usize = 256 << 10;
 /// Most descriptions of a file without an index, which is made of them then.
 const MAX_SCANNED: usize = 1 << 18;
 /// Bytes of them that are read, what several have in common as often as they have it.

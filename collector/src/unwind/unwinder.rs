@@ -3,28 +3,24 @@
 use std::ops::Range;
 
 use bpf_programs::events::unwind::{MAX_FRAMES, Mapping, MissedSample, Page, page_kind};
+use bpf_sys::clock::Clock;
 
-use super::analyze;
 use super::entry::PAGE;
-use super::frames::Frames;
+use super::file::File;
 use super::later::Later;
-use super::rule::{Cfa, Row, Rule};
-use super::tables::{PADDING, Placed, Tables};
+use super::rule::{Row, Rule};
+use super::tables::{Placed, Tables};
 use super::walk::{Code, End, Machine, Slice, Stack, Walk};
-use crate::sorted::{SortedMap, SortedSet};
-use crate::symbolize::elf::Elf;
-use crate::symbolize::elf::symbols::SymbolTable;
-use crate::symbolize::read_at::{ReadAt, read_vec};
+use crate::sorted::SortedMap;
+use crate::symbolize::read_at::ReadAt;
 use crate::symbolize::sideband::Record;
 use crate::symbolize::{self, FileNo, HostSymbolizer};
 
 /// Files whose headers are kept. What comes then is read again.
 const MAX_FILES: usize = 128;
-/// Bytes of a table of functions that is kept: of larger files, code without descriptions is left to frame pointers.
-const MAX_FUNCTIONS: usize = 128 << 10;
-/// Bytes before a page in which the function may begin that goes on there.
-const MAX_BEFORE: u64 = 32 << 10;
-
+/// CPU time for a page, the file's headers included: compilers' output takes less than a millisecond. A file that takes more has been made to, and gets no
+/// more.
+const MAX_NANOS: u64 = 100_000_000;
 /// How walks in user space ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Finished {
@@ -49,101 +45,6 @@ impl Finished {
             End::Slice => &mut self.slice,
         };
         *counter += 1;
-    }
-}
-
-/// A file, as far as rules are made of it.
-#[derive(Debug)]
-struct File {
-    elf: Elf,
-    /// `None`: it has no descriptions.
-    frames: Option<Frames>,
-    /// Functions, once code without descriptions was met.
-    functions: Option<SymbolTable>,
-    /// All its code has them: Go's, which has no descriptions.
-    has_frame_pointers: bool,
-}
-
-impl File {
-    fn read(source: &dyn ReadAt) -> Option<Self> {
-        let elf = Elf::read(source).ok()?;
-        let frames = Frames::read(source, &elf).ok()?;
-        let has_frame_pointers = elf.has_section(b".gopclntab");
-        Some(Self { elf, frames, functions: None, has_frame_pointers })
-    }
-
-    /// Rules of a page, in order, the first of its beginning.
-    fn rows(&mut self, source: &dyn ReadAt, page: u64) -> Vec<Row> {
-        let frames = self.frames.as_ref();
-        let rows = frames.and_then(|frames| frames.rows(source, &self.elf, page).ok());
-        let mut rows = rows.unwrap_or_else(|| vec![Row { start: 0, rule: Rule::default() }]);
-        if has_gaps(&rows) {
-            let analyzed = match self.elf.machine() {
-                _ if !self.elf.is_64() || self.has_frame_pointers => Vec::new(),
-                object::elf::EM_X86_64 => self.analyze(source, page),
-                object::elf::EM_AARCH64 => {
-                    let code = self.code(source, page, page.saturating_add(PAGE));
-                    analyze::rules_of_arm64(&code, page, self.elf.entry())
-                }
-                _ => Vec::new(),
-            };
-            fill(&mut rows, page, &analyzed);
-        }
-        rows
-    }
-
-    /// What the page's instructions tell, from the last function on that is known to begin before it.
-    fn analyze(&mut self, source: &dyn ReadAt, page: u64) -> Vec<(u64, Rule)> {
-        let elf = &self.elf;
-        let functions = self.functions.get_or_insert_with(|| {
-            let read = SymbolTable::read(elf, source).ok();
-            read.filter(|table| table.memory() <= MAX_FUNCTIONS).unwrap_or_default()
-        });
-        let end = page.saturating_add(PAGE);
-        let from = page.saturating_sub(MAX_BEFORE);
-        let starts: SortedSet<u64> = functions.starts(from..end).chain([elf.entry()]).collect();
-        let start = starts.iter().rev().find(|start| **start <= page).copied().filter(|start| *start >= from);
-        // In the middle of a function, nothing can be told of its frame: it begins with the first function of the page then.
-        let start = start.or_else(|| starts.iter().find(|start| (page..end).contains(*start)).copied());
-        let Some(start) = start else { return Vec::new() };
-        analyze::rules(&self.code(source, start, end), start, &starts, self.elf.entry())
-    }
-
-    /// Bytes of a range of addresses, as far as they are in the file and can be read.
-    fn code(&self, source: &dyn ReadAt, start: u64, end: u64) -> Vec<u8> {
-        let Some((offset, left)) = self.elf.offset_of(start) else { return Vec::new() };
-        let size = end.saturating_sub(start).min(left);
-        read_vec(source, offset, size, (MAX_BEFORE + PAGE) as usize, "code").unwrap_or_default()
-    }
-}
-
-/// Whether there is code of which nothing is known.
-fn has_gaps(rows: &[Row]) -> bool {
-    let ends = rows.iter().skip(1).map(|row| row.start).chain([PAGE as u16]);
-    rows.iter().zip(ends).any(|(row, end)| row.rule.cfa == Cfa::Unknown && end - row.start >= PADDING)
-}
-
-/// Puts rules where nothing is known.
-fn fill(rows: &mut Vec<Row>, page: u64, rules: &[(u64, Rule)]) {
-    let described = std::mem::take(rows);
-    let ends = described.iter().skip(1).map(|row| row.start).chain([PAGE as u16]);
-    // From the page's beginning on.
-    let start_of = |rule: &(u64, Rule)| rule.0.saturating_sub(page);
-    for (row, end) in described.iter().zip(ends) {
-        rows.push(*row);
-        if row.rule.cfa != Cfa::Unknown {
-            continue;
-        }
-        let from = u64::from(row.start);
-        let first = rules.partition_point(|rule| start_of(rule) <= from).saturating_sub(1);
-        for rule in rules.iter().skip(first).take_while(|rule| start_of(rule) < end.into()) {
-            let row = Row { start: start_of(rule).max(from) as u16, rule: rule.1 };
-            match rows.last_mut() {
-                Some(last) if last.start == row.start => *last = row,
-                Some(last) if last.rule == row.rule => {}
-                _ => rows.push(row),
-            }
-        }
     }
 }
 
@@ -270,20 +171,23 @@ impl Unwinder {
         Code::Rule(rule_at(&rows, offset))
     }
 
-    /// `None`: it is code with frame pointers.
+    /// `None`: it is code with frame pointers, or of a file that takes too long.
     fn rows(&mut self, file: FileNo, source: &dyn ReadAt, page: u64) -> Option<Vec<Row>> {
         if self.files.len() >= MAX_FILES && !self.files.contains_key(&file) {
             self.files.clear();
         }
-        let file = self.files.entry(file).or_insert_with(|| File::read(source)).as_mut()?;
-        let rows = file.rows(source, page);
-        let is_unknown = rows.iter().all(|row| row.rule.cfa == Cfa::Unknown);
-        (!is_unknown || !file.has_frame_pointers).then_some(rows)
+        let start = Clock::ThreadCpu.nanos();
+        let known = self.files.entry(file).or_insert_with(|| File::read(source));
+        let rows = known.as_mut()?.rows(source, page);
+        if Clock::ThreadCpu.nanos().saturating_sub(start) > MAX_NANOS {
+            *known = None;
+        }
+        rows
     }
 }
 
 /// The rule that holds for a byte of a page.
-fn rule_at(rows: &[Row], offset: u16) -> Rule {
+pub(super) fn rule_at(rows: &[Row], offset: u16) -> Rule {
     let after = rows.partition_point(|row| row.start <= offset);
     after.checked_sub(1).and_then(|last| rows.get(last)).map_or(Rule::default(), |row| row.rule)
 }

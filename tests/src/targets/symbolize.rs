@@ -8,6 +8,11 @@ pub fn symbolize_elf(file: &[u8]) {
     fuzz::elf_symbols(file);
 }
 
+/// A walk through the code of an ELF file.
+pub fn unwind_elf(file: &[u8]) {
+    collector::unwind::fuzz::walk(file);
+}
+
 /// The content of `.gnu_debugdata`.
 pub fn symbolize_debugdata(content: &[u8]) {
     fuzz::gnu_debugdata(content);
