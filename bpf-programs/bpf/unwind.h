@@ -303,10 +303,15 @@ static __always_inline __u64 page_key(const struct walk *walk, const struct mapp
 		/* The last that begins there or before; without branches, as find_rule(). */
 #pragma clang loop unroll(full)
 		for (__u32 half = MAX_MAPPINGS / 2; half; half >>= 1) {
-			__u64 begins = mappings->sorted[(n + half) & (MAX_MAPPINGS - 1)].pages;
+			__u32 middle = n + half;
+			__u64 begins;
 
+			/* That it is small the compiler knows; the verifier has to be told. */
+			asm volatile("" : "+r"(middle));
+			begins = mappings->sorted[middle & (MAX_MAPPINGS - 1)].pages;
 			n += half & -(__u32)(1 ^ ((wanted - begins) >> 63));
 		}
+		asm volatile("" : "+r"(n));
 		first = mappings->sorted[n & (MAX_MAPPINGS - 1)].pages;
 		distance = page - (first >> MAPPING_BITS);
 		if (distance < (first & ((1ULL << MAPPING_BITS) - 1)))
