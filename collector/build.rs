@@ -26,7 +26,8 @@ const OBJECTS: [(&str, &[u8]); 10] = [
     ("udp", bpf_programs::UDP),
 ];
 /// What the feature `unwind` adds.
-const UNWINDING: (&str, &[u8]) = ("profile_unwind", bpf_programs::PROFILE_UNWIND);
+const UNWINDING: [(&str, &[u8]); 2] =
+    [("offcpu", bpf_programs::OFFCPU), ("profile_unwind", bpf_programs::PROFILE_UNWIND)];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -41,7 +42,7 @@ fn main() {
     let unwinding = std::env::var_os("CARGO_FEATURE_UNWIND").map(|_| UNWINDING);
     let packed: Vec<_> = OBJECTS
         .into_iter()
-        .chain(unwinding)
+        .chain(unwinding.into_iter().flatten())
         .map(|(name, object)| (name, pack(if name == "profile" { &[] } else { &base }, object)))
         .collect();
     // What begins with the same bytes is packed as the same bytes, but for what is looked for across its end.

@@ -55,7 +55,9 @@ struct cpu_stats {
 	__u64 table_full;
 	/* Samples counted without a stack, because there was no room for it. */
 	__u64 no_stack;
-	__u64 pad[2];
+	/* What is below the least that is wanted. */
+	__u64 too_short;
+	__u64 pad;
 };
 
 struct fill_record {
@@ -122,7 +124,7 @@ const struct count *describe_count __attribute__((unused));
 const struct region *describe_region __attribute__((unused));
 const struct fill_record *describe_fill_record __attribute__((unused));
 
-/* Which window is being filled. */
+/* How often windows were swapped: its last bit is the window that is being filled. */
 volatile __u32 active = 0;
 
 /* Set before loading. */
@@ -202,6 +204,8 @@ static __always_inline __u32 store_stack(void *ctx, struct region *region, void 
 /* What a sample is of, and where it goes. */
 struct sample {
 	__u32 cpu;
+	/* What `active` was, and which window that is. */
+	__u32 epoch;
 	__u32 window;
 	struct count_key key;
 	struct count first;
@@ -226,14 +230,15 @@ static __always_inline int find_window(struct sample *sample)
 	return 1;
 }
 
-/* Begins a sample: whether there is one to take. `kernel_types` is a constant: without it, nothing here depends on where this kernel has
+/* Whose sample it is: whether there is one to take. `kernel_types` is a constant: without it, nothing here depends on where this kernel has
  * its fields, and the kernel's BTF need not even be looked at. */
-static __always_inline int begin_sample(struct sample *sample, int kernel_types)
+static __always_inline int identify_sample(struct sample *sample, int kernel_types)
 {
 	__u64 pid_tgid;
 
 	sample->cpu = bpf_get_smp_processor_id();
-	sample->window = active;
+	sample->epoch = active;
+	sample->window = sample->epoch & 1;
 	sample->stat = bpf_map_lookup_elem(&stats, &sample->cpu);
 	if (!sample->stat)
 		return 0;
@@ -250,11 +255,17 @@ static __always_inline int begin_sample(struct sample *sample, int kernel_types)
 		sample->stat->filtered++;
 		return 0;
 	}
-	return find_window(sample);
+	return 1;
 }
 
-/* Counts a sample whose stacks are known. */
-static __always_inline void count_sample(struct sample *sample)
+/* Begins a sample: whether there is one to take. */
+static __always_inline int begin_sample(struct sample *sample, int kernel_types)
+{
+	return identify_sample(sample, kernel_types) && find_window(sample);
+}
+
+/* Counts a sample whose stacks are known as so many. */
+static __always_inline void count_sample(struct sample *sample, __u64 amount)
 {
 	struct region *region = sample->region;
 	struct count *count;
@@ -264,7 +275,7 @@ static __always_inline void count_sample(struct sample *sample)
 	sample->stat->samples++;
 	count = bpf_map_lookup_elem(sample->counts, &sample->key);
 	if (!count) {
-		sample->first.samples = 1;
+		sample->first.samples = amount;
 		if (!bpf_map_update_elem(sample->counts, &sample->key, &sample->first, BPF_NOEXIST))
 			goto announce;
 		count = bpf_map_lookup_elem(sample->counts, &sample->key);
@@ -274,7 +285,7 @@ static __always_inline void count_sample(struct sample *sample)
 			goto announce;
 		}
 	}
-	add_to(&count->samples, 1);
+	add_to(&count->samples, amount);
 announce:
 	if (region && !region->announced && (sample->full || region->used > region_bytes / 2)) {
 		struct fill_record record = { .cpu = sample->cpu, .window = sample->window };

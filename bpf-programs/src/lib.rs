@@ -10,6 +10,8 @@ pub mod events;
 pub const PROFILE: &[u8] = include_bytes!("../prebuilt/profile.bpf.o");
 /// The CPU profiler with tables for stacks without frame pointers, `bpf/profile_unwind.bpf.c`.
 pub const PROFILE_UNWIND: &[u8] = include_bytes!("../prebuilt/profile_unwind.bpf.o");
+/// The off-CPU profiler, `bpf/offcpu.bpf.c`.
+pub const OFFCPU: &[u8] = include_bytes!("../prebuilt/offcpu.bpf.o");
 
 /// Page faults, mappings, reclaim and OOM kills, `bpf/memory.bpf.c`.
 pub const MEMORY: &[u8] = include_bytes!("../prebuilt/memory.bpf.o");

@@ -3,7 +3,8 @@
 use bpf_loader::btf::{Btf, Kind};
 use bpf_loader::object::ObjectSpec;
 use bpf_programs::events::{
-    Layout, disk, dns, filter, heap, memory, process, profile, ring, sched, syscalls, tcp, udp, unwind,
+    Layout, disk, dns, filter, heap, memory, offcpu, process, profile, ring, sched, syscalls, tcp, udp,
+    unwind,
 };
 
 fn check(btf: &Btf<'_>, layout: Layout) {
@@ -52,6 +53,24 @@ const RECORDS: &[(&[u8], &[Layout])] = &[
             unwind::Missed::LAYOUT,
             unwind::MISSED_PARTS,
             unwind::WalkEnds::LAYOUT,
+        ],
+    ),
+    (
+        bpf_programs::OFFCPU,
+        &[
+            profile::CountKey::LAYOUT,
+            profile::Count::LAYOUT,
+            profile::Region::LAYOUT,
+            profile::CpuStats::LAYOUT,
+            profile::Fill::LAYOUT,
+            filter::TaskFilter::LAYOUT,
+            unwind::Page::LAYOUT,
+            unwind::Walk::LAYOUT,
+            unwind::Missed::LAYOUT,
+            unwind::MISSED_PARTS,
+            unwind::WalkEnds::LAYOUT,
+            offcpu::Wait::LAYOUT,
+            offcpu::Waited::LAYOUT,
         ],
     ),
     (

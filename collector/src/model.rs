@@ -37,6 +37,8 @@ impl SampleType {
     pub const CPU: Self = Self { value: ("samples", "count"), period: ("cpu", "nanoseconds") };
     /// Samples of one page fault in so many.
     pub const PAGE_FAULTS: Self = Self { value: ("samples", "count"), period: ("page_faults", "count") };
+    /// Time that threads waited for something, off the CPU.
+    pub const OFF_CPU: Self = Self { value: ("off_cpu", "nanoseconds"), period: ("off_cpu", "nanoseconds") };
 }
 
 impl Default for SampleType {

@@ -68,6 +68,8 @@ packed! {
     PROCESS "process" "Starts, execs and ends of processes."
     PROFILE "profile" "The CPU profiler."
     #[cfg(feature = "unwind")]
+    OFFCPU "offcpu" "The off-CPU profiler."
+    #[cfg(feature = "unwind")]
     PROFILE_UNWIND "profile_unwind" "The CPU profiler with tables for stacks without frame pointers."
     SCHED "sched" "Waiting for CPUs."
     SYSCALLS "syscalls" "System calls."

@@ -5,6 +5,7 @@ pub mod dns;
 pub mod filter;
 pub mod heap;
 pub mod memory;
+pub mod offcpu;
 pub mod process;
 pub mod profile;
 pub mod ring;

@@ -65,6 +65,8 @@ record! {
         table_full: u64 = 32,
         /// Samples that were counted without a stack, for want of room.
         no_stack: u64 = 40,
+        /// Samples that were left out, because they stand for less than is asked for.
+        too_short: u64 = 48,
     }
 }
 

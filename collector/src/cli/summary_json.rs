@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 
 use collector::export::stats::{DropReason, Stats};
-use collector::model::{FrameKind, Losses, Profile};
+use collector::model::{FrameKind, Losses, Profile, SampleType};
 use collector::output::{json, summary};
 use collector::tracer;
 use collector::tracer::profile::{Counters, Overhead};
@@ -15,6 +15,8 @@ const MAX_FUNCTIONS: usize = 50;
 
 #[derive(Serialize)]
 struct Summary<'a> {
+    sample_type: &'a str,
+    unit: &'a str,
     start_unix_nanos: u64,
     duration_seconds: f64,
     frequency: f64,
@@ -25,6 +27,7 @@ struct Summary<'a> {
     idle_runs: u64,
     idle_slept_periods: u64,
     filtered_runs: u64,
+    short_waits: u64,
     recursion_misses: u64,
     children_lost: u64,
     lost: Lost,
@@ -136,10 +139,14 @@ pub fn write(
     out: &mut impl Write,
 ) -> io::Result<()> {
     let samples = summary::sample_count(profile);
+    let (sample_type, unit) = profile.sample_type.value;
+    let is_cpu = profile.sample_type == SampleType::CPU && profile.period_nanos > 0;
     let summary = Summary {
+        sample_type,
+        unit,
         start_unix_nanos: profile.start_unix_nanos,
         duration_seconds: profile.duration_nanos as f64 / 1e9,
-        frequency: if profile.period_nanos == 0 { 0.0 } else { 1e9 / profile.period_nanos as f64 },
+        frequency: if is_cpu { 1e9 / profile.period_nanos as f64 } else { 0.0 },
         samples,
         busy_seconds: summary::cpu_seconds(profile, samples),
         expected_periods: counters.expected_periods,
@@ -147,6 +154,7 @@ pub fn write(
         idle_runs: counters.idle,
         idle_slept_periods: counters.idle_slept,
         filtered_runs: counters.filtered,
+        short_waits: counters.too_short,
         recursion_misses: counters.recursion_misses,
         children_lost: counters.children_lost,
         lost: Lost::of(&profile.losses),

@@ -3,15 +3,24 @@
 use std::fmt::Write;
 
 use super::names::samples;
-use crate::model::{Losses, Profile};
+use crate::model::{Losses, Profile, SampleType};
 use crate::tracer::profile::Walks;
 
 const NANOS_PER_SECOND: f64 = 1e9;
 
-/// `CPU profile of HOST, 10.0 s at 99 Hz`.
+/// Whether it is of time that threads waited.
+pub(super) fn is_off_cpu(profile: &Profile) -> bool {
+    // Others are not made without the feature.
+    cfg!(feature = "unwind") && profile.sample_type == SampleType::OFF_CPU
+}
+
+/// `CPU profile of HOST, 10.0 s at 99 Hz`, or `off-CPU profile of HOST, 10.0 s`.
 pub fn title(profile: &Profile, host: &str) -> String {
-    let mut title =
-        format!("CPU profile of {host}, {:.1} s", profile.duration_nanos as f64 / NANOS_PER_SECOND);
+    let seconds = profile.duration_nanos as f64 / NANOS_PER_SECOND;
+    if is_off_cpu(profile) {
+        return format!("off-CPU profile of {host}, {seconds:.1} s");
+    }
+    let mut title = format!("CPU profile of {host}, {seconds:.1} s");
     if profile.period_nanos > 0 {
         let hertz = NANOS_PER_SECOND / profile.period_nanos as f64;
         // Only text is made here: writing to a String does not fail.
@@ -20,15 +29,22 @@ pub fn title(profile: &Profile, host: &str) -> String {
     title
 }
 
-/// `1980 samples, 20.00 s of CPU time`.
+/// `1980 samples, 20.00 s of CPU time`, or `20.00 s off the CPU`.
 pub fn samples_line(profile: &Profile) -> String {
     let count = sample_count(profile);
+    if is_off_cpu(profile) {
+        return format!("{:.2} s off the CPU", cpu_seconds(profile, count));
+    }
     format!("{count} samples, {:.2} s of CPU time", cpu_seconds(profile, count))
 }
 
 /// `lost: 0 of 1980 busy periods`, with the reasons where something was lost: of the samples taken and the periods lost,
 /// which are the whole machine's, whatever a filter kept out.
 pub fn losses_line(profile: &Profile) -> String {
+    if is_off_cpu(profile) {
+        let Losses { table_full, no_stack, .. } = profile.losses;
+        return format!("lost: {table_full} waits that found no room, and the stacks of {no_stack}");
+    }
     losses_among(sample_count(profile), &profile.losses)
 }
 
@@ -77,6 +93,21 @@ pub fn sample_count(profile: &Profile) -> u64 {
     samples(profile).fold(0, |sum, sample| sum.saturating_add(sample.count))
 }
 
+/// What a column of counts is headed by, which are numbers that [`column_count`] makes.
+pub(super) fn count_heading(profile: &Profile) -> &'static str {
+    if is_off_cpu(profile) { "     MS" } else { "SAMPLES" }
+}
+
+/// What a column of times is headed by.
+pub(super) fn time_heading(profile: &Profile) -> &'static str {
+    if is_off_cpu(profile) { " OFF CPU" } else { "CPU TIME" }
+}
+
+/// A count in a column: of samples, or of milliseconds off the CPU.
+pub(super) fn column_count(profile: &Profile, count: u64) -> u64 {
+    if is_off_cpu(profile) { count / 1_000_000 } else { count }
+}
+
 /// The CPU time that `count` samples stand for.
 pub fn cpu_seconds(profile: &Profile, count: u64) -> f64 {
     count as f64 * profile.period_nanos as f64 / NANOS_PER_SECOND
@@ -107,6 +138,20 @@ mod tests {
             "lost: 20 of 2000 busy periods (1.0%): 15 skipped by the kernel, 5 found the sample table full, \
              3 samples without a stack, 2 sideband records lost (names may be missing)"
         );
+    }
+
+    #[test]
+    #[cfg(feature = "unwind")]
+    fn waits_are_times() {
+        let mut fixture = Fixture::default();
+        let process = fixture.process(1, "a", "/bin/a");
+        fixture.sample(process, "main", 2_500_000_000);
+        let losses = Losses { table_full: 2, no_stack: 1, ..Losses::default() };
+        let sample_type = SampleType::OFF_CPU;
+        let profile = Profile { sample_type, period_nanos: 1, losses, ..fixture.finish() };
+        assert_eq!(title(&profile, "web-1"), "off-CPU profile of web-1, 10.0 s");
+        assert_eq!(samples_line(&profile), "2.50 s off the CPU");
+        assert_eq!(losses_line(&profile), "lost: 2 waits that found no room, and the stacks of 1");
     }
 
     #[test]

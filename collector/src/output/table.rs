@@ -49,7 +49,8 @@ pub fn write(
     let lost = losses.skipped > 0 || losses.table_full > 0;
     wrapped(&summary::losses_line(profile), style, lost.then_some(Paint::Red), out)?;
     if summary::sample_count(profile) == 0 {
-        return writeln!(out, "\nNothing that was watched used a CPU.");
+        let did = if summary::is_off_cpu(profile) { "waited so long" } else { "used a CPU" };
+        return writeln!(out, "\nNothing that was watched {did}.");
     }
     processes::write(profile, &names, limits.processes, style, out)?;
     functions::write(profile, &names, limits.functions, style, out)?;

@@ -8,6 +8,8 @@ mod dns;
 mod heap;
 mod helper;
 mod memory;
+#[cfg(feature = "unwind")]
+mod off_cpu;
 mod probes;
 mod process;
 mod profile;

@@ -325,7 +325,7 @@ const DEFINED: [(&Definition, Option<(&str, bool)>); 14] = [
             name: "profile",
             about: "sample where CPU time goes, kernel and user, by function name",
             operands: None,
-            text: "Samples the stacks of all CPUs. Without --output or --endpoint, prints the hottest functions and stacks.",
+            text: "Samples the stacks of all CPUs, or with --off-cpu of threads that wait. Without --output or --endpoint, prints the hottest functions and stacks.",
             options: &[
                 &UNTIL,
                 &Opt {
@@ -338,6 +338,12 @@ const DEFINED: [(&Definition, Option<(&str, bool)>); 14] = [
                     name: "--stacks",
                     value: "HOW",
                     help: "how to walk stacks of processes: tables (by call frame information, in the kernel), copies (by the same, in user space) or frame-pointers (default: the first that works here)",
+                    ..SWITCH
+                },
+                &Opt {
+                    name: "--off-cpu",
+                    value: "D",
+                    help: "in place of CPU time, the time that threads wait off the CPU, by the stack that they went to sleep with: of waits of so long or longer, as 1ms or 10us",
                     ..SWITCH
                 },
                 &Opt {

@@ -26,6 +26,8 @@ pub struct Profile {
     pub json: bool,
     /// Show the hottest functions all the time.
     pub top: bool,
+    /// Profile waits of so long or longer, and not CPU time.
+    pub off_cpu: Option<Duration>,
 }
 
 pub(super) fn parse(options: &mut Options<'_>) -> Result<Command, Stop> {
@@ -42,6 +44,7 @@ pub(super) fn parse(options: &mut Options<'_>) -> Result<Command, Stop> {
         btf: None,
         json: false,
         top: false,
+        off_cpu: None,
     };
     while let Some(given) = options.next()? {
         match given.name() {
@@ -69,6 +72,7 @@ pub(super) fn parse(options: &mut Options<'_>) -> Result<Command, Stop> {
             "--btf" => profile.btf = Some(given.path()),
             "--json" => profile.json = true,
             "--top" => profile.top = true,
+            "--off-cpu" => profile.off_cpu = Some(given.duration()?),
             _ => return Err(given.unread()),
         }
     }
@@ -80,6 +84,9 @@ pub(super) fn parse(options: &mut Options<'_>) -> Result<Command, Stop> {
     }
     if profile.top && profile.json {
         return Err("--top is for people and --json for programs: use one of them".into());
+    }
+    if profile.top && profile.off_cpu.is_some() {
+        return Err("--top shows CPU time, and --off-cpu profiles waits: use one of them".into());
     }
     filter.pids.sort_unstable();
     filter.pids.dedup();

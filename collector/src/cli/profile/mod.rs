@@ -5,6 +5,7 @@ mod collected;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use bpf_loader::target::RunningTarget;
 use bpf_sys::signal::{self, Signals};
 use collector::convert::profiles::{DEFAULT_MAX_REQUEST, ProfilesEncoder};
 use collector::export::config::{AgentResource, LogLevel, SharedAttributes, process_env};
@@ -29,6 +30,9 @@ use super::{
     CliResult, SIGNALS_THAT_END, host_name, is_broken_pipe, one_line, say, say_at, says, watch_signals,
 };
 
+/// Bytes of maps for waits: threads are as many as processes like.
+#[cfg(feature = "unwind")]
+const OFF_CPU_BYTES: usize = 16 << 20;
 const SIGNAL_TOKEN: Token = Token(FIRST_FOREIGN_TOKEN);
 /// Windows for what shows time.
 const SECOND: Duration = Duration::from_secs(1);
@@ -55,7 +59,7 @@ pub fn run(options: &Options) -> CliResult {
     // A file at the limit of sizes is an error like any other, and ends nothing.
     signal::ignore(signal::Signal::XFSZ)?;
     let target = KernelTypes::find(options.btf.as_deref())?.target();
-    let mut session = Session::start_within(options.config.clone(), usize::MAX, &target)?;
+    let mut session = start(options, &target)?;
     // The kernel's types take some memory.
     drop(target);
     for refused in session.refused_stacks() {
@@ -135,6 +139,21 @@ pub fn run(options: &Options) -> CliResult {
             .note(table::write(&whole, &host, table::Limits::default(), style, &mut out).map_err(Into::into));
     }
     Ok(!problems.any)
+}
+
+/// Begins to sample CPU time, or waits.
+fn start(options: &Options, target: &RunningTarget) -> Result<Session, Box<dyn std::error::Error>> {
+    let config = options.config.clone();
+    let Some(least) = options.off_cpu else {
+        return Ok(Session::start_within(config, usize::MAX, target)?);
+    };
+    #[cfg(feature = "unwind")]
+    return Ok(Session::start_off_cpu(config, least, OFF_CPU_BYTES, target)?);
+    #[cfg(not(feature = "unwind"))]
+    {
+        let _ = least;
+        Err(Missing { what: "off-CPU profiles", feature: "unwind" }.into())
+    }
 }
 
 /// What went wrong so far; reported as it happens.

@@ -114,6 +114,9 @@ fn write_tree(
         numbers: &|node| {
             let (share, time) =
                 (summary::percent(node.total, total), summary::cpu_seconds(profile, node.total));
+            if summary::is_off_cpu(profile) {
+                return format!("{share:.2}%, {time:.3} s");
+            }
             format!("{} samples, {share:.2}%, {time:.2} s", node.total)
         },
     };

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use super::{heading, painted, wrapped};
 use crate::model::Profile;
 use crate::output::names::Names;
-use crate::output::summary::percent;
+use crate::output::summary::{column_count, count_heading, percent};
 use crate::output::terminal::{Paint, Style, cut_middle};
 use crate::output::tree::{Class, Node, Tree};
 
@@ -32,7 +32,7 @@ pub(super) fn write(
 ) -> io::Result<()> {
     let tree = Tree::new(profile, names);
     let branches = branches(&tree, MIN_PERCENT);
-    heading(" TOTAL  SAMPLES  CALLS, OUTERMOST FIRST", style, out)?;
+    heading(&format!(" TOTAL  {}  CALLS, OUTERMOST FIRST", count_heading(profile)), style, out)?;
     // The hottest lines that fit the limit, in the order of the tree: a line is never hotter than the one
     // that it hangs on, so no line loses its parent.
     let mut hottest: Vec<(Reverse<u64>, usize)> = branches
@@ -52,7 +52,7 @@ pub(super) fn write(
             out,
             "{:>5.1}% {:>8}  {:indent$}{}",
             percent(first.total, tree.total()),
-            first.total,
+            column_count(profile, first.total),
             "",
             chain_text(&branch.chain, room, style)
         )?;

@@ -6,7 +6,7 @@ use super::{heading, is_wide, more, paint_of, painted};
 use crate::model::{FrameKind, Profile};
 use crate::output::costs::Costs;
 use crate::output::names::Names;
-use crate::output::summary::{cpu_seconds, percent};
+use crate::output::summary::{column_count, count_heading, cpu_seconds, percent, time_heading};
 use crate::output::terminal::{Style, cut_middle};
 
 /// Columns of the numbers that are always there.
@@ -30,16 +30,16 @@ pub(super) fn write(
     let longest = shown.iter().map(|(_, row)| row.module.chars().count()).max().unwrap_or(0);
     let module_width = longest.clamp(MIN_MODULE, MAX_MODULE.min(style.width / 5).max(MIN_MODULE));
     let wide = is_wide(style);
-    let mut title = "  SELF  TOTAL  SAMPLES  ".to_owned();
+    let mut title = format!("  SELF  TOTAL  {}  ", count_heading(profile));
     let mut room = style.width.saturating_sub(FIXED);
     if wide {
-        title += &format!(" CPU TIME  KIND    {:<module_width$}  ", "MODULE");
+        title += &format!(" {}  KIND    {:<module_width$}  ", time_heading(profile), "MODULE");
         room = room.saturating_sub(EXPLAINING + module_width + 2);
     }
     heading(&format!("{title}FUNCTION"), style, out)?;
     for (key, row) in shown {
         let (own, all) = (percent(row.own, total), percent(row.total, total));
-        write!(out, "{own:>5.1}% {all:>5.1}% {:>8}  ", row.own)?;
+        write!(out, "{own:>5.1}% {all:>5.1}% {:>8}  ", column_count(profile, row.own))?;
         if wide {
             let kind = row.kind.map_or("-", FrameKind::as_str);
             let module = if row.module.is_empty() { "-" } else { &*row.module };

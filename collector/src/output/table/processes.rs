@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use super::{heading, is_wide, more};
 use crate::model::{Process, ProcessIdx, Profile};
 use crate::output::names::{Names, samples};
-use crate::output::summary::{cpu_seconds, percent, sample_count};
+use crate::output::summary::{column_count, count_heading, cpu_seconds, percent, sample_count, time_heading};
 use crate::output::terminal::{Style, cut_middle};
 
 /// Columns before the name, without the CPU time.
@@ -29,8 +29,9 @@ pub(super) fn write(
     rows.sort_unstable_by_key(|(process, count)| (std::cmp::Reverse(*count), *process));
     let total = sample_count(profile);
     let wide = is_wide(style);
-    let time_title = if wide { "  CPU TIME  " } else { "" };
-    heading(&format!(" SHARE  SAMPLES {time_title}     PID  PROCESS"), style, out)?;
+    let time_title = if wide { format!("  {}  ", time_heading(profile)) } else { String::new() };
+    let title = format!(" SHARE  {} {time_title}     PID  PROCESS", count_heading(profile));
+    heading(&title, style, out)?;
     for (index, count) in rows.iter().take(limit) {
         let process = profile.processes.get(index.0 as usize);
         let pid = process.map_or(0, |process| process.pid);
@@ -38,6 +39,7 @@ pub(super) fn write(
         let time = if wide { format!("{:>8.2} s  ", cpu_seconds(profile, *count)) } else { String::new() };
         let room = style.width.saturating_sub(FIXED + time.len());
         let share = percent(*count, total);
+        let count = column_count(profile, *count);
         writeln!(out, "{share:>5.1}% {count:>8} {time}{pid:>8}  {}", cut_middle(&name, room))?;
     }
     more(rows.len().saturating_sub(limit), "processes", out)

@@ -10,7 +10,7 @@ use super::{ALLOC_SPACE, ALLOCATED, INFO, INUSE_OBJECTS, INUSE_SPACE, OUTSTANDIN
 use crate::aggregate::{SampleKey, Samples};
 use crate::config::Filter;
 use crate::error::{Error, Result};
-use crate::model::{Losses, Profile};
+use crate::model::{Losses, Profile, SampleType};
 use crate::telemetry::{Metric, Owner, Point, PointValue, ProfileDef, Sink};
 use crate::tracer::ladder::{Chosen, Forced};
 use crate::tracer::profile::naming::{self, WindowInfo};
@@ -318,6 +318,8 @@ fn report(
 
     let (before, now) = (process.window.losses, (stats.table_full, stats.no_stack));
     let info = WindowInfo {
+        // Each profile has its own.
+        sample_type: SampleType::default(),
         start_unix_nanos: process.window.start_unix_nanos,
         duration_nanos: process.window.start.elapsed().as_nanos() as u64,
         period_nanos: sample_bytes.max(1).into(),

@@ -6,6 +6,7 @@
 //! | `cpu_events.rs` | the timers, one for each CPU online |
 //! | `window.rs` | reads what a window collected |
 //! | `walks.rs` | finishes walks that the program's tables did not serve |
+//! | `off_cpu.rs` | what waits are counted under that outlast a window, where those are profiled and not CPU time |
 //! | `sideband.rs` | process starts, execs, mappings and exits, as the kernel reports them |
 //! | `accounting.rs` | how many samples there should have been |
 //! | `naming.rs` | addresses to names |
@@ -15,6 +16,8 @@
 mod accounting;
 mod cpu_events;
 pub(super) mod naming;
+#[cfg(feature = "unwind")]
+mod off_cpu;
 mod program;
 mod session;
 mod sideband;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::aggregate::{ProcessId, Samples, StackId};
 use crate::model::{
     Frame, FrameIdx, FrameKind, Line, Losses, Mapping, MappingIdx, Process, ProcessIdx, Profile, Sample,
-    StackIdx, Thread, ThreadIdx,
+    SampleType, StackIdx, Thread, ThreadIdx,
 };
 use crate::sorted::SortedMap;
 
@@ -39,6 +39,8 @@ pub trait Names {
 /// When a window was, and what it lost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WindowInfo {
+    /// What its samples count.
+    pub sample_type: SampleType,
     /// Nanoseconds since the Unix epoch.
     pub start_unix_nanos: u64,
     /// Length.
@@ -54,6 +56,7 @@ pub fn name(samples: &Samples, info: WindowInfo, names: &mut impl Names) -> Prof
     let mut namer = Namer {
         names,
         profile: Profile {
+            sample_type: info.sample_type,
             start_unix_nanos: info.start_unix_nanos,
             duration_nanos: info.duration_nanos,
             period_nanos: info.period_nanos,
@@ -190,8 +193,27 @@ impl<N: Names> Namer<'_, N> {
                 }
                 frames.push(frame);
             }
+            #[cfg(feature = "unwind")]
+            if space.is_none() && self.profile.sample_type == SampleType::OFF_CPU {
+                self.remove_hook(&mut frames);
+            }
         }
         intern(&mut self.profile.stacks, &mut self.stacks, frames, StackIdx)
+    }
+
+    /// A thread that leaves the CPU is seen by a hook of the scheduler: what is called from there on is not the thread's, and the
+    /// scheduler's own beginning is in all stacks.
+    #[cfg(feature = "unwind")]
+    fn remove_hook(&self, frames: &mut Vec<FrameIdx>) {
+        let is = |frame: &FrameIdx, name: &str| {
+            let frame = self.profile.frames.get(frame.0 as usize);
+            frame.and_then(|frame| frame.lines.first()).is_some_and(|line| &*line.function == name)
+        };
+        if let Some(hook) = frames.iter().position(|frame| is(frame, "__schedule")) {
+            let callers = frames.get(hook + 1..).unwrap_or_default();
+            let schedule = callers.iter().take_while(|frame| is(frame, "schedule")).count();
+            frames.drain(..hook + 1 + schedule);
+        }
     }
 
     fn frame(&mut self, space: Option<ProcessId>, address: u64) -> (FrameIdx, bool) {

@@ -36,9 +36,12 @@ pub struct ProfileProgram {
     /// Whether it may look at where this kernel has its fields.
     kernel_types: bool,
     stacks: Stacks,
+    #[cfg(feature = "unwind")]
+    stages: [&'static str; 2],
     refused: Vec<Refused>,
     windows: [Window; 2],
-    filling: usize,
+    /// How often they were swapped: the last bit says which one is being filled.
+    swaps: u32,
     /// The `.bss` section, where `active` lies.
     globals: SharedMapping,
     active_at: usize,
@@ -82,6 +85,12 @@ pub(super) struct Variant {
     pub sampler: &'static str,
     pub kernel_types: bool,
     pub stacks: Stacks,
+    /// Programs that the first one calls, by their numbers in `stages`.
+    #[cfg(feature = "unwind")]
+    pub stages: [&'static str; 2],
+    /// Of one that counts time off the CPU: which waits are too short.
+    #[cfg(feature = "unwind")]
+    pub least_wait: Option<std::time::Duration>,
     /// Whether it calls `bpf_task_pt_regs` (Linux 5.15, with BTF).
     #[cfg(feature = "unwind")]
     pub task_pt_regs: bool,
@@ -97,6 +106,10 @@ impl Variant {
             sampler: if kernel_types { "profile_by_kernel_types" } else { "profile" },
             kernel_types,
             stacks: Stacks::FramePointers,
+            #[cfg(feature = "unwind")]
+            stages: [""; 2],
+            #[cfg(feature = "unwind")]
+            least_wait: None,
             #[cfg(feature = "unwind")]
             task_pt_regs: false,
             #[cfg(feature = "unwind")]
@@ -124,12 +137,48 @@ impl ProfileProgram {
         reads_per_second: u32,
         memory: usize,
     ) -> Result<Self> {
+        let kernel_types = filter::needs_kernel_types(&config.filter)?;
+        Self::load_best(
+            config,
+            #[cfg(feature = "unwind")]
+            super::walks::variants(kernel_types),
+            Variant::by_frame_pointers(kernel_types),
+            target,
+            reads_per_second,
+            memory,
+        )
+    }
+
+    /// As [`load`](Self::load), the program that counts time off the CPU, of waits that are no shorter than this.
+    ///
+    /// # Errors
+    ///
+    /// As of [`load`](Self::load).
+    #[cfg(feature = "unwind")]
+    pub fn load_off_cpu(
+        config: &Config,
+        target: &RunningTarget,
+        reads_per_second: u32,
+        memory: usize,
+        least: std::time::Duration,
+    ) -> Result<Self> {
+        let (better, last) = super::off_cpu::variants(least);
+        Self::load_best(config, better, last, target, reads_per_second, memory)
+    }
+
+    fn load_best(
+        config: &Config,
+        #[cfg(feature = "unwind")] better: Vec<Variant>,
+        last: Variant,
+        target: &RunningTarget,
+        reads_per_second: u32,
+        memory: usize,
+    ) -> Result<Self> {
         let cpus = cpus::read_present_limit().map_err(Error::io("/sys/devices/system/cpu/present"))?;
         let sizes = Sizes::of(cpus, config.frequency, reads_per_second, memory);
-        let kernel_types = filter::needs_kernel_types(&config.filter)?;
         let mut refused = Vec::new();
         #[cfg(feature = "unwind")]
-        for variant in super::walks::variants(kernel_types) {
+        for variant in better {
             if config.stacks.is_some_and(|wanted| wanted != variant.stacks) {
                 continue;
             }
@@ -148,8 +197,7 @@ impl ProfileProgram {
             refused.push(Refused { rung: wanted.as_str(), reason });
             return Err(Box::new(Error::NoRung { what: "user stacks", refused }));
         }
-        let program =
-            Self::load_variant(config, Variant::by_frame_pointers(kernel_types), target, sizes, memory)?;
+        let program = Self::load_variant(config, last, target, sizes, memory)?;
         Ok(Self { refused, ..program })
     }
 
@@ -185,6 +233,10 @@ impl ProfileProgram {
         if variant.stacks != Stacks::FramePointers {
             super::walks::prepare(&mut spec, variant, memory, sizes.cpus, tables_grow)?;
         }
+        #[cfg(feature = "unwind")]
+        if let Some(least) = variant.least_wait {
+            super::off_cpu::prepare(&mut spec, variant.stacks, least, memory)?;
+        }
         #[cfg(not(feature = "unwind"))]
         let _ = memory;
         fit_machine(&mut spec)?;
@@ -212,12 +264,14 @@ impl ProfileProgram {
             sampler,
             kernel_types: variant.kernel_types,
             stacks: variant.stacks,
+            #[cfg(feature = "unwind")]
+            stages: variant.stages,
             refused: Vec::new(),
             globals: shared(&active_map, true)?,
             active_at,
             stats: shared("stats", false)?,
             windows,
-            filling: 0,
+            swaps: 0,
             cpus: sizes.cpus,
             tables_grow,
             filter: TaskFilter::new(&object)?,
@@ -270,10 +324,16 @@ impl ProfileProgram {
         &self.object
     }
 
-    /// The window that is being filled.
+    /// Programs that the first one calls, by their numbers in `stages`.
     #[cfg(feature = "unwind")]
-    pub fn filling(&self) -> u32 {
-        self.filling as u32
+    pub fn stages(&self) -> [&'static str; 2] {
+        self.stages
+    }
+
+    /// How often the windows were swapped.
+    #[cfg(feature = "unwind")]
+    pub fn swaps(&self) -> u32 {
+        self.swaps
     }
 
     /// The program to attach to the sampling events.
@@ -300,19 +360,19 @@ impl ProfileProgram {
     ///
     /// The kernel does not take the update that waits.
     pub fn swap(&mut self) -> Result<()> {
-        let full = self.filling;
-        self.filling ^= 1;
-        let stored = self.globals.store_release_u32(self.active_at, self.filling as u32);
+        let full = self.swaps as usize & 1;
+        self.swaps = self.swaps.wrapping_add(1);
+        let stored = self.globals.store_release_u32(self.active_at, self.swaps);
         stored.ok_or_else(|| Error::internal("place of `active`"))?;
         // Updating a map of maps returns only after every program that may have read the old value has ended
         // (`maybe_wait_bpf_programs`, Linux 5.0), so setting what is already there is a wait for our own flip.
-        let window = &self.windows[full & 1];
+        let window = &self.windows[full];
         windows::set(self.map("counts")?, full as u32, window.counts_map())
     }
 
     /// The window that was filled before the last [`swap`](Self::swap).
     pub fn full_window(&mut self) -> &mut Window {
-        &mut self.windows[(self.filling & 1) ^ 1]
+        &mut self.windows[(self.swaps as usize & 1) ^ 1]
     }
 
     /// How many CPUs the tables have room for.
@@ -364,7 +424,12 @@ impl ProfileProgram {
         let mut samples = crate::aggregate::Samples::default();
         self.swap()?;
         let window = self.full_window();
-        window.drain(&mut samples, &mut |key, _| ProcessId { pid: key.tgid, started: 0 }, Vec::new())?;
+        window.drain(
+            &mut samples,
+            &mut |key, _| ProcessId { pid: key.tgid, started: 0 },
+            Vec::new(),
+            |n| n,
+        )?;
         Ok(window.has_batches())
     }
 

@@ -8,6 +8,8 @@ use bpf_loader::ring::RingReader;
 use bpf_loader::target::RunningTarget;
 use bpf_programs::events::profile::CountKey;
 use bpf_sys::clock::Clock;
+#[cfg(feature = "unwind")]
+use bpf_sys::uapi::perf::PERF_COUNT_SW_DUMMY;
 use bpf_sys::uapi::perf::{PERF_COUNT_SW_CPU_CLOCK, PERF_COUNT_SW_PAGE_FAULTS};
 use mio::Token;
 
@@ -15,11 +17,15 @@ use super::READS_PER_SECOND;
 use super::accounting::{CpuPeriods, Skipped, Walks};
 use super::cpu_events::CpuEvents;
 use super::naming::{self, WindowInfo};
+#[cfg(feature = "unwind")]
+use super::off_cpu::Waits;
 use super::program::ProfileProgram;
 use super::sideband::{Sideband, monotonic_nanos};
 use super::symbols::Symbols;
 #[cfg(feature = "unwind")]
 use super::walks::Misses;
+#[cfg(feature = "unwind")]
+use super::window::Finished;
 use crate::aggregate::Samples;
 use crate::config::{Config, Filter, Stacks};
 use crate::cpus;
@@ -39,8 +45,11 @@ const FILL: Token = Token(0);
 /// Token of the ring buffer with walks to finish.
 #[cfg(feature = "unwind")]
 const MISSES: Token = Token(1);
+/// Token of the ring buffer with waits that have ended.
+#[cfg(feature = "unwind")]
+const WAITS: Token = Token(2);
 /// Sideband buffers follow, one for each CPU.
-const SIDEBAND: usize = 2;
+const SIDEBAND: usize = 3;
 /// First token that callers may use for sources of their own.
 pub const FIRST_FOREIGN_TOKEN: usize = 1 << 16;
 
@@ -77,6 +86,9 @@ pub struct Session {
     /// `None`: stacks are walked along frame pointers.
     #[cfg(feature = "unwind")]
     misses: Option<Misses>,
+    /// Where time off the CPU is profiled, and no event sampled.
+    #[cfg(feature = "unwind")]
+    waits: Option<Waits>,
     samples: Samples,
     next_tick: Instant,
     window: WindowStart,
@@ -116,6 +128,8 @@ pub struct Counters {
     pub filtered: u64,
     /// Samples, counted or not.
     pub samples: u64,
+    /// Waits that were too short to be counted.
+    pub too_short: u64,
     /// Losses.
     pub losses: Losses,
     /// Runs that the kernel says it missed (Linux 5.12; not every kernel counts those of perf events).
@@ -184,11 +198,45 @@ impl Session {
         Self::sample(config, Sampled { counted, period: one_in.max(1), sample_type, memory }, target)
     }
 
+    /// As [`start_within`](Self::start_within), for the time that threads wait off the CPU in place of CPU time, of waits that are no
+    /// shorter than this. They are sampled by how many there are, so the frequency says nothing here.
+    ///
+    /// # Errors
+    ///
+    /// As of [`start`](Self::start).
+    #[cfg(feature = "unwind")]
+    pub fn start_off_cpu(
+        config: Config,
+        least: Duration,
+        memory: usize,
+        target: &RunningTarget,
+    ) -> Result<Self> {
+        let program = ProfileProgram::load_off_cpu(&config, target, READS_PER_SECOND, memory, least);
+        let program = program.map_err(explain)?;
+        let waits = Waits::open(&program)?;
+        let ended = Waits::map(&program)?.try_clone().map_err(Error::kernel)?;
+        // No event of that kind is opened.
+        let counted = PERF_COUNT_SW_DUMMY;
+        let sampled = Sampled { counted, period: 1, sample_type: SampleType::OFF_CPU, memory };
+        let mut session = Self::of_program(config, sampled, program)?;
+        session.events.add(&ended, WAITS).map_err(Error::io("polling the ring of waits"))?;
+        session.waits = Some(waits);
+        session.begin()?;
+        session.resume().map_err(explain)?;
+        Ok(session)
+    }
+
     fn sample(config: Config, sampled: Sampled, target: &RunningTarget) -> Result<Self> {
         config.validate()?;
-        let events = EventLoop::new().map_err(Error::io("epoll"))?;
         let program =
             ProfileProgram::load(&config, target, READS_PER_SECOND, sampled.memory).map_err(explain)?;
+        let mut session = Self::of_program(config, sampled, program)?;
+        session.begin()?;
+        Ok(session)
+    }
+
+    fn of_program(config: Config, sampled: Sampled, program: ProfileProgram) -> Result<Self> {
+        let events = EventLoop::new().map_err(Error::io("epoll"))?;
         let fill = RingReader::open(program.events()?).map_err(Error::kernel)?;
         events.add(program.events()?, FILL).map_err(Error::io("polling the ring buffer"))?;
         let budget = (sampled.memory / 2).clamp(LEAST_SYMBOLS, DEFAULT_BUDGET);
@@ -204,12 +252,14 @@ impl Session {
             }
             None => None,
         };
-        let mut session = Self {
+        Ok(Self {
             cpu_events: CpuEvents::new(sampled.counted, sampled.period),
             sideband: Sideband::new(),
             symbols,
             #[cfg(feature = "unwind")]
             misses,
+            #[cfg(feature = "unwind")]
+            waits: None,
             samples: Samples::default(),
             ready: Vec::new(),
             next_tick: Instant::now() + TICK,
@@ -227,10 +277,13 @@ impl Session {
             events,
             program,
             fill,
-        };
-        session.follow_cpus().map_err(explain)?;
-        session.window = WindowStart::now(Losses::default());
-        Ok(session)
+        })
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        self.follow_cpus().map_err(explain)?;
+        self.window = WindowStart::now(Losses::default());
+        Ok(())
     }
 
     /// The loop's registry, for sources of the caller's own, with tokens from [`FIRST_FOREIGN_TOKEN`].
@@ -269,6 +322,10 @@ impl Session {
         if ready.contains(&MISSES) {
             self.finish_walks()?;
         }
+        #[cfg(feature = "unwind")]
+        if let Some(waits) = self.waits.as_mut().filter(|_| ready.contains(&WAITS)) {
+            waits.drain()?;
+        }
         if ready.iter().any(|t| (SIDEBAND..FIRST_FOREIGN_TOKEN).contains(&t.0)) {
             self.sideband.drain(&mut self.symbols)?;
         }
@@ -293,6 +350,10 @@ impl Session {
         self.sideband.close(&gone, &self.events)?;
         // Sideband first: what starts from here on is seen.
         self.sideband.open_missing(&online, &self.events, SIDEBAND)?;
+        #[cfg(feature = "unwind")]
+        if self.waits.is_some() {
+            return Ok(());
+        }
         self.cpu_events.open_missing(&online, self.program.sampler()?)?;
         self.idle.follow(&online)
     }
@@ -316,22 +377,36 @@ impl Session {
         let now = monotonic_nanos();
         let since = std::mem::replace(&mut self.last_swap, now);
         #[cfg(feature = "unwind")]
-        let filled = self.program.filling();
+        let filled = self.program.swaps();
         self.program.swap()?;
         // After the swap: whatever is in the window has been announced by now.
         self.sideband.drain(&mut self.symbols)?;
         #[cfg(feature = "unwind")]
         self.finish_walks()?;
         #[cfg(feature = "unwind")]
-        let finished = self.misses.as_mut().map(|misses| misses.of_window(filled)).unwrap_or_default();
+        let finished = self.finished(filled)?;
         #[cfg(not(feature = "unwind"))]
         let finished = Vec::new();
+        // Nanoseconds are not what samples are counted in.
+        let is_off_cpu = cfg!(feature = "unwind") && self.sampled.sample_type == SampleType::OFF_CPU;
+        let lost = if is_off_cpu { |_| 1 } else { |n| n };
         let Self { program, symbols, samples, .. } = self;
         let mut meet = |key: &CountKey, comm: &[u8; 16]| symbols.meet(key.tgid, comm, since);
-        let drained = program.full_window().drain(samples, &mut meet, finished)?;
+        let drained = program.full_window().drain(samples, &mut meet, finished, lost)?;
         self.no_stack += drained.no_stack;
         self.table_full += drained.table_full;
         self.program.filter().forget_ended()
+    }
+
+    /// What of the window that was just filled, and of earlier ones, is counted here and not in the kernel.
+    #[cfg(feature = "unwind")]
+    fn finished(&mut self, filled: u32) -> Result<Vec<Finished>> {
+        let Self { misses, waits, program, .. } = self;
+        let Some(waits) = waits else {
+            return Ok(misses.as_mut().map(|misses| misses.of_window(filled & 1)).unwrap_or_default());
+        };
+        let walks = misses.as_mut().map(Misses::of_all_windows).unwrap_or_default();
+        waits.end_window(filled, program.full_window(), walks)
     }
 
     /// How stacks of processes are walked.
@@ -371,6 +446,7 @@ impl Session {
         let losses = self.counters()?.losses;
         let before = std::mem::replace(&mut self.window, WindowStart::now(losses));
         let info = WindowInfo {
+            sample_type: self.sampled.sample_type,
             start_unix_nanos: before.unix_nanos,
             duration_nanos: self.window.instant.duration_since(before.instant).as_nanos() as u64,
             period_nanos: self.sampled.period,
@@ -382,8 +458,7 @@ impl Session {
             },
         };
         self.symbols.begin_window();
-        let mut profile = naming::name(&self.samples, info, &mut self.symbols);
-        profile.sample_type = self.sampled.sample_type;
+        let profile = naming::name(&self.samples, info, &mut self.symbols);
         self.symbols.end_window();
         self.samples.clear();
         Ok(profile)
@@ -422,12 +497,18 @@ impl Session {
             total.idle += stats.idle;
             total.filtered += stats.filtered;
             total.samples += stats.samples;
+            total.too_short += stats.too_short;
             table_full += stats.table_full;
             no_stack += stats.no_stack;
         }
         #[cfg(feature = "unwind")]
         if let Some(misses) = &self.misses {
             table_full += misses.lost();
+        }
+        #[cfg(feature = "unwind")]
+        if let Some(waits) = &self.waits {
+            table_full += waits.lost;
+            no_stack += waits.no_stack;
         }
         let sideband = self.sideband.lost() + self.symbols.losses();
         Ok(Counters {
@@ -478,6 +559,11 @@ impl Session {
     ///
     /// The kernel refuses, which it has no reason to.
     pub fn pause(&mut self) -> Result<()> {
+        #[cfg(feature = "unwind")]
+        if let Some(waits) = &mut self.waits {
+            waits.pause();
+            return Ok(());
+        }
         self.cpu_events.pause()?;
         self.idle.pause()
     }
@@ -488,6 +574,10 @@ impl Session {
     ///
     /// The kernel refuses, which it has no reason to.
     pub fn resume(&mut self) -> Result<()> {
+        #[cfg(feature = "unwind")]
+        if let Some(waits) = &mut self.waits {
+            return waits.resume(&self.program);
+        }
         self.idle.resume()?;
         self.cpu_events.resume()
     }

@@ -22,11 +22,11 @@ use crate::unwind::tables::{Sizes, Tables};
 use crate::unwind::unwinder::Unwinder;
 use crate::unwind::walk::Machine;
 
-/// Programs that the first one calls, by their numbers in `stages`.
-const STAGES: [&str; 2] = ["unwind_walk", "unwind_count"];
 /// Bytes of the ring with samples that missed a page: of a CPU, and of all. A sample has 18 KiB.
 const MISSES_PER_CPU: usize = 128 << 10;
 const MISSES_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 20;
+/// Threads of a process that begins go to sleep all at once; and where one that waits long is cut off, much is.
+const MISSES_PER_CPU_OF_WAITS: usize = 512 << 10;
 /// Samples that wait for the end of their window.
 const MAX_WAITING: usize = 4096;
 /// Samples that are finished before anything else is looked at: more than the ring holds.
@@ -46,10 +46,12 @@ pub(super) fn variants(needs_kernel_types: bool) -> Vec<Variant> {
             if kernel_types || !needs_kernel_types {
                 all.push(Variant {
                     object: objects::PROFILE_UNWIND,
+                    stages: ["unwind_walk", "unwind_count"],
                     sampler: if kernel_types { "unwind_begin_by_kernel_types" } else { "unwind_begin" },
                     kernel_types,
                     stacks,
                     task_pt_regs,
+                    least_wait: None,
                     has_next: task_pt_regs || kernel_types && !needs_kernel_types,
                 });
             }
@@ -71,9 +73,11 @@ pub(super) fn prepare(
     tables_grow: bool,
 ) -> Result<()> {
     let sizes = sizes(memory);
-    let misses = (MISSES_PER_CPU * cpus as usize).min(memory / 8);
+    let of_waits = variant.least_wait.is_some();
+    let per_cpu = if of_waits { MISSES_PER_CPU_OF_WAITS } else { MISSES_PER_CPU };
+    let misses = (per_cpu * cpus as usize).min(memory / 8);
     let misses = misses.clamp(*MISSES_BYTES.start(), *MISSES_BYTES.end()).next_power_of_two();
-    for name in STAGES {
+    for name in variant.stages {
         spec.program_mut(name).ok_or_else(|| Error::no_program(name))?.autoload = true;
     }
     let map = |spec: &mut ObjectSpec<'_>,
@@ -128,7 +132,7 @@ impl Misses {
         let map =
             |name: &str| -> Result<&bpf_loader::map::Map> { program.object().map(name).map_err(Error::load) };
         let stages = ProgramArray::new(map("stages")?).map_err(Error::load)?;
-        for (stage, name) in (0..).zip(STAGES) {
+        for (stage, name) in (0..).zip(program.stages()) {
             let called = program.object().program(name).map_err(Error::load)?;
             stages.set(stage, called).map_err(Error::load)?;
         }
@@ -173,7 +177,9 @@ impl Misses {
                 *lost += 1;
                 return;
             }
-            waiting.push((missed.window, Finished { key: missed.key, comm: missed.comm, frames }));
+            let MissedSample { key, comm, time, window, .. } = missed;
+            let finished = Finished { key, comm, time, samples: 1, kernel: None, user: Some(frames) };
+            waiting.push((window, finished));
         };
         // Not without end, however fast they come.
         ring.drain(MAX_AT_ONCE, each).map_err(Error::Ring)?;
@@ -185,6 +191,11 @@ impl Misses {
         let (taken, kept) = self.waiting.drain(..).partition::<Vec<_>, _>(|(of, _)| *of == window);
         self.waiting = kept;
         taken.into_iter().map(|(_, finished)| finished).collect()
+    }
+
+    /// All of them.
+    pub fn of_all_windows(&mut self) -> Vec<Finished> {
+        self.waiting.drain(..).map(|(_, finished)| finished).collect()
     }
 
     /// Samples that were lost.

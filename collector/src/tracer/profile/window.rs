@@ -23,15 +23,22 @@ pub struct Window {
     region_bytes: usize,
 }
 
-/// A sample whose walk was finished in user space.
+/// A sample that is counted in user space, because its walk was finished there, or its window was another.
 #[derive(Debug)]
 pub struct Finished {
-    /// What it is counted under; its user stack is 0.
+    /// What it is counted under.
     pub key: CountKey,
     /// The thread's name.
     pub comm: [u8; 16],
-    /// The user stack, leaf first.
-    pub frames: Vec<u64>,
+    /// When it was taken, in nanoseconds of `CLOCK_MONOTONIC`.
+    #[cfg(feature = "unwind")]
+    pub time: u64,
+    /// How much it counts.
+    pub samples: u64,
+    /// The kernel stack, leaf first, where it is not at its place in the window.
+    pub kernel: Option<Vec<u64>>,
+    /// The user stack, likewise.
+    pub user: Option<Vec<u64>>,
 }
 
 /// What [`Window::drain`] met on its way.
@@ -44,6 +51,9 @@ pub struct Drained {
     /// Samples that are lost: the window has too many keys.
     pub table_full: u64,
 }
+
+/// How a count that is lost is counted itself: as samples, or as one where it is an amount of something else.
+pub type Lost = fn(u64) -> u64;
 
 impl Window {
     /// Maps the regions, and checks that the tables are what the program writes.
@@ -85,6 +95,14 @@ impl Window {
         }
     }
 
+    /// The stack at a place, leaf first; `None`: there is none. No program may be using the window.
+    #[cfg(feature = "unwind")]
+    pub fn stack(&self, place: u32) -> Option<Vec<u64>> {
+        let mut frames = Vec::new();
+        stack_at(place, |word| self.regions.load_acquire_u64(word.checked_mul(8)?), &mut frames)?;
+        Some(frames)
+    }
+
     /// Moves everything into `samples`, and leaves the window empty. No program may be using it. `process_of` tells which
     /// program of a process a sample belongs to, by its number and the thread's name. `finished` are samples of this window that were counted elsewhere.
     ///
@@ -96,6 +114,7 @@ impl Window {
         samples: &mut Samples,
         process_of: &mut dyn FnMut(&CountKey, &[u8; 16]) -> ProcessId,
         finished: Vec<Finished>,
+        lost: Lost,
     ) -> Result<Drained> {
         let Self { counts, places, regions, .. } = self;
         let mut drained = Drained::default();
@@ -108,31 +127,34 @@ impl Window {
                 stacks.intern(&frames)
             }),
         };
-        let mut add = |key: CountKey, finished: Option<&[u64]>, count: Count| {
-            let kernel = stack(&mut samples.stacks, key.kernel_stack);
-            let user = match finished {
-                Some(frames) => samples.stacks.intern(frames),
-                None => stack(&mut samples.stacks, key.user_stack),
+        let mut add = |key: CountKey, kernel: Option<&[u64]>, user: Option<&[u64]>, count: Count| {
+            let mut find = |frames: Option<&[u64]>, place: u32| {
+                let found = match frames {
+                    Some(frames) => samples.stacks.intern(frames),
+                    None => stack(&mut samples.stacks, place),
+                };
+                (found, found.is_none() && (place != 0 || frames.is_some()))
             };
-            let has_user = key.user_stack != 0 || finished.is_some();
-            if (key.kernel_stack != 0 && kernel.is_none()) || (has_user && user.is_none()) {
-                drained.no_stack += count.samples;
+            let (kernel, no_kernel) = find(kernel, key.kernel_stack);
+            let (user, no_user) = find(user, key.user_stack);
+            if no_kernel || no_user {
+                drained.no_stack += lost(count.samples);
             }
             let process = process_of(&key, &count.comm);
             let key = SampleKey { process, tid: key.tid, kernel, user };
             if !samples.add(key, count.comm, count.samples) {
-                drained.table_full += count.samples;
+                drained.table_full += lost(count.samples);
             }
         };
         let mut keys = 0;
         counts.drain(|key, value| {
             if let (Some(key), Some(count)) = (CountKey::decode(key), Count::decode(value)) {
                 keys += 1;
-                add(key, None, count);
+                add(key, None, None, count);
             }
         })?;
-        for Finished { key, comm, frames } in finished {
-            add(key, Some(&frames), Count { samples: 1, comm });
+        for Finished { key, comm, samples, kernel, user, .. } in finished {
+            add(key, kernel.as_deref(), user.as_deref(), Count { samples, comm });
         }
         drained.keys = keys;
         places.drain(|_, _| {})?;

@@ -1,0 +1,206 @@
+//! Time off the CPU against the clock of those who wait.
+
+use std::hint::black_box;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bpf_loader::target::RunningTarget;
+use collector::config::{Config, Filter, Stacks};
+use collector::error::Error;
+use collector::model::{Profile, SampleType};
+use collector::tracer::profile::Session;
+
+use super::helper::{Helper, task};
+use super::{is_emulated, skip};
+
+/// How long the helper is at it: longer than the session leaves a window in the kernel.
+const RUN: Duration = Duration::from_millis(3200);
+
+type Waits = Box<dyn FnMut() + Send>;
+
+/// Calls something that waits, again and again, and returns how long it took by its own clock.
+fn work(end: Instant, wait: &mut dyn FnMut()) -> Duration {
+    let mut waited = Duration::ZERO;
+    while Instant::now() < end {
+        let start = Instant::now();
+        wait();
+        waited += start.elapsed();
+        // Something that the next wait comes after.
+        (0..1000u64).for_each(|n| {
+            black_box(n);
+        });
+    }
+    waited
+}
+
+#[inline(never)]
+fn waits_at_times() {
+    thread::sleep(Duration::from_millis(20));
+    black_box(());
+}
+
+#[inline(never)]
+fn waits_briefly() {
+    thread::sleep(Duration::from_micros(200));
+    black_box(());
+}
+
+#[inline(never)]
+fn waits_long() {
+    // The first ones meet code that the tables do not have yet, and may find no room to be finished.
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let is_first = CALLS.fetch_add(1, Ordering::Relaxed) < 2;
+    thread::sleep(if is_first { RUN / 50 } else { RUN });
+    black_box(());
+}
+
+#[inline(never)]
+fn waits_for_another(from: &mut UnixStream) {
+    let mut byte = [0];
+    black_box(from.read(&mut byte).unwrap());
+}
+
+#[inline(never)]
+fn never_waits() {
+    (0..1000u64).for_each(|n| {
+        black_box(n);
+    });
+}
+
+#[test]
+#[ignore = "what the others look at"]
+fn helper() {
+    let Some(_) = task() else { return };
+    let end = Instant::now() + RUN;
+    let (mut here, mut there) = UnixStream::pair().unwrap();
+    let waker = thread::Builder::new().name("the-waker".into()).spawn(move || {
+        while Instant::now() < end + Duration::from_millis(200) {
+            thread::sleep(Duration::from_millis(30));
+            there.write_all(b"x").unwrap();
+        }
+        there
+    });
+    let threads: Vec<(&str, Waits)> = vec![
+        ("waits_at_times", Box::new(waits_at_times)),
+        ("waits_briefly", Box::new(waits_briefly)),
+        ("waits_long", Box::new(waits_long)),
+        ("waits_for_another", Box::new(move || waits_for_another(&mut here))),
+        ("never_waits", Box::new(never_waits)),
+    ];
+    let threads = threads
+        .into_iter()
+        .map(|(name, mut wait)| (name, thread::spawn(move || (work(end, &mut *wait), wait))));
+    let mut kept = Vec::new();
+    for (name, thread) in threads.collect::<Vec<_>>() {
+        let (waited, wait) = thread.join().unwrap();
+        println!("{name} {}", waited.as_nanos());
+        kept.push(wait);
+    }
+    println!("READY");
+    thread::sleep(Duration::from_secs(60));
+    drop((waker, kept));
+}
+
+/// Nanoseconds under a function, and whether all of its stacks go on to `work` and the thread's beginning.
+fn nanos_of(profile: &Profile, function: &str) -> (u64, Vec<Vec<String>>) {
+    let mut nanos = 0;
+    let mut stacks = Vec::new();
+    for sample in &profile.samples {
+        let frames =
+            profile.stacks[sample.stack.0 as usize].iter().map(|frame| &profile.frames[frame.0 as usize]);
+        let lines: Vec<_> =
+            frames.flat_map(|frame| &frame.lines).map(|line| line.function.to_string()).collect();
+        if lines.iter().any(|name| name.ends_with(function)) {
+            nanos += sample.count;
+            stacks.push(lines);
+        }
+    }
+    (nanos, stacks)
+}
+
+fn profile(stacks: Stacks, least: Duration) -> Option<(Profile, String, Session)> {
+    let mut helper = Helper::start("off_cpu::helper", "wait");
+    let filter = Filter { pids: vec![helper.pid()], ..Filter::default() };
+    let config = Config { filter, stacks: Some(stacks), ..Config::default() };
+    let target = RunningTarget::new();
+    let mut session = match Session::start_off_cpu(config, least, 8 << 20, &target).map_err(|e| *e) {
+        Ok(session) => session,
+        Err(Error::Privileges(error)) => return skip(&error.to_string()),
+        Err(error @ (Error::NoRung { .. } | Error::NoBtf)) => return skip(&error.to_string()),
+        Err(error) => panic!("{error}"),
+    };
+    helper.go();
+    let end = Instant::now() + RUN + Duration::from_millis(1500);
+    let mut whole = Profile::default();
+    let mut next = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < end {
+        session.poll(end.min(next)).unwrap();
+        // Names take a while, in which copies would find no room.
+        if Instant::now() >= next && stacks != Stacks::Copies {
+            whole.absorb(session.finish_window().unwrap());
+            next += Duration::from_secs(1);
+        }
+    }
+    session.pause().unwrap();
+    whole.absorb(session.finish_window().unwrap());
+    let told = helper.wait_ready();
+    Some((whole, told, session))
+}
+
+fn told(told: &str, name: &str) -> u64 {
+    let line = told.lines().find_map(|line| line.rsplit_once(' ').filter(|(of, _)| of.ends_with(name)));
+    line.unwrap().1.parse().unwrap()
+}
+
+fn is_near(what: &str, counted: u64, expected: u64, tolerance: f64) {
+    let (counted, expected) = (counted as f64, expected as f64);
+    assert!((counted - expected).abs() <= expected * tolerance, "{what}: {counted} and not {expected}");
+}
+
+fn waits_are_those_of_the_clock(stacks: Stacks) {
+    let Some((profile, by_clock, mut session)) = profile(stacks, Duration::from_micros(1)) else { return };
+    let counters = session.counters().unwrap();
+    assert_eq!(profile.sample_type, SampleType::OFF_CPU);
+    let walks = counters.walks.unwrap();
+    // An emulated machine finishes a hundred copies a second or so: stacks are cut off there.
+    let is_slow = is_emulated();
+    assert!(walks.lost * 20 <= walks.total() || is_slow, "{walks:?}");
+    for (function, tolerance) in
+        [("waits_at_times", 0.05), ("waits_long", 0.05), ("waits_for_another", 0.05), ("waits_briefly", 0.35)]
+    {
+        let (nanos, stacks) = nanos_of(&profile, function);
+        eprintln!("{function}: {nanos} of {}", told(&by_clock, function));
+        if walks.lost == 0 || !is_slow {
+            is_near(function, nanos, told(&by_clock, function), tolerance);
+        }
+        for stack in stacks {
+            assert!(stack.iter().any(|name| name.ends_with("::work")) || walks.lost > 0, "{stack:?}");
+            assert!(!stack[0].contains("bpf") && !stack[0].ends_with("schedule"), "{stack:?}");
+        }
+    }
+    let (nanos, _) = nanos_of(&profile, "never_waits");
+    assert!(nanos < told(&by_clock, "never_waits") / 100, "{nanos}");
+    let losses = counters.losses;
+    assert_eq!((losses.table_full, losses.no_stack), (0, 0), "{counters:?}");
+}
+
+#[test]
+fn by_tables() {
+    waits_are_those_of_the_clock(Stacks::Tables);
+}
+
+#[test]
+fn by_copies() {
+    waits_are_those_of_the_clock(Stacks::Copies);
+}
+
+#[test]
+fn short_waits_are_left_out() {
+    let Some((profile, by_clock, _)) = profile(Stacks::Tables, Duration::from_millis(10)) else { return };
+    let (nanos, _) = nanos_of(&profile, "waits_at_times");
+    is_near("waits_at_times", nanos, told(&by_clock, "waits_at_times"), 0.05);
+    assert!(nanos_of(&profile, "waits_briefly").0 < told(&by_clock, "waits_briefly") / 20);
+}
