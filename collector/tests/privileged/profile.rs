@@ -26,6 +26,10 @@ fn a_lower_frequency_counts_at_once_and_profiles_say_which() {
         tracer.collect(&mut recorder).unwrap();
         let profile = recorder.profiles.pop().unwrap();
         let samples: u64 = profile.samples.iter().map(|sample| sample.count).sum();
+        let ends = recorder.numbers.iter().filter(|(series, _)| series.metric == "ebpf.profile.stacks");
+        let walked: f64 = ends.map(|(_, count)| count).sum();
+        let is_walked = cfg!(all(feature = "unwind", any(target_arch = "x86_64", target_arch = "aarch64")));
+        assert!(walked > 0.0 || !is_walked, "no stack has ended");
         let lost = profile.losses.skipped;
         (samples, profile.period_nanos, lost)
     };

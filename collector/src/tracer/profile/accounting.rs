@@ -118,6 +118,21 @@ impl Walks {
     pub fn truncated(&self) -> u64 {
         self.no_table + self.bad_cfa + self.depth + self.not_mapped + self.slice + self.lost
     }
+
+    /// How many ended in each way.
+    #[cfg(feature = "unwind")]
+    pub(super) fn by_end(&self) -> [(&'static str, u64); 8] {
+        [
+            ("whole", self.whole),
+            ("no table", self.no_table),
+            ("bad CFA", self.bad_cfa),
+            ("depth", self.depth),
+            ("not mapped", self.not_mapped),
+            ("beyond the copy", self.slice),
+            ("no room", self.lost),
+            ("by frame pointers", self.by_kernel),
+        ]
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use std::os::fd::RawFd;
 use std::time::Instant;
 
+#[cfg(feature = "unwind")]
+use super::accounting::Walks;
 use super::session::{Session, WINDOW_IS_ANOTHERS};
 #[cfg(feature = "unwind")]
 use crate::config::Stacks;
@@ -11,6 +13,8 @@ use crate::error::Result;
 use crate::key::{Key, Value};
 use crate::model::{Profile, SampleType};
 use crate::telemetry::{Definitions, ProfileDef, Sink};
+#[cfg(feature = "unwind")]
+use crate::telemetry::{Instrument, Metric, Owner, Point, PointValue, Subject};
 use crate::tracer::ladder::{Chosen, Ladder, Rung};
 use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cause};
 
@@ -19,6 +23,19 @@ pub static CPU_PROFILE: ProfileDef = ProfileDef {
     sample_type: SampleType::CPU,
     description: "Stacks, kernel and user, of what runs, at intervals of CPU time",
     source: CPU_CLOCK.what,
+};
+
+/// How stacks have ended.
+#[cfg(feature = "unwind")]
+pub static STACKS: Metric = Metric {
+    name: "ebpf.profile.stacks",
+    unit: "{sample}",
+    description: "Samples of processes by how far their stack was walked: `whole`, or why it ended before: `no table`, `bad CFA`, `depth`, \
+                  `not mapped`, `beyond the copy`, `no room`; `by frame pointers`, nobody knows",
+    instrument: Instrument::Counter,
+    subject: Subject::Agent,
+    attributes: &["ebpf.stack.end"],
+    source: USER_STACKS.what,
 };
 
 /// The timer that samples.
@@ -55,7 +72,12 @@ pub static INFO: Info = Info {
     name: "profile",
     command: "profile",
     about: "where CPU time goes, kernel and user, by function",
-    telemetry: Definitions { profiles: &[&CPU_PROFILE], ..Definitions::NONE },
+    telemetry: Definitions {
+        #[cfg(feature = "unwind")]
+        metrics: &[&STACKS],
+        profiles: &[&CPU_PROFILE],
+        ..Definitions::NONE
+    },
     views: &[],
     ladders: &[
         &CPU_CLOCK,
@@ -114,6 +136,8 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         frequency: start.settings.profile.frequency,
         one_in: 1,
         ended: Vec::new(),
+        #[cfg(feature = "unwind")]
+        told: Walks::default(),
     }))
 }
 
@@ -127,6 +151,9 @@ struct ProfileTracer {
     one_in: u32,
     /// Profiles with other periods, of the window that is not over yet.
     ended: Vec<Profile>,
+    /// How many stacks had ended in each way when it was told last.
+    #[cfg(feature = "unwind")]
+    told: Walks,
 }
 
 impl ProfileTracer {
@@ -134,6 +161,23 @@ impl ProfileTracer {
         let profile = self.session.finish_window()?;
         if !profile.samples.is_empty() {
             self.ended.push(profile);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(feature = "unwind")]
+impl ProfileTracer {
+    fn tell_stacks(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        let Some(walks) = self.session.counters()?.walks else { return Ok(()) };
+        let told = std::mem::replace(&mut self.told, walks).by_end();
+        for ((end, count), (_, before)) in walks.by_end().into_iter().zip(told) {
+            let since = count.saturating_sub(before);
+            if since > 0 {
+                let attributes = [("ebpf.stack.end", end.into())];
+                let value = PointValue::Int(since as i64);
+                sink.point(Point { metric: &STACKS, owner: Owner::Agent, attributes: &attributes, value });
+            }
         }
         Ok(())
     }
@@ -159,6 +203,8 @@ impl Tracer for ProfileTracer {
     fn collect(&mut self, sink: &mut dyn Sink) -> Result<()> {
         self.end_profile()?;
         self.ended.drain(..).for_each(|profile| sink.profile(profile));
+        #[cfg(feature = "unwind")]
+        self.tell_stacks(sink)?;
         Ok(())
     }
 
