@@ -38,6 +38,18 @@ int unwind_walk(void *ctx)
 }
 
 SEC("?perf_event")
+int python_thread(void *ctx)
+{
+	return python_thread_stage(ctx);
+}
+
+SEC("?perf_event")
+int python_frames(void *ctx)
+{
+	return python_frames_stage(ctx);
+}
+
+SEC("?perf_event")
 int unwind_count(void *ctx)
 {
 	struct sample sample = {};

@@ -7,6 +7,7 @@
  */
 #pragma once
 #include "profile.h"
+#include "python.h"
 #include "unwind.h"
 #include "user_registers.h"
 
@@ -20,11 +21,15 @@
 enum stage {
 	STAGE_WALK = 0,
 	STAGE_COUNT = 1,
-	STAGES = 2,
+	/* Of processes that run CPython; there may be none. */
+	STAGE_PYTHON_THREAD = 2,
+	STAGE_PYTHON_FRAMES = 3,
+	STAGES = 4,
 };
 
 struct state {
 	struct walk walk;
+	struct python_walk python;
 	__u32 window;
 	__u32 full;
 	struct count_key key;
@@ -93,6 +98,17 @@ static __always_inline void count_end(__u32 cpu, __u32 end)
 		ends->counts[end]++;
 }
 
+/* Goes on once the native frames are known. */
+static __always_inline void end_frames(void *ctx, struct state *state)
+{
+	if (bpf_map_lookup_elem(&pythons, &state->walk.tgid)) {
+		state->python.calls = 0;
+		state->python.frame = 0;
+		bpf_tail_call(ctx, &stages, STAGE_PYTHON_THREAD);
+	}
+	bpf_tail_call(ctx, &stages, STAGE_COUNT);
+}
+
 /* Stores the stacks of a sample that was begun; `mode` is what began its walk. Does not return where programs are called that walk the
  * stack of the process. */
 static __always_inline void store_stacks(void *ctx, struct sample *sample, struct state *state, enum user_mode mode)
@@ -114,7 +130,10 @@ static __always_inline void store_stacks(void *ctx, struct sample *sample, struc
 		state->full = sample->full;
 		state->key = sample->key;
 		__builtin_memcpy(state->comm, sample->first.comm, sizeof(state->comm));
-		bpf_tail_call(ctx, &stages, walks_here ? STAGE_WALK : STAGE_COUNT);
+		if (walks_here)
+			bpf_tail_call(ctx, &stages, STAGE_WALK);
+		else
+			end_frames(ctx, state);
 		/* Nothing has been called. */
 	}
 	count_end(sample->cpu, WALK_BY_KERNEL);
@@ -183,6 +202,48 @@ static __always_inline int walk_stage(void *ctx)
 		bpf_tail_call(ctx, &stages, STAGE_WALK);
 		state->walk.end = WALK_DEPTH;
 	}
+	end_frames(ctx, state);
+	return 0;
+}
+
+/* The stage that finds the state of a thread of CPython. */
+static __always_inline int python_thread_stage(void *ctx)
+{
+	__u32 zero = 0;
+	struct state *state = bpf_map_lookup_elem(&states, &zero);
+	const struct python *python;
+
+	if (!state)
+		return 0;
+	python = bpf_map_lookup_elem(&pythons, &state->walk.tgid);
+	if (python && find_python_thread(&state->python, python))
+		bpf_tail_call(ctx, &stages, STAGE_PYTHON_THREAD);
+	if (state->python.frame) {
+		/* Of a stack that is too deep for both, the outermost native frames go. */
+		if (state->walk.frames > MAX_FRAMES - LEAST_PYTHON_FRAMES) {
+			state->walk.frames = MAX_FRAMES - LEAST_PYTHON_FRAMES;
+			if (state->walk.end == WALK_WHOLE || state->walk.end == WALK_MISSED)
+				state->walk.end = WALK_DEPTH;
+		}
+		bpf_tail_call(ctx, &stages, STAGE_PYTHON_FRAMES);
+	}
+	bpf_tail_call(ctx, &stages, STAGE_COUNT);
+	return 0;
+}
+
+/* The stage that reads some frames of CPython. */
+static __always_inline int python_frames_stage(void *ctx)
+{
+	struct sample sample = {};
+	const struct python *python;
+	struct state *state;
+	__u64 *stack;
+
+	if (!resume(&sample, &state) || !room_for_stack(sample.region, &stack))
+		return 0;
+	python = bpf_map_lookup_elem(&pythons, &state->walk.tgid);
+	if (python && read_python_frames(&state->walk, &state->python, python, stack + 1))
+		bpf_tail_call(ctx, &stages, STAGE_PYTHON_FRAMES);
 	bpf_tail_call(ctx, &stages, STAGE_COUNT);
 	return 0;
 }
@@ -197,14 +258,15 @@ static __always_inline int end_walk(struct sample *sample, struct state *state, 
 		}
 		state->walk.end = WALK_LOST;
 		/* At least where it was. */
-		if (state->walk.frames < MAX_FRAMES) {
+		if (!state->walk.python && state->walk.frames < MAX_FRAMES) {
 			stack[1 + state->walk.frames] = state->walk.pc;
 			state->walk.frames++;
 		}
 	}
 	count_end(sample->cpu, state->walk.end);
-	if (state->walk.frames)
-		sample->key.user_stack = keep_stack(sample->region, stack, state->walk.frames, sample->places, sample->cpu,
+	if (state->walk.frames + state->walk.python)
+		sample->key.user_stack = keep_stack(sample->region, stack, state->walk.frames + state->walk.python,
+						    sample->places, sample->cpu,
 						    hash_seed ^ BPF_F_USER_STACK, &sample->full);
 	return 0;
 }

@@ -109,7 +109,9 @@ struct walk {
 	__u8 exact;
 	__u8 has_link;
 	__u8 end;
-	__u8 pad[5];
+	/* Frames of CPython that stand behind the others. */
+	__u8 python;
+	__u8 pad[4];
 };
 
 /* Code of a file. */

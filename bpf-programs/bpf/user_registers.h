@@ -88,6 +88,7 @@ static __always_inline __u64 register_at(__u64 registers, int word)
 static __always_inline void new_walk(struct walk *walk)
 {
 	walk->frames = 0;
+	walk->python = 0;
 	walk->exact = 1;
 	walk->has_link = on_arm64;
 	walk->link = 0;

@@ -34,6 +34,8 @@ pub mod pipeline;
 mod poll;
 pub mod probes;
 pub mod profiler;
+#[cfg(feature = "python")]
+mod python;
 #[cfg(feature = "compare")]
 pub mod read;
 pub use bpf_loader::sorted;

@@ -161,6 +161,9 @@ pub enum FrameKind {
     Native,
     /// Code that a just-in-time compiler named through a perf map.
     Jit,
+    /// A function of a Python program that CPython runs.
+    #[cfg(feature = "python")]
+    Python,
 }
 
 impl FrameKind {
@@ -170,6 +173,8 @@ impl FrameKind {
             Self::Kernel => "kernel",
             Self::Native => "native",
             Self::Jit => "jit",
+            #[cfg(feature = "python")]
+            Self::Python => "cpython",
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod memory;
 pub mod offcpu;
 pub mod process;
 pub mod profile;
+pub mod python;
 pub mod ring;
 pub mod sched;
 pub mod syscalls;

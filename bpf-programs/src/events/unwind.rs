@@ -120,6 +120,8 @@ record! {
         exact: u8 = 40,
         /// Not 0: `link` holds the return address.
         has_link: u8 = 41,
+        /// Frames of CPython that stand behind the others.
+        python: u8 = 43,
     }
 }
 
@@ -162,6 +164,8 @@ pub struct MissedSample<'a> {
     pub time: u64,
     /// Frames so far, 8 bytes each, leaf first.
     pub frames: &'a [u8],
+    /// Frames of CPython, likewise: see [`PythonFrame`](super::python::PythonFrame).
+    pub python: &'a [u8],
     /// The stack, from [`start`](Self::start) on.
     pub slice: &'a [u8],
 }
@@ -173,13 +177,17 @@ impl<'a> MissedSample<'a> {
         let walk = Walk::decode(&head.walk)?;
         let part =
             |part: Field, size: usize| bytes.get(part.offset..)?.get(..size).filter(|_| size <= part.size);
+        let frames = (walk.frames as usize).min(MAX_FRAMES) * 8;
+        let all = part(STACK, frames + usize::from(walk.python) * 8)?;
+        let (frames, python) = all.split_at_checked(frames)?;
         Some(Self {
             key: CountKey::decode(&head.key)?,
             comm: head.comm,
             walk,
             window: head.window,
             time: head.time,
-            frames: part(STACK, (walk.frames as usize).min(MAX_FRAMES) * 8)?,
+            frames,
+            python,
             slice: part(SLICE, head.bytes as usize)?,
         })
     }
@@ -237,9 +245,11 @@ mod tests {
         bytes[32 + 36] = 2;
         bytes[85] = 4;
         bytes[96] = 7;
+        (bytes[32 + 43], bytes[96 + 16]) = (1, 8);
         bytes[SLICE.offset] = 9;
         let sample = MissedSample::decode(&bytes).unwrap();
         assert_eq!((sample.frames.len(), sample.frames[0]), (16, 7));
+        assert_eq!((sample.python.len(), sample.python[0]), (8, 8));
         assert_eq!((sample.slice.len(), sample.slice[0]), (1024, 9));
         bytes[86] = 1;
         assert_eq!(MissedSample::decode(&bytes), None, "more than there is room for");

@@ -86,6 +86,8 @@ struct Walks {
     by_kernel: u64,
     in_user_space: u64,
     later: u64,
+    #[cfg(feature = "python")]
+    python_unread: u64,
     pages: u64,
     evicted_pages: u64,
 }
@@ -103,6 +105,8 @@ impl From<tracer::profile::Walks> for Walks {
             by_kernel: walks.by_kernel,
             in_user_space: walks.in_user_space,
             later: walks.later,
+            #[cfg(feature = "python")]
+            python_unread: walks.python_unread,
             pages: walks.pages,
             evicted_pages: walks.evicted_pages,
         }

@@ -31,6 +31,8 @@ pub(super) fn lines(profile: &Profile) -> BTreeMap<String, u64> {
             match call.frame.kind {
                 FrameKind::Kernel => line.push_str("_[k]"),
                 FrameKind::Jit => line.push_str("_[j]"),
+                #[cfg(feature = "python")]
+                FrameKind::Python => {}
                 FrameKind::Native => {}
             }
         }

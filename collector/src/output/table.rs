@@ -88,6 +88,8 @@ pub(super) fn paint_of(kind: FrameKind) -> Option<Paint> {
     match kind {
         FrameKind::Kernel => Some(Paint::Yellow),
         FrameKind::Jit => Some(Paint::Green),
+        #[cfg(feature = "python")]
+        FrameKind::Python => Some(Paint::Green),
         FrameKind::Native => None,
     }
 }

@@ -145,6 +145,8 @@ impl Builder {
                 let class = match call.frame.kind {
                     FrameKind::Kernel => Class::Kernel,
                     FrameKind::Jit => Class::Jit,
+                    #[cfg(feature = "python")]
+                    FrameKind::Python => Class::Program,
                     FrameKind::Native if names.in_executable(call.frame, sample.process) => Class::Program,
                     FrameKind::Native => Class::Library,
                 };

@@ -353,6 +353,8 @@ fn frame(
     let path = mapping.and_then(|index| builder.profile().mappings.get(index.0 as usize));
     let kind = match stated {
         Some(b"kernel") => FrameKind::Kernel,
+        #[cfg(feature = "python")]
+        Some(b"cpython") => FrameKind::Python,
         Some(b"native" | b"go" | b"rust") => FrameKind::Native,
         // Whatever an interpreter or a virtual machine runs.
         Some(_) => FrameKind::Jit,

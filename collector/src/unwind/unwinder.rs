@@ -88,9 +88,7 @@ impl Unwinder {
 
     /// The whole stack of a sample, as far as it can be walked: leaf first.
     pub fn finish(&mut self, symbolizer: &mut HostSymbolizer, missed: &MissedSample<'_>) -> Vec<u64> {
-        let words = missed.frames.chunks_exact(size_of::<u64>());
-        let mut frames: Vec<u64> =
-            words.filter_map(|word| Some(u64::from_ne_bytes(*word.first_chunk()?))).collect();
+        let mut frames = words(missed.frames);
         let at = missed.walk;
         let mut walk = Walk {
             pc: at.pc,
@@ -122,6 +120,9 @@ impl Unwinder {
             }
         }
         self.finished.count(end);
+        let python = words(missed.python);
+        frames.truncate(MAX_FRAMES - python.len().min(MAX_FRAMES));
+        frames.extend(python);
         frames
     }
 
@@ -184,6 +185,11 @@ impl Unwinder {
         }
         rows
     }
+}
+
+fn words(bytes: &[u8]) -> Vec<u64> {
+    let words = bytes.chunks_exact(size_of::<u64>());
+    words.filter_map(|word| Some(u64::from_ne_bytes(*word.first_chunk()?))).collect()
 }
 
 /// The rule that holds for a byte of a page.

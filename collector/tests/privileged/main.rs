@@ -13,6 +13,8 @@ mod off_cpu;
 mod probes;
 mod process;
 mod profile;
+#[cfg(feature = "python")]
+mod python;
 mod reload;
 mod sched;
 mod stacks;

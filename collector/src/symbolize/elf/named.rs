@@ -77,6 +77,41 @@ impl Elf {
         self.code_offset(self.entry)
     }
 
+    /// Addresses and sizes of what has these names in `.dynsym`, functions or not; of a file of 64 bits.
+    ///
+    /// # Errors
+    /// What reading the symbol table met.
+    #[cfg(feature = "python")]
+    pub fn exported<const N: usize>(
+        &self,
+        source: &dyn ReadAt,
+        wanted: [&str; N],
+    ) -> Result<[Option<(u64, u64)>; N], Box<SymbolizeError>> {
+        let mut found = [None; N];
+        let Some(section) = self.section_of_kind(elf::SHT_DYNSYM).filter(|_| self.is_64) else {
+            return Ok(found);
+        };
+        let Some(names) = self.linked(section) else { return Ok(found) };
+        let table = read_vec(source, names.offset, names.size, MAX_NAMES, "symbol names")?;
+        let entry = size_of::<elf::Sym64<Endianness>>();
+        let size = section.size.min((MAX_SYMBOLS * entry) as u64);
+        stream(source, section.offset, size, entry, "the symbol table", |piece| {
+            let symbols = pod::slice_from_bytes::<elf::Sym64<Endianness>>(piece, piece.len() / entry);
+            for symbol in symbols.map_or(&[][..], |(symbols, _)| symbols) {
+                if symbol.st_shndx(self.endian).0 == elf::SHN_UNDEF.0 {
+                    continue;
+                }
+                let name = name_at(&table, symbol.st_name(self.endian));
+                for (wanted, found) in wanted.iter().zip(&mut found) {
+                    if wanted.as_bytes() == name {
+                        *found = Some((symbol.st_value(self.endian), symbol.st_size(self.endian)));
+                    }
+                }
+            }
+        })?;
+        Ok(found)
+    }
+
     fn collect<H: FileHeader<Endian = Endianness>>(
         &self,
         source: &dyn ReadAt,

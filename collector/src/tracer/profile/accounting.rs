@@ -102,6 +102,9 @@ pub struct Walks {
     pub in_user_space: u64,
     /// Of the whole ones, those whose stack was larger than the copy: the rest was read a little later.
     pub later: u64,
+    /// Functions of Python that could not be read, once for each place in a window: their process had ended.
+    #[cfg(feature = "python")]
+    pub python_unread: u64,
     /// Pages of code in the tables, now.
     pub pages: u64,
     /// Pages that were dropped for others.

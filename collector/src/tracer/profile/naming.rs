@@ -4,12 +4,18 @@ use std::sync::Arc;
 
 #[cfg(feature = "unwind")]
 use bpf_programs::events::offcpu::WaitKey;
+#[cfg(feature = "python")]
+use bpf_programs::events::python::PythonFrame;
+#[cfg(feature = "python")]
+use bpf_programs::events::unwind::MAX_FRAMES;
 
 use crate::aggregate::{ProcessId, Samples, StackId, WakerId};
 use crate::model::{
     Frame, FrameIdx, FrameKind, Line, Losses, Mapping, MappingIdx, Process, ProcessIdx, Profile, Sample,
     SampleType, StackIdx, Thread, ThreadIdx,
 };
+#[cfg(feature = "python")]
+use crate::python::{EVAL, Merged, merge};
 use crate::sorted::SortedMap;
 
 /// What is known of one code address.
@@ -37,6 +43,12 @@ pub trait Names {
     fn kernel(&mut self, address: u64) -> Named;
     /// An address in a process.
     fn user(&mut self, process: ProcessId, address: u64) -> Named;
+    /// The function of a frame of CPython. `None`: it is none of the program's.
+    #[cfg(feature = "python")]
+    fn python(&mut self, process: ProcessId, frame: PythonFrame) -> Option<Line>;
+    /// Whether its interpreter has functions for instructions.
+    #[cfg(feature = "python")]
+    fn has_handlers(&self, process: ProcessId) -> bool;
 }
 
 /// When a window was, and what it lost.
@@ -112,6 +124,17 @@ fn merge_same_stacks(samples: &mut Vec<Sample>) {
         }
         same
     });
+}
+
+/// Names of functions that run an instruction of CPython each, and call the next one's in place of themselves.
+#[cfg(feature = "python")]
+const HANDLERS: &str = "_TAIL_CALL_";
+
+/// The addresses of a stack, and the frames of CPython behind them.
+#[cfg(feature = "python")]
+fn split_python(stack: &[u64]) -> (&[u64], &[u64]) {
+    let python = stack.iter().rev().take_while(|word| PythonFrame::of(**word).is_some()).count();
+    stack.split_at_checked(stack.len() - python).unwrap_or((stack, &[]))
 }
 
 struct Namer<'n, N> {
@@ -208,6 +231,11 @@ impl<N: Names> Namer<'_, N> {
         let mut frames = Vec::new();
         for (space, id) in [(None, kernel), (Some(process), user)] {
             let addresses = id.map(|id| samples.stacks.get(id)).unwrap_or_default();
+            #[cfg(feature = "python")]
+            let (addresses, python) =
+                if space.is_some() { split_python(addresses) } else { (addresses, &[][..]) };
+            #[cfg(feature = "python")]
+            let first = frames.len();
             for (depth, &address) in addresses.iter().enumerate() {
                 let (frame, is_code) = self.frame(space, looked_up(depth, address));
                 // A walk by frame pointers goes on into whatever the first function found in the register.
@@ -216,12 +244,50 @@ impl<N: Names> Namer<'_, N> {
                 }
                 frames.push(frame);
             }
+            #[cfg(feature = "python")]
+            if !python.is_empty() {
+                self.merge_python(process, &mut frames, first, python);
+            }
             #[cfg(feature = "unwind")]
             if space.is_none() && self.profile.sample_type == SampleType::OFF_CPU {
                 self.remove_hook(&mut frames);
             }
         }
         intern(&mut self.profile.stacks, &mut self.stacks, frames, StackIdx)
+    }
+
+    /// Puts functions of Python into a stack whose native frames begin at `first`.
+    #[cfg(feature = "python")]
+    fn merge_python(&mut self, process: ProcessId, stack: &mut Vec<FrameIdx>, first: usize, words: &[u64]) {
+        let mut native = stack.split_off(first.min(stack.len()));
+        let is_full = native.len() + words.len() >= MAX_FRAMES;
+        let python: Vec<PythonFrame> = words.iter().filter_map(|word| PythonFrame::of(*word)).collect();
+        let name = |frame: &FrameIdx| {
+            let line = self.profile.frames.get(frame.0 as usize).and_then(|frame| frame.lines.last());
+            line.map_or("", |line| &line.function)
+        };
+        // Compilers put parts of it elsewhere, under names with more behind it.
+        let is_eval = |frame: &FrameIdx| name(frame).starts_with(EVAL);
+        if self.names.has_handlers(process) {
+            let is_handler = |frame: &FrameIdx| name(frame).is_empty() || name(frame).starts_with(HANDLERS);
+            let callers = native.iter().skip(1).chain([&FrameIdx(u32::MAX)]);
+            let kept = native.iter().zip(callers).filter(|(frame, by)| !(is_eval(by) && is_handler(frame)));
+            native = kept.map(|(frame, _)| *frame).collect();
+        }
+        let is_eval: Vec<bool> = native.iter().map(is_eval).collect();
+        for place in merge(&is_eval, &python, is_full) {
+            match place {
+                Merged::Native(number) => stack.extend(native.get(number)),
+                Merged::Python(number) => {
+                    let Some(&frame) = python.get(number) else { continue };
+                    if let Some(line) = self.names.python(process, frame) {
+                        let frame =
+                            Frame { kind: FrameKind::Python, mapping: None, address: 0, lines: vec![line] };
+                        stack.push(intern(&mut self.profile.frames, &mut self.frames, frame, FrameIdx));
+                    }
+                }
+            }
+        }
     }
 
     /// A thread that leaves the CPU is seen by a hook of the scheduler: what is called from there on is not the thread's, and the
@@ -263,6 +329,7 @@ mod tests {
     use crate::aggregate::SampleKey;
 
     const NOWHERE: u64 = 1;
+    const EVALS: u64 = 0x700;
 
     /// Function names by address; two processes map the same file at different places.
     struct Table;
@@ -276,8 +343,45 @@ mod tests {
             named(FrameKind::Kernel, address, "do_work")
         }
         fn user(&mut self, process: ProcessId, address: u64) -> Named {
-            named(FrameKind::Native, address - u64::from(process.pid) * 0x1000, "main")
+            let address = address - u64::from(process.pid) * 0x1000;
+            named(
+                FrameKind::Native,
+                address,
+                if address >= EVALS { "_PyEval_EvalFrameDefault.cold" } else { "main" },
+            )
         }
+        #[cfg(feature = "python")]
+        fn python(&mut self, _process: ProcessId, frame: PythonFrame) -> Option<Line> {
+            let function = format!("f{}", frame.code).into();
+            (frame.code != 0).then_some(Line { function, system_name: None, file: None, line: 7 })
+        }
+        #[cfg(feature = "python")]
+        fn has_handlers(&self, process: ProcessId) -> bool {
+            process.pid == 2
+        }
+    }
+
+    /// Frames of CPython stand where its own function was; where that calls functions for instructions, these are left out, too.
+    #[cfg(feature = "python")]
+    #[test]
+    fn functions_of_python_stand_for_the_interpreter() {
+        let names = |pid: u32| {
+            let mut samples = Samples::default();
+            let base = u64::from(pid) * 0x1000;
+            let (python, entry) = (1 << 63, 1 << 63 | 1 << 62);
+            let native = [0x10, 0x20, EVALS + 8, 0x30, EVALS + 16, 0x40].map(|address| base + address);
+            let words = [python | 1, entry | 2, python, entry | 3];
+            let user = samples.stacks.intern(&[&native[..], &words].concat());
+            let kernel = samples.stacks.intern(&[u64::MAX - 8]);
+            let process = ProcessId { pid, started: 0 };
+            let waker = WakerId::default();
+            samples.add(SampleKey { process, tid: 1, kernel, user, waker }, [0; 16], 1);
+            let profile = name(&samples, WindowInfo::default(), &mut Table);
+            let frames = profile.stacks[0].iter().map(|frame| &profile.frames[frame.0 as usize]);
+            frames.map(|frame| frame.lines[0].function.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(1), ["do_work", "main", "main", "f8", "f16", "main", "f24", "main"]);
+        assert_eq!(names(2), names(1), "functions with other names are no handlers");
     }
 
     fn named(kind: FrameKind, address: u64, function: &str) -> Named {
@@ -375,6 +479,14 @@ mod tests {
         fn kernel(&mut self, address: u64) -> Named {
             let names = ["hook", "bpf_trace_run4", "__schedule", "schedule", "futex_wait"];
             named(FrameKind::Kernel, address + 8, names[address as usize / 8])
+        }
+        #[cfg(feature = "python")]
+        fn python(&mut self, _process: ProcessId, _frame: PythonFrame) -> Option<Line> {
+            None
+        }
+        #[cfg(feature = "python")]
+        fn has_handlers(&self, _process: ProcessId) -> bool {
+            false
         }
         fn user(&mut self, _process: ProcessId, address: u64) -> Named {
             named(FrameKind::Native, address, "main")

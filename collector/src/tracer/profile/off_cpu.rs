@@ -42,6 +42,8 @@ pub(super) fn variants(least: Duration) -> (Vec<Variant>, Variant) {
         kernel_types: true,
         stacks,
         stages: ["offcpu_walk", "offcpu_keep"],
+        #[cfg(feature = "python")]
+        python: false,
         least_wait: Some(least),
         task_pt_regs,
         has_next,

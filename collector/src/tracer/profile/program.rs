@@ -5,12 +5,12 @@ use bpf_loader::load::Object;
 use bpf_loader::map_def::MapSpec;
 use bpf_loader::object::ObjectSpec;
 use bpf_loader::target::RunningTarget;
-use bpf_programs::events::profile::CpuStats;
+use bpf_programs::events::profile::{CountKey, CpuStats};
 use bpf_sys::MapFd;
 use bpf_sys::shared::SharedMapping;
 use bpf_sys::uapi::flags::BPF_F_NO_PREALLOC;
 
-use super::window::Window;
+use super::window::{Processes, Window};
 use crate::aggregate::ProcessId;
 use crate::config::{Config, Filter, Stacks};
 use crate::cpus;
@@ -36,6 +36,8 @@ pub struct ProfileProgram {
     /// Whether it may look at where this kernel has its fields.
     kernel_types: bool,
     stacks: Stacks,
+    #[cfg(feature = "python")]
+    reads_python: bool,
     #[cfg(feature = "unwind")]
     stages: [&'static str; 2],
     refused: Vec<Refused>,
@@ -94,6 +96,9 @@ pub(super) struct Variant {
     /// Whether it calls `bpf_task_pt_regs` (Linux 5.15, with BTF).
     #[cfg(feature = "unwind")]
     pub task_pt_regs: bool,
+    /// Whether it reads frames of CPython.
+    #[cfg(feature = "python")]
+    pub python: bool,
     /// Whether another one walks as it does.
     #[cfg(feature = "unwind")]
     pub has_next: bool,
@@ -112,6 +117,8 @@ impl Variant {
             least_wait: None,
             #[cfg(feature = "unwind")]
             task_pt_regs: false,
+            #[cfg(feature = "python")]
+            python: false,
             #[cfg(feature = "unwind")]
             has_next: false,
         }
@@ -264,6 +271,8 @@ impl ProfileProgram {
             sampler,
             kernel_types: variant.kernel_types,
             stacks: variant.stacks,
+            #[cfg(feature = "python")]
+            reads_python: variant.python,
             #[cfg(feature = "unwind")]
             stages: variant.stages,
             refused: Vec::new(),
@@ -311,6 +320,12 @@ impl ProfileProgram {
     /// How it walks stacks of processes.
     pub fn stacks(&self) -> Stacks {
         self.stacks
+    }
+
+    /// Whether it reads frames of CPython.
+    #[cfg(feature = "python")]
+    pub fn reads_python(&self) -> bool {
+        self.reads_python
     }
 
     /// Better ways, and why the kernel did not take them.
@@ -424,12 +439,7 @@ impl ProfileProgram {
         let mut samples = crate::aggregate::Samples::default();
         self.swap()?;
         let window = self.full_window();
-        window.drain(
-            &mut samples,
-            &mut |key, _| ProcessId { pid: key.tgid, started: 0 },
-            Vec::new(),
-            |n| n,
-        )?;
+        window.drain(&mut samples, &mut Numbers, Vec::new(), |n| n)?;
         Ok(window.has_batches())
     }
 
@@ -447,6 +457,18 @@ impl ProfileProgram {
         let inner = self.windows.iter().flat_map(Window::maps);
         cost::object_map_bytes(&self.object) + inner.map(cost::map_bytes).sum::<u64>()
     }
+}
+
+/// Processes by their numbers alone.
+struct Numbers;
+
+impl Processes for Numbers {
+    fn meet(&mut self, key: &CountKey, _comm: &[u8; 16]) -> ProcessId {
+        ProcessId { pid: key.tgid, started: 0 }
+    }
+
+    #[cfg(feature = "python")]
+    fn sampled(&mut self, _process: ProcessId, _stack: &[u64]) {}
 }
 
 fn inner_spec<'s, 'a>(spec: &'s ObjectSpec<'a>, outer: &str) -> Result<&'s MapSpec<'a>> {

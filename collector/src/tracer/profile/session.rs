@@ -6,7 +6,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bpf_loader::ring::RingReader;
 use bpf_loader::target::RunningTarget;
-use bpf_programs::events::profile::CountKey;
 use bpf_sys::clock::Clock;
 #[cfg(feature = "unwind")]
 use bpf_sys::uapi::perf::PERF_COUNT_SW_DUMMY;
@@ -21,7 +20,7 @@ use super::naming::{self, WindowInfo};
 use super::off_cpu::Waits;
 use super::program::ProfileProgram;
 use super::sideband::{Sideband, monotonic_nanos};
-use super::symbols::Symbols;
+use super::symbols::{Since, Symbols};
 #[cfg(feature = "unwind")]
 use super::walks::Misses;
 #[cfg(feature = "unwind")]
@@ -246,6 +245,10 @@ impl Session {
         let misses = match Misses::open(&program, sampled.memory)? {
             Some((misses, unwinder)) => {
                 symbols.unwind_with(unwinder);
+                #[cfg(feature = "python")]
+                if let Some(pythons) = Misses::pythons(&program)? {
+                    symbols.read_python_with(pythons);
+                }
                 let map = Misses::map(&program)?;
                 events.add(map, MISSES).map_err(Error::io("polling the ring of walks"))?;
                 Some(misses)
@@ -391,8 +394,7 @@ impl Session {
         let is_off_cpu = cfg!(feature = "unwind") && self.sampled.sample_type == SampleType::OFF_CPU;
         let lost = if is_off_cpu { |_| 1 } else { |n| n };
         let Self { program, symbols, samples, .. } = self;
-        let mut meet = |key: &CountKey, comm: &[u8; 16]| symbols.meet(key.tgid, comm, since);
-        let drained = program.full_window().drain(samples, &mut meet, finished, lost)?;
+        let drained = program.full_window().drain(samples, &mut Since { symbols, since }, finished, lost)?;
         self.no_stack += drained.no_stack;
         self.table_full += drained.table_full;
         self.program.filter().forget_ended()
@@ -521,7 +523,10 @@ impl Session {
 
     #[cfg(feature = "unwind")]
     fn walks(&self) -> Option<Walks> {
-        Some(self.misses.as_ref()?.walks(self.symbols.unwinder()?))
+        let walks = self.misses.as_ref()?.walks(self.symbols.unwinder()?);
+        #[cfg(feature = "python")]
+        let walks = Walks { python_unread: self.symbols.python_unread(), ..walks };
+        Some(walks)
     }
 
     #[cfg(not(feature = "unwind"))]

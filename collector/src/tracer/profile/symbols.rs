@@ -1,13 +1,21 @@
 //! Names for the profiler, from the host's symbolizer and `/proc`.
 
+use bpf_programs::events::profile::CountKey;
+#[cfg(feature = "python")]
+use bpf_programs::events::python::PythonFrame;
 #[cfg(feature = "unwind")]
 use bpf_programs::events::unwind::MissedSample;
 
 use super::naming::{Named, Names};
 use super::sideband::monotonic_nanos;
+use super::window::Processes;
 use crate::aggregate::ProcessId;
 use crate::enrich;
+#[cfg(feature = "python")]
+use crate::model::Line;
 use crate::model::Process;
+#[cfg(feature = "python")]
+use crate::python::Pythons;
 use crate::sorted::SortedMap;
 use crate::symbolize::sideband::{Record, SampleId};
 use crate::symbolize::{AddressSpace, DEFAULT_BUDGET, Host, HostSymbolizer, Miss, Resolved, Symbolizer};
@@ -24,6 +32,8 @@ pub struct Symbols {
     processes: SortedMap<ProcessId, Process>,
     #[cfg(feature = "unwind")]
     unwinder: Option<Unwinder>,
+    #[cfg(feature = "python")]
+    pythons: Option<Pythons>,
 }
 
 impl Symbols {
@@ -42,6 +52,8 @@ impl Symbols {
             processes: SortedMap::new(),
             #[cfg(feature = "unwind")]
             unwinder: None,
+            #[cfg(feature = "python")]
+            pythons: None,
         }
     }
 
@@ -52,12 +64,36 @@ impl Symbols {
         if let Some(unwinder) = &mut self.unwinder {
             unwinder.observe(record);
         }
+        #[cfg(feature = "python")]
+        if let Some(pythons) = &mut self.pythons {
+            pythons.observe(&mut self.symbolizer, record);
+        }
     }
 
     /// Finishes walks with this from now on.
     #[cfg(feature = "unwind")]
     pub fn unwind_with(&mut self, unwinder: Unwinder) {
         self.unwinder = Some(unwinder);
+    }
+
+    /// Reads functions of Python with this from now on.
+    #[cfg(feature = "python")]
+    pub fn read_python_with(&mut self, pythons: Pythons) {
+        self.pythons = Some(pythons);
+    }
+
+    /// Reads functions of Python while their process is there: those in a stack, if there are any.
+    #[cfg(feature = "python")]
+    pub fn meet_python(&mut self, process: ProcessId, stack: &[u64]) {
+        let Some(pythons) = &mut self.pythons else { return };
+        let frames = stack.iter().rev().map_while(|word| PythonFrame::of(*word));
+        pythons.meet(&self.symbolizer, process, frames);
+    }
+
+    /// Functions of Python that could not be read.
+    #[cfg(feature = "python")]
+    pub fn python_unread(&self) -> u64 {
+        self.pythons.as_ref().map_or(0, Pythons::unread)
     }
 
     /// What finishes walks.
@@ -70,7 +106,13 @@ impl Symbols {
     #[cfg(feature = "unwind")]
     pub fn finish_walk(&mut self, missed: &MissedSample<'_>) -> Vec<u64> {
         let Self { unwinder, symbolizer, .. } = self;
-        unwinder.as_mut().map(|unwinder| unwinder.finish(symbolizer, missed)).unwrap_or_default()
+        let stack = unwinder.as_mut().map(|unwinder| unwinder.finish(symbolizer, missed)).unwrap_or_default();
+        #[cfg(feature = "python")]
+        if let Some(pythons) = &mut self.pythons {
+            // It was just started, or is seen for the first time.
+            pythons.look(&mut self.symbolizer, missed.walk.tgid);
+        }
+        stack
     }
 
     /// Which program of a process was sampled, at some time after `since`, by a thread of that name.
@@ -97,6 +139,10 @@ impl Symbols {
             self.processes.insert(id, process);
             if is_latest && pid != 0 {
                 self.symbolizer.read_process_maps(pid);
+                #[cfg(feature = "python")]
+                if let Some(pythons) = &mut self.pythons {
+                    pythons.look(&mut self.symbolizer, pid);
+                }
             }
         }
         id
@@ -115,6 +161,10 @@ impl Symbols {
     /// After the names of a window: programs that have ended are forgotten.
     pub fn end_window(&mut self) {
         self.symbolizer.end_window(monotonic_nanos());
+        #[cfg(feature = "python")]
+        if let Some(pythons) = &mut self.pythons {
+            pythons.end_window();
+        }
         let table = self.symbolizer.processes();
         let proc = &self.host.proc;
         self.processes.retain(|id, _| match table.generation(id.pid, u64::MAX) {
@@ -122,6 +172,24 @@ impl Symbols {
             // Kernel threads have no mappings, so nothing is recorded of them.
             None => proc.join(id.pid.to_string()).exists(),
         });
+    }
+}
+
+/// Names that meet what was sampled after a time.
+pub(super) struct Since<'s> {
+    pub symbols: &'s mut Symbols,
+    /// In the clock of the records.
+    pub since: u64,
+}
+
+impl Processes for Since<'_> {
+    fn meet(&mut self, key: &CountKey, comm: &[u8; 16]) -> ProcessId {
+        self.symbols.meet(key.tgid, comm, self.since)
+    }
+
+    #[cfg(feature = "python")]
+    fn sampled(&mut self, process: ProcessId, stack: &[u64]) {
+        self.symbols.meet_python(process, stack);
     }
 }
 
@@ -156,6 +224,16 @@ impl Names for Symbols {
     fn user(&mut self, process: ProcessId, address: u64) -> Named {
         let ProcessId { pid, started: time } = process;
         named(self.symbolizer.resolve(AddressSpace::User { pid, time }, address))
+    }
+
+    #[cfg(feature = "python")]
+    fn python(&mut self, process: ProcessId, frame: PythonFrame) -> Option<Line> {
+        self.pythons.as_mut().and_then(|pythons| pythons.line(process, frame))
+    }
+
+    #[cfg(feature = "python")]
+    fn has_handlers(&self, process: ProcessId) -> bool {
+        self.pythons.as_ref().is_some_and(|pythons| pythons.has_handlers(process))
     }
 }
 

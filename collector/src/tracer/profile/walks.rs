@@ -18,10 +18,15 @@ use super::window::Finished;
 use crate::config::Stacks;
 use crate::error::{Error, Result};
 use crate::objects;
+#[cfg(feature = "python")]
+use crate::python::Pythons;
 use crate::unwind::tables::{Sizes, Tables};
 use crate::unwind::unwinder::Unwinder;
 use crate::unwind::walk::Machine;
 
+/// Programs of CPython's stages, which follow the others in `stages`.
+#[cfg(feature = "python")]
+const PYTHON_STAGES: [&str; 2] = ["python_thread", "python_frames"];
 /// Bytes of the ring with samples that missed a page: of a CPU, and of all. A sample has 18 KiB.
 const MISSES_PER_CPU: usize = 128 << 10;
 const MISSES_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 20;
@@ -44,16 +49,24 @@ pub(super) fn variants(needs_kernel_types: bool) -> Vec<Variant> {
         // Registers of a thread that is in the kernel are found by bpf_task_pt_regs, by the kernel's types, or not at all.
         for (task_pt_regs, kernel_types) in [(true, needs_kernel_types), (false, true), (false, false)] {
             if kernel_types || !needs_kernel_types {
-                all.push(Variant {
+                let variant = Variant {
                     object: objects::PROFILE_UNWIND,
                     stages: ["unwind_walk", "unwind_count"],
                     sampler: if kernel_types { "unwind_begin_by_kernel_types" } else { "unwind_begin" },
                     kernel_types,
                     stacks,
                     task_pt_regs,
+                    #[cfg(feature = "python")]
+                    python: false,
                     least_wait: None,
                     has_next: task_pt_regs || kernel_types && !needs_kernel_types,
-                });
+                };
+                // Threads are told apart by what the kernel's types say of them.
+                #[cfg(feature = "python")]
+                if task_pt_regs || kernel_types {
+                    all.push(Variant { python: true, has_next: true, ..variant });
+                }
+                all.push(variant);
             }
         }
     }
@@ -77,6 +90,12 @@ pub(super) fn prepare(
     let per_cpu = if of_waits { MISSES_PER_CPU_OF_WAITS } else { MISSES_PER_CPU };
     let misses = (per_cpu * cpus as usize).min(memory / 8);
     let misses = misses.clamp(*MISSES_BYTES.start(), *MISSES_BYTES.end()).next_power_of_two();
+    #[cfg(feature = "python")]
+    if variant.python {
+        for name in PYTHON_STAGES {
+            spec.program_mut(name).ok_or_else(|| Error::no_program(name))?.autoload = true;
+        }
+    }
     for name in variant.stages {
         spec.program_mut(name).ok_or_else(|| Error::no_program(name))?.autoload = true;
     }
@@ -85,6 +104,8 @@ pub(super) fn prepare(
                set: &dyn Fn(&mut bpf_loader::map_def::MapSpec<'_>)| {
         spec.map_mut(name).map(set).ok_or_else(|| Error::no_map(name))
     };
+    #[cfg(feature = "python")]
+    map(spec, "pythons", &|map| map.flags |= if tables_grow { BPF_F_NO_PREALLOC } else { 0 })?;
     map(spec, "rows", &|map| map.value_size = sizes.rows_bytes())?;
     map(spec, "rules", &|map| map.value_size = sizes.rules_bytes())?;
     map(spec, "misses", &|map| map.max_entries = misses as u32)?;
@@ -132,7 +153,10 @@ impl Misses {
         let map =
             |name: &str| -> Result<&bpf_loader::map::Map> { program.object().map(name).map_err(Error::load) };
         let stages = ProgramArray::new(map("stages")?).map_err(Error::load)?;
-        for (stage, name) in (0..).zip(program.stages()) {
+        let called = program.stages().into_iter();
+        #[cfg(feature = "python")]
+        let called = called.chain(PYTHON_STAGES.into_iter().filter(|_| program.reads_python()));
+        for (stage, name) in (0..).zip(called) {
             let called = program.object().program(name).map_err(Error::load)?;
             stages.set(stage, called).map_err(Error::load)?;
         }
@@ -153,6 +177,16 @@ impl Misses {
             broken: 0,
         };
         Ok(Some((misses, Unwinder::new(machine, tables))))
+    }
+
+    /// The table of processes that run CPython, where their frames are read.
+    #[cfg(feature = "python")]
+    pub fn pythons(program: &ProfileProgram) -> Result<Option<Pythons>> {
+        if !program.reads_python() {
+            return Ok(None);
+        }
+        let map = &program.object().map("pythons").map_err(Error::load)?.fd;
+        Ok(Some(Pythons::new(map.try_clone().map_err(Error::kernel)?)))
     }
 
     /// The map to poll.
@@ -227,6 +261,8 @@ impl Misses {
             by_kernel: count[walk_end::BY_KERNEL],
             in_user_space: count[walk_end::MISSED],
             later: finished.later,
+            #[cfg(feature = "python")]
+            python_unread: 0,
             pages: unwinder.tables().pages() as u64,
             evicted_pages: unwinder.tables().evicted(),
         }

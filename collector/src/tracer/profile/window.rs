@@ -46,6 +46,15 @@ pub struct Finished {
     pub waker: [u8; 16],
 }
 
+/// Who knows the processes that were sampled.
+pub trait Processes {
+    /// Which program of a process a sample belongs to, by its number and the thread's name.
+    fn meet(&mut self, key: &CountKey, comm: &[u8; 16]) -> ProcessId;
+    /// It had this stack.
+    #[cfg(feature = "python")]
+    fn sampled(&mut self, process: ProcessId, stack: &[u64]);
+}
+
 /// What [`Window::drain`] met on its way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Drained {
@@ -124,8 +133,7 @@ impl Window {
         Some(frames)
     }
 
-    /// Moves everything into `samples`, and leaves the window empty. No program may be using it. `process_of` tells which
-    /// program of a process a sample belongs to, by its number and the thread's name. `finished` are samples of this window that were counted elsewhere.
+    /// Moves everything into `samples`, and leaves the window empty. No program may be using it. `finished` are samples of this window that were counted elsewhere.
     ///
     /// # Errors
     ///
@@ -133,7 +141,7 @@ impl Window {
     pub fn drain(
         &mut self,
         samples: &mut Samples,
-        process_of: &mut dyn FnMut(&CountKey, &[u8; 16]) -> ProcessId,
+        processes: &mut dyn Processes,
         finished: Vec<Finished>,
         lost: Lost,
     ) -> Result<Drained> {
@@ -162,7 +170,9 @@ impl Window {
                 if no_kernel || no_user {
                     drained.no_stack += lost(count.samples);
                 }
-                let process = process_of(&key, &count.comm);
+                let process = processes.meet(&key, &count.comm);
+                #[cfg(feature = "python")]
+                processes.sampled(process, user.map(|user| samples.stacks.get(user)).unwrap_or_default());
                 let key = SampleKey {
                     process,
                     tid: key.tid,
