@@ -10,7 +10,24 @@
  *
  * The hook runs with the run queue locked and interrupts off: a thread's note is written by one CPU at a time.
  */
+#include "kernel_types.h"
+
+/* As struct count_key of profile.h, and who has ended the wait. */
+struct wait_key {
+	__u32 tgid;
+	__u32 tid;
+	__u32 kernel_stack;
+	__u32 user_stack;
+	/* The name of the thread that did; WAKER_INTERRUPT; zeros: nobody knows. */
+	char waker[16];
+};
+#define COUNTED_BY struct wait_key
+
 #include "profile_walk.h"
+#include "interrupts.h"
+
+/* No thread's name: it is not zero behind its end. */
+#define WAKER_INTERRUPT 1
 
 /* Default; user space sizes the map. */
 #define MAX_WAITS 4096
@@ -50,6 +67,8 @@ struct wait {
 	__u32 epoch;
 	/* Whether the user stack is for user space to finish. */
 	__u32 missed;
+	/* As struct wait_key has it. */
+	char waker[16];
 };
 
 /* A wait that has ended, which user space counts. */
@@ -64,6 +83,7 @@ struct waited {
 	/* Its number in the initial pid namespace. */
 	__u32 thread;
 	__u32 pad;
+	char waker[16];
 };
 
 /* By the thread's number in the initial pid namespace. */
@@ -87,6 +107,7 @@ struct {
 	__uint(max_entries, 65536);
 } ended SEC(".maps");
 
+const struct wait_key *describe_wait_key __attribute__((unused));
 const struct waited *describe_waited __attribute__((unused));
 
 /* Set before loading. Shorter waits are not counted. */
@@ -103,6 +124,7 @@ const volatile __u32 by_kernel = 0;
 static __always_inline void enter(struct task_struct *next, __u32 tid, __u64 now)
 {
 	struct sample sample = {};
+	struct wait_key key = {};
 	struct waited *waited;
 	struct wait *wait;
 	__u64 nanos;
@@ -123,10 +145,11 @@ static __always_inline void enter(struct task_struct *next, __u32 tid, __u64 now
 	nanos *= wait->weight;
 	if (wait->epoch == active && !wait->missed) {
 		sample.window = wait->epoch & 1;
-		sample.key = wait->key;
+		__builtin_memcpy(&key, &wait->key, sizeof(wait->key));
+		__builtin_memcpy(key.waker, wait->waker, sizeof(key.waker));
 		read_field(sample.first.comm, next, comm);
 		if (find_window(&sample))
-			count_sample(&sample, nanos);
+			count_by(&sample, &key, nanos);
 		goto out;
 	}
 	sample.stat->samples++;
@@ -143,6 +166,7 @@ static __always_inline void enter(struct task_struct *next, __u32 tid, __u64 now
 	waited->missed = wait->missed;
 	waited->thread = tid;
 	waited->pad = 0;
+	__builtin_memcpy(waited->waker, wait->waker, sizeof(waited->waker));
 	full = bpf_ringbuf_query(&ended, BPF_RB_AVAIL_DATA) >= wake_threshold;
 	bpf_ringbuf_submit(waited, full ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
 out:
@@ -182,6 +206,7 @@ static __always_inline void keep_wait(struct sample *sample, struct wait *wait, 
 		sample->stat->no_stack++;
 	wait->key = sample->key;
 	wait->missed = missed;
+	__builtin_memset(wait->waker, 0, sizeof(wait->waker));
 	wait->since = wait->pace.last;
 }
 
@@ -248,6 +273,26 @@ int offcpu_switch(__u64 *args)
 	tid = bpf_get_current_pid_tgid();
 	if (tid)
 		leave(args, tid, state & TASK_DEAD, now);
+	return 0;
+}
+
+/* Somebody wakes a thread, in its own context, or in an interrupt that has come upon it. */
+SEC("?raw_tp/sched_waking")
+int offcpu_waking(__u64 *args)
+{
+	struct task_struct *task = (void *)args[0];
+	struct wait *wait;
+	int tid = 0;
+
+	read_field(tid, task, pid);
+	wait = bpf_map_lookup_elem(&waits, &tid);
+	/* What wakes one that is awake already has not ended its wait. */
+	if (!wait || !wait->since || wait->waker[0])
+		return 0;
+	if (is_in_interrupt(!by_kernel))
+		wait->waker[0] = WAKER_INTERRUPT;
+	else
+		bpf_get_current_comm(wait->waker, sizeof(wait->waker));
 	return 0;
 }
 

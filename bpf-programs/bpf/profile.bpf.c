@@ -15,7 +15,7 @@ static __always_inline int sample(void *ctx, int kernel_types)
 	} else {
 		sample.full = 1;
 	}
-	count_sample(&sample, 1);
+	count_by(&sample, &sample.key, 1);
 	return 0;
 }
 

@@ -30,6 +30,11 @@ struct count_key {
 	__u32 user_stack;
 };
 
+/* Programs may count by more, that begins with this. */
+#ifndef COUNTED_BY
+#define COUNTED_BY struct count_key
+#endif
+
 struct count {
 	__u64 samples;
 	char comm[16];
@@ -72,7 +77,7 @@ struct {
 	__array(values, struct {
 		__uint(type, BPF_MAP_TYPE_HASH);
 		__uint(max_entries, MAX_COUNTS);
-		__uint(key_size, sizeof(struct count_key));
+		__uint(key_size, sizeof(COUNTED_BY));
 		__uint(value_size, sizeof(struct count));
 	});
 } counts SEC(".maps");
@@ -264,8 +269,8 @@ static __always_inline int begin_sample(struct sample *sample, int kernel_types)
 	return identify_sample(sample, kernel_types) && find_window(sample);
 }
 
-/* Counts a sample whose stacks are known as so many. */
-static __always_inline void count_sample(struct sample *sample, __u64 amount)
+/* Counts a sample whose stacks are known as so many, under that key. */
+static __always_inline void count_by(struct sample *sample, const COUNTED_BY *key, __u64 amount)
 {
 	struct region *region = sample->region;
 	struct count *count;
@@ -273,12 +278,12 @@ static __always_inline void count_sample(struct sample *sample, __u64 amount)
 	if (sample->full)
 		sample->stat->no_stack++;
 	sample->stat->samples++;
-	count = bpf_map_lookup_elem(sample->counts, &sample->key);
+	count = bpf_map_lookup_elem(sample->counts, key);
 	if (!count) {
 		sample->first.samples = amount;
-		if (!bpf_map_update_elem(sample->counts, &sample->key, &sample->first, BPF_NOEXIST))
+		if (!bpf_map_update_elem(sample->counts, key, &sample->first, BPF_NOEXIST))
 			goto announce;
-		count = bpf_map_lookup_elem(sample->counts, &sample->key);
+		count = bpf_map_lookup_elem(sample->counts, key);
 		if (!count) {
 			sample->stat->table_full++;
 			sample->full = 1;

@@ -15,7 +15,7 @@ static __always_inline int begin(void *ctx, int kernel_types)
 		store_stacks(ctx, &sample, state, begin_walk(&state->walk, ctx, kernel_types));
 	else
 		sample.full = 1;
-	count_sample(&sample, 1);
+	count_by(&sample, &sample.key, 1);
 	return 0;
 }
 
@@ -59,7 +59,7 @@ int unwind_count(void *ctx)
 	if (!resume(&sample, &state) || !room_for_stack(sample.region, &stack))
 		return 0;
 	if (!end_walk(&sample, state, stack, bpf_ktime_get_ns())) {
-		count_sample(&sample, 1);
+		count_by(&sample, &sample.key, 1);
 		return 0;
 	}
 	sample.stat->samples++;

@@ -70,6 +70,7 @@ const RECORDS: &[(&[u8], &[Layout])] = &[
             unwind::Missed::LAYOUT,
             unwind::MISSED_PARTS,
             unwind::WalkEnds::LAYOUT,
+            offcpu::WaitKey::LAYOUT,
             offcpu::Wait::LAYOUT,
             offcpu::Waited::LAYOUT,
         ],

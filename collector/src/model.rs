@@ -114,6 +114,26 @@ pub struct Thread {
     pub tid: u32,
     /// Its `comm` when first sampled.
     pub name: Arc<str>,
+    /// Of time off the CPU: who has ended these waits, the name of a thread or [`INTERRUPT`](Self::INTERRUPT). A thread is in the table once for
+    /// each.
+    #[cfg(feature = "unwind")]
+    pub woken_by: Option<Arc<str>>,
+}
+
+impl Thread {
+    /// Who ends a wait where that is no thread: a timer or a device.
+    #[cfg(feature = "unwind")]
+    pub const INTERRUPT: &str = "[interrupt]";
+
+    /// A thread of that number and name.
+    pub fn new(tid: u32, name: impl Into<Arc<str>>) -> Self {
+        Self {
+            tid,
+            name: name.into(),
+            #[cfg(feature = "unwind")]
+            woken_by: None,
+        }
+    }
 }
 
 /// A file, or the kernel, that frames lie in.
@@ -313,7 +333,7 @@ mod tests {
             duration_nanos: 10,
             period_nanos: 1,
             processes: vec![Process { pid: 1, ..Process::default() }],
-            threads: vec![Thread { tid: 1, name: "t".into() }],
+            threads: vec![Thread::new(1, "t")],
             mappings: vec![Mapping { path: "/bin/x".into(), ..Mapping::default() }],
             frames: names.iter().map(frame).collect(),
             stacks: (0..names.len() as u32).map(|i| vec![FrameIdx(i)]).collect(),

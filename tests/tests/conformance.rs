@@ -52,7 +52,7 @@ fn window(samples: u32) -> Profile {
             service_name: (number == 1).then(|| "checkout".into()),
             ..Process::default()
         });
-        profile.threads.push(Thread { tid: 100 * number, name: format!("worker-{number}").into() });
+        profile.threads.push(Thread::new(100 * number, format!("worker-{number}")));
         profile.mappings.push(Mapping {
             path: if is_kernel { "[kernel]".into() } else { path.into() },
             build_id: Some(vec![number as u8; 20].into()),

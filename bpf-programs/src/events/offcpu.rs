@@ -4,8 +4,21 @@ use super::profile::CountKey;
 use super::record;
 
 record! {
+    /// What waits are counted under, behind a [`CountKey`].
+    pub struct WaitKey = "wait_key", 32 {
+        /// The name of the thread that has ended it, zero-terminated; [`WaitKey::INTERRUPT`]; zeros: nobody knows.
+        waker: [u8; 16] = 16,
+    }
+}
+
+impl WaitKey {
+    /// The waker where it was an interrupt, as of a timer or a device.
+    pub const INTERRUPT: [u8; 16] = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+}
+
+record! {
     /// The last wait of a thread.
-    pub struct Wait = "wait", 56 {
+    pub struct Wait = "wait", 72 {
         /// Since when it waits, in nanoseconds of `CLOCK_MONOTONIC`; 0 if it does not, or that is not to be counted.
         since: u64 = 0,
         /// What it is to be counted under, a [`CountKey`].
@@ -26,7 +39,7 @@ impl Wait {
 
 record! {
     /// A wait that has ended, and is to be counted in user space.
-    pub struct Waited = "waited", 64 {
+    pub struct Waited = "waited", 80 {
         /// What it is to be counted under, a [`CountKey`].
         key: [u8; 16] = 0,
         /// The thread's name, zero-terminated.
@@ -41,6 +54,8 @@ record! {
         missed: u32 = 52,
         /// The thread's number in the initial pid namespace, which `waits` has it under.
         thread: u32 = 56,
+        /// Who has woken it, as of [`WaitKey`].
+        waker: [u8; 16] = 64,
     }
 }
 

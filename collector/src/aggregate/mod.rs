@@ -74,6 +74,18 @@ pub struct ProcessId {
     pub started: u64,
 }
 
+/// Who has ended a wait: a number of [`Samples::wakers`], or 0 where nobody knows.
+#[cfg(feature = "unwind")]
+pub type WakerId = u32;
+/// No waits are profiled.
+#[cfg(not(feature = "unwind"))]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WakerId(());
+
+/// Most names of wakers of a window; others are as if nobody knew.
+#[cfg(feature = "unwind")]
+const MAX_WAKERS: usize = 4096;
+
 /// What samples are added up under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SampleKey {
@@ -85,6 +97,8 @@ pub struct SampleKey {
     pub kernel: Option<StackId>,
     /// User stack; `None` for kernel threads, or if it could not be read or stored.
     pub user: Option<StackId>,
+    /// Who has ended the wait.
+    pub waker: WakerId,
 }
 
 /// The samples of one window.
@@ -96,6 +110,9 @@ pub struct Samples {
     pub counts: SortedMap<SampleKey, u64>,
     /// Name of each thread, under each program of its process, when it was first seen.
     pub threads: SortedMap<(ProcessId, u32), [u8; 16]>,
+    /// Names of threads, or what stands for other wakers, by which they are numbered from 1 on.
+    #[cfg(feature = "unwind")]
+    pub wakers: SortedMap<[u8; 16], WakerId>,
 }
 
 impl Samples {
@@ -114,6 +131,22 @@ impl Samples {
         self.stacks.clear();
         self.counts.clear();
         self.threads.clear();
+        #[cfg(feature = "unwind")]
+        self.wakers.clear();
+    }
+
+    /// The number of a waker; zeros are none.
+    #[cfg(feature = "unwind")]
+    pub fn waker(&mut self, name: [u8; 16]) -> WakerId {
+        let number = self.wakers.len() as WakerId + 1;
+        match self.wakers.get(&name) {
+            Some(&known) => known,
+            None if name == [0; 16] || self.wakers.len() >= MAX_WAKERS => 0,
+            None => {
+                self.wakers.insert(name, number);
+                number
+            }
+        }
     }
 }
 
@@ -159,7 +192,7 @@ mod tests {
         let mut samples = Samples::default();
         let kernel = samples.stacks.intern(&[0xffff]);
         let process = ProcessId { pid: 1, started: 0 };
-        let key = SampleKey { process, tid: 2, kernel, user: None };
+        let key = SampleKey { process, tid: 2, kernel, user: None, waker: WakerId::default() };
         assert!(samples.add(key, *b"first\0\0\0\0\0\0\0\0\0\0\0", 2));
         assert!(samples.add(key, *b"second\0\0\0\0\0\0\0\0\0\0", 3));
         assert_eq!(samples.counts.get(&key), Some(&5));

@@ -37,6 +37,7 @@ struct Summary<'a> {
     stacks: usize,
     overhead: Cost,
     functions: Vec<Function<'a>>,
+    wakers: Vec<Waker<'a>>,
     exports: Vec<Export<'a>>,
 }
 
@@ -130,6 +131,13 @@ struct Function<'a> {
     total: u64,
 }
 
+/// Who ends waits.
+#[derive(Serialize)]
+struct Waker<'a> {
+    name: &'a str,
+    total: u64,
+}
+
 /// Writes the summary of a profile.
 ///
 /// # Errors
@@ -173,6 +181,7 @@ pub fn write(
             event_latency_seconds: overhead.event_latency.as_secs_f64(),
         },
         functions: functions(profile),
+        wakers: wakers(profile),
         exports: sent.iter().map(export).collect(),
     };
     json::write_line(out, &summary)
@@ -195,6 +204,27 @@ fn export(stats: &Stats) -> Export<'_> {
         message: stats.last_message.as_deref(),
         spool_error: stats.spool_error.as_deref(),
     }
+}
+
+/// Who has ended most time of waits.
+#[cfg(feature = "unwind")]
+fn wakers(profile: &Profile) -> Vec<Waker<'_>> {
+    let mut found: HashMap<&str, u64> = HashMap::new();
+    for sample in &profile.samples {
+        let thread = profile.threads.get(sample.thread.0 as usize);
+        if let Some(waker) = thread.and_then(|thread| thread.woken_by.as_deref()) {
+            *found.entry(waker).or_default() += sample.count;
+        }
+    }
+    let mut wakers: Vec<_> = found.into_iter().map(|(name, total)| Waker { name, total }).collect();
+    wakers.sort_by(|a, b| (b.total, a.name).cmp(&(a.total, b.name)));
+    wakers.truncate(MAX_FUNCTIONS);
+    wakers
+}
+
+#[cfg(not(feature = "unwind"))]
+fn wakers(_profile: &Profile) -> Vec<Waker<'_>> {
+    Vec::new()
 }
 
 /// The functions with most samples of their own, then with most in all.

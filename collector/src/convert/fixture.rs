@@ -42,10 +42,10 @@ pub(crate) fn profile() -> Profile {
             Process { pid: 200, comm: Some("node".into()), ..Process::default() },
         ],
         threads: vec![
-            Thread { tid: 100, name: "shop".into() },
-            Thread { tid: 101, name: "worker".into() },
-            Thread { tid: 0, name: "swapper/0".into() },
-            Thread { tid: 200, name: "node".into() },
+            Thread::new(100, "shop"),
+            Thread::new(101, "worker"),
+            Thread::new(0, "swapper/0"),
+            Thread::new(200, "node"),
         ],
         mappings: vec![
             Mapping { path: "[kernel]".into(), ..Mapping::default() },
@@ -108,7 +108,7 @@ pub(crate) fn large(count: u32) -> Profile {
                 executable_path: Some(format!("/opt/service-{id}/bin/server").into()),
                 ..Process::default()
             });
-            profile.threads.push(Thread { tid: id, name: format!("main-{id}").into() });
+            profile.threads.push(Thread::new(id, format!("main-{id}")));
         }
         profile.samples.push(Sample {
             process: ProcessIdx(profile.processes.len() as u32 - 1),

@@ -1,7 +1,7 @@
 //! A profile to a pprof file: `profile.proto`, gzipped.
 //!
 //! Values are what the profile's samples count; of CPU samples also the time, `cpu` in `nanoseconds`, as readers expect.
-//! Labels are `pid`, `tid`, `thread` and `process`. What was lost stands in a comment, always.
+//! Labels are `pid`, `tid`, `thread` and `process`, of time off the CPU also `woken_by`. What was lost stands in a comment, always.
 
 use super::{Error, build_id_hex, check_indices, executable_name, memory};
 use crate::model::{Line, Losses, Profile, SampleType};
@@ -213,6 +213,14 @@ fn encode(profile: &Profile, writer: &mut Writer) {
     let paths: Vec<i64> = profile.mappings.iter().map(|mapping| strings.index(&mapping.path)).collect();
     let build_ids: Vec<i64> = build_ids.iter().map(|id| strings.index(id)).collect();
     let threads: Vec<i64> = profile.threads.iter().map(|thread| strings.index(&thread.name)).collect();
+    #[cfg(feature = "unwind")]
+    let woken_by = strings.index("woken_by");
+    #[cfg(feature = "unwind")]
+    let wakers: Vec<Option<i64>> = profile
+        .threads
+        .iter()
+        .map(|thread| thread.woken_by.as_deref().map(|waker| strings.index(waker)))
+        .collect();
     let processes: Vec<i64> = profile
         .processes
         .iter()
@@ -275,6 +283,8 @@ fn encode(profile: &Profile, writer: &mut Writer) {
                 (thread, threads[of_thread], 0),
                 (process, processes[of_process], 0),
             ];
+            #[cfg(feature = "unwind")]
+            let labels = labels.into_iter().chain(wakers[of_thread].map(|waker| (woken_by, waker, 0)));
             to.label(labels, |to, (key, text, number)| {
                 to.num(number.into());
                 to.str(text);

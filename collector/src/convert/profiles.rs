@@ -8,6 +8,8 @@
 //! - One profile a resource: `samples` in `count`, period `cpu` in `nanoseconds`.
 //! - Samples carry `thread.id` and `thread.name`, locations `profile.frame.type`, mappings
 //!   `process.executable.build_id.gnu`.
+//! - Where time off the CPU is profiled: `off_cpu` in `nanoseconds`, and on samples `ebpf.off_cpu.woken_by`, the name of the thread that
+//!   ended the wait, or `[interrupt]`, where that is known.
 //! - What the window lost is on every profile of the window, always, as attributes of the profile. They count for
 //!   the whole window, so they are the same on all of its profiles and not to be added up:
 //!
@@ -22,7 +24,7 @@
 use super::{Error, build_id_hex, check_indices, executable_name, memory};
 use crate::enrich::service_name;
 use crate::export::config::{SharedAttributes, TELEMETRY_SDK};
-use crate::model::{Frame, Process, Profile, Sample, Thread};
+use crate::model::{Frame, Process, Profile, Sample};
 use bpf_loader::stable_sort::sort_by_number;
 use otlp_encode::{
     AttributeIdx, AttributeWriter, Dictionary, Epoch, Limits, Line, LinkIdx, LocationIdx, MappingIdx,
@@ -165,6 +167,23 @@ fn losses(profile: &Profile) -> [(&'static str, &'static str, Value<'static>); 5
     .map(|(key, count)| (key, "", Value::Int(i64::try_from(count).unwrap_or(i64::MAX))))
 }
 
+/// The attributes of a thread.
+#[cfg(not(feature = "unwind"))]
+type OfThread = [AttributeIdx; 2];
+#[cfg(feature = "unwind")]
+#[derive(Debug, Clone, Copy)]
+struct OfThread {
+    all: [AttributeIdx; 3],
+    count: usize,
+}
+
+#[cfg(feature = "unwind")]
+impl AsRef<[AttributeIdx]> for OfThread {
+    fn as_ref(&self) -> &[AttributeIdx] {
+        self.all.get(..self.count).unwrap_or_default()
+    }
+}
+
 /// What of a profile is in the dictionary of the current request already, by its index in the profile.
 #[derive(Debug, Default)]
 struct Made {
@@ -173,7 +192,7 @@ struct Made {
     stacks: Vec<Option<StackIdx>>,
     frames: Vec<Option<LocationIdx>>,
     mappings: Vec<Option<MappingIdx>>,
-    threads: Vec<Option<[AttributeIdx; 2]>>,
+    threads: Vec<Option<OfThread>>,
     /// The stack at hand, kept for its memory.
     locations: Vec<LocationIdx>,
     lines: Vec<Line>,
@@ -249,15 +268,23 @@ impl Made {
         made
     }
 
-    fn thread(&mut self, dictionary: &mut Dictionary, profile: &Profile, index: usize) -> [AttributeIdx; 2] {
+    fn thread(&mut self, dictionary: &mut Dictionary, profile: &Profile, index: usize) -> OfThread {
         if let Some(made) = self.threads[index] {
             return made;
         }
-        let Thread { tid, name } = &profile.threads[index];
-        let id = dictionary.attribute("thread.id", "", *tid);
-        let name = dictionary.attribute("thread.name", "", &**name);
-        self.threads[index] = Some([id, name]);
-        [id, name]
+        let thread = &profile.threads[index];
+        let id = dictionary.attribute("thread.id", "", thread.tid);
+        let name = dictionary.attribute("thread.name", "", &*thread.name);
+        #[cfg(feature = "unwind")]
+        let made = {
+            let woken_by = thread.woken_by.as_deref();
+            let waker = woken_by.map(|waker| dictionary.attribute("ebpf.off_cpu.woken_by", "", waker));
+            OfThread { all: [id, name, waker.unwrap_or_default()], count: 2 + usize::from(waker.is_some()) }
+        };
+        #[cfg(not(feature = "unwind"))]
+        let made = [id, name];
+        self.threads[index] = Some(made);
+        made
     }
 }
 

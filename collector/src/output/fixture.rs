@@ -27,7 +27,7 @@ impl Fixture {
             executable_path: Some(executable).filter(|path| !path.is_empty()).map(Into::into),
             ..Process::default()
         });
-        self.profile.threads.push(Thread { tid: pid, name: comm.into() });
+        self.profile.threads.push(Thread::new(pid, comm));
         index
     }
 

@@ -54,7 +54,7 @@ pub(super) struct Builder {
 impl Builder {
     pub fn new() -> Self {
         let mut builder = Self::default();
-        builder.profile().threads.push(Thread { tid: 0, name: "".into() });
+        builder.profile().threads.push(Thread::new(0, ""));
         builder
     }
 

@@ -121,6 +121,15 @@ fn nanos_of(profile: &Profile, function: &str) -> (u64, Vec<Vec<String>>) {
     (nanos, stacks)
 }
 
+/// Nanoseconds under a function that end by that waker, and all.
+fn woken_by(profile: &Profile, function: &str, waker: &str) -> (u64, u64) {
+    let mut by_that = profile.clone();
+    by_that.samples.retain(|sample| {
+        profile.threads[sample.thread.0 as usize].woken_by.as_deref().is_some_and(|name| name == waker)
+    });
+    (nanos_of(&by_that, function).0, nanos_of(profile, function).0)
+}
+
 fn profile(stacks: Stacks, least: Duration) -> Option<(Profile, String, Session)> {
     let mut helper = Helper::start("off_cpu::helper", "wait");
     let filter = Filter { pids: vec![helper.pid()], ..Filter::default() };
@@ -155,7 +164,12 @@ fn told(told: &str, name: &str) -> u64 {
     line.unwrap().1.parse().unwrap()
 }
 
+/// An emulated machine takes a while on the CPU to go to sleep and to look at its clock.
 fn is_near(what: &str, counted: u64, expected: u64, tolerance: f64) {
+    if is_emulated() && what == "waits_briefly" {
+        return;
+    }
+    let tolerance = if is_emulated() { 0.2 } else { tolerance };
     let (counted, expected) = (counted as f64, expected as f64);
     assert!((counted - expected).abs() <= expected * tolerance, "{what}: {counted} and not {expected}");
 }
@@ -165,21 +179,21 @@ fn waits_are_those_of_the_clock(stacks: Stacks) {
     let counters = session.counters().unwrap();
     assert_eq!(profile.sample_type, SampleType::OFF_CPU);
     let walks = counters.walks.unwrap();
-    // An emulated machine finishes a hundred copies a second or so: stacks are cut off there.
-    let is_slow = is_emulated();
-    assert!(walks.lost * 20 <= walks.total() || is_slow, "{walks:?}");
+    assert!(walks.lost * 20 <= walks.total(), "{walks:?}");
     for (function, tolerance) in
         [("waits_at_times", 0.05), ("waits_long", 0.05), ("waits_for_another", 0.05), ("waits_briefly", 0.35)]
     {
         let (nanos, stacks) = nanos_of(&profile, function);
         eprintln!("{function}: {nanos} of {}", told(&by_clock, function));
-        if walks.lost == 0 || !is_slow {
-            is_near(function, nanos, told(&by_clock, function), tolerance);
-        }
+        is_near(function, nanos, told(&by_clock, function), tolerance);
         for stack in stacks {
             assert!(stack.iter().any(|name| name.ends_with("::work")) || walks.lost > 0, "{stack:?}");
             assert!(!stack[0].contains("bpf") && !stack[0].ends_with("schedule"), "{stack:?}");
         }
+    }
+    for (function, waker) in [("waits_for_another", "the-waker"), ("waits_at_times", "[interrupt]")] {
+        let (of_waker, all) = woken_by(&profile, function, waker);
+        assert!(of_waker * 100 >= all * 95 && all > 0, "{function}: {of_waker} of {all} by {waker}");
     }
     let (nanos, _) = nanos_of(&profile, "never_waits");
     assert!(nanos < told(&by_clock, "never_waits") / 100, "{nanos}");
@@ -199,8 +213,12 @@ fn by_copies() {
 
 #[test]
 fn short_waits_are_left_out() {
-    let Some((profile, by_clock, _)) = profile(Stacks::Tables, Duration::from_millis(10)) else { return };
+    let Some((profile, by_clock, mut session)) = profile(Stacks::Tables, Duration::from_millis(10)) else {
+        return;
+    };
     let (nanos, _) = nanos_of(&profile, "waits_at_times");
     is_near("waits_at_times", nanos, told(&by_clock, "waits_at_times"), 0.05);
-    assert!(nanos_of(&profile, "waits_briefly").0 < told(&by_clock, "waits_briefly") / 20);
+    let (brief, _) = nanos_of(&profile, "waits_briefly");
+    assert!(brief < told(&by_clock, "waits_briefly") / 20 || is_emulated(), "{brief}");
+    assert!(session.counters().unwrap().too_short > 100);
 }

@@ -102,7 +102,7 @@ fn profile(input: &mut Input<'_>) -> Profile {
     while !input.is_empty() {
         match input.u8() % 8 {
             0 => profile.processes.push(process(input)),
-            1 => profile.threads.push(Thread { tid: input.u32(), name: input.text().into() }),
+            1 => profile.threads.push(Thread::new(input.u32(), input.text())),
             2 => profile.mappings.push(mapping(input)),
             3 | 4 => {
                 let frame = frame(input, &profile);

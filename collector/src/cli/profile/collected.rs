@@ -163,7 +163,7 @@ mod tests {
             duration_nanos: 1_000_000_000,
             period_nanos: 10_000_000,
             processes: vec![Process { pid, ..Process::default() }],
-            threads: vec![Thread { tid: pid, name: "main".into() }],
+            threads: vec![Thread::new(pid, "main")],
             stacks: vec![Vec::new()],
             samples: vec![Sample {
                 process: ProcessIdx(0),

@@ -367,7 +367,7 @@ mod tests {
         let sample = Sample { process: ProcessIdx(0), thread: ThreadIdx(0), stack: StackIdx(0), count: 1 };
         let mut profile = Profile {
             processes: vec![Process { pid: 7, ..Process::default() }],
-            threads: vec![Thread { tid: 7, name: "main".into() }],
+            threads: vec![Thread::new(7, "main")],
             stacks: vec![Vec::new()],
             samples: vec![sample],
             ..Profile::default()

@@ -150,6 +150,25 @@ fn other_samples_than_those_of_cpu_time_have_one_value() {
 }
 
 #[test]
+#[cfg(feature = "unwind")]
+fn waits_say_who_has_ended_them() {
+    let mut profile = fixture::profile();
+    profile.threads[1].woken_by = Some("waker".into());
+    let profile = convert(&profile);
+    let text = |i: i64| profile.string_table[i as usize].as_str();
+    let waker = |sample: &decoded::Sample| {
+        sample
+            .label
+            .iter()
+            .find(|label| text(label.key) == "woken_by")
+            .map(|label| text(label.str).to_owned())
+    };
+    let wakers: Vec<_> = profile.sample.iter().map(waker).collect();
+    assert_eq!(wakers.iter().flatten().collect::<Vec<_>>(), ["waker"]);
+    assert_eq!(wakers[2].as_deref(), Some("waker"));
+}
+
+#[test]
 fn samples_have_values_labels_and_stacks() {
     let profile = convert(&fixture::profile());
     let text = |index: i64| profile.string_table[index as usize].as_str();

@@ -166,6 +166,21 @@ fn profiles_say_what_was_measured_and_what_was_lost() {
 }
 
 #[test]
+#[cfg(feature = "unwind")]
+fn waits_say_who_has_ended_them() {
+    let mut profile = fixture::profile();
+    profile.threads[1].woken_by = Some("waker".into());
+    let decoded = Decoded(decode(&parts(&profile, DEFAULT_MAX_REQUEST)[0]));
+    let samples = &decoded.profiles().next().unwrap().samples;
+    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    assert_eq!(
+        decoded.attributes(&samples[1].attribute_indices),
+        [pair("thread.id", "101"), pair("thread.name", "worker"), pair("ebpf.off_cpu.woken_by", "waker")]
+    );
+    assert_eq!(decoded.attributes(&samples[0].attribute_indices).len(), 2);
+}
+
+#[test]
 fn samples_have_their_threads_and_stacks() {
     let decoded = whole();
     let profiles: Vec<_> = decoded.profiles().collect();

@@ -7,7 +7,7 @@ use bpf_programs::events::heap::{COUNT_ONE, HeapStats, Stack};
 
 use super::process::{Change, TracedProcess};
 use super::{ALLOC_SPACE, ALLOCATED, INFO, INUSE_OBJECTS, INUSE_SPACE, OUTSTANDING, Settings};
-use crate::aggregate::{SampleKey, Samples};
+use crate::aggregate::{SampleKey, Samples, WakerId};
 use crate::config::Filter;
 use crate::error::{Error, Result};
 use crate::model::{Losses, Profile, SampleType};
@@ -381,7 +381,11 @@ fn profile(
         }
         let frames: Vec<u64> = stack.addresses().collect();
         let user = samples.stacks.intern(&frames);
-        samples.add(SampleKey { process: id, tid: process.pid, kernel: None, user }, name, value);
+        samples.add(
+            SampleKey { process: id, tid: process.pid, kernel: None, user, waker: WakerId::default() },
+            name,
+            value,
+        );
     }
     Profile { sample_type: definition.sample_type, ..naming::name(&samples, info, &mut process.symbols) }
 }

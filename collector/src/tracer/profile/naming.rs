@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "unwind")]
+use bpf_programs::events::offcpu::WaitKey;
 #[cfg(feature = "python")]
 use bpf_programs::events::python::PythonFrame;
 #[cfg(feature = "python")]
 use bpf_programs::events::unwind::MAX_FRAMES;
 
-use crate::aggregate::{ProcessId, Samples, StackId};
+use crate::aggregate::{ProcessId, Samples, StackId, WakerId};
 use crate::model::{
     Frame, FrameIdx, FrameKind, Line, Losses, Mapping, MappingIdx, Process, ProcessIdx, Profile, Sample,
     SampleType, StackIdx, Thread, ThreadIdx,
@@ -64,6 +66,17 @@ pub struct WindowInfo {
     pub losses: Losses,
 }
 
+/// The text of a thread's name as the kernel keeps it.
+fn comm_text(comm: &[u8; 16]) -> Arc<str> {
+    let name = comm.split(|&b| b == 0).next().unwrap_or_default();
+    Arc::from(&*String::from_utf8_lossy(name))
+}
+
+#[cfg(feature = "unwind")]
+fn waker_name(name: &[u8; 16]) -> Arc<str> {
+    if *name == WaitKey::INTERRUPT { Thread::INTERRUPT.into() } else { comm_text(name) }
+}
+
 /// Names everything in a window.
 pub fn name(samples: &Samples, info: WindowInfo, names: &mut impl Names) -> Profile {
     let mut namer = Namer {
@@ -78,6 +91,8 @@ pub fn name(samples: &Samples, info: WindowInfo, names: &mut impl Names) -> Prof
         },
         processes: SortedMap::new(),
         threads: SortedMap::new(),
+        #[cfg(feature = "unwind")]
+        wakers: samples.wakers.iter().map(|(name, id)| (*id, waker_name(name))).collect(),
         mappings: SortedMap::new(),
         frames: SortedMap::new(),
         addresses: SortedMap::new(),
@@ -90,7 +105,7 @@ pub fn name(samples: &Samples, info: WindowInfo, names: &mut impl Names) -> Prof
     for (key, &count) in keys {
         let process = namer.process(key.process);
         let comm = samples.threads.get(&(key.process, key.tid)).copied().unwrap_or_default();
-        let thread = namer.thread(key.process, key.tid, comm);
+        let thread = namer.thread(key.process, key.tid, comm, key.waker);
         namer.name_process_by_thread(process, thread);
         let stack = namer.stack(samples, key.process, key.kernel, key.user);
         namer.profile.samples.push(Sample { process, thread, stack, count });
@@ -126,7 +141,9 @@ struct Namer<'n, N> {
     names: &'n mut N,
     profile: Profile,
     processes: SortedMap<ProcessId, ProcessIdx>,
-    threads: SortedMap<(ProcessId, u32), ThreadIdx>,
+    threads: SortedMap<(ProcessId, u32, WakerId), ThreadIdx>,
+    #[cfg(feature = "unwind")]
+    wakers: SortedMap<WakerId, Arc<str>>,
     mappings: SortedMap<Mapping, MappingIdx>,
     frames: SortedMap<Frame, FrameIdx>,
     /// By process (`None` for the kernel) and address: the frame, and whether there is code.
@@ -176,10 +193,15 @@ impl<N: Names> Namer<'_, N> {
         id
     }
 
-    fn thread(&mut self, process: ProcessId, tid: u32, comm: [u8; 16]) -> ThreadIdx {
-        *self.threads.entry((process, tid)).or_insert_with(|| {
-            let name = comm.split(|&b| b == 0).next().unwrap_or_default();
-            self.profile.threads.push(Thread { tid, name: Arc::from(&*String::from_utf8_lossy(name)) });
+    fn thread(&mut self, process: ProcessId, tid: u32, comm: [u8; 16], waker: WakerId) -> ThreadIdx {
+        #[cfg(feature = "unwind")]
+        let woken_by = self.wakers.get(&waker).map(Arc::clone);
+        *self.threads.entry((process, tid, waker)).or_insert_with(|| {
+            self.profile.threads.push(Thread {
+                #[cfg(feature = "unwind")]
+                woken_by,
+                ..Thread::new(tid, comm_text(&comm))
+            });
             ThreadIdx(self.profile.threads.len() as u32 - 1)
         })
     }
@@ -352,7 +374,8 @@ mod tests {
             let user = samples.stacks.intern(&[&native[..], &words].concat());
             let kernel = samples.stacks.intern(&[u64::MAX - 8]);
             let process = ProcessId { pid, started: 0 };
-            samples.add(SampleKey { process, tid: 1, kernel, user }, [0; 16], 1);
+            let waker = WakerId::default();
+            samples.add(SampleKey { process, tid: 1, kernel, user, waker }, [0; 16], 1);
             let profile = name(&samples, WindowInfo::default(), &mut Table);
             let frames = profile.stacks[0].iter().map(|frame| &profile.frames[frame.0 as usize]);
             frames.map(|frame| frame.lines[0].function.to_string()).collect::<Vec<_>>()
@@ -373,7 +396,13 @@ mod tests {
         for pid in [1u32, 2] {
             let user = samples.stacks.intern(&[u64::from(pid) * 0x1000 + 8, u64::from(pid) * 0x1000 + 0x21]);
             samples.add(
-                SampleKey { process: ProcessId { pid, started: 0 }, tid: pid * 10, kernel: None, user },
+                SampleKey {
+                    process: ProcessId { pid, started: 0 },
+                    tid: pid * 10,
+                    kernel: None,
+                    user,
+                    waker: WakerId::default(),
+                },
                 *b"t\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
                 3,
             );
@@ -385,7 +414,7 @@ mod tests {
             "callers point at the call"
         );
         assert_eq!((profile.stacks.len(), profile.samples.len(), profile.mappings.len()), (1, 2, 1));
-        assert_eq!(profile.threads[1], Thread { tid: 20, name: "t".into() });
+        assert_eq!(profile.threads[1], Thread::new(20, "t"));
         assert_eq!(profile.processes[0].comm.as_deref(), Some("t"), "the only name that is known");
     }
 
@@ -394,7 +423,13 @@ mod tests {
         let mut samples = Samples::default();
         let user = samples.stacks.intern(&[0x1008, 0x1010, 0x1000 + NOWHERE + 1, 0x1018]);
         samples.add(
-            SampleKey { process: ProcessId { pid: 1, started: 0 }, tid: 1, kernel: None, user },
+            SampleKey {
+                process: ProcessId { pid: 1, started: 0 },
+                tid: 1,
+                kernel: None,
+                user,
+                waker: WakerId::default(),
+            },
             [0; 16],
             1,
         );
@@ -410,7 +445,13 @@ mod tests {
         let again = samples.stacks.intern(&[0x1008, 0x1008]);
         for (user, count) in [(user, 2), (None, 1), (again, 4)] {
             samples.add(
-                SampleKey { process: ProcessId { pid: 1, started: 0 }, tid: 1, kernel, user },
+                SampleKey {
+                    process: ProcessId { pid: 1, started: 0 },
+                    tid: 1,
+                    kernel,
+                    user,
+                    waker: WakerId::default(),
+                },
                 [0; 16],
                 count,
             );
@@ -424,5 +465,54 @@ mod tests {
         assert_eq!(kinds[0], [FrameKind::Kernel]);
         assert_eq!(kinds[1], [FrameKind::Kernel, FrameKind::Native]);
         assert_eq!(profile.samples.iter().map(|s| s.count).sum::<u64>(), 7);
+    }
+
+    #[cfg(feature = "unwind")]
+    struct Scheduler;
+
+    #[cfg(feature = "unwind")]
+    impl Names for Scheduler {
+        fn prepare_kernel(&mut self, _addresses: Vec<u64>) {}
+        fn process(&mut self, process: ProcessId) -> Process {
+            Process { pid: process.pid, ..Process::default() }
+        }
+        fn kernel(&mut self, address: u64) -> Named {
+            let names = ["hook", "bpf_trace_run4", "__schedule", "schedule", "futex_wait"];
+            named(FrameKind::Kernel, address + 8, names[address as usize / 8])
+        }
+        #[cfg(feature = "python")]
+        fn python(&mut self, _process: ProcessId, _frame: PythonFrame) -> Option<Line> {
+            None
+        }
+        #[cfg(feature = "python")]
+        fn has_handlers(&self, _process: ProcessId) -> bool {
+            false
+        }
+        fn user(&mut self, _process: ProcessId, address: u64) -> Named {
+            named(FrameKind::Native, address, "main")
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "unwind")]
+    fn a_wait_begins_at_what_calls_the_scheduler_and_has_a_waker() {
+        let mut samples = Samples::default();
+        let kernel = samples.stacks.intern(&[0, 9, 17, 25, 33]);
+        let process = ProcessId { pid: 1, started: 0 };
+        for (name, nanos) in [([0; 16], 1), (WaitKey::INTERRUPT, 2), (*b"waker\0\0\0\0\0\0\0\0\0\0\0", 4)] {
+            let waker = samples.waker(name);
+            samples.add(SampleKey { process, tid: 1, kernel, user: None, waker }, [0; 16], nanos);
+        }
+        let of =
+            |sample_type| name(&samples, WindowInfo { sample_type, ..WindowInfo::default() }, &mut Scheduler);
+        let profile = of(SampleType::OFF_CPU);
+        let stack =
+            profile.stacks[0].iter().map(|frame| &*profile.frames[frame.0 as usize].lines[0].function);
+        assert_eq!(stack.collect::<Vec<_>>(), ["futex_wait"]);
+        assert_eq!(of(SampleType::CPU).stacks[0].len(), 5);
+        let by =
+            |sample: &Sample| (profile.threads[sample.thread.0 as usize].woken_by.as_deref(), sample.count);
+        let by: Vec<_> = profile.samples.iter().map(by).collect();
+        assert_eq!(by, [(None, 1), (Some("[interrupt]"), 2), (Some("waker"), 4)]);
     }
 }

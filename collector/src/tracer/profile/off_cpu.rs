@@ -19,9 +19,12 @@ use crate::objects;
 use crate::sorted::SortedMap;
 use crate::unwind::walk::Machine;
 
-/// Threads whose waits are noted, at most; a note has 56 bytes, and what the hash table adds.
+/// The programs that are attached: where threads leave the CPU, and where they are woken.
+const SWITCH: &str = "offcpu_switch";
+const WAKING: &str = "offcpu_waking";
+/// Threads whose waits are noted, at most; a note has 72 bytes, and what the hash table adds.
 const THREADS: RangeInclusive<usize> = 1024..=32 << 10;
-const THREAD_BYTES: usize = 112;
+const THREAD_BYTES: usize = 128;
 /// Bytes of the ring with waits that end in another window than they began.
 const RING_BYTES: RangeInclusive<usize> = 64 << 10..=256 << 10;
 /// Such waits that are kept until their window is read.
@@ -35,7 +38,7 @@ const BATCH: usize = 1024;
 pub(super) fn variants(least: Duration) -> (Vec<Variant>, Variant) {
     let variant = |stacks, task_pt_regs, has_next| Variant {
         object: objects::OFFCPU,
-        sampler: "offcpu_switch",
+        sampler: SWITCH,
         kernel_types: true,
         stacks,
         stages: ["offcpu_walk", "offcpu_keep"],
@@ -68,6 +71,7 @@ pub(super) fn prepare(
     }
     let by_kernel = u32::from(stacks == Stacks::FramePointers);
     let least = u64::try_from(least.as_nanos()).unwrap_or(u64::MAX);
+    spec.program_mut(WAKING).ok_or_else(|| Error::no_program(WAKING))?.autoload = true;
     spec.set_global("by_kernel", &by_kernel.to_ne_bytes()).map_err(Error::load)?;
     spec.set_global("wake_threshold", &(ring as u64 / 2).to_ne_bytes()).map_err(Error::load)?;
     spec.set_global("min_nanos", &least.to_ne_bytes()).map_err(Error::load)
@@ -86,7 +90,7 @@ struct Held {
 /// The waits of a program that was loaded. It sees the scheduler from [`resume`](Self::resume) on.
 #[derive(Debug)]
 pub(super) struct Waits {
-    link: Option<Link>,
+    links: Vec<Link>,
     notes: Notes,
     ended: RingReader,
     /// Waits that have ended, whose window was not read yet.
@@ -104,7 +108,7 @@ impl Waits {
     pub fn open(program: &ProfileProgram) -> Result<Self> {
         let map = |name: &str| program.object().map(name).map(|map| &map.fd).map_err(Error::load);
         Ok(Self {
-            link: None,
+            links: Vec::new(),
             notes: Notes::new(map("waits")?.try_clone().map_err(Error::kernel)?),
             ended: RingReader::open(map("ended")?).map_err(Error::kernel)?,
             told: Vec::new(),
@@ -121,15 +125,18 @@ impl Waits {
     }
 
     pub fn pause(&mut self) {
-        self.link = None;
+        self.links.clear();
     }
 
     /// What was noted before a pause is not what threads did meanwhile.
     pub fn resume(&mut self, program: &ProfileProgram) -> Result<()> {
-        if self.link.is_none() {
+        if self.links.is_empty() {
             self.notes.forget()?;
             self.held.clear();
-            self.link = Some(program.sampler()?.attach().map_err(Error::load)?);
+            for name in [SWITCH, WAKING] {
+                let program = program.object().program(name).map_err(Error::load)?;
+                self.links.push(program.attach().map_err(Error::load)?);
+            }
         }
         Ok(())
     }
@@ -188,7 +195,7 @@ impl Waits {
     /// What a wait counts under; `in_window`: its stacks are in the window at hand.
     fn finish(&mut self, waited: &Waited, in_window: bool) -> Option<Finished> {
         let mut key = waited.key()?;
-        let Waited { comm, since: time, nanos: samples, .. } = *waited;
+        let Waited { comm, since: time, nanos: samples, waker, .. } = *waited;
         let walk = self.walks.remove(&(key.tid, time));
         let held = self.held.remove(&waited.thread).filter(|held| held.since == time);
         let missed = held.as_ref().map_or(waited.missed != 0, |held| held.missed);
@@ -202,7 +209,7 @@ impl Waits {
             self.no_stack += u64::from(walk.is_none());
             user = walk;
         }
-        Some(Finished { key, comm, time, samples, kernel, user })
+        Some(Finished { key, comm, time, samples, kernel, user, waker })
     }
 }
 

@@ -212,7 +212,8 @@ impl Misses {
                 return;
             }
             let MissedSample { key, comm, time, window, .. } = missed;
-            let finished = Finished { key, comm, time, samples: 1, kernel: None, user: Some(frames) };
+            let finished =
+                Finished { key, comm, time, samples: 1, kernel: None, user: Some(frames), waker: [0; 16] };
             waiting.push((window, finished));
         };
         // Not without end, however fast they come.

@@ -1,5 +1,7 @@
 //! What one window has collected, out of the kernel's tables and into [`Samples`].
 
+#[cfg(feature = "unwind")]
+use bpf_programs::events::offcpu::WaitKey;
 use bpf_programs::events::profile::{Count, CountKey, Region, stack_at};
 use bpf_sys::map::{self, BatchCursor};
 use bpf_sys::shared::SharedMapping;
@@ -39,6 +41,9 @@ pub struct Finished {
     pub kernel: Option<Vec<u64>>,
     /// The user stack, likewise.
     pub user: Option<Vec<u64>>,
+    /// Who has ended the wait.
+    #[cfg(feature = "unwind")]
+    pub waker: [u8; 16],
 }
 
 /// Who knows the processes that were sampled.
@@ -59,6 +64,22 @@ pub struct Drained {
     pub no_stack: u64,
     /// Samples that are lost: the window has too many keys.
     pub table_full: u64,
+}
+
+/// Who has ended a wait, as the key of its count says behind all others'.
+#[cfg(feature = "unwind")]
+type Waker = [u8; 16];
+#[cfg(not(feature = "unwind"))]
+type Waker = crate::aggregate::WakerId;
+
+#[cfg(feature = "unwind")]
+fn waker_of(key: &[u8]) -> Waker {
+    WaitKey::decode(key).map_or([0; 16], |key| key.waker)
+}
+
+#[cfg(not(feature = "unwind"))]
+fn waker_of(_key: &[u8]) -> Waker {
+    Waker::default()
 }
 
 /// How a count that is lost is counted itself: as samples, or as one where it is an amount of something else.
@@ -135,36 +156,51 @@ impl Window {
                 stacks.intern(&frames)
             }),
         };
-        let mut add = |key: CountKey, kernel: Option<&[u64]>, user: Option<&[u64]>, count: Count| {
-            let mut find = |frames: Option<&[u64]>, place: u32| {
-                let found = match frames {
-                    Some(frames) => samples.stacks.intern(frames),
-                    None => stack(&mut samples.stacks, place),
+        let mut add =
+            |key: CountKey, kernel: Option<&[u64]>, user: Option<&[u64]>, waker: Waker, count: Count| {
+                let mut find = |frames: Option<&[u64]>, place: u32| {
+                    let found = match frames {
+                        Some(frames) => samples.stacks.intern(frames),
+                        None => stack(&mut samples.stacks, place),
+                    };
+                    (found, found.is_none() && (place != 0 || frames.is_some()))
                 };
-                (found, found.is_none() && (place != 0 || frames.is_some()))
+                let (kernel, no_kernel) = find(kernel, key.kernel_stack);
+                let (user, no_user) = find(user, key.user_stack);
+                if no_kernel || no_user {
+                    drained.no_stack += lost(count.samples);
+                }
+                let process = processes.meet(&key, &count.comm);
+                #[cfg(feature = "python")]
+                processes.sampled(process, user.map(|user| samples.stacks.get(user)).unwrap_or_default());
+                let key = SampleKey {
+                    process,
+                    tid: key.tid,
+                    kernel,
+                    user,
+                    #[cfg(feature = "unwind")]
+                    waker: samples.waker(waker),
+                    #[cfg(not(feature = "unwind"))]
+                    waker,
+                };
+                if !samples.add(key, count.comm, count.samples) {
+                    drained.table_full += lost(count.samples);
+                }
             };
-            let (kernel, no_kernel) = find(kernel, key.kernel_stack);
-            let (user, no_user) = find(user, key.user_stack);
-            if no_kernel || no_user {
-                drained.no_stack += lost(count.samples);
-            }
-            let process = processes.meet(&key, &count.comm);
-            #[cfg(feature = "python")]
-            processes.sampled(process, user.map(|user| samples.stacks.get(user)).unwrap_or_default());
-            let key = SampleKey { process, tid: key.tid, kernel, user };
-            if !samples.add(key, count.comm, count.samples) {
-                drained.table_full += lost(count.samples);
-            }
-        };
         let mut keys = 0;
         counts.drain(|key, value| {
-            if let (Some(key), Some(count)) = (CountKey::decode(key), Count::decode(value)) {
+            if let (Some(counted), Some(count)) = (CountKey::decode(key), Count::decode(value)) {
                 keys += 1;
-                add(key, None, None, count);
+                add(counted, None, None, waker_of(key), count);
             }
         })?;
-        for Finished { key, comm, samples, kernel, user, .. } in finished {
-            add(key, kernel.as_deref(), user.as_deref(), Count { samples, comm });
+        for finished in finished {
+            let count = Count { samples: finished.samples, comm: finished.comm };
+            #[cfg(feature = "unwind")]
+            let waker = finished.waker;
+            #[cfg(not(feature = "unwind"))]
+            let waker = Waker::default();
+            add(finished.key, finished.kernel.as_deref(), finished.user.as_deref(), waker, count);
         }
         drained.keys = keys;
         places.drain(|_, _| {})?;
