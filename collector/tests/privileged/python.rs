@@ -131,8 +131,10 @@ fn shares(program: &str) -> Option<()> {
     while Instant::now() < known {
         session.poll(known).unwrap();
     }
+    session.pause().unwrap();
     session.finish_window().unwrap();
     interpreter.go();
+    session.resume().unwrap();
     let before = session.counters().unwrap().samples;
     // A busy machine may take its time, and so many samples tell two points of a share.
     let enough = if is_emulated() { 1000 } else { 4000 };
