@@ -13,6 +13,8 @@
 #define THREADS_PER_CALL 64
 #define MAX_THREAD_CALLS 4
 #define PYTHON_FRAMES_PER_CALL 16
+/* Of both: the kernel allows 33 calls, of which a walk takes 17. */
+#define MAX_PYTHON_CALLS 13
 /* Room that native frames leave at least to Python's: where each has native ones of its own, these are two. */
 #define LEAST_PYTHON_FRAMES 42
 /* How far behind its `struct pthread` a thread's pointer may be: on x86-64 it is the same. */
@@ -174,6 +176,9 @@ static __always_inline __u64 python_word(const struct python *python, __u64 code
 /* Writes some frames down; whether there may be more. */
 static __always_inline int read_python_frames(struct walk *walk, struct python_walk *at, const struct python *python, __u64 *stack)
 {
+	/* A chain without an end must leave calls for what counts the sample. */
+	if (at->calls++ >= MAX_PYTHON_CALLS)
+		return 0;
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < PYTHON_FRAMES_PER_CALL; i++) {
 		__u64 frame = at->frame;
@@ -192,8 +197,11 @@ static __always_inline int read_python_frames(struct walk *walk, struct python_w
 			if (walk->python && n < MAX_WALK_FRAMES)
 				stack[n] |= PYTHON_ENTRY;
 		} else {
-			if (n >= MAX_WALK_FRAMES)
+			if (n >= MAX_WALK_FRAMES) {
+				if (walk->end == WALK_WHOLE)
+					walk->end = WALK_DEPTH;
 				return 0;
+			}
 			if (!read_word(&code, frame + python->code) || !read_word(&instruction, frame + python->instruction))
 				return 0;
 			word = python_word(python, code, instruction);

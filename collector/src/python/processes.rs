@@ -1,8 +1,5 @@
 //! Which processes run CPython, and what their frames are of.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bpf_programs::events::python::{Python, PythonFrame};
@@ -68,19 +65,6 @@ impl Runtime {
     }
 }
 
-/// The memory of a process, by its addresses.
-struct Memory(File);
-
-impl ReadAt for Memory {
-    fn size(&self) -> u64 {
-        u64::MAX
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read_at(buffer, offset)
-    }
-}
-
 /// Whether a file is called as CPython's are, and not as modules for it.
 fn is_named(path: &[u8]) -> bool {
     let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
@@ -131,6 +115,11 @@ impl Pythons {
                 }
             }
             Record::Exit { pid, tid, .. } if pid == tid => self.forget(pid),
+            // Whatever has ended, or runs something else.
+            Record::Lost { .. } => {
+                let known: Vec<u32> = self.processes.keys().copied().collect();
+                known.into_iter().for_each(|pid| self.forget(pid));
+            }
             _ => {}
         }
     }
@@ -166,9 +155,11 @@ impl Pythons {
 
     fn set(&mut self, pid: u32, runtime: Runtime) {
         let value = Python { runtime: runtime.address, ..runtime.version.frames };
-        // Where there is no room, its stacks stay native.
         if map::update(&self.map, &pid.to_ne_bytes(), &value.encode(), 0).is_ok() {
             self.processes.insert(pid, Some(runtime));
+        } else {
+            // Where there is no room, its stacks stay native, until there is.
+            self.processes.remove(&pid);
         }
     }
 
@@ -197,7 +188,7 @@ impl Pythons {
             {
                 continue;
             }
-            let memory = memory.get_or_insert_with(|| symbolizer.memory_of(process.pid).map(Memory));
+            let memory = memory.get_or_insert_with(|| symbolizer.memory_of(process.pid));
             let read = memory.as_ref().and_then(|memory| Code::read(memory, &version.code, code));
             self.code_bytes += read.as_ref().map_or(0, Code::memory);
             self.codes.insert(key, read);

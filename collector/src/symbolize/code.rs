@@ -1,10 +1,10 @@
 //! Files by the code that processes run of them: for whoever reads more of them than names.
 
-use std::fs::File;
 use std::ops::Range;
 
 use super::files::FileNo;
 use super::host_symbolizer::HostSymbolizer;
+use super::memory::ProcessMemory;
 use super::read_at::ReadAt;
 
 /// Pages are of this size, or a multiple of it.
@@ -37,8 +37,8 @@ impl HostSymbolizer {
     }
 
     /// The memory of a process that runs, to be read at addresses.
-    pub(crate) fn memory_of(&self, pid: u32) -> Option<File> {
-        File::open(self.host.process_file(pid, "mem")).ok()
+    pub(crate) fn memory_of(&self, pid: u32) -> Option<ProcessMemory> {
+        ProcessMemory::open(&self.host, pid)
     }
 
     /// What a process had at an address at a time, in the clock of the records.

@@ -29,6 +29,8 @@ mod jit;
 mod jit_dump;
 pub mod kernel;
 pub mod maps;
+#[cfg(feature = "unwind")]
+pub(crate) mod memory;
 pub mod perf_map;
 pub mod process;
 pub mod read_at;

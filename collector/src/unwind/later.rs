@@ -1,14 +1,13 @@
 //! What a stack has beyond the copy of it: read from the process' memory, which has run on since.
 //!
 //! The outer frames of a deep stack live long: as long as the thread has not returned to the last one that was copied, those beyond are as
-//! they were. So where that one's address was found, it must still be.
-
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+//! they were. So where that one's address was found, it must still be, before they are read and after.
 
 use bpf_programs::events::unwind::PIECE;
 
 use super::walk::{End, Slice};
+use crate::symbolize::memory::ProcessMemory;
+use crate::symbolize::read_at::ReadAt;
 
 /// Bytes that are read at once.
 const CHUNK: u64 = 4096;
@@ -16,20 +15,29 @@ const CHUNK: u64 = 4096;
 /// A stack: a copy of a piece of it, and the process' memory for what is beyond.
 pub(crate) struct Later<'a> {
     copy: Slice<'a>,
-    memory: File,
+    memory: ProcessMemory,
+    /// The last return address that was found in the copy, and where.
+    last: Option<(u64, u64)>,
     chunk: Vec<u8>,
     start: u64,
 }
 
 impl<'a> Later<'a> {
-    /// `last`: the last word that was found in the copy, and its address. `None`: it is another now.
-    pub fn new(memory: File, copy: Slice<'a>, last: Option<(u64, u64)>) -> Option<Self> {
-        let mut stack = Self { copy, memory, chunk: vec![0; CHUNK as usize], start: 1 };
-        let is_unchanged = match last {
-            Some((address, word)) => stack.beyond(address) == Some(word),
-            None => stack.has_last_piece(),
-        };
-        is_unchanged.then_some(stack)
+    /// `last`: where the last return address was found in the copy, and which. `None`: it is another now.
+    pub fn new(memory: ProcessMemory, copy: Slice<'a>, last: Option<(u64, u64)>) -> Option<Self> {
+        let stack = Self { copy, memory, last, chunk: vec![0; CHUNK as usize], start: 1 };
+        stack.is_unchanged().then_some(stack)
+    }
+
+    /// Whether what is beyond the copy is still as it was.
+    pub fn is_unchanged(&self) -> bool {
+        let Some((address, word)) = self.last else { return self.has_last_piece() };
+        let mut now = [0; size_of::<u64>()];
+        self.read(address, &mut now) && u64::from_ne_bytes(now) == word
+    }
+
+    fn read(&self, address: u64, bytes: &mut [u8]) -> bool {
+        self.memory.read_at(address, bytes).is_ok_and(|count| count == bytes.len())
     }
 
     /// A word of the stack.
@@ -44,8 +52,9 @@ impl<'a> Later<'a> {
         let start = address & !(CHUNK - 1);
         if start != self.start {
             self.start = 1;
-            self.memory.read_exact_at(&mut self.chunk, start).ok()?;
-            self.start = start;
+            let is_read =
+                self.memory.read_at(start, &mut self.chunk).is_ok_and(|count| count as u64 == CHUNK);
+            self.start = is_read.then_some(start)?;
         }
         // Words are aligned, and so within one chunk.
         let bytes = self.chunk.get((address - start) as usize..)?.first_chunk()?;
@@ -57,7 +66,7 @@ impl<'a> Later<'a> {
         let bytes = self.copy.bytes;
         let at = bytes.len().saturating_sub(PIECE as usize);
         let mut now = vec![0; bytes.len() - at];
-        let is_read = self.memory.read_exact_at(&mut now, self.copy.start.wrapping_add(at as u64)).is_ok();
+        let is_read = self.read(self.copy.start.wrapping_add(at as u64), &mut now);
         !now.is_empty() && is_read && bytes.get(at..) == Some(&*now)
     }
 }
@@ -65,9 +74,11 @@ impl<'a> Later<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::symbolize::Host;
 
     fn later(start: u64, bytes: &[u8], last: Option<(u64, u64)>) -> Option<Later<'_>> {
-        Later::new(File::open("/proc/self/mem").unwrap(), Slice { start, bytes }, last)
+        let memory = ProcessMemory::open(&Host::default(), std::process::id()).unwrap();
+        Later::new(memory, Slice { start, bytes }, last)
     }
 
     #[test]

@@ -18,9 +18,8 @@ use crate::symbolize::{self, FileNo, HostSymbolizer};
 
 /// Files whose headers are kept. What comes then is read again.
 const MAX_FILES: usize = 128;
-/// CPU time for a page, the file's headers included: compilers' output takes less than a millisecond. A file that takes more has been made to, and gets no
-/// more.
-const MAX_NANOS: u64 = 100_000_000;
+/// CPU time a second for pages: those of compilers' output take less than a millisecond each, files that are made to a quarter of a second.
+const MAX_NANOS: u64 = 300_000_000;
 /// How walks in user space ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Finished {
@@ -56,11 +55,14 @@ pub(crate) struct Unwinder {
     /// `None`: it is no ELF file, or a broken one.
     files: SortedMap<FileNo, Option<File>>,
     finished: Finished,
+    /// A second, and the CPU time that pages have taken in it.
+    second: u64,
+    spent: u64,
 }
 
 impl Unwinder {
     pub fn new(machine: Machine, tables: Tables) -> Self {
-        Self { machine, tables, files: SortedMap::new(), finished: Finished::default() }
+        Self { machine, tables, files: SortedMap::new(), finished: Finished::default(), second: 0, spent: 0 }
     }
 
     pub fn tables(&self) -> &Tables {
@@ -99,12 +101,18 @@ impl Unwinder {
         };
         let stack = Slice { start: missed.start(), bytes: missed.slice };
         let (machine, tgid, time) = (self.machine, at.tgid, missed.time);
-        let mut run = |symbolizer: &mut HostSymbolizer, word: &mut Stack<'_>, frames: &mut Vec<u64>| {
+        let mut run = |walk: &mut Walk,
+                       symbolizer: &mut HostSymbolizer,
+                       word: &mut Stack<'_>,
+                       frames: &mut Vec<u64>| {
             walk.run(machine, word, frames, MAX_FRAMES, |address| self.code(symbolizer, tgid, time, address))
         };
-        let mut last = None;
-        let mut word = |address| stack.word(address).inspect(|word| last = Some((address, *word)));
-        let mut end = run(symbolizer, &mut word, &mut frames);
+        // Where a frame's return address and its saved frame pointer were.
+        let mut read = [None; 2];
+        let mut word = |address| stack.word(address).inspect(|word| read = [read[1], Some((address, *word))]);
+        let mut end = run(&mut walk, symbolizer, &mut word, &mut frames);
+        let is_return = |&(_, word): &(u64, u64)| machine.stripped(word) == walk.pc;
+        let last = read.into_iter().flatten().find(is_return);
         let memory = || symbolizer.is_same_program(tgid, time).then(|| symbolizer.memory_of(tgid))?;
         let later =
             (end == End::Slice).then(memory).flatten().and_then(|memory| Later::new(memory, stack, last));
@@ -113,8 +121,8 @@ impl Unwinder {
             let mut all = frames.clone();
             // It goes on from the last frame.
             all.pop();
-            let end_later = run(symbolizer, &mut |address| later.word(address), &mut all);
-            if matches!(end_later, End::Whole | End::Depth) {
+            let end_later = run(&mut walk, symbolizer, &mut |address| later.word(address), &mut all);
+            if matches!(end_later, End::Whole | End::Depth) && later.is_unchanged() {
                 (end, frames) = (end_later, all);
                 self.finished.later += 1;
             }
@@ -162,7 +170,14 @@ impl Unwinder {
             tell(&mut self.tables, key, Some(placed), page_kind::ROWS);
             return Code::Rule(self.tables.rule(placed, offset));
         }
-        let Some(rows) = self.rows(file, source, page) else {
+        if self.is_spent() {
+            // It is looked for again.
+            return Code::FramePointers;
+        }
+        let start = Clock::ThreadCpu.nanos();
+        let rows = self.rows(file, source, page);
+        self.spent += Clock::ThreadCpu.nanos().saturating_sub(start);
+        let Some(rows) = rows else {
             tell(&mut self.tables, key, None, page_kind::FRAME_POINTERS);
             return Code::FramePointers;
         };
@@ -172,18 +187,22 @@ impl Unwinder {
         Code::Rule(rule_at(&rows, offset))
     }
 
-    /// `None`: it is code with frame pointers, or of a file that takes too long.
+    /// `None`: it is code with frame pointers.
     fn rows(&mut self, file: FileNo, source: &dyn ReadAt, page: u64) -> Option<Vec<Row>> {
         if self.files.len() >= MAX_FILES && !self.files.contains_key(&file) {
             self.files.clear();
         }
-        let start = Clock::ThreadCpu.nanos();
         let known = self.files.entry(file).or_insert_with(|| File::read(source));
-        let rows = known.as_mut()?.rows(source, page);
-        if Clock::ThreadCpu.nanos().saturating_sub(start) > MAX_NANOS {
-            *known = None;
+        known.as_mut()?.rows(source, page)
+    }
+
+    /// Whether this second has had its CPU time for pages.
+    fn is_spent(&mut self) -> bool {
+        let second = Clock::Monotonic.nanos() / 1_000_000_000;
+        if self.second != second {
+            (self.second, self.spent) = (second, 0);
         }
-        rows
+        self.spent > MAX_NANOS
     }
 }
 

@@ -49,7 +49,7 @@ impl Machine {
     }
 
     /// Without what pointer authentication puts above the address.
-    fn stripped(self, address: u64) -> u64 {
+    pub fn stripped(self, address: u64) -> u64 {
         match self {
             Self::X86_64 => address,
             Self::Arm64 => address & ((1 << 48) - 1),

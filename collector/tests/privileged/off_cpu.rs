@@ -200,7 +200,8 @@ fn waits_are_those_of_the_clock(stacks: Stacks) {
     let (nanos, _) = nanos_of(&profile, "never_waits");
     assert!(nanos < told(&by_clock, "never_waits") / 100, "{nanos}");
     let losses = counters.losses;
-    assert_eq!((losses.table_full, losses.no_stack), (0, 0), "{counters:?}");
+    // Copies fill the ring, where the machine has something else to do.
+    assert!(losses.no_stack == 0 && (losses.table_full == 0 || stacks == Stacks::Copies), "{counters:?}");
 }
 
 #[test]

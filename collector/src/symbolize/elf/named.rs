@@ -101,9 +101,11 @@ impl Elf {
                 if symbol.st_shndx(self.endian).0 == elf::SHN_UNDEF.0 {
                     continue;
                 }
-                let name = name_at(&table, symbol.st_name(self.endian));
+                let name = table.get(symbol.st_name(self.endian) as usize..).unwrap_or_default();
                 for (wanted, found) in wanted.iter().zip(&mut found) {
-                    if wanted.as_bytes() == name {
+                    // A hostile name has no end.
+                    let rest = name.strip_prefix(wanted.as_bytes());
+                    if rest.and_then(<[u8]>::first) == Some(&0) {
                         *found = Some((symbol.st_value(self.endian), symbol.st_size(self.endian)));
                     }
                 }

@@ -215,6 +215,10 @@ impl ProfileProgram {
         sizes: Sizes,
         memory: usize,
     ) -> Result<Self> {
+        // Before, programs of perf events are refused then, and those of tracepoints must not wait for memory where the scheduler is locked.
+        if bpf_sys::kernel_version() < (6, 1) {
+            return Self::load_with(config, variant, target, sizes, memory, false);
+        }
         match Self::load_with(config, variant, target, sizes, memory, true) {
             Err(e) if e.load_errno() == Some(bpf_sys::Errno::EINVAL) => {
                 Self::load_with(config, variant, target, sizes, memory, false)

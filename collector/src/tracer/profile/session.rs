@@ -210,6 +210,7 @@ impl Session {
         memory: usize,
         target: &RunningTarget,
     ) -> Result<Self> {
+        config.validate()?;
         let program = ProfileProgram::load_off_cpu(&config, target, READS_PER_SECOND, memory, least);
         let program = program.map_err(explain)?;
         let waits = Waits::open(&program)?;
