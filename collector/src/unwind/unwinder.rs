@@ -171,8 +171,8 @@ impl Unwinder {
             return Code::Rule(self.tables.rule(placed, offset));
         }
         if self.is_spent() {
-            // It is looked for again.
-            return Code::FramePointers;
+            // It is looked for again. Nothing is known of it: where there is no frame pointer, the stack is not whole.
+            return Code::Rule(Rule::default());
         }
         let start = Clock::ThreadCpu.nanos();
         let rows = self.rows(file, source, page);

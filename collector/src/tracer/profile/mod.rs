@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `program.rs` | loads the BPF program, sized for machine and configuration; swaps its two windows |
 //! | `cpu_events.rs` | the timers, one for each CPU online |
+//! | `idle_clock.rs` | how long CPUs were idle, in which timers do not run |
+//! | `explain.rs` | why sampling could not begin |
 //! | `window.rs` | reads what a window collected |
 //! | `walks.rs` | finishes walks that the program's tables did not serve |
 //! | `off_cpu.rs` | what waits are counted under that outlast a window, where those are profiled and not CPU time |
@@ -15,6 +17,8 @@
 
 mod accounting;
 mod cpu_events;
+mod explain;
+mod idle_clock;
 pub(super) mod naming;
 #[cfg(feature = "unwind")]
 mod off_cpu;

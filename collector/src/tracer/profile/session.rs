@@ -15,6 +15,8 @@ use mio::Token;
 use super::READS_PER_SECOND;
 use super::accounting::{CpuPeriods, Skipped, Walks};
 use super::cpu_events::CpuEvents;
+use super::explain::explain;
+use super::idle_clock::IdleClock;
 use super::naming::{self, WindowInfo};
 #[cfg(feature = "unwind")]
 use super::off_cpu::Waits;
@@ -637,89 +639,4 @@ struct EarlierPeriods {
     skipped: u64,
     runs: SortedMap<u32, u64>,
     idle_runs: SortedMap<u32, u64>,
-}
-
-/// How long each CPU was idle while the timers were on.
-#[derive(Debug, Default)]
-struct IdleClock {
-    /// Idle time of each CPU when its timer was first on, later by what passed while the timers were stopped.
-    zero: SortedMap<u32, u64>,
-    /// Idle times when the timers were stopped.
-    paused: Option<SortedMap<u32, u64>>,
-}
-
-impl IdleClock {
-    fn now() -> Result<SortedMap<u32, u64>> {
-        cpus::read_idle_nanos().map_err(Error::io("/proc/stat"))
-    }
-
-    /// Begins to count for CPUs that are new.
-    fn follow(&mut self, online: &[u32]) -> Result<()> {
-        if online.iter().all(|cpu| self.zero.contains_key(cpu)) {
-            return Ok(());
-        }
-        for (cpu, nanos) in Self::now()? {
-            self.zero.entry(cpu).or_insert(nanos);
-        }
-        Ok(())
-    }
-
-    fn pause(&mut self) -> Result<()> {
-        self.paused = Some(Self::now()?);
-        Ok(())
-    }
-
-    fn resume(&mut self) -> Result<()> {
-        let Some(paused) = self.paused.take() else { return Ok(()) };
-        let now = Self::now()?;
-        for (cpu, zero) in &mut self.zero {
-            let of = |map: &SortedMap<u32, u64>| map.get(cpu).copied().unwrap_or(0);
-            *zero += of(&now).saturating_sub(of(&paused));
-        }
-        Ok(())
-    }
-
-    /// Idle nanoseconds of each CPU online, at most: the kernel counts ticks of 10 ms, of which one may be missing at either
-    /// end, but a CPU that was never idle has none.
-    fn read(&self) -> Result<SortedMap<u32, u64>> {
-        let now = match &self.paused {
-            Some(paused) => paused.clone(),
-            None => Self::now()?,
-        };
-        let since = |(cpu, nanos): (u32, u64)| {
-            (cpu, nanos.saturating_sub(self.zero.get(&cpu).copied().unwrap_or(nanos)))
-        };
-        Ok(now.into_iter().map(since).collect())
-    }
-}
-
-/// Turns refusals that have a known reason into errors that say what to do.
-fn explain(error: Box<Error>) -> Box<Error> {
-    let errno = match &*error {
-        Error::Load(e) | Error::Kernel(e) => e.errno(),
-        Error::Sampling { error, .. } => error.errno(),
-        _ => None,
-    };
-    match (errno, &*error) {
-        (Some(bpf_sys::Errno::EPERM | bpf_sys::Errno::EACCES), _) if !is_verifier(&error) => {
-            Box::new(Error::Privileges(error))
-        }
-        (Some(bpf_sys::Errno::ENOSYS), Error::Sampling { .. }) => Box::new(Error::NoPerfEvents),
-        (None, Error::Load(e)) if needs_btf(e) => Box::new(Error::NoBtf),
-        _ => error,
-    }
-}
-
-/// The verifier's refusals are EACCES too, but have something to say.
-fn is_verifier(error: &Error) -> bool {
-    let Error::Load(error) = error else { return false };
-    let bpf_loader::Error::InProgram { error, .. } = &**error else { return false };
-    matches!(&**error, bpf_loader::Error::ProgramLoad { log, .. } if !log.text().is_empty())
-}
-
-fn needs_btf(error: &bpf_loader::Error) -> bool {
-    match error {
-        bpf_loader::Error::InProgram { error, .. } => needs_btf(error),
-        other => matches!(other, bpf_loader::Error::NoKernelBtf { .. } | bpf_loader::Error::CoreNoTarget),
-    }
 }
