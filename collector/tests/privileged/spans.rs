@@ -81,7 +81,7 @@ fn shares(program: &Path, argument: Option<&Path>, stacks: Stacks) -> Option<()>
     let mut line = String::new();
     output.read_line(&mut line).unwrap();
     assert_eq!(line, "ready\n");
-    let frequency = if is_emulated() && stacks == Stacks::Copies { 29 } else { 499 };
+    let frequency = if is_emulated() && stacks == Stacks::Copies { 29 } else { 999 };
     let filter = Filter { pids: vec![workload.0.id()], ..Filter::default() };
     let config = Config { frequency, filter, stacks: Some(stacks), ..Config::default() };
     let mut session = match Session::start_within(config, 8 << 20, &RunningTarget::new()).map_err(|e| *e) {
@@ -93,8 +93,8 @@ fn shares(program: &Path, argument: Option<&Path>, stacks: Stacks) -> Option<()>
         Err(error) => panic!("{error}"),
     };
     workload.go();
-    // The process is looked at when it was sampled.
-    let known = Instant::now() + Duration::from_secs(if is_emulated() { 5 } else { 1 });
+    // When what was sampled is read, the process is looked at.
+    let known = Instant::now() + Duration::from_millis(if is_emulated() { 3000 } else { 300 });
     while Instant::now() < known {
         session.poll(known).unwrap();
     }
