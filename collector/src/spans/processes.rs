@@ -1,5 +1,7 @@
 //! Where the threads of processes have the variable that points to their span.
 
+use std::time::{Duration, Instant};
+
 use bpf_programs::events::spans::SpanPlace;
 use bpf_sys::{MapFd, map};
 
@@ -18,8 +20,9 @@ const MAX_PROCESSES: usize = 4096;
 const MAX_FILES: usize = 512;
 /// Files of a process that are looked at.
 const MAX_MAPPINGS: usize = 256;
-/// Windows between two looks at a process, at most: what it publishes may come late, or in another library.
-const MOST_WINDOWS: u64 = 64;
+/// Time between two looks at a process, at first and at most: what it publishes may come late, or in another library.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const MOST_WAIT: Duration = Duration::from_secs(64);
 /// Distances from the thread pointer are smaller, addresses larger.
 const MAX_DISTANCE: u64 = 1 << 28;
 /// More modules than a process has; larger numbers are something else.
@@ -28,9 +31,9 @@ const MAX_MODULE: u64 = 1 << 20;
 /// When a process is looked at.
 #[derive(Debug, Clone, Copy)]
 struct Look {
-    /// In which window next, and how many are between that and the one after.
-    next: u64,
-    wait: u64,
+    next: Instant,
+    /// Until the one after that.
+    wait: Duration,
     /// Whether the program knows where its threads have the variable.
     is_told: bool,
 }
@@ -41,13 +44,12 @@ pub(crate) struct SpanProcesses {
     map: MapFd,
     processes: SortedMap<u32, Look>,
     files: SortedMap<FileNo, Option<ThreadVariable>>,
-    window: u64,
 }
 
 impl SpanProcesses {
     /// For a program that reads spans of the processes in this map.
     pub fn new(map: MapFd) -> Self {
-        Self { map, processes: SortedMap::new(), files: SortedMap::new(), window: 0 }
+        Self { map, processes: SortedMap::new(), files: SortedMap::new() }
     }
 
     /// Takes in what the kernel reports, after the symbolizer has.
@@ -67,8 +69,8 @@ impl SpanProcesses {
 
     /// A process was sampled: looks whether it publishes spans, if that is due.
     pub fn look(&mut self, symbolizer: &mut HostSymbolizer, pid: u32) {
-        let known = self.processes.get(&pid).copied();
-        if pid == 0 || known.is_some_and(|look| self.window < look.next) {
+        let (known, now) = (self.processes.get(&pid).copied(), Instant::now());
+        if pid == 0 || known.is_some_and(|look| now < look.next) {
             return;
         }
         if known.is_none() && self.processes.len() >= MAX_PROCESSES {
@@ -84,13 +86,8 @@ impl SpanProcesses {
             // It is there, or nobody asks for it.
             let _ = map::delete(&self.map, &key);
         }
-        let wait = known.map_or(1, |look| (look.wait * 2).min(MOST_WINDOWS));
-        self.processes.insert(pid, Look { next: self.window + wait, wait, is_told: told });
-    }
-
-    /// The names of a window were asked for.
-    pub fn end_window(&mut self) {
-        self.window += 1;
+        let wait = known.map_or(FIRST_WAIT, |look| (look.wait * 2).min(MOST_WAIT));
+        self.processes.insert(pid, Look { next: now + wait, wait, is_told: told });
     }
 
     fn forget(&mut self, pid: u32) {

@@ -190,10 +190,6 @@ impl Symbols {
         if let Some(pythons) = &mut self.pythons {
             pythons.end_window();
         }
-        #[cfg(feature = "unwind")]
-        if let Some(spans) = &mut self.spans {
-            spans.end_window();
-        }
         let table = self.symbolizer.processes();
         let proc = &self.host.proc;
         self.processes.retain(|id, _| match table.generation(id.pid, u64::MAX) {
