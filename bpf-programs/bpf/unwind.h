@@ -111,7 +111,9 @@ struct walk {
 	__u8 end;
 	/* Frames of CPython that stand behind the others. */
 	__u8 python;
-	__u8 pad[4];
+	/* Which mapping of `processes` the last frame was in. */
+	__u8 mapping;
+	__u8 pad[3];
 };
 
 /* Code of a file. */
@@ -293,31 +295,45 @@ static __always_inline int step_by_rule(struct walk *walk, const struct rule *ru
 	return walk->pc ? WALK_GOES_ON : WALK_WHOLE;
 }
 
+/* Whether a page is in the mapping of that number, and its key then. */
+static __always_inline int key_in_mapping(const struct mappings *mappings, __u32 n, __u64 page, __u64 *key)
+{
+	const struct mapping *mapping;
+	__u64 distance;
+
+	/* That it is small the compiler knows; the verifier has to be told. */
+	asm volatile("" : "+r"(n));
+	mapping = &mappings->sorted[n & (MAX_MAPPINGS - 1)];
+	distance = page - (mapping->pages >> MAPPING_BITS);
+	*key = mapping->key + distance;
+	return distance < (mapping->pages & ((1ULL << MAPPING_BITS) - 1));
+}
+
 /* The key of the page of an address in `pages`. */
-static __always_inline __u64 page_key(const struct walk *walk, const struct mappings *mappings, __u64 at)
+static __always_inline __u64 page_key(struct walk *walk, const struct mappings *mappings, __u64 at)
 {
 	__u64 page = at >> PAGE_BITS;
 	__u64 wanted = page << MAPPING_BITS | ((1ULL << MAPPING_BITS) - 1);
-	__u64 first, distance;
+	__u64 key;
 	__u32 n = 0;
 
 	if (mappings) {
+		/* Callers are mostly in the same file. */
+		if (key_in_mapping(mappings, walk->mapping, page, &key))
+			return key;
 		/* The last that begins there or before; without branches, as find_rule(). */
 #pragma clang loop unroll(full)
 		for (__u32 half = MAX_MAPPINGS / 2; half; half >>= 1) {
 			__u32 middle = n + half;
 			__u64 begins;
 
-			/* That it is small the compiler knows; the verifier has to be told. */
 			asm volatile("" : "+r"(middle));
 			begins = mappings->sorted[middle & (MAX_MAPPINGS - 1)].pages;
 			n += half & -(__u32)(1 ^ ((wanted - begins) >> 63));
 		}
-		asm volatile("" : "+r"(n));
-		first = mappings->sorted[n & (MAX_MAPPINGS - 1)].pages;
-		distance = page - (first >> MAPPING_BITS);
-		if (distance < (first & ((1ULL << MAPPING_BITS) - 1)))
-			return mappings->sorted[n & (MAX_MAPPINGS - 1)].key + distance;
+		walk->mapping = n;
+		if (key_in_mapping(mappings, n, page, &key))
+			return key;
 	}
 	return (__u64)walk->tgid << (ADDRESS_BITS - PAGE_BITS) | page;
 }

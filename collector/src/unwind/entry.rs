@@ -17,10 +17,21 @@ pub(super) const MAX_ENTRY: usize = 64 << 10;
 const MAX_ROWS: usize = 1 << 16;
 /// Bytes of a length, and of a pointer to what is common.
 const WORD: u64 = 4;
+/// What marks in `.debug_frame` what functions have in common.
+const COMMON: u32 = u32::MAX;
 /// Bytes that most entries have no more than: one read is enough for them.
 const FEW: usize = 128;
 
-/// Bytes of both, one behind the other, as if they were all of a section.
+/// Where descriptions are.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Section {
+    /// `.eh_frame`: they are known by their addresses.
+    Loaded,
+    /// `.debug_frame`, at a file offset and of a size: they are known by their distances from its beginning.
+    Debug { offset: u64, size: u64 },
+}
+
+/// Bytes of both, one behind the other, as if they were all of an `.eh_frame`.
 pub(super) struct Entry {
     bytes: Vec<u8>,
     /// Where the function's own begins.
@@ -30,20 +41,30 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Reads the description at an address. `None`: there is none, or none of 32 bits.
+    /// Reads the description at a place of a section. `None`: there is none, or none of 32 bits.
     ///
     /// # Errors
     /// What reading met.
-    pub fn read(source: &dyn ReadAt, elf: &Elf, address: u64) -> Result<Option<Self>, Box<SymbolizeError>> {
-        let Some(own) = read_part(source, elf, address)? else { return Ok(None) };
-        let Some(distance) = own.get(4..).and_then(|rest| rest.first_chunk()) else { return Ok(None) };
-        // From the pointer itself back; 0 is what is common.
-        let distance = u32::from_le_bytes(*distance);
-        let common = address.wrapping_add(WORD).wrapping_sub(distance.into());
-        let Some(mut bytes) = (distance != 0).then(|| read_part(source, elf, common)).transpose()?.flatten()
-        else {
-            return Ok(None);
+    pub fn read(
+        source: &dyn ReadAt,
+        elf: &Elf,
+        section: Section,
+        place: u64,
+    ) -> Result<Option<Self>, Box<SymbolizeError>> {
+        let Some(own) = read_part(source, elf, section, place)? else { return Ok(None) };
+        let Some(pointer) = own.get(4..).and_then(|rest| rest.first_chunk()) else { return Ok(None) };
+        let pointer = u32::from_le_bytes(*pointer);
+        let common = match section {
+            // From the pointer itself back; 0 is what is common.
+            Section::Loaded if pointer == 0 => return Ok(None),
+            Section::Loaded => place.wrapping_add(WORD).wrapping_sub(pointer.into()),
+            Section::Debug { .. } if pointer == COMMON => return Ok(None),
+            Section::Debug { .. } => pointer.into(),
         };
+        let Some(mut bytes) = read_part(source, elf, section, common)? else { return Ok(None) };
+        if matches!(section, Section::Debug { .. }) && as_loaded(&mut bytes).is_none() {
+            return Ok(None);
+        }
         let start = bytes.len();
         bytes.extend_from_slice(&own);
         // Where it is here.
@@ -51,15 +72,20 @@ impl Entry {
         if let Some(pointer) = bytes.get_mut(start + WORD as usize..).and_then(<[u8]>::first_chunk_mut) {
             *pointer = distance;
         }
-        Ok(Some(Self { bytes, own: start, address }))
+        Ok(Some(Self { bytes, own: start, address: place }))
     }
 
-    /// How many bytes it has at an address, its length included. `None`: it is the end, or as for [`read`](Self::read).
+    /// How many bytes there are at a place, the length included. `None`: it is the end, or as for [`read`](Self::read).
     ///
     /// # Errors
     /// What reading met.
-    pub fn length(source: &dyn ReadAt, elf: &Elf, address: u64) -> Result<Option<u64>, Box<SymbolizeError>> {
-        Ok(read_part(source, elf, address)?.map(|bytes| bytes.len() as u64))
+    pub fn length(
+        source: &dyn ReadAt,
+        elf: &Elf,
+        section: Section,
+        place: u64,
+    ) -> Result<Option<u64>, Box<SymbolizeError>> {
+        Ok(read_part(source, elf, section, place)?.map(|bytes| bytes.len() as u64))
     }
 
     /// How many bytes were read for it.
@@ -114,21 +140,57 @@ impl Entry {
 }
 
 /// One of the two, with its length. `None`: it is not in the file, is the end, has 64 bits, or is too long to be one.
-fn read_part(source: &dyn ReadAt, elf: &Elf, address: u64) -> Result<Option<Vec<u8>>, Box<SymbolizeError>> {
-    const WHAT: &str = ".eh_frame";
-    let Some((offset, left)) = elf.offset_of(address) else { return Ok(None) };
+fn read_part(
+    source: &dyn ReadAt,
+    elf: &Elf,
+    section: Section,
+    place: u64,
+) -> Result<Option<Vec<u8>>, Box<SymbolizeError>> {
+    let (found, what) = match section {
+        Section::Loaded => (elf.offset_of(place), ".eh_frame"),
+        Section::Debug { offset, size } => {
+            let left = size.checked_sub(place).filter(|left| *left > 0);
+            (offset.checked_add(place).zip(left), ".debug_frame")
+        }
+    };
+    let Some((offset, left)) = found else { return Ok(None) };
     let mut bytes = vec![0; FEW.min(left as usize)];
-    read_exact_at(source, offset, &mut bytes, WHAT)?;
+    read_exact_at(source, offset, &mut bytes, what)?;
     let Some(length) = bytes.first_chunk() else { return Ok(None) };
     let size = u64::from(u32::from_le_bytes(*length)) + WORD;
     if size == WORD || size > left.min(MAX_ENTRY as u64) {
         return Ok(None);
     }
     if size > bytes.len() as u64 {
-        return read_vec(source, offset, size, MAX_ENTRY, WHAT).map(Some);
+        return read_vec(source, offset, size, MAX_ENTRY, what).map(Some);
     }
     bytes.truncate(size as usize);
     Ok(Some(bytes))
+}
+
+/// Writes what functions have in common as `.eh_frame` has it. `None`: it is none of a machine with plain addresses of 64 bits.
+///
+/// The formats differ in the number that marks it, and in the sizes of addresses and segments that DWARF 4 has behind the augmentation
+/// (DWARF 5, 6.4.1 and 7.24).
+fn as_loaded(bytes: &mut Vec<u8>) -> Option<()> {
+    const VERSION: usize = 2 * WORD as usize;
+    let [_, _, _, _, id @ ..] = bytes.first_chunk_mut::<VERSION>()?;
+    if u32::from_le_bytes(*id) != COMMON {
+        return None;
+    }
+    *id = [0; WORD as usize];
+    let version = *bytes.get(VERSION)?;
+    let augmentation = bytes.get(VERSION + 1..)?;
+    let sizes = VERSION + 1 + augmentation.iter().position(|byte| *byte == 0)? + 1;
+    if version >= 4 {
+        if bytes.get(sizes..)?.first_chunk() != Some(&[8, 0]) {
+            return None;
+        }
+        bytes.drain(sizes..sizes + 2);
+        let length = (bytes.len() as u32).checked_sub(WORD as u32)?;
+        *bytes.first_chunk_mut()? = length.to_le_bytes();
+    }
+    Some(())
 }
 
 /// Rules of a page, in order.

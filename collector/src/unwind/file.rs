@@ -21,6 +21,8 @@ pub(super) struct File {
     elf: Elf,
     /// `None`: it has no descriptions.
     frames: Option<Frames>,
+    /// Those for debuggers, once code without descriptions was met.
+    debug_frames: Option<Option<Frames>>,
     /// Functions, once code without descriptions was met.
     functions: Option<SymbolTable>,
     /// All its code has them: Go's, which has no descriptions.
@@ -33,7 +35,7 @@ impl File {
         let elf = Elf::read(source).ok()?;
         let frames = Frames::read(source, &elf).ok()?;
         let has_frame_pointers = elf.has_section(b".gopclntab");
-        Some(Self { elf, frames, functions: None, has_frame_pointers })
+        Some(Self { elf, frames, debug_frames: None, functions: None, has_frame_pointers })
     }
 
     /// Rules of a page, in order, the first of its beginning. `None`: it is code with frame pointers.
@@ -41,6 +43,14 @@ impl File {
         let frames = self.frames.as_ref();
         let rows = frames.and_then(|frames| frames.rows(source, &self.elf, page).ok());
         let mut rows = rows.unwrap_or_else(|| vec![Row { start: 0, rule: Rule::default() }]);
+        if has_gaps(&rows) && !self.has_frame_pointers {
+            let read = || Frames::read_debug(source, &self.elf).ok().flatten();
+            let frames = self.debug_frames.get_or_insert_with(read).as_ref();
+            let found = frames.and_then(|frames| frames.rows(source, &self.elf, page).ok());
+            let rules: Vec<_> =
+                found.iter().flatten().map(|row| (page.saturating_add(row.start.into()), row.rule)).collect();
+            fill(&mut rows, page, &rules);
+        }
         if has_gaps(&rows) {
             let analyzed = match self.elf.machine() {
                 _ if !self.elf.is_64() || self.has_frame_pointers => Vec::new(),

@@ -2,7 +2,7 @@
 //!
 //! The formats: <https://refspecs.linuxfoundation.org/LSB_5.0.0/LSB-Core-generic/LSB-Core-generic/ehframechpt.html>.
 
-use super::entry::{Entry, MAX_ENTRY, PAGE, Rows};
+use super::entry::{Entry, MAX_ENTRY, PAGE, Rows, Section};
 use super::rule::{Registers, Row};
 use crate::symbolize::SymbolizeError;
 use crate::symbolize::elf::Elf;
@@ -27,6 +27,7 @@ const HEADER: u64 = 12;
 #[derive(Debug)]
 pub struct Frames {
     registers: Registers,
+    section: Section,
     index: Index,
 }
 
@@ -44,15 +45,25 @@ impl Frames {
     /// # Errors
     /// What reading met.
     pub fn read(source: &dyn ReadAt, elf: &Elf) -> Result<Option<Self>, Box<SymbolizeError>> {
-        let Some(registers) = Registers::of(elf.machine()).filter(|_| elf.is_64() && elf.is_little_endian())
-        else {
+        let Some(registers) = registers(elf) else { return Ok(None) };
+        let index = match (read_table(source, elf)?, elf.frames()) {
+            (None, Some((start, size))) => scan(source, elf, Section::Loaded, start, size)?,
+            (table, _) => table,
+        };
+        Ok(index.map(|index| Self { registers, section: Section::Loaded, index }))
+    }
+
+    /// Finds those for debuggers, which is all that assembler and C libraries built without unwinding may have.
+    ///
+    /// # Errors
+    /// As of [`read`](Self::read).
+    pub fn read_debug(source: &dyn ReadAt, elf: &Elf) -> Result<Option<Self>, Box<SymbolizeError>> {
+        let (Some(registers), Some((offset, size))) = (registers(elf), elf.debug_frames()) else {
             return Ok(None);
         };
-        let index = match read_table(source, elf)? {
-            Some(table) => Some(table),
-            None => scan(source, elf)?.map(Index::Scanned),
-        };
-        Ok(index.map(|index| Self { registers, index }))
+        let section = Section::Debug { offset, size };
+        let index = scan(source, elf, section, 0, size)?;
+        Ok(index.map(|index| Self { registers, section, index }))
     }
 
     /// Rules of the page that begins at an address, in order; the first is of its beginning. Addresses are the file's own.
@@ -74,7 +85,7 @@ impl Frames {
                     break 'page;
                 }
                 // One that cannot be read leaves the others.
-                let entry = Entry::read(source, elf, description).ok().flatten();
+                let entry = Entry::read(source, elf, self.section, description).ok().flatten();
                 bytes += entry.as_ref().map_or(MAX_ENTRY, Entry::len);
                 if bytes > MAX_BYTES {
                     break 'page;
@@ -144,9 +155,18 @@ fn read_table(source: &dyn ReadAt, elf: &Elf) -> Result<Option<Index>, Box<Symbo
     Ok((count > 0).then_some(Index::Table { address, offset: offset + HEADER, count }))
 }
 
-/// Functions and their descriptions of a file without an index, from all of its `.eh_frame`. `None`: it has none.
-fn scan(source: &dyn ReadAt, elf: &Elf) -> Result<Option<Vec<(u64, u64)>>, Box<SymbolizeError>> {
-    let Some((start, size)) = elf.frames() else { return Ok(None) };
+fn registers(elf: &Elf) -> Option<Registers> {
+    Registers::of(elf.machine()).filter(|_| elf.is_64() && elf.is_little_endian())
+}
+
+/// Functions and their descriptions of a section without an index, from the whole of it. `None`: it has none.
+fn scan(
+    source: &dyn ReadAt,
+    elf: &Elf,
+    section: Section,
+    start: u64,
+    size: u64,
+) -> Result<Option<Index>, Box<SymbolizeError>> {
     let mut found = Vec::new();
     let mut at = start;
     let mut read = 0;
@@ -154,13 +174,13 @@ fn scan(source: &dyn ReadAt, elf: &Elf) -> Result<Option<Vec<(u64, u64)>>, Box<S
         if at >= start.saturating_add(size) || read > MAX_SCANNED_BYTES {
             break;
         }
-        let Some(length) = Entry::length(source, elf, at)? else { break };
-        if let Some(entry) = Entry::read(source, elf, at)? {
+        let Some(length) = Entry::length(source, elf, section, at)? else { break };
+        if let Some(entry) = Entry::read(source, elf, section, at)? {
             read += entry.len();
             found.extend(entry.function().map(|function| (function, at)));
         }
         at = at.saturating_add(length);
     }
     found.sort_unstable();
-    Ok((!found.is_empty()).then_some(found))
+    Ok((!found.is_empty()).then_some(Index::Scanned(found)))
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::entry::PAGE;
+use super::file::File;
 use super::frames::Frames;
 use super::rule::{Cfa, Row, Rule};
 use crate::symbolize::Place;
@@ -54,10 +55,11 @@ fn expected_rule(text: &str, is_signal: bool) -> Rule {
     }
 }
 
-/// All rules of a file by their addresses, what is between functions too.
-fn expected(path: &Path) -> Option<BTreeMap<u64, Rule>> {
+/// All rules of a file's `.eh_frame` or `.debug_frame` by their addresses, what is between functions too.
+fn expected(path: &Path, section: &str) -> Option<BTreeMap<u64, Rule>> {
     let mut output = None;
     for tool in ["llvm-dwarfdump-19", "llvm-dwarfdump"] {
+        // Either option has it print both sections.
         output = output.or_else(|| Command::new(tool).arg("--eh-frame").arg(path).output().ok());
     }
     let text = String::from_utf8(output?.stdout).unwrap();
@@ -65,7 +67,8 @@ fn expected(path: &Path) -> Option<BTreeMap<u64, Rule>> {
     let hex = |text: &str| u64::from_str_radix(text, 16).ok();
     let (mut signals, mut is_signal) = (Vec::new(), false);
     let mut common = "";
-    for line in text.lines() {
+    let lines = text.lines().skip_while(|line| line.strip_suffix(" contents:") != Some(section));
+    for line in lines.skip(1).take_while(|line| !line.ends_with(" contents:")) {
         if line.ends_with(" CIE") {
             common = line.split(' ').next().unwrap();
         } else if line.trim_start().starts_with("Augmentation:") && line.contains('S') {
@@ -110,36 +113,89 @@ fn files() -> Vec<PathBuf> {
     files
 }
 
+/// Compares all rules of a file; how many there are, and how many of them are not understood.
+fn compare(
+    path: &Path,
+    source: &dyn ReadAt,
+    frames: &Frames,
+    expected: &BTreeMap<u64, Rule>,
+) -> (usize, usize) {
+    let elf = Elf::read(source).unwrap();
+    let (mut rows, mut unsupported) = (0, 0);
+    let pages: std::collections::BTreeSet<u64> =
+        expected.keys().map(|address| address & !(PAGE - 1)).collect();
+    for page in pages {
+        let found = frames.rows(source, &elf, page).unwrap();
+        let differs = found.iter().zip(of_page(expected, page)).find(|(found, expected)| *found != expected);
+        assert_eq!(differs, None, "{} at {page:#x}", path.display());
+        assert_eq!(found.len(), of_page(expected, page).len(), "{} at {page:#x}", path.display());
+        rows += found.len();
+        unsupported += found.iter().filter(|row| row.rule.cfa == Cfa::Unsupported).count();
+    }
+    (rows, unsupported)
+}
+
 #[test]
 fn rules_are_those_that_llvm_reads() {
     let mut compared = 0;
     for path in files() {
-        let Some(expected) = expected(&path) else {
+        let Some(expected) = expected(&path, ".eh_frame") else {
             eprintln!("SKIP rules of {}: there is no llvm-dwarfdump", path.display());
             return;
         };
         let (file, _) = FileReader::open(&Place::trusted(path.clone())).unwrap();
         let source: &dyn ReadAt = &file;
-        let elf = Elf::read(source).unwrap();
-        let Some(frames) = Frames::read(source, &elf).unwrap() else {
+        let Some(frames) = Frames::read(source, &Elf::read(source).unwrap()).unwrap() else {
             assert!(expected.is_empty(), "{}", path.display());
             continue;
         };
-        let (mut rows, mut unsupported) = (0, 0);
-        let pages: std::collections::BTreeSet<u64> =
-            expected.keys().map(|address| address & !(PAGE - 1)).collect();
-        for page in pages {
-            let found = frames.rows(source, &elf, page).unwrap();
-            let differs =
-                found.iter().zip(of_page(&expected, page)).find(|(found, expected)| *found != expected);
-            assert_eq!(differs, None, "{} at {page:#x}", path.display());
-            assert_eq!(found.len(), of_page(&expected, page).len(), "{} at {page:#x}", path.display());
-            rows += found.len();
-            unsupported += found.iter().filter(|row| row.rule.cfa == Cfa::Unsupported).count();
-        }
+        let (rows, unsupported) = compare(&path, source, &frames, &expected);
         eprintln!("{}: {rows} rows, {unsupported} of them not understood", path.display());
         assert!(unsupported * 100 <= rows, "{}", path.display());
         compared += rows;
     }
     assert!(compared > 1000, "{compared}");
+}
+
+/// Of a program whose functions are described for debuggers alone.
+#[test]
+fn rules_for_debuggers_are_those_that_llvm_reads() {
+    let folder = std::env::temp_dir().join(format!("debug-frames-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let source = folder.join("a.c");
+    let code = "int sum; int leaf(int n) { return sum += n; }
+        int down(int n) { volatile char room[200]; room[n & 127] = n; return n ? down(n - 1) + room[3] : leaf(n); }
+        int main(int n, char **words) { return down(n + 3) + down(n); }";
+    std::fs::write(&source, code).unwrap();
+    // Of the first, the third and the fourth version of such descriptions.
+    for dwarf in ["-gdwarf-2", "-gdwarf-3", "-gdwarf-5"] {
+        let path = folder.join(&dwarf[1..]);
+        let flags = [
+            "-O2",
+            "-fno-asynchronous-unwind-tables",
+            "-fno-exceptions",
+            "-fomit-frame-pointer",
+            dwarf,
+            "-o",
+        ];
+        let compiled = Command::new("gcc").args(flags).arg(&path).arg(&source).status().unwrap();
+        assert!(compiled.success());
+        let Some(expected) = expected(&path, ".debug_frame") else {
+            eprintln!("SKIP rules for debuggers: there is no llvm-dwarfdump");
+            break;
+        };
+        let (file, _) = FileReader::open(&Place::trusted(path.clone())).unwrap();
+        let elf = Elf::read(&file).unwrap();
+        let frames = Frames::read_debug(&file, &elf).unwrap().unwrap();
+        let (rows, unsupported) = compare(&path, &file, &frames, &expected);
+        assert!(rows > 8 && unsupported == 0, "{dwarf}: {rows}, {unsupported}");
+        // They stand where the others say nothing.
+        let mut both = File::read(&file).unwrap();
+        let main = *expected.keys().next().unwrap();
+        let page = main & !(PAGE - 1);
+        let rows = both.rows(&file, page).unwrap();
+        let at = rows.iter().rev().find(|row| u64::from(row.start) <= main - page).unwrap();
+        assert_eq!(Some(&at.rule), expected.get(&main), "{dwarf}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
 }

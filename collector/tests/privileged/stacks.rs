@@ -120,7 +120,9 @@ fn whole_stacks(what: &str, stacks: Stacks) {
     // An emulated machine may be too slow to finish all of the first ones.
     let lost = if is_emulated() { walks.lost } else { 0 };
     let whole = if HAS_NO_ROOT { walks.whole + walks.no_table } else { walks.whole };
-    assert!(whole * 100 >= (samples - lost) * 99 && lost * 2 < samples, "{walks:?}");
+    // Nor is a copy of the first of deep stacks enough there, before their pages are made.
+    let least = if what == "deep" && is_emulated() { 95 } else { 99 };
+    assert!(whole * 100 >= (samples - lost) * least && lost * 2 < samples, "{walks:?}");
     assert!(walks.in_user_space > 0, "nothing was missed: {walks:?}");
     if stacks == Stacks::Tables {
         assert!(walks.in_user_space * 2 < samples, "what was missed once is there: {walks:?}");

@@ -54,7 +54,7 @@ struct Section {
     offset: u64,
     size: u64,
     link: u32,
-    #[cfg(feature = "dwarf")]
+    #[cfg(any(feature = "dwarf", feature = "unwind"))]
     compressed: bool,
 }
 
@@ -171,6 +171,14 @@ impl Elf {
         self.section_named(b".eh_frame").map(|section| (section.address, section.size))
     }
 
+    /// Of `.debug_frame` its file offset and size, if it is there and not compressed.
+    #[cfg(feature = "unwind")]
+    pub fn debug_frames(&self) -> Option<(u64, u64)> {
+        let section = self.section_named(b".debug_frame")?;
+        let is_readable = section.kind != elf::SHT_NOBITS && !section.compressed;
+        is_readable.then_some((section.offset, section.size))
+    }
+
     /// Where a byte with an address is in the file, and how many follow it there, itself included.
     pub fn offset_of(&self, address: u64) -> Option<(u64, u64)> {
         self.segments.iter().filter(|segment| segment.kind == elf::PT_LOAD).find_map(|segment| {
@@ -266,7 +274,7 @@ fn read_sections<H: FileHeader<Endian = Endianness>>(
             offset: header.sh_offset(endian).into(),
             size: header.sh_size(endian).into(),
             link: header.sh_link(endian),
-            #[cfg(feature = "dwarf")]
+            #[cfg(any(feature = "dwarf", feature = "unwind"))]
             compressed: header.sh_flags(endian).contains(elf::SHF_COMPRESSED),
         })
         .collect();
