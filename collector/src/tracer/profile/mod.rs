@@ -41,5 +41,7 @@ pub(crate) use program::ProfileProgram;
 /// How often the kernel's tables are read when nothing asks for it earlier.
 pub(crate) const READS_PER_SECOND: u32 = 1;
 pub use accounting::Walks;
+#[cfg(feature = "unwind")]
+pub(crate) use session::WINDOW_IS_ANOTHERS;
 pub use session::{Counters, FIRST_FOREIGN_TOKEN, Overhead, Session};
 pub use tracer::{CPU_PROFILE, INFO, Settings};
