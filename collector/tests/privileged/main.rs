@@ -10,6 +10,8 @@ mod helper;
 mod memory;
 #[cfg(feature = "unwind")]
 mod off_cpu;
+#[cfg(all(feature = "unwind", feature = "compare"))]
+mod off_cpu_agent;
 mod probes;
 mod process;
 mod profile;
