@@ -232,40 +232,6 @@ pub(super) fn rules(bytes: &[u8], address: u64, starts: &SortedSet<u64>, entry: 
     found
 }
 
-/// The same of arm64, as far as what has no descriptions in any C library goes, from an address to the end of the bytes: the return from
-/// signals, which the vDSO has described in another way since 5.8; code behind the system call that makes threads, which nobody calls and
-/// which leaves them the frame pointer of who made them; and the program's first function.
-pub(super) fn rules_of_arm64(bytes: &[u8], address: u64, entry: u64) -> Vec<(u64, Rule)> {
-    // mov x8, #139 (`rt_sigreturn`); svc #0
-    const SIGNAL_RETURN: [u8; 8] = [0x68, 0x11, 0x80, 0xd2, 0x01, 0x00, 0x00, 0xd4];
-    // mov x8, #220 (`clone`); svc #0
-    const CLONE: [u8; 8] = [0x88, 0x1b, 0x80, 0xd2, 0x01, 0x00, 0x00, 0xd4];
-    // To the call of a thread's or the program's first function, and behind it.
-    const LENGTH: usize = 8 * 4;
-    let mut found = vec![(address, Rule::default())];
-    let mut ends = 0;
-    for (at, word) in (0..).step_by(4).zip(bytes.chunks_exact(4)) {
-        let here = address.wrapping_add(at as u64);
-        let code = bytes.get(at..).unwrap_or(word);
-        let mut rule = |from: usize, rule: Rule, length: usize| {
-            found.push((address.wrapping_add(from as u64), rule));
-            ends = from.saturating_add(length);
-        };
-        if code.starts_with(&SIGNAL_RETURN) {
-            // A handler returns here: it is looked up one byte before.
-            rule(at.saturating_sub(4), Rule::of(Cfa::Signal), 4 + SIGNAL_RETURN.len());
-        } else if code.starts_with(&CLONE) {
-            rule(at.saturating_add(CLONE.len()), Rule::of(Cfa::End), LENGTH);
-        } else if here == entry {
-            rule(at, Rule::of(Cfa::End), 2 * LENGTH);
-        } else if ends == at && at > 0 {
-            found.push((here, Rule::default()));
-        }
-    }
-    found.sort_by_key(|(address, _)| *address);
-    found
-}
-
 /// What lies between functions: nops of one byte or more, and breakpoints.
 fn is_padding(instruction: &[u8]) -> bool {
     let code = instruction.iter().position(|byte| !matches!(byte, 0x66 | 0x2e));
@@ -415,23 +381,6 @@ mod tests {
             (signal[1].0, signal[1].1.cfa),
             (START, Cfa::Signal),
             "where the return of the handler is looked up"
-        );
-    }
-
-    #[test]
-    fn what_arm64_calls_from_nowhere() {
-        let words: [u32; 12] =
-            [0xaa0603e4, 0xd2801b88, 0xd4000001, 0xb4000040, 0xd65f03c0, 0xd63f0020, 0, 0, 0, 0, 0, 0];
-        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        let found = rules_of_arm64(&bytes, START, 0);
-        assert_eq!(found[1..], [(START + 12, Rule::of(Cfa::End)), (START + 44, Rule::default())]);
-        assert_eq!(rules_of_arm64(&bytes, START, START)[1], (START, Rule::of(Cfa::End)));
-        let bytes: Vec<u8> =
-            [0xd503201f, 0xd2801168, 0xd4000001u32].iter().flat_map(|word| word.to_le_bytes()).collect();
-        assert_eq!(
-            rules_of_arm64(&bytes, START, 0)[1],
-            (START, Rule::of(Cfa::Signal)),
-            "with the nop before"
         );
     }
 

@@ -1,10 +1,10 @@
 //! What rules are made of: a file's descriptions, and where it has none, its instructions.
 
-use super::analyze;
 use super::entry::PAGE;
 use super::frames::Frames;
 use super::rule::{Cfa, Row, Rule};
 use super::tables::PADDING;
+use super::{analyze, analyze_arm64};
 use crate::sorted::SortedSet;
 use crate::symbolize::elf::Elf;
 use crate::symbolize::elf::symbols::SymbolTable;
@@ -54,11 +54,7 @@ impl File {
         if has_gaps(&rows) {
             let analyzed = match self.elf.machine() {
                 _ if !self.elf.is_64() || self.has_frame_pointers => Vec::new(),
-                object::elf::EM_X86_64 => self.analyze(source, page),
-                object::elf::EM_AARCH64 => {
-                    let code = self.code(source, page, page.saturating_add(PAGE));
-                    analyze::rules_of_arm64(&code, page, self.elf.entry())
-                }
+                object::elf::EM_X86_64 | object::elf::EM_AARCH64 => self.analyze(source, page),
                 _ => Vec::new(),
             };
             fill(&mut rows, page, &analyzed);
@@ -80,8 +76,15 @@ impl File {
         let start = starts.iter().rev().find(|start| **start <= page).copied().filter(|start| *start >= from);
         // In the middle of a function, nothing can be told of its frame: it begins with the first function of the page then.
         let start = start.or_else(|| starts.iter().find(|start| (page..end).contains(*start)).copied());
-        let Some(start) = start else { return Vec::new() };
-        analyze::rules(&self.code(source, start, end), start, &starts, self.elf.entry())
+        let is_arm64 = elf.machine() == object::elf::EM_AARCH64;
+        // What nobody calls is known by its instructions alone.
+        let Some(start) = start.or(Some(page).filter(|_| is_arm64)) else { return Vec::new() };
+        let (code, entry) = (self.code(source, start, end), elf.entry());
+        if is_arm64 {
+            analyze_arm64::rules(&code, start, &starts, entry)
+        } else {
+            analyze::rules(&code, start, &starts, entry)
+        }
     }
 
     /// Bytes of a range of addresses, as far as they are in the file and can be read.

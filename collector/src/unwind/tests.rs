@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::analyze_arm64;
 use super::entry::PAGE;
 use super::file::File;
 use super::frames::Frames;
-use super::rule::{Cfa, Row, Rule};
+use super::rule::{Cfa, Return, Row, Rule, Saved};
+use super::unwinder::rule_at;
+use crate::sorted::SortedSet;
 use crate::symbolize::Place;
 use crate::symbolize::elf::Elf;
-use crate::symbolize::read_at::{FileReader, ReadAt};
+use crate::symbolize::elf::symbols::SymbolTable;
+use crate::symbolize::read_at::{FileReader, ReadAt, read_vec};
 
 /// A row as `llvm-dwarfdump` prints it, behind its address: `CFA=RSP+24: RBX=[CFA-16], RBP=[CFA-24], RIP=[CFA-8]`.
 fn expected_rule(text: &str, is_signal: bool) -> Rule {
@@ -198,4 +202,93 @@ fn rules_for_debuggers_are_those_that_llvm_reads() {
         assert_eq!(Some(&at.rule), expected.get(&main), "{dwarf}");
     }
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// What the instructions of arm64 tell against what the compiler says of the same code.
+#[test]
+fn instructions_of_arm64_tell_what_the_compiler_does() {
+    let folder = std::env::temp_dir().join(format!("arm64-frames-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let source = folder.join("a.c");
+    let code = "
+        typedef __builtin_va_list list; long sink; long outer(long); int many(int, long *); void *room(long);
+        __attribute__((noinline)) int leaf(int n) { return sink += n; }
+        __attribute__((noinline)) int down(int n) { volatile char on[200]; on[n & 127] = n; return n ? down(n - 1) + on[3] : leaf(n); }
+        __attribute__((noinline)) int large(int n) { volatile char on[6000]; on[n & 4095] = n; return outer(n) + on[7]; }
+        __attribute__((noinline)) double floats(double a, double b, int n) {
+            double x = a, y = b; for (int i = 0; i < n; i++) { x += outer(i) * y; y -= outer(-i) * a; } return x / y + b; }
+        __attribute__((noinline)) int switched(int n) { switch (n) { case 0: return outer(1); case 1: return outer(7) * 2; case 2: return leaf(4);
+            case 3: return down(3); case 4: return 17; case 5: sink = 3; return outer(9) - outer(4); } return n; }
+        __attribute__((noinline)) int listed(int n, ...) { list all; __builtin_va_start(all, n); int sum = 0;
+            while (n--) sum += outer(__builtin_va_arg(all, int)); __builtin_va_end(all); return sum; }
+        __attribute__((noinline)) int sized(int n) { long on[n]; for (int i = 0; i < n; i++) on[i] = outer(i); return many(n, on); }
+        __attribute__((noinline)) int early(int n) { if (n < 3) return n; long a = outer(n), b = outer(a), c = outer(b), d = outer(c);
+            if (a > b) return many(c, &d); return a + b * c - d; }
+        __attribute__((noreturn)) void never(int); __attribute__((noinline)) int checked(int n) { if (n > 5) never(n); return outer(n) + 1; }
+        int _start(int n) { return down(n) + large(n) + floats(n, 2, n) + switched(n) + listed(3, n, 5, n) + sized(n) + early(n) + checked(n); }";
+    std::fs::write(&source, code).unwrap();
+    let (mut compared, mut either, mut skipped) = (0, 0, false);
+    for flags in [
+        &["-O2", "-fomit-frame-pointer"][..],
+        &["-O2"],
+        &["-O1"],
+        &["-Os", "-fno-omit-frame-pointer"],
+        &["-O3", "-mbranch-protection=standard"],
+    ] {
+        let path = folder.join("a.so");
+        let mut command = Command::new("clang-19");
+        command.args([
+            "--target=aarch64-linux-gnu",
+            "-shared",
+            "-fPIC",
+            "-nostdlib",
+            "-fuse-ld=lld-19",
+            "-fno-stack-protector",
+            "-fasynchronous-unwind-tables",
+        ]);
+        if !command
+            .args(flags)
+            .arg("-o")
+            .arg(&path)
+            .arg(&source)
+            .status()
+            .is_ok_and(|status| status.success())
+        {
+            eprintln!("SKIP instructions of arm64: there is no clang-19 with lld-19");
+            skipped = true;
+            break;
+        }
+        let (file, _) = FileReader::open(&Place::trusted(path.clone())).unwrap();
+        let elf = Elf::read(&file).unwrap();
+        let frames = Frames::read(&file, &elf).unwrap().unwrap();
+        let table = SymbolTable::read(&elf, &file).unwrap();
+        let starts: SortedSet<u64> = table.starts(0..u64::MAX).collect();
+        let (start, end) = (*starts.iter().next().unwrap(), *starts.iter().next_back().unwrap());
+        let (offset, left) = elf.offset_of(start).unwrap();
+        let code = read_vec(&file, offset, left.min(1 << 20), 1 << 20, "code").unwrap();
+        let found = analyze_arm64::rules(&code, start, &starts, 0);
+        let mut wrong = Vec::new();
+        for at in (start..end).step_by(4) {
+            let page = at & !(PAGE - 1);
+            let expected = rule_at(&frames.rows(&file, &elf, page).unwrap(), (at - page) as u16);
+            let rule = found.iter().rev().find(|(from, _)| *from <= at).unwrap().1;
+            if expected.cfa == Cfa::Unknown {
+                continue;
+            }
+            compared += 1;
+            // By either register, it is the same place.
+            let is_other_place = rule.cfa == expected.cfa && rule.cfa_offset() != expected.cfa_offset();
+            let (fp, ra) = ((rule.fp(), expected.fp()), (rule.ra(), expected.ra()));
+            let on_stack = fp == (Saved::OnStack, Saved::OnStack) && rule.fp_offset != expected.fp_offset
+                || ra == (Return::OnStack, Return::OnStack) && rule.ra_offset != expected.ra_offset;
+            if rule.cfa == Cfa::Unknown || is_other_place || on_stack {
+                wrong.push((at, rule, expected));
+            }
+            // Where a register was stored or loaded, both have it: compilers say so once for several instructions.
+            either += usize::from(fp.0 != fp.1 || ra.0 != ra.1);
+        }
+        assert!(wrong.is_empty() && either * 10 < compared, "{flags:?}: {either} {wrong:#x?}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(skipped || compared > 1000, "{compared}");
 }

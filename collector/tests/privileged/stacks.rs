@@ -15,10 +15,6 @@ use super::{is_emulated, skip};
 /// More frames than one BPF program walks, and fewer than are kept.
 const DEPTH: u32 = 60;
 
-/// Whether the functions that call tests have no descriptions: the test library that is built along for musl. On x86-64, their
-/// instructions tell.
-const HAS_NO_ROOT: bool = cfg!(all(target_env = "musl", target_arch = "aarch64"));
-
 #[inline(never)]
 fn down(depth: u32, work: &mut dyn FnMut()) -> u32 {
     if depth == 0 {
@@ -119,7 +115,7 @@ fn whole_stacks(what: &str, stacks: Stacks) {
     assert!(samples > 50, "{samples} samples");
     // An emulated machine may be too slow to finish all of the first ones.
     let lost = if is_emulated() { walks.lost } else { 0 };
-    let whole = if HAS_NO_ROOT { walks.whole + walks.no_table } else { walks.whole };
+    let whole = walks.whole;
     // Nor is a copy of the first of deep stacks enough there, before their pages are made.
     let least = if what == "deep" && is_emulated() { 95 } else { 99 };
     assert!(whole * 100 >= (samples - lost) * least && lost * 2 < samples, "{walks:?}");
@@ -138,7 +134,7 @@ fn whole_stacks(what: &str, stacks: Stacks) {
         let Some(place) = functions.iter().position(|name| name.ends_with(work)) else { continue };
         let deep = functions[place..].iter().filter(|name| name.ends_with("::down")).count();
         let last = functions.last().unwrap();
-        if deep == DEPTH as usize + 1 && (HAS_NO_ROOT || last.contains("clone") || last.contains("start")) {
+        if deep == DEPTH as usize + 1 && (last.contains("clone") || last.contains("start")) {
             at_work += sample.count;
         } else {
             cut.push(functions);
