@@ -115,10 +115,9 @@ fn whole_stacks(what: &str, stacks: Stacks) {
     assert!(samples > 50, "{samples} samples");
     // An emulated machine may be too slow to finish all of the first ones.
     let lost = if is_emulated() { walks.lost } else { 0 };
-    let whole = walks.whole;
     // Nor is a copy of the first of deep stacks enough there, before their pages are made.
     let least = if what == "deep" && is_emulated() { 95 } else { 99 };
-    assert!(whole * 100 >= (samples - lost) * least && lost * 2 < samples, "{walks:?}");
+    assert!(walks.whole * 100 >= (samples - lost) * least && lost * 2 < samples, "{walks:?}");
     assert!(walks.in_user_space > 0, "nothing was missed: {walks:?}");
     if stacks == Stacks::Tables {
         assert!(walks.in_user_space * 2 < samples, "what was missed once is there: {walks:?}");
