@@ -8,8 +8,8 @@ use super::{Elf, MAX_SEGMENTS};
 use crate::symbolize::error::SymbolizeError;
 use crate::symbolize::read_at::{ReadAt, read_vec, stream};
 
-/// Bytes of relocations that are looked through.
-const MAX_RELOCATIONS: u64 = 64 << 20;
+/// Bytes of relocations that are looked through, of all sections.
+const MAX_RELOCATIONS: u64 = 32 << 20;
 
 /// How a file finds the variable of a thread. Addresses are the file's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,8 +71,10 @@ impl Elf {
         let mut found = None;
         // One that names no symbol is of the file's own data, at the addend.
         let mut own = None;
+        let mut left = MAX_RELOCATIONS;
         for section in self.sections.iter().filter(|section| section.kind == elf::SHT_RELA) {
-            let size = section.size.min(MAX_RELOCATIONS);
+            let size = section.size.min(left);
+            left -= size;
             let entry = size_of::<Rela64<Endianness>>();
             stream(source, section.offset, size, entry, "relocations", |piece| {
                 let read = pod::slice_from_bytes::<Rela64<Endianness>>(piece, piece.len() / entry);
@@ -133,5 +135,71 @@ impl Elf {
                 size.map(|size| value.wrapping_sub(size))
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::symbolize::Place;
+    use crate::symbolize::read_at::FileReader;
+
+    /// Compiles a variable and what uses it; `None` where there is no such compiler.
+    fn compiled(compiler: &str, arguments: &[&str]) -> Option<ThreadVariable> {
+        let folder =
+            std::env::temp_dir().join(format!("threads-{}-{}", std::process::id(), arguments.join("")));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (source, path) = (folder.join("a.c"), folder.join("a"));
+        let code = "__thread long before[3] = {1}; __thread void *variable; void *get(void) { return variable; } void _start(void) { get(); }";
+        std::fs::write(&source, code).unwrap();
+        let status = Command::new(compiler)
+            .args(arguments)
+            .args(["-O1", "-nostdlib"])
+            .arg(&source)
+            .arg("-o")
+            .arg(&path)
+            .status();
+        let found = status.is_ok_and(|status| status.success()).then(|| {
+            let (file, _) = FileReader::open(&Place::trusted(path)).unwrap();
+            let elf = Elf::read(&file).unwrap();
+            assert_eq!(elf.thread_variable(&file, "variabl").unwrap(), None);
+            elf.thread_variable(&file, "variable").unwrap()
+        });
+        std::fs::remove_dir_all(&folder).unwrap();
+        if found.is_none() {
+            eprintln!("SKIP {arguments:?}: {compiler} does not take them");
+        }
+        found.flatten()
+    }
+
+    #[test]
+    fn files_say_how_they_find_a_threads_variable() {
+        const ARM64: &str = "--target=aarch64-linux-gnu";
+        let library = ["-shared", "-fPIC", "-fuse-ld=lld-19"];
+        let of = |more: &[&str]| compiled("clang-19", &[&library[..], more].concat());
+        for (machine, [traditional, descriptors]) in [
+            ("--target=x86_64-linux-gnu", ["-mtls-dialect=gnu", "-mtls-dialect=gnu2"]),
+            // Where clang has no other.
+            (ARM64, ["", "-g0"]),
+        ] {
+            if !traditional.is_empty() {
+                let found = of(&[machine, traditional]);
+                assert!(matches!(found, None | Some(ThreadVariable::Module(_, None))), "{found:?}");
+            }
+            let found = of(&[machine, descriptors]);
+            assert!(matches!(found, None | Some(ThreadVariable::Descriptor(_))), "{machine} {found:?}");
+            let found = of(&[machine, "-ftls-model=initial-exec"]);
+            assert!(matches!(found, None | Some(ThreadVariable::Distance(_))), "{machine} {found:?}");
+            // 24 bytes are before it, 32 in all; on arm64, 16 before them.
+            let program = ["-fuse-ld=lld-19", "-pie", "-rdynamic", machine];
+            let expected = if machine == ARM64 { 16 + 24 } else { 24u64.wrapping_sub(32) };
+            let found = compiled("clang-19", &program);
+            assert!(
+                found.is_none_or(|found| found == ThreadVariable::Static(expected)),
+                "{machine} {found:?}"
+            );
+        }
     }
 }
