@@ -227,7 +227,9 @@ fn check(folder: &Path, told: &str, said: &str) {
     for function in ["waits_at_times", "waits_over_windows", "waits_for_another"] {
         is_near(function, value_below(&waits.profile, function), by_clock(told, function), 0);
         let busy = value_below(&cpu.profile, function) * 1_000_000_000 / HERTZ;
-        assert!(busy < by_clock(told, function) / 20, "{function} has used {busy} of a CPU");
+        // To go to sleep takes an emulated machine a while.
+        let most = by_clock(told, function) / if is_emulated() { 5 } else { 20 };
+        assert!(busy < most, "{function} has used {busy} of a CPU");
     }
     let burnt = by_clock(told, "burns");
     let period = 1_000_000_000 / HERTZ;
@@ -356,7 +358,9 @@ fn thinned_waits_stand_for_all() {
     for (what, share) in [("all", all), ("one in 4", thinned)] {
         assert!((share - 1.0).abs() < tolerance, "{what}: {share}");
     }
-    assert!(fewer < noted * 0.4 && fewer > noted * 0.1, "{fewer} of {noted} waits");
+    // Where the machine falls behind there are fewer waits, which are longer.
+    let least = if is_emulated() { 0.02 } else { 0.1 };
+    assert!(fewer < noted * 0.4 && fewer > noted * least, "{fewer} of {noted} waits");
     assert!(hits as f64 > 10.0 * fewer, "what it costs is known");
     pause(&mut *tracer);
     wait(&mut *tracer, Duration::ZERO);
