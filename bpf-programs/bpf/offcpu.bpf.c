@@ -312,6 +312,12 @@ int offcpu_walk(__u64 *args)
 }
 
 SEC("?raw_tp/sched_switch")
+int offcpu_span(__u64 *args)
+{
+	return span_stage(args);
+}
+
+SEC("?raw_tp/sched_switch")
 int offcpu_keep(__u64 *args)
 {
 	struct sample sample = {};

@@ -19,6 +19,8 @@ mod profile;
 mod python;
 mod reload;
 mod sched;
+#[cfg(feature = "unwind")]
+mod spans;
 mod stacks;
 #[cfg(target_arch = "x86_64")]
 mod syscalls;

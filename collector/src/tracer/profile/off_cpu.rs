@@ -42,6 +42,7 @@ pub(super) fn variants(least: Duration) -> (Vec<Variant>, Variant) {
         kernel_types: true,
         stacks,
         stages: ["offcpu_walk", "offcpu_keep"],
+        reads_spans: "offcpu_span",
         #[cfg(feature = "python")]
         python: false,
         least_wait: Some(least),

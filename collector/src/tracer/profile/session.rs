@@ -252,6 +252,9 @@ impl Session {
                 if let Some(pythons) = Misses::pythons(&program)? {
                     symbols.read_python_with(pythons);
                 }
+                if let Some(spans) = Misses::spans(&program)? {
+                    symbols.find_spans_with(spans);
+                }
                 let map = Misses::map(&program)?;
                 events.add(map, MISSES).map_err(Error::io("polling the ring of walks"))?;
                 Some(misses)
