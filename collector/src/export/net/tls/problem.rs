@@ -43,3 +43,16 @@ fn certificate_problem(error: &CertificateError) -> TlsProblem {
         other => TlsProblem::Certificate(other.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alerts_are_named_or_numbered() {
+        let told = |alert| tls_problem(&Error::AlertReceived(alert));
+        assert_eq!(told(AlertDescription::UnknownCA), TlsProblem::ClientCertificate("UnknownCA".to_owned()));
+        assert_eq!(told(AlertDescription::DecodeError), TlsProblem::Protocol("alert DecodeError".to_owned()));
+        assert_eq!(told(AlertDescription::Unknown(200)), TlsProblem::Protocol("alert 200".to_owned()));
+    }
+}
