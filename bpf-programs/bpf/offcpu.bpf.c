@@ -120,6 +120,9 @@ const volatile __u64 wake_threshold = 32768;
 /* Whether stacks of processes are left to the kernel. */
 const volatile __u32 by_kernel = 0;
 
+/* Set at any time: of the waits that are to be noted, one in so many is; 0: all of them. */
+volatile __u32 one_in = 0;
+
 /* A thread gets the CPU. */
 static __always_inline void enter(struct task_struct *next, __u32 tid, __u64 now)
 {
@@ -192,11 +195,17 @@ static __always_inline __u64 choose(struct pace *pace, __u64 now, __u64 nanos)
 static __always_inline __u64 weigh(struct wait *wait, __u64 now)
 {
 	__u64 weight = choose(&wait->pace, now, thread_nanos);
+	__u32 zero = 0, thinned = one_in;
 	struct pace *pace;
-	__u32 zero = 0;
 
 	pace = bpf_map_lookup_elem(&paces, &zero);
-	return weight && pace ? weight * choose(pace, now, cpu_nanos) : 0;
+	if (!weight || !pace)
+		return 0;
+	weight *= choose(pace, now, cpu_nanos);
+	if (thinned < 2)
+		return weight;
+	/* Last: what it leaves out must not let the paces choose more. */
+	return bpf_get_prandom_u32() % thinned ? 0 : weight * thinned;
 }
 
 /* The stacks of the current thread are known, or told. */
@@ -300,6 +309,12 @@ SEC("?raw_tp/sched_switch")
 int offcpu_walk(__u64 *args)
 {
 	return walk_stage(args);
+}
+
+SEC("?raw_tp/sched_switch")
+int offcpu_span(__u64 *args)
+{
+	return span_stage(args);
 }
 
 SEC("?raw_tp/sched_switch")

@@ -14,6 +14,8 @@
 
 #define MAX_FRAMES 127
 #define STACK_BYTES (MAX_FRAMES * 8)
+/* Words of a stack: behind its frames may stand what else it is known by (spans.h). */
+#define MAX_WORDS (MAX_FRAMES + 4)
 
 /* Defaults; user space sizes the maps to the machine before they are created. */
 #define WINDOWS 2
@@ -143,13 +145,13 @@ static __always_inline __u32 stack_place(__u32 cpu, __u64 offset)
 	return (cpu * region_bytes + offset) / 8;
 }
 
-/* Whether there is room for another stack; *stack is where it goes then: a header word, and the frames. */
+/* Whether there is room for another stack; *stack is where it goes then: a header word, and the words of the stack. */
 static __always_inline int room_for_stack(struct region *region, __u64 **stack)
 {
 	/* A multiple of eight anyway: so that a verifier knows it, whose machine does not load across words (riscv64). */
 	__u64 used = region->used & ~7ULL;
 
-	if (used < sizeof(*region) || used > region_bytes - STACK_BYTES - 8)
+	if (used < sizeof(*region) || used > region_bytes - (MAX_WORDS + 1) * 8)
 		return 0;
 	*stack = (void *)region + used;
 	return 1;
@@ -164,7 +166,7 @@ static __always_inline __u32 keep_stack(struct region *region, __u64 *stack, __u
 	__u32 place;
 
 	region->frames = frames;
-	for (int i = 0; i < MAX_FRAMES; i++) {
+	for (int i = 0; i < MAX_WORDS; i++) {
 		if (i >= region->frames)
 			break;
 		/* Mixed down before it is multiplied: a difference in the top bit alone would come out as one whatever the seed. */

@@ -50,6 +50,12 @@ int python_frames(void *ctx)
 }
 
 SEC("?perf_event")
+int unwind_span(void *ctx)
+{
+	return span_stage(ctx);
+}
+
+SEC("?perf_event")
 int unwind_count(void *ctx)
 {
 	struct sample sample = {};

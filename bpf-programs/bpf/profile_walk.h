@@ -8,6 +8,7 @@
 #pragma once
 #include "profile.h"
 #include "python.h"
+#include "spans.h"
 #include "unwind.h"
 #include "user_registers.h"
 
@@ -24,7 +25,9 @@ enum stage {
 	/* Of processes that run CPython; there may be none. */
 	STAGE_PYTHON_THREAD = 2,
 	STAGE_PYTHON_FRAMES = 3,
-	STAGES = 4,
+	/* Of processes that say what span a thread works for. */
+	STAGE_SPAN = 4,
+	STAGES = 5,
 };
 
 struct state {
@@ -48,7 +51,7 @@ struct missed {
 	/* When, in the clock of bpf_ktime_get_ns(). */
 	__u64 time;
 	/* Frames that were found. */
-	__u64 stack[MAX_FRAMES + 1];
+	__u64 stack[MAX_WORDS];
 	/* From the piece on that has what is BELOW_BYTES below the walk's stack pointer. */
 	__u8 slice[SLICE_BYTES];
 };
@@ -98,6 +101,14 @@ static __always_inline void count_end(__u32 cpu, __u32 end)
 		ends->counts[end]++;
 }
 
+/* Goes on once all frames are known. */
+static __always_inline void end_all_frames(void *ctx, struct state *state)
+{
+	if (bpf_map_lookup_elem(&span_places, &state->walk.tgid))
+		bpf_tail_call(ctx, &stages, STAGE_SPAN);
+	bpf_tail_call(ctx, &stages, STAGE_COUNT);
+}
+
 /* Goes on once the native frames are known. */
 static __always_inline void end_frames(void *ctx, struct state *state)
 {
@@ -106,7 +117,7 @@ static __always_inline void end_frames(void *ctx, struct state *state)
 		state->python.frame = 0;
 		bpf_tail_call(ctx, &stages, STAGE_PYTHON_THREAD);
 	}
-	bpf_tail_call(ctx, &stages, STAGE_COUNT);
+	end_all_frames(ctx, state);
 }
 
 /* Stores the stacks of a sample that was begun; `mode` is what began its walk. Does not return where programs are called that walk the
@@ -172,7 +183,7 @@ static __always_inline int tell_miss(struct state *state, const __u64 *stack, __
 	missed->walk = state->walk;
 	missed->window = state->window;
 	missed->time = time;
-	bpf_probe_read_kernel(missed->stack, MAX_FRAMES * 8, stack);
+	bpf_probe_read_kernel(missed->stack, sizeof(missed->stack), stack);
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < PIECES; i++) {
 		/* Below the stack pointer there may be none yet: zeros. */
@@ -227,7 +238,7 @@ static __always_inline int python_thread_stage(void *ctx)
 		}
 		bpf_tail_call(ctx, &stages, STAGE_PYTHON_FRAMES);
 	}
-	bpf_tail_call(ctx, &stages, STAGE_COUNT);
+	end_all_frames(ctx, state);
 	return 0;
 }
 
@@ -244,6 +255,20 @@ static __always_inline int python_frames_stage(void *ctx)
 	python = bpf_map_lookup_elem(&pythons, &state->walk.tgid);
 	if (python && read_python_frames(&state->walk, &state->python, python, stack + 1))
 		bpf_tail_call(ctx, &stages, STAGE_PYTHON_FRAMES);
+	end_all_frames(ctx, state);
+	return 0;
+}
+
+/* The stage that reads which span the thread works for. */
+static __always_inline int span_stage(void *ctx)
+{
+	struct sample sample = {};
+	struct state *state;
+	__u64 *stack;
+
+	if (!resume(&sample, &state) || !room_for_stack(sample.region, &stack))
+		return 0;
+	add_span(&state->walk, stack + 1);
 	bpf_tail_call(ctx, &stages, STAGE_COUNT);
 	return 0;
 }
@@ -251,6 +276,8 @@ static __always_inline int python_frames_stage(void *ctx)
 /* Ends a walk of that time: keeps its stack, or hands the sample to user space, which is true then. */
 static __always_inline int end_walk(struct sample *sample, struct state *state, __u64 *stack, __u64 time)
 {
+	__u32 words;
+
 	if (state->walk.end == WALK_MISSED) {
 		if (tell_miss(state, stack + 1, time)) {
 			count_end(sample->cpu, WALK_MISSED);
@@ -258,15 +285,15 @@ static __always_inline int end_walk(struct sample *sample, struct state *state, 
 		}
 		state->walk.end = WALK_LOST;
 		/* At least where it was. */
-		if (!state->walk.python && state->walk.frames < MAX_FRAMES) {
+		if (!state->walk.python && !state->walk.span && state->walk.frames < MAX_FRAMES) {
 			stack[1 + state->walk.frames] = state->walk.pc;
 			state->walk.frames++;
 		}
 	}
 	count_end(sample->cpu, state->walk.end);
-	if (state->walk.frames + state->walk.python)
-		sample->key.user_stack = keep_stack(sample->region, stack, state->walk.frames + state->walk.python,
-						    sample->places, sample->cpu,
+	words = state->walk.frames + state->walk.python + state->walk.span;
+	if (words)
+		sample->key.user_stack = keep_stack(sample->region, stack, words, sample->places, sample->cpu,
 						    hash_seed ^ BPF_F_USER_STACK, &sample->full);
 	return 0;
 }

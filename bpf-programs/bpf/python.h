@@ -5,7 +5,7 @@
  * state, one reads frames; both call themselves, as unwind.h says why. A frame is a word behind the native frames of the stack.
  */
 #pragma once
-#include "kernel_types.h"
+#include "thread_pointer.h"
 #include "unwind.h"
 
 #define MAX_PYTHONS 256
@@ -83,43 +83,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct python);
 } pythons SEC(".maps");
-
-struct thread_struct___x86 {
-	unsigned long fsbase;
-} __attribute__((preserve_access_index));
-
-struct task_struct___x86 {
-	struct thread_struct___x86 thread;
-} __attribute__((preserve_access_index));
-
-struct user___arm64 {
-	unsigned long tp_value;
-} __attribute__((preserve_access_index));
-
-struct thread_struct___arm64 {
-	struct user___arm64 uw;
-} __attribute__((preserve_access_index));
-
-struct task_struct___arm64 {
-	struct thread_struct___arm64 thread;
-} __attribute__((preserve_access_index));
-
-/* What a thread finds its own data by. The kernel has it since the thread was last switched to, or set it up. */
-static __always_inline __u64 thread_pointer(void)
-{
-	__u64 value = 0;
-
-	if (on_arm64) {
-		struct task_struct___arm64 *task = (void *)bpf_get_current_task();
-
-		read_field(value, task, thread.uw.tp_value);
-	} else {
-		struct task_struct___x86 *task = (void *)bpf_get_current_task();
-
-		read_field(value, task, thread.fsbase);
-	}
-	return value;
-}
 
 /* Looks at some of the process' threads; whether to go on: 0 once there is a frame, or that there is none is known. */
 static __always_inline int find_python_thread(struct python_walk *walk, const struct python *python)

@@ -113,7 +113,9 @@ struct walk {
 	__u8 python;
 	/* Which mapping of `processes` the last frame was in. */
 	__u8 mapping;
-	__u8 pad[3];
+	/* Words of the span that stand behind all frames. */
+	__u8 span;
+	__u8 pad[2];
 };
 
 /* Code of a file. */

@@ -89,6 +89,7 @@ static __always_inline void new_walk(struct walk *walk)
 {
 	walk->frames = 0;
 	walk->python = 0;
+	walk->span = 0;
 	walk->exact = 1;
 	walk->has_link = on_arm64;
 	walk->link = 0;

@@ -3,8 +3,8 @@
 use bpf_loader::btf::{Btf, Kind};
 use bpf_loader::object::ObjectSpec;
 use bpf_programs::events::{
-    Layout, disk, dns, filter, heap, memory, offcpu, process, profile, python, ring, sched, syscalls, tcp,
-    udp, unwind,
+    Layout, disk, dns, filter, heap, memory, offcpu, process, profile, python, ring, sched, spans, syscalls,
+    tcp, udp, unwind,
 };
 
 fn check(btf: &Btf<'_>, layout: Layout) {
@@ -54,6 +54,7 @@ const RECORDS: &[(&[u8], &[Layout])] = &[
             unwind::MISSED_PARTS,
             unwind::WalkEnds::LAYOUT,
             python::Python::LAYOUT,
+            spans::SpanPlace::LAYOUT,
         ],
     ),
     (
@@ -70,6 +71,7 @@ const RECORDS: &[(&[u8], &[Layout])] = &[
             unwind::Missed::LAYOUT,
             unwind::MISSED_PARTS,
             unwind::WalkEnds::LAYOUT,
+            spans::SpanPlace::LAYOUT,
             offcpu::WaitKey::LAYOUT,
             offcpu::Wait::LAYOUT,
             offcpu::Waited::LAYOUT,

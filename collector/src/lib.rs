@@ -38,6 +38,8 @@ pub mod profiler;
 mod python;
 #[cfg(feature = "compare")]
 pub mod read;
+#[cfg(feature = "unwind")]
+mod spans;
 pub use bpf_loader::sorted;
 pub mod symbolize;
 pub mod telemetry;

@@ -7,6 +7,9 @@ use crate::sorted::SortedMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
+#[cfg(feature = "unwind")]
+pub use bpf_programs::events::spans::Span;
+
 /// Index into [`Profile::processes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProcessIdx(pub u32);
@@ -118,6 +121,9 @@ pub struct Thread {
     /// each.
     #[cfg(feature = "unwind")]
     pub woken_by: Option<Arc<str>>,
+    /// The span that it worked for, where its process publishes that. A thread is in the table once for each.
+    #[cfg(feature = "unwind")]
+    pub span: Option<Span>,
 }
 
 impl Thread {
@@ -132,6 +138,8 @@ impl Thread {
             name: name.into(),
             #[cfg(feature = "unwind")]
             woken_by: None,
+            #[cfg(feature = "unwind")]
+            span: None,
         }
     }
 }

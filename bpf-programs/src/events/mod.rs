@@ -11,6 +11,7 @@ pub mod profile;
 pub mod python;
 pub mod ring;
 pub mod sched;
+pub mod spans;
 pub mod syscalls;
 pub mod tcp;
 pub mod udp;

@@ -82,9 +82,11 @@ record! {
 
 /// Most frames of one stack.
 pub const MAX_FRAMES: usize = 127;
+/// Most words of one: its frames, and what stands behind them ([`Span`](super::spans::Span)).
+const MAX_WORDS: usize = MAX_FRAMES + super::spans::Span::WORDS;
 
 /// The stack at a place, leaf first, within the regions of all CPUs laid end to end: a header word with the number of
-/// frames, then the frames. `None` if the place lies outside, or its header makes no sense.
+/// words, then the words: the frames, and what stands behind them. `None` if the place lies outside, or its header makes no sense.
 ///
 /// `words` reads the word of that number; places count words.
 pub fn stack_at(
@@ -94,7 +96,7 @@ pub fn stack_at(
 ) -> Option<()> {
     frames.clear();
     let place = place as usize;
-    let count = usize::try_from(words(place)?).ok().filter(|n| (1..=MAX_FRAMES).contains(n))?;
+    let count = usize::try_from(words(place)?).ok().filter(|n| (1..=MAX_WORDS).contains(n))?;
     for i in 1..=count {
         frames.push(words(place.checked_add(i)?)?);
     }

@@ -1,6 +1,7 @@
 //! What walks by `unwind.h` read, and what `profile_walk.h` writes.
 
 use super::profile::CountKey;
+use super::spans::Span;
 use super::{Field, Layout, record};
 
 /// Bits of an address that are within a page of the tables, whatever pages the machine has.
@@ -122,12 +123,14 @@ record! {
         has_link: u8 = 41,
         /// Frames of CPython that stand behind the others.
         python: u8 = 43,
+        /// Words of a span that stand behind all frames.
+        span: u8 = 45,
     }
 }
 
 record! {
     /// Head of a sample whose walk has missed a page; [`MissedSample`] has the rest.
-    pub struct Missed = "missed", 18528 {
+    pub struct Missed = "missed", 18552 {
         /// What it is counted under, a [`CountKey`]; its user stack is 0.
         key: [u8; 16] = 0,
         /// The thread's name, zero-terminated.
@@ -143,7 +146,7 @@ record! {
     }
 }
 
-const STACK: Field = Field { name: "stack", offset: 96, size: (MAX_FRAMES + 1) * 8 };
+const STACK: Field = Field { name: "stack", offset: 96, size: (MAX_FRAMES + Span::WORDS) * 8 };
 const SLICE: Field = Field { name: "slice", offset: STACK.offset + STACK.size, size: 17 * PIECE as usize };
 
 /// Where the parts of [`Missed`] lie that are not decoded.
@@ -166,6 +169,8 @@ pub struct MissedSample<'a> {
     pub frames: &'a [u8],
     /// Frames of CPython, likewise: see [`PythonFrame`](super::python::PythonFrame).
     pub python: &'a [u8],
+    /// The span that the thread works for, likewise: see [`Span`].
+    pub span: &'a [u8],
     /// The stack, from [`start`](Self::start) on.
     pub slice: &'a [u8],
 }
@@ -178,8 +183,10 @@ impl<'a> MissedSample<'a> {
         let part =
             |part: Field, size: usize| bytes.get(part.offset..)?.get(..size).filter(|_| size <= part.size);
         let frames = (walk.frames as usize).min(MAX_FRAMES) * 8;
-        let all = part(STACK, frames + usize::from(walk.python) * 8)?;
-        let (frames, python) = all.split_at_checked(frames)?;
+        let (python, span) = (usize::from(walk.python) * 8, usize::from(walk.span) * 8);
+        let all = part(STACK, frames + python + span)?;
+        let (frames, rest) = all.split_at_checked(frames)?;
+        let (python, span) = rest.split_at_checked(python)?;
         Some(Self {
             key: CountKey::decode(&head.key)?,
             comm: head.comm,
@@ -188,6 +195,7 @@ impl<'a> MissedSample<'a> {
             time: head.time,
             frames,
             python,
+            span,
             slice: part(SLICE, head.bytes as usize)?,
         })
     }
@@ -246,10 +254,12 @@ mod tests {
         bytes[85] = 4;
         bytes[96] = 7;
         (bytes[32 + 43], bytes[96 + 16]) = (1, 8);
+        (bytes[32 + 45], bytes[96 + 24]) = (4, 5);
         bytes[SLICE.offset] = 9;
         let sample = MissedSample::decode(&bytes).unwrap();
         assert_eq!((sample.frames.len(), sample.frames[0]), (16, 7));
         assert_eq!((sample.python.len(), sample.python[0]), (8, 8));
+        assert_eq!((sample.span.len(), sample.span[0]), (32, 5));
         assert_eq!((sample.slice.len(), sample.slice[0]), (1024, 9));
         bytes[86] = 1;
         assert_eq!(MissedSample::decode(&bytes), None, "more than there is room for");

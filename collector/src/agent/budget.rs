@@ -33,7 +33,15 @@ fn usual(machine: u64) -> u64 {
 const LEAST: u64 = 64 << 10;
 
 /// Relative sizes of what tracers keep in the kernel. Those that are not here have one.
-const WEIGHTS: [(&str, u64); 5] = [("profile", 4), ("heap", 3), ("syscalls", 3), ("tcp", 3), ("memory", 2)];
+const WEIGHTS: &[(&str, u64)] = &[
+    ("profile", 4),
+    #[cfg(feature = "unwind")]
+    ("off_cpu", 4),
+    ("heap", 3),
+    ("syscalls", 3),
+    ("tcp", 3),
+    ("memory", 2),
+];
 
 /// How much of its budget a tracer has.
 fn weight(tracer: &str) -> u64 {

@@ -1,9 +1,11 @@
 //! `profile --json`: one object, described in `docs/json.md`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Write};
 
 use collector::export::stats::{DropReason, Stats};
+#[cfg(feature = "unwind")]
+use collector::model::ThreadIdx;
 use collector::model::{FrameKind, Losses, Profile, SampleType};
 use collector::output::{json, summary};
 use collector::tracer;
@@ -34,6 +36,7 @@ struct Summary<'a> {
     walks: Option<Walks>,
     processes: usize,
     threads: usize,
+    in_spans: u64,
     stacks: usize,
     overhead: Cost,
     functions: Vec<Function<'a>>,
@@ -172,7 +175,8 @@ pub fn write(
         lost: Lost::of(&profile.losses),
         walks: counters.walks.map(Walks::from),
         processes: profile.processes.len(),
-        threads: profile.threads.len(),
+        threads: profile.threads.iter().map(|thread| thread.tid).collect::<HashSet<_>>().len(),
+        in_spans: in_spans(profile),
         stacks: profile.stacks.len(),
         overhead: Cost {
             cpu_share: overhead.cpu_share,
@@ -204,6 +208,20 @@ fn export(stats: &Stats) -> Export<'_> {
         message: stats.last_message.as_deref(),
         spool_error: stats.spool_error.as_deref(),
     }
+}
+
+/// Samples whose thread said which span it works for.
+#[cfg(feature = "unwind")]
+fn in_spans(profile: &Profile) -> u64 {
+    let of_span = |thread: ThreadIdx| {
+        profile.threads.get(thread.0 as usize).is_some_and(|thread| thread.span.is_some())
+    };
+    profile.samples.iter().filter(|sample| of_span(sample.thread)).map(|sample| sample.count).sum()
+}
+
+#[cfg(not(feature = "unwind"))]
+fn in_spans(_profile: &Profile) -> u64 {
+    0
 }
 
 /// Who has ended most time of waits.

@@ -1,9 +1,12 @@
 //! A profile to a pprof file: `profile.proto`, gzipped.
 //!
 //! Values are what the profile's samples count; of CPU samples also the time, `cpu` in `nanoseconds`, as readers expect.
-//! Labels are `pid`, `tid`, `thread` and `process`, of time off the CPU also `woken_by`. What was lost stands in a comment, always.
+//! Labels are `pid`, `tid`, `thread` and `process`, of time off the CPU also `woken_by`, and `trace_id` and `span_id` in hexadecimal where the
+//! thread says what it works for. What was lost stands in a comment, always.
 
 use super::{Error, build_id_hex, check_indices, executable_name, memory};
+#[cfg(feature = "unwind")]
+use crate::kernel_types::hexadecimal;
 use crate::model::{Line, Losses, Profile, SampleType};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -200,6 +203,12 @@ fn signed(value: u64) -> i64 {
 fn encode(profile: &Profile, writer: &mut Writer) {
     let comment = losses_comment(&profile.losses);
     let build_ids: Vec<String> = profile.mappings.iter().map(build_id_hex).collect();
+    #[cfg(feature = "unwind")]
+    let span_ids: Vec<Option<(String, String)>> = profile
+        .threads
+        .iter()
+        .map(|thread| thread.span.map(|span| (hexadecimal(&span.trace_id), hexadecimal(&span.span_id))))
+        .collect();
 
     let mut strings = Strings::new();
     let mut functions = Functions::default();
@@ -220,6 +229,16 @@ fn encode(profile: &Profile, writer: &mut Writer) {
         .threads
         .iter()
         .map(|thread| thread.woken_by.as_deref().map(|waker| strings.index(waker)))
+        .collect();
+    #[cfg(feature = "unwind")]
+    let (trace_id, span_id) = (strings.index("trace_id"), strings.index("span_id"));
+    #[cfg(feature = "unwind")]
+    let spans: Vec<Option<[(i64, i64, u32); 2]>> = span_ids
+        .iter()
+        .map(|ids| {
+            let (trace, span) = ids.as_ref()?;
+            Some([(trace_id, strings.index(trace), 0), (span_id, strings.index(span), 0)])
+        })
         .collect();
     let processes: Vec<i64> = profile
         .processes
@@ -284,7 +303,10 @@ fn encode(profile: &Profile, writer: &mut Writer) {
                 (process, processes[of_process], 0),
             ];
             #[cfg(feature = "unwind")]
-            let labels = labels.into_iter().chain(wakers[of_thread].map(|waker| (woken_by, waker, 0)));
+            let labels = labels
+                .into_iter()
+                .chain(wakers[of_thread].map(|waker| (woken_by, waker, 0)))
+                .chain(spans[of_thread].into_iter().flatten());
             to.label(labels, |to, (key, text, number)| {
                 to.num(number.into());
                 to.str(text);

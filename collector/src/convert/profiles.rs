@@ -113,7 +113,7 @@ impl ProfilesEncoder {
                     made.start(dictionary, profile);
                     let stack = made.stack(dictionary, profile, sample.stack.0 as usize);
                     let thread = made.thread(dictionary, profile, sample.thread.0 as usize);
-                    (stack, thread, LinkIdx::default())
+                    (stack, thread, link(dictionary, profile, sample))
                 });
                 result = result.and(added.map_err(Error::Encode));
             }
@@ -165,6 +165,18 @@ fn losses(profile: &Profile) -> [(&'static str, &'static str, Value<'static>); 5
         ("ebpf.profile.lost_sideband_records", losses.sideband),
     ]
     .map(|(key, count)| (key, "", Value::Int(i64::try_from(count).unwrap_or(i64::MAX))))
+}
+
+/// The span that a sample's thread worked for.
+#[cfg(feature = "unwind")]
+fn link(dictionary: &mut Dictionary, profile: &Profile, sample: &Sample) -> LinkIdx {
+    let span = profile.threads.get(sample.thread.0 as usize).and_then(|thread| thread.span);
+    span.map(|span| dictionary.link(span.trace_id, span.span_id)).unwrap_or_default()
+}
+
+#[cfg(not(feature = "unwind"))]
+fn link(_dictionary: &mut Dictionary, _profile: &Profile, _sample: &Sample) -> LinkIdx {
+    LinkIdx::default()
 }
 
 /// The attributes of a thread.

@@ -80,12 +80,14 @@ impl Live {
         for line in cautions(report) {
             writeln!(out, "{}", style.paint(Paint::Red, cut_middle(&line, style.width)))?;
         }
-        // A window has several where the frequency was changed in it.
-        let mut cpu = Profile::default();
-        let profiles = recorder.profiles.iter().filter(|profile| profile.sample_type == SampleType::CPU);
-        profiles.for_each(|profile| cpu.absorb(profile.clone()));
-        if sample_count(&cpu) > 0 {
-            table::processes(&cpu, &Names::of_processes(&cpu), ROWS, style, out)?;
+        for sample_type in [SampleType::CPU, SampleType::OFF_CPU] {
+            // A window has several where the frequency was changed in it.
+            let mut all = Profile::default();
+            let profiles = recorder.profiles.iter().filter(|profile| profile.sample_type == sample_type);
+            profiles.for_each(|profile| all.absorb(profile.clone()));
+            if sample_count(&all) > 0 {
+                table::processes(&all, &Names::of_processes(&all), ROWS, style, out)?;
+            }
         }
         let context = activity::Context { seconds, limit: ROWS, style, process_name };
         for view in tracers.iter().flat_map(|info| info.views) {

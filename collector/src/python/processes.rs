@@ -46,13 +46,13 @@ impl Runtime {
     pub fn read(source: &dyn ReadAt, name: &str) -> Option<Self> {
         let elf = Elf::read(source).ok().filter(|elf| elf.is_64() && elf.is_little_endian())?;
         let [runtime, number, eval] = elf.exported(source, [RUNTIME, VERSION, EVAL]).ok()?;
-        let (address, _) = runtime?;
+        let address = runtime?.value;
         let at = |address: u64, size: usize| {
             let (offset, left) = elf.offset_of(address)?;
             read_vec(source, offset, left.min(size as u64), size, "CPython's data").ok()
         };
         let version = at(address, DEBUG_OFFSETS).and_then(|bytes| told(&bytes)).or_else(|| {
-            let number = number.and_then(|(number, _)| at(number, 8));
+            let number = number.and_then(|number| at(number.value, 8));
             let minor = match number {
                 Some(bytes) => minor_of(u64::from_ne_bytes(*bytes.first_chunk()?)),
                 // Before 3.11, names of files alone tell.
@@ -60,7 +60,7 @@ impl Runtime {
             };
             built_in(minor?)
         })?;
-        let has_handlers = eval.is_some_and(|(_, size)| size < LEAST_EVAL);
+        let has_handlers = eval.is_some_and(|eval| eval.size < LEAST_EVAL);
         Some(Self { version, address, has_handlers })
     }
 }

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::files::FileNo;
-use super::host_symbolizer::HostSymbolizer;
+use super::host::read_limited;
+use super::host_symbolizer::{HostSymbolizer, MAX_MAPS};
 use super::memory::ProcessMemory;
 use super::read_at::ReadAt;
 
@@ -39,6 +40,11 @@ impl HostSymbolizer {
     /// The memory of a process that runs, to be read at addresses.
     pub(crate) fn memory_of(&self, pid: u32) -> Option<ProcessMemory> {
         ProcessMemory::open(&self.host, pid)
+    }
+
+    /// The text of `/proc/PID/maps` as it is now; `None`: the process is gone, or may not be read.
+    pub(crate) fn maps_of(&self, pid: u32) -> Option<Vec<u8>> {
+        read_limited(&self.host.process_file(pid, "maps"), MAX_MAPS).ok()
     }
 
     /// What a process had at an address at a time, in the clock of the records.

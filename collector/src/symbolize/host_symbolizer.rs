@@ -20,7 +20,7 @@ use crate::model::{FrameKind, Mapping};
 use crate::sorted::{SortedMap, SortedSet};
 
 /// Bytes of `/proc/PID/maps` that are read.
-const MAX_MAPS: usize = 16 << 20;
+pub(super) const MAX_MAPS: usize = 16 << 20;
 /// Bytes of a vDSO image.
 const MAX_VDSO: u64 = 1 << 20;
 /// Ancestors whose root directories are tried for a process that ended.

@@ -12,6 +12,8 @@ pub mod filter;
 pub mod heap;
 pub mod ladder;
 pub mod memory;
+#[cfg(feature = "unwind")]
+pub mod off_cpu;
 pub mod process;
 pub mod profile;
 mod programs;
@@ -60,6 +62,8 @@ pub struct Info {
 /// All tracers, in the order in which they are shown.
 pub static TRACERS: &[&Info] = &[
     &profile::INFO,
+    #[cfg(feature = "unwind")]
+    &off_cpu::INFO,
     &syscalls::INFO,
     &tcp::INFO,
     &udp::INFO,
@@ -91,6 +95,9 @@ pub struct Start<'a> {
 pub struct Settings {
     /// Of the CPU profiler.
     pub profile: profile::Settings,
+    /// Of the off-CPU profiler.
+    #[cfg(feature = "unwind")]
+    pub off_cpu: off_cpu::Settings,
     /// Of the memory tracer.
     pub memory: memory::Settings,
     /// Of the heap tracer.

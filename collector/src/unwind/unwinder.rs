@@ -131,6 +131,7 @@ impl Unwinder {
         let python = words(missed.python);
         frames.truncate(MAX_FRAMES - python.len().min(MAX_FRAMES));
         frames.extend(python);
+        frames.extend(words(missed.span));
         frames
     }
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
+use super::helper::agent;
 use super::{is_emulated, is_root, skip};
 
 const MIB: u64 = 1 << 20;
@@ -60,11 +60,9 @@ fn resident(pid: u32) -> u64 {
 /// Process and maps of an agent that has started with a budget.
 fn measure(budget: u64) -> (u64, u64) {
     let mebi = budget / MIB;
-    let built = env!("CARGO_BIN_EXE_ebpf-otlp");
-    // Tests that run on another machine than they were built on find it in the path.
-    let mut command = Command::new(if Path::new(built).exists() { built } else { "ebpf-otlp" });
+    let mut command = agent();
     // Only what this test does, which waits: other processes' symbols are no part of what is measured.
-    command.args(["run", "--pid", &std::process::id().to_string()]);
+    command.args(["--pid", &std::process::id().to_string()]);
     command.args(["--interval", "1s", "--duration", "60s", "--memory-budget", &format!("{mebi}M")]);
     let mut agent = Agent(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
     let pid = agent.0.id();

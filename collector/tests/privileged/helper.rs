@@ -1,10 +1,20 @@
 //! Processes that tests look at: this test program again, running one of its tests that is ignored otherwise.
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// The name of what the helper is to do; only helpers have it.
 const VARIABLE: &str = "PRIVILEGED_TEST_HELPER";
+
+/// The agent's program, which is to run `run`.
+pub fn agent() -> Command {
+    let built = env!("CARGO_BIN_EXE_ebpf-otlp");
+    // Tests that run on another machine than they were built on find it in the path.
+    let mut command = Command::new(if Path::new(built).exists() { built } else { "ebpf-otlp" });
+    command.arg("run");
+    command
+}
 
 /// A helper. It begins when it is told, and is killed at the end.
 pub struct Helper(pub Child);

@@ -10,6 +10,8 @@ mod helper;
 mod memory;
 #[cfg(feature = "unwind")]
 mod off_cpu;
+#[cfg(all(feature = "unwind", feature = "compare"))]
+mod off_cpu_agent;
 mod probes;
 mod process;
 mod profile;
@@ -17,6 +19,8 @@ mod profile;
 mod python;
 mod reload;
 mod sched;
+#[cfg(feature = "unwind")]
+mod spans;
 mod stacks;
 #[cfg(target_arch = "x86_64")]
 mod syscalls;

@@ -182,8 +182,9 @@ fn waits_are_those_of_the_clock(stacks: Stacks) {
     assert_eq!(profile.sample_type, SampleType::OFF_CPU);
     let walks = counters.walks.unwrap();
     assert!(walks.lost * 20 <= walks.total(), "{walks:?}");
+    // Of short ones, a few in a hundred are counted for all, and a busy machine makes some of them long.
     for (function, tolerance) in
-        [("waits_at_times", 0.05), ("waits_long", 0.05), ("waits_for_another", 0.05), ("waits_briefly", 0.35)]
+        [("waits_at_times", 0.05), ("waits_long", 0.05), ("waits_for_another", 0.05), ("waits_briefly", 0.6)]
     {
         let (nanos, stacks) = nanos_of(&profile, function);
         eprintln!("{function}: {nanos} of {}", told(&by_clock, function));

@@ -32,6 +32,9 @@ pub const FILE_VARIABLE: &str = "EBPF_OTLP_CONFIG";
 const SECTIONS: [(&str, &[Key<AgentConfig>]); 3] =
     [("agent", keys::AGENT), ("filter", keys::FILTER), ("export", keys::EXPORT)];
 
+/// Of the tracer that not every build has.
+const NO_OFF_CPU: &str = "this build has no off-CPU profiles (feature `unwind`)";
+
 /// All of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AgentConfig {
@@ -245,13 +248,9 @@ impl AgentConfig {
     ///
     /// There is no such tracer.
     pub fn enable_only(&mut self, names: &[String]) -> Result<(), Problem> {
-        let known = TRACERS.iter().flat_map(|info| [info.name, info.command]);
         for name in names {
-            if !known.clone().any(|known| known == name) {
-                let mut known: Vec<_> = known.collect();
-                known.sort_unstable();
-                known.dedup();
-                return Err(Problem { place: "--only".to_owned(), what: unknown("tracer", name, known) });
+            if TRACERS.iter().all(|info| info.command != name) {
+                find_tracer(name).map_err(|what| Problem { place: "--only".to_owned(), what })?;
             }
         }
         // `memory` is a tracer, and a command that has another beside it: it means the tracer.
@@ -269,6 +268,9 @@ impl AgentConfig {
         let problem = |what| Problem { place: name.to_owned(), what };
         let paths = paths();
         let Some((section, key)) = paths.iter().find(|(section, key)| variable(section, key) == name) else {
+            if cfg!(not(feature = "unwind")) && name.starts_with("EBPF_OTLP_TRACER_OFF_CPU_") {
+                return Err(problem(NO_OFF_CPU.to_owned()));
+            }
             let known: Vec<String> = paths.iter().map(|(section, key)| variable(section, key)).collect();
             return Err(problem(unknown("variable", name, known.iter().map(String::as_str))));
         };
@@ -301,7 +303,12 @@ impl AgentConfig {
 
 fn find_tracer(name: &str) -> Result<&'static Info, String> {
     let found = TRACERS.iter().find(|info| info.name == name);
-    found.copied().ok_or_else(|| unknown("tracer", name, TRACERS.iter().map(|info| info.name)))
+    found.copied().ok_or_else(|| {
+        if cfg!(not(feature = "unwind")) && name == "off_cpu" {
+            return NO_OFF_CPU.to_owned();
+        }
+        unknown("tracer", name, TRACERS.iter().map(|info| info.name))
+    })
 }
 
 /// That the rungs that are forced exist.

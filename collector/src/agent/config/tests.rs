@@ -134,3 +134,52 @@ fn only_some_tracers_can_be_asked_for() {
     config.enable_only(&[]).unwrap();
     assert!(config.validate().is_err());
 }
+
+#[test]
+#[cfg(feature = "unwind")]
+fn waits_are_profiled_where_that_is_asked_for() {
+    let minimum = |config: &AgentConfig| config.settings.off_cpu.minimum;
+    let default = AgentConfig::default();
+    assert!(!default.tracers.get("off_cpu").unwrap().enabled);
+    assert_eq!(minimum(&default), Duration::from_millis(1));
+    let text =
+        "[tracer.off_cpu]\nenabled = true\nminimum = \"10us\"\nrungs = { \"user stacks\" = \"copies\" }";
+    let config = file(text).unwrap();
+    let tracer = config.tracers.get("off_cpu").unwrap();
+    assert!(tracer.enabled && tracer.asked && tracer.rungs.0.get("user stacks").unwrap() == "copies");
+    assert_eq!(minimum(&config), Duration::from_micros(10));
+    let variables = [("ENABLED", "true"), ("MINIMUM", "20ms")]
+        .map(|(key, value)| (format!("EBPF_OTLP_TRACER_OFF_CPU_{key}"), value.to_owned()));
+    let set = [flag("--set", "tracer.off_cpu.minimum", "2s")];
+    let config = AgentConfig::resolve(None, variables.clone(), &set).unwrap();
+    assert_eq!(
+        (config.tracers.get("off_cpu").unwrap().enabled, minimum(&config)),
+        (true, Duration::from_secs(2))
+    );
+    let config = AgentConfig::resolve(None, variables, &[]).unwrap();
+    assert_eq!(minimum(&config), Duration::from_millis(20));
+    for (value, said) in
+        [("\"0s\"", "0s is not a duration"), ("\"2h\"", "must be 1us to 1h"), ("true", "true is not")]
+    {
+        let error = file(&format!("[tracer.off_cpu]\nminimum = {value}")).unwrap_err();
+        assert!(
+            error.starts_with("a.toml:2: [tracer.off_cpu]: minimum: ") && error.contains(said),
+            "{error}"
+        );
+    }
+    let mut config = AgentConfig::default();
+    config.enable_only(&["profile".to_owned(), "off_cpu".to_owned()]).unwrap();
+    assert_eq!(config.enabled().map(|(info, _)| info.name).collect::<Vec<_>>(), ["profile", "off_cpu"]);
+}
+
+#[test]
+#[cfg(not(feature = "unwind"))]
+fn builds_that_cannot_profile_waits_say_so() {
+    let says = "this build has no off-CPU profiles (feature `unwind`)";
+    assert_eq!(file("[tracer.off_cpu]\nenabled = true").unwrap_err(), format!("a.toml:1: {says}"));
+    let set = [flag("--set", "tracer.off_cpu.enabled", "true")];
+    assert_eq!(AgentConfig::resolve(None, [], &set).unwrap_err().what, says);
+    let variable = [("EBPF_OTLP_TRACER_OFF_CPU_MINIMUM".to_owned(), "1s".to_owned())];
+    assert_eq!(AgentConfig::resolve(None, variable, &[]).unwrap_err().what, says);
+    assert_eq!(AgentConfig::default().enable_only(&["off_cpu".to_owned()]).unwrap_err().what, says);
+}

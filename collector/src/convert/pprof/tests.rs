@@ -1,5 +1,7 @@
 use super::*;
 use crate::convert::fixture;
+#[cfg(feature = "unwind")]
+use crate::model::Span;
 use crate::model::{Profile, SampleType, StackIdx};
 use flate2::read::GzDecoder;
 use prost::Message;
@@ -166,6 +168,23 @@ fn waits_say_who_has_ended_them() {
     let wakers: Vec<_> = profile.sample.iter().map(waker).collect();
     assert_eq!(wakers.iter().flatten().collect::<Vec<_>>(), ["waker"]);
     assert_eq!(wakers[2].as_deref(), Some("waker"));
+}
+
+#[test]
+#[cfg(feature = "unwind")]
+fn samples_have_the_ids_of_their_spans() {
+    let mut profile = fixture::profile();
+    profile.threads[1].span = Some(Span { trace_id: [0xa7; 16], span_id: [8; 8] });
+    let profile = convert(&profile);
+    let text = |i: i64| profile.string_table[i as usize].as_str();
+    let ids = |sample: &decoded::Sample| -> Vec<(String, String)> {
+        let labels =
+            sample.label.iter().map(|label| (text(label.key).to_owned(), text(label.str).to_owned()));
+        labels.filter(|(key, _)| key.ends_with("_id")).collect()
+    };
+    let pair = |key: &str, value: String| (key.to_owned(), value);
+    assert_eq!(ids(&profile.sample[2]), [pair("trace_id", "a7".repeat(16)), pair("span_id", "08".repeat(8))]);
+    assert_eq!(ids(&profile.sample[0]), []);
 }
 
 #[test]

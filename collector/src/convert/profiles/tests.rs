@@ -1,6 +1,8 @@
 use super::*;
 use crate::convert::fixture;
 use crate::export::config::AgentResource;
+#[cfg(feature = "unwind")]
+use crate::model::Span;
 use crate::model::{FrameIdx, ProcessIdx, StackIdx, ThreadIdx};
 use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -178,6 +180,19 @@ fn waits_say_who_has_ended_them() {
         [pair("thread.id", "101"), pair("thread.name", "worker"), pair("ebpf.off_cpu.woken_by", "waker")]
     );
     assert_eq!(decoded.attributes(&samples[0].attribute_indices).len(), 2);
+}
+
+#[test]
+#[cfg(feature = "unwind")]
+fn samples_are_linked_to_their_spans() {
+    let mut profile = fixture::profile();
+    profile.threads[1].span = Some(Span { trace_id: [7; 16], span_id: [8; 8] });
+    let decoded = Decoded(decode(&parts(&profile, DEFAULT_MAX_REQUEST)[0]));
+    let samples = &decoded.profiles().next().unwrap().samples;
+    let links = &decoded.0.dictionary.as_ref().unwrap().link_table;
+    let link = &links[samples[1].link_index as usize];
+    assert_eq!((&*link.trace_id, &*link.span_id), (&[7; 16][..], &[8; 8][..]));
+    assert_eq!(samples[0].link_index, 0);
 }
 
 #[test]

@@ -9,8 +9,12 @@ mod plt;
 #[cfg(feature = "dwarf")]
 mod sections;
 pub mod symbols;
+#[cfg(feature = "unwind")]
+mod threads;
 
 pub(super) use mini::decompress;
+#[cfg(feature = "unwind")]
+pub use threads::ThreadVariable;
 
 #[cfg(feature = "unwind")]
 use std::ops::Range;

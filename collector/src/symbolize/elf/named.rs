@@ -26,6 +26,18 @@ pub struct NamedFunction {
     pub size: u64,
 }
 
+/// What a file exports under a name.
+#[cfg(feature = "unwind")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exported {
+    /// Its number in `.dynsym`.
+    pub number: u32,
+    /// Its address; of what each thread has, its place in their data.
+    pub value: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
 impl Elf {
     /// Functions whose names are `wanted`, of `.symtab` and `.dynsym`, under every name that they have.
     ///
@@ -77,17 +89,18 @@ impl Elf {
         self.code_offset(self.entry)
     }
 
-    /// Addresses and sizes of what has these names in `.dynsym`, functions or not; of a file of 64 bits.
+    /// What has these names in `.dynsym`, functions or not; of a file of 64 bits.
     ///
     /// # Errors
     /// What reading the symbol table met.
-    #[cfg(feature = "python")]
+    #[cfg(feature = "unwind")]
     pub fn exported<const N: usize>(
         &self,
         source: &dyn ReadAt,
         wanted: [&str; N],
-    ) -> Result<[Option<(u64, u64)>; N], Box<SymbolizeError>> {
+    ) -> Result<[Option<Exported>; N], Box<SymbolizeError>> {
         let mut found = [None; N];
+        let mut number = 0;
         let Some(section) = self.section_of_kind(elf::SHT_DYNSYM).filter(|_| self.is_64) else {
             return Ok(found);
         };
@@ -98,6 +111,7 @@ impl Elf {
         stream(source, section.offset, size, entry, "the symbol table", |piece| {
             let symbols = pod::slice_from_bytes::<elf::Sym64<Endianness>>(piece, piece.len() / entry);
             for symbol in symbols.map_or(&[][..], |(symbols, _)| symbols) {
+                number += 1;
                 if symbol.st_shndx(self.endian).0 == elf::SHN_UNDEF.0 {
                     continue;
                 }
@@ -106,7 +120,11 @@ impl Elf {
                     // A hostile name has no end.
                     let rest = name.strip_prefix(wanted.as_bytes());
                     if rest.and_then(<[u8]>::first) == Some(&0) {
-                        *found = Some((symbol.st_value(self.endian), symbol.st_size(self.endian)));
+                        *found = Some(Exported {
+                            number: number - 1,
+                            value: symbol.st_value(self.endian),
+                            size: symbol.st_size(self.endian),
+                        });
                     }
                 }
             }

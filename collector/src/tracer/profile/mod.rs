@@ -9,6 +9,7 @@
 //! | `window.rs` | reads what a window collected |
 //! | `walks.rs` | finishes walks that the program's tables did not serve |
 //! | `off_cpu.rs` | what waits are counted under that outlast a window, where those are profiled and not CPU time |
+//! | `stacks.rs` | what is told of stacks of processes: how they are walked, and how far |
 //! | `sideband.rs` | process starts, execs, mappings and exits, as the kernel reports them |
 //! | `accounting.rs` | how many samples there should have been |
 //! | `naming.rs` | addresses to names |
@@ -25,6 +26,8 @@ mod off_cpu;
 mod program;
 mod session;
 mod sideband;
+#[cfg(feature = "unwind")]
+pub(super) mod stacks;
 pub(super) mod symbols;
 mod tracer;
 #[cfg(feature = "unwind")]
@@ -38,5 +41,7 @@ pub(crate) use program::ProfileProgram;
 /// How often the kernel's tables are read when nothing asks for it earlier.
 pub(crate) const READS_PER_SECOND: u32 = 1;
 pub use accounting::Walks;
+#[cfg(feature = "unwind")]
+pub(crate) use session::WINDOW_IS_ANOTHERS;
 pub use session::{Counters, FIRST_FOREIGN_TOKEN, Overhead, Session};
 pub use tracer::{CPU_PROFILE, INFO, Settings};

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use bpf_programs::events::offcpu::WaitKey;
 #[cfg(feature = "python")]
 use bpf_programs::events::python::PythonFrame;
+#[cfg(feature = "unwind")]
+use bpf_programs::events::spans::Span;
 #[cfg(feature = "python")]
 use bpf_programs::events::unwind::MAX_FRAMES;
 
@@ -105,7 +107,8 @@ pub fn name(samples: &Samples, info: WindowInfo, names: &mut impl Names) -> Prof
     for (key, &count) in keys {
         let process = namer.process(key.process);
         let comm = samples.threads.get(&(key.process, key.tid)).copied().unwrap_or_default();
-        let thread = namer.thread(key.process, key.tid, comm, key.waker);
+        let span = namer.span(samples, key.user);
+        let thread = namer.thread(key.process, key.tid, comm, (key.waker, span));
         namer.name_process_by_thread(process, thread);
         let stack = namer.stack(samples, key.process, key.kernel, key.user);
         namer.profile.samples.push(Sample { process, thread, stack, count });
@@ -137,11 +140,18 @@ fn split_python(stack: &[u64]) -> (&[u64], &[u64]) {
     stack.split_at_checked(stack.len() - python).unwrap_or((stack, &[]))
 }
 
+/// The span that a thread works for.
+#[cfg(not(feature = "unwind"))]
+type Span = ();
+
+/// What samples of a thread are told apart by: who has ended its waits, and the span that it works for.
+type Cause = (WakerId, Option<Span>);
+
 struct Namer<'n, N> {
     names: &'n mut N,
     profile: Profile,
     processes: SortedMap<ProcessId, ProcessIdx>,
-    threads: SortedMap<(ProcessId, u32, WakerId), ThreadIdx>,
+    threads: SortedMap<(ProcessId, u32, Cause), ThreadIdx>,
     #[cfg(feature = "unwind")]
     wakers: SortedMap<WakerId, Arc<str>>,
     mappings: SortedMap<Mapping, MappingIdx>,
@@ -193,13 +203,25 @@ impl<N: Names> Namer<'_, N> {
         id
     }
 
-    fn thread(&mut self, process: ProcessId, tid: u32, comm: [u8; 16], waker: WakerId) -> ThreadIdx {
+    #[cfg(feature = "unwind")]
+    fn span(&self, samples: &Samples, user: Option<StackId>) -> Option<Span> {
+        user.and_then(|user| Span::split(samples.stacks.get(user)).1)
+    }
+
+    #[cfg(not(feature = "unwind"))]
+    fn span(&self, _samples: &Samples, _user: Option<StackId>) -> Option<Span> {
+        None
+    }
+
+    fn thread(&mut self, process: ProcessId, tid: u32, comm: [u8; 16], cause: Cause) -> ThreadIdx {
         #[cfg(feature = "unwind")]
-        let woken_by = self.wakers.get(&waker).map(Arc::clone);
-        *self.threads.entry((process, tid, waker)).or_insert_with(|| {
+        let woken_by = self.wakers.get(&cause.0).map(Arc::clone);
+        *self.threads.entry((process, tid, cause)).or_insert_with(|| {
             self.profile.threads.push(Thread {
                 #[cfg(feature = "unwind")]
                 woken_by,
+                #[cfg(feature = "unwind")]
+                span: cause.1,
                 ..Thread::new(tid, comm_text(&comm))
             });
             ThreadIdx(self.profile.threads.len() as u32 - 1)
@@ -231,6 +253,8 @@ impl<N: Names> Namer<'_, N> {
         let mut frames = Vec::new();
         for (space, id) in [(None, kernel), (Some(process), user)] {
             let addresses = id.map(|id| samples.stacks.get(id)).unwrap_or_default();
+            #[cfg(feature = "unwind")]
+            let addresses = if space.is_some() { Span::split(addresses).0 } else { addresses };
             #[cfg(feature = "python")]
             let (addresses, python) =
                 if space.is_some() { split_python(addresses) } else { (addresses, &[][..]) };

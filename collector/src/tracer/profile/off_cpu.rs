@@ -42,6 +42,7 @@ pub(super) fn variants(least: Duration) -> (Vec<Variant>, Variant) {
         kernel_types: true,
         stacks,
         stages: ["offcpu_walk", "offcpu_keep"],
+        reads_spans: "offcpu_span",
         #[cfg(feature = "python")]
         python: false,
         least_wait: Some(least),
@@ -228,32 +229,32 @@ impl Notes {
     /// All that wait, by their threads' numbers in the initial pid namespace.
     fn read(&mut self) -> Result<SortedMap<u32, Wait>> {
         let mut waiting = Vec::new();
-        let mut keys = vec![0; BATCH * size_of::<u32>()];
-        let mut values = vec![0; BATCH * Wait::SIZE];
-        self.cursor.restart();
-        loop {
-            let read = map::lookup_batch(&self.map, &mut self.cursor, &mut keys, &mut values, 0);
-            let read = read.map_err(Error::kernel)?;
-            let entries = keys.chunks_exact(size_of::<u32>()).zip(values.chunks_exact(Wait::SIZE));
-            for (thread, wait) in entries.take(read.count as usize) {
-                let thread = thread.try_into().map(u32::from_ne_bytes);
-                if let (Ok(thread), Some(wait)) = (thread, Wait::decode(wait).filter(|wait| wait.since != 0))
-                {
-                    waiting.push((thread, wait));
-                }
+        self.batches(false, |thread, wait| {
+            let thread = thread.try_into().map(u32::from_ne_bytes);
+            if let (Ok(thread), Some(wait)) = (thread, Wait::decode(wait).filter(|wait| wait.since != 0)) {
+                waiting.push((thread, wait));
             }
-            if read.end {
-                return Ok(waiting.into_iter().collect());
-            }
-        }
+        })?;
+        Ok(waiting.into_iter().collect())
     }
 
     /// Empties it. Nothing may be adding to it.
     fn forget(&mut self) -> Result<()> {
-        let mut key = [0; size_of::<u32>()];
-        while map::next_key(&self.map, None, &mut key).map_err(Error::kernel)? {
-            map::delete(&self.map, &key).map_err(Error::kernel)?;
+        self.batches(true, |_, _| {})
+    }
+
+    fn batches(&mut self, remove: bool, mut each: impl FnMut(&[u8], &[u8])) -> Result<()> {
+        let next = if remove { map::lookup_and_delete_batch } else { map::lookup_batch };
+        let mut keys = vec![0; BATCH * size_of::<u32>()];
+        let mut values = vec![0; BATCH * Wait::SIZE];
+        self.cursor.restart();
+        loop {
+            let read = next(&self.map, &mut self.cursor, &mut keys, &mut values, 0).map_err(Error::kernel)?;
+            let entries = keys.chunks_exact(size_of::<u32>()).zip(values.chunks_exact(Wait::SIZE));
+            entries.take(read.count as usize).for_each(|(thread, wait)| each(thread, wait));
+            if read.end {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 }

@@ -40,6 +40,8 @@ pub struct ProfileProgram {
     reads_python: bool,
     #[cfg(feature = "unwind")]
     stages: [&'static str; 2],
+    #[cfg(feature = "unwind")]
+    span_stage: Option<&'static str>,
     refused: Vec<Refused>,
     windows: [Window; 2],
     /// How often they were swapped: the last bit says which one is being filled.
@@ -90,6 +92,9 @@ pub(super) struct Variant {
     /// Programs that the first one calls, by their numbers in `stages`.
     #[cfg(feature = "unwind")]
     pub stages: [&'static str; 2],
+    /// The one of them that reads spans, where the kernel's types tell threads apart.
+    #[cfg(feature = "unwind")]
+    pub reads_spans: &'static str,
     /// Of one that counts time off the CPU: which waits are too short.
     #[cfg(feature = "unwind")]
     pub least_wait: Option<std::time::Duration>,
@@ -114,6 +119,8 @@ impl Variant {
             #[cfg(feature = "unwind")]
             stages: [""; 2],
             #[cfg(feature = "unwind")]
+            reads_spans: "",
+            #[cfg(feature = "unwind")]
             least_wait: None,
             #[cfg(feature = "unwind")]
             task_pt_regs: false,
@@ -122,6 +129,14 @@ impl Variant {
             #[cfg(feature = "unwind")]
             has_next: false,
         }
+    }
+}
+
+#[cfg(feature = "unwind")]
+impl Variant {
+    /// The program that reads spans, where it can.
+    pub fn span_stage(&self) -> Option<&'static str> {
+        (self.kernel_types || self.task_pt_regs).then_some(self.reads_spans).filter(|name| !name.is_empty())
     }
 }
 
@@ -279,6 +294,8 @@ impl ProfileProgram {
             reads_python: variant.python,
             #[cfg(feature = "unwind")]
             stages: variant.stages,
+            #[cfg(feature = "unwind")]
+            span_stage: variant.span_stage(),
             refused: Vec::new(),
             globals: shared(&active_map, true)?,
             active_at,
@@ -330,6 +347,12 @@ impl ProfileProgram {
     #[cfg(feature = "python")]
     pub fn reads_python(&self) -> bool {
         self.reads_python
+    }
+
+    /// The program that reads spans.
+    #[cfg(feature = "unwind")]
+    pub fn span_stage(&self) -> Option<&'static str> {
+        self.span_stage
     }
 
     /// Better ways, and why the kernel did not take them.
@@ -471,7 +494,7 @@ impl Processes for Numbers {
         ProcessId { pid: key.tgid, started: 0 }
     }
 
-    #[cfg(feature = "python")]
+    #[cfg(feature = "unwind")]
     fn sampled(&mut self, _process: ProcessId, _stack: &[u64]) {}
 }
 

@@ -40,7 +40,7 @@ use crate::tracer::ladder::Refused;
 /// Time between two reads of the kernel's tables and buffers when nothing asks for one earlier.
 const TICK: Duration = Duration::from_millis(1000 / READS_PER_SECOND as u64);
 /// The window of a session whose owner ends windows as it likes.
-pub(super) const WINDOW_IS_ANOTHERS: Duration = *crate::config::WINDOW_RANGE.end();
+pub(crate) const WINDOW_IS_ANOTHERS: Duration = *crate::config::WINDOW_RANGE.end();
 /// Token of the ring buffer with fill records.
 const FILL: Token = Token(0);
 /// Token of the ring buffer with walks to finish.
@@ -252,6 +252,9 @@ impl Session {
                 if let Some(pythons) = Misses::pythons(&program)? {
                     symbols.read_python_with(pythons);
                 }
+                if let Some(spans) = Misses::spans(&program)? {
+                    symbols.find_spans_with(spans);
+                }
                 let map = Misses::map(&program)?;
                 events.add(map, MISSES).map_err(Error::io("polling the ring of walks"))?;
                 Some(misses)
@@ -303,13 +306,30 @@ impl Session {
     }
 
     /// Time in the program as the kernel counts it, and how often it ran.
-    pub(super) fn program_cost(&self) -> Result<(Duration, u64)> {
+    pub(crate) fn program_cost(&self) -> Result<(Duration, u64)> {
         self.program.run_time()
     }
 
     /// Runs of the program, as it counts them itself.
-    pub(super) fn program_runs(&self) -> u64 {
+    pub(crate) fn program_runs(&self) -> u64 {
         self.program.stats().map(|(_, stats)| stats.runs).sum()
+    }
+
+    /// Waits that were noted, with their stacks, and have ended.
+    #[cfg(feature = "unwind")]
+    pub(crate) fn waits_noted(&self) -> u64 {
+        self.program.stats().map(|(_, stats)| stats.samples + stats.too_short).sum()
+    }
+
+    /// Notes one in so many of the waits that it would note, from now on.
+    ///
+    /// # Errors
+    ///
+    /// It profiles no waits, or the kernel does not take the number.
+    #[cfg(feature = "unwind")]
+    pub(crate) fn thin_waits(&self, one_in: u32) -> Result<()> {
+        let to = self.program.object().global::<u32>("one_in").map_err(Error::load)?;
+        to.set(&one_in).map_err(Error::kernel)
     }
 
     /// Waits for events, at most until the deadline, and handles the profiler's own. Returns once any event was handled,

@@ -3,6 +3,8 @@
 use bpf_programs::events::profile::CountKey;
 #[cfg(feature = "python")]
 use bpf_programs::events::python::PythonFrame;
+#[cfg(feature = "python")]
+use bpf_programs::events::spans::Span;
 #[cfg(feature = "unwind")]
 use bpf_programs::events::unwind::MissedSample;
 
@@ -17,6 +19,8 @@ use crate::model::Process;
 #[cfg(feature = "python")]
 use crate::python::Pythons;
 use crate::sorted::SortedMap;
+#[cfg(feature = "unwind")]
+use crate::spans::SpanProcesses;
 use crate::symbolize::sideband::{Record, SampleId};
 use crate::symbolize::{AddressSpace, DEFAULT_BUDGET, Host, HostSymbolizer, Miss, Resolved, Symbolizer};
 #[cfg(feature = "unwind")]
@@ -34,6 +38,8 @@ pub struct Symbols {
     unwinder: Option<Unwinder>,
     #[cfg(feature = "python")]
     pythons: Option<Pythons>,
+    #[cfg(feature = "unwind")]
+    spans: Option<SpanProcesses>,
 }
 
 impl Symbols {
@@ -54,6 +60,8 @@ impl Symbols {
             unwinder: None,
             #[cfg(feature = "python")]
             pythons: None,
+            #[cfg(feature = "unwind")]
+            spans: None,
         }
     }
 
@@ -67,6 +75,10 @@ impl Symbols {
         #[cfg(feature = "python")]
         if let Some(pythons) = &mut self.pythons {
             pythons.observe(&mut self.symbolizer, record);
+        }
+        #[cfg(feature = "unwind")]
+        if let Some(spans) = &mut self.spans {
+            spans.observe(record);
         }
     }
 
@@ -82,12 +94,25 @@ impl Symbols {
         self.pythons = Some(pythons);
     }
 
-    /// Reads functions of Python while their process is there: those in a stack, if there are any.
-    #[cfg(feature = "python")]
-    pub fn meet_python(&mut self, process: ProcessId, stack: &[u64]) {
-        let Some(pythons) = &mut self.pythons else { return };
-        let frames = stack.iter().rev().map_while(|word| PythonFrame::of(*word));
-        pythons.meet(&self.symbolizer, process, frames);
+    /// Looks for the processes that publish spans with this from now on.
+    #[cfg(feature = "unwind")]
+    pub fn find_spans_with(&mut self, spans: SpanProcesses) {
+        self.spans = Some(spans);
+    }
+
+    /// Reads what is only there as long as the process is: functions of Python that are in the stack, and where it publishes spans.
+    #[cfg(feature = "unwind")]
+    pub fn sampled(&mut self, process: ProcessId, stack: &[u64]) {
+        if let Some(spans) = &mut self.spans {
+            spans.look(&mut self.symbolizer, process.pid);
+        }
+        #[cfg(feature = "python")]
+        if let Some(pythons) = &mut self.pythons {
+            let frames = Span::split(stack).0.iter().rev().map_while(|word| PythonFrame::of(*word));
+            pythons.meet(&self.symbolizer, process, frames);
+        }
+        #[cfg(not(feature = "python"))]
+        let _ = stack;
     }
 
     /// Functions of Python that could not be read.
@@ -187,9 +212,9 @@ impl Processes for Since<'_> {
         self.symbols.meet(key.tgid, comm, self.since)
     }
 
-    #[cfg(feature = "python")]
+    #[cfg(feature = "unwind")]
     fn sampled(&mut self, process: ProcessId, stack: &[u64]) {
-        self.symbols.meet_python(process, stack);
+        self.symbols.sampled(process, stack);
     }
 }
 

@@ -3,18 +3,14 @@
 use std::os::fd::RawFd;
 use std::time::Instant;
 
-#[cfg(feature = "unwind")]
-use super::accounting::Walks;
 use super::session::{Session, WINDOW_IS_ANOTHERS};
 #[cfg(feature = "unwind")]
-use crate::config::Stacks;
+use super::stacks::{self, STACKS, USER_STACKS};
 use crate::config::{Config, FREQUENCY_RANGE, Filter, period_nanos};
 use crate::error::Result;
 use crate::key::{Key, Value};
 use crate::model::{Profile, SampleType};
 use crate::telemetry::{Definitions, ProfileDef, Sink};
-#[cfg(feature = "unwind")]
-use crate::telemetry::{Instrument, Metric, Owner, Point, PointValue, Subject};
 use crate::tracer::ladder::{Chosen, Ladder, Rung};
 use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cause};
 
@@ -25,46 +21,11 @@ pub static CPU_PROFILE: ProfileDef = ProfileDef {
     source: CPU_CLOCK.what,
 };
 
-/// How stacks have ended.
-#[cfg(feature = "unwind")]
-pub static STACKS: Metric = Metric {
-    name: "ebpf.profile.stacks",
-    unit: "{sample}",
-    description: "Samples of processes by how far their stack was walked: `whole`, or why it ended before: `no table`, `bad CFA`, `depth`, \
-                  `not mapped`, `beyond the copy`, `no room`; `by frame pointers`, nobody knows",
-    instrument: Instrument::Counter,
-    subject: Subject::Agent,
-    attributes: &["ebpf.stack.end"],
-    source: USER_STACKS.what,
-};
-
 /// The timer that samples.
 static CPU_CLOCK: Ladder = Ladder {
     what: "CPU samples",
     rungs: &[Rung { name: "cpu-clock", programs: &[], since: "5.8", drawback: "" }],
     required: true,
-};
-
-/// How stacks of processes are walked: [`Stacks`].
-#[cfg(feature = "unwind")]
-static USER_STACKS: Ladder = Ladder {
-    what: "user stacks",
-    rungs: &[
-        Rung { name: Stacks::Tables.as_str(), programs: &[], since: "5.8 on x86_64 and arm64", drawback: "" },
-        Rung {
-            name: Stacks::Copies.as_str(),
-            programs: &[],
-            since: "5.8 on x86_64 and arm64",
-            drawback: "copies 16 KiB a sample; stacks that are larger are cut off",
-        },
-        Rung {
-            name: Stacks::FramePointers.as_str(),
-            programs: &[],
-            since: "5.8",
-            drawback: "short stacks where code has no frame pointers, as most has",
-        },
-    ],
-    required: false,
 };
 
 /// The CPU profiler.
@@ -114,7 +75,7 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         window: WINDOW_IS_ANOTHERS,
         filter: start.filter.clone(),
         #[cfg(feature = "unwind")]
-        stacks: start.forced.rung(&USER_STACKS)?.and_then(|rung| Stacks::named(rung.name)),
+        stacks: stacks::wanted(start.forced)?,
         #[cfg(not(feature = "unwind"))]
         stacks: None,
     };
@@ -123,11 +84,7 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     let chosen = Box::new([
         Chosen { what: CPU_CLOCK.what, rung: Some("cpu-clock"), refused: Vec::new() },
         #[cfg(feature = "unwind")]
-        Chosen {
-            what: USER_STACKS.what,
-            rung: Some(session.stacks().as_str()),
-            refused: session.refused_stacks().to_vec(),
-        },
+        stacks::chosen(&session),
     ]);
     Ok(Box::new(ProfileTracer {
         session,
@@ -137,7 +94,7 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         one_in: 1,
         ended: Vec::new(),
         #[cfg(feature = "unwind")]
-        told: Walks::default(),
+        told: stacks::Told::default(),
     }))
 }
 
@@ -153,7 +110,7 @@ struct ProfileTracer {
     ended: Vec<Profile>,
     /// How many stacks had ended in each way when it was told last.
     #[cfg(feature = "unwind")]
-    told: Walks,
+    told: stacks::Told,
 }
 
 impl ProfileTracer {
@@ -161,23 +118,6 @@ impl ProfileTracer {
         let profile = self.session.finish_window()?;
         if !profile.samples.is_empty() {
             self.ended.push(profile);
-        }
-        Ok(())
-    }
-}
-
-#[cfg(feature = "unwind")]
-impl ProfileTracer {
-    fn tell_stacks(&mut self, sink: &mut dyn Sink) -> Result<()> {
-        let Some(walks) = self.session.counters()?.walks else { return Ok(()) };
-        let told = std::mem::replace(&mut self.told, walks).by_end();
-        for ((end, count), (_, before)) in walks.by_end().into_iter().zip(told) {
-            let since = count.saturating_sub(before);
-            if since > 0 {
-                let attributes = [("ebpf.stack.end", end.into())];
-                let value = PointValue::Int(since as i64);
-                sink.point(Point { metric: &STACKS, owner: Owner::Agent, attributes: &attributes, value });
-            }
         }
         Ok(())
     }
@@ -204,7 +144,7 @@ impl Tracer for ProfileTracer {
         self.end_profile()?;
         self.ended.drain(..).for_each(|profile| sink.profile(profile));
         #[cfg(feature = "unwind")]
-        self.tell_stacks(sink)?;
+        self.told.tell(INFO.name, self.session.counters()?.walks, sink);
         Ok(())
     }
 

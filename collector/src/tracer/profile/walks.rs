@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::objects;
 #[cfg(feature = "python")]
 use crate::python::Pythons;
+use crate::spans::SpanProcesses;
 use crate::unwind::tables::{Sizes, Tables};
 use crate::unwind::unwinder::Unwinder;
 use crate::unwind::walk::Machine;
@@ -27,6 +28,8 @@ use crate::unwind::walk::Machine;
 /// Programs of CPython's stages, which follow the others in `stages`.
 #[cfg(feature = "python")]
 const PYTHON_STAGES: [&str; 2] = ["python_thread", "python_frames"];
+/// The number in `stages` of the program that reads spans.
+const SPAN_STAGE: u32 = 4;
 /// Bytes of the ring with samples that missed a page: of a CPU, and of all. A sample has 18 KiB.
 const MISSES_PER_CPU: usize = 128 << 10;
 const MISSES_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 20;
@@ -52,6 +55,7 @@ pub(super) fn variants(needs_kernel_types: bool) -> Vec<Variant> {
                 let variant = Variant {
                     object: objects::PROFILE_UNWIND,
                     stages: ["unwind_walk", "unwind_count"],
+                    reads_spans: "unwind_span",
                     sampler: if kernel_types { "unwind_begin_by_kernel_types" } else { "unwind_begin" },
                     kernel_types,
                     stacks,
@@ -96,7 +100,7 @@ pub(super) fn prepare(
             spec.program_mut(name).ok_or_else(|| Error::no_program(name))?.autoload = true;
         }
     }
-    for name in variant.stages {
+    for name in variant.stages.into_iter().chain(variant.span_stage()) {
         spec.program_mut(name).ok_or_else(|| Error::no_program(name))?.autoload = true;
     }
     let map = |spec: &mut ObjectSpec<'_>,
@@ -106,6 +110,7 @@ pub(super) fn prepare(
     };
     #[cfg(feature = "python")]
     map(spec, "pythons", &|map| map.flags |= if tables_grow { BPF_F_NO_PREALLOC } else { 0 })?;
+    map(spec, "span_places", &|map| map.flags |= if tables_grow { BPF_F_NO_PREALLOC } else { 0 })?;
     map(spec, "rows", &|map| map.value_size = sizes.rows_bytes())?;
     map(spec, "rules", &|map| map.value_size = sizes.rules_bytes())?;
     map(spec, "misses", &|map| map.max_entries = misses as u32)?;
@@ -156,7 +161,8 @@ impl Misses {
         let called = program.stages().into_iter();
         #[cfg(feature = "python")]
         let called = called.chain(PYTHON_STAGES.into_iter().filter(|_| program.reads_python()));
-        for (stage, name) in (0..).zip(called) {
+        let called = (0..).zip(called).chain(program.span_stage().map(|name| (SPAN_STAGE, name)));
+        for (stage, name) in called {
             let called = program.object().program(name).map_err(Error::load)?;
             stages.set(stage, called).map_err(Error::load)?;
         }
@@ -187,6 +193,15 @@ impl Misses {
         }
         let map = &program.object().map("pythons").map_err(Error::load)?.fd;
         Ok(Some(Pythons::new(map.try_clone().map_err(Error::kernel)?)))
+    }
+
+    /// The processes that publish spans, where these are read.
+    pub fn spans(program: &ProfileProgram) -> Result<Option<SpanProcesses>> {
+        if program.span_stage().is_none() {
+            return Ok(None);
+        }
+        let map = &program.object().map("span_places").map_err(Error::load)?.fd;
+        Ok(Some(SpanProcesses::new(map.try_clone().map_err(Error::kernel)?)))
     }
 
     /// The map to poll.

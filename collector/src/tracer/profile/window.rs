@@ -51,7 +51,7 @@ pub trait Processes {
     /// Which program of a process a sample belongs to, by its number and the thread's name.
     fn meet(&mut self, key: &CountKey, comm: &[u8; 16]) -> ProcessId;
     /// It had this stack.
-    #[cfg(feature = "python")]
+    #[cfg(feature = "unwind")]
     fn sampled(&mut self, process: ProcessId, stack: &[u64]);
 }
 
@@ -171,7 +171,7 @@ impl Window {
                     drained.no_stack += lost(count.samples);
                 }
                 let process = processes.meet(&key, &count.comm);
-                #[cfg(feature = "python")]
+                #[cfg(feature = "unwind")]
                 processes.sampled(process, user.map(|user| samples.stacks.get(user)).unwrap_or_default());
                 let key = SampleKey {
                     process,
