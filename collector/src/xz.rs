@@ -26,7 +26,7 @@ pub(crate) fn decompress(mut input: &[u8], limit: usize) -> Result<Vec<u8>, XzEr
     let mut output = Vec::new();
     let mut step = vec![0; STEP.min(limit)];
     loop {
-        let result = decoder.decode(input, &mut step).map_err(|error| XzError::Bad(format!("{error:?}")))?;
+        let result = decoder.decode(input, &mut step).map_err(|error| XzError::Bad(error.to_string()))?;
         output.extend_from_slice(step.get(..result.output_produced()).unwrap_or_default());
         input = input.get(result.input_consumed()..).unwrap_or_default();
         if output.len() > limit {

@@ -17,12 +17,17 @@ pub(super) fn tls_problem(error: &Error) -> TlsProblem {
             | AlertDescription::CertificateUnknown
             | AlertDescription::UnknownCA
             | AlertDescription::DecryptError
-            | AlertDescription::AccessDenied => TlsProblem::ClientCertificate(format!("{alert:?}")),
-            _ => TlsProblem::Protocol(format!("alert {alert:?}")),
+            | AlertDescription::AccessDenied => TlsProblem::ClientCertificate(alert_name(*alert)),
+            _ => TlsProblem::Protocol(format!("alert {}", alert_name(*alert))),
         },
         Error::InvalidMessage(_) => TlsProblem::NotTls,
         other => TlsProblem::Protocol(other.to_string()),
     }
+}
+
+/// As rustls writes it, or its number.
+fn alert_name(alert: AlertDescription) -> String {
+    alert.as_str().map_or_else(|| u8::from(alert).to_string(), str::to_owned)
 }
 
 fn certificate_problem(error: &CertificateError) -> TlsProblem {
@@ -36,5 +41,18 @@ fn certificate_problem(error: &CertificateError) -> TlsProblem {
             TlsProblem::WrongName
         }
         other => TlsProblem::Certificate(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alerts_are_named_or_numbered() {
+        let told = |alert| tls_problem(&Error::AlertReceived(alert));
+        assert_eq!(told(AlertDescription::UnknownCA), TlsProblem::ClientCertificate("UnknownCA".to_owned()));
+        assert_eq!(told(AlertDescription::DecodeError), TlsProblem::Protocol("alert DecodeError".to_owned()));
+        assert_eq!(told(AlertDescription::Unknown(200)), TlsProblem::Protocol("alert 200".to_owned()));
     }
 }
