@@ -160,7 +160,7 @@ impl Frame {
         Flow::On(match word {
             // add and sub of a constant
             _ if word & 0xbf80_0000 == 0x9100_0000 => {
-                let constant = ((word >> 10 & 0xfff) << (word >> 22 & 1) * 12) as i32;
+                let constant = ((word >> 10 & 0xfff) << ((word >> 22 & 1) * 12)) as i32;
                 let down = if word >> 30 & 1 != 0 { constant } else { -constant };
                 match (to, from) {
                     (SP, SP) => self.grown(down),
@@ -271,7 +271,7 @@ pub(super) fn rules(bytes: &[u8], address: u64, starts: &SortedSet<u64>, entry: 
 /// What nobody calls, from an address to the end of the bytes, with `Rule::default()` for all else: the return from
 /// signals, which the vDSO has described in another way since 5.8; code behind the system call that makes threads,
 /// which leaves them the frame pointer of who made them; and the program's first function.
-fn uncalled(bytes: &[u8], address: u64, entry: u64) -> Vec<(u64, Rule)> {
+pub(super) fn uncalled(bytes: &[u8], address: u64, entry: u64) -> Vec<(u64, Rule)> {
     // mov x8, #139 (`rt_sigreturn`); svc #0
     const SIGNAL_RETURN: [u8; 8] = [0x68, 0x11, 0x80, 0xd2, 0x01, 0x00, 0x00, 0xd4];
     // mov x8, #220 (`clone`); svc #0

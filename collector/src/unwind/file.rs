@@ -10,7 +10,7 @@ use crate::symbolize::elf::Elf;
 use crate::symbolize::elf::symbols::SymbolTable;
 use crate::symbolize::read_at::{ReadAt, read_vec};
 
-/// Bytes of a table of functions that is kept: of larger files, code without descriptions is left to frame pointers.
+/// Bytes of a table of functions that is kept: of larger files, symbols are looked through for each page.
 const MAX_FUNCTIONS: usize = 128 << 10;
 /// Bytes before a page in which the function may begin that goes on there.
 const MAX_BEFORE: u64 = 32 << 10;
@@ -23,8 +23,8 @@ pub(super) struct File {
     frames: Option<Frames>,
     /// Those for debuggers, once code without descriptions was met.
     debug_frames: Option<Option<Frames>>,
-    /// Functions, once code without descriptions was met.
-    functions: Option<SymbolTable>,
+    /// Functions, once code without descriptions was met. `None` in it: they are too many.
+    functions: Option<Option<SymbolTable>>,
     /// All its code has them: Go's, which has no descriptions.
     has_frame_pointers: bool,
 }
@@ -68,18 +68,28 @@ impl File {
         let elf = &self.elf;
         let functions = self.functions.get_or_insert_with(|| {
             let read = SymbolTable::read(elf, source).ok();
-            read.filter(|table| table.memory() <= MAX_FUNCTIONS).unwrap_or_default()
+            Some(read.unwrap_or_default()).filter(|table| table.memory() <= MAX_FUNCTIONS)
         });
         let end = page.saturating_add(PAGE);
         let from = page.saturating_sub(MAX_BEFORE);
-        let starts: SortedSet<u64> = functions.starts(from..end).chain([elf.entry()]).collect();
+        let starts: SortedSet<u64> = match functions {
+            Some(functions) => functions.starts(from..end).chain([elf.entry()]).collect(),
+            None => {
+                let found = elf.function_starts(source, from..end).unwrap_or_default();
+                found.into_iter().chain([elf.entry()]).collect()
+            }
+        };
         let start = starts.iter().rev().find(|start| **start <= page).copied().filter(|start| *start >= from);
         // In the middle of a function, nothing can be told of its frame: it begins with the first function of the page then.
         let start = start.or_else(|| starts.iter().find(|start| (page..end).contains(*start)).copied());
         let is_arm64 = elf.machine() == object::elf::EM_AARCH64;
-        // What nobody calls is known by its instructions alone.
-        let Some(start) = start.or(Some(page).filter(|_| is_arm64)) else { return Vec::new() };
-        let (code, entry) = (self.code(source, start, end), elf.entry());
+        let entry = elf.entry();
+        let Some(start) = start else {
+            // What nobody calls is known by its instructions alone.
+            let code = if is_arm64 { self.code(source, page, end) } else { Vec::new() };
+            return analyze_arm64::uncalled(&code, page, entry);
+        };
+        let code = self.code(source, start, end);
         if is_arm64 {
             analyze_arm64::rules(&code, start, &starts, entry)
         } else {
