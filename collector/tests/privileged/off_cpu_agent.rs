@@ -73,6 +73,8 @@ fn helper() {
     let end = Instant::now() + RUN;
     let mut threads: Vec<(&str, JoinHandle<Duration>)> = Vec::new();
     if what == "often" {
+        // Until it is killed.
+        let end = end + 10 * RUN;
         for _ in 0..8 {
             let sleep = || thread::sleep(Duration::from_micros(500));
             threads.push(("sleep", thread::spawn(move || measure(end, Clock::Monotonic, sleep))));
@@ -225,9 +227,12 @@ fn check(folder: &Path, told: &str, said: &str) {
     let kinds = |recording: &Recording| (recording.value.unit.clone(), recording.others.len());
     assert_eq!((kinds(&waits), kinds(&cpu)), (("nanoseconds".into(), 1), ("count".into(), 1)));
     for function in ["waits_at_times", "waits_over_windows", "waits_for_another"] {
-        is_near(function, value_below(&waits.profile, function), by_clock(told, function), 0);
+        let (waited, taken) = (value_below(&waits.profile, function), by_clock(told, function));
         let busy = value_below(&cpu.profile, function) * 1_000_000_000 / HERTZ;
-        assert!(busy < by_clock(told, function) / 20, "{function} has used {busy} of a CPU");
+        // To go to sleep takes an emulated machine a while, on its CPU.
+        let (waited, most) = if is_emulated() { (waited + busy, taken) } else { (waited, taken / 20) };
+        is_near(function, waited, taken, 0);
+        assert!(busy < most, "{function} has used {busy} of a CPU");
     }
     let burnt = by_clock(told, "burns");
     let period = 1_000_000_000 / HERTZ;
@@ -248,11 +253,7 @@ fn check(folder: &Path, told: &str, said: &str) {
     let metrics: Vec<ExportMetricsServiceRequest> = messages(&folder.join("x.metrics.otlp"));
     let count = |metric: &str, attributes: &[(&str, &str)]| total(&metrics, metric, attributes);
     let of = |tracer| ("ebpf.tracer", tracer);
-    let ends = |tracer| {
-        ["whole", "by frame pointers"]
-            .map(|end| count("ebpf.profile.stacks", &[of(tracer), ("ebpf.stack.end", end)]))
-    };
-    let [of_cpu, off_cpu] = ["profile", "off_cpu"].map(|tracer| ends(tracer).iter().sum::<i64>());
+    let [of_cpu, off_cpu] = ["profile", "off_cpu"].map(|tracer| count("ebpf.profile.stacks", &[of(tracer)]));
     assert!(of_cpu > 200 && off_cpu > 300, "{of_cpu} and {off_cpu} stacks have ended");
     let counted = count("ebpf.off_cpu.waits", &[("ebpf.off_cpu.wait", "counted")]);
     let hits = count("ebpf.agent.hits", &[of("off_cpu")]);
@@ -356,7 +357,9 @@ fn thinned_waits_stand_for_all() {
     for (what, share) in [("all", all), ("one in 4", thinned)] {
         assert!((share - 1.0).abs() < tolerance, "{what}: {share}");
     }
-    assert!(fewer < noted * 0.4 && fewer > noted * 0.1, "{fewer} of {noted} waits");
+    // Where the machine falls behind there are fewer waits, which are longer.
+    let least = if is_emulated() { 0.02 } else { 0.1 };
+    assert!(fewer < noted * 0.4 && fewer > noted * least, "{fewer} of {noted} waits");
     assert!(hits as f64 > 10.0 * fewer, "what it costs is known");
     pause(&mut *tracer);
     wait(&mut *tracer, Duration::ZERO);
@@ -367,5 +370,4 @@ fn thinned_waits_stand_for_all() {
     assert_eq!(tracer.set_sampling(1).unwrap(), 1);
     let (again, _) = wait(&mut *tracer, part / 4);
     assert!(again > 0.0);
-    helper.wait_ready();
 }
