@@ -177,8 +177,18 @@ fn is_near(what: &str, counted: u64, expected: u64, tolerance: f64) {
 }
 
 fn waits_are_those_of_the_clock(stacks: Stacks) {
-    let Some((profile, by_clock, mut session)) = profile(stacks, Duration::from_micros(1)) else { return };
-    let counters = session.counters().unwrap();
+    let mut tries = if is_emulated() { 3 } else { 1 };
+    let (profile, by_clock, counters) = loop {
+        let Some((profile, by_clock, mut session)) = profile(stacks, Duration::from_micros(1)) else {
+            return;
+        };
+        let counters = session.counters().unwrap();
+        tries -= 1;
+        // Other machines beside an emulated one may leave it no time to make pages of code while the waits last.
+        if tries == 0 || counters.walks.unwrap().lost * 20 <= counters.walks.unwrap().total() {
+            break (profile, by_clock, counters);
+        }
+    };
     assert_eq!(profile.sample_type, SampleType::OFF_CPU);
     let walks = counters.walks.unwrap();
     assert!(walks.lost * 20 <= walks.total(), "{walks:?}");
