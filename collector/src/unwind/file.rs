@@ -10,8 +10,8 @@ use crate::symbolize::elf::Elf;
 use crate::symbolize::elf::symbols::SymbolTable;
 use crate::symbolize::read_at::{ReadAt, read_vec};
 
-/// Bytes of a table of functions that is kept: of larger files, symbols are looked through for each page.
-const MAX_FUNCTIONS: usize = 128 << 10;
+/// Beginnings of functions that are kept of a file, 4 bytes each: of one with more, symbols are looked through for each page.
+const MAX_FUNCTIONS: usize = 32 << 10;
 /// Bytes before a page in which the function may begin that goes on there.
 const MAX_BEFORE: u64 = 32 << 10;
 
@@ -23,8 +23,8 @@ pub(super) struct File {
     frames: Option<Frames>,
     /// Those for debuggers, once code without descriptions was met.
     debug_frames: Option<Option<Frames>>,
-    /// Functions, once code without descriptions was met. `None` in it: they are too many.
-    functions: Option<Option<SymbolTable>>,
+    /// Where functions begin, in order, once code without descriptions was met. `None` in it: they are too many.
+    functions: Option<Option<Box<[u32]>>>,
     /// All its code has them: Go's, which has no descriptions.
     has_frame_pointers: bool,
 }
@@ -67,15 +67,23 @@ impl File {
     fn analyze(&mut self, source: &dyn ReadAt, page: u64) -> Vec<(u64, Rule)> {
         let elf = &self.elf;
         let functions = self.functions.get_or_insert_with(|| {
-            let read = SymbolTable::read(elf, source).ok();
-            Some(read.unwrap_or_default()).filter(|table| table.memory() <= MAX_FUNCTIONS)
+            let found =
+                function_starts(elf, source).into_iter().filter_map(|start| u32::try_from(start).ok());
+            let mut found: Vec<u32> = found.collect();
+            found.sort_unstable();
+            found.dedup();
+            (found.len() <= MAX_FUNCTIONS).then(|| found.into())
         });
         let end = page.saturating_add(PAGE);
         let from = page.saturating_sub(MAX_BEFORE);
         let starts: SortedSet<u64> = match functions {
-            Some(functions) => functions.starts(from..end).chain([elf.entry()]).collect(),
+            Some(functions) => {
+                let first = functions.partition_point(|start| u64::from(*start) < from);
+                let starts = functions.iter().skip(first).map(|start| u64::from(*start));
+                starts.take_while(|start| *start < end).chain([elf.entry()]).collect()
+            }
             None => {
-                let found = elf.function_starts(source, from..end).unwrap_or_default();
+                let found = elf.function_starts(source, from..end).ok().flatten().unwrap_or_default();
                 found.into_iter().chain([elf.entry()]).collect()
             }
         };
@@ -103,6 +111,14 @@ impl File {
         let size = end.saturating_sub(start).min(left);
         read_vec(source, offset, size, (MAX_BEFORE + PAGE) as usize, "code").unwrap_or_default()
     }
+}
+
+/// Where all functions of a file begin, in no order.
+fn function_starts(elf: &Elf, source: &dyn ReadAt) -> Vec<u64> {
+    elf.function_starts(source, 0..u64::MAX).ok().flatten().unwrap_or_else(|| {
+        let table = SymbolTable::read(elf, source).unwrap_or_default();
+        table.starts(0..u64::MAX).collect()
+    })
 }
 
 /// Whether there is code of which nothing is known.

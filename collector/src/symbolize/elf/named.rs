@@ -132,7 +132,7 @@ impl Elf {
         Ok(found)
     }
 
-    /// Where functions begin within a range, of `.symtab` and `.dynsym`; of a file of 64 bits with symbols that are not too many.
+    /// Where functions begin within a range, in no order, by `.symtab`; of a file of 64 bits. `None`: it has none, or one that is too large.
     ///
     /// # Errors
     /// What reading the symbol tables met.
@@ -141,27 +141,22 @@ impl Elf {
         &self,
         source: &dyn ReadAt,
         range: std::ops::Range<u64>,
-    ) -> Result<Vec<u64>, Box<SymbolizeError>> {
+    ) -> Result<Option<Vec<u64>>, Box<SymbolizeError>> {
         const MOST: u64 = 6 << 20;
+        let is_read = |section: &&Section| self.is_64 && section.size <= MOST;
+        let Some(section) = self.section_of_kind(elf::SHT_SYMTAB).filter(is_read) else { return Ok(None) };
         let mut found = Vec::new();
-        for kind in [elf::SHT_SYMTAB, elf::SHT_DYNSYM] {
-            let is_read = |section: &&Section| self.is_64 && section.size <= MOST;
-            let Some(section) = self.section_of_kind(kind).filter(is_read) else { continue };
-            let entry = size_of::<elf::Sym64<Endianness>>();
-            stream(source, section.offset, section.size, entry, "the symbol table", |piece| {
-                let symbols = pod::slice_from_bytes::<elf::Sym64<Endianness>>(piece, piece.len() / entry);
-                for symbol in symbols.map_or(&[][..], |(symbols, _)| symbols) {
-                    let start = symbol.st_value(self.endian);
-                    if symbol.st_type() == elf::STT_FUNC
-                        && range.contains(&start)
-                        && found.len() < MAX_SYMBOLS
-                    {
-                        found.push(start);
-                    }
+        let entry = size_of::<elf::Sym64<Endianness>>();
+        stream(source, section.offset, section.size, entry, "the symbol table", |piece| {
+            let symbols = pod::slice_from_bytes::<elf::Sym64<Endianness>>(piece, piece.len() / entry);
+            for symbol in symbols.map_or(&[][..], |(symbols, _)| symbols) {
+                let start = symbol.st_value(self.endian);
+                if symbol.st_type() == elf::STT_FUNC && range.contains(&start) {
+                    found.push(start);
                 }
-            })?;
-        }
-        Ok(found)
+            }
+        })?;
+        Ok(Some(found))
     }
 
     fn collect<H: FileHeader<Endian = Endianness>>(
