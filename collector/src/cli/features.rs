@@ -17,12 +17,14 @@ const FEATURES: [(&str, bool); 18] = [
     ("load", cfg!(feature = "load")),
     ("pictures", cfg!(feature = "pictures")),
     ("proxy", cfg!(feature = "proxy")),
+    ("python", cfg!(feature = "python")),
     ("service", cfg!(feature = "service")),
     ("source-lines", cfg!(feature = "source-lines")),
     ("spool", cfg!(feature = "spool")),
     ("symbols", cfg!(feature = "symbols")),
     ("terminal", cfg!(feature = "terminal")),
     ("tls", cfg!(feature = "tls")),
+    ("unwind", cfg!(feature = "unwind")),
 ];
 
 /// The version, then what is built in and what is left out.
