@@ -4,7 +4,7 @@ use bpf_loader::text::join;
 use std::fmt;
 
 /// The cargo features that commands depend on, and whether they are built in.
-const FEATURES: [(&str, bool); 18] = [
+const FEATURES: [(&str, bool); 20] = [
     ("btf-generate", cfg!(feature = "btf-generate")),
     ("compare", cfg!(feature = "compare")),
     ("demangle-cpp", cfg!(feature = "demangle-cpp")),
