@@ -21,10 +21,15 @@ const SCHEMAS: [&[u8]; 3] = [b"tlsdesc_v1_dev", b"tlsdesc_v1", b"tls_v1"];
 /// Attributes are in a message, or in one within it.
 const DEPTH: usize = 2;
 
-/// Whether a process says that its threads publish their spans as is known here.
-pub fn publishes_spans<'m>(mut mappings: impl Iterator<Item = MapsLine<'m>>, memory: &dyn ReadAt) -> bool {
-    let mapping = mappings.find(|line| NAMES.iter().any(|name| line.path.starts_with(name)));
-    let payload = mapping.and_then(|mapping| (0..TRIES).find_map(|_| payload(memory, mapping.start)));
+/// Where a process publishes, by its mappings. `None`: it does not.
+pub fn mapping<'m>(mut mappings: impl Iterator<Item = MapsLine<'m>>) -> Option<u64> {
+    let found = mappings.find(|line| NAMES.iter().any(|name| line.path.starts_with(name)));
+    found.map(|line| line.start)
+}
+
+/// Whether a process says there that its threads publish their spans as is known here.
+pub fn publishes_spans(memory: &dyn ReadAt, address: u64) -> bool {
+    let payload = (0..TRIES).find_map(|_| payload(memory, address));
     let schema = payload.as_deref().and_then(|payload| attribute(payload, SCHEMA, DEPTH));
     schema.is_some_and(|schema| SCHEMAS.contains(&schema))
 }
@@ -145,7 +150,7 @@ mod tests {
 
     fn says(memory: &Memory, name: &str) -> bool {
         let text = format!("7f0000000000-7f0000001000 rw-s 00000000 00:01 5 {name}\n");
-        publishes_spans(maps::parse(text.as_bytes()), memory)
+        mapping(maps::parse(text.as_bytes())).is_some_and(|address| publishes_spans(memory, address))
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use bpf_programs::events::spans::SpanPlace;
+use bpf_sys::clock::Clock;
 use bpf_sys::{MapFd, map};
 
-use super::context::publishes_spans;
+use super::context;
 use crate::sorted::SortedMap;
 use crate::symbolize::elf::{Elf, ThreadVariable};
 use crate::symbolize::maps;
@@ -23,7 +24,9 @@ const MAX_MAPPINGS: usize = 256;
 /// Time between two looks at a process, at first and at most: what it publishes may come late, or in another library.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const MOST_WAIT: Duration = Duration::from_secs(64);
-/// Distances from the thread pointer are smaller, addresses larger.
+/// CPU time that looks may take in a second: hostile processes have many large files.
+const MAX_NANOS: u64 = 50_000_000;
+/// Distances from the thread pointer are smaller.
 const MAX_DISTANCE: u64 = 1 << 28;
 /// More modules than a process has; larger numbers are something else.
 const MAX_MODULE: u64 = 1 << 20;
@@ -44,12 +47,15 @@ pub(crate) struct SpanProcesses {
     map: MapFd,
     processes: SortedMap<u32, Look>,
     files: SortedMap<FileNo, Option<ThreadVariable>>,
+    /// A second of the monotonic clock, and the CPU time that looks have taken in it.
+    second: u64,
+    spent: u64,
 }
 
 impl SpanProcesses {
     /// For a program that reads spans of the processes in this map.
     pub fn new(map: MapFd) -> Self {
-        Self { map, processes: SortedMap::new(), files: SortedMap::new() }
+        Self { map, processes: SortedMap::new(), files: SortedMap::new(), second: 0, spent: 0 }
     }
 
     /// Takes in what the kernel reports, after the symbolizer has.
@@ -70,15 +76,17 @@ impl SpanProcesses {
     /// A process was sampled: looks whether it publishes spans, if that is due.
     pub fn look(&mut self, symbolizer: &mut HostSymbolizer, pid: u32) {
         let (known, now) = (self.processes.get(&pid).copied(), Instant::now());
-        if pid == 0 || known.is_some_and(|look| now < look.next) {
+        if pid == 0 || known.is_some_and(|look| now < look.next) || self.is_spent() {
             return;
         }
         if known.is_none() && self.processes.len() >= MAX_PROCESSES {
-            self.processes.retain(|_, look| look.is_told);
+            // Of those that are not due, it is still known that they publish nothing.
+            self.processes.retain(|_, look| look.is_told || now < look.next);
             if self.processes.len() >= MAX_PROCESSES {
                 return;
             }
         }
+        let start = Clock::ThreadCpu.nanos();
         let key = pid.to_ne_bytes();
         let place = self.find(symbolizer, pid);
         let told = place.is_some_and(|place| map::update(&self.map, &key, &place.encode(), 0).is_ok());
@@ -88,6 +96,16 @@ impl SpanProcesses {
         }
         let wait = known.map_or(FIRST_WAIT, |look| (look.wait * 2).min(MOST_WAIT));
         self.processes.insert(pid, Look { next: now + wait, wait, is_told: told });
+        self.spent += Clock::ThreadCpu.nanos().saturating_sub(start);
+    }
+
+    /// Whether this second has had its CPU time.
+    fn is_spent(&mut self) -> bool {
+        let second = Clock::Monotonic.nanos() / 1_000_000_000;
+        if self.second != second {
+            (self.second, self.spent) = (second, 0);
+        }
+        self.spent > MAX_NANOS
     }
 
     fn forget(&mut self, pid: u32) {
@@ -97,27 +115,33 @@ impl SpanProcesses {
     }
 
     fn find(&mut self, symbolizer: &mut HostSymbolizer, pid: u32) -> Option<SpanPlace> {
+        let started = Clock::ThreadCpu.nanos();
         let text = symbolizer.maps_of(pid)?;
+        let context = context::mapping(maps::parse(&text))?;
         let memory = symbolizer.memory_of(pid)?;
-        if !publishes_spans(maps::parse(&text), &memory) {
+        if !context::publishes_spans(&memory, context) {
             return None;
         }
         // The address of code tells the file, and how far away from its own addresses it is.
         let code = maps::parse(&text).filter(|line| line.executable && line.path.starts_with(b"/"));
         let library = Library::of(maps::parse(&text).map(|line| line.path));
-        let starts: Vec<u64> = code.map(|line| line.start).take(MAX_MAPPINGS).collect();
-        starts.into_iter().find_map(|start| {
+        for start in code.map(|line| line.start).take(MAX_MAPPINGS) {
+            if Clock::ThreadCpu.nanos().saturating_sub(started) > MAX_NANOS {
+                break;
+            }
             let Code::InFile { file, address, source, .. } = symbolizer.code(pid, u64::MAX, start) else {
-                return None;
+                continue;
             };
             if self.files.len() >= MAX_FILES && !self.files.contains_key(&file) {
                 self.files.clear();
             }
             let read =
                 || Elf::read(source).and_then(|elf| elf.thread_variable(source, VARIABLE)).ok().flatten();
-            let variable = (*self.files.entry(file).or_insert_with(read))?;
-            place(variable, start.wrapping_sub(address), &memory, library)
-        })
+            if let Some(variable) = *self.files.entry(file).or_insert_with(read) {
+                return place(variable, start.wrapping_sub(address), &memory, library);
+            }
+        }
+        None
     }
 }
 
@@ -130,9 +154,10 @@ enum Library {
 
 impl Library {
     fn of<'p>(mut paths: impl Iterator<Item = &'p [u8]>) -> Self {
-        let is_musl = |path: &[u8]| path.windows(4).any(|part| part == b"musl");
-        let is_loader = |path: &[u8]| path.rsplit(|&byte| byte == b'/').next().is_some_and(is_musl);
-        if paths.any(is_loader) { Self::Musl } else { Self::Glibc }
+        // Musl's is called in many ways.
+        let is_glibc = |name: &[u8]| name == b"libc.so.6" || name.starts_with(b"ld-linux");
+        let is_file = |path: &[u8]| path.rsplit(|&byte| byte == b'/').next().is_some_and(is_glibc);
+        if paths.any(is_file) { Self::Glibc } else { Self::Musl }
     }
 
     /// A place in a module's data, on this machine.
@@ -168,7 +193,9 @@ fn place(variable: ThreadVariable, base: u64, memory: &dyn ReadAt, library: Libr
         ThreadVariable::Static(offset) => Some(at_pointer(offset)),
         ThreadVariable::Distance(at) => {
             let bytes = read_vec(memory, base.wrapping_add(at), 8, 8, "a table of offsets").ok()?;
-            Some(at_pointer(u64::from_ne_bytes(*bytes.first_chunk()?)))
+            let distance = u64::from_ne_bytes(*bytes.first_chunk()?);
+            // Nor is this, as long as it is 0.
+            (distance != 0).then(|| at_pointer(distance))
         }
         ThreadVariable::Module(at, known) => {
             let (module, offset) = words(base.wrapping_add(at))?;
@@ -178,10 +205,12 @@ fn place(variable: ThreadVariable, base: u64, memory: &dyn ReadAt, library: Libr
             let (function, argument) = words(base.wrapping_add(at))?;
             match function {
                 0 => None,
-                _ if argument < MAX_DISTANCE || argument.wrapping_neg() < MAX_DISTANCE => {
-                    Some(at_pointer(argument))
-                }
-                _ => in_module(words(argument)?),
+                _ if argument.wrapping_neg() < MAX_DISTANCE => Some(at_pointer(argument)),
+                // An address may be as small as a distance of arm64, where programs lie low.
+                _ => words(argument).and_then(in_module).or_else(|| {
+                    let is_distance = cfg!(target_arch = "aarch64") && argument < MAX_DISTANCE;
+                    is_distance.then(|| at_pointer(argument))
+                }),
             }
         }
     }
@@ -195,7 +224,9 @@ mod tests {
     fn the_library_is_told_by_its_files() {
         let of = |paths: &[&str]| Library::of(paths.iter().map(|path| path.as_bytes()));
         assert_eq!(of(&["/lib/ld-musl-x86_64.so.1", "/usr/bin/a"]), Library::Musl);
-        assert_eq!(of(&["/lib/x86_64-linux-gnu/libc.so.6", "/opt/musl/program"]), Library::Glibc);
+        assert_eq!(of(&["/usr/lib/x86_64-linux-musl/libc.so", "/usr/bin/a"]), Library::Musl);
+        assert_eq!(of(&["/opt/libmusl.so", "/lib/x86_64-linux-gnu/libc.so.6"]), Library::Glibc);
+        assert_eq!(of(&["/usr/bin/a", "/lib/ld-linux-aarch64.so.1"]), Library::Glibc);
     }
 
     const BASE: u64 = 0x7100_0000_0000;

@@ -171,8 +171,17 @@ impl Frame {
                     _ => self,
                 }
             }
-            // add and sub of a register that is extended, and and of a constant: what else writes the stack pointer
-            _ if to == SP && (word & 0xbfe0_0000 == 0x8b20_0000 || word & 0xff80_0000 == 0x9200_0000) => {
+            // What else writes the stack pointer: add and sub of a register that is extended; and, orr, eor of a constant, and not tst
+            _ if to == SP && word & 0xbfe0_0000 == 0x8b20_0000 => Self { sp: None, ..self },
+            _ if to == SP && word & 0x9f80_0000 == 0x9200_0000 && word >> 29 & 3 != 3 => {
+                Self { sp: None, ..self }
+            }
+            // and stores and loads of other sizes that move it: pairs, single ones, and vectors
+            _ if from == SP
+                && (word & 0x3a80_0000 == 0x2880_0000
+                    || word & 0x3b20_0400 == 0x3800_0400
+                    || word & 0xbe80_0000 == 0x0c80_0000) =>
+            {
                 Self { sp: None, ..self }
             }
             // ret, br, with and without a key; eret; udf; brk, hlt
@@ -248,16 +257,28 @@ pub(super) fn rules(bytes: &[u8], address: u64, starts: &SortedSet<u64>, entry: 
     let mut found = Vec::new();
     let mut uncalled = uncalled(bytes, address, entry).into_iter().peekable();
     let mut is_uncalled = Rule::default();
+    // The frame at the function's last jump to one of many places.
+    let mut cases = None;
     for at in 0..code.words.len() {
         let Some(&word) = code.words.get(at) else { break };
         let known = |code: &Code| code.frames.get(at).copied().flatten();
-        // What nothing has reached is another function, unless something may lead here.
-        if known(&code).is_none() && at > 0 && !is_padding(word) {
-            let frame = code.perhaps.get(&at).copied().filter(|_| !is_prologue(word));
-            code.reached.push((at, frame.unwrap_or(Frame::CALLED)));
-            code.follow();
-        }
         let here = address.wrapping_add((at * INSTRUCTION) as u64);
+        let begins = starts.contains(&here) || known(&code).is_none() && is_prologue(word);
+        if begins {
+            cases = None;
+        }
+        // What nothing has reached is one of the places of a jump to many, or where nothing may lead here another function.
+        if known(&code).is_none() && at > 0 && !is_padding(word) {
+            let frame = code.perhaps.get(&at).copied().or(cases).filter(|_| !begins);
+            let is_aligned = here % 16 == 0;
+            if let Some(frame) = frame.or(Some(Frame::CALLED).filter(|_| begins || is_aligned)) {
+                code.reached.push((at, frame));
+                code.follow();
+            }
+        }
+        if is_jump_to_many(word) {
+            cases = known(&code);
+        }
         while let Some((_, next)) = uncalled.next_if(|(from, _)| *from <= here) {
             is_uncalled = next;
         }
@@ -291,7 +312,10 @@ pub(super) fn uncalled(bytes: &[u8], address: u64, entry: u64) -> Vec<(u64, Rule
             // A handler returns here: it is looked up one byte before.
             rule(at.saturating_sub(4), Rule::of(Cfa::Signal), 4 + SIGNAL_RETURN.len());
         } else if code.starts_with(&CLONE) {
-            rule(at.saturating_add(CLONE.len()), Rule::of(Cfa::End), LENGTH);
+            // cbz x0, +8; ret: who has made the thread returns there.
+            let behind = code.get(CLONE.len()..).unwrap_or_default();
+            let returns = if behind.starts_with(&[0x40, 0, 0, 0xb4, 0xc0, 0x03, 0x5f, 0xd6]) { 8 } else { 0 };
+            rule(at.saturating_add(CLONE.len() + returns), Rule::of(Cfa::End), LENGTH);
         } else if here == entry {
             rule(at, Rule::of(Cfa::End), 2 * LENGTH);
         } else if ends == at && at > 0 {
@@ -305,6 +329,11 @@ pub(super) fn uncalled(bytes: &[u8], address: u64, entry: u64) -> Vec<(u64, Rule
 /// `bl`, `blr`.
 fn is_call(word: u32) -> bool {
     word & 0xfc00_0000 == 0x9400_0000 || word & 0xffff_fc1f == 0xd63f_0000
+}
+
+/// `br`, with a key too.
+fn is_jump_to_many(word: u32) -> bool {
+    word & 0xfe3f_0000 == 0xd61f_0000 && word & 0x00c0_0000 == 0
 }
 
 /// `ret`, `retaa`, `retab`.
@@ -387,6 +416,8 @@ mod tests {
             [0xaa0603e4, 0xd2801b88, 0xd4000001, 0xb4000040, 0xd65f03c0, 0xd63f0020, 0, 0, 0, 0, 0, 0];
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         let found = uncalled(&bytes, START, 0);
+        assert_eq!(found[1..], [(START + 20, Rule::of(Cfa::End))]);
+        let found = uncalled(&[&bytes[..12], &bytes[20..], &[0; 8]].concat(), START, 0);
         assert_eq!(found[1..], [(START + 12, Rule::of(Cfa::End)), (START + 44, Rule::default())]);
         assert_eq!(uncalled(&bytes, START, START)[1], (START, Rule::of(Cfa::End)));
         let bytes: Vec<u8> =

@@ -76,15 +76,17 @@ impl File {
         });
         let end = page.saturating_add(PAGE);
         let from = page.saturating_sub(MAX_BEFORE);
+        // A library has none.
+        let entry = Some(elf.entry()).filter(|entry| *entry != 0);
         let starts: SortedSet<u64> = match functions {
             Some(functions) => {
                 let first = functions.partition_point(|start| u64::from(*start) < from);
                 let starts = functions.iter().skip(first).map(|start| u64::from(*start));
-                starts.take_while(|start| *start < end).chain([elf.entry()]).collect()
+                starts.take_while(|start| *start < end).chain(entry).collect()
             }
             None => {
                 let found = elf.function_starts(source, from..end).ok().flatten().unwrap_or_default();
-                found.into_iter().chain([elf.entry()]).collect()
+                found.into_iter().chain(entry).collect()
             }
         };
         let start = starts.iter().rev().find(|start| **start <= page).copied().filter(|start| *start >= from);

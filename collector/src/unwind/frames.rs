@@ -14,6 +14,8 @@ const MAX_BYTES: usize = 256 << 10;
 const MAX_SCANNED: usize = 1 << 18;
 /// Bytes of them that are read, what several have in common as often as they have it.
 const MAX_SCANNED_BYTES: usize = 32 << 20;
+/// What one of `.debug_frame` counts that is of no function: of a hostile file, it may have been read for each anew.
+const MAX_COMMON: usize = 8 << 10;
 /// Bytes of an entry of the index: a function's address and that of its description, counted from the index.
 const PAIR: u64 = 8;
 /// Entries that are read at once.
@@ -175,9 +177,15 @@ fn scan(
             break;
         }
         let Some(length) = Entry::length(source, elf, section, at)? else { break };
-        if let Some(entry) = Entry::read(source, elf, section, at)? {
-            read += entry.len();
-            found.extend(entry.function().map(|function| (function, at)));
+        match (Entry::read(source, elf, section, at)?, section) {
+            (Some(entry), _) => {
+                read += entry.len();
+                // Of functions that the linker has left out, this is what is left.
+                let function = entry.function().filter(|function| *function != 0);
+                found.extend(function.map(|function| (function, at)));
+            }
+            (None, Section::Debug { .. }) => read += MAX_COMMON,
+            (None, Section::Loaded) => {}
         }
         at = at.saturating_add(length);
     }

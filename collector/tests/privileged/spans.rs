@@ -186,9 +186,9 @@ fn of_libraries() {
         );
         shares(&linked.unwrap(), None, Stacks::Tables);
     }
-    let Some(loads) = folder.compile("musl-gcc", &["-DPROGRAM"], "loads-musl") else { return };
+    let Some(loads) = folder.compile("musl-gcc", &["-DPROGRAM"], "loads-other") else { return };
     let musl = [&library[..], &[&*traditional]].concat();
-    let file = folder.compile("musl-gcc", &musl, "libmusl.so").unwrap();
+    let file = folder.compile("musl-gcc", &musl, "libother.so").unwrap();
     println!("musl, loaded");
     shares(&loads, Some(&file), Stacks::Tables);
 }

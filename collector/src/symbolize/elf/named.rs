@@ -132,7 +132,7 @@ impl Elf {
         Ok(found)
     }
 
-    /// Where functions begin within a range, in no order, by `.symtab`; of a file of 64 bits. `None`: it has none, or one that is too large.
+    /// Where functions begin within a range, in no order, by `.symtab`, unless that is too large; of a file of 64 bits. `None`: it has none.
     ///
     /// # Errors
     /// What reading the symbol tables met.
@@ -143,9 +143,13 @@ impl Elf {
         range: std::ops::Range<u64>,
     ) -> Result<Option<Vec<u64>>, Box<SymbolizeError>> {
         const MOST: u64 = 6 << 20;
-        let is_read = |section: &&Section| self.is_64 && section.size <= MOST;
-        let Some(section) = self.section_of_kind(elf::SHT_SYMTAB).filter(is_read) else { return Ok(None) };
+        let Some(section) = self.section_of_kind(elf::SHT_SYMTAB).filter(|_| self.is_64) else {
+            return Ok(None);
+        };
         let mut found = Vec::new();
+        if section.size > MOST {
+            return Ok(Some(found));
+        }
         let entry = size_of::<elf::Sym64<Endianness>>();
         stream(source, section.offset, section.size, entry, "the symbol table", |piece| {
             let symbols = pod::slice_from_bytes::<elf::Sym64<Endianness>>(piece, piece.len() / entry);

@@ -65,7 +65,9 @@ struct Ended {
 
 impl Ended {
     fn of(counters: &Counters) -> Self {
-        Self { counted: counters.samples, short: counters.too_short }
+        // Those that found no room were taken too.
+        let counted = counters.samples.saturating_sub(counters.losses.table_full);
+        Self { counted, short: counters.too_short }
     }
 
     /// Tells what is new.

@@ -103,7 +103,8 @@ impl Symbols {
     /// Reads what is only there as long as the process is: functions of Python that are in the stack, and where it publishes spans.
     #[cfg(feature = "unwind")]
     pub fn sampled(&mut self, process: ProcessId, stack: &[u64]) {
-        if let Some(spans) = &mut self.spans {
+        // Threads of the kernel have none.
+        if let Some(spans) = self.spans.as_mut().filter(|_| !stack.is_empty()) {
             spans.look(&mut self.symbolizer, process.pid);
         }
         #[cfg(feature = "python")]
