@@ -14,6 +14,8 @@ pub mod built_in;
 pub mod check;
 pub mod config;
 pub mod convert;
+#[cfg(feature = "unwind")]
+mod cpu_budget;
 pub mod cpus;
 mod crc32;
 mod differences;

@@ -7,6 +7,7 @@ use bpf_sys::clock::Clock;
 use bpf_sys::{MapFd, map};
 
 use super::context;
+use crate::cpu_budget::CpuBudget;
 use crate::sorted::SortedMap;
 use crate::symbolize::elf::{Elf, ThreadVariable};
 use crate::symbolize::maps;
@@ -47,15 +48,13 @@ pub(crate) struct SpanProcesses {
     map: MapFd,
     processes: SortedMap<u32, Look>,
     files: SortedMap<FileNo, Option<ThreadVariable>>,
-    /// A second of the monotonic clock, and the CPU time that looks have taken in it.
-    second: u64,
-    spent: u64,
+    budget: CpuBudget,
 }
 
 impl SpanProcesses {
     /// For a program that reads spans of the processes in this map.
     pub fn new(map: MapFd) -> Self {
-        Self { map, processes: SortedMap::new(), files: SortedMap::new(), second: 0, spent: 0 }
+        Self { map, processes: SortedMap::new(), files: SortedMap::new(), budget: CpuBudget::new(MAX_NANOS) }
     }
 
     /// Takes in what the kernel reports, after the symbolizer has.
@@ -76,7 +75,7 @@ impl SpanProcesses {
     /// A process was sampled: looks whether it publishes spans, if that is due.
     pub fn look(&mut self, symbolizer: &mut HostSymbolizer, pid: u32) {
         let (known, now) = (self.processes.get(&pid).copied(), Instant::now());
-        if pid == 0 || known.is_some_and(|look| now < look.next) || self.is_spent() {
+        if pid == 0 || known.is_some_and(|look| now < look.next) || self.budget.is_spent() {
             return;
         }
         if known.is_none() && self.processes.len() >= MAX_PROCESSES {
@@ -96,16 +95,7 @@ impl SpanProcesses {
         }
         let wait = known.map_or(FIRST_WAIT, |look| (look.wait * 2).min(MOST_WAIT));
         self.processes.insert(pid, Look { next: now + wait, wait, is_told: told });
-        self.spent += Clock::ThreadCpu.nanos().saturating_sub(start);
-    }
-
-    /// Whether this second has had its CPU time.
-    fn is_spent(&mut self) -> bool {
-        let second = Clock::Monotonic.nanos() / 1_000_000_000;
-        if self.second != second {
-            (self.second, self.spent) = (second, 0);
-        }
-        self.spent > MAX_NANOS
+        self.budget.spend_since(start);
     }
 
     fn forget(&mut self, pid: u32) {

@@ -11,6 +11,7 @@ use super::later::Later;
 use super::rule::{Row, Rule};
 use super::tables::{Placed, Tables};
 use super::walk::{Code, End, Machine, Slice, Stack, Walk};
+use crate::cpu_budget::CpuBudget;
 use crate::sorted::SortedMap;
 use crate::symbolize::read_at::ReadAt;
 use crate::symbolize::sideband::Record;
@@ -55,14 +56,19 @@ pub(crate) struct Unwinder {
     /// `None`: it is no ELF file, or a broken one.
     files: SortedMap<FileNo, Option<File>>,
     finished: Finished,
-    /// A second, and the CPU time that pages have taken in it.
-    second: u64,
-    spent: u64,
+    /// Of CPU time for pages.
+    budget: CpuBudget,
 }
 
 impl Unwinder {
     pub fn new(machine: Machine, tables: Tables) -> Self {
-        Self { machine, tables, files: SortedMap::new(), finished: Finished::default(), second: 0, spent: 0 }
+        Self {
+            machine,
+            tables,
+            files: SortedMap::new(),
+            finished: Finished::default(),
+            budget: CpuBudget::new(MAX_NANOS),
+        }
     }
 
     pub fn tables(&self) -> &Tables {
@@ -171,13 +177,13 @@ impl Unwinder {
             tell(&mut self.tables, key, Some(placed), page_kind::ROWS);
             return Code::Rule(self.tables.rule(placed, offset));
         }
-        if self.is_spent() {
+        if self.budget.is_spent() {
             // It is looked for again. Nothing is known of it: where there is no frame pointer, the stack is not whole.
             return Code::Rule(Rule::default());
         }
         let start = Clock::ThreadCpu.nanos();
         let rows = self.rows(file, source, page);
-        self.spent += Clock::ThreadCpu.nanos().saturating_sub(start);
+        self.budget.spend_since(start);
         let Some(rows) = rows else {
             tell(&mut self.tables, key, None, page_kind::FRAME_POINTERS);
             return Code::FramePointers;
@@ -195,15 +201,6 @@ impl Unwinder {
         }
         let known = self.files.entry(file).or_insert_with(|| File::read(source));
         known.as_mut()?.rows(source, page)
-    }
-
-    /// Whether this second has had its CPU time for pages.
-    fn is_spent(&mut self) -> bool {
-        let second = Clock::Monotonic.nanos() / 1_000_000_000;
-        if self.second != second {
-            (self.second, self.spent) = (second, 0);
-        }
-        self.spent > MAX_NANOS
     }
 }
 
