@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use bpf_programs::events::unwind::{MAX_FRAMES, Mapping, MissedSample, Page, page_kind};
+use bpf_programs::events::unwind::{MAX_FRAMES, Mapping, MissedWalk, Page, page_kind};
 use bpf_sys::clock::Clock;
 
 use super::entry::PAGE;
@@ -94,8 +94,8 @@ impl Unwinder {
         }
     }
 
-    /// The whole stack of a sample, as far as it can be walked: leaf first.
-    pub fn finish(&mut self, symbolizer: &mut HostSymbolizer, missed: &MissedSample<'_>) -> Vec<u64> {
+    /// The whole stack of a walk, as far as it can be walked: leaf first.
+    pub fn finish(&mut self, symbolizer: &mut HostSymbolizer, missed: &MissedWalk<'_>) -> Vec<u64> {
         let mut frames = words(missed.frames);
         let at = missed.walk;
         let mut walk = Walk {

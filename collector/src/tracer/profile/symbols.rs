@@ -6,7 +6,7 @@ use bpf_programs::events::python::PythonFrame;
 #[cfg(feature = "python")]
 use bpf_programs::events::spans::Span;
 #[cfg(feature = "unwind")]
-use bpf_programs::events::unwind::MissedSample;
+use bpf_programs::events::unwind::MissedWalk;
 
 use super::naming::{Named, Names};
 use super::sideband::monotonic_nanos;
@@ -128,9 +128,9 @@ impl Symbols {
         self.unwinder.as_ref()
     }
 
-    /// The whole stack of a sample, as far as it can be walked: leaf first.
+    /// The whole stack of a walk, as far as it can be walked: leaf first.
     #[cfg(feature = "unwind")]
-    pub fn finish_walk(&mut self, missed: &MissedSample<'_>) -> Vec<u64> {
+    pub fn finish_walk(&mut self, missed: &MissedWalk<'_>) -> Vec<u64> {
         let Self { unwinder, symbolizer, .. } = self;
         let stack = unwinder.as_mut().map(|unwinder| unwinder.finish(symbolizer, missed)).unwrap_or_default();
         #[cfg(feature = "python")]

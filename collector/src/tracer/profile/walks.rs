@@ -218,17 +218,17 @@ impl Misses {
                 *broken += 1;
                 return;
             };
-            if missed.time >= sideband.known_until() && read.is_ok() {
+            if missed.at.time >= sideband.known_until() && read.is_ok() {
                 read = sideband.drain(symbols);
             }
-            let frames = symbols.finish_walk(&missed);
+            let frames = symbols.finish_walk(&missed.at);
             if waiting.len() >= MAX_WAITING {
                 *lost += 1;
                 return;
             }
-            let MissedSample { key, comm, time, window, .. } = missed;
+            let MissedSample { key, comm, window, at } = missed;
             let finished =
-                Finished { key, comm, time, samples: 1, kernel: None, user: Some(frames), waker: [0; 16] };
+                Finished { key, comm, time: at.time, samples: 1, kernel: None, user: Some(frames), waker: [0; 16] };
             waiting.push((window, finished));
         };
         // Not without end, however fast they come.
