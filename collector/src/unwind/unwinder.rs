@@ -79,6 +79,11 @@ impl Unwinder {
         self.finished
     }
 
+    /// What a process has mapped may be something else now.
+    pub fn forget_process(&mut self, tgid: u32) {
+        self.tables.forget_process(tgid);
+    }
+
     /// What is mapped has changed.
     pub fn observe(&mut self, record: &Record<'_>) {
         match *record {

@@ -9,19 +9,32 @@ use bpf_loader::attach::{BinaryFunctions, BinaryPlace, UprobeMultiOptions, Uprob
 use bpf_loader::link::Link;
 use bpf_loader::load::Object;
 use bpf_loader::machine::Machine;
-use bpf_loader::map::{Global, Hash, PerCpuArray};
+use bpf_loader::map::{Global, Hash, Map, PerCpuArray};
 use bpf_loader::object::ObjectSpec;
 use bpf_loader::target::RunningTarget;
-use bpf_programs::events::heap::{Allocation, HeapStats, Sort, Stack, Thread};
+use bpf_programs::events::heap::{Allocation, HeapStats, Sort, Stack, thread};
 
+#[cfg(feature = "unwind")]
+use bpf_sys::MapFd;
+
+#[cfg(feature = "unwind")]
+use super::OWN_STACKS;
 use super::files::{self, KnownFiles, ProbedFile};
+#[cfg(feature = "unwind")]
+use super::walks::{self, ProcessWalks};
 use super::{ALLOCATIONS, INFO, Settings, functions};
+#[cfg(feature = "unwind")]
+use crate::config::Stacks;
 use crate::error::{Error, Result};
-use crate::objects;
+use crate::objects::{self, Packed};
 use crate::sorted::SortedMap;
 use crate::symbolize::Host;
+#[cfg(feature = "unwind")]
+use crate::telemetry::Sink;
 use crate::tracer::filter::check_process;
 use crate::tracer::filter::start_ticks;
+#[cfg(feature = "unwind")]
+use crate::tracer::ladder::Refused;
 use crate::tracer::ladder::{Chosen, Climbed, Forced, climb};
 use crate::tracer::profile::symbols::Symbols;
 use crate::tracer::programs::add_counts;
@@ -94,10 +107,81 @@ pub struct TracedProcess {
     not_probed: u64,
     malloc_is_leaf: Global<u32>,
     sample_bytes: Global<u32>,
-    stacks: Hash<u64, [u8; Stack::SIZE]>,
+    stacks: StackMap,
+    #[cfg(feature = "unwind")]
+    walks: Option<ProcessWalks>,
     stats: PerCpuArray<[u8; HeapStats::SIZE]>,
     pub symbols: Symbols,
     pub window: Window,
+}
+
+/// What was allocated from one place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allocated {
+    pub sums: Stack,
+    /// The allocator's function, then its caller and so on.
+    pub frames: Vec<u64>,
+}
+
+impl Allocated {
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let sums = Stack::decode(bytes)?;
+        Some(Self { sums, frames: sums.frames(bytes) })
+    }
+}
+
+/// The table of stacks, as long as the object's are.
+enum StackMap {
+    ByFramePointers(Hash<u64, [u8; Stack::BY_FRAME_POINTERS]>),
+    #[cfg(feature = "unwind")]
+    ByTables(Hash<u64, [u8; Stack::BY_TABLES]>),
+}
+
+impl StackMap {
+    /// Of an object that was loaded, with a place for those that find no room.
+    fn new(object: &Object, variant: &Variant) -> Result<Self> {
+        let map = object.map("stacks").map_err(Error::load)?;
+        #[cfg(feature = "unwind")]
+        if variant.stack_bytes == Stack::BY_TABLES {
+            return with_rest(map).map(Self::ByTables);
+        }
+        let _ = variant;
+        with_rest(map).map(Self::ByFramePointers)
+    }
+
+    fn read(&self) -> Result<Vec<(u64, Allocated)>> {
+        match self {
+            Self::ByFramePointers(map) => read_all(map),
+            #[cfg(feature = "unwind")]
+            Self::ByTables(map) => read_all(map),
+        }
+    }
+
+    #[cfg(feature = "unwind")]
+    fn delete(&self, key: u64) -> Result<()> {
+        let deleted = match self {
+            Self::ByFramePointers(map) => map.delete(&key),
+            Self::ByTables(map) => map.delete(&key),
+        };
+        // It may never have been there, for want of room.
+        deleted.map(drop).map_err(Error::kernel)
+    }
+}
+
+fn with_rest<const BYTES: usize>(map: &Map) -> Result<Hash<u64, [u8; BYTES]>> {
+    let stacks = Hash::new(map).map_err(Error::load)?;
+    stacks.set(&0, &[0; BYTES], bpf_sys::uapi::flags::BPF_ANY).map_err(Error::kernel)?;
+    Ok(stacks)
+}
+
+fn read_all<const BYTES: usize>(map: &Hash<u64, [u8; BYTES]>) -> Result<Vec<(u64, Allocated)>> {
+    let mut stacks = Vec::new();
+    let mut batches = map.batches(256);
+    while let Some((keys, values)) = batches.next().map_err(Error::kernel)? {
+        let allocated = values.iter().filter_map(|value| Allocated::decode(value));
+        stacks.extend(keys.iter().copied().zip(allocated));
+    }
+    Ok(stacks)
 }
 
 /// What was told already.
@@ -132,23 +216,64 @@ struct Sizes {
     threads: u32,
 }
 
+/// One of the objects.
+struct Variant {
+    object: Packed,
+    stack_bytes: usize,
+    thread_bytes: usize,
+}
+
+const BY_FRAME_POINTERS: Variant = Variant {
+    object: objects::HEAP,
+    stack_bytes: Stack::BY_FRAME_POINTERS,
+    thread_bytes: thread::BY_FRAME_POINTERS,
+};
+#[cfg(feature = "unwind")]
+const BY_TABLES: Variant =
+    Variant { object: objects::HEAP_UNWIND, stack_bytes: Stack::BY_TABLES, thread_bytes: thread::BY_TABLES };
+
+impl Variant {
+    /// What is for the maps that both have.
+    fn memory(&self, memory: usize) -> usize {
+        #[cfg(feature = "unwind")]
+        if self.stack_bytes == Stack::BY_TABLES {
+            return walks::memory_besides(memory);
+        }
+        memory
+    }
+}
+
 impl Sizes {
     /// Half for allocations, three eighths for stacks, an eighth for threads; not less than it takes to work at all.
-    fn of(memory: usize) -> Self {
+    fn of(variant: &Variant, memory: usize) -> Self {
+        let memory = variant.memory(memory);
         let fit = |eighths: usize, value: usize, least: usize| {
             let fit = memory / 8 * eighths / (value + size_of::<u64>() + ELEMENT);
             fit.clamp(least, MAX_ELEMENTS) as u32
         };
         Self {
             allocations: fit(4, Allocation::SIZE, 256),
-            stacks: fit(3, Stack::SIZE, 64),
-            threads: fit(1, Thread::SIZE, 512),
+            stacks: fit(3, variant.stack_bytes, 64),
+            threads: fit(1, variant.thread_bytes, 512),
         }
     }
 }
 
-fn prepare(spec: &mut ObjectSpec<'_>, memory: usize) -> Result<()> {
-    let sizes = Sizes::of(memory);
+/// Sets sizes and constants, for a process and on that rung.
+fn prepare(
+    spec: &mut ObjectSpec<'_>,
+    variant: &Variant,
+    memory: usize,
+    pid: u32,
+    rung: Option<&str>,
+) -> Result<()> {
+    let sizes = Sizes::of(variant, memory);
+    #[cfg(feature = "unwind")]
+    if variant.stack_bytes == Stack::BY_TABLES {
+        walks::prepare(spec, memory, pid, sizes.stacks, rung)?;
+    }
+    #[cfg(not(feature = "unwind"))]
+    let _ = (pid, rung);
     for (name, entries) in
         [("allocations", sizes.allocations), ("stacks", sizes.stacks), ("threads", sizes.threads)]
     {
@@ -158,7 +283,7 @@ fn prepare(spec: &mut ObjectSpec<'_>, memory: usize) -> Result<()> {
     let seed = bpf_sys::random::number();
     spec.set_global("hash_seed", &seed.to_ne_bytes()).map_err(Error::load)?;
     let is_arm64 = u32::from(Machine::running() == Some(Machine::Aarch64));
-    spec.set_global("is_arm64", &is_arm64.to_ne_bytes()).map_err(Error::load)
+    spec.set_global("on_arm64", &is_arm64.to_ne_bytes()).map_err(Error::load)
 }
 
 /// Attaches one program to all functions that are its own.
@@ -190,7 +315,8 @@ fn unsupported(what: &'static str) -> Box<Error> {
     Box::new(Error::Unsupported { tracer: INFO.name, what })
 }
 
-fn climb_rungs(
+fn climb_with(
+    variant: &Variant,
     pid: u32,
     files: &[ProbedFile],
     memory: usize,
@@ -198,13 +324,67 @@ fn climb_rungs(
     target: &RunningTarget,
 ) -> Result<Climbed> {
     climb(
-        &objects::HEAP.unpack()?,
+        &variant.object.unpack()?,
         &[&ALLOCATIONS],
         forced,
         target,
-        &mut |spec, _| prepare(spec, memory),
-        &mut |object, name| attach(object, name, files, pid),
+        &mut |spec, rung| prepare(spec, variant, memory, pid, rung(ALLOCATIONS.what)),
+        &mut |object, name| {
+            #[cfg(feature = "unwind")]
+            if variant.stack_bytes == Stack::BY_TABLES {
+                walks::connect(object, name)?;
+            }
+            attach(object, name, files, pid)
+        },
     )
+}
+
+/// The best object that the kernel takes, with its probes.
+#[cfg(feature = "unwind")]
+fn climb_rungs(
+    pid: u32,
+    files: &[ProbedFile],
+    memory: usize,
+    forced: &Forced,
+    target: &RunningTarget,
+) -> Result<(Climbed, &'static Variant)> {
+    let what = OWN_STACKS.what;
+    let wanted = forced.rung(&OWN_STACKS)?.map(|rung| rung.name);
+    let (tables, frame_pointers) = (Stacks::Tables.as_str(), Stacks::FramePointers.as_str());
+    let mut refused = Vec::new();
+    if wanted != Some(frame_pointers) {
+        let climbed = if walks::is_possible() {
+            climb_with(&BY_TABLES, pid, files, memory, forced, target)
+        } else {
+            Err(unsupported("walk stacks by tables: on x86_64 and arm64 alone"))
+        };
+        match climbed {
+            // Where it was asked for, another one does not do.
+            Err(error) if wanted.is_none() => {
+                refused.push(Refused { rung: tables, reason: error.to_string() });
+            }
+            Err(error) => return Err(error),
+            Ok(mut climbed) => {
+                climbed.chosen.push(Chosen { what, rung: Some(tables), refused });
+                return Ok((climbed, &BY_TABLES));
+            }
+        }
+    }
+    let mut climbed = climb_with(&BY_FRAME_POINTERS, pid, files, memory, forced, target)?;
+    climbed.chosen.push(Chosen { what, rung: Some(frame_pointers), refused });
+    Ok((climbed, &BY_FRAME_POINTERS))
+}
+
+#[cfg(not(feature = "unwind"))]
+fn climb_rungs(
+    pid: u32,
+    files: &[ProbedFile],
+    memory: usize,
+    forced: &Forced,
+    target: &RunningTarget,
+) -> Result<(Climbed, &'static Variant)> {
+    climb_with(&BY_FRAME_POINTERS, pid, files, memory, forced, target)
+        .map(|climbed| (climbed, &BY_FRAME_POINTERS))
 }
 
 /// Which rungs this kernel has: found where this process began, which it does not pass again. It may have been stripped of
@@ -226,7 +406,7 @@ pub fn try_rungs(memory: usize, forced: &Forced, target: &RunningTarget) -> Resu
             "try its probes: kernels of arm64 put none into 32-bit programs, and this is one; 64-bit ones may be traced",
         ));
     }
-    Ok(climbed?.chosen)
+    Ok(climbed?.0.chosen)
 }
 
 fn read_name(host: &Host, pid: u32) -> [u8; 16] {
@@ -259,8 +439,15 @@ impl TracedProcess {
         functions::machine_of(program, Machine::running()).map_err(unsupported)?;
         let mut files = KnownFiles::default();
         let probed = files.read_new(&host, pid);
-        let climbed = climb_rungs(pid, &probed, memory, forced, target)?;
+        let (climbed, variant) = climb_rungs(pid, &probed, memory, forced, target)?;
         let object = climbed.object;
+        let mut symbols = Symbols::new();
+        // Names must be there when the process is not any more.
+        symbols.meet(pid, &[0; 16], 0);
+        #[cfg(feature = "unwind")]
+        let walks = (variant.stack_bytes == Stack::BY_TABLES)
+            .then(|| ProcessWalks::open(&object, memory, &mut symbols))
+            .transpose()?;
         let map = |name: &str| object.map(name).map_err(Error::load);
         let mut process = Self {
             pid,
@@ -274,18 +461,16 @@ impl TracedProcess {
             not_probed: 0,
             malloc_is_leaf: object.global("malloc_is_leaf").map_err(Error::load)?,
             sample_bytes: object.global("sample_bytes").map_err(Error::load)?,
-            stacks: Hash::new(map("stacks")?).map_err(Error::load)?,
+            stacks: StackMap::new(&object, variant)?,
+            #[cfg(feature = "unwind")]
+            walks,
             stats: PerCpuArray::new(map("heap_stats")?).map_err(Error::load)?,
-            symbols: Symbols::new(),
+            symbols,
             window: Window::new(),
             object,
         };
         process.note_mallocs(&probed)?;
         process.set_sample_bytes(settings.sample_bytes)?;
-        // Those whose stack finds no room.
-        process.stacks.set(&0, &[0; Stack::SIZE], bpf_sys::uapi::flags::BPF_ANY).map_err(Error::kernel)?;
-        // Names must be there when the process is not any more.
-        process.symbols.meet(pid, &[0; 16], 0);
         Ok(process)
     }
 
@@ -345,6 +530,10 @@ impl TracedProcess {
             return Ok(Change::Exec);
         }
         self.name = read_name(&host, self.pid);
+        #[cfg(feature = "unwind")]
+        if let Some(walks) = &mut self.walks {
+            walks.follow_maps(self.pid, &mut self.symbols);
+        }
         if !self.is_paused {
             self.probe_new(&host)?;
         }
@@ -363,13 +552,38 @@ impl TracedProcess {
     }
 
     /// What was allocated, by stack.
-    pub fn read_stacks(&self) -> Result<Vec<(u64, Stack)>> {
-        let mut stacks = Vec::new();
-        let mut batches = self.stacks.batches(256);
-        while let Some((keys, values)) = batches.next().map_err(Error::kernel)? {
-            stacks.extend(keys.iter().copied().zip(values.iter().filter_map(|value| Stack::decode(value))));
+    pub fn read_stacks(&mut self) -> Result<Vec<(u64, Allocated)>> {
+        #[cfg_attr(not(feature = "unwind"), expect(unused_mut))]
+        let mut stacks = self.stacks.read()?;
+        #[cfg(feature = "unwind")]
+        {
+            // Whatever has a stack in there has been told.
+            self.finish_walks()?;
+            if let Some(walks) = &mut self.walks {
+                walks.put_in(&mut stacks, |key| self.stacks.delete(key))?;
+            }
         }
         Ok(stacks)
+    }
+
+    /// What becomes readable when a walk is to be finished.
+    #[cfg(feature = "unwind")]
+    pub fn descriptor(&self) -> Option<&MapFd> {
+        self.walks.as_ref().map(ProcessWalks::descriptor)
+    }
+
+    /// Finishes walks that have missed a page.
+    #[cfg(feature = "unwind")]
+    pub fn finish_walks(&mut self) -> Result<()> {
+        let Some(walks) = &mut self.walks else { return Ok(()) };
+        walks.finish(self.pid, &mut self.symbols)
+    }
+
+    /// Tells how walks have ended.
+    #[cfg(feature = "unwind")]
+    pub fn tell_walks(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        let Some(walks) = &mut self.walks else { return Ok(()) };
+        walks.tell(INFO.name, &self.symbols, sink)
     }
 
     /// What was counted, over all CPUs.
@@ -384,12 +598,18 @@ mod tests {
 
     #[test]
     fn maps_share_the_budget() {
-        let sizes = Sizes::of(8 << 20);
-        let bytes = |elements: u32, value: usize| elements as usize * (value + 8 + ELEMENT);
-        let all = bytes(sizes.allocations, Allocation::SIZE)
-            + bytes(sizes.stacks, Stack::SIZE)
-            + bytes(sizes.threads, Thread::SIZE);
-        assert!(all <= 8 << 20 && all > 7 << 20, "{all}");
-        assert_eq!(Sizes::of(0), Sizes { allocations: 256, stacks: 64, threads: 512 });
+        for (variant, least) in [
+            (&BY_FRAME_POINTERS, 7 << 20),
+            #[cfg(feature = "unwind")]
+            (&BY_TABLES, 6 << 20),
+        ] {
+            let sizes = Sizes::of(variant, 8 << 20);
+            let bytes = |elements: u32, value: usize| elements as usize * (value + 8 + ELEMENT);
+            let all = bytes(sizes.allocations, Allocation::SIZE)
+                + bytes(sizes.stacks, variant.stack_bytes)
+                + bytes(sizes.threads, variant.thread_bytes);
+            assert!(all <= 8 << 20 && all > least, "{all}");
+            assert_eq!(Sizes::of(variant, 0), Sizes { allocations: 256, stacks: 64, threads: 512 });
+        }
     }
 }

@@ -128,6 +128,21 @@ impl Symbols {
         self.unwinder.as_ref()
     }
 
+    /// The text of `/proc/PID/maps` as it is now; `None`: the process is gone, or may not be read.
+    #[cfg(feature = "unwind")]
+    pub fn maps_of(&self, pid: u32) -> Option<Vec<u8>> {
+        self.symbolizer.maps_of(pid)
+    }
+
+    /// Takes in what a process maps now, in the text of its `maps`, where no records tell of it.
+    #[cfg(feature = "unwind")]
+    pub fn follow_maps(&mut self, pid: u32, text: &[u8]) {
+        self.symbolizer.follow_maps(pid, text);
+        if let Some(unwinder) = &mut self.unwinder {
+            unwinder.forget_process(pid);
+        }
+    }
+
     /// The whole stack of a walk, as far as it can be walked: leaf first.
     #[cfg(feature = "unwind")]
     pub fn finish_walk(&mut self, missed: &MissedWalk<'_>) -> Vec<u64> {
