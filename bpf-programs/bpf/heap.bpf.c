@@ -29,7 +29,7 @@ static __always_inline void count_by_stack(void *regs, struct thread *thread, st
 		/* Return addresses may be signed, above what an address needs. */
 		if (on_arm64)
 			words[1] &= (1ULL << 48) - 1;
-		if (words[1] < 4096 || words[1] >> 56)
+		if (words[1] < MIN_CODE || words[1] >> 56)
 			break;
 		new->frames[i] = words[1];
 		new->frame_count = i + 1;

@@ -17,6 +17,9 @@
 #include "add.h"
 #include "helpers.h"
 
+/* Nothing is executed below: no return address. */
+#define MIN_CODE 4096
+
 /* Defaults; user space sizes the maps before they are created. */
 #define MAX_ALLOCATIONS 16384
 #define MAX_STACKS 1024

@@ -143,30 +143,37 @@ static __always_inline int count_stage(void *regs)
 	struct heap_stats *stats;
 	struct thread *thread = resume(&stats);
 	__u64 *frames, key = 0;
-	__u32 count;
+	__u32 next;
 
 	KEEP_OWN_STACK(regs);
 	if (!thread)
 		return 0;
 	frames = thread->stack.frames;
-	count = thread->walk.frames;
+	next = 1 + thread->walk.frames;
 	if (thread->walk.end == WALK_MISSED) {
 		key = tell_miss(thread);
 		if (!key)
 			thread->walk.end = WALK_LOST;
-		/* At least where it was. */
-		if (count < MAX_WALK_FRAMES) {
-			frames[1 + count] = thread->walk.pc;
-			count++;
+		/* What was lost goes on by frame pointers, as well as it can; what was told, in user space. */
+#pragma clang loop unroll(disable)
+		for (int i = 0; i < MAX_WALK_FRAMES; i++) {
+			/* The compiler must not count in addresses, of which the verifier would not know how far they go. */
+			asm volatile("" : "+r"(next));
+			if (next >= MAX_FRAMES || thread->walk.pc < MIN_CODE || thread->walk.pc >> ADDRESS_BITS)
+				break;
+			frames[next] = thread->walk.pc;
+			next++;
+			if (key || step_by_fp(&thread->walk, 1) != WALK_GOES_ON)
+				break;
 		}
 	}
 	count_end(thread->walk.end);
-	thread->stack.frame_count = 1 + count;
+	thread->stack.frame_count = next;
 	if (!key) {
 		key = hash_seed;
 #pragma clang loop unroll(disable)
 		for (int i = 0; i < MAX_FRAMES; i++) {
-			if (i > count)
+			if (i >= next)
 				break;
 			key = mix(key, frames[i]);
 		}

@@ -146,6 +146,23 @@ impl Unwinder {
         frames
     }
 
+    /// Makes pages of code of a process that walks may miss else, as long as they are in CPU time and leave half of the tables.
+    pub fn make_ahead(
+        &mut self,
+        symbolizer: &mut HostSymbolizer,
+        tgid: u32,
+        code: Range<u64>,
+        end_nanos: u64,
+    ) {
+        let time = Clock::Monotonic.nanos();
+        for page in (code.start & !(PAGE - 1)..code.end).step_by(PAGE as usize) {
+            if Clock::ThreadCpu.nanos() >= end_nanos || self.tables.is_half_full() {
+                break;
+            }
+            self.code(symbolizer, tgid, time, page);
+        }
+    }
+
     /// What is known of an address of a process at some time. The program knows it from now on, too; what is the process' own, if that is still
     /// as it was then.
     fn code(&mut self, symbolizer: &mut HostSymbolizer, tgid: u32, time: u64, address: u64) -> Code {

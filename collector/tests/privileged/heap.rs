@@ -7,6 +7,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use collector::model::Profile;
 use collector::telemetry::Recorder;
+#[cfg(feature = "unwind")]
+use collector::telemetry::Series;
 use collector::tracer::heap::{INFO, INUSE_OBJECTS, INUSE_SPACE, Settings as HeapSettings};
 use collector::tracer::{Settings, Tracer};
 
@@ -87,6 +89,7 @@ impl Drop for Programs {
 impl Programs {
     fn new(test: &str) -> Self {
         if Path::new("/bin/leak").exists() {
+            // In a virtual machine, where it lies without frame pointers, too.
             return Self(None);
         }
         let folder = std::env::temp_dir().join(format!("heap-{test}-{}", std::process::id()));
@@ -96,7 +99,10 @@ impl Programs {
 
     /// The program as `compiler` makes it; `None`, with the reason printed, if that is not here.
     fn compile(&self, compiler: &str, options: &[&str]) -> Option<PathBuf> {
-        let Some(folder) = &self.0 else { return Some("/bin/leak".into()) };
+        let Some(folder) = &self.0 else {
+            let without = options.contains(&"-fomit-frame-pointer");
+            return Some(if without { "/bin/leak-without" } else { "/bin/leak" }.into());
+        };
         let program = folder.join(format!("{compiler}{}", options.join("")));
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/workloads/leak.c");
         let usual = ["-O2", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-pthread"];
@@ -279,6 +285,109 @@ fn samples_stand_for_what_was_not_seen() {
         let (recorder, _) = look(&mut *tracer);
         assert_eq!(recorder.number("ebpf.heap.outstanding", leak.pid(), &[]), 0.0, "{rung}");
     });
+}
+
+/// How many walks of the tracer ended so, or at all.
+#[cfg(feature = "unwind")]
+fn walks(recorder: &Recorder, end: Option<&str>) -> f64 {
+    let is_own = |series: &Series| {
+        let is = |value: &str| series.attributes.iter().any(|(_, own)| own.as_str() == value);
+        series.metric == "ebpf.profile.stacks" && is("heap") && end.is_none_or(is)
+    };
+    recorder.numbers.iter().filter(|(series, _)| is_own(series)).map(|(_, count)| count).sum()
+}
+
+/// Functions of a stack, the allocator's first.
+#[cfg(feature = "unwind")]
+fn functions(profile: &Profile, stack: usize) -> Vec<&str> {
+    let frames = profile.stacks[stack].iter().map(|frame| &profile.frames[frame.0 as usize]);
+    frames.flat_map(|frame| &frame.lines).map(|line| &*line.function).collect()
+}
+
+/// Lets the program allocate below its functions, while what walks miss is read as it comes, and looks at what it holds by these functions: bytes,
+/// if their stack is whole.
+#[cfg(feature = "unwind")]
+fn whole_by_function(leak: &mut Leak, tracer: &mut dyn Tracer) -> (Recorder, BTreeMap<String, u64>) {
+    std::thread::scope(|scope| {
+        let work = scope.spawn(|| leak.run("d"));
+        while !work.is_finished() {
+            tracer.drain(&mut Recorder::default()).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    });
+    let (recorder, _) = look(tracer);
+    let mut held = BTreeMap::new();
+    let profile = of_type(&recorder, INUSE_SPACE.sample_type.value.0).unwrap();
+    for sample in &profile.samples {
+        let functions = functions(profile, sample.stack.0 as usize);
+        let deep = functions.iter().filter(|name| **name == "below").count();
+        let [.., by, main] =
+            &functions[..functions.iter().position(|name| *name == "main").map_or(0, |at| at + 1)]
+        else {
+            continue;
+        };
+        let is_whole = deep == 13 && *main == "main" && functions.last().unwrap().contains("start");
+        if is_whole {
+            *held.entry((*by).to_owned()).or_insert(0) += sample.count;
+        }
+    }
+    (recorder, held)
+}
+
+#[cfg(feature = "unwind")]
+#[test]
+fn stacks_without_frame_pointers_are_whole() {
+    let programs = Programs::new("without");
+    for options in [&["-fomit-frame-pointer"][..], &["-fomit-frame-pointer", "-static"]] {
+        let Some(program) = programs.compile("gcc", options) else { return };
+        on_every_rung(|rung, begin| {
+            let mut leak = Leak::start(&program, None);
+            let mut tracer = begin(leak.pid(), 0);
+            assert_eq!(tracer.rungs()[1].rung, Some("tables"), "{:?}", tracer.rungs());
+            let (recorder, held) = whole_by_function(&mut leak, &mut *tracer);
+            let (all, whole) = (walks(&recorder, None), walks(&recorder, Some("whole")));
+            println!("{rung} {options:?}: {whole} of {all} whole");
+            assert!(all >= 20_000.0 && whole >= 0.99 * all, "{rung}: {:?}", recorder.numbers);
+            for (name, (bytes, _)) in &leak.held {
+                let found = held.get(name).copied().unwrap_or_default();
+                assert_eq!(found, *bytes, "{rung} {options:?} {name}");
+            }
+            let stats = tracer.stats().unwrap();
+            assert_eq!(stats.total_dropped(), 0, "{rung}: {:?}", stats.dropped);
+            // Sums are right whichever way a stack was found.
+            leak.run("f");
+            let (recorder, _) = look(&mut *tracer);
+            assert_eq!(recorder.number("ebpf.heap.outstanding", leak.pid(), &[]), 0.0, "{rung}");
+
+            let mut leak = Leak::start(&program, None);
+            let mut tracer = begin(leak.pid(), 1 << 10);
+            let (_, held) = whole_by_function(&mut leak, &mut *tracer);
+            let all: u64 = held.values().sum();
+            for (name, share) in [("keep_seventy", 70.0), ("keep_twenty", 20.0), ("keep_ten", 10.0)] {
+                let found = held[name] as f64 * 100.0 / all as f64;
+                // Some 2000 samples: five times what is off in the mean.
+                assert!((found - share).abs() < 5.2, "{rung} {name}: {found} %");
+            }
+        });
+    }
+}
+
+#[cfg(feature = "unwind")]
+#[test]
+fn frame_pointers_can_be_asked_for() {
+    let programs = Programs::new("asked");
+    let Some(program) = programs.usual() else { return };
+    let mut leak = Leak::start(&program, None);
+    let asked = |rung| {
+        start(&INFO, leak.pid(), &settings(0), &[("user stacks", rung)]).expect("this test runs as root")
+    };
+    assert!(asked("copies").unwrap_err().to_string().contains("copies"));
+    let mut tracer = asked("frame-pointers").unwrap();
+    assert_eq!(tracer.rungs()[1].rung, Some("frame-pointers"));
+    leak.run("b");
+    let (recorder, held) = look(&mut *tracer);
+    assert_eq!(held, leak.held);
+    assert_eq!(walks(&recorder, None), 0.0);
 }
 
 #[test]

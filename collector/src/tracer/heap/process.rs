@@ -142,7 +142,7 @@ impl StackMap {
     fn new(object: &Object, variant: &Variant) -> Result<Self> {
         let map = object.map("stacks").map_err(Error::load)?;
         #[cfg(feature = "unwind")]
-        if variant.stack_bytes == Stack::BY_TABLES {
+        if variant.is_by_tables() {
             return with_rest(map).map(Self::ByTables);
         }
         let _ = variant;
@@ -233,10 +233,15 @@ const BY_TABLES: Variant =
     Variant { object: objects::HEAP_UNWIND, stack_bytes: Stack::BY_TABLES, thread_bytes: thread::BY_TABLES };
 
 impl Variant {
+    #[cfg(feature = "unwind")]
+    fn is_by_tables(&self) -> bool {
+        self.stack_bytes == Stack::BY_TABLES
+    }
+
     /// What is for the maps that both have.
     fn memory(&self, memory: usize) -> usize {
         #[cfg(feature = "unwind")]
-        if self.stack_bytes == Stack::BY_TABLES {
+        if self.is_by_tables() {
             return walks::memory_besides(memory);
         }
         memory
@@ -269,7 +274,7 @@ fn prepare(
 ) -> Result<()> {
     let sizes = Sizes::of(variant, memory);
     #[cfg(feature = "unwind")]
-    if variant.stack_bytes == Stack::BY_TABLES {
+    if variant.is_by_tables() {
         walks::prepare(spec, memory, pid, sizes.stacks, rung)?;
     }
     #[cfg(not(feature = "unwind"))]
@@ -315,6 +320,9 @@ fn unsupported(what: &'static str) -> Box<Error> {
     Box::new(Error::Unsupported { tracer: INFO.name, what })
 }
 
+/// What is to be done with an object that is loaded before the program of that name is attached.
+type Before<'b> = dyn FnMut(&Variant, &Object, &str) -> Result<()> + 'b;
+
 fn climb_with(
     variant: &Variant,
     pid: u32,
@@ -322,6 +330,7 @@ fn climb_with(
     memory: usize,
     forced: &Forced,
     target: &RunningTarget,
+    before: &mut Before<'_>,
 ) -> Result<Climbed> {
     climb(
         &variant.object.unpack()?,
@@ -330,10 +339,7 @@ fn climb_with(
         target,
         &mut |spec, rung| prepare(spec, variant, memory, pid, rung(ALLOCATIONS.what)),
         &mut |object, name| {
-            #[cfg(feature = "unwind")]
-            if variant.stack_bytes == Stack::BY_TABLES {
-                walks::connect(object, name)?;
-            }
+            before(variant, object, name)?;
             attach(object, name, files, pid)
         },
     )
@@ -347,6 +353,7 @@ fn climb_rungs(
     memory: usize,
     forced: &Forced,
     target: &RunningTarget,
+    before: &mut Before<'_>,
 ) -> Result<(Climbed, &'static Variant)> {
     let what = OWN_STACKS.what;
     let wanted = forced.rung(&OWN_STACKS)?.map(|rung| rung.name);
@@ -354,7 +361,7 @@ fn climb_rungs(
     let mut refused = Vec::new();
     if wanted != Some(frame_pointers) {
         let climbed = if walks::is_possible() {
-            climb_with(&BY_TABLES, pid, files, memory, forced, target)
+            climb_with(&BY_TABLES, pid, files, memory, forced, target, before)
         } else {
             Err(unsupported("walk stacks by tables: on x86_64 and arm64 alone"))
         };
@@ -370,7 +377,7 @@ fn climb_rungs(
             }
         }
     }
-    let mut climbed = climb_with(&BY_FRAME_POINTERS, pid, files, memory, forced, target)?;
+    let mut climbed = climb_with(&BY_FRAME_POINTERS, pid, files, memory, forced, target, before)?;
     climbed.chosen.push(Chosen { what, rung: Some(frame_pointers), refused });
     Ok((climbed, &BY_FRAME_POINTERS))
 }
@@ -382,8 +389,9 @@ fn climb_rungs(
     memory: usize,
     forced: &Forced,
     target: &RunningTarget,
+    before: &mut Before<'_>,
 ) -> Result<(Climbed, &'static Variant)> {
-    climb_with(&BY_FRAME_POINTERS, pid, files, memory, forced, target)
+    climb_with(&BY_FRAME_POINTERS, pid, files, memory, forced, target, before)
         .map(|climbed| (climbed, &BY_FRAME_POINTERS))
 }
 
@@ -397,7 +405,7 @@ pub fn try_rungs(memory: usize, forced: &Forced, target: &RunningTarget) -> Resu
     functions::machine_of(Machine::running(), Machine::running()).map_err(unsupported)?;
     let pid = std::process::id();
     let files = [files::beginning(&Host::default(), pid)?];
-    let climbed = climb_rungs(pid, &files, memory, forced, target);
+    let climbed = climb_rungs(pid, &files, memory, forced, target, &mut |_, _, _| Ok(()));
     // `arch_uprobe_analyze_insn` of arm64 refuses such programs.
     if climbed.is_err()
         && (Machine::own(), Machine::running()) == (Some(Machine::Arm), Some(Machine::Aarch64))
@@ -439,15 +447,33 @@ impl TracedProcess {
         functions::machine_of(program, Machine::running()).map_err(unsupported)?;
         let mut files = KnownFiles::default();
         let probed = files.read_new(&host, pid);
-        let (climbed, variant) = climb_rungs(pid, &probed, memory, forced, target)?;
-        let object = climbed.object;
-        let mut symbols = Symbols::new();
-        // Names must be there when the process is not any more.
-        symbols.meet(pid, &[0; 16], 0);
+        let new_symbols = || {
+            let mut symbols = Symbols::new();
+            // Names must be there when the process is not any more.
+            symbols.meet(pid, &[0; 16], 0);
+            symbols
+        };
         #[cfg(feature = "unwind")]
-        let walks = (variant.stack_bytes == Stack::BY_TABLES)
-            .then(|| ProcessWalks::open(&object, memory, &mut symbols))
-            .transpose()?;
+        let mut opened = None;
+        let (climbed, variant) =
+            climb_rungs(pid, &probed, memory, forced, target, &mut |variant, object, name| {
+                #[cfg(feature = "unwind")]
+                if variant.is_by_tables() && walks::connect(object, name)? {
+                    let mut symbols = new_symbols();
+                    let walks = ProcessWalks::open(object, memory, pid, &mut symbols)?;
+                    opened = Some((walks, symbols));
+                }
+                let _ = (variant, object, name);
+                Ok(())
+            })?;
+        let object = climbed.object;
+        #[cfg(feature = "unwind")]
+        let (walks, symbols) = match opened.filter(|_| variant.is_by_tables()) {
+            Some((walks, symbols)) => (Some(walks), symbols),
+            None => (None, new_symbols()),
+        };
+        #[cfg(not(feature = "unwind"))]
+        let symbols = new_symbols();
         let map = |name: &str| object.map(name).map_err(Error::load);
         let mut process = Self {
             pid,

@@ -14,6 +14,7 @@ use bpf_loader::ring::RingReader;
 use bpf_programs::events::heap::MissedAllocation;
 use bpf_programs::events::unwind::WalkEnds;
 use bpf_sys::MapFd;
+use bpf_sys::clock::Clock;
 
 use super::process::Allocated;
 use crate::error::{Error, Result};
@@ -42,6 +43,9 @@ const RING_SHARE: usize = 16;
 const MISSED_SHARE: u32 = 4;
 /// The process' mappings are looked at no more often while it misses pages.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+
+/// CPU time for pages before anything is probed: programs of usual size are known then.
+const AHEAD: Duration = Duration::from_millis(50);
 
 /// Whether programs here are walked by tables at all.
 pub fn is_possible() -> bool {
@@ -89,14 +93,14 @@ pub fn prepare(
     spec.set_global("max_missed", &most.to_ne_bytes()).map_err(Error::load)
 }
 
-/// Lets the program that sees calls return call the others. Nothing, if it is another program.
-pub fn connect(object: &Object, program: &str) -> Result<()> {
-    let Some((_, stages)) = STAGES.iter().find(|(name, _)| *name == program) else { return Ok(()) };
+/// Lets the program that sees calls return call the others. False, if it is another program.
+pub fn connect(object: &Object, program: &str) -> Result<bool> {
+    let Some((_, stages)) = STAGES.iter().find(|(name, _)| *name == program) else { return Ok(false) };
     let to = ProgramArray::new(object.map("stages").map_err(Error::load)?).map_err(Error::load)?;
     for (stage, name) in (0..).zip(stages) {
         to.set(stage, object.program(name).map_err(Error::load)?).map_err(Error::load)?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// A stack that is found out here.
@@ -151,8 +155,8 @@ pub struct ProcessWalks {
 }
 
 impl ProcessWalks {
-    /// Of an object that was just loaded; `symbols` finishes its walks from now on.
-    pub fn open(object: &Object, memory: usize, symbols: &mut Symbols) -> Result<Self> {
+    /// Of an object that was just loaded, for a process; `symbols` finishes its walks from now on.
+    pub fn open(object: &Object, memory: usize, pid: u32, symbols: &mut Symbols) -> Result<Self> {
         let map = |name: &str| object.map(name).map_err(Error::load);
         let own = |name: &str| map(name)?.fd.try_clone().map_err(Error::kernel);
         let tables = Tables::new(
@@ -165,7 +169,7 @@ impl ProcessWalks {
         let machine =
             Machine::running().ok_or_else(|| Error::internal("tables for a machine that has none"))?;
         symbols.unwind_with(Unwinder::new(machine, tables));
-        Ok(Self {
+        let mut walks = Self {
             ring: RingReader::open(&map("misses")?.fd).map_err(Error::kernel)?,
             misses: own("misses")?,
             ends: PerCpuArray::new(map("walk_ends")?).map_err(Error::load)?,
@@ -175,7 +179,12 @@ impl ProcessWalks {
             mapped: Vec::new(),
             next_look: Instant::now(),
             told: Told::default(),
-        })
+        };
+        walks.follow_maps(pid, symbols);
+        let end = Clock::ThreadCpu.nanos() + AHEAD.as_nanos() as u64;
+        // The program itself is in front.
+        walks.mapped.iter().for_each(|(start, until, ..)| symbols.make_ahead(pid, *start..*until, end));
+        Ok(walks)
     }
 
     /// What becomes readable when a walk has missed a page.

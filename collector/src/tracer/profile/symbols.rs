@@ -1,5 +1,8 @@
 //! Names for the profiler, from the host's symbolizer and `/proc`.
 
+#[cfg(feature = "unwind")]
+use std::ops::Range;
+
 use bpf_programs::events::profile::CountKey;
 #[cfg(feature = "python")]
 use bpf_programs::events::python::PythonFrame;
@@ -126,6 +129,14 @@ impl Symbols {
     #[cfg(feature = "unwind")]
     pub fn unwinder(&self) -> Option<&Unwinder> {
         self.unwinder.as_ref()
+    }
+
+    /// Makes pages of code of a process that walks may miss else, until so much CPU time of this thread is spent.
+    #[cfg(feature = "unwind")]
+    pub fn make_ahead(&mut self, pid: u32, code: Range<u64>, end_nanos: u64) {
+        if let Some(unwinder) = &mut self.unwinder {
+            unwinder.make_ahead(&mut self.symbolizer, pid, code, end_nanos);
+        }
     }
 
     /// The text of `/proc/PID/maps` as it is now; `None`: the process is gone, or may not be read.
