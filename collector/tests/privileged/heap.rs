@@ -104,21 +104,36 @@ impl Programs {
             return Some(if without { "/bin/leak-without" } else { "/bin/leak" }.into());
         };
         let program = folder.join(format!("{compiler}{}", options.join("")));
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/workloads/leak.c");
-        let usual = ["-O2", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-pthread"];
-        let compiled =
-            Command::new(compiler).args(usual).args(options).arg(source).arg("-o").arg(&program).status();
-        match compiled {
-            Ok(status) => {
-                assert!(status.success(), "{compiler} {options:?}");
-                Some(program)
-            }
-            Err(error) => skip(&format!("{compiler}: {error}")),
-        }
+        compile(compiler, "leak.c", options, &program)
     }
 
     fn usual(&self) -> Option<PathBuf> {
         self.compile("gcc", &[])
+    }
+
+    /// The program that allocates in code which it loads.
+    #[cfg(feature = "unwind")]
+    fn late(&self) -> Option<PathBuf> {
+        let Some(folder) = &self.0 else { return skip("there is no compiler") };
+        let (program, library) = (folder.join("late"), folder.join("late.so"));
+        let without = "-fomit-frame-pointer";
+        compile("gcc", "late.c", &[without, "-shared", "-fPIC", "-DLATE"], &library)?;
+        compile("gcc", "late.c", &[without], &program)
+    }
+}
+
+/// Compiles one of the workloads. `None`, with the reason printed, if there is no such compiler.
+fn compile(compiler: &str, source: &str, options: &[&str], program: &Path) -> Option<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/workloads").join(source);
+    let usual = ["-O2", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-pthread"];
+    let compiled =
+        Command::new(compiler).args(usual).args(options).arg(source).arg("-o").arg(program).status();
+    match compiled {
+        Ok(status) => {
+            assert!(status.success(), "{compiler} {options:?}");
+            Some(program.to_owned())
+        }
+        Err(error) => skip(&format!("{compiler}: {error}")),
     }
 }
 
@@ -320,15 +335,13 @@ fn whole_by_function(leak: &mut Leak, tracer: &mut dyn Tracer) -> (Recorder, BTr
     let profile = of_type(&recorder, INUSE_SPACE.sample_type.value.0).unwrap();
     for sample in &profile.samples {
         let functions = functions(profile, sample.stack.0 as usize);
-        let deep = functions.iter().filter(|name| **name == "below").count();
-        let [.., by, main] =
-            &functions[..functions.iter().position(|name| *name == "main").map_or(0, |at| at + 1)]
-        else {
-            continue;
-        };
-        let is_whole = deep == 13 && *main == "main" && functions.last().unwrap().contains("start");
+        let Some(last) = functions.iter().rposition(|name| *name == "below") else { continue };
+        let (below, outside) = functions.split_at(last + 1);
+        let deep = below.iter().filter(|name| **name == "below").count();
+        let by = outside.first().copied().unwrap_or_default();
+        let is_whole = deep == 13 && outside.contains(&"main") && outside.last().unwrap().contains("start");
         if is_whole {
-            *held.entry((*by).to_owned()).or_insert(0) += sample.count;
+            *held.entry(by.to_owned()).or_insert(0) += sample.count;
         }
     }
     (recorder, held)
@@ -370,6 +383,38 @@ fn stacks_without_frame_pointers_are_whole() {
             }
         });
     }
+}
+
+/// What was not there when tracing began is missed, and found out from what was copied.
+#[cfg(feature = "unwind")]
+#[test]
+fn stacks_of_code_that_is_loaded_later_are_whole() {
+    let programs = Programs::new("late");
+    let Some(program) = programs.late() else { return };
+    on_every_rung(|rung, begin| {
+        let mut leak = Leak::start(&program, None);
+        let mut tracer = begin(leak.pid(), 0);
+        let (recorder, held) = whole_by_function(&mut leak, &mut *tracer);
+        let (all, whole) = (walks(&recorder, None), walks(&recorder, Some("whole")));
+        println!("{rung}: {whole} of {all} whole: {:?}", recorder.numbers);
+        // The first ones come faster than anybody can read them.
+        assert!(all >= 20_000.0 && whole >= 0.95 * all, "{rung}: {:?}", recorder.numbers);
+        let (bytes, _) = leak.held["keep_late"];
+        assert!(held["keep_late"] * 100 >= bytes * 95 && held["keep_late"] <= bytes, "{rung}: {held:?}");
+        let pid = leak.pid();
+        let stacks = |tracer: &mut dyn Tracer| {
+            let (recorder, _) = look(tracer);
+            let stats = tracer.stats().unwrap();
+            assert_eq!(stats.total_dropped(), 0, "{rung}: {:?}", stats.dropped);
+            (stats.map_fill[1].1, recorder.number("ebpf.heap.outstanding", pid, &[]))
+        };
+        let (before, outstanding) = stacks(&mut *tracer);
+        assert!(outstanding >= bytes as f64, "{rung}");
+        leak.run("f");
+        // Those that only one allocation had make room for others.
+        let [_, _, (after, outstanding)] = [(); 3].map(|()| stacks(&mut *tracer));
+        assert!(after < before && outstanding < bytes as f64 / 10.0, "{rung}: {before} stacks, then {after}");
+    });
 }
 
 #[cfg(feature = "unwind")]
