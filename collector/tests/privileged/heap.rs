@@ -7,8 +7,6 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use collector::model::Profile;
 use collector::telemetry::Recorder;
-#[cfg(feature = "unwind")]
-use collector::telemetry::Series;
 use collector::tracer::heap::{INFO, INUSE_OBJECTS, INUSE_SPACE, Settings as HeapSettings};
 use collector::tracer::{Settings, Tracer};
 
@@ -16,21 +14,21 @@ use crate::helper::{self, Helper};
 use crate::{kernel_has, skip, start};
 
 /// Bytes and allocations by function, as the program or the tracer has them.
-type Held = BTreeMap<String, (u64, u64)>;
+pub type Held = BTreeMap<String, (u64, u64)>;
 
 const RUNGS: [(&str, (u8, u8)); 2] = [("session", (6, 13)), ("uprobe", (5, 8))];
 
 /// The program, which waits for commands.
-struct Leak {
+pub struct Leak {
     child: Child,
     commands: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     calls: u64,
-    held: Held,
+    pub held: Held,
 }
 
 impl Leak {
-    fn start(program: &Path, preload: Option<&str>) -> Self {
+    pub fn start(program: &Path, preload: Option<&str>) -> Self {
         let mut command = Command::new(program);
         if let Some(library) = preload {
             command.env("LD_PRELOAD", library);
@@ -43,7 +41,7 @@ impl Leak {
         leak
     }
 
-    fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
@@ -60,7 +58,7 @@ impl Leak {
         self.held = held.filter(|(_, (_, count))| *count > 0).collect();
     }
 
-    fn run(&mut self, commands: &str) {
+    pub fn run(&mut self, commands: &str) {
         for command in commands.bytes() {
             self.commands.as_mut().unwrap().write_all(&[command]).unwrap();
             self.listen();
@@ -76,7 +74,7 @@ impl Drop for Leak {
 }
 
 /// The static program of virtual machines; here, it is compiled. A folder of the test's own goes with it.
-struct Programs(Option<PathBuf>);
+pub struct Programs(Option<PathBuf>);
 
 impl Drop for Programs {
     fn drop(&mut self) {
@@ -87,7 +85,7 @@ impl Drop for Programs {
 }
 
 impl Programs {
-    fn new(test: &str) -> Self {
+    pub fn new(test: &str) -> Self {
         if Path::new("/bin/leak").exists() {
             // In a virtual machine, where it lies without frame pointers, too.
             return Self(None);
@@ -98,7 +96,7 @@ impl Programs {
     }
 
     /// The program as `compiler` makes it; `None`, with the reason printed, if that is not here.
-    fn compile(&self, compiler: &str, options: &[&str]) -> Option<PathBuf> {
+    pub fn compile(&self, compiler: &str, options: &[&str]) -> Option<PathBuf> {
         let Some(folder) = &self.0 else {
             let without = options.contains(&"-fomit-frame-pointer");
             return Some(if without { "/bin/leak-without" } else { "/bin/leak" }.into());
@@ -107,13 +105,13 @@ impl Programs {
         compile(compiler, "leak.c", options, &program)
     }
 
-    fn usual(&self) -> Option<PathBuf> {
+    pub fn usual(&self) -> Option<PathBuf> {
         self.compile("gcc", &[])
     }
 
     /// The program that allocates in code which it loads.
     #[cfg(feature = "unwind")]
-    fn late(&self) -> Option<PathBuf> {
+    pub fn late(&self) -> Option<PathBuf> {
         let Some(folder) = &self.0 else { return skip("there is no compiler") };
         let (program, library) = (folder.join("late"), folder.join("late.so"));
         let without = "-fomit-frame-pointer";
@@ -137,12 +135,12 @@ fn compile(compiler: &str, source: &str, options: &[&str], program: &Path) -> Op
     }
 }
 
-fn settings(sample_bytes: u32) -> Settings {
+pub fn settings(sample_bytes: u32) -> Settings {
     Settings { heap: HeapSettings { sample_bytes }, ..Settings::default() }
 }
 
 /// A tracer of a process on each rung that this kernel has.
-fn on_every_rung(mut each: impl FnMut(&str, &mut dyn FnMut(u32, u32) -> Box<dyn Tracer>)) {
+pub fn on_every_rung(mut each: impl FnMut(&str, &mut dyn FnMut(u32, u32) -> Box<dyn Tracer>)) {
     for (rung, since) in RUNGS {
         if !kernel_has(since) {
             let _: Option<()> = skip(&format!("rung {rung}: before Linux {}.{}", since.0, since.1));
@@ -158,7 +156,7 @@ fn on_every_rung(mut each: impl FnMut(&str, &mut dyn FnMut(u32, u32) -> Box<dyn 
     }
 }
 
-fn of_type<'r>(recorder: &'r Recorder, value: &str) -> Option<&'r Profile> {
+pub fn of_type<'r>(recorder: &'r Recorder, value: &str) -> Option<&'r Profile> {
     recorder.profiles.iter().rev().find(|profile| profile.sample_type.value.0 == value)
 }
 
@@ -180,7 +178,7 @@ fn by_caller(profile: Option<&Profile>) -> BTreeMap<String, u64> {
 }
 
 /// What the tracer says now.
-fn look(tracer: &mut dyn Tracer) -> (Recorder, Held) {
+pub fn look(tracer: &mut dyn Tracer) -> (Recorder, Held) {
     let mut recorder = Recorder::default();
     tracer.collect(&mut recorder).unwrap();
     let bytes = by_caller(of_type(&recorder, INUSE_SPACE.sample_type.value.0));
@@ -300,139 +298,6 @@ fn samples_stand_for_what_was_not_seen() {
         let (recorder, _) = look(&mut *tracer);
         assert_eq!(recorder.number("ebpf.heap.outstanding", leak.pid(), &[]), 0.0, "{rung}");
     });
-}
-
-/// How many walks of the tracer ended so, or at all.
-#[cfg(feature = "unwind")]
-fn walks(recorder: &Recorder, end: Option<&str>) -> f64 {
-    let is_own = |series: &Series| {
-        let is = |value: &str| series.attributes.iter().any(|(_, own)| own.as_str() == value);
-        series.metric == "ebpf.profile.stacks" && is("heap") && end.is_none_or(is)
-    };
-    recorder.numbers.iter().filter(|(series, _)| is_own(series)).map(|(_, count)| count).sum()
-}
-
-/// Functions of a stack, the allocator's first.
-#[cfg(feature = "unwind")]
-fn functions(profile: &Profile, stack: usize) -> Vec<&str> {
-    let frames = profile.stacks[stack].iter().map(|frame| &profile.frames[frame.0 as usize]);
-    frames.flat_map(|frame| &frame.lines).map(|line| &*line.function).collect()
-}
-
-/// Lets the program allocate below its functions, while what walks miss is read as it comes, and looks at what it holds by these functions: bytes,
-/// if their stack is whole.
-#[cfg(feature = "unwind")]
-fn whole_by_function(leak: &mut Leak, tracer: &mut dyn Tracer) -> (Recorder, BTreeMap<String, u64>) {
-    std::thread::scope(|scope| {
-        let work = scope.spawn(|| leak.run("d"));
-        while !work.is_finished() {
-            tracer.drain(&mut Recorder::default()).unwrap();
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
-    });
-    let (recorder, _) = look(tracer);
-    let mut held = BTreeMap::new();
-    let profile = of_type(&recorder, INUSE_SPACE.sample_type.value.0).unwrap();
-    for sample in &profile.samples {
-        let functions = functions(profile, sample.stack.0 as usize);
-        let Some(last) = functions.iter().rposition(|name| *name == "below") else { continue };
-        let (below, outside) = functions.split_at(last + 1);
-        let deep = below.iter().filter(|name| **name == "below").count();
-        let by = outside.first().copied().unwrap_or_default();
-        let is_whole = deep == 13 && outside.contains(&"main") && outside.last().unwrap().contains("start");
-        if is_whole {
-            *held.entry(by.to_owned()).or_insert(0) += sample.count;
-        }
-    }
-    (recorder, held)
-}
-
-#[cfg(feature = "unwind")]
-#[test]
-fn stacks_without_frame_pointers_are_whole() {
-    let programs = Programs::new("without");
-    for options in [&["-fomit-frame-pointer"][..], &["-fomit-frame-pointer", "-static"]] {
-        let Some(program) = programs.compile("gcc", options) else { return };
-        on_every_rung(|rung, begin| {
-            let mut leak = Leak::start(&program, None);
-            let mut tracer = begin(leak.pid(), 0);
-            assert_eq!(tracer.rungs()[1].rung, Some("tables"), "{:?}", tracer.rungs());
-            let (recorder, held) = whole_by_function(&mut leak, &mut *tracer);
-            let (all, whole) = (walks(&recorder, None), walks(&recorder, Some("whole")));
-            println!("{rung} {options:?}: {whole} of {all} whole");
-            assert!(all >= 20_000.0 && whole >= 0.99 * all, "{rung}: {:?}", recorder.numbers);
-            for (name, (bytes, _)) in &leak.held {
-                let found = held.get(name).copied().unwrap_or_default();
-                assert_eq!(found, *bytes, "{rung} {options:?} {name}");
-            }
-            let stats = tracer.stats().unwrap();
-            assert_eq!(stats.total_dropped(), 0, "{rung}: {:?}", stats.dropped);
-            // Sums are right whichever way a stack was found.
-            leak.run("f");
-            let (recorder, _) = look(&mut *tracer);
-            assert_eq!(recorder.number("ebpf.heap.outstanding", leak.pid(), &[]), 0.0, "{rung}");
-
-            let mut leak = Leak::start(&program, None);
-            let mut tracer = begin(leak.pid(), 1 << 10);
-            let (_, held) = whole_by_function(&mut leak, &mut *tracer);
-            let all: u64 = held.values().sum();
-            for (name, share) in [("keep_seventy", 70.0), ("keep_twenty", 20.0), ("keep_ten", 10.0)] {
-                let found = held[name] as f64 * 100.0 / all as f64;
-                // Some 2000 samples: five times what is off in the mean.
-                assert!((found - share).abs() < 5.2, "{rung} {name}: {found} %");
-            }
-        });
-    }
-}
-
-/// What was not there when tracing began is missed, and found out from what was copied.
-#[cfg(feature = "unwind")]
-#[test]
-fn stacks_of_code_that_is_loaded_later_are_whole() {
-    let programs = Programs::new("late");
-    let Some(program) = programs.late() else { return };
-    on_every_rung(|rung, begin| {
-        let mut leak = Leak::start(&program, None);
-        let mut tracer = begin(leak.pid(), 0);
-        let (recorder, held) = whole_by_function(&mut leak, &mut *tracer);
-        let (all, whole) = (walks(&recorder, None), walks(&recorder, Some("whole")));
-        println!("{rung}: {whole} of {all} whole: {:?}", recorder.numbers);
-        // The first ones come faster than anybody can read them.
-        assert!(all >= 20_000.0 && whole >= 0.95 * all, "{rung}: {:?}", recorder.numbers);
-        let (bytes, _) = leak.held["keep_late"];
-        assert!(held["keep_late"] * 100 >= bytes * 95 && held["keep_late"] <= bytes, "{rung}: {held:?}");
-        let pid = leak.pid();
-        let stacks = |tracer: &mut dyn Tracer| {
-            let (recorder, _) = look(tracer);
-            let stats = tracer.stats().unwrap();
-            assert_eq!(stats.total_dropped(), 0, "{rung}: {:?}", stats.dropped);
-            (stats.map_fill[1].1, recorder.number("ebpf.heap.outstanding", pid, &[]))
-        };
-        let (before, outstanding) = stacks(&mut *tracer);
-        assert!(outstanding >= bytes as f64, "{rung}");
-        leak.run("f");
-        // Those that only one allocation had make room for others.
-        let [_, _, (after, outstanding)] = [(); 3].map(|()| stacks(&mut *tracer));
-        assert!(after < before && outstanding < bytes as f64 / 10.0, "{rung}: {before} stacks, then {after}");
-    });
-}
-
-#[cfg(feature = "unwind")]
-#[test]
-fn frame_pointers_can_be_asked_for() {
-    let programs = Programs::new("asked");
-    let Some(program) = programs.usual() else { return };
-    let mut leak = Leak::start(&program, None);
-    let asked = |rung| {
-        start(&INFO, leak.pid(), &settings(0), &[("user stacks", rung)]).expect("this test runs as root")
-    };
-    assert!(asked("copies").unwrap_err().to_string().contains("copies"));
-    let mut tracer = asked("frame-pointers").unwrap();
-    assert_eq!(tracer.rungs()[1].rung, Some("frame-pointers"));
-    leak.run("b");
-    let (recorder, held) = look(&mut *tracer);
-    assert_eq!(held, leak.held);
-    assert_eq!(walks(&recorder, None), 0.0);
 }
 
 #[test]

@@ -5,7 +5,8 @@
 //! | `functions.rs` | which functions allocate and free, by the names that libraries have for them |
 //! | `site.rs`, `x86.rs` | where in a function a probe costs least |
 //! | `files.rs` | the files that a process has mapped |
-//! | `process.rs` | the object, probes and symbols of one process |
+//! | `object.rs` | the object of one process |
+//! | `process.rs` | its probes and symbols |
 //! | `walks.rs` | their stacks, by tables |
 //! | `tracer.rs` | all processes as one tracer |
 //!
@@ -13,6 +14,7 @@
 
 mod files;
 pub mod functions;
+mod object;
 mod process;
 mod site;
 mod tracer;
@@ -20,7 +22,7 @@ mod views;
 #[cfg(feature = "unwind")]
 mod walks;
 
-pub(crate) use self::process::try_rungs;
+pub(crate) use self::object::try_rungs;
 
 #[cfg(feature = "unwind")]
 use crate::config::Stacks;

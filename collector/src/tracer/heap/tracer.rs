@@ -12,7 +12,8 @@ use mio::Token;
 
 #[cfg(feature = "unwind")]
 use super::OWN_STACKS;
-use super::process::{Allocated, Change, TracedProcess};
+use super::object::Allocated;
+use super::process::{Change, TracedProcess};
 use super::{ALLOC_SPACE, ALLOCATED, INFO, INUSE_OBJECTS, INUSE_SPACE, OUTSTANDING, Settings};
 use crate::aggregate::{SampleKey, Samples, WakerId};
 use crate::config::Filter;

@@ -16,7 +16,7 @@ use bpf_programs::events::unwind::WalkEnds;
 use bpf_sys::MapFd;
 use bpf_sys::clock::Clock;
 
-use super::process::Allocated;
+use super::object::Allocated;
 use crate::error::{Error, Result};
 use crate::sorted::SortedMap;
 use crate::symbolize::maps;
