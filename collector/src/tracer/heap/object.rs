@@ -325,18 +325,18 @@ mod tests {
 
     #[test]
     fn maps_share_the_budget() {
-        for (variant, least) in [
-            (&BY_FRAME_POINTERS, 7 << 20),
-            #[cfg(feature = "unwind")]
-            (&BY_TABLES, 6 << 20),
-        ] {
-            let sizes = Sizes::of(variant, 8 << 20);
-            let bytes = |elements: u32, value: usize| elements as usize * (value + 8 + ELEMENT);
-            let all = bytes(sizes.allocations, Allocation::SIZE)
-                + bytes(sizes.stacks, variant.stack_bytes)
-                + bytes(sizes.threads, variant.thread_bytes);
-            assert!(all <= 8 << 20 && all > least, "{all}");
-            assert_eq!(Sizes::of(variant, 0), Sizes { allocations: 256, stacks: 64, threads: 512 });
-        }
+        check(&BY_FRAME_POINTERS, 7 << 20);
+        #[cfg(feature = "unwind")]
+        check(&BY_TABLES, 6 << 20);
+    }
+
+    fn check(variant: &Variant, least: usize) {
+        let sizes = Sizes::of(variant, 8 << 20);
+        let bytes = |elements: u32, value: usize| elements as usize * (value + 8 + ELEMENT);
+        let all = bytes(sizes.allocations, Allocation::SIZE)
+            + bytes(sizes.stacks, variant.stack_bytes)
+            + bytes(sizes.threads, variant.thread_bytes);
+        assert!(all <= 8 << 20 && all > least, "{all}");
+        assert_eq!(Sizes::of(variant, 0), Sizes { allocations: 256, stacks: 64, threads: 512 });
     }
 }

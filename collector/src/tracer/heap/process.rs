@@ -18,7 +18,7 @@ use super::files::{self, KnownFiles, ProbedFile};
 use super::object::{Allocated, StackMap, attach, climb_rungs, unsupported};
 #[cfg(feature = "unwind")]
 use super::walks::{self, ProcessWalks};
-use super::{INFO, Settings, functions};
+use super::{Settings, functions};
 use crate::error::{Error, Result};
 use crate::sorted::SortedMap;
 use crate::symbolize::Host;
@@ -305,7 +305,7 @@ impl TracedProcess {
     #[cfg(feature = "unwind")]
     pub fn tell_walks(&mut self, sink: &mut dyn Sink) -> Result<()> {
         let Some(walks) = &mut self.walks else { return Ok(()) };
-        walks.tell(INFO.name, &self.symbols, sink)
+        walks.tell(&self.symbols, sink)
     }
 
     /// What was counted, over all CPUs.

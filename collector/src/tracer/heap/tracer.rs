@@ -39,6 +39,7 @@ pub(super) fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     let settings = &start.settings.heap;
     check(start.filter)?;
     let memory = start.memory / start.filter.pids.len().max(1);
+    #[cfg_attr(not(feature = "unwind"), expect(unused_mut))]
     let mut forced = start.forced.clone();
     let mut processes = Vec::new();
     for &pid in &start.filter.pids {

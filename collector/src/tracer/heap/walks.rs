@@ -16,6 +16,7 @@ use bpf_programs::events::unwind::WalkEnds;
 use bpf_sys::MapFd;
 use bpf_sys::clock::Clock;
 
+use super::INFO;
 use super::object::Allocated;
 use crate::error::{Error, Result};
 use crate::sorted::SortedMap;
@@ -246,9 +247,9 @@ impl ProcessWalks {
     /// # Errors
     ///
     /// The kernel's counters cannot be read.
-    pub fn tell(&mut self, tracer: &'static str, symbols: &Symbols, sink: &mut dyn Sink) -> Result<()> {
+    pub fn tell(&mut self, symbols: &Symbols, sink: &mut dyn Sink) -> Result<()> {
         let walks = self.walks(symbols)?;
-        self.told.tell(tracer, walks, sink);
+        self.told.tell(INFO.name, walks, sink);
         Ok(())
     }
 
