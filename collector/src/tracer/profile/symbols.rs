@@ -22,7 +22,9 @@ use crate::sorted::SortedMap;
 #[cfg(feature = "unwind")]
 use crate::spans::SpanProcesses;
 use crate::symbolize::sideband::{Record, SampleId};
-use crate::symbolize::{AddressSpace, DEFAULT_BUDGET, Host, HostSymbolizer, Miss, Resolved, Symbolizer};
+use crate::symbolize::{AddressSpace, DEFAULT_BUDGET, Host, HostSymbolizer, Symbolizer};
+#[cfg(feature = "symbols")]
+use crate::symbolize::{FileNo, Located, NamedFile};
 #[cfg(feature = "unwind")]
 use crate::unwind::unwinder::Unwinder;
 
@@ -174,6 +176,27 @@ impl Symbols {
         id
     }
 
+    /// Where an address of a process, or the kernel's, is.
+    #[cfg(feature = "symbols")]
+    pub(super) fn locate(&mut self, process: Option<ProcessId>, address: u64) -> Located {
+        let space = process.map_or(AddressSpace::Kernel, |ProcessId { pid, started: time }| {
+            AddressSpace::User { pid, time }
+        });
+        self.symbolizer.locate(space, address)
+    }
+
+    /// How many files are open for addresses that were located in them.
+    #[cfg(feature = "symbols")]
+    pub(super) fn wanted_files(&self) -> usize {
+        self.symbolizer.wanted_files()
+    }
+
+    /// These files, which are its own no more.
+    #[cfg(feature = "symbols")]
+    pub(super) fn take_wanted(&mut self) -> SortedMap<FileNo, NamedFile> {
+        self.symbolizer.take_wanted()
+    }
+
     /// Programs, mappings and functions that were not kept, for want of room.
     pub fn losses(&self) -> u64 {
         self.symbolizer.losses().total()
@@ -244,12 +267,12 @@ impl Names for Symbols {
     }
 
     fn kernel(&mut self, address: u64) -> Named {
-        named(self.symbolizer.resolve(AddressSpace::Kernel, address))
+        self.symbolizer.resolve(AddressSpace::Kernel, address).into()
     }
 
     fn user(&mut self, process: ProcessId, address: u64) -> Named {
         let ProcessId { pid, started: time } = process;
-        named(self.symbolizer.resolve(AddressSpace::User { pid, time }, address))
+        self.symbolizer.resolve(AddressSpace::User { pid, time }, address).into()
     }
 
     #[cfg(feature = "python")]
@@ -260,15 +283,5 @@ impl Names for Symbols {
     #[cfg(feature = "python")]
     fn has_handlers(&self, process: ProcessId) -> bool {
         self.pythons.as_ref().is_some_and(|pythons| pythons.has_handlers(process))
-    }
-}
-
-fn named(resolved: Resolved) -> Named {
-    Named {
-        kind: resolved.kind,
-        address: resolved.address,
-        mapping: resolved.mapping,
-        lines: resolved.lines.to_vec(),
-        not_code: resolved.miss == Some(Miss::NotMapped),
     }
 }
