@@ -28,7 +28,7 @@ use crate::objects;
 use crate::sorted::SortedMap;
 use crate::telemetry::{Attribute, Metric, Owner, Point, PointValue, Sink};
 use crate::tracer::ladder::{Chosen, Forced, Refused};
-use crate::tracer::profile::Session;
+use crate::tracer::profile::{Session, hand_over};
 use crate::tracer::programs::{Programs, add_counts, attach_by_section};
 use crate::tracer::ring::{self, EventRing};
 use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cause};
@@ -343,6 +343,7 @@ impl Tracer for MemoryTracer {
     fn drain(&mut self, sink: &mut dyn Sink) -> Result<()> {
         if let Some(stacks) = &mut self.stacks {
             stacks.poll(Instant::now())?;
+            hand_over(stacks.named(), sink);
         }
         if let Some(perf) = &mut self.attached.perf {
             perf.follow_cpus(self.programs.object())?;
@@ -378,11 +379,17 @@ impl Tracer for MemoryTracer {
             tell_total(sink, Owner::Process { pid, comm: total.comm }, what, total);
         }
         self.tell_sizes(&active, sink);
-        let profile = self.stacks.as_mut().map(Session::finish_window).transpose()?;
-        if let Some(profile) = profile.filter(|profile| !profile.samples.is_empty()) {
-            sink.profile(profile);
+        if let Some(stacks) = &mut self.stacks {
+            stacks.end_window()?;
+            hand_over(stacks.named(), sink);
         }
         self.programs.forget_ended()
+    }
+
+    fn settle(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        let late = self.stacks.as_mut().map(Session::settle).transpose()?;
+        hand_over(late.unwrap_or_default(), sink);
+        Ok(())
     }
 
     fn pause(&mut self) -> Result<()> {

@@ -11,13 +11,19 @@ use bpf_sys::clock::Clock;
 use bpf_sys::uapi::perf::PERF_COUNT_SW_DUMMY;
 use bpf_sys::uapi::perf::{PERF_COUNT_SW_CPU_CLOCK, PERF_COUNT_SW_PAGE_FAULTS};
 use mio::Token;
+#[cfg(feature = "symbols")]
+use mio::Waker;
 
 use super::READS_PER_SECOND;
-use super::accounting::{CpuPeriods, Skipped, Walks};
+use super::accounting::{Counters, CpuPeriods, EarlierPeriods, Overhead, Skipped, Walks};
 use super::cpu_events::CpuEvents;
 use super::explain::explain;
 use super::idle_clock::IdleClock;
-use super::naming::{self, WindowInfo};
+#[cfg(feature = "symbols")]
+use super::namer::Namer;
+#[cfg(not(feature = "symbols"))]
+use super::namer_at_once::Namer;
+use super::naming::WindowInfo;
 #[cfg(feature = "unwind")]
 use super::off_cpu::Waits;
 use super::program::ProfileProgram;
@@ -49,8 +55,11 @@ const MISSES: Token = Token(1);
 /// Token of the ring buffer with waits that have ended.
 #[cfg(feature = "unwind")]
 const WAITS: Token = Token(2);
+/// Token of the thread that names windows.
+#[cfg(feature = "symbols")]
+const NAMED: Token = Token(3);
 /// Sideband buffers follow, one for each CPU.
-const SIDEBAND: usize = 3;
+const SIDEBAND: usize = 4;
 /// First token that callers may use for sources of their own.
 pub const FIRST_FOREIGN_TOKEN: usize = 1 << 16;
 
@@ -84,6 +93,7 @@ pub struct Session {
     fill: RingReader,
     sideband: Sideband,
     symbols: Symbols,
+    namer: Namer,
     /// `None`: stacks are walked along frame pointers.
     #[cfg(feature = "unwind")]
     misses: Option<Misses>,
@@ -112,47 +122,6 @@ struct WindowStart {
     unix_nanos: u64,
     instant: Instant,
     losses: Losses,
-}
-
-/// Counts since the start, machine-wide.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Periods that timers went through.
-    pub expected_periods: u64,
-    /// Times that the program ran.
-    pub runs: u64,
-    /// Runs on an idle CPU.
-    pub idle: u64,
-    /// Periods that idle CPUs slept through: no sample is missing.
-    pub idle_slept: u64,
-    /// Runs whose task the filter kept out.
-    pub filtered: u64,
-    /// Samples, counted or not.
-    pub samples: u64,
-    /// Waits that were too short to be counted.
-    pub too_short: u64,
-    /// Losses.
-    pub losses: Losses,
-    /// Runs that the kernel says it missed (Linux 5.12; not every kernel counts those of perf events).
-    pub recursion_misses: u64,
-    /// Children that could not be followed.
-    pub children_lost: u64,
-    /// How stacks of processes were walked; `None` where the kernel does it along frame pointers.
-    pub walks: Option<Walks>,
-}
-
-/// What the profiler itself costs.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Overhead {
-    /// CPU time of the profiler's thread, as a share of one CPU since the start. The program's own time inside the
-    /// kernel is charged to whom it samples, and not in this.
-    pub cpu_share: f64,
-    /// Resident memory of this process, in bytes.
-    pub resident_bytes: u64,
-    /// Kernel memory of the maps, in bytes.
-    pub map_bytes: u64,
-    /// Mean time from a sideband event to its handling, over the last read.
-    pub event_latency: Duration,
 }
 
 impl fmt::Debug for Session {
@@ -244,6 +213,13 @@ impl Session {
         let budget = (sampled.memory / 2).clamp(LEAST_SYMBOLS, DEFAULT_BUDGET);
         #[cfg_attr(not(feature = "unwind"), expect(unused_mut, reason = "it learns to unwind"))]
         let mut symbols = Symbols::with_budget(budget);
+        #[cfg(feature = "symbols")]
+        let namer = {
+            let waker = Waker::new(events.registry(), NAMED).map_err(Error::io("eventfd"))?;
+            Namer::start(budget, waker)?
+        };
+        #[cfg(not(feature = "symbols"))]
+        let namer = Namer::default();
         #[cfg(feature = "unwind")]
         let misses = match Misses::open(&program, sampled.memory)? {
             Some((misses, unwinder)) => {
@@ -265,6 +241,7 @@ impl Session {
             cpu_events: CpuEvents::new(sampled.counted, sampled.period),
             sideband: Sideband::new(),
             symbols,
+            namer,
             #[cfg(feature = "unwind")]
             misses,
             #[cfg(feature = "unwind")]
@@ -467,6 +444,21 @@ impl Session {
     ///
     /// The kernel's tables cannot be read any more.
     pub fn finish_window(&mut self) -> Result<Profile> {
+        self.end_window()?;
+        let mut named = self.settle()?;
+        let last = named.pop().unwrap_or_default();
+        self.namer.keep(named);
+        Ok(last)
+    }
+
+    /// As [`finish_window`](Self::finish_window), without waiting for the names: a thread of low priority looks for them, and what
+    /// [`poll`](Self::poll) returns from is also that a window is [named](Self::named). Where two windows wait for their names already,
+    /// it waits, too.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's tables cannot be read any more.
+    pub fn end_window(&mut self) -> Result<()> {
         self.drain()?;
         let losses = self.counters()?.losses;
         let before = std::mem::replace(&mut self.window, WindowStart::now(losses));
@@ -482,11 +474,25 @@ impl Session {
                 sideband: losses.sideband - before.losses.sideband,
             },
         };
+        let samples = std::mem::take(&mut self.samples);
         self.symbols.begin_window();
-        let profile = naming::name(&self.samples, info, &mut self.symbols);
+        let taken = self.namer.take(samples, info, &mut self.symbols);
         self.symbols.end_window();
-        self.samples.clear();
-        Ok(profile)
+        taken
+    }
+
+    /// The windows that have ended and have their names now, in their order.
+    pub fn named(&mut self) -> Vec<Profile> {
+        self.namer.named()
+    }
+
+    /// All windows that have ended, once they have their names.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ThreadPanicked`], which it has no reason to.
+    pub fn settle(&mut self) -> Result<Vec<Profile>> {
+        self.namer.settle()
     }
 
     /// What was counted since the start.
@@ -649,14 +655,4 @@ fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: u64 = statm.split_whitespace().nth(1).and_then(|f| f.parse().ok()).unwrap_or(0);
     pages * bpf_sys::page_size() as u64
-}
-
-/// What was counted while the period was another. Runs are by CPU, to be taken from those since the program was loaded.
-#[derive(Debug, Default)]
-struct EarlierPeriods {
-    expected: u64,
-    idle_slept: u64,
-    skipped: u64,
-    runs: SortedMap<u32, u64>,
-    idle_runs: SortedMap<u32, u64>,
 }

@@ -25,17 +25,26 @@ use crate::sorted::SortedMap;
 #[cfg(feature = "unwind")]
 use crate::spans::SpanProcesses;
 use crate::symbolize::sideband::{Record, SampleId};
-use crate::symbolize::{AddressSpace, DEFAULT_BUDGET, Host, HostSymbolizer, Miss, Resolved, Symbolizer};
+use crate::symbolize::{AddressSpace, DEFAULT_BUDGET, Host, HostSymbolizer, Symbolizer};
+#[cfg(feature = "symbols")]
+use crate::symbolize::{FileNo, KernelChange, Located, NamedFile};
 #[cfg(feature = "unwind")]
 use crate::unwind::unwinder::Unwinder;
 
 /// What processes go by that cannot be seen from the agent's pid namespace, all together.
 const OUTSIDE: &str = "[other pid namespace]";
 
+/// Changes of the kernel's code that are told one by one.
+#[cfg(feature = "symbols")]
+const MAX_CHANGES: usize = 4096;
+
 /// Knows the processes that were sampled, and the names of what they ran.
 pub struct Symbols {
     host: Host,
     symbolizer: HostSymbolizer,
+    /// Of the kernel's code since the last window, for whoever names that.
+    #[cfg(feature = "symbols")]
+    kernel_changes: Vec<KernelChange>,
     processes: SortedMap<ProcessId, Process>,
     #[cfg(feature = "unwind")]
     unwinder: Option<Unwinder>,
@@ -58,6 +67,8 @@ impl Symbols {
         Self {
             symbolizer,
             host,
+            #[cfg(feature = "symbols")]
+            kernel_changes: Vec::new(),
             processes: SortedMap::new(),
             #[cfg(feature = "unwind")]
             unwinder: None,
@@ -71,6 +82,13 @@ impl Symbols {
     /// Takes in what the kernel reports; records come in the order of their time.
     pub fn observe(&mut self, record: &Record<'_>, id: &SampleId) {
         self.symbolizer.observe(record, id);
+        #[cfg(feature = "symbols")]
+        if let Some(change) = KernelChange::of(record) {
+            if self.kernel_changes.len() >= MAX_CHANGES {
+                self.kernel_changes = vec![KernelChange::Unknown];
+            }
+            self.kernel_changes.push(change);
+        }
         #[cfg(feature = "unwind")]
         if let Some(unwinder) = &mut self.unwinder {
             unwinder.observe(record);
@@ -200,6 +218,30 @@ impl Symbols {
         id
     }
 
+    /// Where an address of a process is.
+    #[cfg(feature = "symbols")]
+    pub(super) fn locate(&mut self, process: ProcessId, address: u64) -> Located {
+        self.symbolizer.locate_user(process.pid, process.started, address)
+    }
+
+    /// How the kernel's code has changed since this was asked last.
+    #[cfg(feature = "symbols")]
+    pub(super) fn take_kernel_changes(&mut self) -> Vec<KernelChange> {
+        std::mem::take(&mut self.kernel_changes)
+    }
+
+    /// How many files are open for addresses that were located in them.
+    #[cfg(feature = "symbols")]
+    pub(super) fn wanted_files(&self) -> usize {
+        self.symbolizer.wanted_files()
+    }
+
+    /// These files, which are its own no more.
+    #[cfg(feature = "symbols")]
+    pub(super) fn take_wanted(&mut self) -> SortedMap<FileNo, NamedFile> {
+        self.symbolizer.take_wanted()
+    }
+
     /// Programs, mappings and functions that were not kept, for want of room.
     pub fn losses(&self) -> u64 {
         self.symbolizer.losses().total()
@@ -270,12 +312,12 @@ impl Names for Symbols {
     }
 
     fn kernel(&mut self, address: u64) -> Named {
-        named(self.symbolizer.resolve(AddressSpace::Kernel, address))
+        self.symbolizer.resolve(AddressSpace::Kernel, address).into()
     }
 
     fn user(&mut self, process: ProcessId, address: u64) -> Named {
         let ProcessId { pid, started: time } = process;
-        named(self.symbolizer.resolve(AddressSpace::User { pid, time }, address))
+        self.symbolizer.resolve(AddressSpace::User { pid, time }, address).into()
     }
 
     #[cfg(feature = "python")]
@@ -286,15 +328,5 @@ impl Names for Symbols {
     #[cfg(feature = "python")]
     fn has_handlers(&self, process: ProcessId) -> bool {
         self.pythons.as_ref().is_some_and(|pythons| pythons.has_handlers(process))
-    }
-}
-
-fn named(resolved: Resolved) -> Named {
-    Named {
-        kind: resolved.kind,
-        address: resolved.address,
-        mapping: resolved.mapping,
-        lines: resolved.lines.to_vec(),
-        not_code: resolved.miss == Some(Miss::NotMapped),
     }
 }
