@@ -89,7 +89,7 @@ impl Forced {
 
     /// Uses from now on the rung that was chosen of a ladder.
     #[cfg(feature = "unwind")]
-    pub fn set(&mut self, chosen: &[Chosen], ladder: &Ladder) {
+    pub(crate) fn set(&mut self, chosen: &[Chosen], ladder: &Ladder) {
         let own = chosen.iter().find(|chosen| chosen.what == ladder.what);
         if let Some(rung) = own.and_then(|own| own.rung) {
             self.0.insert(ladder.what.to_owned(), rung.to_owned());
