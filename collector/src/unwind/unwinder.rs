@@ -58,6 +58,8 @@ pub(crate) struct Unwinder {
     finished: Finished,
     /// Of CPU time for pages.
     budget: CpuBudget,
+    /// Until when it is known what processes map.
+    known_until: u64,
 }
 
 impl Unwinder {
@@ -68,6 +70,7 @@ impl Unwinder {
             files: SortedMap::new(),
             finished: Finished::default(),
             budget: CpuBudget::new(MAX_NANOS),
+            known_until: u64::MAX,
         }
     }
 
@@ -77,6 +80,11 @@ impl Unwinder {
 
     pub fn finished(&self) -> Finished {
         self.finished
+    }
+
+    /// It is known what processes map up to that time; where nothing was, something may be later.
+    pub fn know_until(&mut self, time: u64) {
+        self.known_until = time;
     }
 
     /// What a process has mapped may be something else now.
@@ -176,7 +184,9 @@ impl Unwinder {
         };
         let (file, in_file, source, mapping) = match symbolizer.code(tgid, time, address) {
             symbolize::Code::NotMapped => {
-                tell(tables, own, None, page_kind::NOT_MAPPED);
+                if time <= self.known_until {
+                    tell(tables, own, None, page_kind::NOT_MAPPED);
+                }
                 return Code::NotMapped;
             }
             symbolize::Code::Elsewhere => {

@@ -42,8 +42,9 @@ const TABLES_SHARE: usize = 8;
 const RING_SHARE: usize = 16;
 /// Of the stacks, those that may be found out here.
 const MISSED_SHARE: u32 = 4;
-/// The process' mappings are looked at no more often while it misses pages.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+/// Time between two looks at the process' mappings while it misses pages: so long, and so many times what a look takes.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+const TIMES_A_LOOK: u32 = 20;
 
 /// CPU time for pages before anything is probed: programs of usual size are known then.
 const AHEAD: Duration = Duration::from_millis(50);
@@ -213,14 +214,18 @@ impl ProcessWalks {
 
     /// Looks at what the process maps, which nobody tells here.
     pub fn follow_maps(&mut self, pid: u32, symbols: &mut Symbols) {
-        self.next_look = Instant::now() + BETWEEN_LOOKS;
-        let Some(text) = symbols.maps_of(pid) else { return };
-        let lines = maps::parse(&text).filter(|line| line.executable);
-        let mapped: Vec<_> = lines.map(|line| (line.start, line.end, line.offset, line.inode)).collect();
-        if mapped != self.mapped {
-            symbols.follow_maps(pid, &text);
-            self.mapped = mapped;
+        let start = Instant::now();
+        let time = Clock::Monotonic.nanos();
+        if let Some(text) = symbols.maps_of(pid) {
+            let lines = maps::parse(&text).filter(|line| line.executable);
+            let mapped: Vec<_> = lines.map(|line| (line.start, line.end, line.offset, line.inode)).collect();
+            if mapped != self.mapped {
+                symbols.follow_maps(pid, &text);
+                self.mapped = mapped;
+            }
+            symbols.know_until(time);
         }
+        self.next_look = Instant::now() + BETWEEN_LOOKS.max(start.elapsed() * TIMES_A_LOOK);
     }
 
     /// Puts frames that were found out here into the stacks that were read; [`finish`](Self::finish) first.

@@ -172,6 +172,14 @@ impl Symbols {
         }
     }
 
+    /// What processes mapped at that time has been taken in.
+    #[cfg(feature = "unwind")]
+    pub fn know_until(&mut self, time: u64) {
+        if let Some(unwinder) = &mut self.unwinder {
+            unwinder.know_until(time);
+        }
+    }
+
     /// The whole stack of a walk, as far as it can be walked: leaf first.
     #[cfg(feature = "unwind")]
     pub fn finish_walk(&mut self, missed: &MissedWalk<'_>) -> Vec<u64> {
