@@ -7,9 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::debuginfod::Debuginfod;
 use super::demangle;
 #[cfg(feature = "dwarf")]
-use super::details::Details;
+use super::details::{Details, Sources};
 use super::elf::symbols::SymbolTable;
 use super::elf::{AddressMap, Elf};
 use super::error::SymbolizeError;
@@ -158,6 +159,9 @@ pub(super) struct FileCache {
     by_identity: SortedMap<Identity, FileNo>,
     by_build_id: SortedMap<(Arc<[u8]>, u64), FileNo>,
     budget: usize,
+    /// Who is asked for files for debuggers.
+    #[cfg_attr(not(feature = "dwarf"), expect(dead_code, reason = "there is none"))]
+    servers: Option<Debuginfod>,
     clock: u64,
     next: u32,
     open: usize,
@@ -173,12 +177,18 @@ impl FileCache {
             by_identity: SortedMap::new(),
             by_build_id: SortedMap::new(),
             budget,
+            servers: None,
             clock: 0,
             next: 0,
             open: 0,
             #[cfg(feature = "dwarf")]
             work: WORK_A_WINDOW,
         }
+    }
+
+    /// Has files for debuggers fetched from now on.
+    pub fn fetch_with(&mut self, servers: Debuginfod) {
+        self.servers = Some(servers);
     }
 
     /// Finds a mapped file through the first candidate that is it.
@@ -322,21 +332,30 @@ impl FileCache {
     }
 
     /// Looks for what else is known of a file's functions, in it and in files for debuggers, or opens those again, once while the
-    /// file is open. `path` is the file's, and `places` where other paths may lead.
+    /// file is open, and when one has come. `path` is the file's, and `places` where other paths may lead.
     #[cfg(feature = "dwarf")]
     pub fn open_details(&mut self, number: FileNo, path: &str, places: &dyn Fn(&str) -> Vec<Place>) {
-        let file = self.files.get_mut(&number).filter(|file| !file.pinned && !file.has_details);
-        let Some(file) = file else { return };
-        let Some(source) = &file.source else { return };
-        file.has_details = true;
-        match &mut file.details {
-            Some(details) => details.reopen(source),
-            None => {
-                let build_id = file.build_id.as_deref();
-                let limits = (self.budget, &mut self.work);
-                file.details = Details::find(source, build_id, path, places, limits);
-            }
+        let Some(file) = self.files.get_mut(&number).filter(|file| !file.pinned) else { return };
+        let Some(source) = file.source.clone() else { return };
+        let servers = self.servers.as_ref();
+        let looked = std::mem::replace(&mut file.has_details, true);
+        let is_current = match &mut file.details {
+            Some(details) if details.has_more(servers) => false,
+            Some(details) => looked || details.reopen(&source, servers),
+            None => looked,
+        };
+        if !is_current {
+            file.forget();
+            let build_id = file.build_id.as_deref();
+            let limits = (self.budget, &mut self.work);
+            file.details = Details::find(&source, build_id, path, &Sources { places, servers }, limits);
         }
+    }
+
+    /// Lets as much be worked on as in a whole window.
+    #[cfg(feature = "debuginfod")]
+    pub fn renew_work(&mut self) {
+        self.work = WORK_A_WINDOW;
     }
 
     /// The lines of an ELF virtual address: the function that holds it, preceded by those inlined into it; empty where the

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use object::Endianness;
 
+use super::debuginfod::Debuginfod;
 use super::elf::build_id_in_notes;
 use super::error::SymbolizeError;
 use super::files::{Candidate, DEFAULT_BUDGET, FileCache, FileNo, line_of};
@@ -104,6 +105,17 @@ impl HostSymbolizer {
             refreshed: SortedSet::new(),
             now: 0,
         }
+    }
+
+    /// Has files for debuggers fetched by this from now on, where they are not on this host.
+    pub fn fetch_with(&mut self, servers: Debuginfod) {
+        self.files.fetch_with(servers);
+    }
+
+    /// Lets as much debug information be read as in a whole window.
+    #[cfg(feature = "debuginfod")]
+    pub(crate) fn renew_work(&mut self) {
+        self.files.renew_work();
     }
 
     /// Takes a sideband record in; records come in the order of their time.

@@ -10,6 +10,8 @@ pub(super) const ABOUT: [&str; SECTIONS.len()] = [
     "The agent itself.",
     "Which tasks are traced. Conditions that are given must all hold; without any, all are.",
     "Where data goes. OTEL_* variables say more; without a receiver, a summary is printed.",
+    #[cfg(feature = "debuginfod")]
+    "Names from beyond this host. Nothing is fetched unless it says so here.",
 ];
 
 /// A file with every key, each commented out, with its default and what it does.

@@ -198,6 +198,16 @@ static BTF: Opt = Opt {
     key: "agent.btf",
     ..SWITCH
 };
+#[cfg(feature = "debuginfod")]
+static DEBUGINFOD: Opt = Opt {
+    name: "--debuginfod",
+    value: "URL",
+    help: "fetch files for debuggers that are not on this host from this server, which is told build ids; env: from those of \
+           DEBUGINFOD_URLS",
+    repeatable: true,
+    key: "symbols.debuginfod",
+    ..SWITCH
+};
 static PER_PROCESS: Opt = Opt {
     name: "--per-process",
     help: "each process is a resource of its own",
@@ -208,7 +218,7 @@ const JSON: Opt = Opt { name: "--json", help: "print JSON, a line each time", ..
 const JSON_OBJECT: Opt = Opt { name: "--json", help: "one line of JSON an object", ..SWITCH };
 
 /// Of the commands that show what some tracers find.
-static TABLE: [&Opt; 19] = [
+static TABLE: &[&Opt] = &[
     &UNTIL,
     &Opt {
         name: "--interval",
@@ -240,6 +250,8 @@ static TABLE: [&Opt; 19] = [
     &Opt { help: "of one core, for the command and its hooks (default 0: none)", ..CPU_LIMIT },
     &LISTEN,
     &BTF,
+    #[cfg(feature = "debuginfod")]
+    &DEBUGINFOD,
     &PER_PROCESS,
 ];
 
@@ -253,7 +265,7 @@ macro_rules! table {
                 $text,
                 " Prints tables at the end, or every --interval; with --endpoint, a .jsonl or an .otlp file, exports instead."
             ),
-            options: &TABLE,
+            options: TABLE,
         }
     };
 }
@@ -311,6 +323,8 @@ const DEFINED: [(&Definition, Option<(&str, bool)>); 14] = [
                 &CPU_LIMIT,
                 &LISTEN,
                 &BTF,
+                #[cfg(feature = "debuginfod")]
+                &DEBUGINFOD,
                 &PER_PROCESS,
                 &PID,
                 &CHILDREN,
@@ -370,6 +384,8 @@ const DEFINED: [(&Definition, Option<(&str, bool)>); 14] = [
                 &SPOOL_SIZE,
                 &SPOOL_DELAY,
                 &BTF,
+                #[cfg(feature = "debuginfod")]
+                &DEBUGINFOD,
                 &Opt {
                     name: "--top",
                     help: "show the hottest functions, of the last second and since the start, redrawn each second",

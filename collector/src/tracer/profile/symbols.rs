@@ -22,7 +22,9 @@ use crate::sorted::SortedMap;
 #[cfg(feature = "unwind")]
 use crate::spans::SpanProcesses;
 use crate::symbolize::sideband::{Record, SampleId};
-use crate::symbolize::{AddressSpace, DEFAULT_BUDGET, Host, HostSymbolizer, Miss, Resolved, Symbolizer};
+use crate::symbolize::{
+    AddressSpace, DEFAULT_BUDGET, Debuginfod, Host, HostSymbolizer, Miss, Resolved, Symbolizer,
+};
 #[cfg(feature = "unwind")]
 use crate::unwind::unwinder::Unwinder;
 
@@ -63,6 +65,11 @@ impl Symbols {
             #[cfg(feature = "unwind")]
             spans: None,
         }
+    }
+
+    /// Has files for debuggers fetched by this from now on, where they are not on this host.
+    pub fn fetch_with(&mut self, servers: Debuginfod) {
+        self.symbolizer.fetch_with(servers);
     }
 
     /// Takes in what the kernel reports; records come in the order of their time.
@@ -177,6 +184,12 @@ impl Symbols {
     /// Programs, mappings and functions that were not kept, for want of room.
     pub fn losses(&self) -> u64 {
         self.symbolizer.losses().total()
+    }
+
+    /// Before names of a window are asked for that are not kept: all that may be read for a window may then be read again.
+    #[cfg(feature = "debuginfod")]
+    pub fn renew_work(&mut self) {
+        self.symbolizer.renew_work();
     }
 
     /// Before the names of a window are asked for.
