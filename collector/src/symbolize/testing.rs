@@ -45,6 +45,12 @@ impl Files {
         Self::open_below(path, &Host::default())
     }
 
+    /// None yet.
+    #[cfg(feature = "debuginfod")]
+    pub fn empty() -> Self {
+        Self { cache: FileCache::new(DEFAULT_BUDGET), number: FileNo(0) }
+    }
+
     /// With files for debuggers below another root.
     pub fn open_below(path: &Path, host: &Host) -> Self {
         let mut cache = FileCache::new(DEFAULT_BUDGET);

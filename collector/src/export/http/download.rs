@@ -340,3 +340,6 @@ impl<R: BufRead> Read for Body<R> {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

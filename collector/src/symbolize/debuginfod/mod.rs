@@ -6,7 +6,7 @@
 mod fetch;
 mod folder;
 mod settings;
-#[cfg(all(test, feature = "terminal"))]
+#[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
