@@ -76,7 +76,7 @@ impl Python {
 }
 
 /// A frame of CPython, as it stands behind a stack's addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PythonFrame {
     /// Address of the code object.
     pub code: u64,

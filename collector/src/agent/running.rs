@@ -380,6 +380,11 @@ impl Agent {
         report
     }
 
+    /// Hands over what windows that have ended have left to be worked on, and waits for that.
+    pub fn settle(&mut self, sink: &mut dyn Sink) {
+        self.each(|slot, order| slot.timed(|tracer| tracer.settle(&mut order.before(sink))));
+    }
+
     /// How the agent fares, in the middle of a window.
     pub fn report(&mut self) -> Report {
         self.report_at(Instant::now())
@@ -556,7 +561,8 @@ impl Agent {
                 let order = &mut self.order;
                 let drained = slot.timed(|tracer| tracer.drain(&mut order.before(sink)));
                 let collected = slot.timed(|tracer| tracer.collect(&mut order.before(sink)));
-                if let Err(error) = drained.and(collected) {
+                let settled = slot.timed(|tracer| tracer.settle(&mut order.before(sink)));
+                if let Err(error) = drained.and(collected).and(settled) {
                     self.warnings.push(format!("{name}: {error}"));
                 }
             }

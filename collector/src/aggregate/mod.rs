@@ -57,12 +57,6 @@ impl StackTable {
         let end = self.ends.get(i).copied().unwrap_or(start);
         self.words.get(start as usize..end as usize).unwrap_or_default()
     }
-
-    fn clear(&mut self) {
-        self.words.clear();
-        self.ends.clear();
-        self.by_hash.clear();
-    }
 }
 
 /// A process between two execs: its number may have been another's, and its program another.
@@ -124,15 +118,6 @@ impl Samples {
         *self.counts.entry(key).or_insert(0) += count;
         self.threads.entry((key.process, key.tid)).or_insert(comm);
         true
-    }
-
-    /// Forgets everything but keeps the memory.
-    pub fn clear(&mut self) {
-        self.stacks.clear();
-        self.counts.clear();
-        self.threads.clear();
-        #[cfg(feature = "unwind")]
-        self.wakers.clear();
     }
 
     /// The number of a waker; zeros are none.
@@ -197,7 +182,5 @@ mod tests {
         assert!(samples.add(key, *b"second\0\0\0\0\0\0\0\0\0\0", 3));
         assert_eq!(samples.counts.get(&key), Some(&5));
         assert_eq!(samples.threads.get(&(process, 2)), Some(b"first\0\0\0\0\0\0\0\0\0\0\0"));
-        samples.clear();
-        assert!(samples.counts.is_empty() && samples.threads.is_empty());
     }
 }

@@ -61,7 +61,7 @@ impl HostSymbolizer {
             return Code::Elsewhere;
         };
         let found = file.and_then(|file| Some((file, self.files.address_of(file, offset)?)));
-        match found.and_then(|(file, address)| Some((file, address, self.files.source(file)?))) {
+        match found.and_then(|(file, address)| Some((file, address, &**self.files.source(file)?))) {
             Some((file, address, source)) => {
                 let mapping = self.files.range_around(file, offset).and_then(|segment| {
                     let mapped = offset.checked_sub(distance)?;

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use super::DEFAULT_BUDGET;
 use super::debug_file::{self, Separate};
 use super::debuginfod::Debuginfod;
 use super::dwarf::Dwarf;
 use super::elf::Elf;
-use super::files::DEFAULT_BUDGET;
 use super::go::Go;
 use super::host::Place;
 use super::read_at::Source;

@@ -48,6 +48,26 @@ impl Host {
     }
 }
 
+/// Where paths of a process lead, best first.
+#[derive(Debug, Clone)]
+pub(crate) struct Roots {
+    host: Host,
+    /// Processes whose root directories are tried.
+    pids: Vec<u32>,
+}
+
+impl Roots {
+    pub fn new(host: Host, pids: Vec<u32>) -> Self {
+        Self { host, pids }
+    }
+
+    /// Where a path may lead; the agent's own root is the last resort.
+    pub fn places(&self, path: &str) -> Vec<Place> {
+        let own = self.host.in_own_root(path);
+        self.pids.iter().map(|&pid| self.host.in_process_root(pid, path)).chain([own]).collect()
+    }
+}
+
 /// A path and where it starts. Watched processes choose what is behind their paths.
 #[derive(Debug, Clone)]
 pub struct Place {

@@ -9,14 +9,18 @@ use object::Endianness;
 use super::debuginfod::Debuginfod;
 use super::elf::build_id_in_notes;
 use super::error::SymbolizeError;
-use super::files::{Candidate, DEFAULT_BUDGET, FileCache, FileNo, line_of};
-use super::host::{Host, Place, read_limited};
+#[cfg(feature = "symbols")]
+use super::file_names::{FileNames, NamedFile};
+#[cfg(feature = "symbols")]
+use super::files::MAX_OPEN;
+use super::files::{Candidate, FileCache, FileNo};
+use super::host::{Host, Place, Roots, read_limited};
 use super::jit::JitMaps;
 use super::kernel::KernelSymbols;
 use super::maps;
 use super::process::{Generation, MappedFile, ProcessLosses, ProcessTable, VmMapping};
 use super::sideband::{Record, SampleId};
-use super::{AddressSpace, Miss, Resolved, Symbolizer};
+use super::{AddressSpace, DEFAULT_BUDGET, Miss, Resolved, Symbolizer, line_of};
 use crate::model::{FrameKind, Mapping};
 use crate::sorted::{SortedMap, SortedSet};
 
@@ -39,6 +43,25 @@ pub(super) struct Owner {
     pub time: u64,
     /// It was not seen to end.
     pub alive: bool,
+}
+
+/// An address, located.
+pub(crate) struct Located {
+    /// What it is; of names in a file, nothing yet.
+    pub resolved: Resolved,
+    /// The file in which its functions are to be looked for.
+    #[cfg(feature = "symbols")]
+    pub file: Option<FileNo>,
+}
+
+impl Located {
+    fn done(resolved: Resolved) -> Self {
+        Self {
+            resolved,
+            #[cfg(feature = "symbols")]
+            file: None,
+        }
+    }
 }
 
 /// Kernel symbols, and when to read them again.
@@ -75,6 +98,12 @@ pub struct HostSymbolizer {
     pub(super) host: Host,
     pub(super) processes: ProcessTable,
     pub(super) files: FileCache,
+    /// Names in them, where nobody else looks for these.
+    #[cfg(feature = "symbols")]
+    names: FileNames,
+    /// Files that addresses lie in whose names are to be looked for.
+    #[cfg(feature = "symbols")]
+    wanted: SortedMap<FileNo, NamedFile>,
     /// Files that mappings led to; failures are kept until the end of the window.
     known: SortedMap<Arc<MappedFile>, Result<FileNo, Miss>>,
     jit: JitMaps,
@@ -93,11 +122,16 @@ impl HostSymbolizer {
     }
 
     /// A symbolizer whose symbol tables of user files take about `budget` bytes at most, or the largest one.
+    #[cfg_attr(not(feature = "symbols"), expect(unused_variables, reason = "there are no tables"))]
     pub fn with_budget(host: Host, budget: usize) -> Self {
         Self {
             host,
             processes: ProcessTable::default(),
-            files: FileCache::new(budget),
+            files: FileCache::new(),
+            #[cfg(feature = "symbols")]
+            names: FileNames::new(budget),
+            #[cfg(feature = "symbols")]
+            wanted: SortedMap::new(),
             known: SortedMap::new(),
             jit: JitMaps::default(),
             kernel: Kernel::default(),
@@ -109,13 +143,7 @@ impl HostSymbolizer {
 
     /// Has files for debuggers fetched by this from now on, where they are not on this host.
     pub fn fetch_with(&mut self, servers: Debuginfod) {
-        self.files.fetch_with(servers);
-    }
-
-    /// Lets as much debug information be read as in a whole window.
-    #[cfg(feature = "debuginfod")]
-    pub(crate) fn renew_work(&mut self) {
-        self.files.renew_work();
+        self.names.fetch_with(servers);
     }
 
     /// Takes a sideband record in; records come in the order of their time.
@@ -162,7 +190,11 @@ impl HostSymbolizer {
     /// Heap memory for symbol tables and names of user files, and of the kernel, in bytes.
     pub fn memory(&self) -> (usize, usize) {
         let kernel = self.kernel.symbols.as_ref().and_then(|symbols| symbols.as_ref().ok());
-        (self.files.memory(), kernel.map_or(0, KernelSymbols::memory))
+        #[cfg(feature = "symbols")]
+        let names = self.names.memory();
+        #[cfg(not(feature = "symbols"))]
+        let names = 0;
+        (names, kernel.map_or(0, KernelSymbols::memory))
     }
 
     /// Why the kernel has no names, once one was asked for.
@@ -191,27 +223,36 @@ impl HostSymbolizer {
         }
     }
 
-    fn resolve_user(&mut self, pid: u32, time: u64, address: u64) -> Resolved {
+    /// Where an address is: everything but the names of its functions where those are to be looked for in a file, which is among
+    /// [those that are wanted](Self::take_wanted) then.
+    pub(crate) fn locate(&mut self, space: AddressSpace, address: u64) -> Located {
+        match space {
+            AddressSpace::Kernel => Located::done(self.resolve_kernel(address)),
+            AddressSpace::User { pid, time } => self.locate_user(pid, time, address),
+        }
+    }
+
+    fn locate_user(&mut self, pid: u32, time: u64, address: u64) -> Located {
         let Some((owner, mapping)) = self.find_or_read_mapping(pid, time, address) else {
             let known = self.processes.generation(pid, time).is_some();
             let miss = if known { Miss::NotMapped } else { Miss::UnknownProcess };
-            return missed(FrameKind::Native, None, address, miss);
+            return Located::done(missed(FrameKind::Native, None, address, miss));
         };
         if &*mapping.file.path == "[vdso]" {
-            return self.resolve_vdso(&mapping, address);
+            return self.locate_in_vdso(&mapping, address);
         }
         if mapping.file.is_file() {
-            let resolved = self.resolve_in_file(owner, &mapping, address);
+            let located = self.locate_in_file(owner, &mapping, address);
             // Compilers also run code from files that are none, such as caches.
-            if resolved.miss != Some(Miss::NotElf) {
-                return resolved;
+            if located.resolved.miss != Some(Miss::NotElf) {
+                return located;
             }
-            return self.resolve_jit(owner, address).unwrap_or(resolved);
+            return self.resolve_jit(owner, address).map_or(located, Located::done);
         }
-        self.resolve_jit(owner, address).unwrap_or_else(|| {
+        Located::done(self.resolve_jit(owner, address).unwrap_or_else(|| {
             let named = mapping.file.path.starts_with('[').then(|| model_mapping(&mapping, None));
             missed(FrameKind::Native, named, address, Miss::Anonymous)
-        })
+        }))
     }
 
     /// The mapping, and whose it is; from `/proc` where the records have not told it.
@@ -254,23 +295,15 @@ impl HostSymbolizer {
         Some(Resolved { kind: FrameKind::Jit, mapping: None, address, lines: Arc::from([line]), miss: None })
     }
 
-    fn resolve_in_file(&mut self, owner: Owner, mapping: &VmMapping, address: u64) -> Resolved {
+    fn locate_in_file(&mut self, owner: Owner, mapping: &VmMapping, address: u64) -> Located {
         match self.file_of(owner, mapping) {
             Ok(number) => {
-                #[cfg(feature = "dwarf")]
-                {
-                    let (host, processes) = (&self.host, &self.processes);
-                    let places = |path: &str| {
-                        let mut places = Vec::new();
-                        push_places(host, processes, owner, path, &mut places);
-                        places.into_iter().map(|candidate| candidate.place).collect()
-                    };
-                    self.files.open_details(number, &mapping.file.path, &places);
-                }
                 let offset = mapping.offset.wrapping_add(address - mapping.start);
-                self.resolve_in(number, mapping, address, offset)
+                self.locate_in(number, Some(owner), mapping, address, offset)
             }
-            Err(miss) => missed(FrameKind::Native, Some(model_mapping(mapping, None)), address, miss),
+            Err(miss) => {
+                Located::done(missed(FrameKind::Native, Some(model_mapping(mapping, None)), address, miss))
+            }
         }
     }
 
@@ -301,25 +334,83 @@ impl HostSymbolizer {
         result
     }
 
-    /// Resolves a byte of a file that the cache has.
-    fn resolve_in(&mut self, number: FileNo, mapping: &VmMapping, address: u64, offset: u64) -> Resolved {
+    /// Locates a byte of a file that the cache has; one of no owner is an image.
+    fn locate_in(
+        &mut self,
+        number: FileNo,
+        owner: Option<Owner>,
+        mapping: &VmMapping,
+        address: u64,
+        offset: u64,
+    ) -> Located {
         let named = model_mapping(mapping, self.files.build_id(number));
         let Some(in_file) = self.files.address_of(number, offset) else {
-            return missed(FrameKind::Native, Some(named), address, Miss::NoSymbol);
+            return Located::done(missed(FrameKind::Native, Some(named), address, Miss::NoSymbol));
         };
-        let (lines, miss) = match self.files.lines(number, in_file) {
-            Ok(lines) if lines.is_empty() && cfg!(feature = "symbols") => (lines, Some(Miss::NoSymbol)),
-            Ok(lines) if lines.is_empty() => (lines, Some(Miss::NotBuiltIn)),
+        let miss = (!cfg!(feature = "symbols")).then_some(Miss::NotBuiltIn);
+        let (kind, lines) = (FrameKind::Native, Arc::default());
+        let resolved = Resolved { kind, mapping: Some(named), address: in_file, lines, miss };
+        #[cfg(feature = "symbols")]
+        if !self.wanted.contains_key(&number) {
+            let file = self.named_file(number, owner, mapping);
+            self.wanted.insert(number, file);
+        }
+        #[cfg(not(feature = "symbols"))]
+        let _ = owner;
+        Located {
+            resolved,
+            #[cfg(feature = "symbols")]
+            file: Some(number),
+        }
+    }
+
+    #[cfg(feature = "symbols")]
+    fn named_file(&self, number: FileNo, owner: Option<Owner>, mapping: &VmMapping) -> NamedFile {
+        #[cfg(not(feature = "dwarf"))]
+        let _ = (owner, mapping);
+        NamedFile {
+            number,
+            source: self.files.source(number).cloned(),
+            #[cfg(feature = "dwarf")]
+            build_id: self.files.build_id(number).cloned(),
+            #[cfg(feature = "dwarf")]
+            path: Arc::clone(&mapping.file.path),
+            #[cfg(feature = "dwarf")]
+            roots: owner.map(|owner| roots_of(&self.host, &self.processes, owner)),
+        }
+    }
+
+    /// How many files wait for [`take_wanted`](Self::take_wanted): each of them is open.
+    #[cfg(feature = "symbols")]
+    pub(crate) fn wanted_files(&self) -> usize {
+        self.wanted.len()
+    }
+
+    /// The files in which addresses were located since this was asked last.
+    #[cfg(feature = "symbols")]
+    pub(crate) fn take_wanted(&mut self) -> SortedMap<FileNo, NamedFile> {
+        std::mem::take(&mut self.wanted)
+    }
+
+    /// The functions at an address that was located.
+    #[cfg(feature = "symbols")]
+    fn name(&mut self, Located { mut resolved, file }: Located) -> Resolved {
+        let Some(file) = file.and_then(|number| self.wanted.get(&number)) else { return resolved };
+        (resolved.lines, resolved.miss) = match self.names.lines(file, resolved.address) {
+            Ok(lines) if lines.is_empty() => (lines, Some(Miss::NoSymbol)),
             Ok(lines) => (lines, None),
             Err(_) => (Arc::default(), Some(Miss::FileUnavailable)),
         };
-        Resolved { kind: FrameKind::Native, mapping: Some(named), address: in_file, lines, miss }
+        resolved
     }
 
-    fn resolve_vdso(&mut self, mapping: &VmMapping, address: u64) -> Resolved {
+    fn locate_in_vdso(&mut self, mapping: &VmMapping, address: u64) -> Located {
         match self.vdso_of(mapping) {
-            Some(number) => self.resolve_in(number, mapping, address, address - mapping.start),
-            None => missed(FrameKind::Native, Some(model_mapping(mapping, None)), address, Miss::NoSymbol),
+            Some(number) => self.locate_in(number, None, mapping, address, address - mapping.start),
+            None => {
+                let named = Some(model_mapping(mapping, None));
+                Located::done(missed(FrameKind::Native, named, address, Miss::NoSymbol))
+            }
         }
     }
 
@@ -400,14 +491,24 @@ impl Symbolizer for HostSymbolizer {
     }
 
     fn resolve(&mut self, space: AddressSpace, address: u64) -> Resolved {
-        match space {
-            AddressSpace::Kernel => self.resolve_kernel(address),
-            AddressSpace::User { pid, time } => self.resolve_user(pid, time, address),
+        #[cfg(feature = "symbols")]
+        if self.wanted.len() >= MAX_OPEN {
+            self.wanted.clear();
         }
+        let located = self.locate(space, address);
+        #[cfg(feature = "symbols")]
+        return self.name(located);
+        #[cfg(not(feature = "symbols"))]
+        located.resolved
     }
 
     fn end_window(&mut self, before: u64) {
         self.files.end_window();
+        #[cfg(feature = "symbols")]
+        {
+            self.names.end_window();
+            self.wanted.clear();
+        }
         let proc = &self.host.proc;
         self.processes.end_window(before, |pid| proc.join(pid.to_string()).exists());
         let processes = &self.processes;
@@ -427,30 +528,26 @@ fn candidates(host: &Host, processes: &ProcessTable, owner: Owner, mapping: &VmM
         candidates
             .push(Candidate { place: Place::trusted(host.process_file(owner.pid, &name)), trusted: true });
     }
-    push_places(host, processes, owner, path, &mut candidates);
+    let places = roots_of(host, processes, owner).places(path);
+    candidates.extend(places.into_iter().map(|place| Candidate { place, trusted: false }));
     candidates
 }
 
-/// Where a path of a process may lead, best first.
-fn push_places(
-    host: &Host,
-    processes: &ProcessTable,
-    owner: Owner,
-    path: &str,
-    candidates: &mut Vec<Candidate>,
-) {
+/// Where the paths of a process may lead.
+fn roots_of(host: &Host, processes: &ProcessTable, owner: Owner) -> Roots {
     // A program mostly has the root of the next one in its process, and a short-lived process that of its parent.
     let mut pid = owner.pid;
+    let mut pids = Vec::new();
     for _ in 0..=MAX_ANCESTORS {
         if processes.may_live(pid) {
-            candidates.push(Candidate { place: host.in_process_root(pid, path), trusted: false });
+            pids.push(pid);
         }
         pid = processes.generation(pid, owner.time).map_or(0, |generation| generation.parent);
         if pid == 0 {
             break;
         }
     }
-    candidates.push(Candidate { place: host.in_own_root(path), trusted: false });
+    Roots::new(host.clone(), pids)
 }
 
 fn model_mapping(mapping: &VmMapping, build_id: Option<&Arc<[u8]>>) -> Mapping {

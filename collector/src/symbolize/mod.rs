@@ -23,6 +23,8 @@ mod details;
 mod dwarf;
 pub mod elf;
 mod error;
+#[cfg(feature = "symbols")]
+mod file_names;
 mod files;
 pub mod fuzz;
 #[cfg(feature = "dwarf")]
@@ -49,18 +51,36 @@ pub use debuginfod::Debuginfod;
 #[cfg(feature = "symbols")]
 pub use demangle::demangle;
 pub use error::SymbolizeError;
-pub use files::DEFAULT_BUDGET;
-#[cfg(feature = "unwind")]
+#[cfg(feature = "symbols")]
+pub(crate) use file_names::{FileNames, NamedFile};
+#[cfg(any(feature = "symbols", feature = "unwind"))]
 pub(crate) use files::FileNo;
+#[cfg(feature = "symbols")]
+pub(crate) use files::MAX_OPEN;
 pub use host::{Host, Place, read_limited};
+#[cfg(feature = "symbols")]
+pub(crate) use host_symbolizer::Located;
 pub use host_symbolizer::{HostSymbolizer, SymbolizerLosses};
 
 use crate::model::{FrameKind, Line, Mapping};
+
+/// Memory for symbol tables and the names that were asked for.
+pub const DEFAULT_BUDGET: usize = 16 << 20;
 
 /// The readable form of a symbol: none, in a build that looks for no names.
 #[cfg(not(feature = "symbols"))]
 pub fn demangle(_: &str) -> Option<String> {
     None
+}
+
+/// A function without its source line.
+fn line_of(name: String) -> Line {
+    match demangle(&name) {
+        Some(readable) => {
+            Line { function: readable.into(), system_name: Some(name.into()), file: None, line: 0 }
+        }
+        None => Line { function: name.into(), system_name: None, file: None, line: 0 },
+    }
 }
 
 /// Whose address it is.

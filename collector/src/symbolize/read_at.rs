@@ -28,10 +28,10 @@ pub trait ReadAt {
 }
 
 /// What holds an open file. (A box is less code, where nobody shares it.)
-#[cfg(feature = "dwarf")]
+#[cfg(feature = "symbols")]
 pub(super) use std::sync::Arc as Shared;
 
-#[cfg(not(feature = "dwarf"))]
+#[cfg(not(feature = "symbols"))]
 pub(super) use std::boxed::Box as Shared;
 
 /// An open file.
@@ -60,7 +60,7 @@ impl ReadAt for Vec<u8> {
     }
 }
 
-#[cfg(feature = "dwarf")]
+#[cfg(feature = "symbols")]
 impl<T: ReadAt + ?Sized> ReadAt for Shared<T> {
     fn size(&self) -> u64 {
         (**self).size()

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use super::DEFAULT_BUDGET;
 use super::elf::Elf;
-use super::files::{Candidate, DEFAULT_BUDGET, FileCache, FileNo};
-use super::host::{Host, Place};
+use super::file_names::{FileNames, NamedFile};
+use super::files::{Candidate, FileCache};
+use super::host::{Host, Place, Roots};
 use super::process::MappedFile;
 use super::read_at::FileReader;
 use crate::model::Line;
@@ -36,8 +38,8 @@ impl Drop for Scratch {
 pub type Frames = Vec<(String, String, u32)>;
 
 pub struct Files {
-    pub cache: FileCache,
-    pub number: FileNo,
+    pub names: FileNames,
+    file: NamedFile,
 }
 
 impl Files {
@@ -45,25 +47,25 @@ impl Files {
         Self::open_below(path, &Host::default())
     }
 
-    /// None yet.
-    #[cfg(feature = "debuginfod")]
-    pub fn empty() -> Self {
-        Self { cache: FileCache::new(DEFAULT_BUDGET), number: FileNo(0) }
-    }
-
     /// With files for debuggers below another root.
     pub fn open_below(path: &Path, host: &Host) -> Self {
-        let mut cache = FileCache::new(DEFAULT_BUDGET);
+        let mut cache = FileCache::new();
         let file =
             MappedFile { path: path.to_str().unwrap().into(), device: (0, 0), inode: 0, build_id: None };
         let candidate = Candidate { place: Place::trusted(path.to_owned()), trusted: true };
         let number = cache.open(&file, std::iter::once(candidate)).unwrap();
-        cache.open_details(number, path.to_str().unwrap(), &|path| vec![host.in_own_root(path)]);
-        Self { cache, number }
+        let file = NamedFile {
+            number,
+            source: cache.source(number).cloned(),
+            build_id: cache.build_id(number).cloned(),
+            path: file.path,
+            roots: Some(Roots::new(host.clone(), Vec::new())),
+        };
+        Self { names: FileNames::new(DEFAULT_BUDGET), file }
     }
 
     pub fn lines(&mut self, address: u64) -> Arc<[Line]> {
-        self.cache.lines(self.number, address).unwrap()
+        self.names.lines(&self.file, address).unwrap()
     }
 
     pub fn frames(&mut self, address: u64) -> Frames {

@@ -156,6 +156,17 @@ pub trait Tracer {
     /// The kernel's tables cannot be read.
     fn collect(&mut self, sink: &mut dyn Sink) -> Result<()>;
 
+    /// Hands over what windows that were collected have left to be worked on, once that is done: profiles whose names are looked
+    /// for. Otherwise [`drain`](Self::drain) does, as it comes.
+    ///
+    /// # Errors
+    ///
+    /// What works on it has failed.
+    fn settle(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        let _ = sink;
+        Ok(())
+    }
+
     /// Detaches the programs: nothing is slowed down any more. What was counted stays.
     ///
     /// # Errors

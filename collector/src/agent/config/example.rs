@@ -21,7 +21,7 @@ pub fn example() -> String {
         "# ebpf-otlp run --config FILE: every key with its default. The environment is stronger than this file, as\n\
          # EBPF_OTLP_INTERVAL or EBPF_OTLP_TRACER_PROFILE_ENABLED, and flags are stronger than that. SIGHUP reads it again.\n",
     );
-    for ((section, keys), about) in SECTIONS.iter().zip(ABOUT) {
+    for (&(section, keys), about) in SECTIONS.iter().zip(ABOUT) {
         text.push_str(&format!("\n# {about}\n[{section}]\n"));
         keys.iter().for_each(|key| add(&mut text, section, key, &config));
     }

@@ -65,7 +65,7 @@ pub fn run(options: &Options) -> CliResult {
     let servers = None;
     let target = KernelTypes::find(options.btf.as_deref())?.target();
     let mut session = start(options, &target)?;
-    session.fetch_debug_files_with(servers.as_ref());
+    session.fetch_debug_files_with(servers.as_ref())?;
     // The kernel's types take some memory.
     drop(target);
     for refused in session.refused_stacks() {

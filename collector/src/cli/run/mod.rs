@@ -156,7 +156,7 @@ fn trace(
             agent.detach();
         }
         if ended || now >= window_end {
-            windows.end(agent)?;
+            windows.end(agent, ended)?;
             service.status(agent);
             // After a long stop, windows do not pile up.
             window_end = (window_end + windows.interval(agent.config())).max(Instant::now());

@@ -157,14 +157,14 @@ impl Windows {
         })
     }
 
-    /// Ends a window.
-    pub fn end(&mut self, agent: &mut Agent) -> io::Result<()> {
+    /// Ends a window; after the last one there is no other for what is late.
+    pub fn end(&mut self, agent: &mut Agent, is_last: bool) -> io::Result<()> {
         match self {
             Self::Shown(shown, _) => shown.end(agent),
             #[cfg(feature = "terminal")]
             Self::Tables(tables) => tables.end(agent),
             Self::Exported(exported) => {
-                exported.end(agent);
+                exported.end(agent, is_last);
                 Ok(())
             }
         }
@@ -236,10 +236,13 @@ fn is_binary(path: &Path) -> bool {
 }
 
 impl Exported {
-    fn end(&mut self, agent: &mut Agent) {
+    fn end(&mut self, agent: &mut Agent, is_last: bool) {
         // What waits now has had its time.
         self.sender.news().iter().for_each(|line| say_at(LogLevel::Error, line));
         let report = agent.collect(&mut self.telling.pipeline);
+        if is_last {
+            agent.settle(&mut self.telling.pipeline);
+        }
         // What goes on is told once, and once more at the end.
         for lost in self.telling.pipeline.stats().lost() {
             if !self.said.contains(&(lost.0, lost.1)) {

@@ -101,7 +101,7 @@ pub fn download(
     for _ in 0..=MAX_REDIRECTS {
         let (head, connection) = ask(&url, env, limits)?;
         match head.status {
-            200 => return receive(&head, connection, limits, keep),
+            200 => return receive(&head, connection, limits.bytes, keep),
             301 | 302 | 303 | 307 | 308 => {
                 let location = head.location.as_deref().unwrap_or_default();
                 url = redirected(&url, location).map_err(DownloadError::Redirect)?;
@@ -110,6 +110,24 @@ pub fn download(
         }
     }
     Err(Box::new(DownloadError::Redirect("too often")))
+}
+
+/// Reads an answer whose body is a file, as [`download`] does: how many bytes of it were handed to `keep`. Other answers are no
+/// files.
+///
+/// # Errors
+///
+/// As of [`download`].
+pub fn read_file(
+    mut connection: impl BufRead,
+    limit: u64,
+    keep: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> Result<u64> {
+    let head = read_head(&mut connection).map_err(DownloadError::Failure)?;
+    match head.status {
+        200 => receive(&head, connection, limit, keep),
+        code => Err(Box::new(DownloadError::Status(code))),
+    }
 }
 
 /// Where a server sends to.
@@ -181,20 +199,20 @@ fn ask(
 
 fn receive(
     head: &Head,
-    connection: BufReader<Paced>,
-    limits: Limits,
+    connection: impl BufRead,
+    limit: u64,
     keep: &mut dyn FnMut(&[u8]) -> io::Result<()>,
 ) -> Result<u64> {
-    let too_large = || Box::new(DownloadError::TooLarge { limit: limits.bytes });
+    let too_large = || Box::new(DownloadError::TooLarge { limit });
     let known = match (&head.length, &head.coding) {
         (Length::Known(length), Coding::None) => Some(*length),
         _ => head.file_size,
     };
-    if known.is_some_and(|size| size > limits.bytes) {
+    if known.is_some_and(|size| size > limit) {
         return Err(too_large());
     }
     let body = Body::new(head, connection);
-    let mut body: Box<dyn Read> = match head.coding {
+    let mut body: Box<dyn Read + '_> = match head.coding {
         Coding::None => Box::new(body),
         Coding::Gzip => Box::new(flate2::read::MultiGzDecoder::new(body)),
         Coding::Unknown => return Err(Box::new(DownloadError::Encoding)),
@@ -213,7 +231,7 @@ fn receive(
             Err(error) => return Err(Box::new(DownloadError::Broken(error))),
         };
         received += count as u64;
-        if received > limits.bytes {
+        if received > limit {
             return Err(too_large());
         }
         keep(piece.get(..count).unwrap_or_default()).map_err(DownloadError::Keep)?;

@@ -8,9 +8,7 @@ use super::*;
 use crate::export::Endpoint;
 use crate::export::http::download::tests::{Client as Asking, Server, ok};
 use crate::symbolize::elf::Elf;
-use crate::symbolize::files::Candidate;
 use crate::symbolize::host::Host;
-use crate::symbolize::process::MappedFile;
 use crate::symbolize::testing::{Files, Frames, Scratch, addresses, run};
 
 const SOURCE: &str = r#"
@@ -74,25 +72,13 @@ impl Program {
         Debuginfod::new(self.settings(servers))
     }
 
-    /// The file in a window, as one that makes names has it.
+    /// The file in a window, as one that makes names has it, who has looked for what there is.
     fn open(&self, client: &Debuginfod) -> Files {
-        let mut files = Files::empty();
-        files.cache.fetch_with(client.clone());
-        self.reopen(&mut files);
-        files
-    }
-
-    fn reopen(&self, files: &mut Files) {
-        let wanted = MappedFile { path: "/x".into(), device: (0, 0), inode: 0, build_id: None };
-        let candidate = Candidate { place: Place::trusted(self.path.clone()), trusted: true };
-        files.number = files.cache.open(&wanted, std::iter::once(candidate)).unwrap();
-        self.look(files);
-    }
-
-    fn look(&self, files: &mut Files) {
         let host = Host { root: self.scratch.0.clone(), ..Host::default() };
-        let path = self.path.to_str().unwrap();
-        files.cache.open_details(files.number, path, &|path| vec![host.in_own_root(path)]);
+        let mut files = Files::open_below(&self.path, &host);
+        files.names.fetch_with(client.clone());
+        files.lines(0);
+        files
     }
 
     fn has_lines(&self, files: &mut Files) -> bool {
@@ -137,10 +123,8 @@ fn names_are_there_once_the_file_has_come_and_then_without_the_server() {
     assert!(!program.has_lines(&mut files), "before anything came");
     wait(&client);
     // In the window that goes on, and in the next.
-    program.look(&mut files);
     assert!(program.has_lines(&mut files));
-    files.cache.end_window();
-    program.reopen(&mut files);
+    files.names.end_window();
     assert!(program.has_lines(&mut files));
     let size = program.debug.len() as u64;
     assert_eq!(client.counts(), Counts { fetched: 1, bytes: size, ..Counts::default() });
@@ -193,7 +177,6 @@ fn files_of_others_are_refused() {
         let client = program.client(&[&server.url]);
         let mut files = program.open(&client);
         wait(&client);
-        program.look(&mut files);
         assert!(!program.has_lines(&mut files));
         assert_eq!((client.counts().failed, client.counts().fetched), (1, 0));
         let failure = client.take_failure().unwrap();
@@ -252,7 +235,6 @@ fn hostile_and_dead_servers_cost_no_more_than_the_limits() {
     });
     let mut files = program.open(&client);
     wait(&client);
-    program.look(&mut files);
     assert!(program.has_lines(&mut files), "the next server was not asked");
     assert!(client.counts().bytes < 3 << 20);
 
@@ -347,8 +329,7 @@ fn the_folder_stays_within_its_size() {
     // One that went is awaited again when it is time, and until then nobody is asked.
     fs::remove_file(cache.join(&own)).unwrap();
     let requests = server.requests();
-    let mut files = program.open(&client);
-    program.look(&mut files);
+    program.open(&client);
     assert_eq!((server.requests(), client.pending()), (requests, 0));
     assert!(!client.has_come(&program.build_id));
 }
@@ -376,7 +357,6 @@ fn files_that_are_shared_are_fetched_too() {
     let mut files = program.open(&client);
     wait(&client);
     assert_eq!(client.counts().fetched, 1, "{:?}", client.take_failure());
-    program.look(&mut files);
     assert!(program.has_lines(&mut files));
 }
 
@@ -441,7 +421,6 @@ fn elfutils_server_is_understood() {
         let mut files = program.open(&client);
         wait(&client);
         if client.counts().fetched == 1 {
-            program.look(&mut files);
             assert!(program.has_lines(&mut files));
             // What it does not have.
             client.want(&[7; 20]);

@@ -25,7 +25,8 @@ use units::Units;
 
 use super::answers::Answers;
 use super::elf::Elf;
-use super::files::{WORK_A_WINDOW, line_of};
+use super::file_names::WORK_A_WINDOW;
+use super::line_of;
 use super::read_at::Source;
 use crate::model::Line;
 use crate::sorted::SortedMap;

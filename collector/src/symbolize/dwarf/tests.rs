@@ -8,9 +8,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use crate::symbolize::elf::Elf;
-use crate::symbolize::files::{Candidate, WORK_A_WINDOW};
-use crate::symbolize::host::{Host, Place};
-use crate::symbolize::process::MappedFile;
+use crate::symbolize::file_names::WORK_A_WINDOW;
+use crate::symbolize::host::Host;
 use crate::symbolize::testing::{Files, Frames, Scratch, addresses, expected, plain, run};
 
 /// Compares the lines of addresses all over a file with what LLVM's symbolizer says: how many have some, and what differs.
@@ -22,7 +21,7 @@ fn differences(path: &Path, count: u64) -> Option<(usize, Vec<String>)> {
     let (mut compared, mut different) = (0, Vec::new());
     for (address, expected) in addresses.iter().zip(&expected) {
         // As if each was asked for in a window of its own: not one of them is left out.
-        files.cache.set_work(WORK_A_WINDOW);
+        files.names.set_work(WORK_A_WINDOW);
         let found = plain(&files.frames(*address));
         let mut expected = plain(expected);
         // Names from symbol tables alone follow rules of their own, and padding between functions has no line for us.
@@ -75,12 +74,12 @@ fn measure() {
     let (mut windows, mut most) = (0, 0);
     let started = std::time::Instant::now();
     for address in &asked {
-        if files.cache.work() == 0 {
-            files.cache.set_work(WORK_A_WINDOW);
+        if files.names.work() == 0 {
+            files.names.set_work(WORK_A_WINDOW);
             windows += 1;
         }
         files.lines(*address);
-        most = most.max(files.cache.memory());
+        most = most.max(files.names.memory());
     }
     let spent = cpu() - before;
     println!(
@@ -290,11 +289,7 @@ fn files_for_debuggers_are_found_by_build_id() {
     let mut files = Files::open_below(&program, &host);
     assert_has_lines(&mut files, &program);
     // After a window, the file is opened again when it is needed.
-    files.cache.end_window();
-    let candidate = Candidate { place: Place::trusted(program.clone()), trusted: true };
-    let wanted = MappedFile { path: "/x".into(), device: (0, 0), inode: 0, build_id: None };
-    files.number = files.cache.open(&wanted, std::iter::once(candidate)).unwrap();
-    files.cache.open_details(files.number, "/x", &|_| Vec::new());
+    files.names.end_window();
     assert_has_lines(&mut files, &program);
     // That of another program in its place.
     let other = scratch.0.join("other.c");
@@ -398,9 +393,9 @@ fn work_goes_on_in_the_next_window() {
     let mut files = Files::open(&program);
     let expected: Vec<Frames> = asked.iter().map(|address| files.frames(*address)).collect();
     let mut slow = Files::open(&program);
-    slow.cache.set_work(100_000);
+    slow.names.set_work(100_000);
     assert!(asked.iter().any(|address| slow.frames(*address).iter().all(|(_, file, _)| file.is_empty())));
-    slow.cache.set_work(1_000_000);
+    slow.names.set_work(1_000_000);
     let found: Vec<Frames> = asked.iter().map(|address| slow.frames(*address)).collect();
     assert_eq!(found, expected);
 }
@@ -413,11 +408,11 @@ fn memory_stays_bounded() {
     let mut most = 0;
     for address in addresses(&program, 20_000) {
         files.lines(address);
-        most = most.max(files.cache.memory());
+        most = most.max(files.names.memory());
     }
     assert!((1 << 20..8 << 20).contains(&most), "{most}");
-    files.cache.end_window();
-    assert!(files.cache.memory() < most);
+    files.names.end_window();
+    assert!(files.names.memory() < most);
 }
 
 #[test]

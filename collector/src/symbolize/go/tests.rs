@@ -5,8 +5,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use super::*;
+use crate::symbolize::DEFAULT_BUDGET;
 use crate::symbolize::elf::tests::{Maker, TEXT_ADDRESS, TEXT_OFFSET, X86_64};
-use crate::symbolize::files::DEFAULT_BUDGET;
 use crate::symbolize::fuzz;
 use crate::symbolize::testing::{Files, Frames, Scratch, addresses, expected, run};
 

@@ -28,7 +28,7 @@ use crate::objects;
 use crate::sorted::SortedMap;
 use crate::telemetry::{Attribute, Metric, Owner, Point, PointValue, Sink};
 use crate::tracer::ladder::{Chosen, Forced, Refused};
-use crate::tracer::profile::Session;
+use crate::tracer::profile::{Session, hand_over};
 use crate::tracer::programs::{Programs, add_counts, attach_by_section};
 use crate::tracer::ring::{self, EventRing};
 use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cause};
@@ -107,10 +107,9 @@ fn start_stacks(start: &Start<'_>, chosen: &mut Vec<Chosen>) -> Result<Option<Se
     } else {
         let session = Session::start_faults(start.filter.clone(), one_in, start.memory / 4, start.target);
         let fetching = |mut session: Session| {
-            session.fetch_debug_files_with(start.settings.debuginfod.as_ref());
-            session
+            session.fetch_debug_files_with(start.settings.debuginfod.as_ref()).map(|()| session)
         };
-        Some(session.map(fetching).map_err(|error| error.to_string()))
+        Some(session.and_then(fetching).map_err(|error| error.to_string()))
     };
     let (session, refused) = match session.transpose() {
         Ok(session) => (session, Vec::new()),
@@ -345,6 +344,7 @@ impl Tracer for MemoryTracer {
     fn drain(&mut self, sink: &mut dyn Sink) -> Result<()> {
         if let Some(stacks) = &mut self.stacks {
             stacks.poll(Instant::now())?;
+            hand_over(stacks.named(), sink);
         }
         if let Some(perf) = &mut self.attached.perf {
             perf.follow_cpus(self.programs.object())?;
@@ -380,11 +380,17 @@ impl Tracer for MemoryTracer {
             tell_total(sink, Owner::Process { pid, comm: total.comm }, what, total);
         }
         self.tell_sizes(&active, sink);
-        let profile = self.stacks.as_mut().map(Session::finish_window).transpose()?;
-        if let Some(profile) = profile.filter(|profile| !profile.samples.is_empty()) {
-            sink.profile(profile);
+        if let Some(stacks) = &mut self.stacks {
+            stacks.end_window()?;
+            hand_over(stacks.named(), sink);
         }
         self.programs.forget_ended()
+    }
+
+    fn settle(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        let late = self.stacks.as_mut().map(Session::settle).transpose()?;
+        hand_over(late.unwrap_or_default(), sink);
+        Ok(())
     }
 
     fn pause(&mut self) -> Result<()> {

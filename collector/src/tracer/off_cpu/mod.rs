@@ -14,7 +14,7 @@ use crate::config::{Config, Filter};
 use crate::error::Result;
 use crate::telemetry::{Owner, Point, PointValue, Sink};
 use crate::tracer::ladder::Chosen;
-use crate::tracer::profile::{Counters, Session, WINDOW_IS_ANOTHERS, stacks};
+use crate::tracer::profile::{Counters, Session, WINDOW_IS_ANOTHERS, hand_over, stacks};
 use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cause, cost};
 
 /// What a wait costs that is not noted: two switches and a wake-up, and the entries into their programs (docs/benchmarks.md).
@@ -34,7 +34,7 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     };
     let minimum = start.settings.off_cpu.minimum;
     let mut session = Session::start_off_cpu(config, minimum, start.memory, start.target)?;
-    session.fetch_debug_files_with(start.settings.debuginfod.as_ref());
+    session.fetch_debug_files_with(start.settings.debuginfod.as_ref())?;
     let rung = SCHEDULER.rungs.first().map(|rung| rung.name);
     let scheduler = Chosen { what: SCHEDULER.what, rung, refused: Vec::new() };
     let chosen = Box::new([scheduler, stacks::chosen(&session)]);
@@ -97,18 +97,23 @@ impl Tracer for OffCpuTracer {
         Some(self.session.event_loop())
     }
 
-    fn drain(&mut self, _sink: &mut dyn Sink) -> Result<()> {
-        self.session.poll(Instant::now()).map(drop)
+    fn drain(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        self.session.poll(Instant::now())?;
+        hand_over(self.session.named(), sink);
+        Ok(())
     }
 
     fn collect(&mut self, sink: &mut dyn Sink) -> Result<()> {
-        let profile = self.session.finish_window()?;
-        if !profile.samples.is_empty() {
-            sink.profile(profile);
-        }
+        self.session.end_window()?;
+        hand_over(self.session.named(), sink);
         let counters = self.session.counters()?;
         self.told.tell(Ended::of(&counters), sink);
         self.stacks.tell(INFO.name, counters.walks, sink);
+        Ok(())
+    }
+
+    fn settle(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        hand_over(self.session.settle()?, sink);
         Ok(())
     }
 

@@ -13,6 +13,8 @@
 //! | `sideband.rs` | process starts, execs, mappings and exits, as the kernel reports them |
 //! | `accounting.rs` | how many samples there should have been |
 //! | `naming.rs` | addresses to names |
+//! | `located.rs` | where the addresses of a window are: the part of that which cannot wait |
+//! | `namer.rs` | the rest, in a thread of low priority; `namer_at_once.rs` without names in files |
 //! | `session.rs` | all of it in one event loop |
 //! | `tracer.rs` | the same as one tracer among others |
 
@@ -20,6 +22,12 @@ mod accounting;
 mod cpu_events;
 mod explain;
 mod idle_clock;
+#[cfg(feature = "symbols")]
+mod located;
+#[cfg(feature = "symbols")]
+mod namer;
+#[cfg(not(feature = "symbols"))]
+mod namer_at_once;
 pub(super) mod naming;
 #[cfg(feature = "unwind")]
 mod off_cpu;
@@ -44,4 +52,5 @@ pub use accounting::Walks;
 #[cfg(feature = "unwind")]
 pub(crate) use session::WINDOW_IS_ANOTHERS;
 pub use session::{Counters, FIRST_FOREIGN_TOKEN, Overhead, Session};
+pub(crate) use tracer::hand_over;
 pub use tracer::{CPU_PROFILE, INFO, Settings};

@@ -19,6 +19,7 @@ use crate::model::{
 #[cfg(feature = "python")]
 use crate::python::{EVAL, Merged, merge};
 use crate::sorted::SortedMap;
+use crate::symbolize::{Miss, Resolved};
 
 /// What is known of one code address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,27 @@ pub struct Named {
     pub lines: Vec<Line>,
     /// Nothing can be executed there: this is no code address.
     pub not_code: bool,
+}
+
+impl Named {
+    /// An address of which nothing is known.
+    #[cfg(feature = "symbols")]
+    pub(super) fn unknown(is_kernel: bool, address: u64) -> Self {
+        let kind = if is_kernel { FrameKind::Kernel } else { FrameKind::Native };
+        Self { kind, address, mapping: None, lines: Vec::new(), not_code: false }
+    }
+}
+
+impl From<Resolved> for Named {
+    fn from(resolved: Resolved) -> Self {
+        Self {
+            kind: resolved.kind,
+            address: resolved.address,
+            mapping: resolved.mapping,
+            lines: resolved.lines.to_vec(),
+            not_code: resolved.miss == Some(Miss::NotMapped),
+        }
+    }
 }
 
 /// Who knows names.
@@ -135,7 +157,7 @@ const HANDLERS: &str = "_TAIL_CALL_";
 
 /// The addresses of a stack, and the frames of CPython behind them.
 #[cfg(feature = "python")]
-fn split_python(stack: &[u64]) -> (&[u64], &[u64]) {
+pub(super) fn split_python(stack: &[u64]) -> (&[u64], &[u64]) {
     let python = stack.iter().rev().take_while(|word| PythonFrame::of(**word).is_some()).count();
     stack.split_at_checked(stack.len() - python).unwrap_or((stack, &[]))
 }
@@ -178,7 +200,7 @@ fn intern<K: Ord + Clone, I: Copy>(
 }
 
 /// The address to look up: a caller's is where it goes on, which may be past its end; the call is just before.
-fn looked_up(depth: usize, address: u64) -> u64 {
+pub(super) fn looked_up(depth: usize, address: u64) -> u64 {
     if depth == 0 { address } else { address.wrapping_sub(1) }
 }
 

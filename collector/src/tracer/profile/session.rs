@@ -11,13 +11,19 @@ use bpf_sys::clock::Clock;
 use bpf_sys::uapi::perf::PERF_COUNT_SW_DUMMY;
 use bpf_sys::uapi::perf::{PERF_COUNT_SW_CPU_CLOCK, PERF_COUNT_SW_PAGE_FAULTS};
 use mio::Token;
+#[cfg(feature = "symbols")]
+use mio::Waker;
 
 use super::READS_PER_SECOND;
 use super::accounting::{CpuPeriods, Skipped, Walks};
 use super::cpu_events::CpuEvents;
 use super::explain::explain;
 use super::idle_clock::IdleClock;
-use super::naming::{self, WindowInfo};
+#[cfg(feature = "symbols")]
+use super::namer::Namer;
+#[cfg(not(feature = "symbols"))]
+use super::namer_at_once::Namer;
+use super::naming::WindowInfo;
 #[cfg(feature = "unwind")]
 use super::off_cpu::Waits;
 use super::program::ProfileProgram;
@@ -49,8 +55,11 @@ const MISSES: Token = Token(1);
 /// Token of the ring buffer with waits that have ended.
 #[cfg(feature = "unwind")]
 const WAITS: Token = Token(2);
+/// Token of the thread that names windows.
+#[cfg(feature = "symbols")]
+const NAMED: Token = Token(3);
 /// Sideband buffers follow, one for each CPU.
-const SIDEBAND: usize = 3;
+const SIDEBAND: usize = 4;
 /// First token that callers may use for sources of their own.
 pub const FIRST_FOREIGN_TOKEN: usize = 1 << 16;
 
@@ -84,6 +93,7 @@ pub struct Session {
     fill: RingReader,
     sideband: Sideband,
     symbols: Symbols,
+    namer: Namer,
     /// `None`: stacks are walked along frame pointers.
     #[cfg(feature = "unwind")]
     misses: Option<Misses>,
@@ -244,6 +254,13 @@ impl Session {
         let budget = (sampled.memory / 2).clamp(LEAST_SYMBOLS, DEFAULT_BUDGET);
         #[cfg_attr(not(feature = "unwind"), expect(unused_mut, reason = "it learns to unwind"))]
         let mut symbols = Symbols::with_budget(budget);
+        #[cfg(feature = "symbols")]
+        let namer = {
+            let waker = Waker::new(events.registry(), NAMED).map_err(Error::io("eventfd"))?;
+            Namer::start(budget, waker)?
+        };
+        #[cfg(not(feature = "symbols"))]
+        let namer = Namer::default();
         #[cfg(feature = "unwind")]
         let misses = match Misses::open(&program, sampled.memory)? {
             Some((misses, unwinder)) => {
@@ -265,6 +282,7 @@ impl Session {
             cpu_events: CpuEvents::new(sampled.counted, sampled.period),
             sideband: Sideband::new(),
             symbols,
+            namer,
             #[cfg(feature = "unwind")]
             misses,
             #[cfg(feature = "unwind")]
@@ -436,8 +454,12 @@ impl Session {
 
     /// Has files for debuggers fetched by this from now on, where they are not on this host; names that need them are made without
     /// until they have come.
-    pub fn fetch_debug_files_with(&mut self, servers: Option<&Debuginfod>) {
-        servers.cloned().into_iter().for_each(|servers| self.symbols.fetch_with(servers));
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ThreadPanicked`], which it has no reason to.
+    pub fn fetch_debug_files_with(&mut self, servers: Option<&Debuginfod>) -> Result<()> {
+        servers.cloned().map_or(Ok(()), |servers| self.namer.fetch_with(servers))
     }
 
     /// Has files for debuggers fetched for all that was sampled so far. The window goes on: who waits for the files before it ends has
@@ -445,14 +467,12 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// The kernel's tables cannot be read any more.
+    /// The kernel's tables cannot be read any more; [`Error::ThreadPanicked`].
     #[cfg(feature = "debuginfod")]
     pub fn want_debug_files(&mut self) -> Result<()> {
         self.drain()?;
         self.symbols.begin_window();
-        naming::name(&self.samples, WindowInfo::default(), &mut self.symbols);
-        self.symbols.renew_work();
-        Ok(())
+        self.namer.look(&self.samples, &mut self.symbols)
     }
 
     /// How stacks of processes are walked.
@@ -488,6 +508,21 @@ impl Session {
     ///
     /// The kernel's tables cannot be read any more.
     pub fn finish_window(&mut self) -> Result<Profile> {
+        self.end_window()?;
+        let mut named = self.settle()?;
+        let last = named.pop().unwrap_or_default();
+        self.namer.keep(named);
+        Ok(last)
+    }
+
+    /// As [`finish_window`](Self::finish_window), without waiting for the names: a thread of low priority looks for them, and what
+    /// [`poll`](Self::poll) returns from is also that a window is [named](Self::named). Where two windows wait for their names already,
+    /// it waits, too.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's tables cannot be read any more.
+    pub fn end_window(&mut self) -> Result<()> {
         self.drain()?;
         let losses = self.counters()?.losses;
         let before = std::mem::replace(&mut self.window, WindowStart::now(losses));
@@ -503,11 +538,25 @@ impl Session {
                 sideband: losses.sideband - before.losses.sideband,
             },
         };
+        let samples = std::mem::take(&mut self.samples);
         self.symbols.begin_window();
-        let profile = naming::name(&self.samples, info, &mut self.symbols);
+        let taken = self.namer.take(samples, info, &mut self.symbols);
         self.symbols.end_window();
-        self.samples.clear();
-        Ok(profile)
+        taken
+    }
+
+    /// The windows that have ended and have their names now, in their order.
+    pub fn named(&mut self) -> Vec<Profile> {
+        self.namer.named()
+    }
+
+    /// All windows that have ended, once they have their names.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ThreadPanicked`], which it has no reason to.
+    pub fn settle(&mut self) -> Result<Vec<Profile>> {
+        self.namer.settle()
     }
 
     /// What was counted since the start.

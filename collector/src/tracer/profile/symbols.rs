@@ -22,9 +22,9 @@ use crate::sorted::SortedMap;
 #[cfg(feature = "unwind")]
 use crate::spans::SpanProcesses;
 use crate::symbolize::sideband::{Record, SampleId};
-use crate::symbolize::{
-    AddressSpace, DEFAULT_BUDGET, Debuginfod, Host, HostSymbolizer, Miss, Resolved, Symbolizer,
-};
+use crate::symbolize::{AddressSpace, DEFAULT_BUDGET, Host, HostSymbolizer, Symbolizer};
+#[cfg(feature = "symbols")]
+use crate::symbolize::{FileNo, Located, NamedFile};
 #[cfg(feature = "unwind")]
 use crate::unwind::unwinder::Unwinder;
 
@@ -65,11 +65,6 @@ impl Symbols {
             #[cfg(feature = "unwind")]
             spans: None,
         }
-    }
-
-    /// Has files for debuggers fetched by this from now on, where they are not on this host.
-    pub fn fetch_with(&mut self, servers: Debuginfod) {
-        self.symbolizer.fetch_with(servers);
     }
 
     /// Takes in what the kernel reports; records come in the order of their time.
@@ -181,15 +176,30 @@ impl Symbols {
         id
     }
 
+    /// Where an address of a process, or the kernel's, is.
+    #[cfg(feature = "symbols")]
+    pub(super) fn locate(&mut self, process: Option<ProcessId>, address: u64) -> Located {
+        let space = process.map_or(AddressSpace::Kernel, |ProcessId { pid, started: time }| {
+            AddressSpace::User { pid, time }
+        });
+        self.symbolizer.locate(space, address)
+    }
+
+    /// How many files are open for addresses that were located in them.
+    #[cfg(feature = "symbols")]
+    pub(super) fn wanted_files(&self) -> usize {
+        self.symbolizer.wanted_files()
+    }
+
+    /// These files, which are its own no more.
+    #[cfg(feature = "symbols")]
+    pub(super) fn take_wanted(&mut self) -> SortedMap<FileNo, NamedFile> {
+        self.symbolizer.take_wanted()
+    }
+
     /// Programs, mappings and functions that were not kept, for want of room.
     pub fn losses(&self) -> u64 {
         self.symbolizer.losses().total()
-    }
-
-    /// Before names of a window are asked for that are not kept: all that may be read for a window may then be read again.
-    #[cfg(feature = "debuginfod")]
-    pub fn renew_work(&mut self) {
-        self.symbolizer.renew_work();
     }
 
     /// Before the names of a window are asked for.
@@ -257,12 +267,12 @@ impl Names for Symbols {
     }
 
     fn kernel(&mut self, address: u64) -> Named {
-        named(self.symbolizer.resolve(AddressSpace::Kernel, address))
+        self.symbolizer.resolve(AddressSpace::Kernel, address).into()
     }
 
     fn user(&mut self, process: ProcessId, address: u64) -> Named {
         let ProcessId { pid, started: time } = process;
-        named(self.symbolizer.resolve(AddressSpace::User { pid, time }, address))
+        self.symbolizer.resolve(AddressSpace::User { pid, time }, address).into()
     }
 
     #[cfg(feature = "python")]
@@ -273,15 +283,5 @@ impl Names for Symbols {
     #[cfg(feature = "python")]
     fn has_handlers(&self, process: ProcessId) -> bool {
         self.pythons.as_ref().is_some_and(|pythons| pythons.has_handlers(process))
-    }
-}
-
-fn named(resolved: Resolved) -> Named {
-    Named {
-        kind: resolved.kind,
-        address: resolved.address,
-        mapping: resolved.mapping,
-        lines: resolved.lines.to_vec(),
-        not_code: resolved.miss == Some(Miss::NotMapped),
     }
 }

@@ -81,7 +81,7 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     };
     start.forced.check(&CPU_CLOCK)?;
     let mut session = Session::start_within(config, start.memory, start.target)?;
-    session.fetch_debug_files_with(start.settings.debuginfod.as_ref());
+    session.fetch_debug_files_with(start.settings.debuginfod.as_ref())?;
     let chosen = Box::new([
         Chosen { what: CPU_CLOCK.what, rung: Some("cpu-clock"), refused: Vec::new() },
         #[cfg(feature = "unwind")]
@@ -93,7 +93,6 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         running: true,
         frequency: start.settings.profile.frequency,
         one_in: 1,
-        ended: Vec::new(),
         #[cfg(feature = "unwind")]
         told: stacks::Told::default(),
     }))
@@ -107,21 +106,17 @@ struct ProfileTracer {
     /// Samples a second that the configuration asks for, and one in how many of these is taken.
     frequency: u32,
     one_in: u32,
-    /// Profiles with other periods, of the window that is not over yet.
-    ended: Vec<Profile>,
     /// How many stacks had ended in each way when it was told last.
     #[cfg(feature = "unwind")]
     told: stacks::Told,
 }
 
-impl ProfileTracer {
-    fn end_profile(&mut self) -> Result<()> {
-        let profile = self.session.finish_window()?;
-        if !profile.samples.is_empty() {
-            self.ended.push(profile);
-        }
-        Ok(())
-    }
+/// Hands over what has samples.
+pub(crate) fn hand_over(profiles: Vec<Profile>, sink: &mut dyn Sink) {
+    profiles
+        .into_iter()
+        .filter(|profile| !profile.samples.is_empty())
+        .for_each(|profile| sink.profile(profile));
 }
 
 impl Tracer for ProfileTracer {
@@ -137,15 +132,22 @@ impl Tracer for ProfileTracer {
         Some(self.session.event_loop())
     }
 
-    fn drain(&mut self, _sink: &mut dyn Sink) -> Result<()> {
-        self.session.poll(Instant::now()).map(drop)
+    fn drain(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        self.session.poll(Instant::now())?;
+        hand_over(self.session.named(), sink);
+        Ok(())
     }
 
     fn collect(&mut self, sink: &mut dyn Sink) -> Result<()> {
-        self.end_profile()?;
-        self.ended.drain(..).for_each(|profile| sink.profile(profile));
+        self.session.end_window()?;
+        hand_over(self.session.named(), sink);
         #[cfg(feature = "unwind")]
         self.told.tell(INFO.name, self.session.counters()?.walks, sink);
+        Ok(())
+    }
+
+    fn settle(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        hand_over(self.session.settle()?, sink);
         Ok(())
     }
 
@@ -173,7 +175,7 @@ impl Tracer for ProfileTracer {
     fn set_sampling(&mut self, one_in: u32) -> Result<u32> {
         let one_in = one_in.clamp(1, self.frequency.max(1));
         if one_in != self.one_in {
-            self.end_profile()?;
+            self.session.end_window()?;
             self.session.set_period(period_nanos(self.frequency).saturating_mul(one_in.into()))?;
             self.one_in = one_in;
         }

@@ -1,0 +1,389 @@
+//! Names of windows, made in a thread of low priority: symbol tables and debug information are read there, and what is sampled
+//! meanwhile does not wait for it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::thread::{self, JoinHandle};
+
+use mio::Waker;
+use rustix::process::{Pid, getpriority_process, setpriority_process};
+
+use super::located::{Answered, Asked, LocatedWindow};
+use super::naming::{self, WindowInfo};
+use super::symbols::Symbols;
+use crate::aggregate::Samples;
+use crate::error::{Error, Result};
+use crate::model::Profile;
+use crate::symbolize::{Debuginfod, FileNames};
+
+/// How much nicer than its owner the thread is: beside another that wants all of the CPU, it gets a tenth.
+const NICER: i32 = 10;
+/// The nicest.
+const NICEST: i32 = 19;
+/// What waits for the thread before its owner does: some two windows.
+const MESSAGES: usize = 4;
+
+enum Message {
+    /// A part of the next window's questions.
+    Asked(Asked),
+    /// What was asked for was no window's: who wants to know that it was looked for.
+    #[cfg(feature = "debuginfod")]
+    Looked(mpsc::Sender<()>),
+    /// Who is asked for files for debuggers from here on.
+    FetchWith(Debuginfod),
+    /// The rest of the window.
+    Window(Box<(Samples, WindowInfo, LocatedWindow)>),
+}
+
+/// Names windows in a thread of its own. Dropping it ends that.
+pub(super) struct Namer {
+    messages: Option<SyncSender<Message>>,
+    named: Receiver<Profile>,
+    thread: Option<JoinHandle<()>>,
+    /// The thread, as the kernel knows it.
+    tid: Option<Pid>,
+    stop: Arc<AtomicBool>,
+    /// Windows that it has, and has not given back.
+    in_work: usize,
+    /// Windows that were given back when another was waited for.
+    early: Vec<Profile>,
+}
+
+impl Namer {
+    /// Starts the thread, with so many bytes for symbol tables. It wakes its owner whenever a window is done.
+    ///
+    /// # Errors
+    ///
+    /// There is no room for a thread.
+    pub fn start(budget: usize, waker: Waker) -> Result<Self> {
+        let (messages, inbox) = mpsc::sync_channel(MESSAGES);
+        let (done, named) = mpsc::channel();
+        let (report, started) = mpsc::channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let in_thread = Arc::clone(&stop);
+        let work = move || {
+            let _ = report.send(rustix::thread::gettid());
+            let wake = |profile| {
+                // Whoever has gone needs neither.
+                let _ = done.send(profile);
+                let _ = waker.wake();
+            };
+            serve(&inbox, FileNames::new(budget), &in_thread, wake);
+        };
+        let thread = thread::Builder::new().name("ebpf-names".into()).spawn(work);
+        let thread = thread.map_err(Error::io("starting a thread"))?;
+        let namer = Self {
+            messages: Some(messages),
+            named,
+            thread: Some(thread),
+            tid: started.recv().ok(),
+            stop,
+            in_work: 0,
+            early: Vec::new(),
+        };
+        namer.set_priority(NICER);
+        Ok(namer)
+    }
+
+    /// Takes a window. What has to be read while its processes are there is read now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ThreadPanicked`].
+    pub fn take(&mut self, samples: Samples, info: WindowInfo, symbols: &mut Symbols) -> Result<()> {
+        let located = LocatedWindow::new(&samples, symbols, |asked| self.send(Message::Asked(asked)))?;
+        self.send(Message::Window(Box::new((samples, info, located))))?;
+        self.in_work += 1;
+        Ok(())
+    }
+
+    /// Has files for debuggers fetched from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ThreadPanicked`].
+    pub fn fetch_with(&mut self, servers: Debuginfod) -> Result<()> {
+        self.send(Message::FetchWith(servers))
+    }
+
+    /// Looks for the names of a window that goes on, so that files are fetched which it takes, and waits until they were looked for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ThreadPanicked`].
+    #[cfg(feature = "debuginfod")]
+    pub fn look(&mut self, samples: &Samples, symbols: &mut Symbols) -> Result<()> {
+        LocatedWindow::new(samples, symbols, |asked| self.send(Message::Asked(asked)))?;
+        let (done, looked) = mpsc::channel();
+        self.send(Message::Looked(done))?;
+        self.set_priority(0);
+        let looked = looked.recv().map_err(|_| Box::new(Error::ThreadPanicked));
+        self.set_priority(NICER);
+        looked
+    }
+
+    /// The windows that are done, in their order.
+    pub fn named(&mut self) -> Vec<Profile> {
+        let mut done = std::mem::take(&mut self.early);
+        done.extend(self.named.try_iter());
+        self.in_work = self.in_work.saturating_sub(done.len());
+        done
+    }
+
+    /// All windows, once they are done. The thread has the caller's priority meanwhile, where the kernel allows that.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ThreadPanicked`].
+    pub fn settle(&mut self) -> Result<Vec<Profile>> {
+        let mut done = self.named();
+        if self.in_work > 0 {
+            self.set_priority(0);
+            while self.in_work > 0 {
+                done.push(self.named.recv().map_err(|_| Error::ThreadPanicked)?);
+                self.in_work -= 1;
+            }
+            self.set_priority(NICER);
+        }
+        Ok(done)
+    }
+
+    /// Keeps windows that were done before the one that was asked for.
+    pub fn keep(&mut self, early: Vec<Profile>) {
+        self.in_work += early.len();
+        self.early = early;
+    }
+
+    fn send(&mut self, message: Message) -> Result<()> {
+        let gone = || Box::new(Error::ThreadPanicked);
+        let messages = self.messages.as_ref().ok_or_else(gone)?;
+        let waiting = match messages.try_send(message) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Disconnected(_)) => return Err(gone()),
+            Err(TrySendError::Full(waiting)) => waiting,
+        };
+        // From here on it is not the thread alone that is late.
+        self.set_priority(0);
+        let sent = messages.send(waiting).map_err(|_| gone());
+        self.set_priority(NICER);
+        sent
+    }
+
+    /// Makes the thread so much nicer than the caller is. Whoever may not lower that again only waits longer.
+    fn set_priority(&self, nicer: i32) {
+        if let (Some(tid), Ok(own)) = (self.tid, getpriority_process(None)) {
+            let _ = setpriority_process(Some(tid), (own + nicer).min(NICEST));
+        }
+    }
+}
+
+impl Drop for Namer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.messages = None;
+        if let Some(thread) = self.thread.take() {
+            // What it was at is wanted no more.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(inbox: &Receiver<Message>, mut names: FileNames, stop: &AtomicBool, give: impl Fn(Profile)) {
+    let go_on = || !stop.load(Ordering::Relaxed);
+    let mut lines = Vec::new();
+    while let Ok(message) = inbox.recv() {
+        if !go_on() {
+            return;
+        }
+        match message {
+            Message::Asked(asked) => asked.answer(&mut names, &mut lines, go_on),
+            Message::FetchWith(servers) => names.fetch_with(servers),
+            #[cfg(feature = "debuginfod")]
+            Message::Looked(done) => {
+                lines.clear();
+                names.renew_work();
+                let _ = done.send(());
+            }
+            Message::Window(window) => {
+                let (samples, info, located) = *window;
+                let lines = std::mem::take(&mut lines);
+                give(naming::name(&samples, info, &mut Answered { window: &located, lines: &lines }));
+                names.end_window();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+    use std::process::{Child, Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::aggregate::{SampleKey, WakerId};
+    use crate::poll::EventLoop;
+    use crate::symbolize::{MAX_OPEN, maps};
+
+    const NAMED: mio::Token = mio::Token(7);
+
+    fn start(events: &EventLoop) -> Namer {
+        let waker = Waker::new(events.registry(), NAMED).unwrap();
+        Namer::start(1 << 20, waker).unwrap()
+    }
+
+    /// A window of one sample of a process, whose stack has these addresses.
+    fn window(symbols: &mut Symbols, pid: u32, addresses: &[u64]) -> Samples {
+        let process = symbols.meet(pid, b"program\0\0\0\0\0\0\0\0\0", 0);
+        let mut samples = Samples::default();
+        let user = samples.stacks.intern(addresses);
+        let key = SampleKey { process, tid: pid, kernel: None, user, waker: WakerId::default() };
+        samples.add(key, *b"thread\0\0\0\0\0\0\0\0\0\0", 3);
+        samples
+    }
+
+    fn nice_of(tid: Pid) -> i32 {
+        let stat = fs::read_to_string(format!("/proc/self/task/{tid}/stat")).unwrap();
+        stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn windows_have_the_names_that_they_had_at_once() {
+        let mut events = EventLoop::new().unwrap();
+        let mut namer = start(&events);
+        let own = nice_of(rustix::thread::gettid());
+        assert_eq!(nice_of(namer.tid.unwrap()), (own + NICER).min(NICEST));
+        let here = windows_have_the_names_that_they_had_at_once as fn() as usize as u64;
+        let mut symbols = Symbols::new();
+        let info = WindowInfo { duration_nanos: 9, ..WindowInfo::default() };
+        let expected = {
+            let samples = window(&mut symbols, std::process::id(), &[here, here + 1, 8]);
+            symbols.begin_window();
+            naming::name(&samples, info, &mut symbols)
+        };
+        assert_eq!(expected.stacks[0].len(), 2, "the last address is none of code");
+        assert!(
+            expected.frames[0].lines[0].function.ends_with("windows_have_the_names_that_they_had_at_once")
+        );
+        for _ in 0..2 {
+            let samples = window(&mut symbols, std::process::id(), &[here, here + 1, 8]);
+            symbols.begin_window();
+            namer.take(samples, info, &mut symbols).unwrap();
+            symbols.end_window();
+            let (mut ready, until) = (Vec::new(), Instant::now() + Duration::from_secs(60));
+            while !ready.contains(&NAMED) {
+                events.wait(Some(until), &mut ready).unwrap();
+                assert!(Instant::now() < until);
+            }
+            assert_eq!(namer.named(), [expected.clone()]);
+        }
+        assert_eq!(namer.settle().unwrap(), []);
+    }
+
+    #[test]
+    fn windows_come_in_their_order_and_the_last_one_can_be_waited_for() {
+        let events = EventLoop::new().unwrap();
+        let mut namer = start(&events);
+        let mut symbols = Symbols::new();
+        for start_unix_nanos in 1..=9 {
+            let info = WindowInfo { start_unix_nanos, ..WindowInfo::default() };
+            namer.take(window(&mut symbols, 0, &[1]), info, &mut symbols).unwrap();
+        }
+        let mut done = namer.settle().unwrap();
+        let own = nice_of(rustix::thread::gettid());
+        assert_eq!(nice_of(namer.tid.unwrap()), (own + NICER).min(NICEST), "it is low again");
+        assert_eq!(done.pop().unwrap().start_unix_nanos, 9);
+        namer.keep(done);
+        let early: Vec<u64> = namer.named().iter().map(|profile| profile.start_unix_nanos).collect();
+        assert_eq!(early, [1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+
+    /// A program with more libraries than may be open at a time.
+    struct Loaded {
+        folder: PathBuf,
+        child: Child,
+    }
+
+    impl Loaded {
+        fn start(libraries: usize) -> Self {
+            let folder = std::env::temp_dir().join(format!("names-{}", std::process::id()));
+            fs::create_dir_all(&folder).unwrap();
+            let source = folder.join("library.c");
+            fs::write(&source, "int work(int n) { return n * 3; }").unwrap();
+            let build = |name: &Path| {
+                let options = ["-shared", "-fPIC", "-Wl,--build-id=0x0123456789abcdef", "-o"];
+                let built = Command::new("cc").args(options).arg(name).arg(&source).status().unwrap();
+                assert!(built.success());
+                fs::read(name).unwrap()
+            };
+            let built = build(&folder.join("library.so"));
+            let at =
+                built.windows(8).position(|bytes| bytes == 0x0123_4567_89ab_cdef_u64.to_be_bytes()).unwrap();
+            let paths: Vec<String> = (0..libraries)
+                .map(|number| {
+                    let path = folder.join(format!("library-{number}.so"));
+                    let mut bytes = built.clone();
+                    bytes[at..at + 8].copy_from_slice(&(number as u64).to_be_bytes());
+                    fs::write(&path, bytes).unwrap();
+                    path.display().to_string()
+                })
+                .collect();
+            let child =
+                Command::new("cat").env("LD_PRELOAD", paths.join(":")).stdin(Stdio::piped()).spawn().unwrap();
+            Self { folder, child }
+        }
+
+        /// Where `work` is in each library.
+        fn addresses(&self) -> Vec<u64> {
+            let library = fs::read(self.folder.join("library.so")).unwrap();
+            let elf = crate::symbolize::elf::Elf::read(&library.as_slice()).unwrap();
+            let offset = elf.functions_named(&library.as_slice(), |name| name == "work").unwrap()[0].offset;
+            let text = fs::read(format!("/proc/{}/maps", self.child.id())).unwrap();
+            let has_it = |line: &maps::MapsLine<'_>| {
+                let is_library = line.path.windows(9).any(|part| part == b"/library-");
+                is_library && (line.offset..line.offset + line.end - line.start).contains(&offset)
+            };
+            maps::parse(&text)
+                .filter(|line| line.executable && has_it(line))
+                .map(|line| line.start + offset - line.offset + 1)
+                .collect()
+        }
+    }
+
+    impl Drop for Loaded {
+        fn drop(&mut self) {
+            drop(self.child.stdin.take());
+            let _ = self.child.wait();
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
+
+    #[test]
+    fn of_many_files_some_are_asked_for_at_a_time() {
+        const LIBRARIES: usize = MAX_OPEN + 9;
+        let loaded = Loaded::start(LIBRARIES);
+        let until = Instant::now() + Duration::from_secs(60);
+        let addresses = loop {
+            let addresses = loaded.addresses();
+            if addresses.len() == LIBRARIES {
+                break addresses;
+            }
+            assert!(Instant::now() < until, "{}", addresses.len());
+            thread::sleep(Duration::from_millis(10));
+        };
+        let events = EventLoop::new().unwrap();
+        let mut namer = start(&events);
+        let mut symbols = Symbols::new();
+        let samples = window(&mut symbols, loaded.child.id(), &addresses);
+        namer.take(samples, WindowInfo::default(), &mut symbols).unwrap();
+        let profile = namer.settle().unwrap().pop().unwrap();
+        assert_eq!((profile.stacks[0].len(), profile.mappings.len()), (LIBRARIES, LIBRARIES));
+        assert!(
+            profile.frames.iter().all(|frame| &*frame.lines[0].function == "work"),
+            "{:?}",
+            profile.frames
+        );
+    }
+}

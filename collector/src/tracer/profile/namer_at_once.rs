@@ -1,0 +1,42 @@
+//! Windows of a build that looks for no names in files: nothing takes long enough to be put off.
+
+use super::naming::{self, WindowInfo};
+use super::symbols::Symbols;
+use crate::aggregate::Samples;
+use crate::error::Result;
+use crate::model::Profile;
+use crate::symbolize::Debuginfod;
+
+/// Names windows when they end.
+#[derive(Default)]
+pub(super) struct Namer {
+    named: Vec<Profile>,
+}
+
+impl Namer {
+    /// Takes a window.
+    pub fn take(&mut self, samples: Samples, info: WindowInfo, symbols: &mut Symbols) -> Result<()> {
+        self.named.push(naming::name(&samples, info, symbols));
+        Ok(())
+    }
+
+    /// There is nobody who could be asked.
+    pub fn fetch_with(&mut self, servers: Debuginfod) -> Result<()> {
+        match servers {}
+    }
+
+    /// The windows that are done, in their order.
+    pub fn named(&mut self) -> Vec<Profile> {
+        std::mem::take(&mut self.named)
+    }
+
+    /// All windows.
+    pub fn settle(&mut self) -> Result<Vec<Profile>> {
+        Ok(self.named())
+    }
+
+    /// Keeps windows that were done before the one that was asked for.
+    pub fn keep(&mut self, early: Vec<Profile>) {
+        self.named = early;
+    }
+}
