@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use object::Endianness;
 
-use super::debuginfod::Debuginfod;
 use super::elf::build_id_in_notes;
 use super::error::SymbolizeError;
 #[cfg(feature = "symbols")]
@@ -139,11 +138,6 @@ impl HostSymbolizer {
             refreshed: SortedSet::new(),
             now: 0,
         }
-    }
-
-    /// Has files for debuggers fetched by this from now on, where they are not on this host.
-    pub fn fetch_with(&mut self, servers: Debuginfod) {
-        self.names.fetch_with(servers);
     }
 
     /// Takes a sideband record in; records come in the order of their time.
