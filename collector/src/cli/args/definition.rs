@@ -218,7 +218,7 @@ const JSON: Opt = Opt { name: "--json", help: "print JSON, a line each time", ..
 const JSON_OBJECT: Opt = Opt { name: "--json", help: "one line of JSON an object", ..SWITCH };
 
 /// Of the commands that show what some tracers find.
-static TABLE: &[&Opt] = &[
+static TABLE: [&Opt; 19] = [
     &UNTIL,
     &Opt {
         name: "--interval",
@@ -250,8 +250,6 @@ static TABLE: &[&Opt] = &[
     &Opt { help: "of one core, for the command and its hooks (default 0: none)", ..CPU_LIMIT },
     &LISTEN,
     &BTF,
-    #[cfg(feature = "debuginfod")]
-    &DEBUGINFOD,
     &PER_PROCESS,
 ];
 
@@ -265,7 +263,7 @@ macro_rules! table {
                 $text,
                 " Prints tables at the end, or every --interval; with --endpoint, a .jsonl or an .otlp file, exports instead."
             ),
-            options: TABLE,
+            options: &TABLE,
         }
     };
 }
