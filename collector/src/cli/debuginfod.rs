@@ -44,7 +44,7 @@ mod shown {
         let (start, limit) = (Instant::now(), servers.settings().timeout);
         let mut told = false;
         servers.wait(start + limit, |pending| {
-            if !told && start.elapsed() > SOON && pending > 0 {
+            if says(LogLevel::Info) && !told && start.elapsed() > SOON && pending > 0 {
                 told = true;
                 say(format_args!(
                     "waiting for {pending} files for debuggers, {} at most; interrupt to go on without",

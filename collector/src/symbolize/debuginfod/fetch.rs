@@ -1,5 +1,6 @@
 //! Fetching one file from the first server that has it.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs};
@@ -9,6 +10,7 @@ use super::folder::{Folder, hex};
 use crate::export::Endpoint;
 use crate::export::config::process_env;
 use crate::export::http::download::{DownloadError, Limits, download};
+use crate::sorted::SortedMap;
 use crate::symbolize::Place;
 
 /// How long a server is left alone that does not answer.
@@ -40,14 +42,29 @@ pub(super) enum Fetched {
 pub(super) struct Fetcher<'c> {
     settings: &'c Settings,
     folder: &'c Folder,
-    /// Until when servers are left alone, in their order.
-    down: Vec<Option<Instant>>,
+    down: &'c Down,
     bytes: u64,
 }
 
+/// Until when servers are left alone, by their place among them.
+#[derive(Default)]
+pub(super) struct Down(Mutex<SortedMap<usize, Instant>>);
+
+impl Down {
+    fn is_down(&self, server: usize) -> bool {
+        let until = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&server).copied();
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
+    fn note(&self, server: usize) {
+        let until = Instant::now() + DOWN_FOR;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(server, until);
+    }
+}
+
 impl<'c> Fetcher<'c> {
-    pub fn new(settings: &'c Settings, folder: &'c Folder) -> Self {
-        Self { settings, folder, down: vec![None; settings.servers.len()], bytes: 0 }
+    pub fn new(settings: &'c Settings, folder: &'c Folder, down: &'c Down) -> Self {
+        Self { settings, folder, down, bytes: 0 }
     }
 
     /// Bytes that came since this was asked last.
@@ -66,8 +83,7 @@ impl<'c> Fetcher<'c> {
         }
         let mut failure = None;
         for (index, server) in self.settings.servers.iter().enumerate() {
-            let now = Instant::now();
-            if self.down.get(index).copied().flatten().is_some_and(|until| now < until) {
+            if self.down.is_down(index) {
                 failure.get_or_insert_with(|| format!("{server} did not answer before"));
                 continue;
             }
@@ -75,8 +91,8 @@ impl<'c> Fetcher<'c> {
                 Ok(()) => return Fetched::Yes { was_here: false },
                 Err(Refused { is_missing: true, .. }) => {}
                 Err(Refused { why, is_down, .. }) => {
-                    if let Some(down) = self.down.get_mut(index).filter(|_| is_down) {
-                        *down = Some(Instant::now() + DOWN_FOR);
+                    if is_down {
+                        self.down.note(index);
                     }
                     failure = Some(format!("{server}: {why}"));
                 }

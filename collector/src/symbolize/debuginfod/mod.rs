@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use fetch::{Fetched, Fetcher};
+use fetch::{Down, Fetched, Fetcher};
 use folder::Folder;
 pub use settings::{Settings, SettingsError};
 
@@ -74,6 +74,7 @@ impl Drop for Owner {
 struct Client {
     settings: Settings,
     folder: Folder,
+    down: Down,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -114,7 +115,7 @@ impl Client {
     /// Fetches what waits, until nothing does for a while.
     fn work(&self) {
         fetch::step_back();
-        let mut fetcher = Fetcher::new(&self.settings, &self.folder);
+        let mut fetcher = Fetcher::new(&self.settings, &self.folder, &self.down);
         while let Some(build_id) = self.next() {
             let fetched = fetcher.fetch(&build_id, &|| self.state().stopped);
             let mut state = self.state();
@@ -195,8 +196,8 @@ impl Debuginfod {
     /// A client; nothing is asked, read or written yet.
     pub fn new(settings: Settings) -> Self {
         let folder = Folder::new(&settings);
-        let (state, changed) = (Mutex::default(), Condvar::new());
-        Self(Arc::new(Owner(Arc::new(Client { settings, folder, state, changed }))))
+        let (down, state, changed) = (Down::default(), Mutex::default(), Condvar::new());
+        Self(Arc::new(Owner(Arc::new(Client { settings, folder, down, state, changed }))))
     }
 
     fn client(&self) -> &Arc<Client> {
