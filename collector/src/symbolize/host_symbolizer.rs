@@ -4,9 +4,6 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use object::Endianness;
-
-use super::elf::build_id_in_notes;
 use super::error::SymbolizeError;
 #[cfg(feature = "symbols")]
 use super::file_names::{FileNames, NamedFile};
@@ -15,11 +12,11 @@ use super::files::MAX_OPEN;
 use super::files::{Candidate, FileCache, FileNo};
 use super::host::{Host, Place, Roots, read_limited};
 use super::jit::JitMaps;
-use super::kernel::KernelSymbols;
+use super::kernel_names::{KernelChange, KernelNames};
 use super::maps;
 use super::process::{Generation, MappedFile, ProcessLosses, ProcessTable, VmMapping};
 use super::sideband::{Record, SampleId};
-use super::{AddressSpace, DEFAULT_BUDGET, Miss, Resolved, Symbolizer, line_of};
+use super::{AddressSpace, DEFAULT_BUDGET, Miss, Resolved, Symbolizer};
 use crate::model::{FrameKind, Mapping};
 use crate::sorted::{SortedMap, SortedSet};
 
@@ -29,8 +26,6 @@ pub(super) const MAX_MAPS: usize = 16 << 20;
 const MAX_VDSO: u64 = 1 << 20;
 /// Ancestors whose root directories are tried for a process that ended.
 const MAX_ANCESTORS: usize = 4;
-/// Nanoseconds between two readings of `/proc/kallsyms`: at first, and after many that found nothing new.
-const KERNEL_RETRY: (u64, u64) = (5_000_000_000, 300_000_000_000);
 
 /// The generation of a process that an address belongs to.
 #[derive(Debug, Clone, Copy)]
@@ -61,17 +56,6 @@ impl Located {
             file: None,
         }
     }
-}
-
-/// Kernel symbols, and when to read them again.
-#[derive(Default)]
-struct Kernel {
-    symbols: Option<Result<KernelSymbols, Box<SymbolizeError>>>,
-    read_at: u64,
-    retry: u64,
-    /// A record told that code came or went.
-    stale: bool,
-    build_ids: SortedMap<Arc<str>, Option<Arc<[u8]>>>,
 }
 
 /// What a [`HostSymbolizer`] left out for want of room, since it was made.
@@ -106,12 +90,11 @@ pub struct HostSymbolizer {
     /// Files that mappings led to; failures are kept until the end of the window.
     known: SortedMap<Arc<MappedFile>, Result<FileNo, Miss>>,
     jit: JitMaps,
-    kernel: Kernel,
+    kernel: KernelNames,
     /// The image, and its bytes.
     vdso: Option<(Option<FileNo>, u64)>,
     /// Processes whose maps were read in this window.
     refreshed: SortedSet<u32>,
-    now: u64,
 }
 
 impl HostSymbolizer {
@@ -124,6 +107,7 @@ impl HostSymbolizer {
     #[cfg_attr(not(feature = "symbols"), expect(unused_variables, reason = "there are no tables"))]
     pub fn with_budget(host: Host, budget: usize) -> Self {
         Self {
+            kernel: KernelNames::new(host.clone()),
             host,
             processes: ProcessTable::default(),
             files: FileCache::new(),
@@ -133,29 +117,15 @@ impl HostSymbolizer {
             wanted: SortedMap::new(),
             known: SortedMap::new(),
             jit: JitMaps::default(),
-            kernel: Kernel::default(),
             vdso: None,
             refreshed: SortedSet::new(),
-            now: 0,
         }
     }
 
     /// Takes a sideband record in; records come in the order of their time.
     pub fn observe(&mut self, record: &Record<'_>, id: &SampleId) {
-        let kernel = &mut self.kernel;
-        match (record, &mut kernel.symbols) {
-            (Record::KernelSymbol { address, length, .. }, symbols) => {
-                kernel.stale = true;
-                if let Some(Ok(symbols)) = symbols {
-                    // New code can lie where old one was. What is elsewhere keeps its name: to read all names takes 20 ms.
-                    symbols.forget(*address..address.saturating_add(u64::from(*length).max(1)));
-                }
-            }
-            (Record::Lost { .. }, Some(Ok(symbols))) => {
-                kernel.stale = true;
-                symbols.forget_programs();
-            }
-            _ => {}
+        if let Some(change) = KernelChange::of(record) {
+            self.kernel.change(&change);
         }
         self.processes.observe(record, id);
     }
@@ -183,17 +153,16 @@ impl HostSymbolizer {
 
     /// Heap memory for symbol tables and names of user files, and of the kernel, in bytes.
     pub fn memory(&self) -> (usize, usize) {
-        let kernel = self.kernel.symbols.as_ref().and_then(|symbols| symbols.as_ref().ok());
         #[cfg(feature = "symbols")]
         let names = self.names.memory();
         #[cfg(not(feature = "symbols"))]
         let names = 0;
-        (names, kernel.map_or(0, KernelSymbols::memory))
+        (names, self.kernel.memory())
     }
 
     /// Why the kernel has no names, once one was asked for.
     pub fn kernel_error(&self) -> Option<&SymbolizeError> {
-        self.kernel.symbols.as_ref()?.as_ref().err().map(Box::as_ref)
+        self.kernel.error()
     }
 
     /// Reads the maps of a process now, if records did not tell them all: it may be gone when its names are wanted.
@@ -217,16 +186,9 @@ impl HostSymbolizer {
         }
     }
 
-    /// Where an address is: everything but the names of its functions where those are to be looked for in a file, which is among
-    /// [those that are wanted](Self::take_wanted) then.
-    pub(crate) fn locate(&mut self, space: AddressSpace, address: u64) -> Located {
-        match space {
-            AddressSpace::Kernel => Located::done(self.resolve_kernel(address)),
-            AddressSpace::User { pid, time } => self.locate_user(pid, time, address),
-        }
-    }
-
-    fn locate_user(&mut self, pid: u32, time: u64, address: u64) -> Located {
+    /// Where an address of a process is: everything but the names of its functions where those are to be looked for in a file, which is
+    /// among [those that are wanted](Self::take_wanted) then.
+    pub(crate) fn locate_user(&mut self, pid: u32, time: u64, address: u64) -> Located {
         let Some((owner, mapping)) = self.find_or_read_mapping(pid, time, address) else {
             let known = self.processes.generation(pid, time).is_some();
             let miss = if known { Miss::NotMapped } else { Miss::UnknownProcess };
@@ -423,63 +385,14 @@ impl HostSymbolizer {
 
     /// Looks up, in one reading of `/proc/kallsyms`, the addresses that have no name yet. Give all of a window at once:
     /// another reading is only made after a while.
-    pub fn prepare_kernel(&mut self, mut addresses: Vec<u64>) {
-        let kernel = &mut self.kernel;
-        let known =
-            |address: &u64| matches!(&kernel.symbols, Some(Ok(symbols)) if symbols.find(*address).is_some());
-        addresses.retain(|address| !known(address));
-        if addresses.is_empty() || matches!(&kernel.symbols, Some(Err(_))) {
-            return;
-        }
-        if kernel.symbols.is_some() && !kernel.stale && self.now.saturating_sub(kernel.read_at) < kernel.retry
-        {
-            return;
-        }
-        addresses.sort_unstable();
-        addresses.dedup();
-        let read = KernelSymbols::read(&self.host, &addresses);
-        let found = read.as_ref().is_ok_and(|symbols| !symbols.is_empty());
-        let (first, last) = KERNEL_RETRY;
-        kernel.retry = if found { first } else { (kernel.retry * 2).clamp(first, last) };
-        kernel.read_at = self.now;
-        kernel.stale = false;
-        match (&mut kernel.symbols, read) {
-            (Some(Ok(symbols)), Ok(read)) => symbols.absorb(read),
-            (symbols, read) => *symbols = Some(read),
-        }
-    }
-
-    fn resolve_kernel(&mut self, address: u64) -> Resolved {
-        self.prepare_kernel(vec![address]);
-        let kernel = &mut self.kernel;
-        let symbols = match &kernel.symbols {
-            Some(Ok(symbols)) => symbols,
-            Some(Err(error)) if matches!(**error, SymbolizeError::KernelAddressesHidden) => {
-                return missed(FrameKind::Kernel, None, address, Miss::KernelHidden);
-            }
-            _ => return missed(FrameKind::Kernel, None, address, Miss::KernelUnknown),
-        };
-        let Some(function) = symbols.find(address) else {
-            return missed(FrameKind::Kernel, None, address, Miss::KernelUnknown);
-        };
-        let path: Arc<str> = function.module.map_or("[kernel]".into(), |module| format!("[{module}]").into());
-        let build_id = kernel.build_ids.entry(Arc::clone(&path));
-        let build_id = build_id.or_insert_with(|| read_kernel_build_id(&self.host, function.module));
-        let mapping = Mapping {
-            path,
-            build_id: build_id.clone(),
-            memory_start: function.range_start,
-            memory_limit: function.range_end,
-            file_offset: 0,
-        };
-        let lines = Arc::from([line_of(function.name.to_owned())]);
-        Resolved { kind: FrameKind::Kernel, mapping: Some(mapping), address, lines, miss: None }
+    pub fn prepare_kernel(&mut self, addresses: Vec<u64>) {
+        self.kernel.prepare(addresses);
     }
 }
 
 impl Symbolizer for HostSymbolizer {
     fn begin_window(&mut self, now: u64) {
-        self.now = now;
+        self.kernel.begin_window(now);
         self.refreshed.clear();
         self.jit.begin_window();
     }
@@ -489,7 +402,11 @@ impl Symbolizer for HostSymbolizer {
         if self.wanted.len() >= MAX_OPEN {
             self.wanted.clear();
         }
-        let located = self.locate(space, address);
+        let (pid, time) = match space {
+            AddressSpace::Kernel => return self.kernel.resolve(address),
+            AddressSpace::User { pid, time } => (pid, time),
+        };
+        let located = self.locate_user(pid, time, address);
         #[cfg(feature = "symbols")]
         return self.name(located);
         #[cfg(not(feature = "symbols"))]
@@ -554,7 +471,7 @@ fn model_mapping(mapping: &VmMapping, build_id: Option<&Arc<[u8]>>) -> Mapping {
     }
 }
 
-fn missed(kind: FrameKind, mapping: Option<Mapping>, address: u64, miss: Miss) -> Resolved {
+pub(super) fn missed(kind: FrameKind, mapping: Option<Mapping>, address: u64, miss: Miss) -> Resolved {
     Resolved { kind, mapping, address, lines: Arc::default(), miss: Some(miss) }
 }
 
@@ -569,15 +486,4 @@ fn read_own_vdso(host: &Host) -> std::io::Result<Vec<u8>> {
     let mut image = vec![0; size as usize];
     File::open(host.proc.join("self/mem"))?.read_exact_at(&mut image, line.start)?;
     Ok(image)
-}
-
-/// The build id of the kernel, or of a module.
-fn read_kernel_build_id(host: &Host, module: Option<&Arc<str>>) -> Option<Arc<[u8]>> {
-    let path = match module {
-        None => host.sys.join("kernel/notes"),
-        Some(module) if module.as_bytes().contains(&b'/') => return None,
-        Some(module) => host.sys.join("module").join(&**module).join("notes/.note.gnu.build-id"),
-    };
-    let notes = read_limited(&path, 64 * 1024).ok()?;
-    build_id_in_notes(&notes, Endianness::default()).map(Into::into)
 }

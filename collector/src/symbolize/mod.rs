@@ -35,6 +35,7 @@ mod jit;
 #[cfg(feature = "dwarf")]
 mod jit_dump;
 pub mod kernel;
+mod kernel_names;
 pub mod maps;
 #[cfg(feature = "unwind")]
 pub(crate) mod memory;
@@ -61,6 +62,8 @@ pub use host::{Host, Place, read_limited};
 #[cfg(feature = "symbols")]
 pub(crate) use host_symbolizer::Located;
 pub use host_symbolizer::{HostSymbolizer, SymbolizerLosses};
+#[cfg(feature = "symbols")]
+pub(crate) use kernel_names::{KernelChange, KernelNames};
 
 use crate::model::{FrameKind, Line, Mapping};
 

@@ -1,10 +1,64 @@
-//! How many samples there should have been. Pure.
+//! What is counted, and how many samples there should have been. Pure.
 //!
 //! The kernel skips a perf program, and counts nothing, while a program of certain other types runs on the CPU. The
 //! event itself keeps counting, nanoseconds or faults: divided by the period, its count says how often the program should
 //! have run, and what it did not see was lost.
 
+use std::time::Duration;
+
+use crate::model::Losses;
 use crate::sorted::SortedMap;
+
+/// Counts since the start, machine-wide.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Periods that timers went through.
+    pub expected_periods: u64,
+    /// Times that the program ran.
+    pub runs: u64,
+    /// Runs on an idle CPU.
+    pub idle: u64,
+    /// Periods that idle CPUs slept through: no sample is missing.
+    pub idle_slept: u64,
+    /// Runs whose task the filter kept out.
+    pub filtered: u64,
+    /// Samples, counted or not.
+    pub samples: u64,
+    /// Waits that were too short to be counted.
+    pub too_short: u64,
+    /// Losses.
+    pub losses: Losses,
+    /// Runs that the kernel says it missed (Linux 5.12; not every kernel counts those of perf events).
+    pub recursion_misses: u64,
+    /// Children that could not be followed.
+    pub children_lost: u64,
+    /// How stacks of processes were walked; `None` where the kernel does it along frame pointers.
+    pub walks: Option<Walks>,
+}
+
+/// What the profiler itself costs.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Overhead {
+    /// CPU time of the profiler's thread, as a share of one CPU since the start. The program's own time inside the
+    /// kernel is charged to whom it samples, and not in this.
+    pub cpu_share: f64,
+    /// Resident memory of this process, in bytes.
+    pub resident_bytes: u64,
+    /// Kernel memory of the maps, in bytes.
+    pub map_bytes: u64,
+    /// Mean time from a sideband event to its handling, over the last read.
+    pub event_latency: Duration,
+}
+
+/// What was counted while the period was another. Runs are by CPU, to be taken from those since the program was loaded.
+#[derive(Debug, Default)]
+pub(super) struct EarlierPeriods {
+    pub expected: u64,
+    pub idle_slept: u64,
+    pub skipped: u64,
+    pub runs: SortedMap<u32, u64>,
+    pub idle_runs: SortedMap<u32, u64>,
+}
 
 /// Periods that should have been seen on each CPU, across events that come and go with it.
 #[derive(Debug, Clone)]

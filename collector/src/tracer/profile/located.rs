@@ -10,12 +10,13 @@ use bpf_programs::events::spans::Span;
 #[cfg(feature = "python")]
 use super::naming::split_python;
 use super::naming::{Named, Names, looked_up};
+use super::sideband::monotonic_nanos;
 use super::symbols::Symbols;
 use crate::aggregate::{ProcessId, Samples, StackId};
 use crate::error::Result;
-use crate::model::{Line, Process};
+use crate::model::{FrameKind, Line, Process};
 use crate::sorted::{SortedMap, SortedSet};
-use crate::symbolize::{FileNames, FileNo, Located, MAX_OPEN, NamedFile};
+use crate::symbolize::{FileNames, FileNo, KernelChange, KernelNames, Located, MAX_OPEN, NamedFile};
 
 /// Addresses whose names are to be looked for in files, which are open.
 #[derive(Default)]
@@ -39,8 +40,9 @@ impl Asked {
 #[derive(Default)]
 pub(super) struct LocatedWindow {
     processes: SortedMap<ProcessId, Process>,
-    /// By process (`None` for the kernel) and address: what is known, and the number of the answer that has the lines.
-    addresses: SortedMap<(Option<ProcessId>, u64), (Named, Option<usize>)>,
+    /// What is known of an address, and the number of the answer that has the lines.
+    addresses: SortedMap<(ProcessId, u64), (Named, Option<usize>)>,
+    kernel_changes: Vec<KernelChange>,
     #[cfg(feature = "python")]
     python: SortedMap<(ProcessId, PythonFrame), Option<Line>>,
     #[cfg(feature = "python")]
@@ -59,12 +61,10 @@ impl LocatedWindow {
         symbols: &mut Symbols,
         mut ask: impl FnMut(Asked) -> Result<()>,
     ) -> Result<Self> {
-        let mut kernel: SortedSet<StackId> = SortedSet::default();
-        let mut user: SortedSet<(ProcessId, StackId)> = SortedSet::default();
-        let mut located = Self::default();
+        let mut located = Self { kernel_changes: symbols.take_kernel_changes(), ..Self::default() };
+        let mut stacks: SortedSet<(ProcessId, StackId)> = SortedSet::default();
         for key in samples.counts.keys() {
-            kernel.extend(key.kernel);
-            user.extend(key.user.map(|stack| (key.process, stack)));
+            stacks.extend(key.user.map(|stack| (key.process, stack)));
             if !located.processes.contains_key(&key.process) {
                 located.processes.insert(key.process, symbols.process(key.process));
                 #[cfg(feature = "python")]
@@ -73,21 +73,14 @@ impl LocatedWindow {
                 }
             }
         }
-        let addresses = kernel.iter().flat_map(|&stack| looked_up_in(samples.stacks.get(stack)));
-        symbols.prepare_kernel(addresses.collect());
         let mut asked = Asked::default();
-        let kernel = kernel.iter().map(|&stack| (None, stack));
-        for (process, stack) in kernel.chain(user.iter().map(|&(process, stack)| (Some(process), stack))) {
-            let words = samples.stacks.get(stack);
-            let words = match process {
-                Some(process) => located.read_python(process, words, symbols),
-                None => words,
-            };
-            for address in looked_up_in(words) {
+        for &(process, stack) in stacks.iter() {
+            let addresses = located.read_python(process, samples.stacks.get(stack), symbols);
+            for (depth, &address) in addresses.iter().enumerate() {
                 if symbols.wanted_files() >= MAX_OPEN {
                     ask(Asked { files: symbols.take_wanted(), ..std::mem::take(&mut asked) })?;
                 }
-                located.add(process, address, &mut asked, symbols);
+                located.add(process, looked_up(depth, address), &mut asked, symbols);
             }
         }
         asked.files = symbols.take_wanted();
@@ -95,7 +88,7 @@ impl LocatedWindow {
         Ok(located)
     }
 
-    fn add(&mut self, process: Option<ProcessId>, address: u64, asked: &mut Asked, symbols: &mut Symbols) {
+    fn add(&mut self, process: ProcessId, address: u64, asked: &mut Asked, symbols: &mut Symbols) {
         if self.addresses.contains_key(&(process, address)) {
             return;
         }
@@ -130,43 +123,43 @@ impl LocatedWindow {
     }
 }
 
-fn looked_up_in(stack: &[u64]) -> impl Iterator<Item = u64> {
-    stack.iter().enumerate().map(|(depth, &address)| looked_up(depth, address))
-}
-
 /// The names of a window that is located, whose answers are there.
 pub(super) struct Answered<'w> {
-    pub window: &'w LocatedWindow,
-    pub lines: &'w [Arc<[Line]>],
+    window: &'w LocatedWindow,
+    lines: &'w [Arc<[Line]>],
+    kernel: &'w mut KernelNames,
 }
 
-impl Answered<'_> {
-    fn named(&self, process: Option<ProcessId>, address: u64) -> Named {
-        // All that are asked for were located.
-        let Some((named, answer)) = self.window.addresses.get(&(process, address)) else {
-            return Named::unknown(process.is_none(), address);
-        };
-        let mut named = named.clone();
-        if let Some(lines) = answer.and_then(|number| self.lines.get(number)) {
-            named.lines = lines.to_vec();
-        }
-        named
+impl<'w> Answered<'w> {
+    /// With the names of the kernel's functions, of which those that changed are looked up again.
+    pub fn new(window: &'w LocatedWindow, lines: &'w [Arc<[Line]>], kernel: &'w mut KernelNames) -> Self {
+        kernel.begin_window(monotonic_nanos());
+        window.kernel_changes.iter().for_each(|change| kernel.change(change));
+        Self { window, lines, kernel }
     }
 }
 
 impl Names for Answered<'_> {
-    fn prepare_kernel(&mut self, _: Vec<u64>) {}
+    fn prepare_kernel(&mut self, addresses: Vec<u64>) {
+        self.kernel.prepare(addresses);
+    }
 
     fn process(&mut self, process: ProcessId) -> Process {
         self.window.processes.get(&process).cloned().unwrap_or_default()
     }
 
     fn kernel(&mut self, address: u64) -> Named {
-        self.named(None, address)
+        self.kernel.resolve(address).into()
     }
 
     fn user(&mut self, process: ProcessId, address: u64) -> Named {
-        self.named(Some(process), address)
+        // All that are asked for were located.
+        let Some((named, answer)) = self.window.addresses.get(&(process, address)) else {
+            let kind = FrameKind::Native;
+            return Named { kind, address, mapping: None, lines: Vec::new(), not_code: false };
+        };
+        let lines = answer.and_then(|number| self.lines.get(number));
+        Named { lines: lines.map_or_else(Vec::new, |lines| lines.to_vec()), ..named.clone() }
     }
 
     #[cfg(feature = "python")]

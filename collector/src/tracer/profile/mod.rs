@@ -11,7 +11,7 @@
 //! | `off_cpu.rs` | what waits are counted under that outlast a window, where those are profiled and not CPU time |
 //! | `stacks.rs` | what is told of stacks of processes: how they are walked, and how far |
 //! | `sideband.rs` | process starts, execs, mappings and exits, as the kernel reports them |
-//! | `accounting.rs` | how many samples there should have been |
+//! | `accounting.rs` | what is counted, and how many samples there should have been |
 //! | `naming.rs` | addresses to names |
 //! | `located.rs` | where the addresses of a window are: the part of that which cannot wait |
 //! | `namer.rs` | the rest, in a thread of low priority; `namer_at_once.rs` without names in files |
@@ -48,9 +48,9 @@ pub(crate) use program::ProfileProgram;
 
 /// How often the kernel's tables are read when nothing asks for it earlier.
 pub(crate) const READS_PER_SECOND: u32 = 1;
-pub use accounting::Walks;
+pub use accounting::{Counters, Overhead, Walks};
 #[cfg(feature = "unwind")]
 pub(crate) use session::WINDOW_IS_ANOTHERS;
-pub use session::{Counters, FIRST_FOREIGN_TOKEN, Overhead, Session};
+pub use session::{FIRST_FOREIGN_TOKEN, Session};
 pub(crate) use tracer::hand_over;
 pub use tracer::{CPU_PROFILE, INFO, Settings};

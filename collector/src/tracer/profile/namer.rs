@@ -1,6 +1,7 @@
 //! Names of windows, made in a thread of low priority: symbol tables and debug information are read there, and what is sampled
 //! meanwhile does not wait for it.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
@@ -8,6 +9,9 @@ use std::thread::{self, JoinHandle};
 
 use mio::Waker;
 use rustix::process::{Pid, getpriority_process, setpriority_process};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, gettid, set_capabilities, set_no_new_privs,
+};
 
 use super::located::{Answered, Asked, LocatedWindow};
 use super::naming::{self, WindowInfo};
@@ -15,12 +19,15 @@ use super::symbols::Symbols;
 use crate::aggregate::Samples;
 use crate::error::{Error, Result};
 use crate::model::Profile;
-use crate::symbolize::{Debuginfod, FileNames};
+use crate::symbolize::{Debuginfod, FileNames, Host, KernelNames};
 
 /// How much nicer than its owner the thread is: beside another that wants all of the CPU, it gets a tenth.
 const NICER: i32 = 10;
 /// The nicest.
 const NICEST: i32 = 19;
+/// What it needs to read the files of other users' processes, and addresses in `/proc/kallsyms` (capabilities(7)).
+const KEPT: CapabilitySet =
+    CapabilitySet::DAC_READ_SEARCH.union(CapabilitySet::SYS_PTRACE).union(CapabilitySet::SYSLOG);
 /// What waits for the thread before its owner does: some two windows.
 const MESSAGES: usize = 4;
 
@@ -42,7 +49,7 @@ pub(super) struct Namer {
     named: Receiver<Profile>,
     thread: Option<JoinHandle<()>>,
     /// The thread, as the kernel knows it.
-    tid: Option<Pid>,
+    tid: Pid,
     stop: Arc<AtomicBool>,
     /// Windows that it has, and has not given back.
     in_work: usize,
@@ -63,7 +70,12 @@ impl Namer {
         let stop = Arc::new(AtomicBool::new(false));
         let in_thread = Arc::clone(&stop);
         let work = move || {
-            let _ = report.send(rustix::thread::gettid());
+            let confined = confine();
+            let is_confined = confined.is_ok();
+            let _ = report.send(confined.map(|()| gettid()));
+            if !is_confined {
+                return;
+            }
             let wake = |profile| {
                 // Whoever has gone needs neither.
                 let _ = done.send(profile);
@@ -73,11 +85,12 @@ impl Namer {
         };
         let thread = thread::Builder::new().name("ebpf-names".into()).spawn(work);
         let thread = thread.map_err(Error::io("starting a thread"))?;
+        let tid = started.recv().map_err(|_| Error::ThreadPanicked)?;
         let namer = Self {
             messages: Some(messages),
             named,
             thread: Some(thread),
-            tid: started.recv().ok(),
+            tid: tid.map_err(Error::io("giving up privileges"))?,
             stop,
             in_work: 0,
             early: Vec::new(),
@@ -172,8 +185,8 @@ impl Namer {
 
     /// Makes the thread so much nicer than the caller is. Whoever may not lower that again only waits longer.
     fn set_priority(&self, nicer: i32) {
-        if let (Some(tid), Ok(own)) = (self.tid, getpriority_process(None)) {
-            let _ = setpriority_process(Some(tid), (own + nicer).min(NICEST));
+        if let Ok(own) = getpriority_process(None) {
+            let _ = setpriority_process(Some(self.tid), (own + nicer).min(NICEST));
         }
     }
 }
@@ -189,8 +202,18 @@ impl Drop for Namer {
     }
 }
 
+/// Gives up, in this thread, whatever is not for reading files of others: it reads what anybody has written.
+fn confine() -> io::Result<()> {
+    let held = capabilities(None)?;
+    let keep = held.permitted & KEPT;
+    set_no_new_privs(true)?;
+    let inheritable = CapabilitySet::empty();
+    Ok(set_capabilities(None, CapabilitySets { effective: keep, permitted: keep, inheritable })?)
+}
+
 fn serve(inbox: &Receiver<Message>, mut names: FileNames, stop: &AtomicBool, give: impl Fn(Profile)) {
     let go_on = || !stop.load(Ordering::Relaxed);
+    let mut kernel = KernelNames::new(Host::default());
     let mut lines = Vec::new();
     while let Ok(message) = inbox.recv() {
         if !go_on() {
@@ -208,7 +231,7 @@ fn serve(inbox: &Receiver<Message>, mut names: FileNames, stop: &AtomicBool, giv
             Message::Window(window) => {
                 let (samples, info, located) = *window;
                 let lines = std::mem::take(&mut lines);
-                give(naming::name(&samples, info, &mut Answered { window: &located, lines: &lines }));
+                give(naming::name(&samples, info, &mut Answered::new(&located, &lines, &mut kernel)));
                 names.end_window();
             }
         }
@@ -254,7 +277,7 @@ mod tests {
         let mut events = EventLoop::new().unwrap();
         let mut namer = start(&events);
         let own = nice_of(rustix::thread::gettid());
-        assert_eq!(nice_of(namer.tid.unwrap()), (own + NICER).min(NICEST));
+        assert_eq!(nice_of(namer.tid), (own + NICER).min(NICEST));
         let here = windows_have_the_names_that_they_had_at_once as fn() as usize as u64;
         let mut symbols = Symbols::new();
         let info = WindowInfo { duration_nanos: 9, ..WindowInfo::default() };
@@ -277,9 +300,23 @@ mod tests {
                 events.wait(Some(until), &mut ready).unwrap();
                 assert!(Instant::now() < until);
             }
-            assert_eq!(namer.named(), [expected.clone()]);
+            assert_eq!(namer.named(), std::slice::from_ref(&expected));
         }
         assert_eq!(namer.settle().unwrap(), []);
+    }
+
+    #[test]
+    fn the_thread_can_read_and_nothing_else() {
+        let namer = start(&EventLoop::new().unwrap());
+        let status = fs::read_to_string(format!("/proc/self/task/{}/status", namer.tid)).unwrap();
+        let field =
+            |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+        let held = capabilities(None).unwrap().permitted;
+        for set in ["CapPrm:", "CapEff:"] {
+            assert_eq!(u64::from_str_radix(&field(set), 16).unwrap(), (held & KEPT).bits(), "{set}");
+        }
+        assert_eq!(u64::from_str_radix(&field("CapInh:"), 16).unwrap(), 0);
+        assert_eq!(field("NoNewPrivs:"), "1");
     }
 
     #[test]
@@ -293,7 +330,7 @@ mod tests {
         }
         let mut done = namer.settle().unwrap();
         let own = nice_of(rustix::thread::gettid());
-        assert_eq!(nice_of(namer.tid.unwrap()), (own + NICER).min(NICEST), "it is low again");
+        assert_eq!(nice_of(namer.tid), (own + NICER).min(NICEST), "it is low again");
         assert_eq!(done.pop().unwrap().start_unix_nanos, 9);
         namer.keep(done);
         let early: Vec<u64> = namer.named().iter().map(|profile| profile.start_unix_nanos).collect();

@@ -36,15 +36,6 @@ pub struct Named {
     pub not_code: bool,
 }
 
-impl Named {
-    /// An address of which nothing is known.
-    #[cfg(feature = "symbols")]
-    pub(super) fn unknown(is_kernel: bool, address: u64) -> Self {
-        let kind = if is_kernel { FrameKind::Kernel } else { FrameKind::Native };
-        Self { kind, address, mapping: None, lines: Vec::new(), not_code: false }
-    }
-}
-
 impl From<Resolved> for Named {
     fn from(resolved: Resolved) -> Self {
         Self {

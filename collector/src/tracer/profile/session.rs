@@ -15,7 +15,7 @@ use mio::Token;
 use mio::Waker;
 
 use super::READS_PER_SECOND;
-use super::accounting::{CpuPeriods, Skipped, Walks};
+use super::accounting::{Counters, CpuPeriods, EarlierPeriods, Overhead, Skipped, Walks};
 use super::cpu_events::CpuEvents;
 use super::explain::explain;
 use super::idle_clock::IdleClock;
@@ -122,47 +122,6 @@ struct WindowStart {
     unix_nanos: u64,
     instant: Instant,
     losses: Losses,
-}
-
-/// Counts since the start, machine-wide.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Periods that timers went through.
-    pub expected_periods: u64,
-    /// Times that the program ran.
-    pub runs: u64,
-    /// Runs on an idle CPU.
-    pub idle: u64,
-    /// Periods that idle CPUs slept through: no sample is missing.
-    pub idle_slept: u64,
-    /// Runs whose task the filter kept out.
-    pub filtered: u64,
-    /// Samples, counted or not.
-    pub samples: u64,
-    /// Waits that were too short to be counted.
-    pub too_short: u64,
-    /// Losses.
-    pub losses: Losses,
-    /// Runs that the kernel says it missed (Linux 5.12; not every kernel counts those of perf events).
-    pub recursion_misses: u64,
-    /// Children that could not be followed.
-    pub children_lost: u64,
-    /// How stacks of processes were walked; `None` where the kernel does it along frame pointers.
-    pub walks: Option<Walks>,
-}
-
-/// What the profiler itself costs.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Overhead {
-    /// CPU time of the profiler's thread, as a share of one CPU since the start. The program's own time inside the
-    /// kernel is charged to whom it samples, and not in this.
-    pub cpu_share: f64,
-    /// Resident memory of this process, in bytes.
-    pub resident_bytes: u64,
-    /// Kernel memory of the maps, in bytes.
-    pub map_bytes: u64,
-    /// Mean time from a sideband event to its handling, over the last read.
-    pub event_latency: Duration,
 }
 
 impl fmt::Debug for Session {
@@ -719,14 +678,4 @@ fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: u64 = statm.split_whitespace().nth(1).and_then(|f| f.parse().ok()).unwrap_or(0);
     pages * bpf_sys::page_size() as u64
-}
-
-/// What was counted while the period was another. Runs are by CPU, to be taken from those since the program was loaded.
-#[derive(Debug, Default)]
-struct EarlierPeriods {
-    expected: u64,
-    idle_slept: u64,
-    skipped: u64,
-    runs: SortedMap<u32, u64>,
-    idle_runs: SortedMap<u32, u64>,
 }

@@ -24,17 +24,24 @@ use crate::spans::SpanProcesses;
 use crate::symbolize::sideband::{Record, SampleId};
 use crate::symbolize::{AddressSpace, DEFAULT_BUDGET, Host, HostSymbolizer, Symbolizer};
 #[cfg(feature = "symbols")]
-use crate::symbolize::{FileNo, Located, NamedFile};
+use crate::symbolize::{FileNo, KernelChange, Located, NamedFile};
 #[cfg(feature = "unwind")]
 use crate::unwind::unwinder::Unwinder;
 
 /// What processes go by that cannot be seen from the agent's pid namespace, all together.
 const OUTSIDE: &str = "[other pid namespace]";
 
+/// Changes of the kernel's code that are told one by one.
+#[cfg(feature = "symbols")]
+const MAX_CHANGES: usize = 4096;
+
 /// Knows the processes that were sampled, and the names of what they ran.
 pub struct Symbols {
     host: Host,
     symbolizer: HostSymbolizer,
+    /// Of the kernel's code since the last window, for whoever names that.
+    #[cfg(feature = "symbols")]
+    kernel_changes: Vec<KernelChange>,
     processes: SortedMap<ProcessId, Process>,
     #[cfg(feature = "unwind")]
     unwinder: Option<Unwinder>,
@@ -57,6 +64,8 @@ impl Symbols {
         Self {
             symbolizer,
             host,
+            #[cfg(feature = "symbols")]
+            kernel_changes: Vec::new(),
             processes: SortedMap::new(),
             #[cfg(feature = "unwind")]
             unwinder: None,
@@ -70,6 +79,13 @@ impl Symbols {
     /// Takes in what the kernel reports; records come in the order of their time.
     pub fn observe(&mut self, record: &Record<'_>, id: &SampleId) {
         self.symbolizer.observe(record, id);
+        #[cfg(feature = "symbols")]
+        if let Some(change) = KernelChange::of(record) {
+            if self.kernel_changes.len() >= MAX_CHANGES {
+                self.kernel_changes = vec![KernelChange::Unknown];
+            }
+            self.kernel_changes.push(change);
+        }
         #[cfg(feature = "unwind")]
         if let Some(unwinder) = &mut self.unwinder {
             unwinder.observe(record);
@@ -176,13 +192,16 @@ impl Symbols {
         id
     }
 
-    /// Where an address of a process, or the kernel's, is.
+    /// Where an address of a process is.
     #[cfg(feature = "symbols")]
-    pub(super) fn locate(&mut self, process: Option<ProcessId>, address: u64) -> Located {
-        let space = process.map_or(AddressSpace::Kernel, |ProcessId { pid, started: time }| {
-            AddressSpace::User { pid, time }
-        });
-        self.symbolizer.locate(space, address)
+    pub(super) fn locate(&mut self, process: ProcessId, address: u64) -> Located {
+        self.symbolizer.locate_user(process.pid, process.started, address)
+    }
+
+    /// How the kernel's code has changed since this was asked last.
+    #[cfg(feature = "symbols")]
+    pub(super) fn take_kernel_changes(&mut self) -> Vec<KernelChange> {
+        std::mem::take(&mut self.kernel_changes)
     }
 
     /// How many files are open for addresses that were located in them.
