@@ -54,7 +54,12 @@ pub(crate) struct SpanProcesses {
 impl SpanProcesses {
     /// For a program that reads spans of the processes in this map.
     pub fn new(map: MapFd) -> Self {
-        Self { map, processes: SortedMap::new(), files: SortedMap::new(), budget: CpuBudget::new(MAX_NANOS, MAX_NANOS) }
+        Self {
+            map,
+            processes: SortedMap::new(),
+            files: SortedMap::new(),
+            budget: CpuBudget::new(MAX_NANOS, MAX_NANOS),
+        }
     }
 
     /// Takes in what the kernel reports, after the symbolizer has.
