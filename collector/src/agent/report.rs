@@ -24,6 +24,9 @@ pub struct Report {
     pub resident: u64,
     /// The memory budget, in bytes.
     pub budget: u64,
+    /// What became of files for debuggers, where they are fetched.
+    #[cfg(feature = "debuginfod")]
+    pub debuginfod: Option<crate::symbolize::debuginfod::Counts>,
 }
 
 /// A tracer at the end of a window.

@@ -21,6 +21,8 @@ use super::slot::Slot;
 use crate::error::{Error, Result};
 use crate::kernel_types::KernelTypes;
 use crate::poll::EventLoop;
+#[cfg(feature = "debuginfod")]
+use crate::symbolize::Debuginfod;
 use crate::telemetry::Sink;
 use crate::tracer::{Info, Start, Stats, TRACERS, cost, filter};
 use crate::units::{share_of, show_fixed};
@@ -371,6 +373,10 @@ impl Agent {
         self.window_start = now;
         self.gives_back = true;
         self.watch_memory(report.resident);
+        #[cfg(feature = "debuginfod")]
+        if let Some(why) = self.config.settings.debuginfod.as_ref().and_then(Debuginfod::take_failure) {
+            self.warnings.push(format!("debuginfod: {why}"));
+        }
         report
     }
 
@@ -407,6 +413,8 @@ impl Agent {
             cost: self.governor.cost(),
             resident: self.resident.read(),
             budget: self.budget.total,
+            #[cfg(feature = "debuginfod")]
+            debuginfod: self.config.settings.debuginfod.as_ref().map(Debuginfod::counts),
         }
     }
 

@@ -172,6 +172,27 @@ pub static EXPORTED: Metric = metric(
     "the exporter",
 );
 
+/// Files for debuggers.
+#[cfg(feature = "debuginfod")]
+pub static DEBUGINFOD: Metric = metric(
+    "ebpf.agent.debuginfod.files",
+    "{file}",
+    Instrument::Counter,
+    "Files for debuggers that debuginfod servers were asked for, by what became of them: fetched, not_found, failed",
+    &["ebpf.outcome"],
+    "the client of debuginfod",
+);
+/// What they take of the network.
+#[cfg(feature = "debuginfod")]
+pub static DEBUGINFOD_IO: Metric = metric(
+    "ebpf.agent.debuginfod.io",
+    "By",
+    Instrument::Counter,
+    "Bytes of files for debuggers that debuginfod servers sent, decompressed",
+    &[],
+    "the client of debuginfod",
+);
+
 /// All of them.
 pub static DEFINITIONS: Definitions = Definitions {
     metrics: &[
@@ -192,6 +213,10 @@ pub static DEFINITIONS: Definitions = Definitions {
         &RING,
         &RUNNING,
         &EXPORTED,
+        #[cfg(feature = "debuginfod")]
+        &DEBUGINFOD,
+        #[cfg(feature = "debuginfod")]
+        &DEBUGINFOD_IO,
     ],
     ..Definitions::NONE
 };
@@ -240,6 +265,15 @@ impl SelfMetrics {
         report.ended.iter().for_each(|(name, stats)| teller.counts(("ebpf.tracer", Value::Str(name)), stats));
         for failure in &report.failures {
             teller.point(&RUNNING, &[("ebpf.tracer", Value::Str(failure.name))], 0.0);
+        }
+        #[cfg(feature = "debuginfod")]
+        if let Some(counts) = report.debuginfod {
+            let outcomes =
+                [("fetched", counts.fetched), ("not_found", counts.not_found), ("failed", counts.failed)];
+            for (outcome, files) in outcomes {
+                teller.total(&DEBUGINFOD, &[("ebpf.outcome", Value::Str(outcome))], files as f64);
+            }
+            teller.total(&DEBUGINFOD_IO, &[], counts.bytes as f64);
         }
         for destination in exports {
             for (signal, stats) in destination.signals.iter() {
@@ -340,6 +374,21 @@ mod tests {
         own.tell(&ended, &[], &mut window);
         assert_eq!((of(&window, "ebpf.agent.hits"), of(&window, "ebpf.agent.drops")), (2.0, 5.0));
         assert_eq!(of(&window, "ebpf.agent.running"), 0.0);
+    }
+
+    #[test]
+    #[cfg(feature = "debuginfod")]
+    fn files_for_debuggers_are_told_where_they_are_fetched() {
+        use crate::symbolize::debuginfod::Counts;
+        let mut window = Recorder::default();
+        let counts = Counts { fetched: 2, not_found: 3, failed: 1, bytes: 1 << 20 };
+        let report = Report { debuginfod: Some(counts), ..Report::default() };
+        SelfMetrics::default().tell(&report, &[], &mut window);
+        assert_eq!(of(&window, "ebpf.agent.debuginfod.files"), 6.0);
+        assert_eq!(of(&window, "ebpf.agent.debuginfod.io"), f64::from(1 << 20));
+        let mut window = Recorder::default();
+        SelfMetrics::default().tell(&Report::default(), &[], &mut window);
+        assert!(!window.numbers.keys().any(|series| series.metric.contains("debuginfod")));
     }
 
     #[test]

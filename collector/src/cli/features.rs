@@ -4,9 +4,10 @@ use bpf_loader::text::join;
 use std::fmt;
 
 /// The cargo features that commands depend on, and whether they are built in.
-const FEATURES: [(&str, bool); 20] = [
+const FEATURES: [(&str, bool); 21] = [
     ("btf-generate", cfg!(feature = "btf-generate")),
     ("compare", cfg!(feature = "compare")),
+    ("debuginfod", cfg!(feature = "debuginfod")),
     ("demangle-cpp", cfg!(feature = "demangle-cpp")),
     ("dwarf", cfg!(feature = "dwarf")),
     ("grpc", cfg!(feature = "grpc")),

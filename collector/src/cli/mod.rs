@@ -10,6 +10,8 @@ mod check_json;
 pub mod compare;
 #[cfg(feature = "terminal")]
 pub mod completions;
+#[cfg(feature = "debuginfod")]
+mod debuginfod;
 pub mod features;
 #[cfg(feature = "inspect")]
 pub mod inspect;
@@ -100,6 +102,16 @@ fn find<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e 
     error.downcast_ref().or_else(|| error.downcast_ref::<Box<T>>().map(|error| &**error))
 }
 
+#[cfg(feature = "debuginfod")]
+fn is_of_servers(error: &(dyn Error + 'static)) -> bool {
+    error.is::<collector::symbolize::debuginfod::SettingsError>()
+}
+
+#[cfg(not(feature = "debuginfod"))]
+fn is_of_servers(_: &(dyn Error + 'static)) -> bool {
+    false
+}
+
 /// Whether the user asked for something that cannot be, rather than something having failed.
 pub fn is_usage(error: &(dyn Error + 'static)) -> bool {
     use collector::export::ExportError;
@@ -114,5 +126,6 @@ pub fn is_usage(error: &(dyn Error + 'static)) -> bool {
         )
     ) || matches!(find(error), Some(collector::error::Error::Config(_)))
         || error.is::<collector::agent::config::Problem>()
+        || is_of_servers(error)
         || error.is::<features::Missing>()
 }

@@ -5,6 +5,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
+use super::debuginfod::Debuginfod;
 use super::elf::Elf;
 use super::files::Identity;
 use super::host::Place;
@@ -27,6 +28,8 @@ pub(super) struct Separate {
     identity: Identity,
     source: Option<Source>,
     has_names: bool,
+    /// It came from a server, and may go for want of room.
+    is_fetched: bool,
 }
 
 impl Separate {
@@ -50,13 +53,17 @@ impl Separate {
         self.source = None;
     }
 
-    /// Opens it again, if it is still the same one.
-    pub fn reopen(&mut self) {
+    /// Opens it again, if it is still the same one; whether it is.
+    pub fn reopen(&mut self, servers: Option<&Debuginfod>) -> bool {
         if self.source.is_none() {
             let opened = FileReader::open(&self.place).ok();
             let same = opened.filter(|(_, metadata)| Identity::of(metadata) == self.identity);
             self.source = same.map(|(reader, _)| Arc::new(reader) as Source);
         }
+        if let Some(servers) = servers.filter(|_| self.is_fetched) {
+            servers.used(&self.place);
+        }
+        self.source.is_some()
     }
 }
 
@@ -122,16 +129,37 @@ pub(super) fn find_shared(
     path: &str,
     places: &dyn Fn(&str) -> Vec<Place>,
 ) -> Option<Separate> {
+    let (name, build_id) = shared_link(elf, source)?;
+    let proof = Proof { build_id: Some(&build_id), checksum: None };
+    let (folder, _) = path.rsplit_once('/')?;
+    let path = if name.starts_with('/') { name } else { format!("{folder}/{name}") };
+    let by_id = path_by_build_id(&build_id);
+    std::iter::once(path).chain(by_id).find_map(|path| open_first(elf, &path, proof, places, &mut 0))
+}
+
+/// Name and build id in `.gnu_debugaltlink`.
+pub(super) fn shared_link(elf: &Elf, source: &dyn ReadAt) -> Option<(String, Vec<u8>)> {
     let section = elf.section(b".gnu_debugaltlink")?;
     let bytes = read_vec(source, section.offset, section.size, MAX_LINK, ".gnu_debugaltlink").ok()?;
     let end = bytes.iter().position(|byte| *byte == 0)?;
     let name = std::str::from_utf8(bytes.get(..end)?).ok()?;
     let build_id = bytes.get(end + 1..).filter(|id| !id.is_empty())?;
+    Some((name.to_owned(), build_id.to_vec()))
+}
+
+/// Opens the debug file of a build id that a server has sent. If there is none, it is wanted.
+pub(super) fn find_fetched(elf: &Elf, build_id: &[u8], servers: &Debuginfod) -> Option<Separate> {
     let proof = Proof { build_id: Some(build_id), checksum: None };
-    let (folder, _) = path.rsplit_once('/')?;
-    let path = if name.starts_with('/') { name.to_owned() } else { format!("{folder}/{name}") };
-    let by_id = path_by_build_id(build_id);
-    std::iter::once(path).chain(by_id).find_map(|path| open_first(elf, &path, proof, places, &mut 0))
+    let open = |place: Place| {
+        let path = place.display_path().to_string_lossy().into_owned();
+        servers.used(&place);
+        open(elf, &path, place, proof, &mut 0)
+    };
+    let found = servers.places(build_id).into_iter().find_map(open);
+    if found.is_none() {
+        servers.want(build_id);
+    }
+    found.map(|found| Separate { is_fetched: true, ..found })
 }
 
 /// Opens the first file that a path leads to and that proves to be what is wanted.
@@ -160,6 +188,7 @@ fn open(elf: &Elf, path: &str, place: Place, proof: Proof<'_>, work: &mut u64) -
         identity: Identity::of(&metadata),
         source: Some(Arc::new(reader)),
         has_names: !elf.has_symbols() && debug.has_symbols(),
+        is_fetched: false,
     })
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::DEFAULT_BUDGET;
 use super::debug_file::{self, Separate};
+use super::debuginfod::Debuginfod;
 use super::dwarf::Dwarf;
 use super::elf::Elf;
 use super::go::Go;
@@ -26,31 +27,65 @@ pub(super) struct Details {
     shared: Option<Separate>,
     /// What there is, once it was looked for.
     lines: Option<Lines>,
+    /// Build ids of files that servers are to send.
+    awaited: Vec<Box<[u8]>>,
     /// Bytes that all files may take, of which each may have a part.
     budget: usize,
 }
 
+/// Where files for debuggers are looked for.
+pub(super) struct Sources<'s> {
+    /// Where a path may lead.
+    pub places: &'s dyn Fn(&str) -> Vec<Place>,
+    /// Who is asked for what is nowhere here.
+    pub servers: Option<&'s Debuginfod>,
+}
+
 impl Details {
-    /// Looks for the file's debug information, in it or beside it. `budget` is the memory that all files may take, and `work`
+    /// Looks for the file's debug information, in it, beside it, or in what servers have sent. `budget` is the memory that all files may take, and `work`
     /// what may be done, which becomes less.
     pub fn find(
         source: &Source,
         build_id: Option<&[u8]>,
         path: &str,
-        places: &dyn Fn(&str) -> Vec<Place>,
+        sources: &Sources<'_>,
         (budget, work): (usize, &mut u64),
     ) -> Option<Self> {
         let elf = Elf::read(source).ok()?;
-        let is_whole = elf.section(b".debug_info").is_some();
-        let separate =
-            if is_whole { None } else { debug_file::find(&elf, source, build_id, path, places, work) };
-        let shared = match &separate {
-            None => debug_file::find_shared(&elf, source, path, places),
-            Some(separate) => separate.source().and_then(|source| {
-                debug_file::find_shared(&Elf::read(source).ok()?, source, separate.path(), places)
-            }),
+        let mut awaited = Vec::new();
+        let mut fetch = |elf: &Elf, build_id: Option<&[u8]>| {
+            let (build_id, servers) = (build_id?, sources.servers?);
+            let found = debug_file::find_fetched(elf, build_id, servers);
+            if found.is_none() {
+                awaited.push(build_id.into());
+            }
+            found
         };
-        Some(Self { separate, shared, lines: None, budget })
+        let separate = if elf.section(b".debug_info").is_some() {
+            None
+        } else {
+            debug_file::find(&elf, source, build_id, path, sources.places, work)
+                // Go's own table has all that would come.
+                .or_else(|| fetch(&elf, build_id.filter(|_| elf.section(b".gopclntab").is_none())))
+        };
+        let mut shared = |elf: &Elf, source: &Source, path: &str| {
+            debug_file::find_shared(elf, source, path, sources.places).or_else(|| {
+                let (_, build_id) = debug_file::shared_link(elf, source)?;
+                fetch(elf, Some(&build_id))
+            })
+        };
+        let shared = match &separate {
+            None => shared(&elf, source, path),
+            Some(separate) => {
+                separate.source().and_then(|source| shared(&Elf::read(source).ok()?, source, separate.path()))
+            }
+        };
+        Some(Self { separate, shared, lines: None, awaited, budget })
+    }
+
+    /// Whether a file has come that was awaited: then it is time to look again.
+    pub fn has_more(&self, servers: Option<&Debuginfod>) -> bool {
+        servers.is_some_and(|servers| self.awaited.iter().any(|build_id| servers.has_come(build_id)))
     }
 
     /// The file that has the functions' names, if it is another one, and its headers.
@@ -105,13 +140,11 @@ impl Details {
         }
     }
 
-    /// Opens the files again; `source` is the one that this is about.
-    pub fn reopen(&mut self, source: &Source) {
-        if let Some(separate) = &mut self.separate {
-            separate.reopen();
-        }
-        if let Some(shared) = &mut self.shared {
-            shared.reopen();
+    /// Opens the files again; `source` is the one that this is about. False if one is no longer the same.
+    pub fn reopen(&mut self, source: &Source, servers: Option<&Debuginfod>) -> bool {
+        let reopen = |file: &mut Option<Separate>| file.as_mut().is_none_or(|file| file.reopen(servers));
+        if !reopen(&mut self.separate) || !reopen(&mut self.shared) {
+            return false;
         }
         if let Some(dwarf) = self.lines.as_mut().and_then(|lines| lines.dwarf.as_mut()) {
             let source = match &self.separate {
@@ -122,6 +155,7 @@ impl Details {
                 dwarf.reopen(source, self.shared.as_ref().and_then(Separate::source));
             }
         }
+        true
     }
 
     /// Forgets what can be read again.
@@ -142,7 +176,7 @@ pub(super) fn try_all(file: &[u8], elf: &Elf, addresses: impl IntoIterator<Item 
     const WORK: u64 = 4 << 20;
     const ASKED: u64 = 64;
     let source: Source = Arc::new(file.to_vec());
-    let nowhere = |_: &str| Vec::new();
+    let nowhere = Sources { places: &|_| Vec::new(), servers: None };
     let mut work = WORK;
     let limits = (DEFAULT_BUDGET, &mut work);
     let Some(mut details) = Details::find(&source, None, "/file", &nowhere, limits) else { return };

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::debuginfod::Debuginfod;
 #[cfg(feature = "dwarf")]
-use super::details::Details;
+use super::details::{Details, Sources};
 use super::elf::Elf;
 use super::elf::symbols::SymbolTable;
 use super::error::SymbolizeError;
@@ -126,6 +127,9 @@ fn closed() -> Box<SymbolizeError> {
 pub(crate) struct FileNames {
     files: SortedMap<FileNo, Known>,
     budget: usize,
+    /// Who is asked for files for debuggers.
+    #[cfg_attr(not(feature = "dwarf"), expect(dead_code, reason = "there is nobody"))]
+    servers: Option<Debuginfod>,
     clock: u64,
     /// Files whose details are open.
     #[cfg(feature = "dwarf")]
@@ -141,12 +145,18 @@ impl FileNames {
         Self {
             files: SortedMap::new(),
             budget,
+            servers: None,
             clock: 0,
             #[cfg(feature = "dwarf")]
             open: 0,
             #[cfg(feature = "dwarf")]
             work: WORK_A_WINDOW,
         }
+    }
+
+    /// Has files for debuggers fetched from now on.
+    pub fn fetch_with(&mut self, servers: Debuginfod) {
+        self.servers = Some(servers);
     }
 
     /// The lines of an ELF virtual address: the function that holds it, preceded by those inlined into it; empty where the
@@ -186,28 +196,40 @@ impl FileNames {
         Ok(lines)
     }
 
-    /// Looks for what else is known of a file's functions, in it and in files for debuggers, or opens those again, once a window.
+    /// Looks for what else is known of a file's functions, in it and in files for debuggers, or opens those again, once a window and
+    /// when one has come that was awaited.
     #[cfg(feature = "dwarf")]
     fn open_details(&mut self, wanted: &NamedFile) {
         let (Some(source), Some(roots)) = (&wanted.source, &wanted.roots) else { return };
-        if self.files.get(&wanted.number).is_some_and(|file| file.has_details) {
+        let file = self.files.get(&wanted.number);
+        let looked = file.is_some_and(|file| file.has_details);
+        let details = file.and_then(|file| file.details.as_ref());
+        let has_more = details.is_some_and(|details| details.has_more(self.servers.as_ref()));
+        if looked && !has_more {
             return;
         }
-        if self.open >= MAX_OPEN {
-            self.close();
+        if !looked {
+            if self.open >= MAX_OPEN {
+                self.close();
+            }
+            self.open += 1;
         }
-        self.open += 1;
+        let servers = self.servers.as_ref();
         let file = self.files.entry(wanted.number).or_default();
         file.has_details = true;
-        match &mut file.details {
-            Some(details) => details.reopen(source),
-            None => {
-                let limits = (self.budget, &mut self.work);
-                let places = |path: &str| roots.places(path);
-                file.details =
-                    Details::find(source, wanted.build_id.as_deref(), &wanted.path, &places, limits);
-            }
+        let reopen = |details: &mut Details| details.reopen(source, servers);
+        if has_more || !file.details.as_mut().is_some_and(reopen) {
+            file.forget();
+            let limits = (self.budget, &mut self.work);
+            let sources = Sources { places: &|path| roots.places(path), servers };
+            file.details = Details::find(source, wanted.build_id.as_deref(), &wanted.path, &sources, limits);
         }
+    }
+
+    /// Lets as much be worked on as in a whole window.
+    #[cfg(feature = "debuginfod")]
+    pub fn renew_work(&mut self) {
+        self.work = WORK_A_WINDOW;
     }
 
     #[cfg(feature = "dwarf")]

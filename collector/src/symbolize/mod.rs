@@ -10,6 +10,11 @@ mod answers;
 mod code;
 #[cfg(feature = "dwarf")]
 mod debug_file;
+#[cfg(feature = "debuginfod")]
+pub mod debuginfod;
+#[cfg(not(feature = "debuginfod"))]
+#[path = "debuginfod/absent.rs"]
+mod debuginfod;
 #[cfg(feature = "symbols")]
 mod demangle;
 #[cfg(feature = "dwarf")]
@@ -43,6 +48,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "unwind")]
 pub(crate) use code::Code;
+pub use debuginfod::Debuginfod;
 #[cfg(feature = "symbols")]
 pub use demangle::demangle;
 pub use error::SymbolizeError;

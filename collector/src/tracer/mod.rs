@@ -33,6 +33,7 @@ use bpf_loader::target::RunningTarget;
 use crate::config::Filter;
 use crate::error::{Error, Result};
 use crate::key::Key;
+use crate::symbolize::Debuginfod;
 use crate::telemetry::{Definitions, Sink, View};
 use ladder::{Chosen, Forced, Ladder};
 
@@ -90,9 +91,11 @@ pub struct Start<'a> {
     pub target: &'a RunningTarget,
 }
 
-/// Settings of all tracers: one field a tracer.
+/// Settings of all tracers: one field a tracer, and what they share.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Settings {
+    /// Who fetches files for debuggers, for all that make names.
+    pub debuginfod: Option<Debuginfod>,
     /// Of the CPU profiler.
     pub profile: profile::Settings,
     /// Of the off-CPU profiler.

@@ -3,6 +3,7 @@
 use collector::export::config::{AgentResource, BatchSettings, SdkSettings};
 use collector::export::grpc::frame::{PREFIX, parse_body};
 use collector::export::grpc::status::{Code, Status};
+use collector::export::http::download::read_file;
 use collector::export::http::{MAX_RESPONSE, read_response};
 use collector::export::{Endpoint, ExportConfig, Signal, Sink, reply, retry};
 use std::collections::HashMap;
@@ -16,6 +17,15 @@ pub fn export_reply(bytes: &[u8]) {
             retry::parse_retry_after(value, SystemTime::UNIX_EPOCH);
         }
         body(&response.body);
+        let mut file = Vec::new();
+        let read = read_file(bytes, MAX_RESPONSE as u64, &mut |piece| {
+            file.extend_from_slice(piece);
+            Ok(())
+        });
+        // What is whole is the same, however it is read.
+        if read.is_ok() {
+            assert!(response.status == 200 && file == response.body);
+        }
     }
     body(bytes);
     retry::parse_retry_after(&String::from_utf8_lossy(bytes), SystemTime::UNIX_EPOCH);

@@ -28,7 +28,7 @@ const HEAD: &str = "| key | default | variable | what |\n|---|---|---|---|\n";
 
 fn tables(to: &mut String) -> std::fmt::Result {
     let config = AgentConfig::default();
-    for ((section, keys), about) in SECTIONS.into_iter().zip(ABOUT) {
+    for (&(section, keys), about) in SECTIONS.iter().zip(ABOUT) {
         write!(to, "\n### [{section}]\n\n{about}\n\n{HEAD}")?;
         rows(to, section, keys, &config)?;
     }

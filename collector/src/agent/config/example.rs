@@ -10,6 +10,8 @@ pub(super) const ABOUT: [&str; SECTIONS.len()] = [
     "The agent itself.",
     "Which tasks are traced. Conditions that are given must all hold; without any, all are.",
     "Where data goes. OTEL_* variables say more; without a receiver, a summary is printed.",
+    #[cfg(feature = "debuginfod")]
+    "Names from beyond this host. Nothing is fetched unless it says so here.",
 ];
 
 /// A file with every key, each commented out, with its default and what it does.
@@ -19,7 +21,7 @@ pub fn example() -> String {
         "# ebpf-otlp run --config FILE: every key with its default. The environment is stronger than this file, as\n\
          # EBPF_OTLP_INTERVAL or EBPF_OTLP_TRACER_PROFILE_ENABLED, and flags are stronger than that. SIGHUP reads it again.\n",
     );
-    for ((section, keys), about) in SECTIONS.into_iter().zip(ABOUT) {
+    for (&(section, keys), about) in SECTIONS.iter().zip(ABOUT) {
         text.push_str(&format!("\n# {about}\n[{section}]\n"));
         keys.iter().for_each(|key| add(&mut text, section, key, &config));
     }

@@ -191,6 +191,32 @@ pub(super) static EXPORT: &[Key<AgentConfig>] = &Key::<AgentConfig>::table([
     },
 ]);
 
+#[cfg(feature = "debuginfod")]
+pub(super) static SYMBOLS: &[Key<AgentConfig>] = &Key::<AgentConfig>::table([
+    Key {
+        name: "debuginfod",
+        doc: "Servers that are asked for files for debuggers which are not on this host, as \"https://debuginfod.example\";\n\
+              \"env\": those of DEBUGINFOD_URLS. They are told build ids of programs and libraries. Empty: nobody is asked.",
+        get: |c| Value::of_texts(&c.symbols.debuginfod),
+        set: |c, v| v.texts().map(|servers| c.symbols.debuginfod = servers),
+    },
+    Key {
+        name: "debuginfod_cache",
+        doc: "Folder for what they send; empty: debuginfod in the one that the service manager gives (CACHE_DIRECTORY), or\n\
+              /var/cache/ebpf-otlp/debuginfod, or, for others than root, ebpf-otlp/debuginfod in XDG_CACHE_HOME or ~/.cache.",
+        get: |c| of_path(&c.symbols.debuginfod_cache),
+        set: |c, v| path(v).map(|folder| c.symbols.debuginfod_cache = folder),
+    },
+    Key {
+        name: "debuginfod_cache_size",
+        doc: "Bytes that the folder may take, 16M or more; empty: 1G. A file may have half of them.",
+        get: |c| Value::of_optional(c.symbols.debuginfod_cache_size, Value::of_size),
+        set: |c, v| {
+            v.optional(|v| v.size(16 << 20..=1 << 50)).map(|size| c.symbols.debuginfod_cache_size = size)
+        },
+    },
+]);
+
 /// What every tracer has.
 pub(super) static TRACER: &[Key<TracerConfig>] = &Key::<TracerConfig>::table([
     Key {

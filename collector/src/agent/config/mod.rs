@@ -29,8 +29,13 @@ pub const VARIABLE_PREFIX: &str = "EBPF_OTLP_";
 /// The variable that names the file, and is no key.
 pub const FILE_VARIABLE: &str = "EBPF_OTLP_CONFIG";
 /// Tables of the file, beside one a tracer.
-const SECTIONS: [(&str, &[Key<AgentConfig>]); 3] =
-    [("agent", keys::AGENT), ("filter", keys::FILTER), ("export", keys::EXPORT)];
+const SECTIONS: &[(&str, &[Key<AgentConfig>])] = &[
+    ("agent", keys::AGENT),
+    ("filter", keys::FILTER),
+    ("export", keys::EXPORT),
+    #[cfg(feature = "debuginfod")]
+    ("symbols", keys::SYMBOLS),
+];
 
 /// Of the tracer that not every build has.
 const NO_OFF_CPU: &str = "this build has no off-CPU profiles (feature `unwind`)";
@@ -44,6 +49,9 @@ pub struct AgentConfig {
     pub filter: Filter,
     /// `[export]`
     pub export: ExportSettings,
+    /// `[symbols]`
+    #[cfg(feature = "debuginfod")]
+    pub symbols: SymbolSettings,
     /// `[tracer.NAME]`, by name.
     pub tracers: SortedMap<&'static str, TracerConfig>,
     /// What tracers have keys for.
@@ -91,6 +99,18 @@ pub struct ExportSettings {
     pub spool_delay: Option<Duration>,
     /// Whether each process is a resource of its own.
     pub per_process: bool,
+}
+
+/// Where names come from beside this host.
+#[cfg(feature = "debuginfod")]
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SymbolSettings {
+    /// Debuginfod servers, as `--debuginfod` takes them.
+    pub debuginfod: Vec<String>,
+    /// Folder for what they send.
+    pub debuginfod_cache: Option<PathBuf>,
+    /// Bytes of that folder.
+    pub debuginfod_cache_size: Option<u64>,
 }
 
 /// A tracer, whatever it traces.
@@ -152,6 +172,8 @@ impl Default for AgentConfig {
             },
             filter: Filter::default(),
             export: ExportSettings::default(),
+            #[cfg(feature = "debuginfod")]
+            symbols: SymbolSettings::default(),
             tracers: TRACERS.iter().map(tracer).collect(),
             settings: Settings::default(),
         }

@@ -76,6 +76,20 @@ fn later_layers_are_stronger() {
 }
 
 #[test]
+#[cfg(feature = "debuginfod")]
+fn servers_are_asked_only_where_the_configuration_says_so() {
+    assert_eq!(AgentConfig::default().symbols, SymbolSettings::default());
+    let text = "[symbols]\ndebuginfod = [\"https://a\", \"env\"]\ndebuginfod_cache_size = \"64M\"";
+    let symbols = file(text).unwrap().symbols;
+    assert_eq!(symbols.debuginfod, ["https://a", "env"]);
+    assert_eq!((symbols.debuginfod_cache, symbols.debuginfod_cache_size), (None, Some(64 << 20)));
+    let flags = [flag("--debuginfod", "symbols.debuginfod", "http://b,http://c")];
+    let config = AgentConfig::resolve(Some(("a.toml", text)), [], &flags).unwrap();
+    assert_eq!(config.symbols.debuginfod, ["http://b", "http://c"]);
+    assert!(file("[symbols]\ndebuginfod_cache_size = \"1M\"").unwrap_err().contains("must be 16M to"));
+}
+
+#[test]
 fn what_is_wrong_is_said_with_its_place() {
     for (text, said) in [
         (
@@ -83,7 +97,7 @@ fn what_is_wrong_is_said_with_its_place() {
             "a.toml:2: [agent]: there is no key \"intervall\": did you mean \"interval\"?",
         ),
         ("\n[agnet]\n", "a.toml:2: there is no table \"agnet\": did you mean \"agent\"?"),
-        ("interval = 5", "a.toml:1: there is no table \"interval\": there are agent, filter, export, tracer"),
+        ("interval = 5", "a.toml:1: there is no table \"interval\": there are agent, filter, export, "),
         ("agent = 5", "a.toml:1: agent is a table: write [agent]"),
         ("[tracer.profil]", "a.toml:1: there is no tracer \"profil\": did you mean \"profile\"?"),
         ("[tracer]\nprofile = 3", "a.toml:2: profile is a table: write [tracer.profile]"),

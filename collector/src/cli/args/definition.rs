@@ -198,6 +198,16 @@ static BTF: Opt = Opt {
     key: "agent.btf",
     ..SWITCH
 };
+#[cfg(feature = "debuginfod")]
+static DEBUGINFOD: Opt = Opt {
+    name: "--debuginfod",
+    value: "URL",
+    help: "fetch files for debuggers that are not on this host from this server, which is told build ids; env: from those of \
+           DEBUGINFOD_URLS",
+    repeatable: true,
+    key: "symbols.debuginfod",
+    ..SWITCH
+};
 static PER_PROCESS: Opt = Opt {
     name: "--per-process",
     help: "each process is a resource of its own",
@@ -311,6 +321,8 @@ const DEFINED: [(&Definition, Option<(&str, bool)>); 14] = [
                 &CPU_LIMIT,
                 &LISTEN,
                 &BTF,
+                #[cfg(feature = "debuginfod")]
+                &DEBUGINFOD,
                 &PER_PROCESS,
                 &PID,
                 &CHILDREN,
@@ -370,6 +382,8 @@ const DEFINED: [(&Definition, Option<(&str, bool)>); 14] = [
                 &SPOOL_SIZE,
                 &SPOOL_DELAY,
                 &BTF,
+                #[cfg(feature = "debuginfod")]
+                &DEBUGINFOD,
                 &Opt {
                     name: "--top",
                     help: "show the hottest functions, of the last second and since the start, redrawn each second",

@@ -176,6 +176,18 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "debuginfod")]
+    fn servers_of_files_for_debuggers_are_named() {
+        let p = profile_line("profile --debuginfod http://a --debuginfod env");
+        assert_eq!(p.debuginfod, ["http://a", "env"]);
+        assert!(profile_line("profile").debuginfod.is_empty());
+        let line = "run --debuginfod http://a --debuginfod env";
+        let Ok(Command::Run(run)) = parse_line(line) else { panic!("{:?}", parse_line(line)) };
+        let [flag] = &run.flags[..] else { panic!("{:?}", run.flags) };
+        assert_eq!((&*flag.key, &*flag.text), ("symbols.debuginfod", "http://a,env"));
+    }
+
+    #[test]
     fn run_sets_keys() {
         let line = "run --config a.toml --duration 15s --only tcp,udp --pid 3 --pid 7 --children --cpu-limit 2 --cpu-limit 3";
         let Ok(Command::Run(run)) = parse_line(line) else { panic!("{:?}", parse_line(line)) };

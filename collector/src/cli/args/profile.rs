@@ -28,6 +28,9 @@ pub struct Profile {
     pub top: bool,
     /// Profile waits of so long or longer, and not CPU time.
     pub off_cpu: Option<Duration>,
+    /// Servers of files for debuggers.
+    #[cfg(feature = "debuginfod")]
+    pub debuginfod: Vec<String>,
 }
 
 pub(super) fn parse(options: &mut Options<'_>) -> Result<Command, Stop> {
@@ -45,6 +48,8 @@ pub(super) fn parse(options: &mut Options<'_>) -> Result<Command, Stop> {
         json: false,
         top: false,
         off_cpu: None,
+        #[cfg(feature = "debuginfod")]
+        debuginfod: Vec::new(),
     };
     while let Some(given) = options.next()? {
         match given.name() {
@@ -73,6 +78,8 @@ pub(super) fn parse(options: &mut Options<'_>) -> Result<Command, Stop> {
             "--json" => profile.json = true,
             "--top" => profile.top = true,
             "--off-cpu" => profile.off_cpu = Some(given.duration()?),
+            #[cfg(feature = "debuginfod")]
+            "--debuginfod" => profile.debuginfod.push(given.string()?),
             _ => return Err(given.unread()),
         }
     }

@@ -24,7 +24,12 @@ pub struct Run {
 }
 
 /// Keys of lists: their flags add to what is there.
-const LISTS: [&str; 2] = ["filter.pids", "export.endpoints"];
+const LISTS: &[&str] = &[
+    "filter.pids",
+    "export.endpoints",
+    #[cfg(feature = "debuginfod")]
+    "symbols.debuginfod",
+];
 
 pub(super) fn parse(options: &mut Options<'_>, table: Option<Table>) -> Result<Command, Stop> {
     let mut run = Run { table, ..Run::default() };

@@ -17,6 +17,7 @@ use collector::output::progress::Progress;
 use collector::output::terminal::{Style, terminal_width};
 use collector::output::timeline::Timeline;
 use collector::output::{Format, OutputError, flamegraph, folded, summary, table};
+use collector::symbolize::Debuginfod;
 use collector::tracer::profile::{Counters, FIRST_FOREIGN_TOKEN, Session};
 use mio::Token;
 
@@ -58,8 +59,13 @@ pub fn run(options: &Options) -> CliResult {
     let signals = Signals::catch(&SIGNALS_THAT_END)?;
     // A file at the limit of sizes is an error like any other, and ends nothing.
     signal::ignore(signal::Signal::XFSZ)?;
+    #[cfg(feature = "debuginfod")]
+    let servers = super::debuginfod::open(&options.debuginfod, None, None)?;
+    #[cfg(not(feature = "debuginfod"))]
+    let servers = None;
     let target = KernelTypes::find(options.btf.as_deref())?.target();
     let mut session = start(options, &target)?;
+    session.fetch_debug_files_with(servers.as_ref())?;
     // The kernel's types take some memory.
     drop(target);
     for refused in session.refused_stacks() {
@@ -88,7 +94,7 @@ pub fn run(options: &Options) -> CliResult {
     let top = options.top.then(|| TopView::new(host.clone()));
     let mut collected = Collected::new(sender, keep, pages.then(Timeline::default), top);
     let mut problems = Problems::default();
-    problems.note(sample(options, &mut session, &signals, &mut collected));
+    problems.note(sample(options, &mut session, &signals, servers.as_ref(), &mut collected));
     signals.end_process_at(&SIGNALS_THAT_END, 1);
     let counters = session.counters().unwrap_or_default();
     let overhead = session.overhead();
@@ -116,6 +122,8 @@ pub fn run(options: &Options) -> CliResult {
     if let Some(walks) = counters.walks.filter(|walks| walks.total() > 0 && says(LogLevel::Info)) {
         say(summary::walks_line(&walks));
     }
+    #[cfg(feature = "debuginfod")]
+    servers.iter().for_each(super::debuginfod::tell);
     if counters.children_lost > 0 {
         let lost = counters.children_lost;
         say_at(
@@ -186,6 +194,7 @@ fn sample(
     options: &Options,
     session: &mut Session,
     signals: &Signals,
+    servers: Option<&Debuginfod>,
     collected: &mut Collected,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let start = Instant::now();
@@ -203,6 +212,12 @@ fn sample(
             display.erase();
             // Naming is no part of what was asked for.
             session.pause()?;
+            #[cfg(feature = "debuginfod")]
+            if let Some(servers) = servers {
+                super::debuginfod::wait(servers, session, signals)?;
+            }
+            #[cfg(not(feature = "debuginfod"))]
+            let _ = servers;
             let shown = collected.take(session.finish_window()?);
             collected.send();
             return Ok(shown?);

@@ -33,7 +33,17 @@ const LAST: Duration = Duration::from_millis(4500);
 /// Traces until the end of the duration or a signal; true if all that was asked for happened.
 pub fn run(options: &Options) -> CliResult {
     bpf_sys::memory::keep_heap_small();
-    let config = read_config(options)?;
+    #[cfg_attr(not(feature = "debuginfod"), expect(unused_mut, reason = "nobody fetches files"))]
+    let mut config = read_config(options)?;
+    #[cfg(feature = "debuginfod")]
+    {
+        let symbols = config.symbols.clone();
+        config.settings.debuginfod = super::debuginfod::open(
+            &symbols.debuginfod,
+            symbols.debuginfod_cache,
+            symbols.debuginfod_cache_size,
+        )?;
+    }
     // Before anything is attached, so that no signal finds the default action any more.
     let signals = Signals::catch(&SIGNALS_THAT_END)?;
     // A file at the limit of sizes is an error like any other, and ends nothing.
@@ -162,10 +172,23 @@ fn going_on(error: &dyn std::fmt::Display) {
     say_at(LogLevel::Error, format_args!("going on with the old configuration: {error}"));
 }
 
+/// Who fetches files for debuggers stays.
+#[cfg(feature = "debuginfod")]
+fn keep_servers(mut config: AgentConfig, old: &AgentConfig) -> AgentConfig {
+    if config.symbols != old.symbols {
+        say_at(LogLevel::Warn, "changes of [symbols] wait for the next start");
+    }
+    config.symbols = old.symbols.clone();
+    config.settings.debuginfod = old.settings.debuginfod.clone();
+    config
+}
+
 /// Reads the configuration again; what is wrong with it leaves the old one.
 fn reload(options: &Options, agent: &mut Agent, windows: &mut Windows) {
     match read_config(options) {
         Ok(config) => {
+            #[cfg(feature = "debuginfod")]
+            let config = keep_servers(config, agent.config());
             if config.export != agent.config().export {
                 say_at(LogLevel::Warn, "changes of [export] wait for the next start");
             }

@@ -14,6 +14,8 @@ use super::retry::parse_retry_after;
 use super::transport::{Refusal, Transport};
 use super::{ExportError, Failure, Request};
 
+#[cfg(feature = "debuginfod")]
+pub mod download;
 mod exchange;
 mod request;
 mod response;

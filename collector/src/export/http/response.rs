@@ -70,11 +70,17 @@ pub(super) fn read_kept(connection: &mut impl BufRead) -> Result<(Response, bool
 pub(in crate::export) struct Head {
     /// Status code, 200 or more.
     pub status: u16,
-    length: Length,
+    pub(super) length: Length,
     close: bool,
     retry_after: Option<String>,
     media: Media,
-    coding: Coding,
+    pub(super) coding: Coding,
+    /// Value of `Location`.
+    #[cfg(feature = "debuginfod")]
+    pub location: Option<String>,
+    /// How large the file is, as debuginfod servers say it also of what is sent in chunks.
+    #[cfg(feature = "debuginfod")]
+    pub file_size: Option<u64>,
 }
 
 impl Head {
@@ -94,14 +100,15 @@ impl Head {
 }
 
 /// What `Content-Encoding` says. None is asked for, but proxies compress by themselves.
-enum Coding {
+pub(super) enum Coding {
     None,
     #[cfg(feature = "gzip")]
     Gzip,
     Unknown,
 }
 
-enum Length {
+/// Where a body ends.
+pub(super) enum Length {
     Known(u64),
     Chunked,
     UntilClose,
@@ -173,6 +180,10 @@ fn parse_head(bytes: &[u8]) -> Option<Head> {
             "gzip" | "x-gzip" => Coding::Gzip,
             _ => Coding::Unknown,
         },
+        #[cfg(feature = "debuginfod")]
+        location: value("location").map(str::to_owned),
+        #[cfg(feature = "debuginfod")]
+        file_size: value("x-debuginfod-size").and_then(|size| size.parse().ok()),
     })
 }
 
@@ -221,7 +232,7 @@ fn read_part(connection: &mut impl BufRead, length: u64, bytes: &mut Vec<u8>) ->
     read.is_ok() && bytes.len() as u64 - before == length
 }
 
-fn read_chunk_size(connection: &mut impl BufRead) -> Option<u64> {
+pub(super) fn read_chunk_size(connection: &mut impl BufRead) -> Option<u64> {
     let line = read_line(connection)?;
     match httparse::parse_chunk_size(&line) {
         Ok(httparse::Status::Complete((_, size))) => Some(size),
@@ -229,12 +240,12 @@ fn read_chunk_size(connection: &mut impl BufRead) -> Option<u64> {
     }
 }
 
-fn skip_trailers(connection: &mut impl BufRead) -> bool {
+pub(super) fn skip_trailers(connection: &mut impl BufRead) -> bool {
     (0..MAX_HEADERS).map_while(|_| read_line(connection)).any(|line| line == b"\r\n" || line == b"\n")
 }
 
 /// A line with its end, if it comes and is of a reasonable length.
-fn read_line(connection: &mut impl BufRead) -> Option<Vec<u8>> {
+pub(super) fn read_line(connection: &mut impl BufRead) -> Option<Vec<u8>> {
     let mut line = Vec::new();
     connection.take(MAX_HEAD).read_until(b'\n', &mut line).ok()?;
     line.ends_with(b"\n").then_some(line)

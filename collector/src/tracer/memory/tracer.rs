@@ -105,10 +105,11 @@ fn start_stacks(start: &Start<'_>, chosen: &mut Vec<Chosen>) -> Result<Option<Se
     let session = if one_in == 0 || start.forced.0.get(what).is_some_and(String::is_empty) {
         None
     } else {
-        Some(
-            Session::start_faults(start.filter.clone(), one_in, start.memory / 4, start.target)
-                .map_err(|error| error.to_string()),
-        )
+        let session = Session::start_faults(start.filter.clone(), one_in, start.memory / 4, start.target);
+        let fetching = |mut session: Session| {
+            session.fetch_debug_files_with(start.settings.debuginfod.as_ref()).map(|()| session)
+        };
+        Some(session.and_then(fetching).map_err(|error| error.to_string()))
     };
     let (session, refused) = match session.transpose() {
         Ok(session) => (session, Vec::new()),

@@ -33,7 +33,8 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         ..Config::default()
     };
     let minimum = start.settings.off_cpu.minimum;
-    let session = Session::start_off_cpu(config, minimum, start.memory, start.target)?;
+    let mut session = Session::start_off_cpu(config, minimum, start.memory, start.target)?;
+    session.fetch_debug_files_with(start.settings.debuginfod.as_ref())?;
     let rung = SCHEDULER.rungs.first().map(|rung| rung.name);
     let scheduler = Chosen { what: SCHEDULER.what, rung, refused: Vec::new() };
     let chosen = Box::new([scheduler, stacks::chosen(&session)]);

@@ -19,7 +19,7 @@ use super::symbols::Symbols;
 use crate::aggregate::Samples;
 use crate::error::{Error, Result};
 use crate::model::Profile;
-use crate::symbolize::{FileNames, Host, KernelNames};
+use crate::symbolize::{Debuginfod, FileNames, Host, KernelNames};
 
 /// How much nicer than its owner the thread is: beside another that wants all of the CPU, it gets a tenth.
 const NICER: i32 = 10;
@@ -34,6 +34,11 @@ const MESSAGES: usize = 4;
 enum Message {
     /// A part of the next window's questions.
     Asked(Asked),
+    /// What was asked for was no window's: who wants to know that it was looked for.
+    #[cfg(feature = "debuginfod")]
+    Looked(mpsc::Sender<()>),
+    /// Who is asked for files for debuggers from here on.
+    FetchWith(Debuginfod),
     /// The rest of the window.
     Window(Box<(Samples, WindowInfo, LocatedWindow)>),
 }
@@ -104,6 +109,31 @@ impl Namer {
         self.send(Message::Window(Box::new((samples, info, located))))?;
         self.in_work += 1;
         Ok(())
+    }
+
+    /// Has files for debuggers fetched from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ThreadPanicked`].
+    pub fn fetch_with(&mut self, servers: Debuginfod) -> Result<()> {
+        self.send(Message::FetchWith(servers))
+    }
+
+    /// Looks for the names of a window that goes on, so that files are fetched which it takes, and waits until they were looked for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ThreadPanicked`].
+    #[cfg(feature = "debuginfod")]
+    pub fn look(&mut self, samples: &Samples, symbols: &mut Symbols) -> Result<()> {
+        LocatedWindow::new(samples, symbols, |asked| self.send(Message::Asked(asked)))?;
+        let (done, looked) = mpsc::channel();
+        self.send(Message::Looked(done))?;
+        self.set_priority(0);
+        let looked = looked.recv().map_err(|_| Box::new(Error::ThreadPanicked));
+        self.set_priority(NICER);
+        looked
     }
 
     /// The windows that are done, in their order.
@@ -191,6 +221,13 @@ fn serve(inbox: &Receiver<Message>, mut names: FileNames, stop: &AtomicBool, giv
         }
         match message {
             Message::Asked(asked) => asked.answer(&mut names, &mut lines, go_on),
+            Message::FetchWith(servers) => names.fetch_with(servers),
+            #[cfg(feature = "debuginfod")]
+            Message::Looked(done) => {
+                lines.clear();
+                names.renew_work();
+                let _ = done.send(());
+            }
             Message::Window(window) => {
                 let (samples, info, located) = *window;
                 let lines = std::mem::take(&mut lines);

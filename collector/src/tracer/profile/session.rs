@@ -40,7 +40,7 @@ use crate::error::{Error, Result};
 use crate::model::{Losses, Profile, SampleType};
 use crate::poll::EventLoop;
 use crate::sorted::SortedMap;
-use crate::symbolize::DEFAULT_BUDGET;
+use crate::symbolize::{DEFAULT_BUDGET, Debuginfod};
 use crate::tracer::ladder::Refused;
 
 /// Time between two reads of the kernel's tables and buffers when nothing asks for one earlier.
@@ -409,6 +409,29 @@ impl Session {
         };
         let walks = misses.as_mut().map(Misses::of_all_windows).unwrap_or_default();
         waits.end_window(filled, program.full_window(), walks)
+    }
+
+    /// Has files for debuggers fetched by this from now on, where they are not on this host; names that need them are made without
+    /// until they have come.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ThreadPanicked`], which it has no reason to.
+    pub fn fetch_debug_files_with(&mut self, servers: Option<&Debuginfod>) -> Result<()> {
+        servers.cloned().map_or(Ok(()), |servers| self.namer.fetch_with(servers))
+    }
+
+    /// Has files for debuggers fetched for all that was sampled so far. The window goes on: who waits for the files before it ends has
+    /// names by them.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's tables cannot be read any more; [`Error::ThreadPanicked`].
+    #[cfg(feature = "debuginfod")]
+    pub fn want_debug_files(&mut self) -> Result<()> {
+        self.drain()?;
+        self.symbols.begin_window();
+        self.namer.look(&self.samples, &mut self.symbols)
     }
 
     /// How stacks of processes are walked.

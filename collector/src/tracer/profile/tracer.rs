@@ -80,7 +80,8 @@ fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         stacks: None,
     };
     start.forced.check(&CPU_CLOCK)?;
-    let session = Session::start_within(config, start.memory, start.target)?;
+    let mut session = Session::start_within(config, start.memory, start.target)?;
+    session.fetch_debug_files_with(start.settings.debuginfod.as_ref())?;
     let chosen = Box::new([
         Chosen { what: CPU_CLOCK.what, rung: Some("cpu-clock"), refused: Vec::new() },
         #[cfg(feature = "unwind")]
