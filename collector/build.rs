@@ -26,8 +26,11 @@ const OBJECTS: [(&str, &[u8]); 10] = [
     ("udp", bpf_programs::UDP),
 ];
 /// What the feature `unwind` adds.
-const UNWINDING: [(&str, &[u8]); 2] =
-    [("offcpu", bpf_programs::OFFCPU), ("profile_unwind", bpf_programs::PROFILE_UNWIND)];
+const UNWINDING: [(&str, &[u8]); 3] = [
+    ("heap_unwind", bpf_programs::HEAP_UNWIND),
+    ("offcpu", bpf_programs::OFFCPU),
+    ("profile_unwind", bpf_programs::PROFILE_UNWIND),
+];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -6,18 +6,11 @@
  * finished there.
  */
 #pragma once
+#include "missed.h"
 #include "profile.h"
 #include "python.h"
 #include "spans.h"
-#include "unwind.h"
 #include "user_registers.h"
-
-/* The stack is read in pieces that lie within pages: all of a piece or nothing, since it ends somewhere. */
-#define PIECE_BYTES 1024
-#define PIECES 17
-#define SLICE_BYTES (PIECES * PIECE_BYTES)
-/* What a function has taken from the stack may still be described below the stack pointer (the red zone). */
-#define BELOW_BYTES 128
 
 enum stage {
 	STAGE_WALK = 0,
@@ -44,16 +37,8 @@ struct missed {
 	/* Its `user_stack` is 0. */
 	struct count_key key;
 	char comm[16];
-	struct walk walk;
-	__u32 window;
-	/* How much of `slice` was read. */
-	__u32 bytes;
-	/* When, in the clock of bpf_ktime_get_ns(). */
-	__u64 time;
-	/* Frames that were found. */
-	__u64 stack[MAX_WORDS];
-	/* From the piece on that has what is BELOW_BYTES below the walk's stack pointer. */
-	__u8 slice[SLICE_BYTES];
+	__u64 window;
+	struct missed_walk at;
 };
 
 struct {
@@ -173,27 +158,13 @@ static __always_inline int resume(struct sample *sample, struct state **state)
 static __always_inline int tell_miss(struct state *state, const __u64 *stack, __u64 time)
 {
 	struct missed *missed = bpf_ringbuf_reserve(&misses, sizeof(*missed), 0);
-	__u64 start = (state->walk.sp - BELOW_BYTES) & ~(__u64)(PIECE_BYTES - 1);
-	__u32 bytes = 0;
 
 	if (!missed)
 		return 0;
 	missed->key = state->key;
 	__builtin_memcpy(missed->comm, state->comm, sizeof(missed->comm));
-	missed->walk = state->walk;
 	missed->window = state->window;
-	missed->time = time;
-	bpf_probe_read_kernel(missed->stack, sizeof(missed->stack), stack);
-#pragma clang loop unroll(disable)
-	for (int i = 0; i < PIECES; i++) {
-		/* Below the stack pointer there may be none yet: zeros. */
-		if (bpf_probe_read_user(missed->slice + i * PIECE_BYTES, PIECE_BYTES,
-					(const void *)(start + i * PIECE_BYTES)) &&
-		    start + (i + 1) * PIECE_BYTES > state->walk.sp)
-			break;
-		bytes += PIECE_BYTES;
-	}
-	missed->bytes = bytes;
+	copy_missed(&missed->at, &state->walk, stack, time);
 	/* At once: the ring holds a few. */
 	bpf_ringbuf_submit(missed, BPF_RB_FORCE_WAKEUP);
 	return 1;

@@ -17,6 +17,8 @@ pub const OFFCPU: &[u8] = include_bytes!("../prebuilt/offcpu.bpf.o");
 pub const MEMORY: &[u8] = include_bytes!("../prebuilt/memory.bpf.o");
 /// The heap tracer, `bpf/heap.bpf.c`.
 pub const HEAP: &[u8] = include_bytes!("../prebuilt/heap.bpf.o");
+/// The heap tracer with tables for stacks without frame pointers, `bpf/heap_unwind.bpf.c`.
+pub const HEAP_UNWIND: &[u8] = include_bytes!("../prebuilt/heap_unwind.bpf.o");
 /// The TCP tracer, `bpf/tcp.bpf.c`.
 pub const TCP: &[u8] = include_bytes!("../prebuilt/tcp.bpf.o");
 /// Starts, execs and ends of processes, `bpf/process.bpf.c`.

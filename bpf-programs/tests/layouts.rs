@@ -51,6 +51,8 @@ const RECORDS: &[(&[u8], &[Layout])] = &[
             unwind::Page::LAYOUT,
             unwind::Walk::LAYOUT,
             unwind::Missed::LAYOUT,
+            unwind::MISSED_AT,
+            unwind::MissedHead::LAYOUT,
             unwind::MISSED_PARTS,
             unwind::WalkEnds::LAYOUT,
             python::Python::LAYOUT,
@@ -69,6 +71,8 @@ const RECORDS: &[(&[u8], &[Layout])] = &[
             unwind::Page::LAYOUT,
             unwind::Walk::LAYOUT,
             unwind::Missed::LAYOUT,
+            unwind::MISSED_AT,
+            unwind::MissedHead::LAYOUT,
             unwind::MISSED_PARTS,
             unwind::WalkEnds::LAYOUT,
             spans::SpanPlace::LAYOUT,
@@ -92,7 +96,28 @@ const RECORDS: &[(&[u8], &[Layout])] = &[
     ),
     (
         bpf_programs::HEAP,
-        &[heap::Stack::LAYOUT, heap::Allocation::LAYOUT, heap::Thread::LAYOUT, heap::HeapStats::LAYOUT],
+        &[
+            Layout { size: heap::Stack::BY_FRAME_POINTERS, ..heap::Stack::LAYOUT },
+            heap::Allocation::LAYOUT,
+            Layout { name: "thread", size: heap::thread::BY_FRAME_POINTERS, fields: &[] },
+            heap::HeapStats::LAYOUT,
+        ],
+    ),
+    (
+        bpf_programs::HEAP_UNWIND,
+        &[
+            Layout { size: heap::Stack::BY_TABLES, ..heap::Stack::LAYOUT },
+            heap::Allocation::LAYOUT,
+            Layout { name: "thread", size: heap::thread::BY_TABLES, fields: &[] },
+            heap::HeapStats::LAYOUT,
+            heap::MissedStack::LAYOUT,
+            heap::MISSED_AT,
+            unwind::MissedHead::LAYOUT,
+            unwind::MISSED_PARTS,
+            unwind::Page::LAYOUT,
+            unwind::Walk::LAYOUT,
+            unwind::WalkEnds::LAYOUT,
+        ],
     ),
     (
         bpf_programs::TCP,
@@ -183,12 +208,14 @@ fn every_program_and_map_of_the_profiler_is_understood() {
     );
 }
 
-/// See `KEEP_OWN_STACK` in `heap.bpf.c`: without it, threads would share stacks on new kernels.
+/// See `KEEP_OWN_STACK` in `heap.h`: without it, threads would share stacks on new kernels.
 #[test]
 fn every_program_of_the_heap_tracer_holds_a_tail_call() {
-    let spec = ObjectSpec::parse(bpf_programs::HEAP).unwrap();
     // BPF_JMP | BPF_CALL, of BPF_FUNC_tail_call.
     let tail_call = [0x85, 0, 0, 0, 12, 0, 0, 0];
-    let calls = bpf_programs::HEAP.windows(8).filter(|bytes| **bytes == tail_call).count();
-    assert!(calls >= spec.programs.len() && !spec.programs.is_empty(), "{calls}");
+    for object in [bpf_programs::HEAP, bpf_programs::HEAP_UNWIND] {
+        let programs = ObjectSpec::parse(object).unwrap().programs.len();
+        let calls = object.windows(8).filter(|bytes| **bytes == tail_call).count();
+        assert!(calls >= programs && programs > 0, "{calls} of {programs}");
+    }
 }

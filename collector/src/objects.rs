@@ -64,6 +64,8 @@ packed! {
     DISK "disk" "Requests to block devices."
     DNS "dns" "DNS lookups."
     HEAP "heap" "The heap tracer."
+    #[cfg(feature = "unwind")]
+    HEAP_UNWIND "heap_unwind" "The heap tracer with tables for stacks without frame pointers."
     MEMORY "memory" "Page faults, mappings, reclaim and OOM kills."
     PROCESS "process" "Starts, execs and ends of processes."
     PROFILE "profile" "The CPU profiler."

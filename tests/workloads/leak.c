@@ -28,11 +28,12 @@ struct held {
 	long long bytes, count;
 };
 
-enum { MALLOC, CALLOC, REALLOC, ALIGNED, VIA_A, VIA_B, THREAD, SMALL, MEDIUM, LARGE, FUNCTIONS };
+enum { MALLOC, CALLOC, REALLOC, ALIGNED, VIA_A, VIA_B, THREAD, SMALL, MEDIUM, LARGE, SEVENTY, TWENTY, TEN, FUNCTIONS };
 static struct held held[FUNCTIONS] = {
 	{ .name = "keep_malloc" }, { .name = "keep_calloc" }, { .name = "keep_realloc" }, { .name = "keep_aligned" },
 	{ .name = "by_a" },	   { .name = "by_b" },	      { .name = "keep_thread" },  { .name = "keep_small" },
 	{ .name = "keep_medium" }, { .name = "keep_large" },
+	{ .name = "keep_seventy" }, { .name = "keep_twenty" }, { .name = "keep_ten" },
 };
 
 /* The result of an allocation that is kept: what it is in the way of the compiler, which may leave out what is not used. */
@@ -196,6 +197,38 @@ OWN void keep_large(void)
 		keep(LARGE, malloc(200000), 200000);
 }
 
+/* Several calls deep, with frames that differ. */
+OWN void *below(int depth, size_t size)
+{
+	volatile char room[24 + 8 * (depth & 3)];
+	void *address;
+
+	room[0] = depth;
+	if (depth)
+		address = below(depth - 1, size);
+	else
+		address = malloc(size);
+	return room[0] == depth ? address : NULL;
+}
+
+OWN void keep_seventy(void)
+{
+	for (int i = 0; i < 70; i++, calls++)
+		keep(SEVENTY, below(12, 100), 100);
+}
+
+OWN void keep_twenty(void)
+{
+	for (int i = 0; i < 20; i++, calls++)
+		keep(TWENTY, below(12, 100), 100);
+}
+
+OWN void keep_ten(void)
+{
+	for (int i = 0; i < 10; i++, calls++)
+		keep(TEN, below(12, 100), 100);
+}
+
 /* A child frees what it inherits: its parent still has it. */
 static void child(void)
 {
@@ -273,6 +306,13 @@ int main(int argc, char **argv)
 		case 'm':
 			keep_medium();
 			keep_large();
+			break;
+		case 'd':
+			for (int i = 0; i < 200; i++) {
+				keep_seventy();
+				keep_twenty();
+				keep_ten();
+			}
 			break;
 		case 'c':
 			child();

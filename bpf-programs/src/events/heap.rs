@@ -1,10 +1,11 @@
-//! What `heap.bpf.c` writes.
+//! What `heap.h` writes, by `heap.bpf.c` and `heap_unwind.bpf.c`.
 
-use super::record;
+use super::unwind::{MissedHead, MissedWalk};
+use super::{Field, Layout, record};
 
 record! {
-    /// What was allocated from one place.
-    pub struct Stack = "stack", 552 {
+    /// What was allocated from one place; its frames are behind it ([`frames`](Self::frames)).
+    pub struct Stack = "stack", 40 {
         /// Bytes that are not freed yet.
         bytes: u64 = 0,
         /// Allocations that are not freed yet, in parts of [`COUNT_ONE`].
@@ -15,17 +16,20 @@ record! {
         allocated_count: u64 = 24,
         /// How many frames there are.
         frame_count: u64 = 32,
-        /// The allocator's function, then its caller and so on.
-        frames: [u8; 512] = 40,
     }
 }
 
 impl Stack {
-    /// The frames as addresses.
-    pub fn addresses(&self) -> impl Iterator<Item = u64> + '_ {
-        let words =
-            self.frames.chunks_exact(8).filter_map(|word| Some(u64::from_ne_bytes(word.try_into().ok()?)));
-        words.take(usize::try_from(self.frame_count).unwrap_or(usize::MAX))
+    /// Bytes with the frames of `heap.bpf.c`, which walks by frame pointers.
+    pub const BY_FRAME_POINTERS: usize = Self::SIZE + 64 * 8;
+    /// Bytes with those of `heap_unwind.bpf.c`.
+    pub const BY_TABLES: usize = Self::SIZE + 128 * 8;
+
+    /// Its frames as addresses, of all its bytes: the allocator's function, then its caller and so on.
+    pub fn frames(self, bytes: &[u8]) -> Vec<u64> {
+        let words = bytes.get(Self::SIZE..).unwrap_or_default().chunks_exact(8);
+        let words = words.filter_map(|word| Some(u64::from_ne_bytes(word.try_into().ok()?)));
+        words.take(usize::try_from(self.frame_count).unwrap_or(usize::MAX)).collect()
     }
 }
 
@@ -44,11 +48,42 @@ record! {
     }
 }
 
+/// Bytes of a thread, and the call in which it is: of `heap.bpf.c`, and of `heap_unwind.bpf.c`, where the state of a walk is with it.
+pub mod thread {
+    /// Bytes where stacks are walked by frame pointers.
+    pub const BY_FRAME_POINTERS: usize = 648;
+    /// Bytes where they are walked by tables.
+    pub const BY_TABLES: usize = 1208;
+}
+
 record! {
-    /// A thread and the call in which it is.
-    pub struct Thread = "thread", 640 {
-        /// Stack pointer of the call; 0 if there is none.
-        sp: u64 = 0,
+    /// Head of an allocation whose walk has missed a page; [`MissedAllocation`] has the rest.
+    pub struct MissedStack = "missed_allocation", 18528 {
+        /// Key of its stack.
+        stack: u64 = 0,
+    }
+}
+
+const AT: Field = Field { name: "at", offset: 8, size: MissedHead::SIZE };
+
+/// Where the part of [`MissedStack`] lies that is not decoded.
+pub const MISSED_AT: Layout =
+    Layout { name: MissedStack::LAYOUT.name, size: MissedStack::SIZE, fields: &[AT] };
+
+/// An allocation whose walk has missed a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MissedAllocation<'a> {
+    /// Key of its stack, which is that of no other.
+    pub stack: u64,
+    /// Its walk, from the caller of the allocator's function on.
+    pub at: MissedWalk<'a>,
+}
+
+impl<'a> MissedAllocation<'a> {
+    /// Decodes a record; `None` if it is shorter than it should be, or says so of its parts.
+    pub fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let MissedStack { stack } = MissedStack::decode(bytes)?;
+        Some(Self { stack, at: MissedWalk::decode(bytes.get(AT.offset..)?)? })
     }
 }
 
@@ -129,13 +164,23 @@ mod tests {
 
     #[test]
     fn frames_end_where_they_end() {
-        let mut bytes = vec![0; Stack::SIZE];
+        let mut bytes = vec![0; Stack::BY_FRAME_POINTERS];
         bytes[32..40].copy_from_slice(&2u64.to_ne_bytes());
         for (i, address) in [0x10u64, 0x20, 0x30].iter().enumerate() {
             bytes[40 + i * 8..48 + i * 8].copy_from_slice(&address.to_ne_bytes());
         }
-        assert_eq!(Stack::decode(&bytes).unwrap().addresses().collect::<Vec<_>>(), [0x10, 0x20]);
+        let frames = |bytes: &[u8]| Stack::decode(bytes).unwrap().frames(bytes);
+        assert_eq!(frames(&bytes), [0x10, 0x20]);
         bytes[32..40].copy_from_slice(&u64::MAX.to_ne_bytes());
-        assert_eq!(Stack::decode(&bytes).unwrap().addresses().count(), 64, "no more than there is room for");
+        assert_eq!(frames(&bytes).len(), 64, "no more than there is room for");
+    }
+
+    #[test]
+    fn a_missed_allocation_is_as_long_as_it_says() {
+        let mut bytes = vec![0; MissedStack::SIZE];
+        (bytes[0], bytes[8 + 36], bytes[8 + 64 + 8]) = (5, 2, 7);
+        let missed = MissedAllocation::decode(&bytes).unwrap();
+        assert_eq!((missed.stack, missed.at.frames.len(), missed.at.frames[8]), (5, 16, 7));
+        assert_eq!(MissedAllocation::decode(&bytes[1..]), None);
     }
 }

@@ -129,41 +129,30 @@ record! {
 }
 
 record! {
-    /// Head of a sample whose walk has missed a page; [`MissedSample`] has the rest.
-    pub struct Missed = "missed", 18552 {
-        /// What it is counted under, a [`CountKey`]; its user stack is 0.
-        key: [u8; 16] = 0,
-        /// The thread's name, zero-terminated.
-        comm: [u8; 16] = 16,
+    /// Head of a walk that has missed a page; [`MissedWalk`] has the rest.
+    pub struct MissedHead = "missed_walk", 18520 {
         /// A [`Walk`].
-        walk: [u8; 48] = 32,
-        /// Whose window's kernel stack it is.
-        window: u32 = 80,
-        /// How much of the stack was read.
-        bytes: u32 = 84,
+        walk: [u8; 48] = 0,
         /// When, in the clock of `bpf_ktime_get_ns`, which is `CLOCK_MONOTONIC`.
-        time: u64 = 88,
+        time: u64 = 48,
+        /// How much of the stack was read.
+        bytes: u64 = 56,
     }
 }
 
-const STACK: Field = Field { name: "stack", offset: 96, size: (MAX_FRAMES + Span::WORDS) * 8 };
+const STACK: Field = Field { name: "stack", offset: 64, size: (MAX_FRAMES + Span::WORDS) * 8 };
 const SLICE: Field = Field { name: "slice", offset: STACK.offset + STACK.size, size: 17 * PIECE as usize };
 
-/// Where the parts of [`Missed`] lie that are not decoded.
-pub const MISSED_PARTS: Layout = Layout { name: "missed", size: Missed::SIZE, fields: &[STACK, SLICE] };
+/// Where the parts of [`MissedHead`] lie that are not decoded.
+pub const MISSED_PARTS: Layout =
+    Layout { name: MissedHead::LAYOUT.name, size: MissedHead::SIZE, fields: &[STACK, SLICE] };
 
-/// A sample whose walk has missed a page.
+/// A walk that has missed a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MissedSample<'a> {
-    /// What it is counted under; its user stack is 0.
-    pub key: CountKey,
-    /// The thread's name, zero-terminated.
-    pub comm: [u8; 16],
+pub struct MissedWalk<'a> {
     /// Where the walk is. Its page is the one that was missed.
     pub walk: Walk,
-    /// Whose window's kernel stack it is.
-    pub window: u32,
-    /// When it was taken, in nanoseconds of `CLOCK_MONOTONIC`.
+    /// When it began, in nanoseconds of `CLOCK_MONOTONIC`.
     pub time: u64,
     /// Frames so far, 8 bytes each, leaf first.
     pub frames: &'a [u8],
@@ -175,10 +164,10 @@ pub struct MissedSample<'a> {
     pub slice: &'a [u8],
 }
 
-impl<'a> MissedSample<'a> {
-    /// Decodes a record; `None` if it is shorter than it should be, or says so of its parts.
+impl<'a> MissedWalk<'a> {
+    /// Decodes it; `None` if it is shorter than it should be, or says so of its parts.
     pub fn decode(bytes: &'a [u8]) -> Option<Self> {
-        let head = Missed::decode(bytes)?;
+        let head = MissedHead::decode(bytes)?;
         let walk = Walk::decode(&head.walk)?;
         let part =
             |part: Field, size: usize| bytes.get(part.offset..)?.get(..size).filter(|_| size <= part.size);
@@ -187,22 +176,52 @@ impl<'a> MissedSample<'a> {
         let all = part(STACK, frames + python + span)?;
         let (frames, rest) = all.split_at_checked(frames)?;
         let (python, span) = rest.split_at_checked(python)?;
-        Some(Self {
-            key: CountKey::decode(&head.key)?,
-            comm: head.comm,
-            walk,
-            window: head.window,
-            time: head.time,
-            frames,
-            python,
-            span,
-            slice: part(SLICE, head.bytes as usize)?,
-        })
+        let slice = part(SLICE, usize::try_from(head.bytes).ok()?)?;
+        Some(Self { walk, time: head.time, frames, python, span, slice })
     }
 
     /// Where the copy of the stack begins.
     pub fn start(&self) -> u64 {
         self.walk.sp.wrapping_sub(BELOW) & !(PIECE - 1)
+    }
+}
+
+record! {
+    /// Head of a sample whose walk has missed a page; [`MissedSample`] has the rest.
+    pub struct Missed = "missed", 18560 {
+        /// What it is counted under, a [`CountKey`]; its user stack is 0.
+        key: [u8; 16] = 0,
+        /// The thread's name, zero-terminated.
+        comm: [u8; 16] = 16,
+        /// Whose window's kernel stack it is.
+        window: u64 = 32,
+    }
+}
+
+const AT: Field = Field { name: "at", offset: 40, size: MissedHead::SIZE };
+
+/// Where the part of [`Missed`] lies that is not decoded.
+pub const MISSED_AT: Layout = Layout { name: Missed::LAYOUT.name, size: Missed::SIZE, fields: &[AT] };
+
+/// A sample whose walk has missed a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MissedSample<'a> {
+    /// What it is counted under; its user stack is 0.
+    pub key: CountKey,
+    /// The thread's name, zero-terminated.
+    pub comm: [u8; 16],
+    /// Whose window's kernel stack it is.
+    pub window: u32,
+    /// Its walk.
+    pub at: MissedWalk<'a>,
+}
+
+impl<'a> MissedSample<'a> {
+    /// Decodes a record; `None` if it is shorter than it should be, or says so of its parts.
+    pub fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let Missed { key, comm, window } = Missed::decode(bytes)?;
+        let at = MissedWalk::decode(bytes.get(AT.offset..)?)?;
+        Some(Self { key: CountKey::decode(&key)?, comm, window: window as u32, at })
     }
 }
 
@@ -250,18 +269,21 @@ mod tests {
     #[test]
     fn a_sample_is_as_long_as_it_says() {
         let mut bytes = vec![0; Missed::SIZE];
-        bytes[32 + 36] = 2;
-        bytes[85] = 4;
-        bytes[96] = 7;
-        (bytes[32 + 43], bytes[96 + 16]) = (1, 8);
-        (bytes[32 + 45], bytes[96 + 24]) = (4, 5);
-        bytes[SLICE.offset] = 9;
-        let sample = MissedSample::decode(&bytes).unwrap();
+        (bytes[0], bytes[32]) = (3, 1);
+        let at = AT.offset;
+        bytes[at + 36] = 2;
+        bytes[at + 57] = 4;
+        bytes[at + 64] = 7;
+        (bytes[at + 43], bytes[at + 64 + 16]) = (1, 8);
+        (bytes[at + 45], bytes[at + 64 + 24]) = (4, 5);
+        bytes[at + SLICE.offset] = 9;
+        let MissedSample { key, window, at: sample, .. } = MissedSample::decode(&bytes).unwrap();
+        assert_eq!((key.tgid, window), (3, 1));
         assert_eq!((sample.frames.len(), sample.frames[0]), (16, 7));
         assert_eq!((sample.python.len(), sample.python[0]), (8, 8));
         assert_eq!((sample.span.len(), sample.span[0]), (32, 5));
         assert_eq!((sample.slice.len(), sample.slice[0]), (1024, 9));
-        bytes[86] = 1;
+        bytes[at + 58] = 1;
         assert_eq!(MissedSample::decode(&bytes), None, "more than there is room for");
         assert_eq!(MissedSample::decode(&bytes[1..]), None);
     }

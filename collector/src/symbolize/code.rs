@@ -47,6 +47,11 @@ impl HostSymbolizer {
         read_limited(&self.host.process_file(pid, "maps"), MAX_MAPS).ok()
     }
 
+    /// Takes in what a process maps now, in the text of its `maps`, where no records tell of it.
+    pub(crate) fn follow_maps(&mut self, pid: u32, text: &[u8]) {
+        self.processes.observe_maps(pid, text);
+    }
+
     /// What a process had at an address at a time, in the clock of the records.
     pub(crate) fn code(&mut self, pid: u32, time: u64, address: u64) -> Code<'_> {
         let Some((owner, mapping)) = self.find_or_read_mapping(pid, time, address) else {

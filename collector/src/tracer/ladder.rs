@@ -87,6 +87,15 @@ impl Forced {
         Ok(ladder.rungs.get(at).filter(|_| only))
     }
 
+    /// Uses from now on the rung that was chosen of a ladder.
+    #[cfg(feature = "unwind")]
+    pub(crate) fn set(&mut self, chosen: &[Chosen], ladder: &Ladder) {
+        let own = chosen.iter().find(|chosen| chosen.what == ladder.what);
+        if let Some(rung) = own.and_then(|own| own.rung) {
+            self.0.insert(ladder.what.to_owned(), rung.to_owned());
+        }
+    }
+
     /// The first rung to try, and whether it is the only one.
     fn of(&self, ladder: &Ladder) -> Result<(usize, bool)> {
         let Some(name) = self.0.get(ladder.what) else { return Ok((0, false)) };

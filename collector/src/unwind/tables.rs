@@ -132,6 +132,11 @@ impl Tables {
         self.entries.len()
     }
 
+    /// Whether what is met next may soon push out what was met before.
+    pub fn is_half_full(&self) -> bool {
+        self.segment >= SEGMENTS / 2 || self.entries.len() >= self.sizes.pages as usize / 2
+    }
+
     /// The rows of a page of a file, if they are there.
     pub fn placed(&self, page: FilePage) -> Option<Placed> {
         self.placed.get(&page).copied()

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use bpf_programs::events::unwind::{MAX_FRAMES, Mapping, MissedSample, Page, page_kind};
+use bpf_programs::events::unwind::{MAX_FRAMES, Mapping, MissedWalk, Page, page_kind};
 use bpf_sys::clock::Clock;
 
 use super::entry::PAGE;
@@ -58,6 +58,8 @@ pub(crate) struct Unwinder {
     finished: Finished,
     /// Of CPU time for pages.
     budget: CpuBudget,
+    /// Until when it is known what processes map.
+    known_until: u64,
 }
 
 impl Unwinder {
@@ -68,6 +70,7 @@ impl Unwinder {
             files: SortedMap::new(),
             finished: Finished::default(),
             budget: CpuBudget::new(MAX_NANOS),
+            known_until: u64::MAX,
         }
     }
 
@@ -77,6 +80,16 @@ impl Unwinder {
 
     pub fn finished(&self) -> Finished {
         self.finished
+    }
+
+    /// It is known what processes map up to that time; where nothing was, something may be later.
+    pub fn know_until(&mut self, time: u64) {
+        self.known_until = time;
+    }
+
+    /// What a process has mapped may be something else now.
+    pub fn forget_process(&mut self, tgid: u32) {
+        self.tables.forget_process(tgid);
     }
 
     /// What is mapped has changed.
@@ -94,8 +107,8 @@ impl Unwinder {
         }
     }
 
-    /// The whole stack of a sample, as far as it can be walked: leaf first.
-    pub fn finish(&mut self, symbolizer: &mut HostSymbolizer, missed: &MissedSample<'_>) -> Vec<u64> {
+    /// The whole stack of a walk, as far as it can be walked: leaf first.
+    pub fn finish(&mut self, symbolizer: &mut HostSymbolizer, missed: &MissedWalk<'_>) -> Vec<u64> {
         let mut frames = words(missed.frames);
         let at = missed.walk;
         let mut walk = Walk {
@@ -141,6 +154,23 @@ impl Unwinder {
         frames
     }
 
+    /// Makes pages of code of a process that walks may miss else, as long as they are in CPU time and leave half of the tables.
+    pub fn make_ahead(
+        &mut self,
+        symbolizer: &mut HostSymbolizer,
+        tgid: u32,
+        code: Range<u64>,
+        end_nanos: u64,
+    ) {
+        let time = Clock::Monotonic.nanos();
+        for page in (code.start & !(PAGE - 1)..code.end).step_by(PAGE as usize) {
+            if Clock::ThreadCpu.nanos() >= end_nanos || self.tables.is_half_full() {
+                break;
+            }
+            self.code(symbolizer, tgid, time, page);
+        }
+    }
+
     /// What is known of an address of a process at some time. The program knows it from now on, too; what is the process' own, if that is still
     /// as it was then.
     fn code(&mut self, symbolizer: &mut HostSymbolizer, tgid: u32, time: u64, address: u64) -> Code {
@@ -154,7 +184,9 @@ impl Unwinder {
         };
         let (file, in_file, source, mapping) = match symbolizer.code(tgid, time, address) {
             symbolize::Code::NotMapped => {
-                tell(tables, own, None, page_kind::NOT_MAPPED);
+                if time <= self.known_until {
+                    tell(tables, own, None, page_kind::NOT_MAPPED);
+                }
                 return Code::NotMapped;
             }
             symbolize::Code::Elsewhere => {

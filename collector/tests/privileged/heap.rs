@@ -14,21 +14,21 @@ use crate::helper::{self, Helper};
 use crate::{kernel_has, skip, start};
 
 /// Bytes and allocations by function, as the program or the tracer has them.
-type Held = BTreeMap<String, (u64, u64)>;
+pub type Held = BTreeMap<String, (u64, u64)>;
 
 const RUNGS: [(&str, (u8, u8)); 2] = [("session", (6, 13)), ("uprobe", (5, 8))];
 
 /// The program, which waits for commands.
-struct Leak {
+pub struct Leak {
     child: Child,
     commands: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     calls: u64,
-    held: Held,
+    pub held: Held,
 }
 
 impl Leak {
-    fn start(program: &Path, preload: Option<&str>) -> Self {
+    pub fn start(program: &Path, preload: Option<&str>) -> Self {
         let mut command = Command::new(program);
         if let Some(library) = preload {
             command.env("LD_PRELOAD", library);
@@ -41,7 +41,7 @@ impl Leak {
         leak
     }
 
-    fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
@@ -58,7 +58,7 @@ impl Leak {
         self.held = held.filter(|(_, (_, count))| *count > 0).collect();
     }
 
-    fn run(&mut self, commands: &str) {
+    pub fn run(&mut self, commands: &str) {
         for command in commands.bytes() {
             self.commands.as_mut().unwrap().write_all(&[command]).unwrap();
             self.listen();
@@ -74,7 +74,7 @@ impl Drop for Leak {
 }
 
 /// The static program of virtual machines; here, it is compiled. A folder of the test's own goes with it.
-struct Programs(Option<PathBuf>);
+pub struct Programs(Option<PathBuf>);
 
 impl Drop for Programs {
     fn drop(&mut self) {
@@ -85,8 +85,9 @@ impl Drop for Programs {
 }
 
 impl Programs {
-    fn new(test: &str) -> Self {
+    pub fn new(test: &str) -> Self {
         if Path::new("/bin/leak").exists() {
+            // In a virtual machine, where it lies without frame pointers, too.
             return Self(None);
         }
         let folder = std::env::temp_dir().join(format!("heap-{test}-{}", std::process::id()));
@@ -95,33 +96,51 @@ impl Programs {
     }
 
     /// The program as `compiler` makes it; `None`, with the reason printed, if that is not here.
-    fn compile(&self, compiler: &str, options: &[&str]) -> Option<PathBuf> {
-        let Some(folder) = &self.0 else { return Some("/bin/leak".into()) };
+    pub fn compile(&self, compiler: &str, options: &[&str]) -> Option<PathBuf> {
+        let Some(folder) = &self.0 else {
+            let without = options.contains(&"-fomit-frame-pointer");
+            return Some(if without { "/bin/leak-without" } else { "/bin/leak" }.into());
+        };
         let program = folder.join(format!("{compiler}{}", options.join("")));
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/workloads/leak.c");
-        let usual = ["-O2", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-pthread"];
-        let compiled =
-            Command::new(compiler).args(usual).args(options).arg(source).arg("-o").arg(&program).status();
-        match compiled {
-            Ok(status) => {
-                assert!(status.success(), "{compiler} {options:?}");
-                Some(program)
-            }
-            Err(error) => skip(&format!("{compiler}: {error}")),
-        }
+        compile(compiler, "leak.c", options, &program)
     }
 
-    fn usual(&self) -> Option<PathBuf> {
+    pub fn usual(&self) -> Option<PathBuf> {
         self.compile("gcc", &[])
+    }
+
+    /// The program that allocates in code which it loads.
+    #[cfg(feature = "unwind")]
+    pub fn late(&self) -> Option<PathBuf> {
+        let Some(folder) = &self.0 else { return skip("there is no compiler") };
+        let (program, library) = (folder.join("late"), folder.join("late.so"));
+        let without = "-fomit-frame-pointer";
+        compile("gcc", "late.c", &[without, "-shared", "-fPIC", "-DLATE"], &library)?;
+        compile("gcc", "late.c", &[without], &program)
     }
 }
 
-fn settings(sample_bytes: u32) -> Settings {
+/// Compiles one of the workloads. `None`, with the reason printed, if there is no such compiler.
+fn compile(compiler: &str, source: &str, options: &[&str], program: &Path) -> Option<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/workloads").join(source);
+    let usual = ["-O2", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-pthread"];
+    let compiled =
+        Command::new(compiler).args(usual).args(options).arg(source).arg("-o").arg(program).status();
+    match compiled {
+        Ok(status) => {
+            assert!(status.success(), "{compiler} {options:?}");
+            Some(program.to_owned())
+        }
+        Err(error) => skip(&format!("{compiler}: {error}")),
+    }
+}
+
+pub fn settings(sample_bytes: u32) -> Settings {
     Settings { heap: HeapSettings { sample_bytes }, ..Settings::default() }
 }
 
 /// A tracer of a process on each rung that this kernel has.
-fn on_every_rung(mut each: impl FnMut(&str, &mut dyn FnMut(u32, u32) -> Box<dyn Tracer>)) {
+pub fn on_every_rung(mut each: impl FnMut(&str, &mut dyn FnMut(u32, u32) -> Box<dyn Tracer>)) {
     for (rung, since) in RUNGS {
         if !kernel_has(since) {
             let _: Option<()> = skip(&format!("rung {rung}: before Linux {}.{}", since.0, since.1));
@@ -137,7 +156,7 @@ fn on_every_rung(mut each: impl FnMut(&str, &mut dyn FnMut(u32, u32) -> Box<dyn 
     }
 }
 
-fn of_type<'r>(recorder: &'r Recorder, value: &str) -> Option<&'r Profile> {
+pub fn of_type<'r>(recorder: &'r Recorder, value: &str) -> Option<&'r Profile> {
     recorder.profiles.iter().rev().find(|profile| profile.sample_type.value.0 == value)
 }
 
@@ -159,7 +178,7 @@ fn by_caller(profile: Option<&Profile>) -> BTreeMap<String, u64> {
 }
 
 /// What the tracer says now.
-fn look(tracer: &mut dyn Tracer) -> (Recorder, Held) {
+pub fn look(tracer: &mut dyn Tracer) -> (Recorder, Held) {
     let mut recorder = Recorder::default();
     tracer.collect(&mut recorder).unwrap();
     let bytes = by_caller(of_type(&recorder, INUSE_SPACE.sample_type.value.0));

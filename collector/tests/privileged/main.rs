@@ -6,6 +6,8 @@ mod budget;
 mod disk;
 mod dns;
 mod heap;
+#[cfg(feature = "unwind")]
+mod heap_stacks;
 mod helper;
 mod memory;
 #[cfg(feature = "unwind")]

@@ -65,13 +65,15 @@ fn run(leak: &mut Leak) {
         line("the same in one program and link", leak.time('p'), Some(floor));
         drop(links);
     }
-    for (rung, sample_bytes, what) in [
-        ("session", 0, "ours, every allocation with its stack"),
-        ("uprobe", 0, "ours on the rung `uprobe`"),
-        ("session", 512 << 10, "ours, sampled every 512 KiB"),
-        ("uprobe", 512 << 10, "ours on the rung `uprobe`, sampled"),
+    for (rung, stacks, sample_bytes, what) in [
+        ("session", "tables", 0, "ours, every allocation with its stack"),
+        ("session", "frame-pointers", 0, "ours, by frame pointers"),
+        ("uprobe", "tables", 0, "ours on the rung `uprobe`"),
+        ("uprobe", "frame-pointers", 0, "ours on the rung `uprobe`, by frame pointers"),
+        ("session", "tables", 512 << 10, "ours, sampled every 512 KiB"),
+        ("uprobe", "tables", 512 << 10, "ours on the rung `uprobe`, sampled"),
     ] {
-        match start(pid, rung, sample_bytes) {
+        match start(pid, rung, stacks, sample_bytes) {
             Ok(tracer) => {
                 line(what, leak.time('p'), Some(floor));
                 drop(tracer);
@@ -146,12 +148,16 @@ fn pair_of(libc: &Path) -> [Probe; 2] {
     [Sort::Malloc, Sort::Free].map(|sort| *probes.iter().find(|probe| probe.sort == sort).unwrap())
 }
 
-fn start(pid: u32, rung: &str, sample_bytes: u32) -> collector::error::Result<Box<dyn Tracer>> {
+fn start(pid: u32, rung: &str, stacks: &str, sample_bytes: u32) -> collector::error::Result<Box<dyn Tracer>> {
     (INFO.start)(&Start {
         filter: &Filter { pids: vec![pid], ..Filter::default() },
         settings: &Settings { heap: HeapSettings { sample_bytes }, ..Settings::default() },
         memory: 8 << 20,
-        forced: &Forced([("allocations".to_owned(), rung.to_owned())].into()),
+        forced: &Forced(
+            [("allocations", rung), ("user stacks", stacks)]
+                .map(|(what, rung)| (what.to_owned(), rung.to_owned()))
+                .into(),
+        ),
         target: &RunningTarget::new(),
     })
 }

@@ -5,24 +5,33 @@
 //! | `functions.rs` | which functions allocate and free, by the names that libraries have for them |
 //! | `site.rs`, `x86.rs` | where in a function a probe costs least |
 //! | `files.rs` | the files that a process has mapped |
-//! | `process.rs` | the object, probes and symbols of one process |
+//! | `object.rs` | the object of one process |
+//! | `process.rs` | its probes and symbols |
+//! | `walks.rs` | their stacks, by tables |
 //! | `tracer.rs` | all processes as one tracer |
 //!
 //! Allocators that take their memory from `mmap` and have no symbols are not seen here; the memory tracer counts what they map.
 
 mod files;
 pub mod functions;
+mod object;
 mod process;
 mod site;
 mod tracer;
 mod views;
+#[cfg(feature = "unwind")]
+mod walks;
 
-pub(crate) use self::process::try_rungs;
+pub(crate) use self::object::try_rungs;
 
+#[cfg(feature = "unwind")]
+use crate::config::Stacks;
 use crate::key::{Key, Value};
 use crate::model::SampleType;
 use crate::telemetry::{Definitions, Instrument, Metric, ProfileDef, Subject};
 use crate::tracer::ladder::{Ladder, Rung};
+#[cfg(feature = "unwind")]
+use crate::tracer::profile::stacks::{STACKS, USER_STACKS};
 use crate::tracer::{Info, Settings as AllSettings};
 
 /// Bytes that are allocated and not freed.
@@ -94,18 +103,43 @@ static ALLOCATIONS: Ladder = Ladder {
     required: true,
 };
 
+/// How stacks are walked: as those of other profiles, but in the kernel only.
+#[cfg(feature = "unwind")]
+static OWN_STACKS: Ladder = Ladder {
+    what: USER_STACKS.what,
+    rungs: &[
+        Rung { name: Stacks::Tables.as_str(), programs: &[], since: "5.8 on x86_64 and arm64", drawback: "" },
+        Rung {
+            name: Stacks::FramePointers.as_str(),
+            programs: &[],
+            since: "5.8",
+            drawback: "short stacks where code has no frame pointers, as most has",
+        },
+    ],
+    required: false,
+};
+
 /// The heap tracer.
 pub static INFO: Info = Info {
     name: "heap",
     command: "memory",
     about: "what processes allocate and do not free, by function",
     telemetry: Definitions {
-        metrics: &[&OUTSTANDING, &ALLOCATED],
+        metrics: &[
+            &OUTSTANDING,
+            &ALLOCATED,
+            #[cfg(feature = "unwind")]
+            &STACKS,
+        ],
         profiles: &[&INUSE_SPACE, &INUSE_OBJECTS, &ALLOC_SPACE],
         ..Definitions::NONE
     },
     views: &[&views::PROCESSES],
-    ladders: &[&ALLOCATIONS],
+    ladders: &[
+        &ALLOCATIONS,
+        #[cfg(feature = "unwind")]
+        &OWN_STACKS,
+    ],
     on_by_default: false,
     keys: KEYS,
     start: tracer::start,

@@ -5,43 +5,30 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use bpf_loader::attach::{BinaryFunctions, BinaryPlace, UprobeMultiOptions, UprobeOptions};
 use bpf_loader::link::Link;
 use bpf_loader::load::Object;
 use bpf_loader::machine::Machine;
-use bpf_loader::map::{Global, Hash, PerCpuArray};
-use bpf_loader::object::ObjectSpec;
+use bpf_loader::map::{Global, PerCpuArray};
 use bpf_loader::target::RunningTarget;
-use bpf_programs::events::heap::{Allocation, HeapStats, Sort, Stack, Thread};
+use bpf_programs::events::heap::{HeapStats, Sort};
+#[cfg(feature = "unwind")]
+use bpf_sys::MapFd;
 
 use super::files::{self, KnownFiles, ProbedFile};
-use super::{ALLOCATIONS, INFO, Settings, functions};
+use super::object::{Allocated, StackMap, attach, climb_rungs, unsupported};
+#[cfg(feature = "unwind")]
+use super::walks::{self, ProcessWalks};
+use super::{Settings, functions};
 use crate::error::{Error, Result};
-use crate::objects;
 use crate::sorted::SortedMap;
 use crate::symbolize::Host;
+#[cfg(feature = "unwind")]
+use crate::telemetry::Sink;
 use crate::tracer::filter::check_process;
 use crate::tracer::filter::start_ticks;
-use crate::tracer::ladder::{Chosen, Climbed, Forced, climb};
+use crate::tracer::ladder::{Chosen, Forced};
 use crate::tracer::profile::symbols::Symbols;
 use crate::tracer::programs::add_counts;
-
-/// What an element of a hash table takes beside key and value: its head, and its share of the buckets.
-const ELEMENT: usize = 64;
-/// As many of each map as make sense.
-const MAX_ELEMENTS: usize = 16 << 20;
-
-/// Programs of the rung `uprobe`, and the functions that they go to.
-const ENTRIES: [(&str, Sort); 8] = [
-    ("enter_malloc", Sort::Malloc),
-    ("enter_sized", Sort::Sized),
-    ("enter_array", Sort::Array),
-    ("enter_realloc", Sort::Realloc),
-    ("enter_rearray", Sort::Rearray),
-    ("enter_aligned", Sort::Aligned),
-    ("enter_memalign", Sort::Memalign),
-    ("enter_free", Sort::Free),
-];
 
 /// Which process it is, whatever its number, and which program it runs: another after an exec.
 #[derive(Debug, PartialEq, Eq)]
@@ -94,7 +81,9 @@ pub struct TracedProcess {
     not_probed: u64,
     malloc_is_leaf: Global<u32>,
     sample_bytes: Global<u32>,
-    stacks: Hash<u64, [u8; Stack::SIZE]>,
+    stacks: StackMap,
+    #[cfg(feature = "unwind")]
+    walks: Option<ProcessWalks>,
     stats: PerCpuArray<[u8; HeapStats::SIZE]>,
     pub symbols: Symbols,
     pub window: Window,
@@ -122,111 +111,6 @@ impl Window {
             losses: (0, 0),
         }
     }
-}
-
-/// Elements of the maps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Sizes {
-    allocations: u32,
-    stacks: u32,
-    threads: u32,
-}
-
-impl Sizes {
-    /// Half for allocations, three eighths for stacks, an eighth for threads; not less than it takes to work at all.
-    fn of(memory: usize) -> Self {
-        let fit = |eighths: usize, value: usize, least: usize| {
-            let fit = memory / 8 * eighths / (value + size_of::<u64>() + ELEMENT);
-            fit.clamp(least, MAX_ELEMENTS) as u32
-        };
-        Self {
-            allocations: fit(4, Allocation::SIZE, 256),
-            stacks: fit(3, Stack::SIZE, 64),
-            threads: fit(1, Thread::SIZE, 512),
-        }
-    }
-}
-
-fn prepare(spec: &mut ObjectSpec<'_>, memory: usize) -> Result<()> {
-    let sizes = Sizes::of(memory);
-    for (name, entries) in
-        [("allocations", sizes.allocations), ("stacks", sizes.stacks), ("threads", sizes.threads)]
-    {
-        let missing = || Error::no_map(name);
-        spec.map_mut(name).ok_or_else(missing)?.max_entries = entries;
-    }
-    let seed = bpf_sys::random::number();
-    spec.set_global("hash_seed", &seed.to_ne_bytes()).map_err(Error::load)?;
-    let is_arm64 = u32::from(Machine::running() == Some(Machine::Aarch64));
-    spec.set_global("is_arm64", &is_arm64.to_ne_bytes()).map_err(Error::load)
-}
-
-/// Attaches one program to all functions that are its own.
-fn attach(object: &Object, name: &str, files: &[ProbedFile], pid: u32) -> Result<Vec<Link>> {
-    let program = object.program(name).map_err(Error::load)?;
-    let mut links = Vec::new();
-    for file in files {
-        let path = file.path();
-        if name == "session" {
-            let offsets: Vec<u64> = file.probes.iter().map(|probe| probe.offset).collect();
-            let cookies: Vec<u64> = file.probes.iter().map(|probe| probe.sort as u64).collect();
-            let options = UprobeMultiOptions { pid: Some(pid), cookies: &cookies, ..Default::default() };
-            let functions = BinaryFunctions::Offsets(&offsets);
-            links.push(program.attach_uprobe_multi(&path, functions, &options).map_err(Error::load)?);
-            continue;
-        }
-        let own = ENTRIES.iter().find(|(entry, _)| *entry == name).map(|(_, sort)| *sort);
-        let is_own = |sort: Sort| own.map_or(sort != Sort::Free, |own| sort == own);
-        let options = UprobeOptions { ret: own.is_none(), pid: Some(pid), ..Default::default() };
-        for probe in file.probes.iter().filter(|probe| is_own(probe.sort)) {
-            let at = BinaryPlace::Offset(probe.offset);
-            links.push(program.attach_uprobe(&path, at, &options).map_err(Error::load)?);
-        }
-    }
-    Ok(links)
-}
-
-fn unsupported(what: &'static str) -> Box<Error> {
-    Box::new(Error::Unsupported { tracer: INFO.name, what })
-}
-
-fn climb_rungs(
-    pid: u32,
-    files: &[ProbedFile],
-    memory: usize,
-    forced: &Forced,
-    target: &RunningTarget,
-) -> Result<Climbed> {
-    climb(
-        &objects::HEAP.unpack()?,
-        &[&ALLOCATIONS],
-        forced,
-        target,
-        &mut |spec, _| prepare(spec, memory),
-        &mut |object, name| attach(object, name, files, pid),
-    )
-}
-
-/// Which rungs this kernel has: found where this process began, which it does not pass again. It may have been stripped of
-/// the names of its own allocator.
-///
-/// # Errors
-///
-/// As [`TracedProcess::start`].
-pub fn try_rungs(memory: usize, forced: &Forced, target: &RunningTarget) -> Result<Vec<Chosen>> {
-    functions::machine_of(Machine::running(), Machine::running()).map_err(unsupported)?;
-    let pid = std::process::id();
-    let files = [files::beginning(&Host::default(), pid)?];
-    let climbed = climb_rungs(pid, &files, memory, forced, target);
-    // `arch_uprobe_analyze_insn` of arm64 refuses such programs.
-    if climbed.is_err()
-        && (Machine::own(), Machine::running()) == (Some(Machine::Arm), Some(Machine::Aarch64))
-    {
-        return Err(unsupported(
-            "try its probes: kernels of arm64 put none into 32-bit programs, and this is one; 64-bit ones may be traced",
-        ));
-    }
-    Ok(climbed?.chosen)
 }
 
 fn read_name(host: &Host, pid: u32) -> [u8; 16] {
@@ -259,8 +143,33 @@ impl TracedProcess {
         functions::machine_of(program, Machine::running()).map_err(unsupported)?;
         let mut files = KnownFiles::default();
         let probed = files.read_new(&host, pid);
-        let climbed = climb_rungs(pid, &probed, memory, forced, target)?;
+        let new_symbols = || {
+            let mut symbols = Symbols::new();
+            // Names must be there when the process is not any more.
+            symbols.meet(pid, &[0; 16], 0);
+            symbols
+        };
+        #[cfg(feature = "unwind")]
+        let mut opened = None;
+        let (climbed, variant) =
+            climb_rungs(pid, &probed, memory, forced, target, &mut |variant, object, name| {
+                #[cfg(feature = "unwind")]
+                if variant.is_by_tables() && walks::connect(object, name)? {
+                    let mut symbols = new_symbols();
+                    let walks = ProcessWalks::open(object, memory, pid, &mut symbols)?;
+                    opened = Some((walks, symbols));
+                }
+                let _ = (variant, object, name);
+                Ok(())
+            })?;
         let object = climbed.object;
+        #[cfg(feature = "unwind")]
+        let (walks, symbols) = match opened.filter(|_| variant.is_by_tables()) {
+            Some((walks, symbols)) => (Some(walks), symbols),
+            None => (None, new_symbols()),
+        };
+        #[cfg(not(feature = "unwind"))]
+        let symbols = new_symbols();
         let map = |name: &str| object.map(name).map_err(Error::load);
         let mut process = Self {
             pid,
@@ -274,18 +183,16 @@ impl TracedProcess {
             not_probed: 0,
             malloc_is_leaf: object.global("malloc_is_leaf").map_err(Error::load)?,
             sample_bytes: object.global("sample_bytes").map_err(Error::load)?,
-            stacks: Hash::new(map("stacks")?).map_err(Error::load)?,
+            stacks: StackMap::new(&object, variant)?,
+            #[cfg(feature = "unwind")]
+            walks,
             stats: PerCpuArray::new(map("heap_stats")?).map_err(Error::load)?,
-            symbols: Symbols::new(),
+            symbols,
             window: Window::new(),
             object,
         };
         process.note_mallocs(&probed)?;
         process.set_sample_bytes(settings.sample_bytes)?;
-        // Those whose stack finds no room.
-        process.stacks.set(&0, &[0; Stack::SIZE], bpf_sys::uapi::flags::BPF_ANY).map_err(Error::kernel)?;
-        // Names must be there when the process is not any more.
-        process.symbols.meet(pid, &[0; 16], 0);
         Ok(process)
     }
 
@@ -345,6 +252,10 @@ impl TracedProcess {
             return Ok(Change::Exec);
         }
         self.name = read_name(&host, self.pid);
+        #[cfg(feature = "unwind")]
+        if let Some(walks) = &mut self.walks {
+            walks.follow_maps(self.pid, &mut self.symbols);
+        }
         if !self.is_paused {
             self.probe_new(&host)?;
         }
@@ -363,33 +274,42 @@ impl TracedProcess {
     }
 
     /// What was allocated, by stack.
-    pub fn read_stacks(&self) -> Result<Vec<(u64, Stack)>> {
-        let mut stacks = Vec::new();
-        let mut batches = self.stacks.batches(256);
-        while let Some((keys, values)) = batches.next().map_err(Error::kernel)? {
-            stacks.extend(keys.iter().copied().zip(values.iter().filter_map(|value| Stack::decode(value))));
+    pub fn read_stacks(&mut self) -> Result<Vec<(u64, Allocated)>> {
+        #[cfg_attr(not(feature = "unwind"), expect(unused_mut))]
+        let mut stacks = self.stacks.read()?;
+        #[cfg(feature = "unwind")]
+        {
+            // Whatever has a stack in there has been told.
+            self.finish_walks()?;
+            if let Some(walks) = &mut self.walks {
+                walks.put_in(&mut stacks, |key| self.stacks.delete(key))?;
+            }
         }
         Ok(stacks)
+    }
+
+    /// What becomes readable when a walk is to be finished.
+    #[cfg(feature = "unwind")]
+    pub fn descriptor(&self) -> Option<&MapFd> {
+        self.walks.as_ref().map(ProcessWalks::descriptor)
+    }
+
+    /// Finishes walks that have missed a page.
+    #[cfg(feature = "unwind")]
+    pub fn finish_walks(&mut self) -> Result<()> {
+        let Some(walks) = &mut self.walks else { return Ok(()) };
+        walks.finish(self.pid, &mut self.symbols)
+    }
+
+    /// Tells how walks have ended.
+    #[cfg(feature = "unwind")]
+    pub fn tell_walks(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        let Some(walks) = &mut self.walks else { return Ok(()) };
+        walks.tell(&self.symbols, sink)
     }
 
     /// What was counted, over all CPUs.
     pub fn read_stats(&self) -> Result<HeapStats> {
         HeapStats::decode(&add_counts(&self.stats)?).ok_or_else(|| Error::internal("size of heap_stats"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn maps_share_the_budget() {
-        let sizes = Sizes::of(8 << 20);
-        let bytes = |elements: u32, value: usize| elements as usize * (value + 8 + ELEMENT);
-        let all = bytes(sizes.allocations, Allocation::SIZE)
-            + bytes(sizes.stacks, Stack::SIZE)
-            + bytes(sizes.threads, Thread::SIZE);
-        assert!(all <= 8 << 20 && all > 7 << 20, "{all}");
-        assert_eq!(Sizes::of(0), Sizes { allocations: 256, stacks: 64, threads: 512 });
     }
 }

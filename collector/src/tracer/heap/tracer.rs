@@ -1,16 +1,26 @@
 //! The processes that are traced, as one tracer.
 
+#[cfg(feature = "unwind")]
+use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use bpf_loader::target::RunningTarget;
-use bpf_programs::events::heap::{COUNT_ONE, HeapStats, Stack};
+use bpf_programs::events::heap::{COUNT_ONE, HeapStats};
 
+#[cfg(feature = "unwind")]
+use mio::Token;
+
+#[cfg(feature = "unwind")]
+use super::OWN_STACKS;
+use super::object::Allocated;
 use super::process::{Change, TracedProcess};
 use super::{ALLOC_SPACE, ALLOCATED, INFO, INUSE_OBJECTS, INUSE_SPACE, OUTSTANDING, Settings};
 use crate::aggregate::{SampleKey, Samples, WakerId};
 use crate::config::Filter;
 use crate::error::{Error, Result};
 use crate::model::{Losses, Profile, SampleType};
+#[cfg(feature = "unwind")]
+use crate::poll::EventLoop;
 use crate::telemetry::{Metric, Owner, Point, PointValue, ProfileDef, Sink};
 use crate::tracer::ladder::{Chosen, Forced};
 use crate::tracer::profile::naming::{self, WindowInfo};
@@ -29,17 +39,31 @@ pub(super) fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     let settings = &start.settings.heap;
     check(start.filter)?;
     let memory = start.memory / start.filter.pids.len().max(1);
-    let begin = |&pid: &u32| TracedProcess::start(pid, settings, memory, start.forced, start.target);
-    let processes = start.filter.pids.iter().map(begin).collect::<Result<Vec<_>>>()?;
+    #[cfg_attr(not(feature = "unwind"), expect(unused_mut))]
+    let mut forced = start.forced.clone();
+    let mut processes = Vec::new();
+    for &pid in &start.filter.pids {
+        let process = TracedProcess::start(pid, settings, memory, &forced, start.target)?;
+        // What is begun with later walks stacks as the first one does, whatever the kernel is short of then.
+        #[cfg(feature = "unwind")]
+        forced.set(&process.chosen, &OWN_STACKS);
+        processes.push(process);
+    }
     if let Some(process) = processes.iter().find(|process| !process.has_allocator()) {
         return Err(Box::new(Error::NoAllocator(process.pid)));
     }
     let chosen = processes.first().map(|process| process.chosen.clone()).unwrap_or_default();
+    #[cfg(feature = "unwind")]
+    let events = EventLoop::new().map_err(Error::io("epoll"))?;
+    #[cfg(feature = "unwind")]
+    processes.iter().try_for_each(|process| watch(&events, process))?;
     Ok(Box::new(HeapTracer {
+        #[cfg(feature = "unwind")]
+        events,
         settings: settings.clone(),
         one_in: 1,
         memory: start.memory,
-        forced: start.forced.clone(),
+        forced,
         target: start.target.unread(),
         chosen,
         processes,
@@ -47,6 +71,13 @@ pub(super) fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         stacks: 0,
         running: true,
     }))
+}
+
+/// Wakes the tracer when a walk of the process is to be finished. The kernel forgets it with the process' object.
+#[cfg(feature = "unwind")]
+fn watch(events: &EventLoop, process: &TracedProcess) -> Result<()> {
+    let Some(descriptor) = process.descriptor() else { return Ok(()) };
+    events.add(descriptor, Token(0)).map_err(Error::io("epoll"))
 }
 
 /// Probes go into processes that are named; other conditions would have to be asked at every allocation.
@@ -88,6 +119,9 @@ impl Past {
 }
 
 struct HeapTracer {
+    /// Of the rings of all processes.
+    #[cfg(feature = "unwind")]
+    events: EventLoop,
     settings: Settings,
     one_in: u32,
     memory: usize,
@@ -123,7 +157,11 @@ impl HeapTracer {
 
     fn begin(&self, pid: u32, of: usize) -> Result<TracedProcess> {
         let settings = Settings { sample_bytes: self.sample_bytes() };
-        TracedProcess::start(pid, &settings, self.memory / of.max(1), &self.forced, &self.target.unread())
+        let memory = self.memory / of.max(1);
+        let process = TracedProcess::start(pid, &settings, memory, &self.forced, &self.target.unread())?;
+        #[cfg(feature = "unwind")]
+        watch(&self.events, &process)?;
+        Ok(process)
     }
 
     /// Begins anew with a process: what it had is not known any more. Whether it is still there.
@@ -175,6 +213,18 @@ impl Tracer for HeapTracer {
 
     fn rungs(&self) -> &[Chosen] {
         &self.chosen
+    }
+
+    #[cfg(feature = "unwind")]
+    fn event_loop(&self) -> Option<RawFd> {
+        Some(self.events.descriptor())
+    }
+
+    #[cfg(feature = "unwind")]
+    fn drain(&mut self, _sink: &mut dyn Sink) -> Result<()> {
+        // They are few: all are looked at.
+        self.events.wait(Some(Instant::now()), &mut Vec::new()).map_err(Error::io("epoll"))?;
+        self.processes.iter_mut().try_for_each(TracedProcess::finish_walks)
     }
 
     fn collect(&mut self, sink: &mut dyn Sink) -> Result<()> {
@@ -304,7 +354,7 @@ fn report(
 ) -> Result<u64> {
     let stats = process.read_stats()?;
     let stacks = process.read_stacks()?;
-    let outstanding = outstanding(stacks.iter().map(|(_, stack)| stack.bytes));
+    let outstanding = outstanding(stacks.iter().map(|(_, stack)| stack.sums.bytes));
     let allocations = stats.calls.saturating_sub(stats.empty);
     let new = allocations.saturating_sub(process.window.allocations);
     process.window.allocations = process.window.allocations.max(allocations);
@@ -334,16 +384,19 @@ fn report(
     process.window.start = Instant::now();
 
     process.symbols.begin_window();
-    let inuse_space = |_: u64, stack: &Stack| positive(stack.bytes);
+    let inuse_space = |_: u64, stack: &Allocated| positive(stack.sums.bytes);
     sink_profile(profile(process, &stacks, info, &INUSE_SPACE, inuse_space), sink);
-    let inuse_objects = |_: u64, stack: &Stack| (positive(stack.count) + COUNT_ONE / 2) / COUNT_ONE;
+    let inuse_objects = |_: u64, stack: &Allocated| (positive(stack.sums.count) + COUNT_ONE / 2) / COUNT_ONE;
     sink_profile(profile(process, &stacks, info, &INUSE_OBJECTS, inuse_objects), sink);
     let told = std::mem::take(&mut process.window.bytes);
-    let alloc_space =
-        |key: u64, stack: &Stack| stack.allocated_bytes.saturating_sub(told.get(&key).copied().unwrap_or(0));
+    let alloc_space = |key: u64, stack: &Allocated| {
+        stack.sums.allocated_bytes.saturating_sub(told.get(&key).copied().unwrap_or(0))
+    };
     sink_profile(profile(process, &stacks, info, &ALLOC_SPACE, alloc_space), sink);
-    process.window.bytes = stacks.iter().map(|(key, stack)| (*key, stack.allocated_bytes)).collect();
+    process.window.bytes = stacks.iter().map(|(key, stack)| (*key, stack.sums.allocated_bytes)).collect();
     process.symbols.end_window();
+    #[cfg(feature = "unwind")]
+    process.tell_walks(sink)?;
     Ok(stacks.len() as u64)
 }
 
@@ -366,10 +419,10 @@ fn sink_profile(profile: Profile, sink: &mut dyn Sink) {
 
 fn profile(
     process: &mut TracedProcess,
-    stacks: &[(u64, Stack)],
+    stacks: &[(u64, Allocated)],
     info: WindowInfo,
     definition: &ProfileDef,
-    value: impl Fn(u64, &Stack) -> u64,
+    value: impl Fn(u64, &Allocated) -> u64,
 ) -> Profile {
     let mut samples = Samples::default();
     let name = process.name;
@@ -379,8 +432,7 @@ fn profile(
         if value == 0 {
             continue;
         }
-        let frames: Vec<u64> = stack.addresses().collect();
-        let user = samples.stacks.intern(&frames);
+        let user = samples.stacks.intern(&stack.frames);
         samples.add(
             SampleKey { process: id, tid: process.pid, kernel: None, user, waker: WakerId::default() },
             name,

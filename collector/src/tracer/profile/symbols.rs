@@ -1,12 +1,15 @@
 //! Names for the profiler, from the host's symbolizer and `/proc`.
 
+#[cfg(feature = "unwind")]
+use std::ops::Range;
+
 use bpf_programs::events::profile::CountKey;
 #[cfg(feature = "python")]
 use bpf_programs::events::python::PythonFrame;
 #[cfg(feature = "python")]
 use bpf_programs::events::spans::Span;
 #[cfg(feature = "unwind")]
-use bpf_programs::events::unwind::MissedSample;
+use bpf_programs::events::unwind::MissedWalk;
 
 use super::naming::{Named, Names};
 use super::sideband::monotonic_nanos;
@@ -146,9 +149,40 @@ impl Symbols {
         self.unwinder.as_ref()
     }
 
-    /// The whole stack of a sample, as far as it can be walked: leaf first.
+    /// Makes pages of code of a process that walks may miss else, until so much CPU time of this thread is spent.
     #[cfg(feature = "unwind")]
-    pub fn finish_walk(&mut self, missed: &MissedSample<'_>) -> Vec<u64> {
+    pub fn make_ahead(&mut self, pid: u32, code: Range<u64>, end_nanos: u64) {
+        if let Some(unwinder) = &mut self.unwinder {
+            unwinder.make_ahead(&mut self.symbolizer, pid, code, end_nanos);
+        }
+    }
+
+    /// The text of `/proc/PID/maps` as it is now; `None`: the process is gone, or may not be read.
+    #[cfg(feature = "unwind")]
+    pub fn maps_of(&self, pid: u32) -> Option<Vec<u8>> {
+        self.symbolizer.maps_of(pid)
+    }
+
+    /// Takes in what a process maps now, in the text of its `maps`, where no records tell of it.
+    #[cfg(feature = "unwind")]
+    pub fn follow_maps(&mut self, pid: u32, text: &[u8]) {
+        self.symbolizer.follow_maps(pid, text);
+        if let Some(unwinder) = &mut self.unwinder {
+            unwinder.forget_process(pid);
+        }
+    }
+
+    /// What processes mapped at that time has been taken in.
+    #[cfg(feature = "unwind")]
+    pub fn know_until(&mut self, time: u64) {
+        if let Some(unwinder) = &mut self.unwinder {
+            unwinder.know_until(time);
+        }
+    }
+
+    /// The whole stack of a walk, as far as it can be walked: leaf first.
+    #[cfg(feature = "unwind")]
+    pub fn finish_walk(&mut self, missed: &MissedWalk<'_>) -> Vec<u64> {
         let Self { unwinder, symbolizer, .. } = self;
         let stack = unwinder.as_mut().map(|unwinder| unwinder.finish(symbolizer, missed)).unwrap_or_default();
         #[cfg(feature = "python")]

@@ -218,17 +218,24 @@ impl Misses {
                 *broken += 1;
                 return;
             };
-            if missed.time >= sideband.known_until() && read.is_ok() {
+            if missed.at.time >= sideband.known_until() && read.is_ok() {
                 read = sideband.drain(symbols);
             }
-            let frames = symbols.finish_walk(&missed);
+            let frames = symbols.finish_walk(&missed.at);
             if waiting.len() >= MAX_WAITING {
                 *lost += 1;
                 return;
             }
-            let MissedSample { key, comm, time, window, .. } = missed;
-            let finished =
-                Finished { key, comm, time, samples: 1, kernel: None, user: Some(frames), waker: [0; 16] };
+            let MissedSample { key, comm, window, at } = missed;
+            let finished = Finished {
+                key,
+                comm,
+                time: at.time,
+                samples: 1,
+                kernel: None,
+                user: Some(frames),
+                waker: [0; 16],
+            };
             waiting.push((window, finished));
         };
         // Not without end, however fast they come.
@@ -264,17 +271,24 @@ impl Misses {
                 }
             }
         }
+        Walks::of(|end| count.get(end).copied().unwrap_or(0), unwinder)
+    }
+}
+
+impl Walks {
+    /// By how many have ended in each way in the kernel ([`walk_end`]), and by what was finished here.
+    pub(crate) fn of(ended: impl Fn(usize) -> u64, unwinder: &Unwinder) -> Self {
         let finished = unwinder.finished();
-        Walks {
-            whole: count[walk_end::WHOLE] + finished.whole,
-            no_table: count[walk_end::NO_TABLE] + finished.no_table,
-            bad_cfa: count[walk_end::BAD_CFA] + finished.bad_cfa,
-            depth: count[walk_end::DEPTH] + finished.depth,
-            not_mapped: count[walk_end::NOT_MAPPED] + finished.not_mapped,
+        Self {
+            whole: ended(walk_end::WHOLE) + finished.whole,
+            no_table: ended(walk_end::NO_TABLE) + finished.no_table,
+            bad_cfa: ended(walk_end::BAD_CFA) + finished.bad_cfa,
+            depth: ended(walk_end::DEPTH) + finished.depth,
+            not_mapped: ended(walk_end::NOT_MAPPED) + finished.not_mapped,
             slice: finished.slice,
-            lost: count[walk_end::LOST],
-            by_kernel: count[walk_end::BY_KERNEL],
-            in_user_space: count[walk_end::MISSED],
+            lost: ended(walk_end::LOST),
+            by_kernel: ended(walk_end::BY_KERNEL),
+            in_user_space: ended(walk_end::MISSED),
             later: finished.later,
             #[cfg(feature = "python")]
             python_unread: 0,
