@@ -42,7 +42,7 @@ mod shown {
     ) -> collector::error::Result<()> {
         session.want_debug_files()?;
         let (start, limit) = (Instant::now(), servers.settings().timeout);
-        let mut told = false;
+        let (mut told, mut read) = (false, Ok(()));
         servers.wait(start + limit, |pending| {
             if says(LogLevel::Info) && !told && start.elapsed() > SOON && pending > 0 {
                 told = true;
@@ -51,9 +51,11 @@ mod shown {
                     show_duration(limit)
                 ));
             }
-            signals.take().is_none()
+            // What the kernel reports of processes must find room meanwhile.
+            read = session.poll(Instant::now()).map(drop);
+            read.is_ok() && signals.take().is_none()
         });
-        Ok(())
+        read
     }
 
     /// Says what became of them.

@@ -20,7 +20,10 @@ use crate::symbolize::{self, FileNo, HostSymbolizer};
 /// Files whose headers are kept. What comes then is read again.
 const MAX_FILES: usize = 128;
 /// CPU time a second for pages: those of compilers' output take less than a millisecond each, files that are made to a quarter of a second.
-const MAX_NANOS: u64 = 300_000_000;
+const NANOS_A_SECOND: u32 = 300_000_000;
+/// At once, as in the beginning, where a slow machine meets all of a program's code.
+const MOST_NANOS: u32 = 1_000_000_000;
+
 /// How walks in user space ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Finished {
@@ -69,7 +72,7 @@ impl Unwinder {
             tables,
             files: SortedMap::new(),
             finished: Finished::default(),
-            budget: CpuBudget::new(MAX_NANOS),
+            budget: CpuBudget::new(NANOS_A_SECOND, MOST_NANOS),
             known_until: u64::MAX,
         }
     }
