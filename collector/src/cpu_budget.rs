@@ -1,36 +1,48 @@
-//! CPU time that work for hostile processes may take of this thread, in each second.
+//! CPU time that work for hostile processes may take of this thread.
 
 use bpf_sys::clock::Clock;
 
-const NANOS_PER_SECOND: u64 = 1_000_000_000;
+const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
-/// So much a second, and what of it is spent.
+/// So much a second, and some at once after a while of less.
 #[derive(Debug)]
 pub(crate) struct CpuBudget {
-    nanos: u64,
-    /// A second of the monotonic clock, and the CPU time that was taken in it.
-    second: u64,
-    spent: u64,
+    /// Nanoseconds that come each second, and the most that may wait.
+    each_second: u32,
+    most: i64,
+    /// What is there; below zero, what was taken too much is to come first.
+    left: i64,
+    /// When that was, by the monotonic clock.
+    at: u64,
 }
 
 impl CpuBudget {
-    /// Of that many nanoseconds a second.
-    pub fn new(nanos: u64) -> Self {
-        Self { nanos, second: 0, spent: 0 }
+    /// Of that many nanoseconds a second, and at once at most so many, which are there from the beginning.
+    pub fn new(each_second: u32, most: u32) -> Self {
+        let most = most.into();
+        Self { each_second, most, left: most, at: Clock::Monotonic.nanos() }
     }
 
-    /// Whether this second has had it.
+    /// Whether nothing is left now.
     pub fn is_spent(&mut self) -> bool {
-        let second = Clock::Monotonic.nanos() / NANOS_PER_SECOND;
-        if self.second != second {
-            (self.second, self.spent) = (second, 0);
+        self.advance(Clock::Monotonic.nanos());
+        self.left <= 0
+    }
+
+    fn advance(&mut self, now: u64) {
+        let elapsed = u128::from(now.saturating_sub(self.at));
+        let new = elapsed * u128::from(self.each_second) / NANOS_PER_SECOND;
+        // Time in which less than a nanosecond came counts at the next look.
+        if new > 0 {
+            self.left = self.left.saturating_add(i64::try_from(new).unwrap_or(i64::MAX)).min(self.most);
+            self.at = now;
         }
-        self.spent > self.nanos
     }
 
     /// What was taken since `start`, in nanoseconds of the thread's clock ([`Clock::ThreadCpu`]).
     pub fn spend_since(&mut self, start: u64) {
-        self.spent += Clock::ThreadCpu.nanos().saturating_sub(start);
+        let spent = Clock::ThreadCpu.nanos().saturating_sub(start);
+        self.left = self.left.saturating_sub(i64::try_from(spent).unwrap_or(i64::MAX));
     }
 }
 
@@ -38,17 +50,30 @@ impl CpuBudget {
 mod tests {
     use super::*;
 
+    const SECOND: u64 = NANOS_PER_SECOND as u64;
+
     #[test]
-    fn it_is_spent_until_the_next_second() {
-        let mut budget = CpuBudget::new(1000);
+    fn it_is_there_at_once_and_comes_again_by_the_second() {
+        let mut budget = CpuBudget::new(1_000, 5_000);
         assert!(!budget.is_spent());
-        // As if a second had been taken in a second that is not over.
-        budget.spend_since(Clock::ThreadCpu.nanos().saturating_sub(1_000_000));
-        budget.second = Clock::Monotonic.nanos() / NANOS_PER_SECOND;
-        let second = budget.second;
-        let is_spent = budget.is_spent();
-        assert!(is_spent || budget.second != second);
-        budget.second = 0;
-        assert!(!budget.is_spent(), "another second has its own");
+        let at = budget.at;
+        budget.left -= 7_000;
+        budget.advance(at + SECOND);
+        assert_eq!(budget.left, -1_000, "what was taken too much is paid back");
+        budget.advance(at + 3 * SECOND);
+        assert_eq!(budget.left, 1_000);
+        budget.advance(u64::MAX);
+        assert_eq!(budget.left, 5_000, "no more than that waits");
+        budget.spend_since(Clock::ThreadCpu.nanos().saturating_sub(6_000));
+        assert!(budget.left <= -1_000 && budget.is_spent());
+    }
+
+    #[test]
+    fn looks_in_quick_succession_lose_nothing() {
+        let mut budget = CpuBudget::new(300_000_000, 1_000_000_000);
+        let at = budget.at;
+        budget.left = 0;
+        (1..=1_000_000).for_each(|n| budget.advance(at + n * 1_000));
+        assert_eq!(budget.left, 300_000_000);
     }
 }

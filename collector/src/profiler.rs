@@ -40,8 +40,8 @@ enum Command {
 }
 
 impl Profiler {
-    /// Starts sampling. `each_window` runs in the profiler's thread, and should be quick: sampling goes on in the kernel
-    /// meanwhile, but its tables are not read.
+    /// Starts sampling. `each_window` runs in the profiler's thread, as soon as a window that has ended has its names, and should be
+    /// quick: sampling goes on in the kernel meanwhile, but its tables are not read.
     ///
     /// # Errors
     ///
@@ -188,6 +188,7 @@ fn serve(
     let mut window_end = Instant::now() + window;
     loop {
         session.poll(window_end)?;
+        session.named().into_iter().for_each(&mut *each_window);
         while let Ok(command) = inbox.try_recv() {
             // Whoever asked may have gone; then nobody hears the answer.
             match command {
@@ -206,13 +207,14 @@ fn serve(
                 }
                 Command::Stop => {
                     session.pause()?;
-                    each_window(session.finish_window()?);
+                    session.end_window()?;
+                    session.settle()?.into_iter().for_each(each_window);
                     return Ok(());
                 }
             }
         }
         if Instant::now() >= window_end {
-            each_window(session.finish_window()?);
+            session.end_window()?;
             // After a slow callback, not all at once the windows that it took.
             window_end = (window_end + window).max(Instant::now());
         }

@@ -26,7 +26,7 @@ const MAX_MAPPINGS: usize = 256;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const MOST_WAIT: Duration = Duration::from_secs(64);
 /// CPU time that looks may take in a second: hostile processes have many large files.
-const MAX_NANOS: u64 = 50_000_000;
+const MAX_NANOS: u32 = 50_000_000;
 /// Distances from the thread pointer are smaller.
 const MAX_DISTANCE: u64 = 1 << 28;
 /// More modules than a process has; larger numbers are something else.
@@ -54,7 +54,12 @@ pub(crate) struct SpanProcesses {
 impl SpanProcesses {
     /// For a program that reads spans of the processes in this map.
     pub fn new(map: MapFd) -> Self {
-        Self { map, processes: SortedMap::new(), files: SortedMap::new(), budget: CpuBudget::new(MAX_NANOS) }
+        Self {
+            map,
+            processes: SortedMap::new(),
+            files: SortedMap::new(),
+            budget: CpuBudget::new(MAX_NANOS, MAX_NANOS),
+        }
     }
 
     /// Takes in what the kernel reports, after the symbolizer has.
@@ -116,7 +121,7 @@ impl SpanProcesses {
         let code = maps::parse(&text).filter(|line| line.executable && line.path.starts_with(b"/"));
         let library = Library::of(maps::parse(&text).map(|line| line.path));
         for start in code.map(|line| line.start).take(MAX_MAPPINGS) {
-            if Clock::ThreadCpu.nanos().saturating_sub(started) > MAX_NANOS {
+            if Clock::ThreadCpu.nanos().saturating_sub(started) > MAX_NANOS.into() {
                 break;
             }
             let Code::InFile { file, address, source, .. } = symbolizer.code(pid, u64::MAX, start) else {

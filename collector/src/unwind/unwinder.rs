@@ -20,7 +20,10 @@ use crate::symbolize::{self, FileNo, HostSymbolizer};
 /// Files whose headers are kept. What comes then is read again.
 const MAX_FILES: usize = 128;
 /// CPU time a second for pages: those of compilers' output take less than a millisecond each, files that are made to a quarter of a second.
-const MAX_NANOS: u64 = 300_000_000;
+const NANOS_A_SECOND: u32 = 300_000_000;
+/// At once, as in the beginning, where a slow machine meets all of a program's code.
+const MOST_NANOS: u32 = 1_000_000_000;
+
 /// How walks in user space ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Finished {
@@ -69,7 +72,7 @@ impl Unwinder {
             tables,
             files: SortedMap::new(),
             finished: Finished::default(),
-            budget: CpuBudget::new(MAX_NANOS),
+            budget: CpuBudget::new(NANOS_A_SECOND, MOST_NANOS),
             known_until: u64::MAX,
         }
     }
@@ -245,4 +248,27 @@ fn words(bytes: &[u8]) -> Vec<u64> {
 pub(super) fn rule_at(rows: &[Row], offset: u16) -> Rule {
     let after = rows.partition_point(|row| row.start <= offset);
     after.checked_sub(1).and_then(|last| rows.get(last)).map_or(Rule::default(), |row| row.rule)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tables::Sizes;
+    use super::super::tables::tests::tables;
+    use super::*;
+    use crate::symbolize::Host;
+
+    #[test]
+    fn where_nothing_was_mapped_when_it_was_looked_at_may_be_code_later() {
+        let Some(tables) = tables(Sizes::of(0)) else { return };
+        let mut unwinder = Unwinder::new(Machine::X86_64, tables);
+        let mut symbolizer = HostSymbolizer::new(Host::default());
+        // Below what processes may map.
+        let (pid, address) = (std::process::id(), 0x1000);
+        let now = Clock::Monotonic.nanos();
+        for (known_until, is_told) in [(now - 1, false), (now, true)] {
+            unwinder.know_until(known_until);
+            assert!(matches!(unwinder.code(&mut symbolizer, pid, now, address), Code::NotMapped));
+            assert_eq!(unwinder.tables.is_told(Page::key(pid, address).unwrap()), is_told);
+        }
+    }
 }

@@ -11,7 +11,7 @@ use bpf_loader::target::RunningTarget;
 use collector::config::{Config, Filter, Stacks};
 use collector::error::Error;
 use collector::model::{Profile, SampleType};
-use collector::tracer::profile::Session;
+use collector::tracer::profile::{Counters, Session};
 
 use super::helper::{Helper, task};
 use super::{is_emulated, skip};
@@ -130,17 +130,24 @@ fn woken_by(profile: &Profile, function: &str, waker: &str) -> (u64, u64) {
     (nanos_of(&by_that, function).0, nanos_of(profile, function).0)
 }
 
-fn profile(stacks: Stacks, least: Duration) -> Option<(Profile, String, Session)> {
-    let mut helper = Helper::start("off_cpu::helper", "wait");
-    let filter = Filter { pids: vec![helper.pid()], ..Filter::default() };
-    let config = Config { filter, stacks: Some(stacks), ..Config::default() };
-    let target = RunningTarget::new();
-    let mut session = match Session::start_off_cpu(config, least, 8 << 20, &target).map_err(|e| *e) {
-        Ok(session) => session,
-        Err(Error::Privileges(error)) => return skip(&error.to_string()),
-        Err(error @ (Error::NoRung { .. } | Error::NoBtf)) => return skip(&error.to_string()),
+/// A session, and what it samples.
+fn start(stacks: Stacks, least: Duration) -> Option<(Session, Helper)> {
+    let helper = Helper::start("off_cpu::helper", "wait");
+    let config = Config { filter: only(&helper), stacks: Some(stacks), ..Config::default() };
+    match Session::start_off_cpu(config, least, 8 << 20, &RunningTarget::new()).map_err(|e| *e) {
+        Ok(session) => Some((session, helper)),
+        Err(Error::Privileges(error)) => skip(&error.to_string()),
+        Err(error @ (Error::NoRung { .. } | Error::NoBtf)) => skip(&error.to_string()),
         Err(error) => panic!("{error}"),
-    };
+    }
+}
+
+fn only(helper: &Helper) -> Filter {
+    Filter { pids: vec![helper.pid()], ..Filter::default() }
+}
+
+/// The waits of a helper, and what it says of them itself.
+fn profile(session: &mut Session, mut helper: Helper) -> (Profile, String) {
     helper.go();
     // An emulated machine takes seconds to start the helper.
     let after = Duration::from_millis(if is_emulated() { 6000 } else { 1500 });
@@ -149,16 +156,16 @@ fn profile(stacks: Stacks, least: Duration) -> Option<(Profile, String, Session)
     let mut next = Instant::now() + Duration::from_secs(1);
     while Instant::now() < end {
         session.poll(end.min(next)).unwrap();
-        // Names take a while, in which copies would find no room.
-        if Instant::now() >= next && stacks != Stacks::Copies {
-            whole.absorb(session.finish_window().unwrap());
+        if Instant::now() >= next {
+            session.end_window().unwrap();
+            session.named().into_iter().for_each(|window| whole.absorb(window));
             next += Duration::from_secs(1);
         }
     }
     session.pause().unwrap();
-    whole.absorb(session.finish_window().unwrap());
-    let told = helper.wait_ready();
-    Some((whole, told, session))
+    session.end_window().unwrap();
+    session.settle().unwrap().into_iter().for_each(|window| whole.absorb(window));
+    (whole, helper.wait_ready())
 }
 
 fn told(told: &str, name: &str) -> u64 {
@@ -177,21 +184,26 @@ fn is_near(what: &str, counted: u64, expected: u64, tolerance: f64) {
 }
 
 fn waits_are_those_of_the_clock(stacks: Stacks) {
+    let Some((mut session, mut helper)) = start(stacks, Duration::from_micros(1)) else { return };
     let mut tries = if is_emulated() { 3 } else { 1 };
-    let (profile, by_clock, counters) = loop {
-        let Some((profile, by_clock, mut session)) = profile(stacks, Duration::from_micros(1)) else {
-            return;
-        };
+    let mut before = Counters::default();
+    let (profile, by_clock, counters, lost) = loop {
+        let (profile, by_clock) = profile(&mut session, helper);
         let counters = session.counters().unwrap();
+        let [then, now] = [before, counters].map(|counters| counters.walks.unwrap_or_default());
+        let (lost, all) = (now.lost - then.lost, now.total() - then.total());
         tries -= 1;
-        // Other machines beside an emulated one may leave it no time to make pages of code while the waits last.
-        if tries == 0 || counters.walks.unwrap().lost * 20 <= counters.walks.unwrap().total() {
-            break (profile, by_clock, counters);
+        // An emulated machine may have no time to make pages of code while the waits last; the next time they are there.
+        if lost * 20 <= all || tries == 0 {
+            assert!(lost * 20 <= all, "{now:?}, before {then:?}");
+            break (profile, by_clock, counters, lost);
         }
+        before = counters;
+        helper = Helper::start("off_cpu::helper", "wait");
+        session.set_filter(only(&helper)).unwrap();
+        session.resume().unwrap();
     };
     assert_eq!(profile.sample_type, SampleType::OFF_CPU);
-    let walks = counters.walks.unwrap();
-    assert!(walks.lost * 20 <= walks.total(), "{walks:?}");
     // Of short ones, a few in a hundred are counted for all, and a busy machine makes some of them long.
     for (function, tolerance) in
         [("waits_at_times", 0.05), ("waits_long", 0.05), ("waits_for_another", 0.05), ("waits_briefly", 0.6)]
@@ -200,7 +212,7 @@ fn waits_are_those_of_the_clock(stacks: Stacks) {
         eprintln!("{function}: {nanos} of {}", told(&by_clock, function));
         is_near(function, nanos, told(&by_clock, function), tolerance);
         for stack in stacks {
-            assert!(stack.iter().any(|name| name.ends_with("::work")) || walks.lost > 0, "{stack:?}");
+            assert!(stack.iter().any(|name| name.ends_with("::work")) || lost > 0, "{stack:?}");
             assert!(!stack[0].contains("bpf") && !stack[0].ends_with("schedule"), "{stack:?}");
         }
     }
@@ -231,9 +243,8 @@ fn by_copies() {
 
 #[test]
 fn short_waits_are_left_out() {
-    let Some((profile, by_clock, mut session)) = profile(Stacks::Tables, Duration::from_millis(10)) else {
-        return;
-    };
+    let Some((mut session, helper)) = start(Stacks::Tables, Duration::from_millis(10)) else { return };
+    let (profile, by_clock) = profile(&mut session, helper);
     let (nanos, _) = nanos_of(&profile, "waits_at_times");
     is_near("waits_at_times", nanos, told(&by_clock, "waits_at_times"), 0.05);
     let (brief, _) = nanos_of(&profile, "waits_briefly");

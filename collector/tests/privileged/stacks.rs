@@ -7,7 +7,7 @@ use bpf_loader::target::RunningTarget;
 use collector::config::{Config, Filter, Stacks};
 use collector::error::Error;
 use collector::model::Profile;
-use collector::tracer::profile::Session;
+use collector::tracer::profile::{Counters, Session};
 
 use super::helper::{Helper, task};
 use super::{is_emulated, skip};
@@ -105,11 +105,34 @@ fn whole_stacks(what: &str, stacks: Stacks) {
     let mut helper = Helper::start("stacks::helper", what);
     let Some(mut session) = session(stacks, vec![helper.pid()]) else { return };
     helper.go();
+    // Emulated, arm64 is too slow to make pages of code while samples come by the hundred: they are there in the second window.
+    let before = if is_emulated() && cfg!(target_arch = "aarch64") {
+        poll(&mut session);
+        session.pause().unwrap();
+        session.finish_window().unwrap();
+        let before = session.counters().unwrap();
+        session.resume().unwrap();
+        before
+    } else {
+        Counters::default()
+    };
     poll(&mut session);
     session.pause().unwrap();
     let profile = session.finish_window().unwrap();
-    let counters = session.counters().unwrap();
-    let walks = counters.walks.unwrap();
+    let mut counters = session.counters().unwrap();
+    let mut walks = counters.walks.unwrap();
+    assert!(walks.in_user_space > 0, "nothing was missed: {walks:?}");
+    if let Some(before) = before.walks {
+        walks.whole -= before.whole;
+        walks.no_table -= before.no_table;
+        walks.bad_cfa -= before.bad_cfa;
+        walks.depth -= before.depth;
+        walks.not_mapped -= before.not_mapped;
+        walks.slice -= before.slice;
+        walks.lost -= before.lost;
+        walks.in_user_space -= before.in_user_space;
+    }
+    counters.samples -= before.samples;
     let samples: u64 = profile.samples.iter().map(|sample| sample.count).sum();
     assert_eq!((samples, walks.total()), (counters.samples, counters.samples), "{walks:?}");
     assert!(samples > 50, "{samples} samples");
@@ -118,7 +141,6 @@ fn whole_stacks(what: &str, stacks: Stacks) {
     // Nor is a copy of the first of deep stacks enough there, before their pages are made.
     let least = if what == "deep" && is_emulated() { 95 } else { 99 };
     assert!(walks.whole * 100 >= (samples - lost) * least && lost * 2 < samples, "{walks:?}");
-    assert!(walks.in_user_space > 0, "nothing was missed: {walks:?}");
     if stacks == Stacks::Tables {
         assert!(walks.in_user_space * 2 < samples, "what was missed once is there: {walks:?}");
     }
