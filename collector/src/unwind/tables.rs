@@ -355,7 +355,7 @@ fn without_padding(rows: &[Row]) -> Vec<Row> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use bpf_programs::events::unwind::MAX_MAPPINGS;
     use bpf_sys::map::MapCreate;
     use bpf_sys::uapi::flags::BPF_F_MMAPABLE;
@@ -364,7 +364,7 @@ mod tests {
     use super::*;
 
     /// `None`, with the reason printed, without the right to make maps.
-    fn tables(sizes: Sizes) -> Option<Tables> {
+    pub fn tables(sizes: Sizes) -> Option<Tables> {
         let create = |map_type, key_size, value_size, max_entries, flags| {
             map::create(&MapCreate {
                 map_type,

@@ -249,3 +249,26 @@ pub(super) fn rule_at(rows: &[Row], offset: u16) -> Rule {
     let after = rows.partition_point(|row| row.start <= offset);
     after.checked_sub(1).and_then(|last| rows.get(last)).map_or(Rule::default(), |row| row.rule)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tables::Sizes;
+    use super::super::tables::tests::tables;
+    use super::*;
+    use crate::symbolize::Host;
+
+    #[test]
+    fn where_nothing_was_mapped_when_it_was_looked_at_may_be_code_later() {
+        let Some(tables) = tables(Sizes::of(0)) else { return };
+        let mut unwinder = Unwinder::new(Machine::X86_64, tables);
+        let mut symbolizer = HostSymbolizer::new(Host::default());
+        // Below what processes may map.
+        let (pid, address) = (std::process::id(), 0x1000);
+        let now = Clock::Monotonic.nanos();
+        for (known_until, is_told) in [(now - 1, false), (now, true)] {
+            unwinder.know_until(known_until);
+            assert!(matches!(unwinder.code(&mut symbolizer, pid, now, address), Code::NotMapped));
+            assert_eq!(unwinder.tables.is_told(Page::key(pid, address).unwrap()), is_told);
+        }
+    }
+}
