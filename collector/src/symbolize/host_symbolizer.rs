@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use super::debuginfod::Debuginfod;
 use super::error::SymbolizeError;
 #[cfg(feature = "symbols")]
 use super::file_names::{FileNames, NamedFile};
@@ -120,6 +121,14 @@ impl HostSymbolizer {
             vdso: None,
             refreshed: SortedSet::new(),
         }
+    }
+
+    /// Has files for debuggers fetched by this from now on, where they are not on this host.
+    pub fn fetch_with(&mut self, servers: Debuginfod) {
+        #[cfg(feature = "symbols")]
+        self.names.fetch_with(servers);
+        #[cfg(not(feature = "symbols"))]
+        match servers {}
     }
 
     /// Takes a sideband record in; records come in the order of their time.

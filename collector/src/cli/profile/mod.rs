@@ -206,6 +206,7 @@ fn sample(
         let next = [end, window_end, second, display.next(start)].into_iter().flatten().min();
         let foreign =
             session.poll(next.unwrap_or(start + Duration::from_secs(3600).max(start.elapsed() * 2)))?;
+        session.named().into_iter().try_for_each(|window| collected.take(window))?;
         let interrupted = foreign.contains(&SIGNAL_TOKEN) && signals.take().is_some();
         let now = Instant::now();
         if interrupted || session.is_exhausted() || end.is_some_and(|end| now >= end) {
@@ -218,20 +219,21 @@ fn sample(
             }
             #[cfg(not(feature = "debuginfod"))]
             let _ = servers;
-            let shown = collected.take(session.finish_window()?);
+            session.end_window()?;
+            let shown = session.settle()?.into_iter().try_for_each(|window| collected.take(window));
             collected.send();
             return Ok(shown?);
         }
         if let Some(at) = second.filter(|&at| now >= at) {
-            collected.take(session.finish_window()?)?;
+            session.end_window()?;
             second = Some((at + SECOND).max(Instant::now()));
         }
         if let Some(at) = window_end.filter(|&at| now >= at) {
             tell(collected, &mut display);
-            // What a second has not finished yet goes with the next ones.
             if second.is_none() {
-                collected.take(session.finish_window()?)?;
+                session.end_window()?;
             }
+            // What has no names yet goes with the next ones.
             collected.send();
             window_end = Some((at + options.config.window).max(Instant::now()));
         }

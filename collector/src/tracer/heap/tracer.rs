@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::model::{Losses, Profile, SampleType};
 #[cfg(feature = "unwind")]
 use crate::poll::EventLoop;
+use crate::symbolize::Debuginfod;
 use crate::telemetry::{Metric, Owner, Point, PointValue, ProfileDef, Sink};
 use crate::tracer::ladder::{Chosen, Forced};
 use crate::tracer::profile::naming::{self, WindowInfo};
@@ -43,7 +44,8 @@ pub(super) fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     let mut forced = start.forced.clone();
     let mut processes = Vec::new();
     for &pid in &start.filter.pids {
-        let process = TracedProcess::start(pid, settings, memory, &forced, start.target)?;
+        let mut process = TracedProcess::start(pid, settings, memory, &forced, start.target)?;
+        process.symbols.fetch_with(start.settings.debuginfod.as_ref());
         // What is begun with later walks stacks as the first one does, whatever the kernel is short of then.
         #[cfg(feature = "unwind")]
         forced.set(&process.chosen, &OWN_STACKS);
@@ -61,6 +63,7 @@ pub(super) fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         #[cfg(feature = "unwind")]
         events,
         settings: settings.clone(),
+        servers: start.settings.debuginfod.clone(),
         one_in: 1,
         memory: start.memory,
         forced,
@@ -123,6 +126,8 @@ struct HeapTracer {
     #[cfg(feature = "unwind")]
     events: EventLoop,
     settings: Settings,
+    /// Who fetches files for debuggers.
+    servers: Option<Debuginfod>,
     one_in: u32,
     memory: usize,
     forced: Forced,
@@ -158,7 +163,8 @@ impl HeapTracer {
     fn begin(&self, pid: u32, of: usize) -> Result<TracedProcess> {
         let settings = Settings { sample_bytes: self.sample_bytes() };
         let memory = self.memory / of.max(1);
-        let process = TracedProcess::start(pid, &settings, memory, &self.forced, &self.target.unread())?;
+        let mut process = TracedProcess::start(pid, &settings, memory, &self.forced, &self.target.unread())?;
+        process.symbols.fetch_with(self.servers.as_ref());
         #[cfg(feature = "unwind")]
         watch(&self.events, &process)?;
         Ok(process)

@@ -25,7 +25,7 @@ use crate::sorted::SortedMap;
 #[cfg(feature = "unwind")]
 use crate::spans::SpanProcesses;
 use crate::symbolize::sideband::{Record, SampleId};
-use crate::symbolize::{AddressSpace, DEFAULT_BUDGET, Host, HostSymbolizer, Symbolizer};
+use crate::symbolize::{AddressSpace, DEFAULT_BUDGET, Debuginfod, Host, HostSymbolizer, Symbolizer};
 #[cfg(feature = "symbols")]
 use crate::symbolize::{FileNo, KernelChange, Located, NamedFile};
 #[cfg(feature = "unwind")]
@@ -77,6 +77,11 @@ impl Symbols {
             #[cfg(feature = "unwind")]
             spans: None,
         }
+    }
+
+    /// Has files for debuggers fetched by these from now on, where they are not on this host.
+    pub fn fetch_with(&mut self, servers: Option<&Debuginfod>) {
+        servers.cloned().into_iter().for_each(|servers| self.symbolizer.fetch_with(servers));
     }
 
     /// Takes in what the kernel reports; records come in the order of their time.
