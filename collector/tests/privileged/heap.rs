@@ -109,14 +109,13 @@ impl Programs {
         self.compile("gcc", &[])
     }
 
-    /// The program that allocates in code which it loads.
-    #[cfg(feature = "unwind")]
-    pub fn late(&self) -> Option<PathBuf> {
+    /// A program that allocates in code which it loads: `late` by the C library, `allocator` by what it loads.
+    pub fn loading(&self, name: &str) -> Option<PathBuf> {
         let Some(folder) = &self.0 else { return skip("there is no compiler") };
-        let (program, library) = (folder.join("late"), folder.join("late.so"));
-        let without = "-fomit-frame-pointer";
-        compile("gcc", "late.c", &[without, "-shared", "-fPIC", "-DLATE"], &library)?;
-        compile("gcc", "late.c", &[without], &program)
+        let (program, library) = (folder.join(name), folder.join(format!("{name}.so")));
+        let (source, without) = (format!("{name}.c"), "-fomit-frame-pointer");
+        compile("gcc", &source, &[without, "-shared", "-fPIC", "-Wl,-Bsymbolic", "-DLATE"], &library)?;
+        compile("gcc", &source, &[without], &program)
     }
 }
 
@@ -265,6 +264,28 @@ fn other_allocators_are_read_too() {
 }
 
 #[test]
+fn allocators_that_are_loaded_later_are_read_too() {
+    let programs = Programs::new("allocator");
+    let Some(program) = programs.loading("allocator") else { return };
+    on_every_rung(|rung, begin| {
+        let mut leak = Leak::start(&program, None);
+        let mut tracer = begin(leak.pid(), 0);
+        leak.run("l");
+        look(&mut *tracer);
+        let pid = leak.pid();
+        let outstanding = |recorder: &Recorder| recorder.number("ebpf.heap.outstanding", pid, &[]);
+        let before = outstanding(&look(&mut *tracer).0);
+        leak.run("b");
+        let (recorder, held) = look(&mut *tracer);
+        assert_eq!(own(&held), leak.held, "{rung}");
+        assert_eq!(outstanding(&recorder) - before, leak.held["keep_own"].0 as f64, "{rung}");
+        assert_eq!(recorder.number("ebpf.heap.allocations", leak.pid(), &[]), leak.calls as f64, "{rung}");
+        let stats = tracer.stats().unwrap();
+        assert_eq!(stats.total_dropped(), 0, "{rung}: {:?}", stats.dropped);
+    });
+}
+
+#[test]
 fn samples_stand_for_what_was_not_seen() {
     let programs = Programs::new("sampled");
     let Some(program) = programs.usual() else { return };
@@ -410,7 +431,7 @@ fn what_refuses_to_be_resumed_counts_nothing_twice() {
 }
 
 /// Starts a process that has a number which another had.
-fn start_as(pid: u32, program: &Path) -> Leak {
+pub fn start_as(pid: u32, program: &Path) -> Leak {
     for _ in 0..200 {
         std::fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).unwrap();
         let leak = Leak::start(program, None);

@@ -96,7 +96,7 @@ fn stacks_without_frame_pointers_are_whole() {
 #[test]
 fn stacks_of_code_that_is_loaded_later_are_whole() {
     let programs = Programs::new("late");
-    let Some(program) = programs.late() else { return };
+    let Some(program) = programs.loading("late") else { return };
     on_every_rung(|rung, begin| {
         let mut leak = Leak::start(&program, None);
         let mut tracer = begin(leak.pid(), 0);

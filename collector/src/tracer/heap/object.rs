@@ -193,6 +193,13 @@ fn prepare(
     spec.set_global("on_arm64", &is_arm64.to_ne_bytes()).map_err(Error::load)
 }
 
+/// The programs of the rung that was chosen, in the order in which they are attached. Others of an object are called by these.
+pub fn probes(chosen: &[Chosen]) -> &'static [&'static str] {
+    let name = chosen.iter().find(|chosen| chosen.what == ALLOCATIONS.what).and_then(|chosen| chosen.rung);
+    let rung = ALLOCATIONS.rungs.iter().find(|rung| name == Some(rung.name));
+    rung.map_or(&[], |rung| rung.programs)
+}
+
 /// Attaches one program to all functions that are its own.
 pub fn attach(object: &Object, name: &str, files: &[ProbedFile], pid: u32) -> Result<Vec<Link>> {
     let program = object.program(name).map_err(Error::load)?;

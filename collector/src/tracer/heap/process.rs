@@ -15,7 +15,7 @@ use bpf_programs::events::heap::{HeapStats, Sort};
 use bpf_sys::MapFd;
 
 use super::files::{self, KnownFiles, ProbedFile};
-use super::object::{Allocated, StackMap, attach, climb_rungs, unsupported};
+use super::object::{Allocated, StackMap, attach, climb_rungs, probes, unsupported};
 #[cfg(feature = "unwind")]
 use super::walks::{self, ProcessWalks};
 use super::{Settings, functions};
@@ -210,7 +210,7 @@ impl TracedProcess {
             let mallocs = self.mallocs;
             // First, so that nothing is taken for a leaf that is none any more.
             self.note_mallocs(file)?;
-            let names = self.object.programs.iter().map(|program| program.name.as_str());
+            let names = probes(&self.chosen).iter();
             let links: Result<Vec<_>> =
                 names.map(|name| attach(&self.object, name, file, self.pid)).collect();
             match links {
