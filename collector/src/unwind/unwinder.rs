@@ -157,6 +157,13 @@ impl Unwinder {
         frames
     }
 
+    /// Makes what a walk misses, which has been counted as it is.
+    pub fn fill(&mut self, symbolizer: &mut HostSymbolizer, missed: &MissedWalk<'_>) {
+        let finished = self.finished;
+        self.finish(symbolizer, missed);
+        self.finished = finished;
+    }
+
     /// Makes pages of code of a process that walks may miss else, as long as they are in CPU time and leave half of the tables.
     pub fn make_ahead(
         &mut self,

@@ -297,8 +297,14 @@ impl TracedProcess {
     /// Finishes walks that have missed a page.
     #[cfg(feature = "unwind")]
     pub fn finish_walks(&mut self) -> Result<()> {
+        let Some(walks) = &self.walks else { return Ok(()) };
+        // Its number may be another process' by now.
+        let looks = walks.wants_maps() && !self.is_gone();
         let Some(walks) = &mut self.walks else { return Ok(()) };
-        walks.finish(self.pid, &mut self.symbols)
+        if looks {
+            walks.follow_maps(self.pid, &mut self.symbols);
+        }
+        walks.finish(&mut self.symbols)
     }
 
     /// Tells how walks have ended.

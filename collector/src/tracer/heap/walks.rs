@@ -119,14 +119,26 @@ const IDLE_LOOKS: u8 = 2;
 
 /// Stacks that are found out here, by their keys.
 #[derive(Debug, Default)]
-struct FoundStacks(SortedMap<u64, Found>);
+struct FoundStacks {
+    found: SortedMap<u64, Found>,
+    /// How many have been given up.
+    given_up: u64,
+}
 
 impl FoundStacks {
-    /// Puts them in their place. Those that are to be given up now, as nothing is left of them.
-    fn put_in(&mut self, stacks: &mut [(u64, Allocated)]) -> Vec<u64> {
-        self.0.values_mut().for_each(|found| found.idle_looks += 1);
+    fn insert(&mut self, key: u64, frames: Vec<u64>) {
+        self.found.insert(key, Found { frames, idle_looks: 0 });
+    }
+
+    /// Puts them in their place, and gives up those of which nothing is left.
+    fn put_in(
+        &mut self,
+        stacks: &mut [(u64, Allocated)],
+        give_up: impl FnMut(u64) -> Result<()>,
+    ) -> Result<()> {
+        self.found.values_mut().for_each(|found| found.idle_looks += 1);
         for (key, stack) in stacks {
-            let Some(found) = self.0.get_mut(key) else { continue };
+            let Some(found) = self.found.get_mut(key) else { continue };
             stack.frames.truncate(1);
             stack.frames.extend(&found.frames);
             // As long as it has not been counted, it has not been freed either.
@@ -134,10 +146,12 @@ impl FoundStacks {
                 found.idle_looks = 0;
             }
         }
-        let gone = self.0.iter().filter(|(_, found)| found.idle_looks >= IDLE_LOOKS);
+        let gone = self.found.iter().filter(|(_, found)| found.idle_looks >= IDLE_LOOKS);
         let gone: Vec<u64> = gone.map(|(key, _)| *key).collect();
-        gone.iter().for_each(|key| drop(self.0.remove(key)));
-        gone
+        gone.iter().for_each(|key| drop(self.found.remove(key)));
+        self.given_up += gone.len() as u64;
+        // All of them, whatever becomes of one: they are forgotten here.
+        gone.into_iter().map(give_up).fold(Ok(()), Result::and)
     }
 }
 
@@ -147,8 +161,6 @@ pub struct ProcessWalks {
     misses: MapFd,
     ends: PerCpuArray<[u8; WalkEnds::SIZE]>,
     taken_away: Global<u64>,
-    /// As `taken_away` has it.
-    taken: u64,
     found: FoundStacks,
     /// Of the process, what it maps to execute, and when that was seen.
     mapped: Vec<(u64, u64, u64, u64)>,
@@ -176,7 +188,6 @@ impl ProcessWalks {
             misses: own("misses")?,
             ends: PerCpuArray::new(map("walk_ends")?).map_err(Error::load)?,
             taken_away: object.global("taken_away").map_err(Error::load)?,
-            taken: 0,
             found: FoundStacks::default(),
             mapped: Vec::new(),
             next_look: Instant::now(),
@@ -194,17 +205,22 @@ impl ProcessWalks {
         &self.misses
     }
 
-    /// Finishes what was missed.
-    pub fn finish(&mut self, pid: u32, symbols: &mut Symbols) -> Result<()> {
-        if self.ring.used() > 0 && Instant::now() >= self.next_look {
-            self.follow_maps(pid, symbols);
-        }
-        let found = &mut self.found.0;
+    /// Whether something was missed, and that may be for what the process has mapped since the last look.
+    pub fn wants_maps(&self) -> bool {
+        self.ring.used() > 0 && Instant::now() >= self.next_look
+    }
+
+    /// Finishes what was missed; [`follow_maps`](Self::follow_maps) first, if it [`wants_maps`](Self::wants_maps).
+    pub fn finish(&mut self, symbols: &mut Symbols) -> Result<()> {
+        let found = &mut self.found;
         let each = |record: &[u8]| {
             // One that is broken stays as far as it was walked.
             if let Some(missed) = MissedAllocation::decode(record) {
-                let frames = symbols.finish_walk(&missed.at);
-                found.insert(missed.stack, Found { frames, idle_looks: 0 });
+                if missed.stack == 0 {
+                    symbols.fill_tables(&missed.at);
+                } else {
+                    found.insert(missed.stack, symbols.finish_walk(&missed.at));
+                }
             }
         };
         // Not without end, however fast they come.
@@ -236,15 +252,11 @@ impl ProcessWalks {
     pub fn put_in(
         &mut self,
         stacks: &mut [(u64, Allocated)],
-        mut give_up: impl FnMut(u64) -> Result<()>,
+        give_up: impl FnMut(u64) -> Result<()>,
     ) -> Result<()> {
-        let gone = self.found.put_in(stacks);
-        if gone.is_empty() {
-            return Ok(());
-        }
-        gone.iter().try_for_each(|key| give_up(*key))?;
-        self.taken += gone.len() as u64;
-        self.taken_away.set(&self.taken).map_err(Error::kernel)
+        let given_up = self.found.put_in(stacks, give_up);
+        self.taken_away.set(&self.found.given_up).map_err(Error::kernel)?;
+        given_up
     }
 
     /// Tells how walks have ended since it was told last.
@@ -286,13 +298,19 @@ mod tests {
     fn what_was_found_out_is_in_its_place_until_nothing_is_left_of_it() {
         let mut found = FoundStacks::default();
         for key in [5, 6, 7] {
-            found.0.insert(key, Found { frames: vec![20, 30, 40], idle_looks: 0 });
+            found.insert(key, vec![20, 30, 40]);
         }
+
         // Of 7, nothing is in the kernel yet; 8 is another.
         let look = |found: &mut FoundStacks, of_5: u64, of_7: Option<(u64, u64)>| {
             let mut stacks = vec![(5, allocated(of_5, 1)), (6, allocated(0, 0)), (8, allocated(0, 4))];
             stacks.extend(of_7.map(|(count, all)| (7, allocated(count, all))));
-            let gone = found.put_in(&mut stacks);
+            let mut gone = Vec::new();
+            let give_up = |key| {
+                gone.push(key);
+                Ok(())
+            };
+            found.put_in(&mut stacks, give_up).unwrap();
             let frames: Vec<_> = stacks.into_iter().map(|(_, stack)| stack.frames).collect();
             (gone, frames)
         };
@@ -302,8 +320,25 @@ mod tests {
         let (gone, frames) = look(&mut found, 0, Some((0, 1)));
         assert_eq!((gone, &frames[0][..]), (vec![5], &[1, 20, 30, 40][..]), "it is told once more");
         assert_eq!(look(&mut found, 0, Some((0, 1))).0, [7]);
-        assert_eq!(found.0.len(), 1, "what is on its way is waited for");
-        assert_eq!((look(&mut found, 0, None).0, found.0.len()), (vec![], 1));
+        assert_eq!(found.found.len(), 1, "what is on its way is waited for");
+        assert_eq!((look(&mut found, 0, None).0, found.found.len()), (vec![], 1));
+        assert_eq!(found.given_up, 2);
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_take_away_is_given_up_all_the_same() {
+        let mut found = FoundStacks::default();
+        for key in [5, 6] {
+            found.insert(key, vec![20]);
+        }
+        let mut asked = Vec::new();
+        let mut give_up = |key| {
+            asked.push(key);
+            if key == 5 { Err(Error::internal("no")) } else { Ok(()) }
+        };
+        found.put_in(&mut [], &mut give_up).unwrap();
+        found.put_in(&mut [], &mut give_up).unwrap_err();
+        assert_eq!((asked, found.found.len(), found.given_up), (vec![5, 6], 0, 2));
     }
 
     #[test]

@@ -185,6 +185,14 @@ impl Symbols {
         }
     }
 
+    /// Makes what a walk misses, so that others do not.
+    #[cfg(feature = "unwind")]
+    pub fn fill_tables(&mut self, missed: &MissedWalk<'_>) {
+        if let Some(unwinder) = &mut self.unwinder {
+            unwinder.fill(&mut self.symbolizer, missed);
+        }
+    }
+
     /// The whole stack of a walk, as far as it can be walked: leaf first.
     #[cfg(feature = "unwind")]
     pub fn finish_walk(&mut self, missed: &MissedWalk<'_>) -> Vec<u64> {
