@@ -333,12 +333,13 @@ static __always_inline void count_under(__u64 key, struct thread *thread, struct
 	if (!stack)
 		return;
 	thread->new.stack = key;
+	if (put(thread->address, &thread->new, stats)) {
+		add_to(&stack->bytes, thread->new.bytes);
+		add_to(&stack->count, thread->new.count);
+	}
+	/* Last: user space may take away what has allocated and of which nothing is left. */
 	add_to(&stack->allocated_bytes, thread->new.bytes);
 	add_to(&stack->allocated_count, thread->new.count);
-	if (!put(thread->address, &thread->new, stats))
-		return;
-	add_to(&stack->bytes, thread->new.bytes);
-	add_to(&stack->count, thread->new.count);
 }
 
 /* Walks the stack that the call returns into, behind the first frame that is there, and counts the new allocation under it. */
@@ -360,13 +361,17 @@ static __always_inline void end(void *regs, struct thread *thread, struct heap_s
 	}
 	if (!address) {
 		add_to(&stats->empty, 1);
-		/* What could not be reallocated is still there. */
-		if (thread->old.count && thread->size && put(thread->old_address, &thread->old, stats)) {
-			stack = find_stack(thread->old.stack);
-			if (stack) {
-				add_to(&stack->bytes, thread->old.bytes);
-				add_to(&stack->count, thread->old.count);
-			}
+		/* What could not be reallocated is still there, though its stack may have been taken away meanwhile. */
+		if (!thread->old.count || !thread->size)
+			return;
+		stack = find_stack(thread->old.stack);
+		if (!stack) {
+			thread->old.stack = 0;
+			stack = find_stack(0);
+		}
+		if (stack && put(thread->old_address, &thread->old, stats)) {
+			add_to(&stack->bytes, thread->old.bytes);
+			add_to(&stack->count, thread->old.count);
 		}
 		return;
 	}

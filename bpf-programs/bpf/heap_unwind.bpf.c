@@ -28,7 +28,7 @@ struct {
 
 /* An allocation whose walk is for user space to finish. */
 struct missed_allocation {
-	/* The key of its stack. */
+	/* The key of its stack; 0: it is counted under another. */
 	__u64 stack;
 	struct missed_walk at;
 };
@@ -59,6 +59,10 @@ const volatile __u64 max_missed = 0;
 /* Walks that user space was told of, and those of them whose stacks it has taken away. */
 volatile __u64 told = 0;
 volatile __u64 taken_away = 0;
+
+/* When user space is next told of a walk whose stack it may not keep: not as often as a process can allocate. */
+volatile __u64 next_unkept = 0;
+#define BETWEEN_UNKEPT 1000000
 
 static __always_inline void count_end(__u32 end)
 {
@@ -117,24 +121,31 @@ static __always_inline int walk_stage(void *regs)
 	return 0;
 }
 
-/* Hands a walk to user space; the key of its stack, 0 if there was no room. */
+/* Hands a walk to user space; the key of its stack, 0 if there was no room. Where user space has as many stacks as it may, it is
+ * told for the sake of the page that is missing: others would miss it for ever. */
 static __always_inline __u64 tell_miss(struct thread *thread)
 {
-	__u64 time = bpf_ktime_get_ns(), key;
+	__u64 time = bpf_ktime_get_ns(), key = 0;
+	int is_kept = told - taken_away < max_missed;
 	struct missed_allocation *missed;
 
-	if (told - taken_away >= max_missed)
-		return 0;
+	if (!is_kept) {
+		if (time < next_unkept)
+			return 0;
+		next_unkept = time + BETWEEN_UNKEPT;
+	}
 	missed = bpf_ringbuf_reserve(&misses, sizeof(*missed), 0);
 	if (!missed)
 		return 0;
 	/* A thread has one at a time. */
-	key = mix(mix(hash_seed, time), bpf_get_current_pid_tgid());
+	if (is_kept)
+		key = mix(mix(hash_seed, time), bpf_get_current_pid_tgid());
 	missed->stack = key;
 	copy_missed(&missed->at, &thread->walk, thread->stack.frames + 1, time);
 	/* At once: the ring holds a few. */
 	bpf_ringbuf_submit(missed, BPF_RB_FORCE_WAKEUP);
-	add_to(&told, 1);
+	if (is_kept)
+		add_to(&told, 1);
 	return key;
 }
 

@@ -73,7 +73,7 @@ pub const MISSED_AT: Layout =
 /// An allocation whose walk has missed a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MissedAllocation<'a> {
-    /// Key of its stack, which is that of no other.
+    /// Key of its stack, which is that of no other; 0: it is counted under another.
     pub stack: u64,
     /// Its walk, from the caller of the allocator's function on.
     pub at: MissedWalk<'a>,

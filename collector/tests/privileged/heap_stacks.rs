@@ -7,8 +7,8 @@ use collector::telemetry::{Recorder, Series};
 use collector::tracer::Tracer;
 use collector::tracer::heap::{INFO, INUSE_SPACE};
 
-use crate::heap::{Leak, Programs, look, of_type, on_every_rung, settings};
-use crate::{is_emulated, start};
+use crate::heap::{Leak, Programs, look, of_type, on_every_rung, settings, start_as};
+use crate::{is_emulated, skip, start, start_within};
 
 /// How many walks of the tracer ended so, or at all.
 fn walks(recorder: &Recorder, end: Option<&str>) -> f64 {
@@ -120,6 +120,95 @@ fn stacks_of_code_that_is_loaded_later_are_whole() {
         // Those that only one allocation had make room for others.
         let [_, _, (after, outstanding)] = [(); 3].map(|()| stacks(&mut *tracer));
         assert!(after < before && outstanding < bytes as f64 / 10.0, "{rung}: {before} stacks, then {after}");
+    });
+}
+
+fn outstanding(recorder: &Recorder, leak: &Leak) -> f64 {
+    recorder.number("ebpf.heap.outstanding", leak.pid(), &[])
+}
+
+/// As many stacks as user space may keep, and still what is missed is missed once.
+#[test]
+fn pages_are_made_for_stacks_that_are_not_kept_too() {
+    let programs = Programs::new("full");
+    let Some(program) = programs.loading("allocator") else { return };
+    let mut leak = Leak::start(&program, None);
+    // The least there is: 64 stacks, of which 16 are found out in user space.
+    let started = start_within(&INFO, leak.pid(), &settings(0), &[("user stacks", "tables")], 0);
+    let mut tracer = started.expect("this test runs as root").unwrap();
+    leak.run("l");
+    let (recorder, _) = look(&mut *tracer);
+    let before = outstanding(&recorder, &leak);
+    for _ in 0..16 {
+        leak.run("n");
+        tracer.drain(&mut Recorder::default()).unwrap();
+    }
+    look(&mut *tracer);
+    let mut ends = |command| {
+        leak.run(command);
+        tracer.drain(&mut Recorder::default()).unwrap();
+        let (recorder, _) = look(&mut *tracer);
+        let end = |end| walks(&recorder, Some(end));
+        (walks(&recorder, None), end("no room"), end("whole"), outstanding(&recorder, &leak))
+    };
+    for _ in 0..3 {
+        let (all, no_room, ..) = ends("n");
+        assert_eq!((all, no_room), (1.0, 1.0), "there is new code, and no stack for it");
+        let (all, no_room, whole, _) = ends("a");
+        assert_eq!((all, no_room, whole), (1.0, 0.0, 1.0), "it is not new any more");
+    }
+    let (.., held) = ends("a");
+    assert_eq!(held - before, leak.held["pages"].0 as f64);
+}
+
+/// While something is reallocated nothing is left of its stack, which goes; what cannot be reallocated is still there.
+#[test]
+fn what_fails_to_be_reallocated_for_long_is_held() {
+    let programs = Programs::new("fails");
+    let Some(program) = programs.loading("allocator") else { return };
+    on_every_rung(|rung, begin| {
+        let mut leak = Leak::start(&program, None);
+        let mut tracer = begin(leak.pid(), 0);
+        leak.run("l");
+        look(&mut *tracer);
+        leak.run("n");
+        let (recorder, _) = look(&mut *tracer);
+        let (held, stacks) = (outstanding(&recorder, &leak), tracer.stats().unwrap().map_fill[1].1);
+        leak.run("r");
+        let [_, _, now] = [(); 3].map(|()| outstanding(&look(&mut *tracer).0, &leak));
+        assert_eq!(held - now, leak.held["pages"].0 as f64, "{rung}");
+        let fewer = tracer.stats().unwrap().map_fill[1].1;
+        assert!(fewer < stacks, "{rung}: {stacks} stacks, then {fewer}");
+        leak.run("w");
+        let [now, later] = [(); 2].map(|()| outstanding(&look(&mut *tracer).0, &leak));
+        assert_eq!((now, later), (held, held), "{rung}");
+    });
+}
+
+/// What a process has missed at its end is found out from what was its own.
+#[test]
+fn the_end_of_a_process_is_not_another_ones() {
+    if !std::path::Path::new("/proc/sys/kernel/ns_last_pid").exists() {
+        let _: Option<()> = skip("numbers of processes cannot be chosen");
+        return;
+    }
+    let programs = Programs::new("end");
+    let Some(program) = programs.loading("allocator") else { return };
+    on_every_rung(|rung, begin| {
+        let mut first = Leak::start(&program, None);
+        let mut tracer = begin(first.pid(), 0);
+        first.run("l");
+        look(&mut *tracer);
+        first.run("n");
+        look(&mut *tracer);
+        first.run("n");
+        let pid = first.pid();
+        drop(first);
+        // Starts are told apart by clock ticks.
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        let _second = start_as(pid, &program);
+        let (_, held) = look(&mut *tracer);
+        assert!(held.contains_key("page_0") && held.contains_key("page_1"), "{rung}: {held:?}");
     });
 }
 

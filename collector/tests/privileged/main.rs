@@ -63,12 +63,23 @@ pub fn start(
     settings: &Settings,
     rungs: &[(&str, &str)],
 ) -> Option<Result<Box<dyn Tracer>>> {
+    start_within(info, pid, settings, rungs, 8 << 20)
+}
+
+/// The same, within so many bytes of memory.
+pub fn start_within(
+    info: &Info,
+    pid: u32,
+    settings: &Settings,
+    rungs: &[(&str, &str)],
+    memory: usize,
+) -> Option<Result<Box<dyn Tracer>>> {
     let forced: SortedMap<String, String> =
         rungs.iter().map(|(what, rung)| ((*what).to_owned(), (*rung).to_owned())).collect();
     let started = (info.start)(&Start {
         filter: &Filter { pids: vec![pid], ..Filter::default() },
         settings,
-        memory: 8 << 20,
+        memory,
         forced: &Forced(forced),
         target: &RunningTarget::new(),
     });
