@@ -214,7 +214,8 @@ fn sample(
             // Naming is no part of what was asked for.
             session.pause()?;
             #[cfg(feature = "debuginfod")]
-            if let Some(servers) = servers {
+            // Who ends it with a signal does not want to wait.
+            if let Some(servers) = servers.filter(|_| !interrupted) {
                 super::debuginfod::wait(servers, session, signals)?;
             }
             #[cfg(not(feature = "debuginfod"))]
