@@ -316,7 +316,9 @@ impl HostSymbolizer {
         let (kind, lines) = (FrameKind::Native, Arc::default());
         let resolved = Resolved { kind, mapping: Some(named), address: in_file, lines, miss };
         #[cfg(feature = "symbols")]
-        if !self.wanted.contains_key(&number) {
+        // Another process may still have what one that has ended had.
+        let is_closed = |file: &NamedFile| file.source.is_none() && self.files.is_open(number);
+        if self.wanted.get(&number).is_none_or(is_closed) {
             let file = self.named_file(number, owner, mapping);
             self.wanted.insert(number, file);
         }
