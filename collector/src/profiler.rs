@@ -208,7 +208,7 @@ fn serve(
                 Command::Stop => {
                     session.pause()?;
                     session.end_window()?;
-                    session.settle()?.into_iter().for_each(each_window);
+                    session.settle(None)?.into_iter().for_each(each_window);
                     return Ok(());
                 }
             }

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_ebpf-otlp");
 const SOURCE: &str = r#"
@@ -26,6 +26,11 @@ struct Busy {
 impl Busy {
     /// The server takes so long to answer.
     fn start(name: &str, delay: Duration) -> Option<Self> {
+        Self::start_with(name, delay, &[])
+    }
+
+    /// The same, with what is done to the program before its debug information is moved out of it.
+    fn start_with(name: &str, delay: Duration, steps: &[&[&str]]) -> Option<Self> {
         let check = Command::new(BINARY).arg("check").output().unwrap();
         if !check.status.success() {
             eprintln!("skip: {name}: `ebpf-otlp check` says that profile cannot run here");
@@ -36,29 +41,44 @@ impl Busy {
         let [source, program, debug] = ["busy.c", "busy", "debug"].map(|name| folder.join(name));
         std::fs::write(&source, SOURCE).unwrap();
         let id = "-Wl,--build-id=0x0123456789abcdef";
-        for command in [
-            Command::new("cc").args(["-O1", "-g", id, "-o"]).args([&program, &source]),
-            Command::new("objcopy").arg("--only-keep-debug").args([&program, &debug]),
-            Command::new("strip").arg(&program),
-        ] {
+        let compile: &[&str] = &["cc", "-O1", "-g", "-gdwarf-4", id, "-o", "busy", "busy.c"];
+        let split: [&[&str]; 2] = [
+            &["objcopy", "--only-keep-debug", "busy", "debug"],
+            &["strip", "-R", ".gnu_debugaltlink", "busy"],
+        ];
+        for step in [compile].iter().chain(steps).chain(&split) {
+            let mut command = Command::new(step[0]);
+            command.args(&step[1..]).current_dir(&folder);
             if !command.status().is_ok_and(|status| status.success()) {
-                eprintln!("skip: {name}: needs {}", command.get_program().to_string_lossy());
+                eprintln!("skip: {name}: needs {}", step[0]);
                 let _ = std::fs::remove_dir_all(&folder);
                 return None;
             }
         }
-        let url = serve(std::fs::read(debug).unwrap(), delay);
+        let mut files = vec![("0123456789abcdef".to_owned(), std::fs::read(debug).unwrap())];
+        if let Ok(shared) = std::fs::read(folder.join("shared")) {
+            let notes = Command::new("readelf").arg("-n").arg(folder.join("shared")).output().unwrap();
+            let notes = text(&notes.stdout);
+            let (_, build_id) = notes.split_once("Build ID: ").unwrap();
+            files.push((build_id.split_whitespace().next().unwrap().to_owned(), shared));
+            std::fs::remove_file(folder.join("shared")).unwrap();
+        }
+        let url = serve(files, delay);
         let child = Command::new(&program).stdout(Stdio::null()).spawn().unwrap();
         Some(Self { child, folder, url })
     }
 
     /// Runs the command, whose cache is in the folder.
     fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
         command.args(args).args(["--pid", &self.child.id().to_string()]);
         command.env("CACHE_DIRECTORY", &self.folder).env("DEBUGINFOD_URLS", &self.url);
         command.env("DEBUGINFOD_TIMEOUT", "20").env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
-        command.output().unwrap()
+        command
     }
 
     fn file(&self, name: &str) -> String {
@@ -74,8 +94,8 @@ impl Drop for Busy {
     }
 }
 
-/// A server that has one file. Its thread waits for connections until the tests are over.
-fn serve(file: Vec<u8>, delay: Duration) -> String {
+/// A server that has these files, by build id. Its thread waits for connections until the tests are over.
+fn serve(files: Vec<(String, Vec<u8>)>, delay: Duration) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -84,8 +104,10 @@ fn serve(file: Vec<u8>, delay: Duration) -> String {
             let mut head = String::new();
             while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).unwrap_or(0) > 0 {}
             std::thread::sleep(delay);
-            let is_it = head.starts_with("GET /buildid/0123456789abcdef/debuginfo HTTP/1.1\r\n");
-            let (status, body) = if is_it { ("200 OK", &file[..]) } else { ("404 Not Found", &[][..]) };
+            let is_it = |id: &str| head.starts_with(&format!("GET /buildid/{id}/debuginfo HTTP/1.1\r\n"));
+            let file = files.iter().find(|(id, _)| is_it(id));
+            let (status, body) =
+                file.map_or(("404 Not Found", &[][..]), |(_, file)| ("200 OK", file.as_slice()));
             let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len());
             let _ = stream.get_mut().write_all(&[head.as_bytes(), body].concat());
         }
@@ -99,7 +121,7 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn a_profile_waits_for_the_files_that_its_names_take() {
-    let Some(busy) = Busy::start("debuginfod-profile", Duration::from_secs(3)) else { return };
+    let Some(busy) = Busy::start("debuginfod-profile", Duration::from_secs(8)) else { return };
     let output = busy.file("out.folded");
     let said = |args: &[&str]| {
         let ran = busy.run(
@@ -119,6 +141,40 @@ fn a_profile_waits_for_the_files_that_its_names_take() {
     let (errors, folded) = said(&["--debuginfod", "http://127.0.0.1:1"]);
     assert!(errors.contains("debuginfod: 0 files fetched"), "{errors}");
     assert!(folded.contains(";spin_of_server;inlined "), "{folded}");
+}
+
+#[test]
+fn a_profile_waits_for_what_the_files_that_came_share() {
+    let (second, shared): (&[&str], &[&str]) = (
+        &["cc", "-O2", "-g", "-gdwarf-4", "-Wl,--build-id=sha1", "-o", "second", "busy.c"],
+        &["dwz", "-m", "shared", "busy", "second"],
+    );
+    let (name, delay) = ("debuginfod-shared", Duration::from_secs(1));
+    let Some(busy) = Busy::start_with(name, delay, &[second, shared]) else { return };
+    let output = busy.file("out.folded");
+    let ran = busy.run(&["profile", "--duration", "1s", "--debuginfod", &busy.url, "--output", &output]);
+    let errors = text(&ran.stderr);
+    assert!(ran.status.success() && errors.contains("debuginfod: 2 files fetched"), "{errors}");
+    let folded = std::fs::read_to_string(&output).unwrap();
+    assert!(folded.contains(";spin_of_server;inlined "), "{folded}");
+}
+
+#[test]
+fn a_profile_that_a_signal_ends_does_not_wait() {
+    let Some(busy) = Busy::start("debuginfod-signal", Duration::from_secs(20)) else { return };
+    for signal in ["-INT", "-TERM"] {
+        let output = busy.file("out.folded");
+        let args = ["profile", "--duration", "60s", "--debuginfod", &busy.url, "--output", &output];
+        let child = busy.command(&args).stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_secs(3));
+        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status();
+        let at = Instant::now();
+        assert!(sent.is_ok_and(|sent| sent.success()));
+        let ran = child.wait_with_output().unwrap();
+        let (errors, took) = (text(&ran.stderr), at.elapsed());
+        assert!(ran.status.success() && std::fs::read(&output).is_ok(), "{errors}");
+        assert!(took < Duration::from_secs(10) && !errors.contains("waiting for "), "{took:?}: {errors}");
+    }
 }
 
 #[test]

@@ -20,10 +20,12 @@ use super::report::{Failure, Report};
 use super::slot::Slot;
 use crate::error::{Error, Result};
 use crate::kernel_types::KernelTypes;
+use crate::model::Profile;
 use crate::poll::EventLoop;
 #[cfg(feature = "debuginfod")]
 use crate::symbolize::Debuginfod;
 use crate::telemetry::Sink;
+use crate::tracer::profile::hand_over;
 use crate::tracer::{Info, Start, Stats, TRACERS, cost, filter};
 use crate::units::{share_of, show_fixed};
 
@@ -34,6 +36,8 @@ const TICK: Duration = Duration::from_secs(2);
 const CYCLE: Duration = Duration::from_secs(10);
 /// Tokens of the health endpoint, then of tracers by their place in [`TRACERS`]; those from here on are the caller's.
 const TRACER_TOKENS: usize = 1000;
+/// How long a tracer that is stopped may look for names.
+const NAMES: Duration = Duration::from_secs(2);
 /// First token that the caller may use.
 pub const FIRST_FOREIGN_TOKEN: usize = 2000;
 
@@ -49,6 +53,8 @@ pub struct Agent {
     failures: Vec<Failure>,
     /// What tracers had counted that were stopped, or failed.
     before: Vec<(&'static str, Stats)>,
+    /// Profiles of tracers that have failed.
+    late: Vec<Profile>,
     notes: Vec<String>,
     warnings: Vec<String>,
     budget: Budget,
@@ -116,6 +122,7 @@ impl Agent {
             slots: Vec::new(),
             failures: Vec::new(),
             before: Vec::new(),
+            late: Vec::new(),
             notes: Vec::new(),
             warnings: Vec::new(),
             over_budget: false,
@@ -331,9 +338,17 @@ impl Agent {
             }
         }
         for (name, error) in failed {
+            // What it has collected before.
+            if let Some(slot) = self.slots.iter_mut().find(|slot| slot.info.name == name) {
+                self.late.extend(slot.tracer.settle(Some(Instant::now() + NAMES)).unwrap_or_default());
+            }
             self.remove(name);
             self.fail(name, &error, true);
         }
+    }
+
+    fn hand_over_late(&mut self, sink: &mut dyn Sink) {
+        hand_over(std::mem::take(&mut self.late), sink);
     }
 
     fn remove(&mut self, name: &str) {
@@ -358,6 +373,7 @@ impl Agent {
     fn drain(&mut self, sink: &mut dyn Sink) {
         let before = boot_nanos();
         self.each(|slot, order| slot.timed(|tracer| tracer.drain(&mut order.before(sink))));
+        self.hand_over_late(sink);
         self.order.release(before, sink);
     }
 
@@ -380,9 +396,14 @@ impl Agent {
         report
     }
 
-    /// Hands over what windows that have ended have left to be worked on, and waits for that.
-    pub fn settle(&mut self, sink: &mut dyn Sink) {
-        self.each(|slot, order| slot.timed(|tracer| tracer.settle(&mut order.before(sink))));
+    /// Hands over what windows that have ended have left to be worked on, and waits for that. Names that were not found at `until`
+    /// are given up.
+    pub fn settle(&mut self, until: Option<Instant>, sink: &mut dyn Sink) {
+        self.each(|slot, _| {
+            hand_over(slot.timed(|tracer| tracer.settle(until))?, sink);
+            Ok(())
+        });
+        self.hand_over_late(sink);
     }
 
     /// How the agent fares, in the middle of a window.
@@ -556,12 +577,14 @@ impl Agent {
             }
         }
         // Nothing that was counted is lost.
+        let until = Some(Instant::now() + NAMES);
         for name in stop.iter().chain(&restart) {
             if let Some(slot) = self.slots.iter_mut().find(|slot| slot.info.name == *name) {
                 let order = &mut self.order;
                 let drained = slot.timed(|tracer| tracer.drain(&mut order.before(sink)));
                 let collected = slot.timed(|tracer| tracer.collect(&mut order.before(sink)));
-                let settled = slot.timed(|tracer| tracer.settle(&mut order.before(sink)));
+                let settled = slot.timed(|tracer| tracer.settle(until));
+                let settled = settled.map(|late| hand_over(late, sink));
                 if let Err(error) = drained.and(collected).and(settled) {
                     self.warnings.push(format!("{name}: {error}"));
                 }

@@ -178,7 +178,7 @@ pub static DEBUGINFOD: Metric = metric(
     "ebpf.agent.debuginfod.files",
     "{file}",
     Instrument::Counter,
-    "Files for debuggers that debuginfod servers were asked for, by what became of them: fetched, not_found, failed",
+    "Files for debuggers that were wanted of debuginfod servers, by what became of them: fetched, not_found, failed, dropped",
     &["ebpf.outcome"],
     "the client of debuginfod",
 );
@@ -268,8 +268,12 @@ impl SelfMetrics {
         }
         #[cfg(feature = "debuginfod")]
         if let Some(counts) = report.debuginfod {
-            let outcomes =
-                [("fetched", counts.fetched), ("not_found", counts.not_found), ("failed", counts.failed)];
+            let outcomes = [
+                ("fetched", counts.fetched),
+                ("not_found", counts.not_found),
+                ("failed", counts.failed),
+                ("dropped", counts.dropped),
+            ];
             for (outcome, files) in outcomes {
                 teller.total(&DEBUGINFOD, &[("ebpf.outcome", Value::Str(outcome))], files as f64);
             }
@@ -381,10 +385,10 @@ mod tests {
     fn files_for_debuggers_are_told_where_they_are_fetched() {
         use crate::symbolize::debuginfod::Counts;
         let mut window = Recorder::default();
-        let counts = Counts { fetched: 2, not_found: 3, failed: 1, bytes: 1 << 20 };
+        let counts = Counts { fetched: 2, not_found: 3, failed: 1, dropped: 4, bytes: 1 << 20 };
         let report = Report { debuginfod: Some(counts), ..Report::default() };
         SelfMetrics::default().tell(&report, &[], &mut window);
-        assert_eq!(of(&window, "ebpf.agent.debuginfod.files"), 6.0);
+        assert_eq!(of(&window, "ebpf.agent.debuginfod.files"), 10.0);
         assert_eq!(of(&window, "ebpf.agent.debuginfod.io"), f64::from(1 << 20));
         let mut window = Recorder::default();
         SelfMetrics::default().tell(&Report::default(), &[], &mut window);

@@ -34,7 +34,8 @@ mod shown {
     /// What is waited for without a word.
     const SOON: Duration = Duration::from_millis(300);
 
-    /// Waits for what the names of a last window want, as long as a server may take to begin, or until a signal.
+    /// Waits for what the names of a last window want, and then for what the files want that came, as long as a server may take to begin,
+    /// or until a signal.
     pub fn wait(
         servers: &Debuginfod,
         session: &mut Session,
@@ -42,20 +43,26 @@ mod shown {
     ) -> collector::error::Result<()> {
         session.want_debug_files()?;
         let (start, limit) = (Instant::now(), servers.settings().timeout);
-        let (mut told, mut read) = (false, Ok(()));
-        servers.wait(start + limit, |pending| {
-            if says(LogLevel::Info) && !told && start.elapsed() > SOON && pending > 0 {
-                told = true;
-                say(format_args!(
-                    "waiting for {pending} files for debuggers, {} at most; interrupt to go on without",
-                    show_duration(limit)
-                ));
-            }
-            // What the kernel reports of processes must find room meanwhile.
-            read = session.poll(Instant::now()).map(drop);
-            read.is_ok() && signals.take().is_none()
-        });
-        read
+        let (mut told, mut interrupted) = (false, false);
+        while servers.pending() > 0 && start.elapsed() < limit && !interrupted {
+            let mut read = Ok(());
+            servers.wait(start + limit, |pending| {
+                if says(LogLevel::Info) && !told && start.elapsed() > SOON && pending > 0 {
+                    told = true;
+                    say(format_args!(
+                        "waiting for {pending} files for debuggers, {} at most; interrupt to go on without",
+                        show_duration(limit)
+                    ));
+                }
+                // What the kernel reports of processes must find room meanwhile.
+                read = session.poll(Instant::now()).map(drop);
+                interrupted = signals.take().is_some();
+                read.is_ok() && !interrupted
+            });
+            read?;
+            session.want_debug_files()?;
+        }
+        Ok(())
     }
 
     /// Says what became of them.
@@ -67,8 +74,12 @@ mod shown {
         }
         if says(LogLevel::Info) {
             let late = if pending > 0 { format!(", {pending} too late") } else { String::new() };
+            let dropped = match counts.dropped {
+                0 => String::new(),
+                count => format!(", {count} not asked for, too many were wanted"),
+            };
             say(format_args!(
-                "debuginfod: {} files fetched ({} MiB), {} not found, {} failed{late}",
+                "debuginfod: {} files fetched ({} MiB), {} not found, {} failed{dropped}{late}",
                 counts.fetched,
                 show_fixed(counts.bytes as f64 / f64::from(1 << 20), 1),
                 counts.not_found,

@@ -35,6 +35,7 @@ use bpf_sys::signal::{Signal, Signals};
 use collector::export::config::{LogLevel, process_env};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Signals by which people and service managers end a command.
 pub const SIGNALS_THAT_END: [Signal; 3] = [Signal::INT, Signal::TERM, Signal::HUP];
@@ -42,6 +43,14 @@ pub const SIGNALS_THAT_END: [Signal; 3] = [Signal::INT, Signal::TERM, Signal::HU
 /// Wakes a poll when signals wait.
 pub fn watch_signals(registry: &Registry, signals: &Signals, token: Token) -> io::Result<()> {
     registry.register(&mut SourceFd(&signals.as_fd().as_raw_fd()), token, Interest::READABLE)
+}
+
+/// Has as many files open as the hard limit allows (getrlimit(2)): rings are one a CPU, and files are open while names are looked
+/// for in them.
+pub fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // What it is now serves most machines.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// What this machine is called.

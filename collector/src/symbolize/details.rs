@@ -29,6 +29,8 @@ pub(super) struct Details {
     lines: Option<Lines>,
     /// Build ids of files that servers are to send.
     awaited: Vec<Box<[u8]>>,
+    /// What was new of them when it was looked last.
+    news: Option<u64>,
     /// Bytes that all files may take, of which each may have a part.
     budget: usize,
 }
@@ -52,6 +54,8 @@ impl Details {
         (budget, work): (usize, &mut u64),
     ) -> Option<Self> {
         let elf = Elf::read(source).ok()?;
+        // What comes meanwhile is looked for again.
+        let news = sources.servers.map(Debuginfod::news);
         let mut awaited = Vec::new();
         let mut fetch = |elf: &Elf, build_id: Option<&[u8]>| {
             let (build_id, servers) = (build_id?, sources.servers?);
@@ -80,12 +84,20 @@ impl Details {
                 separate.source().and_then(|source| shared(&Elf::read(source).ok()?, source, separate.path()))
             }
         };
-        Some(Self { separate, shared, lines: None, awaited, budget })
+        Some(Self { separate, shared, lines: None, awaited, news, budget })
     }
 
-    /// Whether a file has come that was awaited: then it is time to look again.
-    pub fn has_more(&self, servers: Option<&Debuginfod>) -> bool {
-        servers.is_some_and(|servers| self.awaited.iter().any(|build_id| servers.has_come(build_id)))
+    /// Whether a file has come that was awaited: then it is time to look again. Those that have not are wanted again if it is time, which
+    /// is asked when a window `begins` and when there is news.
+    pub fn has_more(&mut self, servers: Option<&Debuginfod>, begins: bool) -> bool {
+        let Some(servers) = servers.filter(|_| !self.awaited.is_empty()) else { return false };
+        let news = Some(servers.news());
+        if !begins && news == self.news {
+            return false;
+        }
+        self.news = news;
+        // All of them are wanted, also those behind one that has come.
+        self.awaited.iter().filter(|build_id| servers.has_come(build_id)).count() > 0
     }
 
     /// The file that has the functions' names, if it is another one, and its headers.

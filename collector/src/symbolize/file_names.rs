@@ -201,10 +201,11 @@ impl FileNames {
     #[cfg(feature = "dwarf")]
     fn open_details(&mut self, wanted: &NamedFile) {
         let (Some(source), Some(roots)) = (&wanted.source, &wanted.roots) else { return };
-        let file = self.files.get(&wanted.number);
-        let looked = file.is_some_and(|file| file.has_details);
-        let details = file.and_then(|file| file.details.as_ref());
-        let has_more = details.is_some_and(|details| details.has_more(self.servers.as_ref()));
+        let servers = self.servers.as_ref();
+        let mut file = self.files.get_mut(&wanted.number);
+        let looked = file.as_ref().is_some_and(|file| file.has_details);
+        let details = file.as_mut().and_then(|file| file.details.as_mut());
+        let has_more = details.is_some_and(|details| details.has_more(servers, !looked));
         if looked && !has_more {
             return;
         }

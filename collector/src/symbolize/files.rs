@@ -16,8 +16,8 @@ use crate::sorted::SortedMap;
 
 /// Files that are known at a time.
 pub(super) const MAX_FILES: usize = 4096;
-/// Files that are held open at a time.
-pub(crate) const MAX_OPEN: usize = 64;
+/// Files that are held open here at a time; others may hold them for longer.
+pub(super) const MAX_OPEN: usize = 64;
 
 /// What makes two files the same file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -316,16 +316,23 @@ impl HostSymbolizer {
         let (kind, lines) = (FrameKind::Native, Arc::default());
         let resolved = Resolved { kind, mapping: Some(named), address: in_file, lines, miss };
         #[cfg(feature = "symbols")]
-        if !self.wanted.contains_key(&number) {
-            let file = self.named_file(number, owner, mapping);
-            self.wanted.insert(number, file);
-        }
+        self.want(number, owner, mapping);
         #[cfg(not(feature = "symbols"))]
         let _ = owner;
         Located {
             resolved,
             #[cfg(feature = "symbols")]
             file: Some(number),
+        }
+    }
+
+    /// Has names looked for in a file, of which another process may still have what one that has ended had.
+    #[cfg(feature = "symbols")]
+    fn want(&mut self, number: FileNo, owner: Option<Owner>, mapping: &VmMapping) {
+        let is_closed = |file: &NamedFile| file.source.is_none() && self.files.is_open(number);
+        if self.wanted.get(&number).is_none_or(is_closed) {
+            let file = self.named_file(number, owner, mapping);
+            self.wanted.insert(number, file);
         }
     }
 

@@ -56,8 +56,6 @@ pub use error::SymbolizeError;
 pub(crate) use file_names::{FileNames, NamedFile};
 #[cfg(any(feature = "symbols", feature = "unwind"))]
 pub(crate) use files::FileNo;
-#[cfg(feature = "symbols")]
-pub(crate) use files::MAX_OPEN;
 pub use host::{Host, Place, read_limited};
 #[cfg(feature = "symbols")]
 pub(crate) use host_symbolizer::Located;

@@ -26,13 +26,14 @@ mod windows;
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bpf_loader::target::RunningTarget;
 
 use crate::config::Filter;
 use crate::error::{Error, Result};
 use crate::key::Key;
+use crate::model::Profile;
 use crate::symbolize::Debuginfod;
 use crate::telemetry::{Definitions, Sink, View};
 use ladder::{Chosen, Forced, Ladder};
@@ -156,15 +157,15 @@ pub trait Tracer {
     /// The kernel's tables cannot be read.
     fn collect(&mut self, sink: &mut dyn Sink) -> Result<()>;
 
-    /// Hands over what windows that were collected have left to be worked on, once that is done: profiles whose names are looked
-    /// for. Otherwise [`drain`](Self::drain) does, as it comes.
+    /// What windows that were collected have left to be worked on, once that is done: profiles whose names are looked for.
+    /// Otherwise [`drain`](Self::drain) hands it over, as it comes. Names that were not found at `until` are given up.
     ///
     /// # Errors
     ///
     /// What works on it has failed.
-    fn settle(&mut self, sink: &mut dyn Sink) -> Result<()> {
-        let _ = sink;
-        Ok(())
+    fn settle(&mut self, until: Option<Instant>) -> Result<Vec<Profile>> {
+        let _ = until;
+        Ok(Vec::new())
     }
 
     /// Detaches the programs: nothing is slowed down any more. What was counted stays.

@@ -164,7 +164,7 @@ fn profile(session: &mut Session, mut helper: Helper) -> (Profile, String) {
     }
     session.pause().unwrap();
     session.end_window().unwrap();
-    session.settle().unwrap().into_iter().for_each(|window| whole.absorb(window));
+    session.settle(None).unwrap().into_iter().for_each(|window| whole.absorb(window));
     (whole, helper.wait_ready())
 }
 

@@ -333,7 +333,7 @@ fn thinned_waits_stand_for_all() {
             tracer.drain(&mut recorder).unwrap();
         }
         tracer.collect(&mut recorder).unwrap();
-        tracer.settle(&mut recorder).unwrap();
+        recorder.profiles.extend(tracer.settle(None).unwrap());
         let (mut nanos, mut of) = (0, 0);
         for profile in recorder.profiles.drain(..) {
             nanos += profile.samples.iter().map(|sample| sample.count).sum::<u64>();

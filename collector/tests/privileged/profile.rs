@@ -16,7 +16,7 @@ fn a_lower_frequency_counts_at_once_and_profiles_say_which() {
         if let Some(one_in) = one_in {
             tracer.set_sampling(one_in).unwrap();
             tracer.collect(&mut recorder).unwrap();
-            tracer.settle(&mut recorder).unwrap();
+            recorder.profiles.extend(tracer.settle(None).unwrap());
         }
         recorder = Recorder::default();
         let end = Instant::now() + Duration::from_secs(3);
@@ -25,7 +25,7 @@ fn a_lower_frequency_counts_at_once_and_profiles_say_which() {
         }
         tracer.drain(&mut recorder).unwrap();
         tracer.collect(&mut recorder).unwrap();
-        tracer.settle(&mut recorder).unwrap();
+        recorder.profiles.extend(tracer.settle(None).unwrap());
         let profile = recorder.profiles.pop().unwrap();
         let samples: u64 = profile.samples.iter().map(|sample| sample.count).sum();
         let ends = recorder.numbers.iter().filter(|(series, _)| series.metric == "ebpf.profile.stacks");
@@ -60,7 +60,7 @@ fn a_lower_frequency_counts_at_once_and_profiles_say_which() {
     busy();
     assert_eq!(tracer.set_sampling(1 << 20).unwrap(), 19, "one a second is the least");
     tracer.collect(&mut recorder).unwrap();
-    tracer.settle(&mut recorder).unwrap();
+    recorder.profiles.extend(tracer.settle(None).unwrap());
     let periods: Vec<u64> = recorder.profiles.iter().map(|profile| profile.period_nanos).collect();
     assert_eq!(periods[..2], [period, 4 * period]);
 }

@@ -56,6 +56,7 @@ pub fn run(options: &Options) -> CliResult {
     let files = files.collect::<Result<Vec<_>, collector::output::OutputError>>()?;
     // Before the session, so that no signal finds the default action any more. Once sampling is over, a signal ends the
     // program: the receiver may keep it waiting.
+    super::allow_open_files();
     let signals = Signals::catch(&SIGNALS_THAT_END)?;
     // A file at the limit of sizes is an error like any other, and ends nothing.
     signal::ignore(signal::Signal::XFSZ)?;
@@ -214,13 +215,14 @@ fn sample(
             // Naming is no part of what was asked for.
             session.pause()?;
             #[cfg(feature = "debuginfod")]
-            if let Some(servers) = servers {
+            // Who ends it with a signal does not want to wait.
+            if let Some(servers) = servers.filter(|_| !interrupted) {
                 super::debuginfod::wait(servers, session, signals)?;
             }
             #[cfg(not(feature = "debuginfod"))]
             let _ = servers;
             session.end_window()?;
-            let shown = session.settle()?.into_iter().try_for_each(|window| collected.take(window));
+            let shown = session.settle(None)?.into_iter().try_for_each(|window| collected.take(window));
             collected.send();
             return Ok(shown?);
         }

@@ -121,7 +121,7 @@ impl Found {
     pub fn collect(&mut self, agent: &mut Agent) -> Report {
         let report = agent.collect(self);
         // People see what belongs to the window in it.
-        agent.settle(self);
+        agent.settle(None, self);
         if let Some(page) = &mut self.page {
             page.tell(&report, &[]);
             // Requests go nowhere.

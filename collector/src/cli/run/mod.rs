@@ -33,6 +33,7 @@ const LAST: Duration = Duration::from_millis(4500);
 /// Traces until the end of the duration or a signal; true if all that was asked for happened.
 pub fn run(options: &Options) -> CliResult {
     bpf_sys::memory::keep_heap_small();
+    super::allow_open_files();
     #[cfg_attr(not(feature = "debuginfod"), expect(unused_mut, reason = "nobody fetches files"))]
     let mut config = read_config(options)?;
     #[cfg(feature = "debuginfod")]

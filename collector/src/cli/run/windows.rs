@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use collector::agent::config::{AgentConfig, Problem};
 use collector::agent::{Agent, Budget};
@@ -29,6 +29,8 @@ use super::service::Service;
 #[cfg(feature = "terminal")]
 use super::tables::{COLLECT_EVERY, Tables};
 
+/// How long the last window may look for names.
+const NAMES: Duration = Duration::from_secs(2);
 /// How long a window is that is shown.
 const SHOWN_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -241,7 +243,8 @@ impl Exported {
         self.sender.news().iter().for_each(|line| say_at(LogLevel::Error, line));
         let report = agent.collect(&mut self.telling.pipeline);
         if is_last {
-            agent.settle(&mut self.telling.pipeline);
+            // The rest of the time is for sending.
+            agent.settle(Some(Instant::now() + NAMES), &mut self.telling.pipeline);
         }
         // What goes on is told once, and once more at the end.
         for lost in self.telling.pipeline.stats().lost() {

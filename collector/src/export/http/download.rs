@@ -60,9 +60,9 @@ pub enum DownloadError {
 }
 
 impl DownloadError {
-    /// Whether the server is not to be reached, or hangs: other files are not to be had there either for now.
+    /// Whether the server is not to be reached, hangs, or has trouble or too much to do: other files are not to be had there either for now.
     pub fn is_of_server(&self) -> bool {
-        matches!(self, Self::Settings(_) | Self::Failure(_) | Self::TooSlow)
+        matches!(self, Self::Settings(_) | Self::Failure(_) | Self::TooSlow | Self::Status(429 | 500..=599))
     }
 }
 

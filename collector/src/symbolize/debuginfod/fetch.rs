@@ -1,6 +1,6 @@
 //! Fetching one file from the first server that has it.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs};
@@ -11,10 +11,13 @@ use crate::export::Endpoint;
 use crate::export::config::process_env;
 use crate::export::http::download::{DownloadError, Limits, download};
 use crate::sorted::SortedMap;
-use crate::symbolize::Place;
 
 /// How long a server is left alone that does not answer.
 const DOWN_FOR: Duration = Duration::from_secs(300);
+/// Requests to servers in an [`HOUR`]: a watched program chooses its build id, and so has a request sent. Files of an hour have as many
+/// bytes as the folder may take, and the last of them.
+const MAX_REQUESTS: u32 = 2000;
+const HOUR: Duration = Duration::from_secs(3600);
 /// The least that the scheduler gives.
 const NICE: i32 = 19;
 
@@ -36,6 +39,8 @@ pub(super) enum Fetched {
     /// No server has it.
     NotFound,
     Failed(String),
+    /// Nobody is asked until then: what may be spent in an hour is.
+    Spent(Instant),
 }
 
 /// Fetches files, one at a time.
@@ -43,6 +48,7 @@ pub(super) struct Fetcher<'c> {
     settings: &'c Settings,
     folder: &'c Folder,
     down: &'c Down,
+    budget: &'c Budget,
     bytes: u64,
 }
 
@@ -62,9 +68,46 @@ impl Down {
     }
 }
 
+/// What was spent in this hour.
+#[derive(Default)]
+pub(super) struct Budget(Mutex<Spent>);
+
+#[derive(Default)]
+struct Spent {
+    until: Option<Instant>,
+    requests: u32,
+    bytes: u64,
+}
+
+impl Budget {
+    fn spent(&self) -> MutexGuard<'_, Spent> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a request out of it, or says when there are more.
+    fn take_request(&self, max_bytes: u64, now: Instant) -> Result<(), Instant> {
+        let mut spent = self.spent();
+        let until = spent.until.filter(|until| now < *until).unwrap_or_else(|| {
+            *spent = Spent::default();
+            now + HOUR
+        });
+        spent.until = Some(until);
+        if spent.requests >= MAX_REQUESTS || spent.bytes >= max_bytes {
+            return Err(until);
+        }
+        spent.requests += 1;
+        Ok(())
+    }
+
+    fn take_bytes(&self, bytes: u64) {
+        let mut spent = self.spent();
+        spent.bytes = spent.bytes.saturating_add(bytes);
+    }
+}
+
 impl<'c> Fetcher<'c> {
-    pub fn new(settings: &'c Settings, folder: &'c Folder, down: &'c Down) -> Self {
-        Self { settings, folder, down, bytes: 0 }
+    pub fn new(settings: &'c Settings, folder: &'c Folder, down: &'c Down, budget: &'c Budget) -> Self {
+        Self { settings, folder, down, budget, bytes: 0 }
     }
 
     /// Bytes that came since this was asked last.
@@ -73,9 +116,7 @@ impl<'c> Fetcher<'c> {
     }
 
     pub fn fetch(&mut self, build_id: &[u8], stopped: &dyn Fn() -> bool) -> Fetched {
-        // An empty file is how other clients remember that there is none.
-        let is_here = |place: &Place| place.display_path().metadata().is_ok_and(|found| found.len() > 0);
-        if self.folder.places(build_id).iter().any(is_here) {
+        if self.folder.is_here(build_id) {
             return Fetched::Yes { was_here: true };
         }
         if self.folder.is_missing(build_id) {
@@ -87,7 +128,13 @@ impl<'c> Fetcher<'c> {
                 failure.get_or_insert_with(|| format!("{server} did not answer before"));
                 continue;
             }
-            match self.fetch_from(server, build_id, stopped) {
+            if let Err(until) = self.budget.take_request(self.settings.capacity, Instant::now()) {
+                return Fetched::Spent(until);
+            }
+            let before = self.bytes;
+            let came = self.fetch_from(server, build_id, stopped);
+            self.budget.take_bytes(self.bytes.saturating_sub(before));
+            match came {
                 Ok(()) => return Fetched::Yes { was_here: false },
                 Err(Refused { is_missing: true, .. }) => {}
                 Err(Refused { why, is_down, .. }) => {
@@ -158,5 +205,24 @@ impl Refused {
             is_down: error.is_of_server(),
             ..Self::because(error.to_string())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_hour_has_so_many_requests_and_bytes() {
+        let (budget, start) = (Budget::default(), Instant::now());
+        let later = |seconds| start + Duration::from_secs(seconds);
+        assert!((0..MAX_REQUESTS).all(|_| budget.take_request(100, start).is_ok()));
+        assert_eq!(budget.take_request(100, later(3599)), Err(later(3600)));
+        assert_eq!(budget.take_request(100, later(3600)), Ok(()));
+        budget.take_bytes(99);
+        assert_eq!(budget.take_request(100, later(3700)), Ok(()));
+        budget.take_bytes(u64::MAX);
+        assert_eq!(budget.take_request(100, later(3800)), Err(later(7200)));
+        assert_eq!(budget.take_request(100, later(7200)), Ok(()));
     }
 }

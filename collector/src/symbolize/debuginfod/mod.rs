@@ -1,7 +1,7 @@
 //! Files for debuggers from debuginfod servers: <https://sourceware.org/elfutils/Debuginfod.html>.
 //!
 //! Whoever makes names never waits for a server. What is in the folder is used; what is not is wanted, and a thread of low
-//! priority and without privileges fetches it, so that names of later windows find it. Build ids are all that leaves this host.
+//! priority and without capabilities fetches it, so that names of later windows find it. Build ids are all that leaves this host.
 
 mod fetch;
 mod folder;
@@ -12,10 +12,11 @@ mod tests;
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use fetch::{Down, Fetched, Fetcher};
+use fetch::{Budget, Down, Fetched, Fetcher};
 use folder::Folder;
 pub use settings::{Settings, SettingsError};
 
@@ -48,6 +49,8 @@ pub struct Counts {
     pub not_found: u64,
     /// Files that could not be fetched.
     pub failed: u64,
+    /// Files that nobody was asked for, each time that they were wanted: too many were wanted at once, or in an hour.
+    pub dropped: u64,
     /// Bytes of files that came, also of those that were not taken in the end.
     pub bytes: u64,
 }
@@ -75,6 +78,9 @@ struct Client {
     settings: Settings,
     folder: Folder,
     down: Down,
+    budget: Budget,
+    /// How often it was known what became of a file.
+    news: AtomicU64,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -84,8 +90,8 @@ struct State {
     /// First wanted, first fetched.
     waiting: VecDeque<BuildId>,
     known: SortedMap<BuildId, Known>,
-    /// A file is being fetched.
-    busy: bool,
+    /// It is being fetched.
+    busy: Option<BuildId>,
     /// There is a thread.
     running: bool,
     stopped: bool,
@@ -97,7 +103,7 @@ struct State {
 type BuildId = Box<[u8]>;
 
 /// What is known of a file that was wanted.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 enum Known {
     /// It waits, or is being fetched.
     Waiting,
@@ -105,6 +111,33 @@ enum Known {
     Here(Instant),
     /// It did not come, and is not wanted again before that.
     NotHere(Instant),
+}
+
+impl Known {
+    /// Until when it is known, and, before that, whether others are forgotten rather: those that did not come.
+    fn until(self) -> Option<(bool, Instant)> {
+        match self {
+            Self::Waiting => None,
+            Self::Here(until) => Some((true, until)),
+            Self::NotHere(until) => Some((false, until)),
+        }
+    }
+}
+
+/// Has nobody wait for a thread that panicked.
+struct Unwinding<'c>(&'c Client);
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        // Otherwise it came to its end, and another may have begun.
+        if state.busy.is_some() {
+            let why = "the thread that fetches has panicked".to_owned();
+            state.done(Fetched::Failed(why.clone()), 0);
+            state.give_up(why);
+            self.0.tell_news();
+        }
+    }
 }
 
 impl Client {
@@ -115,31 +148,26 @@ impl Client {
     /// Fetches what waits, until nothing does for a while.
     fn work(&self) {
         fetch::step_back();
-        let mut fetcher = Fetcher::new(&self.settings, &self.folder, &self.down);
+        let mut fetcher = Fetcher::new(&self.settings, &self.folder, &self.down, &self.budget);
+        self.work_with(&mut |build_id| {
+            let fetched = fetcher.fetch(build_id, &|| self.state().stopped);
+            (fetched, fetcher.take_bytes())
+        });
+    }
+
+    /// Does so with who fetches a file, and says what became of it and how many bytes came.
+    fn work_with(&self, fetch: &mut dyn FnMut(&[u8]) -> (Fetched, u64)) {
+        let _unwinding = Unwinding(self);
         while let Some(build_id) = self.next() {
-            let fetched = fetcher.fetch(&build_id, &|| self.state().stopped);
-            let mut state = self.state();
-            state.busy = false;
-            state.counts.bytes += fetcher.take_bytes();
-            let now = Instant::now();
-            let known = match fetched {
-                Fetched::Yes { was_here } => {
-                    state.counts.fetched += u64::from(!was_here);
-                    Known::Here(now + KEPT_FOR)
-                }
-                Fetched::NotFound => {
-                    state.counts.not_found += 1;
-                    Known::NotHere(now + MISSING_FOR)
-                }
-                Fetched::Failed(why) => {
-                    state.counts.failed += 1;
-                    state.failure = Some(why);
-                    Known::NotHere(now + FAILED_FOR)
-                }
-            };
-            state.known.insert(build_id, known);
-            self.changed.notify_all();
+            let (fetched, bytes) = fetch(&build_id);
+            self.state().done(fetched, bytes);
+            self.tell_news();
         }
+    }
+
+    fn tell_news(&self) {
+        self.news.fetch_add(1, Ordering::Release);
+        self.changed.notify_all();
     }
 
     fn next(&self) -> Option<BuildId> {
@@ -147,7 +175,7 @@ impl Client {
         let end = Instant::now() + IDLE;
         loop {
             if let Some(build_id) = state.waiting.pop_front() {
-                state.busy = true;
+                state.busy = Some(build_id.clone());
                 return Some(build_id);
             }
             let left = end.saturating_duration_since(Instant::now());
@@ -162,32 +190,81 @@ impl Client {
 
 impl State {
     fn pending(&self) -> usize {
-        self.waiting.len() + usize::from(self.busy)
+        self.waiting.len() + usize::from(self.busy.is_some())
     }
 
-    /// Has the file fetched, which is not there, unless it is not the time for that.
-    fn want(&mut self, build_id: &[u8], now: Instant) {
+    /// Notes what became of the file that was being fetched.
+    fn done(&mut self, fetched: Fetched, bytes: u64) {
+        let Some(build_id) = self.busy.take() else { return };
+        self.counts.bytes += bytes;
+        let now = Instant::now();
+        let known = match fetched {
+            Fetched::Yes { was_here } => {
+                self.counts.fetched += u64::from(!was_here);
+                Known::Here(now + KEPT_FOR)
+            }
+            Fetched::NotFound => {
+                self.counts.not_found += 1;
+                Known::NotHere(now + MISSING_FOR)
+            }
+            Fetched::Failed(why) => {
+                self.counts.failed += 1;
+                self.failure = Some(why);
+                Known::NotHere(now + FAILED_FOR)
+            }
+            Fetched::Spent(until) => {
+                self.counts.dropped += 1;
+                self.failure = Some("the requests or bytes of an hour are spent".to_owned());
+                Known::NotHere(until)
+            }
+        };
+        self.known.insert(build_id, known);
+    }
+
+    /// There is no thread, and nobody who waits for one.
+    fn give_up(&mut self, why: String) {
+        self.running = false;
+        self.counts.failed += self.waiting.len() as u64;
+        self.waiting.clear();
+        self.known.retain(|_, known| !matches!(known, Known::Waiting));
+        self.failure = Some(why);
+    }
+
+    /// Has the file fetched, which is not there, unless it is not the time for that: whether it waits from now on.
+    fn want(&mut self, build_id: &[u8], now: Instant) -> bool {
         match self.known.get(build_id) {
-            Some(Known::Waiting) => return,
+            Some(Known::Waiting) => return false,
             Some(Known::Here(until) | Known::NotHere(until)) if now < *until => {
                 let known = Known::NotHere(*until);
                 self.known.insert(build_id.into(), known);
-                return;
+                return false;
             }
             _ => {}
         }
-        if self.stopped || self.waiting.len() >= MAX_WAITING {
-            return;
+        if self.stopped {
+            return false;
+        }
+        if self.waiting.len() >= MAX_WAITING {
+            self.counts.dropped += 1;
+            return false;
         }
         if self.known.len() >= MAX_KNOWN {
-            self.known.retain(|_, known| match known {
-                Known::Waiting => true,
-                Known::Here(until) | Known::NotHere(until) => now < *until,
-            });
+            self.forget_one(now);
         }
+        self.known.insert(build_id.into(), Known::Waiting);
+        self.waiting.push_back(build_id.into());
+        true
+    }
+
+    /// Forgets what is over, or else the oldest, so that what was made up keeps no file from being fetched.
+    fn forget_one(&mut self, now: Instant) {
+        self.known.retain(|_, known| known.until().is_none_or(|(_, until)| now < until));
         if self.known.len() < MAX_KNOWN {
-            self.known.insert(build_id.into(), Known::Waiting);
-            self.waiting.push_back(build_id.into());
+            return;
+        }
+        let oldest = self.known.iter().filter_map(|(build_id, known)| Some((known.until()?, build_id))).min();
+        if let Some(build_id) = oldest.map(|(_, build_id)| build_id.clone()) {
+            self.known.remove(&build_id);
         }
     }
 }
@@ -196,8 +273,15 @@ impl Debuginfod {
     /// A client; nothing is asked, read or written yet.
     pub fn new(settings: Settings) -> Self {
         let folder = Folder::new(&settings);
-        let (down, state, changed) = (Down::default(), Mutex::default(), Condvar::new());
-        Self(Arc::new(Owner(Arc::new(Client { settings, folder, down, state, changed }))))
+        Self(Arc::new(Owner(Arc::new(Client {
+            settings,
+            folder,
+            down: Down::default(),
+            budget: Budget::default(),
+            news: AtomicU64::new(0),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }))))
     }
 
     fn client(&self) -> &Arc<Client> {
@@ -224,8 +308,7 @@ impl Debuginfod {
         }
         let client = self.client();
         let mut state = client.state();
-        state.want(build_id, Instant::now());
-        if state.waiting.is_empty() {
+        if !state.want(build_id, Instant::now()) {
             return;
         }
         client.changed.notify_all();
@@ -235,13 +318,14 @@ impl Debuginfod {
             let spawned = std::thread::Builder::new().name(name).spawn(move || own.work());
             state.running = spawned.is_ok();
             if let Err(error) = spawned {
-                let count = state.waiting.len() as u64;
-                state.waiting.clear();
-                state.known.retain(|_, known| !matches!(known, Known::Waiting));
-                state.counts.failed += count;
-                state.failure = Some(format!("no thread: {error}"));
+                state.give_up(format!("no thread: {error}"));
             }
         }
+    }
+
+    /// A number that is another one as soon as more is known of files that were wanted.
+    pub(super) fn news(&self) -> u64 {
+        self.client().news.load(Ordering::Acquire)
     }
 
     /// Whether a debug file has come that was wanted. One that did not is wanted again when it is time.

@@ -116,10 +116,11 @@ impl Settings {
         let seconds = |name: &str| number(name).map(|n| Duration::from_secs(n.min(MAX_SECONDS)));
         let caches = get("XDG_CACHE_HOME").map(PathBuf::from);
         let caches = caches.or_else(|| Some(PathBuf::from(get("HOME")?).join(".cache")));
+        // Root neither keeps files where somebody else may have chosen, nor takes them from there: sudo -E leaves HOME as it is.
+        let caches = caches.filter(|_| !root);
         let own = || match (get("CACHE_DIRECTORY"), root) {
             // A service manager has made it. It may have made several.
             (Some(made), _) => made.split(':').next().map(|first| PathBuf::from(first).join("debuginfod")),
-            // Root's files are not kept where somebody else may have chosen.
             (None, true) => Some(PathBuf::from("/var/cache/ebpf-otlp/debuginfod")),
             (None, false) => caches.as_ref().map(|caches| caches.join("ebpf-otlp/debuginfod")),
         };
@@ -210,6 +211,11 @@ mod tests {
         let (home, made) = (("HOME", "/home/me"), ("CACHE_DIRECTORY", "/var/cache/one:/var/cache/two"));
         assert_eq!(folder(true, &[home]), Ok("/var/cache/ebpf-otlp/debuginfod".into()));
         assert_eq!(folder(true, &[home, made]), Ok("/var/cache/one/debuginfod".into()));
+        let others = |root, env: &[(&str, &str)]| resolve(&["http://a"], root, env).unwrap().unwrap().others;
+        let named = ("DEBUGINFOD_CACHE_PATH", "/c");
+        assert_eq!(others(true, &[home, ("XDG_CACHE_HOME", "/x")]), None);
+        assert_eq!(others(true, &[home, named]), Some("/c".into()));
+        assert_eq!(others(false, &[home]), Some("/home/me/.cache/debuginfod_client".into()));
         assert_eq!(folder(false, &[]), Err(SettingsError::NoFolder));
     }
 

@@ -41,6 +41,7 @@ impl Program {
         if !run(Command::new("cc").args(options).arg("-o").args([&path, &source]))
             || !run(Command::new("objcopy").arg("--only-keep-debug").args([&path, &debug]))
         {
+            println!("skipped: needs cc and objcopy");
             return None;
         }
         let expected = frames(&mut Files::open(&path), &path);
@@ -345,12 +346,23 @@ fn files_that_are_shared_are_fetched_too() {
     }
     let expected = frames(&mut Files::open(&first), &first);
     if !run(Command::new("dwz").arg("-m").arg(&shared).args([&first, &second])) || !shared.exists() {
+        println!("skipped: needs dwz");
         return;
     }
-    let body = fs::read(&shared).unwrap();
+    let shared_body = fs::read(&shared).unwrap();
     fs::remove_file(&shared).unwrap();
-    let server = Server::new(move |_, client| {
-        client.say(&ok(&body));
+    let debug = program.scratch.0.join("debug");
+    assert!(run(Command::new("objcopy").arg("--only-keep-debug").args([&first, &debug])));
+    let (elf, debug_body) = (fs::read(&first).unwrap(), fs::read(&debug).unwrap());
+    fs::remove_file(debug).unwrap();
+    let build_id = Elf::read(&elf.as_slice()).unwrap().build_id(&elf.as_slice()).unwrap();
+    let wanted = format!("/buildid/{}/debuginfo", hex(&build_id));
+    let server = Server::new(move |path, client| {
+        let is_first = path == wanted;
+        if !is_first {
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        client.say(&ok(if is_first { &debug_body } else { &shared_body }));
     });
     let program = Program { path: first, expected, ..program };
     let client = program.client(&[&server.url]);
@@ -358,6 +370,146 @@ fn files_that_are_shared_are_fetched_too() {
     wait(&client);
     assert_eq!(client.counts().fetched, 1, "{:?}", client.take_failure());
     assert!(program.has_lines(&mut files));
+
+    // Where the debug file comes from a server itself, what it shares is wanted when it has come.
+    assert!(run(Command::new("strip").args(["-R", ".gnu_debugaltlink"]).arg(&program.path)));
+    fs::remove_dir_all(program.cache()).unwrap();
+    let client = program.client(&[&server.url]);
+    let mut files = program.open(&client);
+    wait(&client);
+    assert_eq!((client.counts().fetched, program.has_lines(&mut files)), (1, false));
+    assert_eq!(client.pending(), 1);
+    wait(&client);
+    assert_eq!((client.counts().fetched, program.has_lines(&mut files)), (2, true));
+}
+
+#[test]
+fn files_in_the_folder_must_be_the_ones_that_they_are_named_after() {
+    let Some(program) = Program::new("here", &[]) else { return };
+    let Some(other) = Program::new("not-here", &["-DOTHER", "-O1"]) else { return };
+    let foreign = program.scratch.0.join("others").join(hex(&program.build_id));
+    fs::create_dir_all(&foreign).unwrap();
+    fs::create_dir_all(program.cache()).unwrap();
+    let own = program.cache().join(format!("{}.debug", hex(&program.build_id)));
+    let foreign = foreign.join("debuginfo");
+    for path in [&own, &foreign] {
+        fs::write(path, &other.debug).unwrap();
+    }
+    let nobody = Server::new(|_, client| {
+        client.say(MISSING);
+    });
+    let client = program.client(&[&nobody.url]);
+    program.open(&client);
+    wait(&client);
+    assert_eq!((client.counts().not_found, nobody.requests()), (1, 1));
+    assert!(!own.exists() && foreign.exists());
+    let server = server_of(&program);
+    let client = program.client(&[&format!("{}/base", server.url)]);
+    let mut files = program.open(&client);
+    wait(&client);
+    assert_eq!(client.counts().fetched, 1);
+    assert!(program.has_lines(&mut files) && foreign.exists());
+}
+
+#[test]
+fn what_a_program_makes_up_keeps_no_file_from_being_fetched() {
+    let (mut state, now) = (State::default(), Instant::now());
+    let id = |number: usize| [&number.to_le_bytes()[..], &[7; 12]].concat();
+    let fetch = |state: &mut State, number, fetched| {
+        let is_new = state.want(&id(number), now);
+        state.busy = state.waiting.pop_front();
+        state.done(fetched, 0);
+        is_new
+    };
+    assert!(fetch(&mut state, 0, Fetched::Yes { was_here: false }));
+    assert!((1..=2 * MAX_KNOWN).all(|number| fetch(&mut state, number, Fetched::NotFound)));
+    assert_eq!(state.known.len(), MAX_KNOWN);
+    // The oldest went, and none that came.
+    assert!(matches!(state.known.get(&*id(0)), Some(Known::Here(_))));
+    assert!(state.known.get(&*id(1)).is_none());
+    assert!(state.known.get(&*id(2 * MAX_KNOWN)).is_some());
+    // What finds no room in the queue is counted.
+    let wanted = (0..MAX_WAITING + 10).filter(|number| state.want(&id(1 << 20 | number), now));
+    assert_eq!(wanted.count(), MAX_WAITING);
+    assert_eq!((state.counts.dropped, state.waiting.len()), (10, MAX_WAITING));
+}
+
+#[test]
+fn bytes_of_an_hour_are_as_many_as_the_folder_has() {
+    let Some(program) = Program::new("budget", &[]) else { return };
+    let server = server_of(&program);
+    let capacity = program.debug.len() as u64;
+    let settings = program.settings(&[&format!("{}/base", server.url)]);
+    let client = Debuginfod::new(Settings { capacity, ..settings });
+    client.want(&program.build_id);
+    client.want(&[1; 20]);
+    wait(&client);
+    let counts = Counts { fetched: 1, dropped: 1, bytes: capacity, ..Counts::default() };
+    assert_eq!((client.counts(), server.requests()), (counts, 1), "{:?}", client.take_failure());
+    assert!(client.take_failure().unwrap().contains("of an hour"));
+    assert!(!client.has_come(&[1; 20]) && client.pending() == 0);
+}
+
+#[test]
+fn servers_with_too_much_to_do_are_left_alone() {
+    let Some(program) = Program::new("busy", &[]) else { return };
+    for status in ["429 Too Many Requests", "500 Internal Server Error", "503 Service Unavailable"] {
+        let answer = format!("HTTP/1.1 {status}\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n");
+        let server = Server::new(move |_, client| {
+            client.say(answer.as_bytes());
+        });
+        let client = program.client(&[&server.url]);
+        (0..5_u8).for_each(|number| client.want(&[number; 20]));
+        wait(&client);
+        assert_eq!((client.counts().failed, server.requests()), (5, 1), "{status}");
+    }
+}
+
+#[test]
+fn files_are_wanted_once_a_window_and_not_for_each_address() {
+    let Some(program) = Program::new("often", &[]) else { return };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = program.client(&[&format!("http://{}", listener.local_addr().unwrap())]);
+    let mut number = 0_u32;
+    while client.counts().dropped == 0 {
+        client.want(&[&number.to_le_bytes()[..], &[9; 16]].concat());
+        number += 1;
+        assert!(number < 10_000);
+    }
+    // The thread may take one out of the queue yet.
+    let end = Instant::now() + Duration::from_secs(10);
+    while client.client().state().busy.is_none() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    client.want(&[8; 20]);
+    let before = client.counts().dropped;
+    let mut files = program.open(&client);
+    frames(&mut files, &program.path);
+    assert_eq!(client.counts().dropped, before + 1);
+    files.names.end_window();
+    frames(&mut files, &program.path);
+    assert_eq!(client.counts().dropped, before + 2);
+}
+
+#[test]
+fn nobody_waits_for_a_thread_that_panicked() {
+    let Some(program) = Program::new("panic", &[]) else { return };
+    let client = program.client(&["http://127.0.0.1:1"]);
+    let owner = Arc::clone(client.client());
+    {
+        let mut state = owner.state();
+        assert!((1..=3).all(|number| state.want(&[number; 20], Instant::now())));
+        state.running = true;
+    }
+    let thread = std::thread::spawn(move || owner.work_with(&mut |_| panic!("as the test has it")));
+    assert!(thread.join().is_err());
+    assert_eq!((client.pending(), client.counts().failed), (0, 3));
+    assert!(client.take_failure().unwrap().contains("panicked"));
+    // The one that it panicked at is not for the next.
+    assert!(!client.has_come(&[1; 20]) && client.pending() == 0);
+    client.want(&[2; 20]);
+    wait(&client);
+    assert_eq!(client.counts().failed, 4);
 }
 
 #[test]

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::config::Filter;
 use crate::error::{Error, Result};
+use crate::model::Profile;
 use crate::objects;
 use crate::sorted::SortedMap;
 use crate::telemetry::{Attribute, Metric, Owner, Point, PointValue, Sink};
@@ -387,10 +388,8 @@ impl Tracer for MemoryTracer {
         self.programs.forget_ended()
     }
 
-    fn settle(&mut self, sink: &mut dyn Sink) -> Result<()> {
-        let late = self.stacks.as_mut().map(Session::settle).transpose()?;
-        hand_over(late.unwrap_or_default(), sink);
-        Ok(())
+    fn settle(&mut self, until: Option<Instant>) -> Result<Vec<Profile>> {
+        self.stacks.as_mut().map_or(Ok(Vec::new()), |stacks| stacks.settle(until))
     }
 
     fn pause(&mut self) -> Result<()> {

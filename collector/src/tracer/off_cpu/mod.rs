@@ -12,6 +12,7 @@ pub use self::define::{INFO, OFF_CPU_PROFILE, Settings, WAITS};
 use self::define::SCHEDULER;
 use crate::config::{Config, Filter};
 use crate::error::Result;
+use crate::model::Profile;
 use crate::telemetry::{Owner, Point, PointValue, Sink};
 use crate::tracer::ladder::Chosen;
 use crate::tracer::profile::{Counters, Session, WINDOW_IS_ANOTHERS, hand_over, stacks};
@@ -112,9 +113,8 @@ impl Tracer for OffCpuTracer {
         Ok(())
     }
 
-    fn settle(&mut self, sink: &mut dyn Sink) -> Result<()> {
-        hand_over(self.session.settle()?, sink);
-        Ok(())
+    fn settle(&mut self, until: Option<Instant>) -> Result<Vec<Profile>> {
+        self.session.settle(until)
     }
 
     fn pause(&mut self) -> Result<()> {

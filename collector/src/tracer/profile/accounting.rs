@@ -39,7 +39,7 @@ pub struct Counters {
 /// What the profiler itself costs.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Overhead {
-    /// CPU time of the profiler's thread, as a share of one CPU since the start. The program's own time inside the
+    /// CPU time of the profiler's thread, and of the one that looks for names, as a share of one CPU since the start. The program's own time inside the
     /// kernel is charged to whom it samples, and not in this.
     pub cpu_share: f64,
     /// Resident memory of this process, in bytes.

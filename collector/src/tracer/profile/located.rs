@@ -16,7 +16,10 @@ use crate::aggregate::{ProcessId, Samples, StackId};
 use crate::error::Result;
 use crate::model::{FrameKind, Line, Process};
 use crate::sorted::{SortedMap, SortedSet};
-use crate::symbolize::{FileNames, FileNo, KernelChange, KernelNames, Located, MAX_OPEN, NamedFile};
+use crate::symbolize::{FileNames, FileNo, KernelChange, KernelNames, Located, NamedFile};
+
+/// Files that are open for a part of a window. Some parts wait for the thread that names them.
+pub(super) const FILES_A_PART: usize = 32;
 
 /// Addresses whose names are to be looked for in files, which are open.
 #[derive(Default)]
@@ -26,10 +29,11 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Appends the lines of each address to those of the part of the window that came before; `go_on` is asked before each.
+    /// Appends the lines of each address to those of the part of the window that came before; once `go_on` says
+    /// no, they have none.
     pub fn answer(&self, names: &mut FileNames, lines: &mut Vec<Arc<[Line]>>, go_on: impl Fn() -> bool) {
-        for (number, address) in self.addresses.iter().take_while(|_| go_on()) {
-            let file = self.files.get(number);
+        for (number, address) in &self.addresses {
+            let file = self.files.get(number).filter(|_| go_on());
             // A file that cannot be read has no names.
             lines.push(file.and_then(|file| names.lines(file, *address).ok()).unwrap_or_default());
         }
@@ -51,7 +55,7 @@ pub(super) struct LocatedWindow {
 }
 
 impl LocatedWindow {
-    /// Locates all addresses of a window. What is to be looked for in files goes to `ask`, in parts of as many files as may be open.
+    /// Locates all addresses of a window. What is to be looked for in files goes to `ask`, in parts of a few files each.
     ///
     /// # Errors
     ///
@@ -59,9 +63,10 @@ impl LocatedWindow {
     pub fn new(
         samples: &Samples,
         symbols: &mut Symbols,
+        kernel_changes: Vec<KernelChange>,
         mut ask: impl FnMut(Asked) -> Result<()>,
     ) -> Result<Self> {
-        let mut located = Self { kernel_changes: symbols.take_kernel_changes(), ..Self::default() };
+        let mut located = Self { kernel_changes, ..Self::default() };
         let mut stacks: SortedSet<(ProcessId, StackId)> = SortedSet::default();
         for key in samples.counts.keys() {
             stacks.extend(key.user.map(|stack| (key.process, stack)));
@@ -77,10 +82,14 @@ impl LocatedWindow {
         for &(process, stack) in stacks.iter() {
             let addresses = located.read_python(process, samples.stacks.get(stack), symbols);
             for (depth, &address) in addresses.iter().enumerate() {
-                if symbols.wanted_files() >= MAX_OPEN {
+                if symbols.wanted_files() >= FILES_A_PART {
                     ask(Asked { files: symbols.take_wanted(), ..std::mem::take(&mut asked) })?;
                 }
-                located.add(process, looked_up(depth, address), &mut asked, symbols);
+                let is_code = located.add(process, looked_up(depth, address), &mut asked, symbols);
+                // Names end there, too.
+                if depth > 0 && !is_code {
+                    break;
+                }
             }
         }
         asked.files = symbols.take_wanted();
@@ -88,9 +97,10 @@ impl LocatedWindow {
         Ok(located)
     }
 
-    fn add(&mut self, process: ProcessId, address: u64, asked: &mut Asked, symbols: &mut Symbols) {
-        if self.addresses.contains_key(&(process, address)) {
-            return;
+    /// Whether there is code at an address of a process, which is looked up now.
+    fn add(&mut self, process: ProcessId, address: u64, asked: &mut Asked, symbols: &mut Symbols) -> bool {
+        if let Some((named, _)) = self.addresses.get(&(process, address)) {
+            return !named.not_code;
         }
         let Located { resolved, file } = symbols.locate(process, address);
         let in_file = resolved.address;
@@ -99,7 +109,10 @@ impl LocatedWindow {
             self.asked += 1;
             self.asked - 1
         });
-        self.addresses.insert((process, address), (resolved.into(), answer));
+        let named = Named::from(resolved);
+        let is_code = !named.not_code;
+        self.addresses.insert((process, address), (named, answer));
+        is_code
     }
 
     /// Reads the functions of Python in a stack; the rest of it is addresses.

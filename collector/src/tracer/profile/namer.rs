@@ -3,10 +3,12 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
+use bpf_sys::clock::Clock;
 use mio::Waker;
 use rustix::process::{Pid, getpriority_process, setpriority_process};
 use rustix::thread::{
@@ -28,6 +30,8 @@ const NICEST: i32 = 19;
 /// What it needs to read the files of other users' processes, and addresses in `/proc/kallsyms` (capabilities(7)).
 const KEPT: CapabilitySet =
     CapabilitySet::DAC_READ_SEARCH.union(CapabilitySet::SYS_PTRACE).union(CapabilitySet::SYSLOG);
+/// What serves where the first of them is not held, as in most containers.
+const INSTEAD: CapabilitySet = CapabilitySet::DAC_OVERRIDE;
 /// What waits for the thread before its owner does: some two windows.
 const MESSAGES: usize = 4;
 
@@ -50,11 +54,28 @@ pub(super) struct Namer {
     thread: Option<JoinHandle<()>>,
     /// The thread, as the kernel knows it.
     tid: Pid,
-    stop: Arc<AtomicBool>,
+    shared: Arc<Shared>,
     /// Windows that it has, and has not given back.
     in_work: usize,
     /// Windows that were given back when another was waited for.
     early: Vec<Profile>,
+}
+
+/// What the thread and its owner tell each other at any time.
+#[derive(Default)]
+struct Shared {
+    /// It is wanted no more.
+    stop: AtomicBool,
+    /// What is late goes without names in files.
+    hurry: AtomicBool,
+    /// CPU time that it has taken.
+    cpu_nanos: AtomicU64,
+}
+
+impl Shared {
+    fn looks_on(&self) -> bool {
+        !self.stop.load(Ordering::Relaxed) && !self.hurry.load(Ordering::Relaxed)
+    }
 }
 
 impl Namer {
@@ -67,8 +88,8 @@ impl Namer {
         let (messages, inbox) = mpsc::sync_channel(MESSAGES);
         let (done, named) = mpsc::channel();
         let (report, started) = mpsc::channel();
-        let stop = Arc::new(AtomicBool::new(false));
-        let in_thread = Arc::clone(&stop);
+        let shared = Arc::new(Shared::default());
+        let in_thread = Arc::clone(&shared);
         let work = move || {
             let confined = confine();
             let is_confined = confined.is_ok();
@@ -91,7 +112,7 @@ impl Namer {
             named,
             thread: Some(thread),
             tid: tid.map_err(Error::io("giving up privileges"))?,
-            stop,
+            shared,
             in_work: 0,
             early: Vec::new(),
         };
@@ -105,7 +126,9 @@ impl Namer {
     ///
     /// [`Error::ThreadPanicked`].
     pub fn take(&mut self, samples: Samples, info: WindowInfo, symbols: &mut Symbols) -> Result<()> {
-        let located = LocatedWindow::new(&samples, symbols, |asked| self.send(Message::Asked(asked)))?;
+        let changes = symbols.take_kernel_changes();
+        let located =
+            LocatedWindow::new(&samples, symbols, changes, |asked| self.send(Message::Asked(asked)))?;
         self.send(Message::Window(Box::new((samples, info, located))))?;
         self.in_work += 1;
         Ok(())
@@ -127,7 +150,8 @@ impl Namer {
     /// [`Error::ThreadPanicked`].
     #[cfg(feature = "debuginfod")]
     pub fn look(&mut self, samples: &Samples, symbols: &mut Symbols) -> Result<()> {
-        LocatedWindow::new(samples, symbols, |asked| self.send(Message::Asked(asked)))?;
+        // What has changed in the kernel is for the window itself.
+        LocatedWindow::new(samples, symbols, Vec::new(), |asked| self.send(Message::Asked(asked)))?;
         let (done, looked) = mpsc::channel();
         self.send(Message::Looked(done))?;
         self.set_priority(0);
@@ -144,22 +168,41 @@ impl Namer {
         done
     }
 
-    /// All windows, once they are done. The thread has the caller's priority meanwhile, where the kernel allows that.
+    /// All windows, once they are done. The thread has the caller's priority meanwhile, where the kernel allows that; after `until` it
+    /// looks for no more names in files.
     ///
     /// # Errors
     ///
     /// [`Error::ThreadPanicked`].
-    pub fn settle(&mut self) -> Result<Vec<Profile>> {
+    pub fn settle(&mut self, until: Option<Instant>) -> Result<Vec<Profile>> {
         let mut done = self.named();
-        if self.in_work > 0 {
-            self.set_priority(0);
-            while self.in_work > 0 {
-                done.push(self.named.recv().map_err(|_| Error::ThreadPanicked)?);
-                self.in_work -= 1;
-            }
-            self.set_priority(NICER);
+        if self.in_work == 0 {
+            return Ok(done);
         }
+        self.set_priority(0);
+        while self.in_work > 0 {
+            let left = until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()));
+            match self.named.recv_timeout(left) {
+                Ok(profile) => {
+                    done.push(profile);
+                    self.in_work -= 1;
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    self.shared.hurry.store(true, Ordering::Relaxed);
+                    done.push(self.named.recv().map_err(|_| Error::ThreadPanicked)?);
+                    self.in_work -= 1;
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(Box::new(Error::ThreadPanicked)),
+            }
+        }
+        self.shared.hurry.store(false, Ordering::Relaxed);
+        self.set_priority(NICER);
         Ok(done)
+    }
+
+    /// CPU time that the thread had taken when it was done with something last.
+    pub fn cpu_nanos(&self) -> u64 {
+        self.shared.cpu_nanos.load(Ordering::Relaxed)
     }
 
     /// Keeps windows that were done before the one that was asked for.
@@ -176,24 +219,26 @@ impl Namer {
             Err(TrySendError::Disconnected(_)) => return Err(gone()),
             Err(TrySendError::Full(waiting)) => waiting,
         };
-        // From here on it is not the thread alone that is late.
-        self.set_priority(0);
+        // From here on it is not the thread alone that is late: it gets the caller's priority, or what it is at goes without names.
+        let is_raised = self.set_priority(0);
+        self.shared.hurry.store(!is_raised, Ordering::Relaxed);
         let sent = messages.send(waiting).map_err(|_| gone());
+        self.shared.hurry.store(false, Ordering::Relaxed);
         self.set_priority(NICER);
         sent
     }
 
-    /// Makes the thread so much nicer than the caller is. Whoever may not lower that again only waits longer.
-    fn set_priority(&self, nicer: i32) {
-        if let Ok(own) = getpriority_process(None) {
-            let _ = setpriority_process(Some(self.tid), (own + nicer).min(NICEST));
-        }
+    /// Makes the thread so much nicer than the caller is; whether it is. To make it less nice again takes `CAP_SYS_NICE`, or a limit
+    /// that allows it (`RLIMIT_NICE`, getrlimit(2)).
+    fn set_priority(&self, nicer: i32) -> bool {
+        let own = getpriority_process(None);
+        own.is_ok_and(|own| setpriority_process(Some(self.tid), (own + nicer).min(NICEST)).is_ok())
     }
 }
 
 impl Drop for Namer {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::Relaxed);
         self.messages = None;
         if let Some(thread) = self.thread.take() {
             // What it was at is wanted no more.
@@ -205,22 +250,24 @@ impl Drop for Namer {
 /// Gives up, in this thread, whatever is not for reading files of others: it reads what anybody has written.
 fn confine() -> io::Result<()> {
     let held = capabilities(None)?;
-    let keep = held.permitted & KEPT;
+    let mut keep = held.permitted & KEPT;
+    if !keep.contains(CapabilitySet::DAC_READ_SEARCH) {
+        keep |= held.permitted & INSTEAD;
+    }
     set_no_new_privs(true)?;
     let inheritable = CapabilitySet::empty();
     Ok(set_capabilities(None, CapabilitySets { effective: keep, permitted: keep, inheritable })?)
 }
 
-fn serve(inbox: &Receiver<Message>, mut names: FileNames, stop: &AtomicBool, give: impl Fn(Profile)) {
-    let go_on = || !stop.load(Ordering::Relaxed);
+fn serve(inbox: &Receiver<Message>, mut names: FileNames, shared: &Shared, give: impl Fn(Profile)) {
     let mut kernel = KernelNames::new(Host::default());
     let mut lines = Vec::new();
     while let Ok(message) = inbox.recv() {
-        if !go_on() {
+        if shared.stop.load(Ordering::Relaxed) {
             return;
         }
         match message {
-            Message::Asked(asked) => asked.answer(&mut names, &mut lines, go_on),
+            Message::Asked(asked) => asked.answer(&mut names, &mut lines, || shared.looks_on()),
             Message::FetchWith(servers) => names.fetch_with(servers),
             #[cfg(feature = "debuginfod")]
             Message::Looked(done) => {
@@ -235,6 +282,7 @@ fn serve(inbox: &Receiver<Message>, mut names: FileNames, stop: &AtomicBool, giv
                 names.end_window();
             }
         }
+        shared.cpu_nanos.store(Clock::ThreadCpu.nanos(), Ordering::Relaxed);
     }
 }
 
@@ -243,12 +291,12 @@ mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
     use std::process::{Child, Command, Stdio};
-    use std::time::{Duration, Instant};
 
+    use super::super::located::FILES_A_PART;
     use super::*;
     use crate::aggregate::{SampleKey, WakerId};
     use crate::poll::EventLoop;
-    use crate::symbolize::{MAX_OPEN, maps};
+    use crate::symbolize::maps;
 
     const NAMED: mio::Token = mio::Token(7);
 
@@ -302,7 +350,7 @@ mod tests {
             }
             assert_eq!(namer.named(), std::slice::from_ref(&expected));
         }
-        assert_eq!(namer.settle().unwrap(), []);
+        assert_eq!(namer.settle(None).unwrap(), []);
     }
 
     #[test]
@@ -312,8 +360,14 @@ mod tests {
         let field =
             |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
         let held = capabilities(None).unwrap().permitted;
+        let instead =
+            if held.contains(CapabilitySet::DAC_READ_SEARCH) { CapabilitySet::empty() } else { INSTEAD };
         for set in ["CapPrm:", "CapEff:"] {
-            assert_eq!(u64::from_str_radix(&field(set), 16).unwrap(), (held & KEPT).bits(), "{set}");
+            assert_eq!(
+                u64::from_str_radix(&field(set), 16).unwrap(),
+                (held & (KEPT | instead)).bits(),
+                "{set}"
+            );
         }
         assert_eq!(u64::from_str_radix(&field("CapInh:"), 16).unwrap(), 0);
         assert_eq!(field("NoNewPrivs:"), "1");
@@ -328,13 +382,50 @@ mod tests {
             let info = WindowInfo { start_unix_nanos, ..WindowInfo::default() };
             namer.take(window(&mut symbols, 0, &[1]), info, &mut symbols).unwrap();
         }
-        let mut done = namer.settle().unwrap();
+        let mut done = namer.settle(None).unwrap();
         let own = nice_of(rustix::thread::gettid());
         assert_eq!(nice_of(namer.tid), (own + NICER).min(NICEST), "it is low again");
         assert_eq!(done.pop().unwrap().start_unix_nanos, 9);
         namer.keep(done);
         let early: Vec<u64> = namer.named().iter().map(|profile| profile.start_unix_nanos).collect();
         assert_eq!(early, [1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn who_waits_for_it_lends_it_its_priority() {
+        let namer = start(&EventLoop::new().unwrap());
+        let own = nice_of(rustix::thread::gettid());
+        if !namer.set_priority(0) {
+            println!("skip: nobody may lower a nice value here");
+            return;
+        }
+        assert_eq!(nice_of(namer.tid), own);
+        assert!(namer.set_priority(NICER));
+        assert_eq!(nice_of(namer.tid), (own + NICER).min(NICEST));
+    }
+
+    #[test]
+    fn what_is_late_comes_without_names_and_what_follows_has_them() {
+        let events = EventLoop::new().unwrap();
+        let mut namer = start(&events);
+        let here = what_is_late_comes_without_names_and_what_follows_has_them as fn() as usize as u64;
+        let mut symbols = Symbols::new();
+        let mut take = |namer: &mut Namer| {
+            let samples = window(&mut symbols, std::process::id(), &[here]);
+            symbols.begin_window();
+            namer.take(samples, WindowInfo::default(), &mut symbols).unwrap();
+            symbols.end_window();
+        };
+        // As if the time were over when it begins.
+        namer.shared.hurry.store(true, Ordering::Relaxed);
+        take(&mut namer);
+        let late = namer.settle(Some(Instant::now())).unwrap().pop().unwrap();
+        assert!(late.frames[0].lines.is_empty() && late.frames[0].mapping.is_some(), "{:?}", late.frames);
+        assert_eq!(late.samples[0].count, 3);
+        take(&mut namer);
+        let profile = namer.settle(None).unwrap().pop().unwrap();
+        assert_eq!(profile.frames[0].lines.len(), 1);
+        assert!(namer.cpu_nanos() > 0);
     }
 
     /// A program with more libraries than may be open at a time.
@@ -399,7 +490,7 @@ mod tests {
 
     #[test]
     fn of_many_files_some_are_asked_for_at_a_time() {
-        const LIBRARIES: usize = MAX_OPEN + 9;
+        const LIBRARIES: usize = 2 * FILES_A_PART + 9;
         let loaded = Loaded::start(LIBRARIES);
         let until = Instant::now() + Duration::from_secs(60);
         let addresses = loop {
@@ -415,7 +506,7 @@ mod tests {
         let mut symbols = Symbols::new();
         let samples = window(&mut symbols, loaded.child.id(), &addresses);
         namer.take(samples, WindowInfo::default(), &mut symbols).unwrap();
-        let profile = namer.settle().unwrap().pop().unwrap();
+        let profile = namer.settle(None).unwrap().pop().unwrap();
         assert_eq!((profile.stacks[0].len(), profile.mappings.len()), (LIBRARIES, LIBRARIES));
         assert!(
             profile.frames.iter().all(|frame| &*frame.lines[0].function == "work"),

@@ -468,7 +468,7 @@ impl Session {
     /// The kernel's tables cannot be read any more.
     pub fn finish_window(&mut self) -> Result<Profile> {
         self.end_window()?;
-        let mut named = self.settle()?;
+        let mut named = self.settle(None)?;
         let last = named.pop().unwrap_or_default();
         self.namer.keep(named);
         Ok(last)
@@ -509,13 +509,14 @@ impl Session {
         self.namer.named()
     }
 
-    /// All windows that have ended, once they have their names.
+    /// All windows that have ended, once they have their names. What has none at a time that is given stays without: the stacks have
+    /// files, build ids and addresses then.
     ///
     /// # Errors
     ///
     /// [`Error::ThreadPanicked`], which it has no reason to.
-    pub fn settle(&mut self) -> Result<Vec<Profile>> {
-        self.namer.settle()
+    pub fn settle(&mut self, until: Option<Instant>) -> Result<Vec<Profile>> {
+        self.namer.settle(until)
     }
 
     /// What was counted since the start.
@@ -587,7 +588,7 @@ impl Session {
     }
 
     /// Samples this often from now on. The window must be empty, since it has one period: call it right after
-    /// [`finish_window`](Self::finish_window).
+    /// [`end_window`](Self::end_window).
     ///
     /// # Errors
     ///
@@ -652,7 +653,7 @@ impl Session {
     /// What the profiler costs, up to now.
     pub fn overhead(&self) -> Overhead {
         let elapsed = self.started.elapsed().as_nanos().max(1);
-        let cpu = thread_cpu_nanos().saturating_sub(self.cpu_nanos_at_start);
+        let cpu = thread_cpu_nanos().saturating_sub(self.cpu_nanos_at_start) + self.namer.cpu_nanos();
         Overhead {
             cpu_share: cpu as f64 / elapsed as f64,
             resident_bytes: resident_bytes(),

@@ -146,9 +146,8 @@ impl Tracer for ProfileTracer {
         Ok(())
     }
 
-    fn settle(&mut self, sink: &mut dyn Sink) -> Result<()> {
-        hand_over(self.session.settle()?, sink);
-        Ok(())
+    fn settle(&mut self, until: Option<Instant>) -> Result<Vec<Profile>> {
+        self.session.settle(until)
     }
 
     fn pause(&mut self) -> Result<()> {

@@ -163,7 +163,7 @@ fn has_kprobes() -> bool {
 fn collect(tracer: &mut dyn Tracer) -> Recorder {
     let mut recorder = Recorder::default();
     tracer.collect(&mut recorder).unwrap();
-    tracer.settle(&mut recorder).unwrap();
+    recorder.profiles.extend(tracer.settle(None).unwrap());
     recorder
 }
 
