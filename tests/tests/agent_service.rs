@@ -12,6 +12,8 @@ use tests::receivers::TempDir;
 const PATIENCE: Duration = Duration::from_secs(60);
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 const CAP_BPF: u64 = 1 << 39;
+/// CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE and CAP_SYSLOG.
+const TO_READ: u64 = 1 << 1 | 1 << 2 | 1 << 19 | 1 << 34;
 
 /// The agent below a service manager that is this test.
 struct Service {
@@ -71,7 +73,7 @@ impl Service {
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
-    /// What every thread may do, and whether any could gain more.
+    /// What every thread may do but the one that looks for names, and whether any could gain more.
     fn capabilities(&self) -> Vec<(u64, bool)> {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
         let of = |task: fs::DirEntry| {
@@ -81,9 +83,16 @@ impl Service {
             };
             let permitted = u64::from_str_radix(&field("CapPrm:"), 16).unwrap();
             assert_eq!(u64::from_str_radix(&field("CapEff:"), 16).unwrap(), permitted);
-            (permitted, field("NoNewPrivs:") == "0")
+            (field("Name:"), permitted, field("NoNewPrivs:") == "0")
         };
-        tasks.flatten().map(of).collect()
+        let all: Vec<_> = tasks.flatten().map(of).collect();
+        let (reads, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|(name, ..)| name == "ebpf-names");
+        // What it reads are files that anybody has written.
+        assert!(
+            reads.len() == 1 && reads.iter().all(|(_, held, more)| held & !TO_READ == 0 && !more),
+            "{reads:x?}"
+        );
+        rest.into_iter().map(|(_, permitted, more)| (permitted, more)).collect()
     }
 
     /// Lines of profiles that were written so far.

@@ -254,7 +254,11 @@ fn check(folder: &Path, told: &str, said: &str) {
     let count = |metric: &str, attributes: &[(&str, &str)]| total(&metrics, metric, attributes);
     let of = |tracer| ("ebpf.tracer", tracer);
     let [of_cpu, off_cpu] = ["profile", "off_cpu"].map(|tracer| count("ebpf.profile.stacks", &[of(tracer)]));
-    assert!(of_cpu > 200 && off_cpu > 300, "{of_cpu} and {off_cpu} stacks have ended");
+    // On a busy machine it gets a part of a CPU.
+    assert!(
+        of_cpu * 2 > (burnt / period) as i64 && off_cpu > 300,
+        "{of_cpu} and {off_cpu} stacks have ended"
+    );
     let counted = count("ebpf.off_cpu.waits", &[("ebpf.off_cpu.wait", "counted")]);
     let hits = count("ebpf.agent.hits", &[of("off_cpu")]);
     assert!(counted > 300 && hits >= counted, "{counted} waits of {hits}");

@@ -2,6 +2,7 @@
 //! meanwhile does not wait for it.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
@@ -9,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use bpf_sys::clock::Clock;
-use mio::Waker;
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Pid, getpriority_process, setpriority_process};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, gettid, set_capabilities, set_no_new_privs,
@@ -51,6 +52,8 @@ enum Message {
 pub(super) struct Namer {
     messages: Option<SyncSender<Message>>,
     named: Receiver<Profile>,
+    /// Readable when a window is done. (Of wakers, an event loop has one, which is its owner's.)
+    done: OwnedFd,
     thread: Option<JoinHandle<()>>,
     /// The thread, as the kernel knows it.
     tid: Pid,
@@ -79,12 +82,15 @@ impl Shared {
 }
 
 impl Namer {
-    /// Starts the thread, with so many bytes for symbol tables. It wakes its owner whenever a window is done.
+    /// Starts the thread, with so many bytes for symbol tables.
     ///
     /// # Errors
     ///
-    /// There is no room for a thread.
-    pub fn start(budget: usize, waker: Waker) -> Result<Self> {
+    /// There is no room for a thread, or no descriptor left.
+    pub fn start(budget: usize) -> Result<Self> {
+        let event = || eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).map_err(io::Error::from);
+        let told = event().map_err(Error::io("eventfd"))?;
+        let tells = told.try_clone().map_err(Error::io("eventfd"))?;
         let (messages, inbox) = mpsc::sync_channel(MESSAGES);
         let (done, named) = mpsc::channel();
         let (report, started) = mpsc::channel();
@@ -100,7 +106,7 @@ impl Namer {
             let wake = |profile| {
                 // Whoever has gone needs neither.
                 let _ = done.send(profile);
-                let _ = waker.wake();
+                let _ = rustix::io::write(&tells, &1u64.to_ne_bytes());
             };
             serve(&inbox, FileNames::new(budget), &in_thread, wake);
         };
@@ -110,6 +116,7 @@ impl Namer {
         let namer = Self {
             messages: Some(messages),
             named,
+            done: told,
             thread: Some(thread),
             tid: tid.map_err(Error::io("giving up privileges"))?,
             shared,
@@ -118,6 +125,11 @@ impl Namer {
         };
         namer.set_priority(NICER);
         Ok(namer)
+    }
+
+    /// What becomes readable when a window is done.
+    pub fn done(&self) -> &OwnedFd {
+        &self.done
     }
 
     /// Takes a window. What has to be read while its processes are there is read now.
@@ -162,6 +174,8 @@ impl Namer {
 
     /// The windows that are done, in their order.
     pub fn named(&mut self) -> Vec<Profile> {
+        // What is told from here on is told again.
+        let _ = rustix::io::read(&self.done, &mut [0; 8]);
         let mut done = std::mem::take(&mut self.early);
         done.extend(self.named.try_iter());
         self.in_work = self.in_work.saturating_sub(done.len());
@@ -301,8 +315,9 @@ mod tests {
     const NAMED: mio::Token = mio::Token(7);
 
     fn start(events: &EventLoop) -> Namer {
-        let waker = Waker::new(events.registry(), NAMED).unwrap();
-        Namer::start(1 << 20, waker).unwrap()
+        let namer = Namer::start(1 << 20).unwrap();
+        events.add(namer.done(), NAMED).unwrap();
+        namer
     }
 
     /// A window of one sample of a process, whose stack has these addresses.

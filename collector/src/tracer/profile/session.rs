@@ -11,8 +11,6 @@ use bpf_sys::clock::Clock;
 use bpf_sys::uapi::perf::PERF_COUNT_SW_DUMMY;
 use bpf_sys::uapi::perf::{PERF_COUNT_SW_CPU_CLOCK, PERF_COUNT_SW_PAGE_FAULTS};
 use mio::Token;
-#[cfg(feature = "symbols")]
-use mio::Waker;
 
 use super::READS_PER_SECOND;
 use super::accounting::{Counters, CpuPeriods, EarlierPeriods, Overhead, Skipped, Walks};
@@ -215,8 +213,9 @@ impl Session {
         let mut symbols = Symbols::with_budget(budget);
         #[cfg(feature = "symbols")]
         let namer = {
-            let waker = Waker::new(events.registry(), NAMED).map_err(Error::io("eventfd"))?;
-            Namer::start(budget, waker)?
+            let namer = Namer::start(budget)?;
+            events.add(namer.done(), NAMED).map_err(Error::io("polling an eventfd"))?;
+            namer
         };
         #[cfg(not(feature = "symbols"))]
         let namer = Namer::default();
