@@ -27,7 +27,7 @@ use super::{CliResult, SIGNALS_THAT_END, say, say_at, says, watch_signals};
 const SIGNAL_TOKEN: Token = Token(FIRST_FOREIGN_TOKEN);
 /// Most bytes of a configuration file: the path may name anything.
 const MAX_CONFIG: u64 = 1 << 20;
-/// From a signal to the end, at most: service managers kill what takes longer.
+/// From the end of the last window to the end, at most: service managers kill what takes longer.
 const LAST: Duration = Duration::from_millis(4500);
 
 /// Traces until the end of the duration or a signal; true if all that was asked for happened.
@@ -119,7 +119,7 @@ fn tell(agent: &mut Agent) {
     agent.take_notes().iter().for_each(|note| say_at(LogLevel::Info, note));
 }
 
-/// Until the end; when that began.
+/// Until the end; when the last window had ended.
 fn trace(
     options: &Options,
     agent: &mut Agent,
@@ -163,7 +163,7 @@ fn trace(
             window_end = (window_end + windows.interval(agent.config())).max(Instant::now());
         }
         if ended {
-            return Ok(now);
+            return Ok(Instant::now());
         }
         windows.go_on();
     }

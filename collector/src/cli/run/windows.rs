@@ -29,8 +29,8 @@ use super::service::Service;
 #[cfg(feature = "terminal")]
 use super::tables::{COLLECT_EVERY, Tables};
 
-/// How long the last window may look for names.
-const NAMES: Duration = Duration::from_secs(2);
+/// How long the last window may look for names, as what is sent may take longer after that.
+const NAMES: Duration = Duration::from_secs(5);
 /// How long a window is that is shown.
 const SHOWN_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -243,7 +243,6 @@ impl Exported {
         self.sender.news().iter().for_each(|line| say_at(LogLevel::Error, line));
         let report = agent.collect(&mut self.telling.pipeline);
         if is_last {
-            // The rest of the time is for sending.
             agent.settle(Some(Instant::now() + NAMES), &mut self.telling.pipeline);
         }
         // What goes on is told once, and once more at the end.
