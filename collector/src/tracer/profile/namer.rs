@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use bpf_sys::clock::Clock;
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::process::{Pid, getpriority_process, setpriority_process};
+use rustix::process::{
+    Pid, Resource, Rlimit, getpriority_process, getrlimit, setpriority_process, setrlimit,
+};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, gettid, set_capabilities, set_no_new_privs,
 };
@@ -60,6 +62,8 @@ pub(super) struct Namer {
     shared: Arc<Shared>,
     /// Windows that it has, and has not given back.
     in_work: usize,
+    /// It is late, and as nice as its owner.
+    is_raised: bool,
     /// Windows that were given back when another was waited for.
     early: Vec<Profile>,
 }
@@ -113,6 +117,7 @@ impl Namer {
         let thread = thread::Builder::new().name("ebpf-names".into()).spawn(work);
         let thread = thread.map_err(Error::io("starting a thread"))?;
         let tid = started.recv().map_err(|_| Error::ThreadPanicked)?;
+        allow_own_priority();
         let namer = Self {
             messages: Some(messages),
             named,
@@ -121,6 +126,7 @@ impl Namer {
             tid: tid.map_err(Error::io("giving up privileges"))?,
             shared,
             in_work: 0,
+            is_raised: false,
             early: Vec::new(),
         };
         namer.set_priority(NICER);
@@ -138,6 +144,10 @@ impl Namer {
     ///
     /// [`Error::ThreadPanicked`].
     pub fn take(&mut self, samples: Samples, info: WindowInfo, symbols: &mut Symbols) -> Result<()> {
+        // On a busy machine it may get too little of the CPU to keep up.
+        if self.in_work > 0 && !self.is_raised {
+            self.is_raised = self.set_priority(0);
+        }
         let changes = symbols.take_kernel_changes();
         let located =
             LocatedWindow::new(&samples, symbols, changes, |asked| self.send(Message::Asked(asked)))?;
@@ -179,6 +189,9 @@ impl Namer {
         let mut done = std::mem::take(&mut self.early);
         done.extend(self.named.try_iter());
         self.in_work = self.in_work.saturating_sub(done.len());
+        if self.in_work == 0 && self.is_raised {
+            self.is_raised = !self.set_priority(NICER);
+        }
         done
     }
 
@@ -210,7 +223,7 @@ impl Namer {
             }
         }
         self.shared.hurry.store(false, Ordering::Relaxed);
-        self.set_priority(NICER);
+        self.is_raised = !self.set_priority(NICER);
         Ok(done)
     }
 
@@ -238,7 +251,8 @@ impl Namer {
         self.shared.hurry.store(!is_raised, Ordering::Relaxed);
         let sent = messages.send(waiting).map_err(|_| gone());
         self.shared.hurry.store(false, Ordering::Relaxed);
-        self.set_priority(NICER);
+        // Until it has caught up.
+        self.is_raised = is_raised;
         sent
     }
 
@@ -258,6 +272,17 @@ impl Drop for Namer {
             // What it was at is wanted no more.
             let _ = thread.join();
         }
+    }
+}
+
+/// Lets threads of this process have its own priority again that had a lower one, where the process may still raise its limits.
+fn allow_own_priority() {
+    let limit = getrlimit(Resource::Nice);
+    // What is stored is 20 less the nice value (getrlimit(2)).
+    let own = getpriority_process(None).ok().and_then(|nice| u64::try_from(20 - nice).ok());
+    if let Some(own) = own.filter(|own| limit.current.is_some_and(|current| current < *own)) {
+        let maximum = limit.maximum.map(|maximum| maximum.max(own));
+        let _ = setrlimit(Resource::Nice, Rlimit { current: Some(own), maximum });
     }
 }
 
