@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use bpf_loader::load::Object;
 use bpf_programs::events::unwind::{ADDRESS_BITS, Mapping, Page, page_kind};
 use bpf_sys::shared::SharedMapping;
 use bpf_sys::{MapFd, map};
@@ -95,12 +96,23 @@ pub struct Tables {
 }
 
 impl Tables {
+    /// Empty ones, over those of an object that was just loaded, with maps of these sizes.
+    ///
+    /// # Errors
+    ///
+    /// It has no such maps, or one cannot be mapped.
+    pub fn of(object: &Object, sizes: Sizes) -> Result<Self> {
+        let map = |name: &str| object.map(name).map_err(Error::load);
+        let own = |name: &str| map(name)?.fd.try_clone().map_err(Error::kernel);
+        Self::new(own("pages")?, own("processes")?, &map("rows")?.fd, &map("rules")?.fd, sizes)
+    }
+
     /// Empty ones, over maps of these sizes.
     ///
     /// # Errors
     ///
     /// A map cannot be mapped.
-    pub fn new(pages: MapFd, processes: MapFd, rows: &MapFd, rules: &MapFd, sizes: Sizes) -> Result<Self> {
+    fn new(pages: MapFd, processes: MapFd, rows: &MapFd, rules: &MapFd, sizes: Sizes) -> Result<Self> {
         let shared = |map| SharedMapping::array(map, true).map_err(Error::kernel);
         let mut tables = Self {
             pages,

@@ -172,20 +172,13 @@ impl ProcessWalks {
     /// Of an object that was just loaded, for a process; `symbols` finishes its walks from now on.
     pub fn open(object: &Object, memory: usize, pid: u32, symbols: &mut Symbols) -> Result<Self> {
         let map = |name: &str| object.map(name).map_err(Error::load);
-        let own = |name: &str| map(name)?.fd.try_clone().map_err(Error::kernel);
-        let tables = Tables::new(
-            own("pages")?,
-            own("processes")?,
-            &map("rows")?.fd,
-            &map("rules")?.fd,
-            sizes(memory),
-        )?;
+        let tables = Tables::of(object, sizes(memory))?;
         let machine =
             Machine::running().ok_or_else(|| Error::internal("tables for a machine that has none"))?;
         symbols.unwind_with(Unwinder::new(machine, tables));
         let mut walks = Self {
             ring: RingReader::open(&map("misses")?.fd).map_err(Error::kernel)?,
-            misses: own("misses")?,
+            misses: map("misses")?.fd.try_clone().map_err(Error::kernel)?,
             ends: PerCpuArray::new(map("walk_ends")?).map_err(Error::load)?,
             taken_away: object.global("taken_away").map_err(Error::load)?,
             found: FoundStacks::default(),

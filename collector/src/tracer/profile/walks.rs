@@ -166,14 +166,7 @@ impl Misses {
             let called = program.object().program(name).map_err(Error::load)?;
             stages.set(stage, called).map_err(Error::load)?;
         }
-        let own = |name: &str| map(name)?.fd.try_clone().map_err(Error::kernel);
-        let tables = Tables::new(
-            own("pages")?,
-            own("processes")?,
-            &map("rows")?.fd,
-            &map("rules")?.fd,
-            sizes(memory),
-        )?;
+        let tables = Tables::of(program.object(), sizes(memory))?;
         let misses = Self {
             ring: RingReader::open(&map("misses")?.fd).map_err(Error::kernel)?,
             ends: SharedMapping::array(&map("walk_ends")?.fd, false).map_err(Error::kernel)?,
