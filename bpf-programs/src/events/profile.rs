@@ -83,7 +83,7 @@ record! {
 /// Most frames of one stack.
 pub const MAX_FRAMES: usize = 127;
 /// Most words of one: its frames, and what stands behind them ([`Span`](super::spans::Span)).
-const MAX_WORDS: usize = MAX_FRAMES + super::spans::Span::WORDS;
+pub const MAX_WORDS: usize = MAX_FRAMES + super::spans::Span::WORDS;
 
 /// The stack at a place, leaf first, within the regions of all CPUs laid end to end: a header word with the number of
 /// words, then the words: the frames, and what stands behind them. `None` if the place lies outside, or its header makes no sense.

@@ -2,7 +2,7 @@
 
 use super::input::Input;
 use bpf_loader::ring::{Next, PerfReader, PerfView, RingReader};
-use bpf_programs::events::profile::{Count, CountKey, CpuStats, Fill, MAX_FRAMES, Region, stack_at};
+use bpf_programs::events::profile::{Count, CountKey, CpuStats, Fill, MAX_WORDS, Region, stack_at};
 use bpf_sys::shared::HeapRing;
 
 /// Records of the profiler's program, and stacks at any place of any words.
@@ -13,14 +13,14 @@ pub fn programs_records(data: &[u8]) {
     assert_eq!(CpuStats::decode(data).is_some(), data.len() >= CpuStats::SIZE);
     assert_eq!(Fill::decode(data).is_some(), data.len() >= Fill::SIZE);
 
-    // Bytes rather than words, so that many numbers of frames make sense.
+    // Bytes rather than words, so that many numbers of words make sense.
     let words = |at: usize| data.get(at).copied().map(u64::from);
-    let mut frames = Vec::new();
+    let mut stack = Vec::new();
     for place in (0..data.len() as u32 + 2).chain([u32::MAX]) {
-        if stack_at(place, words, &mut frames).is_some() {
-            assert!((1..=MAX_FRAMES).contains(&frames.len()));
+        if stack_at(place, words, &mut stack).is_some() {
+            assert!((1..=MAX_WORDS).contains(&stack.len()));
             let first = place as usize + 1;
-            assert!(frames.iter().zip(&data[first..]).all(|(frame, byte)| *frame == u64::from(*byte)));
+            assert!(stack.iter().zip(&data[first..]).all(|(word, byte)| *word == u64::from(*byte)));
         }
     }
 }
