@@ -45,6 +45,8 @@ causes! {
     STACKS_FULL = "table of stacks full";
     /// Records of what processes map, for which their ring had no room: names of functions may be missing.
     PROCESS_RECORDS = "process records";
+    /// Addresses whose functions were not looked for in their files, since that would have come too late.
+    LATE_NAMES = "names too late";
     /// Spans beyond as many as there may be in a second; they are counted in metrics all the same.
     SPAN_RATE = "span rate";
     /// Spans that sampling left out; they are counted in metrics all the same.

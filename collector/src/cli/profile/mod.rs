@@ -125,6 +125,13 @@ pub fn run(options: &Options) -> CliResult {
     }
     #[cfg(feature = "debuginfod")]
     servers.iter().for_each(super::debuginfod::tell);
+    if counters.late_names > 0 {
+        let late = counters.late_names;
+        say_at(
+            LogLevel::Warn,
+            format_args!("{late} addresses have no names: looking for them took too long"),
+        );
+    }
     if counters.children_lost > 0 {
         let lost = counters.children_lost;
         say_at(

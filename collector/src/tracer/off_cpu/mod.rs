@@ -153,6 +153,7 @@ impl Tracer for OffCpuTracer {
                 (cause::TABLE_FULL, losses.table_full),
                 (cause::NO_STACK, losses.no_stack),
                 (cause::PROCESS_RECORDS, losses.sideband),
+                (cause::LATE_NAMES, counters.late_names),
                 (cause::CHILDREN, counters.children_lost),
             ],
             ..Stats::default()

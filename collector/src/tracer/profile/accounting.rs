@@ -30,6 +30,9 @@ pub struct Counters {
     pub losses: Losses,
     /// Runs that the kernel says it missed (Linux 5.12; not every kernel counts those of perf events).
     pub recursion_misses: u64,
+    /// Addresses whose functions were not looked for in their files, since that would have come too late: the thread that does it gets too
+    /// little of the CPU. Their samples have them without names.
+    pub late_names: u64,
     /// Children that could not be followed.
     pub children_lost: u64,
     /// How stacks of processes were walked; `None` where the kernel does it along frame pointers.

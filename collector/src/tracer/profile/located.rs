@@ -30,13 +30,22 @@ pub(super) struct Asked {
 
 impl Asked {
     /// Appends the lines of each address to those of the part of the window that came before; once `go_on` says
-    /// no, they have none.
-    pub fn answer(&self, names: &mut FileNames, lines: &mut Vec<Arc<[Line]>>, go_on: impl Fn() -> bool) {
+    /// no, they have none. How many were not looked for.
+    pub fn answer(
+        &self,
+        names: &mut FileNames,
+        lines: &mut Vec<Arc<[Line]>>,
+        go_on: impl Fn() -> bool,
+    ) -> u64 {
+        let mut late = 0;
         for (number, address) in &self.addresses {
-            let file = self.files.get(number).filter(|_| go_on());
+            let goes_on = go_on();
+            late += u64::from(!goes_on);
+            let file = self.files.get(number).filter(|_| goes_on);
             // A file that cannot be read has no names.
             lines.push(file.and_then(|file| names.lines(file, *address).ok()).unwrap_or_default());
         }
+        late
     }
 }
 

@@ -77,6 +77,8 @@ struct Shared {
     hurry: AtomicBool,
     /// CPU time that it has taken.
     cpu_nanos: AtomicU64,
+    /// Addresses that it did not look for.
+    late: AtomicU64,
 }
 
 impl Shared {
@@ -232,6 +234,11 @@ impl Namer {
         self.shared.cpu_nanos.load(Ordering::Relaxed)
     }
 
+    /// Addresses whose names were not looked for, since that would have come too late.
+    pub fn late(&self) -> u64 {
+        self.shared.late.load(Ordering::Relaxed)
+    }
+
     /// Keeps windows that were done before the one that was asked for.
     pub fn keep(&mut self, early: Vec<Profile>) {
         self.in_work += early.len();
@@ -306,7 +313,10 @@ fn serve(inbox: &Receiver<Message>, mut names: FileNames, shared: &Shared, give:
             return;
         }
         match message {
-            Message::Asked(asked) => asked.answer(&mut names, &mut lines, || shared.looks_on()),
+            Message::Asked(asked) => {
+                let late = asked.answer(&mut names, &mut lines, || shared.looks_on());
+                shared.late.fetch_add(late, Ordering::Relaxed);
+            }
             Message::FetchWith(servers) => names.fetch_with(servers),
             #[cfg(feature = "debuginfod")]
             Message::Looked(done) => {
@@ -464,9 +474,10 @@ mod tests {
         namer.shared.hurry.store(false, Ordering::Relaxed);
         assert!(late.frames[0].lines.is_empty() && late.frames[0].mapping.is_some(), "{:?}", late.frames);
         assert_eq!(late.samples[0].count, 3);
+        assert_eq!(namer.late(), 1);
         take(&mut namer);
         let profile = namer.settle(None).unwrap().pop().unwrap();
-        assert_eq!(profile.frames[0].lines.len(), 1);
+        assert_eq!((profile.frames[0].lines.len(), namer.late()), (1, 1));
         assert!(namer.cpu_nanos() > 0);
     }
 

@@ -568,6 +568,7 @@ impl Session {
         Ok(Counters {
             losses: Losses { skipped: self.skipped.advance(skipped), table_full, no_stack, sideband },
             recursion_misses: self.program.recursion_misses()?,
+            late_names: self.namer.late(),
             children_lost: self.program.children_lost(),
             ..total
         })

@@ -191,6 +191,7 @@ impl Tracer for ProfileTracer {
                 (cause::TABLE_FULL, losses.table_full),
                 (cause::NO_STACK, losses.no_stack),
                 (cause::PROCESS_RECORDS, losses.sideband),
+                (cause::LATE_NAMES, counters.late_names),
             ],
             ..Stats::default()
         })
