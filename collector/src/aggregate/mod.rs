@@ -95,13 +95,16 @@ pub struct SampleKey {
     pub waker: WakerId,
 }
 
+/// Periods, or whatever else is counted, under each key.
+pub type Counts = SortedMap<SampleKey, u64>;
+
 /// The samples of one window.
 #[derive(Debug, Default)]
 pub struct Samples {
     /// Stacks that the keys name.
     pub stacks: StackTable,
     /// Periods under each key.
-    pub counts: SortedMap<SampleKey, u64>,
+    pub counts: Counts,
     /// Name of each thread, under each program of its process, when it was first seen.
     pub threads: SortedMap<(ProcessId, u32), [u8; 16]>,
     /// Names of threads, or what stands for other wakers, by which they are numbered from 1 on.

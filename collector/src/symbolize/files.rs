@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::elf::{AddressMap, Elf};
 use super::error::SymbolizeError;
@@ -47,7 +48,10 @@ pub(super) struct Candidate {
     pub trusted: bool,
 }
 
-/// Number of a file in the cache.
+/// Numbers that caches have given out: what several of them know may be looked up in one place.
+static NUMBERS: AtomicU32 = AtomicU32::new(0);
+
+/// Number of a file in the cache, and in no other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct FileNo(pub(crate) u32);
 
@@ -75,7 +79,6 @@ pub(super) struct FileCache {
     by_identity: SortedMap<Identity, FileNo>,
     by_build_id: SortedMap<(Arc<[u8]>, u64), FileNo>,
     clock: u64,
-    next: u32,
     open: usize,
 }
 
@@ -86,7 +89,6 @@ impl FileCache {
             by_identity: SortedMap::new(),
             by_build_id: SortedMap::new(),
             clock: 0,
-            next: 0,
             open: 0,
         }
     }
@@ -163,10 +165,7 @@ impl FileCache {
         let build_id: Option<Arc<[u8]>> = elf.build_id(source).map(Into::into);
         let known = build_id.as_ref().and_then(|id| self.by_build_id.get(&(Arc::clone(id), size)));
         let known = known.copied().filter(|number| self.files.contains_key(number));
-        let number = known.unwrap_or_else(|| {
-            self.next = self.next.wrapping_add(1);
-            FileNo(self.next)
-        });
+        let number = known.unwrap_or_else(|| FileNo(NUMBERS.fetch_add(1, Ordering::Relaxed)));
         if known.is_none() {
             self.make_room();
             let file = CachedFile {

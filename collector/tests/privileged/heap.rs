@@ -180,6 +180,7 @@ fn by_caller(profile: Option<&Profile>) -> BTreeMap<String, u64> {
 pub fn look(tracer: &mut dyn Tracer) -> (Recorder, Held) {
     let mut recorder = Recorder::default();
     tracer.collect(&mut recorder).unwrap();
+    recorder.profiles.extend(tracer.settle(None).unwrap());
     let bytes = by_caller(of_type(&recorder, INUSE_SPACE.sample_type.value.0));
     let counts = by_caller(of_type(&recorder, INUSE_OBJECTS.sample_type.value.0));
     let held =

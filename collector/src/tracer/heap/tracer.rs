@@ -1,13 +1,11 @@
 //! The processes that are traced, as one tracer.
 
-#[cfg(feature = "unwind")]
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use bpf_loader::target::RunningTarget;
 use bpf_programs::events::heap::{COUNT_ONE, HeapStats};
 
-#[cfg(feature = "unwind")]
 use mio::Token;
 
 #[cfg(feature = "unwind")]
@@ -15,18 +13,23 @@ use super::OWN_STACKS;
 use super::object::Allocated;
 use super::process::{Change, TracedProcess};
 use super::{ALLOC_SPACE, ALLOCATED, INFO, INUSE_OBJECTS, INUSE_SPACE, OUTSTANDING, Settings};
-use crate::aggregate::{SampleKey, Samples, WakerId};
+use crate::aggregate::{Counts, ProcessId, SampleKey, Samples, WakerId};
 use crate::config::Filter;
 use crate::error::{Error, Result};
 use crate::model::{Losses, Profile, SampleType};
-#[cfg(feature = "unwind")]
 use crate::poll::EventLoop;
-use crate::symbolize::Debuginfod;
 use crate::telemetry::{Metric, Owner, Point, PointValue, ProfileDef, Sink};
 use crate::tracer::ladder::{Chosen, Forced};
-use crate::tracer::profile::naming::{self, WindowInfo};
+use crate::tracer::profile::naming::WindowInfo;
+use crate::tracer::profile::symbols::budget_of;
+use crate::tracer::profile::{Namer, hand_over};
 use crate::tracer::{Info, Overhead, Start, Stats, Tracer, cause, cost};
 
+/// Token of processes' rings of walks to finish.
+#[cfg(feature = "unwind")]
+const WALKS: Token = Token(0);
+/// Token of the thread that names stacks.
+const NAMED: Token = Token(1);
 /// What one in so many allocations means where all are taken: of allocations of this size.
 const USUAL_SIZE: u32 = 64;
 /// Most that `sample_bytes` can be.
@@ -44,8 +47,7 @@ pub(super) fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
     let mut forced = start.forced.clone();
     let mut processes = Vec::new();
     for &pid in &start.filter.pids {
-        let mut process = TracedProcess::start(pid, settings, memory, &forced, start.target)?;
-        process.symbols.fetch_with(start.settings.debuginfod.as_ref());
+        let process = TracedProcess::start(pid, settings, memory, &forced, start.target)?;
         // What is begun with later walks stacks as the first one does, whatever the kernel is short of then.
         #[cfg(feature = "unwind")]
         forced.set(&process.chosen, &OWN_STACKS);
@@ -55,15 +57,16 @@ pub(super) fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
         return Err(Box::new(Error::NoAllocator(process.pid)));
     }
     let chosen = processes.first().map(|process| process.chosen.clone()).unwrap_or_default();
-    #[cfg(feature = "unwind")]
     let events = EventLoop::new().map_err(Error::io("epoll"))?;
+    let mut namer = Namer::start(budget_of(start.memory))?;
+    namer.watch(&events, NAMED)?;
+    start.settings.debuginfod.clone().map_or(Ok(()), |servers| namer.fetch_with(servers))?;
     #[cfg(feature = "unwind")]
     processes.iter().try_for_each(|process| watch(&events, process))?;
     Ok(Box::new(HeapTracer {
-        #[cfg(feature = "unwind")]
         events,
+        namer,
         settings: settings.clone(),
-        servers: start.settings.debuginfod.clone(),
         one_in: 1,
         memory: start.memory,
         forced,
@@ -80,7 +83,7 @@ pub(super) fn start(start: &Start<'_>) -> Result<Box<dyn Tracer>> {
 #[cfg(feature = "unwind")]
 fn watch(events: &EventLoop, process: &TracedProcess) -> Result<()> {
     let Some(descriptor) = process.descriptor() else { return Ok(()) };
-    events.add(descriptor, Token(0)).map_err(Error::io("epoll"))
+    events.add(descriptor, WALKS).map_err(Error::io("epoll"))
 }
 
 /// Probes go into processes that are named; other conditions would have to be asked at every allocation.
@@ -122,12 +125,10 @@ impl Past {
 }
 
 struct HeapTracer {
-    /// Of the rings of all processes.
-    #[cfg(feature = "unwind")]
+    /// Of the rings of all processes, and of who names their stacks.
     events: EventLoop,
+    namer: Namer,
     settings: Settings,
-    /// Who fetches files for debuggers.
-    servers: Option<Debuginfod>,
     one_in: u32,
     memory: usize,
     forced: Forced,
@@ -163,8 +164,7 @@ impl HeapTracer {
     fn begin(&self, pid: u32, of: usize) -> Result<TracedProcess> {
         let settings = Settings { sample_bytes: self.sample_bytes() };
         let memory = self.memory / of.max(1);
-        let mut process = TracedProcess::start(pid, &settings, memory, &self.forced, &self.target.unread())?;
-        process.symbols.fetch_with(self.servers.as_ref());
+        let process = TracedProcess::start(pid, &settings, memory, &self.forced, &self.target.unread())?;
         #[cfg(feature = "unwind")]
         watch(&self.events, &process)?;
         Ok(process)
@@ -221,37 +221,44 @@ impl Tracer for HeapTracer {
         &self.chosen
     }
 
-    #[cfg(feature = "unwind")]
     fn event_loop(&self) -> Option<RawFd> {
         Some(self.events.descriptor())
     }
 
-    #[cfg(feature = "unwind")]
-    fn drain(&mut self, _sink: &mut dyn Sink) -> Result<()> {
+    fn drain(&mut self, sink: &mut dyn Sink) -> Result<()> {
         // They are few: all are looked at.
         self.events.wait(Some(Instant::now()), &mut Vec::new()).map_err(Error::io("epoll"))?;
-        self.processes.iter_mut().try_for_each(TracedProcess::finish_walks)
+        hand_over(self.namer.named(), sink);
+        #[cfg(feature = "unwind")]
+        self.processes.iter_mut().try_for_each(TracedProcess::finish_walks)?;
+        Ok(())
     }
 
     fn collect(&mut self, sink: &mut dyn Sink) -> Result<()> {
         let sample_bytes = self.sample_bytes();
         self.stacks = 0;
+        self.namer.raise_if_late();
         let mut at = 0;
         while let Some(process) = self.processes.get_mut(at) {
             match process.follow()? {
                 Change::None => {
-                    self.stacks += report(process, sample_bytes, true, sink)?;
+                    self.stacks += report(process, sample_bytes, true, &mut self.namer, sink)?;
                     at += 1;
                 }
                 // What it had when it ended is what it never freed.
                 Change::Exit => {
-                    report(process, sample_bytes, false, sink)?;
+                    report(process, sample_bytes, false, &mut self.namer, sink)?;
                     self.leave(at, None)?;
                 }
                 Change::Exec => at += usize::from(self.begin_again(at)?),
             }
         }
+        hand_over(self.namer.named(), sink);
         Ok(())
+    }
+
+    fn settle(&mut self, until: Option<Instant>) -> Result<Vec<Profile>> {
+        self.namer.settle(until)
     }
 
     /// Frees are not seen meanwhile, so [`resume`](Self::resume) begins anew.
@@ -320,6 +327,7 @@ impl Tracer for HeapTracer {
                 (cause::END_NOT_SEEN, total.replaced),
                 (cause::SKIPPED, missed),
                 (cause::FILES_NOT_PROBED, not_probed),
+                (cause::LATE_NAMES, self.namer.late()),
             ],
             map_fill: vec![
                 ("allocations", held, capacity("allocations")),
@@ -351,11 +359,12 @@ fn capacity(processes: &[TracedProcess], map: &str) -> u64 {
     maps.map(|map| u64::from(map.fd.max_entries())).sum()
 }
 
-/// Tells what a process has allocated. How many stacks there are.
+/// Tells what a process has allocated; its profiles follow once they have names. How many stacks there are.
 fn report(
     process: &mut TracedProcess,
     sample_bytes: u32,
     is_alive: bool,
+    namer: &mut Namer,
     sink: &mut dyn Sink,
 ) -> Result<u64> {
     let stats = process.read_stats()?;
@@ -389,18 +398,25 @@ fn report(
     process.window.start_unix_nanos += info.duration_nanos;
     process.window.start = Instant::now();
 
-    process.symbols.begin_window();
-    let inuse_space = |_: u64, stack: &Allocated| positive(stack.sums.bytes);
-    sink_profile(profile(process, &stacks, info, &INUSE_SPACE, inuse_space), sink);
-    let inuse_objects = |_: u64, stack: &Allocated| (positive(stack.sums.count) + COUNT_ONE / 2) / COUNT_ONE;
-    sink_profile(profile(process, &stacks, info, &INUSE_OBJECTS, inuse_objects), sink);
     let told = std::mem::take(&mut process.window.bytes);
-    let alloc_space = |key: u64, stack: &Allocated| {
-        stack.sums.allocated_bytes.saturating_sub(told.get(&key).copied().unwrap_or(0))
-    };
-    sink_profile(profile(process, &stacks, info, &ALLOC_SPACE, alloc_space), sink);
     process.window.bytes = stacks.iter().map(|(key, stack)| (*key, stack.sums.allocated_bytes)).collect();
+    let kinds: [(&ProfileDef, Value<'_>); 3] = [
+        (&INUSE_SPACE, &|_, stack| positive(stack.sums.bytes)),
+        (&INUSE_OBJECTS, &|_, stack| (positive(stack.sums.count) + COUNT_ONE / 2) / COUNT_ONE),
+        (&ALLOC_SPACE, &|key, stack| {
+            stack.sums.allocated_bytes.saturating_sub(told.get(&key).copied().unwrap_or(0))
+        }),
+    ];
+    let mut samples = Samples::default();
+    let process_id = process.symbols.meet(process.pid, &process.name, 0);
+    let profiles = kinds.map(|(definition, value)| {
+        let counts = count(process, process_id, &stacks, value, &mut samples);
+        (counts, WindowInfo { sample_type: definition.sample_type, ..info })
+    });
+    process.symbols.begin_window();
+    let taken = namer.take_all(samples, profiles.into(), &mut process.symbols);
     process.symbols.end_window();
+    taken?;
     #[cfg(feature = "unwind")]
     process.tell_walks(sink)?;
     Ok(stacks.len() as u64)
@@ -417,35 +433,27 @@ fn positive(sum: u64) -> u64 {
     u64::try_from(sum as i64).unwrap_or(0)
 }
 
-fn sink_profile(profile: Profile, sink: &mut dyn Sink) {
-    if !profile.samples.is_empty() {
-        sink.profile(profile);
-    }
-}
+/// What a stack, of that key, counts for.
+type Value<'v> = &'v dyn Fn(u64, &Allocated) -> u64;
 
-fn profile(
-    process: &mut TracedProcess,
+/// What stacks count for, by one kind of value. The stacks go to `samples`.
+fn count(
+    process: &TracedProcess,
+    id: ProcessId,
     stacks: &[(u64, Allocated)],
-    info: WindowInfo,
-    definition: &ProfileDef,
-    value: impl Fn(u64, &Allocated) -> u64,
-) -> Profile {
-    let mut samples = Samples::default();
-    let name = process.name;
-    let id = process.symbols.meet(process.pid, &name, 0);
+    value: Value<'_>,
+    samples: &mut Samples,
+) -> Counts {
     for (key, stack) in stacks {
         let value = value(*key, stack);
-        if value == 0 {
-            continue;
+        if value > 0 {
+            let user = samples.stacks.intern(&stack.frames);
+            let waker = WakerId::default();
+            let key = SampleKey { process: id, tid: process.pid, kernel: None, user, waker };
+            samples.add(key, process.name, value);
         }
-        let user = samples.stacks.intern(&stack.frames);
-        samples.add(
-            SampleKey { process: id, tid: process.pid, kernel: None, user, waker: WakerId::default() },
-            name,
-            value,
-        );
     }
-    Profile { sample_type: definition.sample_type, ..naming::name(&samples, info, &mut process.symbols) }
+    std::mem::take(&mut samples.counts)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::naming::split_python;
 use super::naming::{Named, Names, looked_up};
 use super::sideband::monotonic_nanos;
 use super::symbols::Symbols;
-use crate::aggregate::{ProcessId, Samples, StackId};
+use crate::aggregate::{ProcessId, SampleKey, StackId, StackTable};
 use crate::error::Result;
 use crate::model::{FrameKind, Line, Process};
 use crate::sorted::{SortedMap, SortedSet};
@@ -64,20 +64,21 @@ pub(super) struct LocatedWindow {
 }
 
 impl LocatedWindow {
-    /// Locates all addresses of a window. What is to be looked for in files goes to `ask`, in parts of a few files each.
+    /// Locates all addresses of the stacks under these keys. What is to be looked for in files goes to `ask`, in parts of a few files each.
     ///
     /// # Errors
     ///
     /// That of `ask`.
-    pub fn new(
-        samples: &Samples,
+    pub fn new<'k>(
+        table: &StackTable,
+        keys: impl Iterator<Item = &'k SampleKey>,
         symbols: &mut Symbols,
         kernel_changes: Vec<KernelChange>,
         mut ask: impl FnMut(Asked) -> Result<()>,
     ) -> Result<Self> {
         let mut located = Self { kernel_changes, ..Self::default() };
         let mut stacks: SortedSet<(ProcessId, StackId)> = SortedSet::default();
-        for key in samples.counts.keys() {
+        for key in keys {
             stacks.extend(key.user.map(|stack| (key.process, stack)));
             if !located.processes.contains_key(&key.process) {
                 located.processes.insert(key.process, symbols.process(key.process));
@@ -89,7 +90,7 @@ impl LocatedWindow {
         }
         let mut asked = Asked::default();
         for &(process, stack) in stacks.iter() {
-            let addresses = located.read_python(process, samples.stacks.get(stack), symbols);
+            let addresses = located.read_python(process, table.get(stack), symbols);
             for (depth, &address) in addresses.iter().enumerate() {
                 if symbols.wanted_files() >= FILES_A_PART {
                     ask(Asked { files: symbols.take_wanted(), ..std::mem::take(&mut asked) })?;

@@ -44,6 +44,10 @@ mod window;
 
 pub(crate) use accounting::Skipped;
 pub(crate) use cpu_events::CpuEvents;
+#[cfg(feature = "symbols")]
+pub(super) use namer::Namer;
+#[cfg(not(feature = "symbols"))]
+pub(super) use namer_at_once::Namer;
 pub(crate) use program::ProfileProgram;
 
 /// How often the kernel's tables are read when nothing asks for it earlier.

@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use bpf_sys::clock::Clock;
+use mio::Token;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{
     Pid, Resource, Rlimit, getpriority_process, getrlimit, setpriority_process, setrlimit,
@@ -21,9 +22,10 @@ use rustix::thread::{
 use super::located::{Answered, Asked, LocatedWindow};
 use super::naming::{self, WindowInfo};
 use super::symbols::Symbols;
-use crate::aggregate::Samples;
+use crate::aggregate::{Counts, Samples};
 use crate::error::{Error, Result};
 use crate::model::Profile;
+use crate::poll::EventLoop;
 use crate::symbolize::{Debuginfod, FileNames, Host, KernelNames};
 
 /// How much nicer than its owner the thread is: beside another that wants all of the CPU, it gets a tenth.
@@ -47,11 +49,18 @@ enum Message {
     /// Who is asked for files for debuggers from here on.
     FetchWith(Debuginfod),
     /// The rest of the window.
-    Window(Box<(Samples, WindowInfo, LocatedWindow)>),
+    Window(Box<Window>),
+}
+
+struct Window {
+    /// Without what is counted under their keys.
+    samples: Samples,
+    profiles: Vec<(Counts, WindowInfo)>,
+    located: LocatedWindow,
 }
 
 /// Names windows in a thread of its own. Dropping it ends that.
-pub(super) struct Namer {
+pub(in crate::tracer) struct Namer {
     messages: Option<SyncSender<Message>>,
     named: Receiver<Profile>,
     /// Readable when a window is done. (Of wakers, an event loop has one, which is its owner's.)
@@ -135,9 +144,13 @@ impl Namer {
         Ok(namer)
     }
 
-    /// What becomes readable when a window is done.
-    pub fn done(&self) -> &OwnedFd {
-        &self.done
+    /// Has the loop told when a window is done.
+    ///
+    /// # Errors
+    ///
+    /// The loop has no room.
+    pub fn watch(&self, events: &EventLoop, token: Token) -> Result<()> {
+        events.add(&self.done, token).map_err(Error::io("polling an eventfd"))
     }
 
     /// Takes a window. What has to be read while its processes are there is read now.
@@ -145,16 +158,38 @@ impl Namer {
     /// # Errors
     ///
     /// [`Error::ThreadPanicked`].
-    pub fn take(&mut self, samples: Samples, info: WindowInfo, symbols: &mut Symbols) -> Result<()> {
-        // On a busy machine it may get too little of the CPU to keep up.
+    pub fn take(&mut self, mut samples: Samples, info: WindowInfo, symbols: &mut Symbols) -> Result<()> {
+        self.raise_if_late();
+        let counts = std::mem::take(&mut samples.counts);
+        self.take_all(samples, vec![(counts, info)], symbols)
+    }
+
+    /// Lends the thread its owner's priority while it has windows, before others are taken: on a busy machine it may get too little of
+    /// the CPU to keep up.
+    pub fn raise_if_late(&mut self) {
         if self.in_work > 0 && !self.is_raised {
             self.is_raised = self.set_priority(0);
         }
+    }
+
+    /// As [`take`](Self::take), of the same stacks as many profiles as there are different counts, each a window for who asks for them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ThreadPanicked`].
+    pub fn take_all(
+        &mut self,
+        samples: Samples,
+        profiles: Vec<(Counts, WindowInfo)>,
+        symbols: &mut Symbols,
+    ) -> Result<()> {
         let changes = symbols.take_kernel_changes();
-        let located =
-            LocatedWindow::new(&samples, symbols, changes, |asked| self.send(Message::Asked(asked)))?;
-        self.send(Message::Window(Box::new((samples, info, located))))?;
-        self.in_work += 1;
+        let keys = profiles.iter().flat_map(|(counts, _)| counts.keys());
+        let ask = |asked| self.send(Message::Asked(asked));
+        let located = LocatedWindow::new(&samples.stacks, keys, symbols, changes, ask)?;
+        let windows = profiles.len();
+        self.send(Message::Window(Box::new(Window { samples, profiles, located })))?;
+        self.in_work += windows;
         Ok(())
     }
 
@@ -175,7 +210,8 @@ impl Namer {
     #[cfg(feature = "debuginfod")]
     pub fn look(&mut self, samples: &Samples, symbols: &mut Symbols) -> Result<()> {
         // What has changed in the kernel is for the window itself.
-        LocatedWindow::new(samples, symbols, Vec::new(), |asked| self.send(Message::Asked(asked)))?;
+        let ask = |asked| self.send(Message::Asked(asked));
+        LocatedWindow::new(&samples.stacks, samples.counts.keys(), symbols, Vec::new(), ask)?;
         let (done, looked) = mpsc::channel();
         self.send(Message::Looked(done))?;
         self.set_priority(0);
@@ -325,9 +361,13 @@ fn serve(inbox: &Receiver<Message>, mut names: FileNames, shared: &Shared, give:
                 let _ = done.send(());
             }
             Message::Window(window) => {
-                let (samples, info, located) = *window;
+                let Window { mut samples, profiles, located } = *window;
                 let lines = std::mem::take(&mut lines);
-                give(naming::name(&samples, info, &mut Answered::new(&located, &lines, &mut kernel)));
+                let mut answered = Answered::new(&located, &lines, &mut kernel);
+                for (counts, info) in profiles {
+                    samples.counts = counts;
+                    give(naming::name(&samples, info, &mut answered));
+                }
                 names.end_window();
             }
         }
@@ -344,14 +384,13 @@ mod tests {
     use super::super::located::FILES_A_PART;
     use super::*;
     use crate::aggregate::{SampleKey, WakerId};
-    use crate::poll::EventLoop;
     use crate::symbolize::maps;
 
-    const NAMED: mio::Token = mio::Token(7);
+    const NAMED: Token = Token(7);
 
     fn start(events: &EventLoop) -> Namer {
         let namer = Namer::start(1 << 20).unwrap();
-        events.add(namer.done(), NAMED).unwrap();
+        namer.watch(events, NAMED).unwrap();
         namer
     }
 
@@ -401,6 +440,26 @@ mod tests {
             assert_eq!(namer.named(), std::slice::from_ref(&expected));
         }
         assert_eq!(namer.settle(None).unwrap(), []);
+    }
+
+    #[test]
+    fn the_same_stacks_are_several_profiles() {
+        let mut namer = start(&EventLoop::new().unwrap());
+        let mut symbols = Symbols::new();
+        let here = the_same_stacks_are_several_profiles as fn() as usize as u64;
+        let mut samples = window(&mut symbols, std::process::id(), &[here]);
+        let first = std::mem::take(&mut samples.counts);
+        let mut second = first.clone();
+        second.values_mut().for_each(|count| *count *= 5);
+        let info = |period_nanos| WindowInfo { period_nanos, ..WindowInfo::default() };
+        let profiles = vec![(first, info(1)), (second, info(2)), (Counts::new(), info(3))];
+        namer.take_all(samples, profiles, &mut symbols).unwrap();
+        let done = namer.settle(None).unwrap();
+        let told: Vec<_> =
+            done.iter().map(|p| (p.period_nanos, p.samples.first().map(|s| s.count))).collect();
+        assert_eq!(told, [(1, Some(3)), (2, Some(15)), (3, None)]);
+        let name = "the_same_stacks_are_several_profiles";
+        assert!(done[..2].iter().all(|p| p.frames[0].lines[0].function.ends_with(name)));
     }
 
     #[test]
@@ -566,5 +625,13 @@ mod tests {
             "{:?}",
             profile.frames
         );
+        // Somebody else's first file is not the first one of these.
+        let here = of_many_files_some_are_asked_for_at_a_time as fn() as usize as u64;
+        let mut others = Symbols::new();
+        let samples = window(&mut others, std::process::id(), &[here]);
+        namer.take(samples, WindowInfo::default(), &mut others).unwrap();
+        let profile = namer.settle(None).unwrap().pop().unwrap();
+        let line = &profile.frames[0].lines[0];
+        assert!(line.function.ends_with("of_many_files_some_are_asked_for_at_a_time"), "{line:?}");
     }
 }

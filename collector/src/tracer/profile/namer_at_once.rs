@@ -2,23 +2,53 @@
 
 use std::time::Instant;
 
+use mio::Token;
+
 use super::naming::{self, WindowInfo};
 use super::symbols::Symbols;
-use crate::aggregate::Samples;
+use crate::aggregate::{Counts, Samples};
 use crate::error::Result;
 use crate::model::Profile;
+use crate::poll::EventLoop;
 use crate::symbolize::Debuginfod;
 
 /// Names windows when they end.
 #[derive(Default)]
-pub(super) struct Namer {
+pub(in crate::tracer) struct Namer {
     named: Vec<Profile>,
 }
 
 impl Namer {
+    /// Symbol tables, of which there are none, take nothing.
+    pub fn start(_budget: usize) -> Result<Self> {
+        Ok(Self::default())
+    }
+
+    /// There is nothing to wait for.
+    pub fn watch(&self, _events: &EventLoop, _token: Token) -> Result<()> {
+        Ok(())
+    }
+
     /// Takes a window.
     pub fn take(&mut self, samples: Samples, info: WindowInfo, symbols: &mut Symbols) -> Result<()> {
         self.named.push(naming::name(&samples, info, symbols));
+        Ok(())
+    }
+
+    /// There is no thread.
+    pub fn raise_if_late(&mut self) {}
+
+    /// Takes as many profiles of the same stacks as there are different counts.
+    pub fn take_all(
+        &mut self,
+        mut samples: Samples,
+        profiles: Vec<(Counts, WindowInfo)>,
+        symbols: &mut Symbols,
+    ) -> Result<()> {
+        profiles.into_iter().for_each(|(counts, info)| {
+            samples.counts = counts;
+            self.named.push(naming::name(&samples, info, symbols));
+        });
         Ok(())
     }
 

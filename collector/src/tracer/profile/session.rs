@@ -12,25 +12,21 @@ use bpf_sys::uapi::perf::PERF_COUNT_SW_DUMMY;
 use bpf_sys::uapi::perf::{PERF_COUNT_SW_CPU_CLOCK, PERF_COUNT_SW_PAGE_FAULTS};
 use mio::Token;
 
-use super::READS_PER_SECOND;
 use super::accounting::{Counters, CpuPeriods, EarlierPeriods, Overhead, Skipped, Walks};
 use super::cpu_events::CpuEvents;
 use super::explain::explain;
 use super::idle_clock::IdleClock;
-#[cfg(feature = "symbols")]
-use super::namer::Namer;
-#[cfg(not(feature = "symbols"))]
-use super::namer_at_once::Namer;
 use super::naming::WindowInfo;
 #[cfg(feature = "unwind")]
 use super::off_cpu::Waits;
 use super::program::ProfileProgram;
 use super::sideband::{Sideband, monotonic_nanos};
-use super::symbols::{Since, Symbols};
+use super::symbols::{Since, Symbols, budget_of};
 #[cfg(feature = "unwind")]
 use super::walks::Misses;
 #[cfg(feature = "unwind")]
 use super::window::Finished;
+use super::{Namer, READS_PER_SECOND};
 use crate::aggregate::Samples;
 use crate::config::{Config, Filter, Stacks};
 use crate::cpus;
@@ -38,7 +34,7 @@ use crate::error::{Error, Result};
 use crate::model::{Losses, Profile, SampleType};
 use crate::poll::EventLoop;
 use crate::sorted::SortedMap;
-use crate::symbolize::{DEFAULT_BUDGET, Debuginfod};
+use crate::symbolize::Debuginfod;
 use crate::tracer::ladder::Refused;
 
 /// Time between two reads of the kernel's tables and buffers when nothing asks for one earlier.
@@ -54,7 +50,6 @@ const MISSES: Token = Token(1);
 #[cfg(feature = "unwind")]
 const WAITS: Token = Token(2);
 /// Token of the thread that names windows.
-#[cfg(feature = "symbols")]
 const NAMED: Token = Token(3);
 /// Sideband buffers follow, one for each CPU.
 const SIDEBAND: usize = 4;
@@ -72,9 +67,6 @@ struct Sampled {
     /// Bytes for maps, and half as many for symbol tables.
     memory: usize,
 }
-
-/// Bytes of symbol tables below which files would be read again all the time.
-const LEAST_SYMBOLS: usize = 512 << 10;
 
 /// Page faults are as many as processes like; tables are made for as many samples a second on each CPU.
 const FAULT_SAMPLES_PER_SECOND: u32 = 1000;
@@ -208,17 +200,11 @@ impl Session {
         let events = EventLoop::new().map_err(Error::io("epoll"))?;
         let fill = RingReader::open(program.events()?).map_err(Error::kernel)?;
         events.add(program.events()?, FILL).map_err(Error::io("polling the ring buffer"))?;
-        let budget = (sampled.memory / 2).clamp(LEAST_SYMBOLS, DEFAULT_BUDGET);
+        let budget = budget_of(sampled.memory);
         #[cfg_attr(not(feature = "unwind"), expect(unused_mut, reason = "it learns to unwind"))]
         let mut symbols = Symbols::with_budget(budget);
-        #[cfg(feature = "symbols")]
-        let namer = {
-            let namer = Namer::start(budget)?;
-            events.add(namer.done(), NAMED).map_err(Error::io("polling an eventfd"))?;
-            namer
-        };
-        #[cfg(not(feature = "symbols"))]
-        let namer = Namer::default();
+        let namer = Namer::start(budget)?;
+        namer.watch(&events, NAMED)?;
         #[cfg(feature = "unwind")]
         let misses = match Misses::open(&program, sampled.memory)? {
             Some((misses, unwinder)) => {

@@ -25,7 +25,7 @@ use crate::sorted::SortedMap;
 #[cfg(feature = "unwind")]
 use crate::spans::SpanProcesses;
 use crate::symbolize::sideband::{Record, SampleId};
-use crate::symbolize::{AddressSpace, DEFAULT_BUDGET, Debuginfod, Host, HostSymbolizer, Symbolizer};
+use crate::symbolize::{AddressSpace, DEFAULT_BUDGET, Host, HostSymbolizer, Symbolizer};
 #[cfg(feature = "symbols")]
 use crate::symbolize::{FileNo, KernelChange, Located, NamedFile};
 #[cfg(feature = "unwind")]
@@ -33,6 +33,14 @@ use crate::unwind::unwinder::Unwinder;
 
 /// What processes go by that cannot be seen from the agent's pid namespace, all together.
 const OUTSIDE: &str = "[other pid namespace]";
+
+/// Bytes of symbol tables below which files would be read again all the time.
+const LEAST_BUDGET: usize = 512 << 10;
+
+/// Bytes for symbol tables of a tracer that has so many for maps: half as many.
+pub fn budget_of(memory: usize) -> usize {
+    (memory / 2).clamp(LEAST_BUDGET, DEFAULT_BUDGET)
+}
 
 /// Changes of the kernel's code that are told one by one.
 #[cfg(feature = "symbols")]
@@ -77,11 +85,6 @@ impl Symbols {
             #[cfg(feature = "unwind")]
             spans: None,
         }
-    }
-
-    /// Has files for debuggers fetched by these from now on, where they are not on this host.
-    pub fn fetch_with(&mut self, servers: Option<&Debuginfod>) {
-        servers.cloned().into_iter().for_each(|servers| self.symbolizer.fetch_with(servers));
     }
 
     /// Takes in what the kernel reports; records come in the order of their time.
