@@ -255,8 +255,8 @@ fn short_waits_are_left_out() {
     is_near("waits_at_times", nanos, told(&by_clock, "waits_at_times"), 0.05);
     let (brief, _) = nanos_of(&profile, "waits_briefly");
     assert!(brief < told(&by_clock, "waits_briefly") / 20 || is_emulated(), "{brief}");
-    // What took a short time by the thread's clock was shorter still off the CPU. A timer that fires at once takes none.
-    let (short, counted) =
-        (told(&by_clock, "short of waits_briefly:"), session.counters().unwrap().too_short);
-    assert!(counted * 10 >= short * 9 && (short > 100 || is_emulated()), "{counted} of {short}");
+    // What took a short time by the thread's clock was shorter still off the CPU. Of a thread's many, one each 10 ms is noted, by chance.
+    let noted = told(&by_clock, "short of waits_briefly:").min(RUN.as_millis() as u64 / 10);
+    let counted = session.counters().unwrap().too_short;
+    assert!(counted * 2 + 10 >= noted && (noted > 100 || is_emulated()), "{counted} of {noted}");
 }
