@@ -397,13 +397,18 @@ impl Agent {
     }
 
     /// Hands over what windows that have ended have left to be worked on, and waits for that. Names that were not found at `until`
-    /// are given up.
-    pub fn settle(&mut self, until: Option<Instant>, sink: &mut dyn Sink) {
+    /// are given up, which the last window's report says then.
+    pub fn settle(&mut self, until: Option<Instant>, report: &mut Report, sink: &mut dyn Sink) {
         self.each(|slot, _| {
             hand_over(slot.timed(|tracer| tracer.settle(until))?, sink);
             Ok(())
         });
         self.hand_over_late(sink);
+        for now in self.report().tracers {
+            if let Some(tracer) = report.tracers.iter_mut().find(|tracer| tracer.name == now.name) {
+                tracer.stats = now.stats;
+            }
+        }
     }
 
     /// How the agent fares, in the middle of a window.

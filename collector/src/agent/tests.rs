@@ -12,6 +12,7 @@ use super::running::Agent;
 use crate::config::Filter;
 use crate::error::{Error, Result};
 use crate::key::{Key, Value};
+use crate::model::Profile;
 use crate::telemetry::{
     Definitions, Instrument, LogDef, LogRecord, Metric, Owner, Point, PointValue, Recorder, Severity, Sink,
     Subject,
@@ -80,8 +81,9 @@ struct World {
     refuses: bool,
     start_takes: Duration,
     hits: u64,
-    /// What the next tracer drops that drains.
+    /// What the next tracer drops that drains, and that settles.
     drops: u64,
+    late_drops: u64,
     /// Tracers that are detached.
     paused: Vec<&'static str>,
     wakers: Vec<(&'static str, UnixStream)>,
@@ -150,6 +152,10 @@ impl Tracer for Fake {
         self.say("collect");
         sink.point(Point { metric: &COUNT, owner: Owner::Host, attributes: &[], value: PointValue::Int(1) });
         Ok(())
+    }
+    fn settle(&mut self, _until: Option<Instant>) -> Result<Vec<Profile>> {
+        self.dropped += world(|world| std::mem::take(&mut world.late_drops));
+        Ok(Vec::new())
     }
     fn pause(&mut self) -> Result<()> {
         self.say("pause");
@@ -311,9 +317,15 @@ fn what_was_dropped_is_known_after_a_reload_and_a_failure() {
         (running.is_some(), running.or(ended).map(|stats| (stats.hits, stats.total_dropped())))
     };
     world(|world| world.drops = 3);
-    assert_eq!(dropped(&agent.collect(&mut recorder), "good"), (true, Some((3, 3))));
+    let mut report = agent.collect(&mut recorder);
+    assert_eq!(dropped(&report, "good"), (true, Some((3, 3))));
+    world(|world| world.late_drops = 1);
+    let window = report.window;
+    agent.settle(None, &mut report, &mut recorder);
+    assert_eq!(dropped(&report, "good"), (true, Some((4, 4))), "given up after the window");
+    assert_eq!(report.window, window);
     let mut changed = config(&["good", "other"]);
-    for drops in [(5, 8), (0, 8), (2, 10)] {
+    for drops in [(5, 9), (0, 9), (2, 11)] {
         // Dropped since the last window.
         world(|world| world.drops = drops.0);
         changed.settings.profile.frequency += 1;
@@ -324,7 +336,7 @@ fn what_was_dropped_is_known_after_a_reload_and_a_failure() {
     }
     world(|world| (world.drops, world.fails) = (4, Some("good")));
     let report = agent.collect(&mut recorder);
-    assert_eq!(dropped(&report, "good"), (false, Some((14, 14))), "it failed");
+    assert_eq!(dropped(&report, "good"), (false, Some((15, 15))), "it failed");
     changed.tracers.remove("other");
     agent.reload(changed, &mut recorder).unwrap();
     assert_eq!(dropped(&agent.report(), "other"), (false, Some((0, 0))), "it was stopped");

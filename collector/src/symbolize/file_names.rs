@@ -10,7 +10,7 @@ use super::elf::symbols::SymbolTable;
 use super::error::SymbolizeError;
 #[cfg(feature = "dwarf")]
 use super::files::MAX_OPEN;
-use super::files::{FileNo, MAX_FILES};
+use super::files::{FileKey, MAX_FILES};
 #[cfg(feature = "dwarf")]
 use super::host::Roots;
 use super::line_of;
@@ -25,7 +25,7 @@ pub(super) const WORK_A_WINDOW: u64 = 64 << 20;
 /// A file in which names are looked for.
 #[derive(Clone)]
 pub(crate) struct NamedFile {
-    pub number: FileNo,
+    pub key: FileKey,
     /// `None` where it cannot be opened any more: what is known of it stands in.
     pub source: Option<Source>,
     #[cfg(feature = "dwarf")]
@@ -125,10 +125,9 @@ fn closed() -> Box<SymbolizeError> {
 /// Symbol tables and lines of files: read when a first address asks, dropped when they have not been asked for longest and the budget
 /// is spent.
 pub(crate) struct FileNames {
-    files: SortedMap<FileNo, Known>,
+    files: SortedMap<FileKey, Known>,
     budget: usize,
     /// Who is asked for files for debuggers.
-    #[cfg_attr(not(feature = "dwarf"), expect(dead_code, reason = "there is nobody"))]
     servers: Option<Debuginfod>,
     clock: u64,
     /// Files whose details are open.
@@ -166,21 +165,21 @@ impl FileNames {
     /// What reading the symbol table, or the name, met.
     pub fn lines(&mut self, wanted: &NamedFile, address: u64) -> Result<Arc<[Line]>, Box<SymbolizeError>> {
         self.clock += 1;
-        let number = wanted.number;
-        if !self.files.contains_key(&number) {
+        let key = &wanted.key;
+        if !self.files.contains_key(key) {
             self.make_room();
         }
         #[cfg(feature = "dwarf")]
         self.open_details(wanted);
-        let file = self.files.entry(number).or_default();
+        let file = self.files.entry(key.clone()).or_default();
         file.used = self.clock;
         if file.table.is_none() {
             let source = wanted.source.as_ref().ok_or_else(closed)?;
             // A file without symbols, or with broken ones, is not read again for every address.
             file.table = Some(file.read_table(source).unwrap_or_default());
-            self.enforce_budget(number);
+            self.enforce_budget(key);
         }
-        let file = self.files.entry(number).or_default();
+        let file = self.files.entry(key.clone()).or_default();
         let before = file.memory();
         let lines = file.function(wanted.source.as_ref(), address)?;
         #[cfg(feature = "dwarf")]
@@ -191,7 +190,7 @@ impl FileNames {
             _ => lines,
         };
         if file.memory() > before {
-            self.enforce_budget(number);
+            self.enforce_budget(key);
         }
         Ok(lines)
     }
@@ -202,7 +201,7 @@ impl FileNames {
     fn open_details(&mut self, wanted: &NamedFile) {
         let (Some(source), Some(roots)) = (&wanted.source, &wanted.roots) else { return };
         let servers = self.servers.as_ref();
-        let mut file = self.files.get_mut(&wanted.number);
+        let mut file = self.files.get_mut(&wanted.key);
         let looked = file.as_ref().is_some_and(|file| file.has_details);
         let details = file.as_mut().and_then(|file| file.details.as_mut());
         let has_more = details.is_some_and(|details| details.has_more(servers, !looked));
@@ -216,7 +215,7 @@ impl FileNames {
             self.open += 1;
         }
         let servers = self.servers.as_ref();
-        let file = self.files.entry(wanted.number).or_default();
+        let file = self.files.entry(wanted.key.clone()).or_default();
         file.has_details = true;
         let reopen = |details: &mut Details| details.reopen(source, servers);
         if has_more || !file.details.as_mut().is_some_and(reopen) {
@@ -264,11 +263,11 @@ impl FileNames {
     }
 
     /// Drops tables, least recently used first, until the budget holds or only the one in use is left.
-    fn enforce_budget(&mut self, in_use: FileNo) {
+    fn enforce_budget(&mut self, in_use: &FileKey) {
         let mut memory = self.memory();
         while memory > self.budget {
             let candidates = self.files.iter_mut();
-            let candidates = candidates.filter(|(number, file)| **number != in_use && file.memory() > 0);
+            let candidates = candidates.filter(|(key, file)| *key != in_use && file.memory() > 0);
             let Some((_, oldest)) = candidates.min_by_key(|(_, file)| file.used) else { return };
             memory -= oldest.memory();
             oldest.forget();
@@ -279,8 +278,9 @@ impl FileNames {
         if self.files.len() < MAX_FILES {
             return;
         }
-        if let Some(number) = self.files.iter().min_by_key(|(_, file)| file.used).map(|(number, _)| *number) {
-            self.files.remove(&number);
+        let oldest = self.files.iter().min_by_key(|(_, file)| file.used).map(|(key, _)| key.clone());
+        if let Some(key) = oldest {
+            self.files.remove(&key);
         }
     }
 }

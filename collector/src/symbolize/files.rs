@@ -48,16 +48,28 @@ pub(super) struct Candidate {
     pub trusted: bool,
 }
 
-/// Numbers that caches have given out: what several of them know may be looked up in one place.
+/// Numbers that caches have given out: what several of them have found may be looked up in one place.
 static NUMBERS: AtomicU32 = AtomicU32::new(0);
 
 /// Number of a file in the cache, and in no other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct FileNo(pub(crate) u32);
 
+/// By what names of a file are known: for files of one build they are the same, whoever has found it.
+#[cfg(feature = "symbols")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum FileKey {
+    /// Build id, and size.
+    Build(Arc<[u8]>, u64),
+    /// It has no build id.
+    Number(FileNo),
+}
+
 struct CachedFile {
     addresses: AddressMap,
     build_id: Option<Arc<[u8]>>,
+    #[cfg(feature = "symbols")]
+    size: u64,
     /// Open until the end of the window, so that nothing keeps a disk from being unmounted for longer.
     source: Option<Source>,
     used: u64,
@@ -171,6 +183,8 @@ impl FileCache {
             let file = CachedFile {
                 addresses: elf.address_map(),
                 build_id: build_id.clone(),
+                #[cfg(feature = "symbols")]
+                size,
                 source: None,
                 used: self.clock,
                 pinned: false,
@@ -205,6 +219,13 @@ impl FileCache {
     /// The GNU build id of a file.
     pub fn build_id(&self, number: FileNo) -> Option<&Arc<[u8]>> {
         self.files.get(&number)?.build_id.as_ref()
+    }
+
+    /// By what names of a file are known.
+    #[cfg(feature = "symbols")]
+    pub fn key(&self, number: FileNo) -> FileKey {
+        let build = self.files.get(&number).and_then(|file| Some((file.build_id.clone()?, file.size)));
+        build.map_or(FileKey::Number(number), |(id, size)| FileKey::Build(id, size))
     }
 
     /// The ELF virtual address of a byte of the file.

@@ -341,7 +341,7 @@ impl HostSymbolizer {
         #[cfg(not(feature = "dwarf"))]
         let _ = (owner, mapping);
         NamedFile {
-            number,
+            key: self.files.key(number),
             source: self.files.source(number).cloned(),
             #[cfg(feature = "dwarf")]
             build_id: self.files.build_id(number).cloned(),

@@ -55,7 +55,7 @@ impl Files {
         let candidate = Candidate { place: Place::trusted(path.to_owned()), trusted: true };
         let number = cache.open(&file, std::iter::once(candidate)).unwrap();
         let file = NamedFile {
-            number,
+            key: cache.key(number),
             source: cache.source(number).cloned(),
             build_id: cache.build_id(number).cloned(),
             path: file.path,

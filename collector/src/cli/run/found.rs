@@ -119,9 +119,9 @@ impl Found {
 
     /// Ends a window.
     pub fn collect(&mut self, agent: &mut Agent) -> Report {
-        let report = agent.collect(self);
+        let mut report = agent.collect(self);
         // People see what belongs to the window in it.
-        agent.settle(None, self);
+        agent.settle(None, &mut report, self);
         if let Some(page) = &mut self.page {
             page.tell(&report, &[]);
             // Requests go nowhere.

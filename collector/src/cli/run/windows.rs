@@ -241,9 +241,9 @@ impl Exported {
     fn end(&mut self, agent: &mut Agent, is_last: bool) {
         // What waits now has had its time.
         self.sender.news().iter().for_each(|line| say_at(LogLevel::Error, line));
-        let report = agent.collect(&mut self.telling.pipeline);
+        let mut report = agent.collect(&mut self.telling.pipeline);
         if is_last {
-            agent.settle(Some(Instant::now() + NAMES), &mut self.telling.pipeline);
+            agent.settle(Some(Instant::now() + NAMES), &mut report, &mut self.telling.pipeline);
         }
         // What goes on is told once, and once more at the end.
         for lost in self.telling.pipeline.stats().lost() {

@@ -413,13 +413,16 @@ fn report(
         let counts = count(process, process_id, &stacks, value, &mut samples);
         (counts, WindowInfo { sample_type: definition.sample_type, ..info })
     });
+    let number = stacks.len() as u64;
+    // They are in the samples now.
+    drop(stacks);
     process.symbols.begin_window();
     let taken = namer.take_all(samples, profiles.into(), &mut process.symbols);
     process.symbols.end_window();
     taken?;
     #[cfg(feature = "unwind")]
     process.tell_walks(sink)?;
-    Ok(stacks.len() as u64)
+    Ok(number)
 }
 
 /// What all stacks hold.

@@ -452,6 +452,7 @@ impl Tracer for MemoryTracer {
         let (produced, ring_full) = self.ring.produced_and_dropped()?;
         let (used, entries) = self.sums.fill();
         let stacks = self.stacks.as_mut().map(Session::counters).transpose()?;
+        let late_names = stacks.as_ref().map_or(0, |counters| counters.late_names);
         let stacks = stacks.map(|counters| counters.losses).unwrap_or_default();
         let mut map_fill = vec![("sums", used, entries)];
         if let Some((waiting, room)) = self.accounting.as_ref().map(Accounting::fill) {
@@ -472,6 +473,7 @@ impl Tracer for MemoryTracer {
                 (cause::STACKS_FULL, stacks.table_full),
                 (cause::NO_STACK, stacks.no_stack),
                 (cause::PROCESS_RECORDS, stacks.sideband),
+                (cause::LATE_NAMES, late_names),
                 (cause::VICTIMS_GONE, self.unknown_victims),
                 self.programs.children_lost(),
             ],

@@ -103,7 +103,9 @@ impl LocatedWindow {
             }
         }
         asked.files = symbols.take_wanted();
-        ask(asked)?;
+        if !asked.addresses.is_empty() {
+            ask(asked)?;
+        }
         Ok(located)
     }
 

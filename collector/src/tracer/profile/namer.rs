@@ -41,7 +41,7 @@ const INSTEAD: CapabilitySet = CapabilitySet::DAC_OVERRIDE;
 const MESSAGES: usize = 4;
 
 enum Message {
-    /// A part of the next window's questions.
+    /// A part of the next window's questions; of one without any there is none.
     Asked(Asked),
     /// What was asked for was no window's: who wants to know that it was looked for.
     #[cfg(feature = "debuginfod")]
@@ -62,7 +62,7 @@ struct Window {
 /// Names windows in a thread of its own. Dropping it ends that.
 pub(in crate::tracer) struct Namer {
     messages: Option<SyncSender<Message>>,
-    named: Receiver<Profile>,
+    named: Receiver<Vec<Profile>>,
     /// Readable when a window is done. (Of wakers, an event loop has one, which is its owner's.)
     done: OwnedFd,
     thread: Option<JoinHandle<()>>,
@@ -71,7 +71,9 @@ pub(in crate::tracer) struct Namer {
     shared: Arc<Shared>,
     /// Windows that it has, and has not given back.
     in_work: usize,
-    /// It is late, and as nice as its owner.
+    /// It had some when others were begun with.
+    is_late: bool,
+    /// It is as nice as its owner.
     is_raised: bool,
     /// Windows that were given back when another was waited for.
     early: Vec<Profile>,
@@ -118,9 +120,9 @@ impl Namer {
             if !is_confined {
                 return;
             }
-            let wake = |profile| {
+            let wake = |profiles| {
                 // Whoever has gone needs neither.
-                let _ = done.send(profile);
+                let _ = done.send(profiles);
                 let _ = rustix::io::write(&tells, &1u64.to_ne_bytes());
             };
             serve(&inbox, FileNames::new(budget), &in_thread, wake);
@@ -137,6 +139,7 @@ impl Namer {
             tid: tid.map_err(Error::io("giving up privileges"))?,
             shared,
             in_work: 0,
+            is_late: false,
             is_raised: false,
             early: Vec::new(),
         };
@@ -167,12 +170,13 @@ impl Namer {
     /// Lends the thread its owner's priority while it has windows, before others are taken: on a busy machine it may get too little of
     /// the CPU to keep up.
     pub fn raise_if_late(&mut self) {
-        if self.in_work > 0 && !self.is_raised {
+        self.is_late = self.in_work > 0;
+        if self.is_late && !self.is_raised {
             self.is_raised = self.set_priority(0);
         }
     }
 
-    /// As [`take`](Self::take), of the same stacks as many profiles as there are different counts, each a window for who asks for them.
+    /// As [`take`](Self::take), of the same stacks as many profiles as there are different counts.
     ///
     /// # Errors
     ///
@@ -187,9 +191,8 @@ impl Namer {
         let keys = profiles.iter().flat_map(|(counts, _)| counts.keys());
         let ask = |asked| self.send(Message::Asked(asked));
         let located = LocatedWindow::new(&samples.stacks, keys, symbols, changes, ask)?;
-        let windows = profiles.len();
         self.send(Message::Window(Box::new(Window { samples, profiles, located })))?;
-        self.in_work += windows;
+        self.in_work += 1;
         Ok(())
     }
 
@@ -225,8 +228,10 @@ impl Namer {
         // What is told from here on is told again.
         let _ = rustix::io::read(&self.done, &mut [0; 8]);
         let mut done = std::mem::take(&mut self.early);
-        done.extend(self.named.try_iter());
-        self.in_work = self.in_work.saturating_sub(done.len());
+        for window in self.named.try_iter() {
+            done.extend(window);
+            self.in_work = self.in_work.saturating_sub(1);
+        }
         if self.in_work == 0 && self.is_raised {
             self.is_raised = !self.set_priority(NICER);
         }
@@ -248,13 +253,13 @@ impl Namer {
         while self.in_work > 0 {
             let left = until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()));
             match self.named.recv_timeout(left) {
-                Ok(profile) => {
-                    done.push(profile);
+                Ok(window) => {
+                    done.extend(window);
                     self.in_work -= 1;
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     self.shared.hurry.store(true, Ordering::Relaxed);
-                    done.push(self.named.recv().map_err(|_| Error::ThreadPanicked)?);
+                    done.extend(self.named.recv().map_err(|_| Error::ThreadPanicked)?);
                     self.in_work -= 1;
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(Box::new(Error::ThreadPanicked)),
@@ -277,7 +282,6 @@ impl Namer {
 
     /// Keeps windows that were done before the one that was asked for.
     pub fn keep(&mut self, early: Vec<Profile>) {
-        self.in_work += early.len();
         self.early = early;
     }
 
@@ -289,9 +293,10 @@ impl Namer {
             Err(TrySendError::Disconnected(_)) => return Err(gone()),
             Err(TrySendError::Full(waiting)) => waiting,
         };
-        // From here on it is not the thread alone that is late: it gets the caller's priority, or what it is at goes without names.
+        // From here on it is not the thread alone that is late: it gets the caller's priority. Where it may not, and is at what was begun
+        // with before, that goes without names.
         let is_raised = self.set_priority(0);
-        self.shared.hurry.store(!is_raised, Ordering::Relaxed);
+        self.shared.hurry.store(self.is_late && !is_raised, Ordering::Relaxed);
         let sent = messages.send(waiting).map_err(|_| gone());
         self.shared.hurry.store(false, Ordering::Relaxed);
         // Until it has caught up.
@@ -341,7 +346,7 @@ fn confine() -> io::Result<()> {
     Ok(set_capabilities(None, CapabilitySets { effective: keep, permitted: keep, inheritable })?)
 }
 
-fn serve(inbox: &Receiver<Message>, mut names: FileNames, shared: &Shared, give: impl Fn(Profile)) {
+fn serve(inbox: &Receiver<Message>, mut names: FileNames, shared: &Shared, give: impl Fn(Vec<Profile>)) {
     let mut kernel = KernelNames::new(Host::default());
     let mut lines = Vec::new();
     while let Ok(message) = inbox.recv() {
@@ -364,10 +369,11 @@ fn serve(inbox: &Receiver<Message>, mut names: FileNames, shared: &Shared, give:
                 let Window { mut samples, profiles, located } = *window;
                 let lines = std::mem::take(&mut lines);
                 let mut answered = Answered::new(&located, &lines, &mut kernel);
-                for (counts, info) in profiles {
+                let name = |(counts, info)| {
                     samples.counts = counts;
-                    give(naming::name(&samples, info, &mut answered));
-                }
+                    naming::name(&samples, info, &mut answered)
+                };
+                give(profiles.into_iter().map(name).collect());
                 names.end_window();
             }
         }
