@@ -9,8 +9,8 @@ use std::fs;
 
 use crate::units::{show_fixed, show_size};
 
-/// What tracers get of what is left, and what symbol tables, series, names and queues get, in percent. The profiler takes half as
-/// much for symbol tables as it is offered for maps.
+/// What tracers get of what is left, and what symbol tables, series, names and queues get, in percent. A tracer with stacks takes up to half
+/// as much for symbol tables as it is offered for maps.
 const TRACERS: u64 = 62;
 const SYMBOLS: u64 = 8;
 const SERIES: u64 = 12;

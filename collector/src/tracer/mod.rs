@@ -150,7 +150,8 @@ pub trait Tracer {
         Ok(())
     }
 
-    /// Hands over what was counted since it was asked last, and begins anew. Nothing is counted twice or lost in between.
+    /// Hands over what was counted since it was asked last, and begins anew. Nothing is counted twice or lost in between. Profiles follow,
+    /// once their names were looked for: [`drain`](Self::drain), or [`settle`](Self::settle).
     ///
     /// # Errors
     ///

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
+use collector::config::Filter;
 use collector::model::Profile;
 use collector::telemetry::Recorder;
 use collector::tracer::heap::{INFO, INUSE_OBJECTS, INUSE_SPACE, Settings as HeapSettings};
 use collector::tracer::{Settings, Tracer};
+use mio::unix::SourceFd;
 
 use crate::helper::{self, Helper};
 use crate::{kernel_has, skip, start};
@@ -347,6 +350,50 @@ fn what_finds_no_room_is_counted() {
     });
 }
 
+/// Of more processes than the thread that names them has room for at once.
+#[test]
+fn profiles_of_all_processes_come_when_they_have_names() {
+    let programs = Programs::new("several");
+    let Some(program) = programs.usual() else { return };
+    on_every_rung(|rung, begin| {
+        let mut leaks: Vec<Leak> = (0..5).map(|_| Leak::start(&program, None)).collect();
+        let pids: Vec<u32> = leaks.iter().map(Leak::pid).collect();
+        let mut tracer = begin(pids[0], 0);
+        tracer.set_filter(&Filter { pids: pids.clone(), ..Filter::default() }).unwrap();
+        leaks.iter_mut().for_each(|leak| leak.run("b"));
+        let held: Vec<Held> = leaks.iter().map(|leak| leak.held.clone()).collect();
+        // What one has left when it ends is told, too.
+        drop(leaks.pop());
+
+        let mut events = mio::Poll::new().unwrap();
+        let descriptor = tracer.event_loop().unwrap();
+        let (token, interest) = (mio::Token(0), mio::Interest::READABLE);
+        events.registry().register(&mut SourceFd(&descriptor), token, interest).unwrap();
+        let mut recorder = Recorder::default();
+        tracer.collect(&mut recorder).unwrap();
+        let (mut ready, end) = (mio::Events::with_capacity(8), Instant::now() + Duration::from_secs(60));
+        while recorder.profiles.len() < 3 * pids.len() {
+            let left = end.saturating_duration_since(Instant::now());
+            events.poll(&mut ready, Some(left)).unwrap();
+            assert!(!ready.is_empty(), "{rung}: {} profiles", recorder.profiles.len());
+            tracer.drain(&mut recorder).unwrap();
+        }
+        assert_eq!(tracer.settle(None).unwrap(), [], "{rung}: each comes once");
+        for (pid, held) in pids.iter().zip(held) {
+            let of = |value: &str| {
+                let is_it = |p: &&Profile| p.processes[0].pid == *pid && p.sample_type.value.0 == value;
+                by_caller(recorder.profiles.iter().find(is_it))
+            };
+            let [bytes, counts] =
+                [&INUSE_SPACE, &INUSE_OBJECTS].map(|of_this| of(of_this.sample_type.value.0));
+            let found: Held =
+                counts.iter().map(|(name, &count)| (name.clone(), (bytes[name], count))).collect();
+            assert_eq!(found, held, "{rung}");
+        }
+        assert_eq!(tracer.stats().unwrap().total_dropped(), 0, "{rung}");
+    });
+}
+
 #[test]
 fn exec_and_exit_are_noticed() {
     let programs = Programs::new("exec");
@@ -511,7 +558,6 @@ fn system_calls_of_probes_have_their_names() {
 
 #[test]
 fn only_processes_that_are_named_are_traced() {
-    use collector::config::Filter;
     use collector::tracer::Start;
     use collector::tracer::ladder::Forced;
 

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::Arc;
+use std::process::{Child, ChildStderr, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -101,8 +101,10 @@ fn soak(agent: &Path, length: Duration) -> std::io::Result<Vec<String>> {
             .arg(&config.0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()?,
     );
+    let said = Said::listen(agent.0.stderr.take());
     let pid = agent.0.id();
     let churn = Churn::start();
     let start = Instant::now();
@@ -123,6 +125,9 @@ fn soak(agent: &Path, length: Duration) -> std::io::Result<Vec<String>> {
         samples.push((start.elapsed(), Sample::read(pid, &mut held)?));
     }
     let done = churn.stop();
+    if is_limited && !said.contains("read the configuration again") {
+        problems.push("the agent did not read its configuration again".to_owned());
+    }
     let stopping = Instant::now();
     signal("TERM", pid)?;
     let status = agent.0.wait()?;
@@ -177,12 +182,18 @@ fn growth(samples: &[(Duration, Sample)], length: Duration) -> Vec<String> {
     if quarter < 5 {
         return vec![format!("{} s are too short to see growth: 90 at least", length.as_secs())];
     }
-    // Names take memory while they are looked for, once a window: what is kept is what is left between.
-    let least = |part: &[Sample], of: fn(&Sample) -> u64| part.iter().map(of).min().unwrap_or(0);
+    let median = |part: &[Sample], of: fn(&Sample) -> u64| {
+        let mut values: Vec<u64> = part.iter().map(of).collect();
+        values.sort_unstable();
+        values.get(values.len() / 2).copied().unwrap_or(0)
+    };
+    // Names take memory while they are looked for, once a window: what is kept is what is left between. Which pages of code are
+    // resident is for the kernel to say.
+    let least = |part: &[Sample]| part.iter().map(|s| s.resident_kib - s.file_kib).min().unwrap_or(0);
     let (first, last) = (&warm[..quarter], &warm[warm.len() - quarter..]);
     let mut problems = Vec::new();
-    let (a, b) = (least(first, |s| s.resident_kib), least(last, |s| s.resident_kib));
-    println!("soak: resident {a} KiB after the first minute, {b} KiB at the end");
+    let (a, b) = (least(first), least(last));
+    println!("soak: resident without code {a} KiB after the first minute, {b} KiB at the end");
     if b > a + NOISE_KIB {
         problems.push(format!("resident memory grew from {a} to {b} KiB"));
     }
@@ -192,11 +203,11 @@ fn growth(samples: &[(Duration, Sample)], length: Duration) -> Vec<String> {
     if b > a {
         problems.push(format!("descriptors grew from {a} at most to {b} at least"));
     }
-    let (a, b) = (least(first, |s| s.maps), least(last, |s| s.maps));
+    let (a, b) = (median(first, |s| s.maps), median(last, |s| s.maps));
     if b > a + SPARE_MAPS {
         problems.push(format!("maps grew from {a} to {b}"));
     }
-    let (a, b) = (least(first, |s| s.map_kib), least(last, |s| s.map_kib));
+    let (a, b) = (median(first, |s| s.map_kib), median(last, |s| s.map_kib));
     if b > a + NOISE_KIB {
         problems.push(format!("maps and rings grew from {a} to {b} KiB"));
     }
@@ -226,6 +237,7 @@ impl Configuration {
     /// That of an agent which, with its programs, may cost so many percent of a core.
     fn with_limit(percent: u32) -> std::io::Result<Self> {
         let config = Self(std::env::temp_dir().join(format!("soak-{}.toml", std::process::id())));
+        std::fs::File::create_new(&config.0)?;
         config.set_limit(percent)?;
         Ok(config)
     }
@@ -244,6 +256,28 @@ impl Drop for Configuration {
 fn signal(name: &str, pid: u32) -> std::io::Result<()> {
     let status = Command::new("kill").args(["-s", name, &pid.to_string()]).status()?;
     if status.success() { Ok(()) } else { Err(std::io::Error::other(format!("kill -s {name}: {status}"))) }
+}
+
+/// What the agent says, which is passed on.
+struct Said(Arc<Mutex<Vec<String>>>);
+
+impl Said {
+    fn listen(from: Option<ChildStderr>) -> Self {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&lines);
+        // The thread ends with the agent.
+        thread::spawn(move || {
+            for line in from.into_iter().flat_map(|from| BufReader::new(from).lines()).map_while(Result::ok) {
+                eprintln!("{line}");
+                kept.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            }
+        });
+        Self(lines)
+    }
+
+    fn contains(&self, text: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|line| line.contains(text))
+    }
 }
 
 /// The agent's process; it does not outlive this one.

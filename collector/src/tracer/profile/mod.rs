@@ -15,7 +15,7 @@
 //! | `naming.rs` | addresses to names |
 //! | `located.rs` | where the addresses of a window are: the part of that which cannot wait |
 //! | `namer.rs` | the rest, in a thread of low priority; `namer_at_once.rs` without names in files |
-//! | `session.rs` | all of it in one event loop |
+//! | `session.rs` | all of it in one event loop; `session/counts.rs` what it has counted |
 //! | `tracer.rs` | the same as one tracer among others |
 
 mod accounting;
