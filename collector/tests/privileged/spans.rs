@@ -93,10 +93,18 @@ fn shares(program: &Path, argument: Option<&Path>, stacks: Stacks) -> Option<()>
         Err(error) => panic!("{error}"),
     };
     workload.go();
-    // When what was sampled is read, the process is looked at.
-    let known = Instant::now() + Duration::from_millis(if is_emulated() { 3000 } else { 300 });
-    while Instant::now() < known {
-        session.poll(known).unwrap();
+    // When what was sampled is read, the process is looked at: what is sampled then has spans. A busy machine takes its time.
+    let until = Instant::now() + Duration::from_secs(if is_emulated() { 60 } else { 10 });
+    loop {
+        let next = Instant::now() + Duration::from_millis(300);
+        while Instant::now() < next {
+            session.poll(next).unwrap();
+        }
+        let window = session.finish_window().unwrap();
+        if window.threads.iter().any(|thread| thread.span.is_some()) {
+            break;
+        }
+        assert!(Instant::now() < until, "{}: no spans", program.display());
     }
     session.pause().unwrap();
     session.finish_window().unwrap();
