@@ -390,7 +390,8 @@ fn profiles_of_all_processes_come_when_they_have_names() {
                 counts.iter().map(|(name, &count)| (name.clone(), (bytes[name], count))).collect();
             assert_eq!(found, held, "{rung}");
         }
-        assert_eq!(tracer.stats().unwrap().total_dropped(), 0, "{rung}");
+        let stats = tracer.stats().unwrap();
+        assert_eq!(stats.total_dropped(), 0, "{rung}: {:?}", stats.dropped);
     });
 }
 

@@ -258,5 +258,7 @@ fn short_waits_are_left_out() {
     // What took a short time by the thread's clock was shorter still off the CPU. Of a thread's many, one each 10 ms is noted, by chance.
     let noted = told(&by_clock, "short of waits_briefly:").min(RUN.as_millis() as u64 / 10);
     let counted = session.counters().unwrap().too_short;
-    assert!(counted * 2 + 10 >= noted && (noted > 100 || is_emulated()), "{counted} of {noted}");
+    // On an emulated machine many are long, and stand among those that are noted.
+    let least = if is_emulated() { noted / 8 } else { noted / 2 };
+    assert!(counted + 10 >= least && (noted > 100 || is_emulated()), "{counted} of {noted}");
 }
