@@ -127,6 +127,12 @@ struct {
 	__type(value, struct thread);
 } new_thread SEC(".maps");
 
+/*
+ * The process, by its number in the first namespace, as of a thread's first call. Kernels up to 6.12 at least do not ask
+ * whose a return is: it comes to the programs of all processes that are traced in the same file.
+ */
+__u32 traced;
+
 struct heap_stats {
 	/* Outermost calls, sampled or not, and those of them that allocated nothing. */
 	__u64 calls;
@@ -190,6 +196,7 @@ static __always_inline struct thread *own_thread(struct heap_stats *stats)
 	zeros = bpf_map_lookup_elem(&new_thread, &zero);
 	if (!zeros)
 		return 0;
+	traced = bpf_get_current_pid_tgid() >> 32;
 	bpf_map_update_elem(&threads, &tid, zeros, BPF_NOEXIST);
 	thread = bpf_map_lookup_elem(&threads, &tid);
 	if (!thread)
@@ -529,10 +536,12 @@ int leave(void *regs)
 	KEEP_OWN_STACK(regs);
 	if (!stats)
 		return 0;
-	if (!thread)
-		add_to(&stats->no_thread, 1);
-	else if (is_return(regs, thread))
+	if (!thread) {
+		if (bpf_get_current_pid_tgid() >> 32 == traced)
+			add_to(&stats->no_thread, 1);
+	} else if (is_return(regs, thread)) {
 		end(regs, thread, stats);
+	}
 	return 0;
 }
 
