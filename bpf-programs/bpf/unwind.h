@@ -277,8 +277,9 @@ static __always_inline int step_by_rule(struct walk *walk, const struct rule *ru
 	if (cfa < sp || (cfa == sp && !RETURN_IN_LINK(rule)) || cfa & 7)
 		return WALK_BAD_CFA;
 	if (RETURN_IN_LINK(rule)) {
+		/* Who calls has saved it, unless nobody has called them. */
 		if (!walk->has_link)
-			return WALK_BAD_CFA;
+			return WALK_WHOLE;
 		pc = walk->link;
 	} else if (!read_word(&pc, cfa + rule->ra_offset * 8LL)) {
 		return WALK_BAD_CFA;

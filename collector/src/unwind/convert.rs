@@ -47,8 +47,9 @@ pub(super) fn rule_of(
     let base = match register(registers.ra) {
         RegisterRule::Offset(offset) => base.with_return(offset),
         RegisterRule::SameValue if registers.has_link => base.with_link(),
-        // Nothing is said of it: on x86-64 nobody calls; on arm64, it is where the call left it.
-        RegisterRule::Undefined if registers.has_link && !is_said(row, registers.ra) => base.with_link(),
+        // Nothing is said of it: on x86-64 nobody calls; on arm64, it is where the call left it. (That it is undefined, as of `_start`,
+        // looks the same here. Walks end at a caller that has not saved it.)
+        RegisterRule::Undefined if registers.has_link => base.with_link(),
         RegisterRule::Undefined => return Rule::of(Cfa::End),
         _ => return Rule::of(Cfa::Unsupported),
     };
@@ -65,11 +66,6 @@ pub(super) fn rule_of(
         },
         _ => Rule::of(Cfa::Unsupported),
     }
-}
-
-/// Whether a row says anything of a register.
-fn is_said(row: &UnwindTableRow<usize>, number: u16) -> bool {
-    row.registers().any(|(register, _)| register.0 == number)
 }
 
 /// The operations of an expression, if they are few.

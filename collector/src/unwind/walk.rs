@@ -187,7 +187,8 @@ impl Walk {
             return Err(End::BadCfa);
         }
         let pc = if in_link {
-            self.link.ok_or(End::BadCfa)?
+            // Who calls has saved it, unless nobody has called them.
+            self.link.ok_or(End::Whole)?
         } else {
             stack(cfa.wrapping_add_signed(offset(rule.ra_offset)))?
         };
@@ -315,8 +316,8 @@ mod tests {
         let stack = [0, TOP + 64, 0x00ab_0000_0000_3000, 0];
         assert_eq!(
             run(start, Machine::Arm64, &stack, code),
-            (vec![0x1000, 0x2000, 0x3000], End::BadCfa),
-            "the link is used up"
+            (vec![0x1000, 0x2000, 0x3000], End::Whole),
+            "the link is used up, and the last function has not saved it"
         );
     }
 
