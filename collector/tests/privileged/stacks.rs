@@ -217,6 +217,6 @@ fn processes_share_the_pages_of_files() {
     session.pause().unwrap();
     let profile = session.finish_window().unwrap();
     assert!(profile.processes.len() >= 2, "both were sampled");
-    // The second has met no code of its own but for what the first has not come upon.
-    assert!(pages[0] > 5 && pages[1] <= pages[0] + pages[0] / 3, "{pages:?}");
+    // The second has met no code of its own but for what the first has not come upon: they are not twice as many.
+    assert!(pages[0] > 5 && pages[1] * 3 <= pages[0] * 5, "{pages:?}");
 }
