@@ -45,8 +45,12 @@ pub fn read_present_limit() -> io::Result<u32> {
 ///
 /// `/proc/stat` cannot be read.
 pub fn read_idle_nanos() -> io::Result<SortedMap<u32, u64>> {
-    let tick_nanos = 1_000_000_000 / bpf_sys::clock::ticks_per_second().max(1);
-    Ok(parse_idle(&fs::read_to_string("/proc/stat")?, tick_nanos))
+    Ok(parse_idle(&fs::read_to_string("/proc/stat")?, tick_nanos()))
+}
+
+/// Nanoseconds of the ticks that `/proc/stat` counts in.
+pub(crate) fn tick_nanos() -> u64 {
+    1_000_000_000 / bpf_sys::clock::ticks_per_second().max(1)
 }
 
 /// `cpuN user nice system idle iowait ...`, in ticks; waiting for a disk is idle too.

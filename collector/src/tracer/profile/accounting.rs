@@ -107,16 +107,17 @@ pub struct CpuPeriods {
     pub runs: u64,
     /// Runs that found the CPU idle.
     pub idle_runs: u64,
-    /// Nanoseconds that the CPU was idle meanwhile, by the kernel's own account.
+    /// Nanoseconds that the CPU was idle meanwhile, at most, by the kernel's own account.
     pub idle_nanos: u64,
 }
 
 impl CpuPeriods {
     /// Periods that the program did not see: those in which the CPU was idle, so that no sample is missing, and the others,
-    /// which are lost. The timer of an idle CPU may sleep for long, in a virtual machine above all.
+    /// which are lost. The timer of an idle CPU may sleep for long, in a virtual machine above all. A part of a period may have had
+    /// its end in it.
     pub fn missing(&self, period_nanos: u64) -> (u64, u64) {
         let missing = self.expected.saturating_sub(self.runs);
-        let idle = self.idle_nanos / period_nanos.max(1);
+        let idle = self.idle_nanos.div_ceil(period_nanos.max(1));
         let slept = idle.saturating_sub(self.idle_runs).min(missing);
         (slept, missing - slept)
     }
@@ -228,6 +229,7 @@ mod tests {
             "idle as often as it should: busy ones are lost"
         );
         assert_eq!(CpuPeriods { runs: 60, idle_runs: 30, ..cpu }.missing(1000), (20, 20));
+        assert_eq!(CpuPeriods { runs: 60, idle_runs: 30, idle_nanos: 49_001, ..cpu }.missing(1000), (20, 20));
         assert_eq!(CpuPeriods { runs: 101, ..cpu }.missing(1000), (0, 0));
     }
 

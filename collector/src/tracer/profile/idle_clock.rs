@@ -46,16 +46,36 @@ impl IdleClock {
         Ok(())
     }
 
-    /// Idle nanoseconds of each CPU online, at most: the kernel counts ticks of 10 ms, of which one may be missing at either
-    /// end, but a CPU that was never idle has none.
+    /// Idle nanoseconds of each CPU online, [at most](at_most).
     pub fn read(&self) -> Result<SortedMap<u32, u64>> {
         let now = match &self.paused {
             Some(paused) => paused.clone(),
             None => Self::now()?,
         };
+        let tick_nanos = cpus::tick_nanos();
         let since = |(cpu, nanos): (u32, u64)| {
-            (cpu, nanos.saturating_sub(self.zero.get(&cpu).copied().unwrap_or(nanos)))
+            (cpu, at_most(self.zero.get(&cpu).copied().unwrap_or(nanos), nanos, tick_nanos))
         };
         Ok(now.into_iter().map(since).collect())
+    }
+}
+
+/// Between two looks at what the kernel shows in whole ticks, there may have been one more. A CPU that was never idle has none.
+fn at_most(from: u64, to: u64, tick_nanos: u64) -> u64 {
+    match to.saturating_sub(from) {
+        0 => 0,
+        seen => seen.saturating_add(tick_nanos),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tick_may_have_been_cut_off() {
+        assert_eq!(at_most(70, 170, 10), 110);
+        assert_eq!(at_most(70, 70, 10), 0, "it was never idle");
+        assert_eq!(at_most(70, 60, 10), 0);
     }
 }
