@@ -14,13 +14,18 @@ use collector::tracer::syscalls::{INFO, Settings};
 use collector::tracer::{self, Start, Tracer, cause};
 use elf::{Code, Reg, Running};
 
-use super::{fewer_if_emulated, kernel_has, skip, start};
+use super::{fewer_if_emulated, is_emulated, kernel_has, skip, start};
 
 const GETPPID: i32 = 110;
 const RUNGS: [(&str, (u8, u8)); 3] = [("tp_btf", (5, 11)), ("raw_tp", (5, 8)), ("tracepoint", (5, 8))];
 
 fn settings(settings: Settings) -> tracer::Settings {
     tracer::Settings { syscalls: settings, ..tracer::Settings::default() }
+}
+
+/// How many nanoseconds programs sleep whose last call must not come before all others are made.
+fn nap() -> u64 {
+    if is_emulated() { 900_000_000 } else { 300_000_000 }
 }
 
 /// Every call is timed.
@@ -274,7 +279,7 @@ fn processes_that_live_shortly_and_threads_are_counted() {
     ];
     for (rung, since) in RUNGS {
         for (code, expected) in [(&forks, of_forks), (&threads, of_threads)] {
-            let mut program = Running::start(code, 300_000_000).unwrap();
+            let mut program = Running::start(code, nap()).unwrap();
             program.wait_for_gate();
             if trace(program.pid(), &exact(), (rung, since)).is_none() {
                 continue;
@@ -365,7 +370,7 @@ fn calls_that_start_again_have_not_failed() {
     let mut code = Code::of_64_bits();
     code.handle_usr1().gate().gate().sleep().exit(231);
     for rung in RUNGS {
-        let mut program = Running::start(&code, 300_000_000).unwrap();
+        let mut program = Running::start(&code, nap()).unwrap();
         program.wait_for_gate();
         let pid = program.pid();
         let Some(mut tracer) = trace(pid, &exact(), rung) else { continue };
@@ -379,7 +384,7 @@ fn calls_that_start_again_have_not_failed() {
             std::thread::sleep(Duration::from_millis(30));
         }
         program.let_on();
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_nanos(nap() / 6));
         program.signal(Signal::STOP);
         program.wait_until("T");
         program.signal(Signal::CONT);

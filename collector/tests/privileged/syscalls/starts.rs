@@ -47,6 +47,10 @@ impl Programs {
         spec.map_mut("cells").unwrap().max_entries = 2 * CPUS;
         spec.map_mut("cpu_states").unwrap().max_entries = CPUS;
         let plan = spec.plan_programs(&RunningTarget::new(), |p| p.name.ends_with("_raw")).unwrap();
+        // Which calls are timed is found out for each CPU.
+        let mut cpu = rustix::thread::CpuSet::new();
+        cpu.set(rustix::thread::sched_getcpu());
+        rustix::thread::sched_setaffinity(None, &cpu).unwrap();
         let object = plan.load(&RunningKernel::default()).unwrap().into_object().unwrap();
         let table = spec.map("counts").unwrap().inner.as_deref().unwrap();
         let table = Map::new("counts".to_owned(), table.create(&RunningKernel::default()).unwrap());
