@@ -213,7 +213,7 @@ static __always_inline void add_time(__u64 *slots, __u64 *zero, __u64 *sum_ns, _
 	add_to(sum_ns, took);
 	if (slot == ZERO_SLOT)
 		add_to(zero, 1);
-	else if (slot >= 0 && slot < SLOTS(SCALE))
+	else if (is_slot(slot, SCALE))
 		add_to(&slots[slot], 1);
 }
 

@@ -124,12 +124,9 @@ static __always_inline void find_owner(struct owner *owner)
 		if (!in || !(*in & (1 << ((number - 1) & 1))))
 			owner->wanted = 0;
 	}
-	if (conditions & FILTER_COMM && !same_comm(owner->comm, filter->comm)) {
-		char name[16] = {};
-
+	if (conditions & FILTER_COMM && !task_has_comm(task, filter)) {
 		read_field(leader, task, group_leader);
-		read_field(name, leader, comm);
-		if (!same_comm(name, filter->comm))
+		if (!task_has_comm(leader, filter))
 			owner->wanted = 0;
 	}
 	if (conditions & FILTER_CGROUP_V1 && !in_cgroup_v1(filter))

@@ -21,32 +21,29 @@ static const __u64 octave_parts[8] = {
 	0xb504f333f9de6484ULL, 0xc5672a115506daddULL, 0xd744fccad69d6af4ULL, 0xeac0c6e7dd24392fULL,
 };
 
-/* Number of the highest bit that is set; 0 for 0. In five steps, since BPF has no instruction for it. */
+/* 1 if `value` is above `limit`, both below 2^63. Without a branch: the verifier follows each way of each branch to the end, and there are
+ * enough here for thousands of ways. */
+static __always_inline __u32 is_above(__u64 value, __u64 limit)
+{
+	__u64 difference = limit - value;
+
+	/* For the compiler not to see through it. */
+	asm volatile("" : "+r"(difference));
+	return difference >> 63;
+}
+
+/* Number of the highest bit that is set of a number below 2^63; 0 for 0. In six steps, since BPF has no instruction for it. */
 static __always_inline __u32 highest_bit(__u64 value)
 {
 	__u32 bit = 0;
 
-	if (value >> 32) {
-		bit += 32;
-		value >>= 32;
+	for (__u32 bits = 32; bits; bits >>= 1) {
+		__u32 shift = is_above(value, (1ULL << bits) - 1) * bits;
+
+		bit += shift;
+		value >>= shift;
 	}
-	if (value >> 16) {
-		bit += 16;
-		value >>= 16;
-	}
-	if (value >> 8) {
-		bit += 8;
-		value >>= 8;
-	}
-	if (value >> 4) {
-		bit += 4;
-		value >>= 4;
-	}
-	if (value >> 2) {
-		bit += 2;
-		value >>= 2;
-	}
-	return bit + (value >> 1);
+	return bit;
 }
 
 /* The slot of a duration, ZERO_SLOT to SLOTS(scale) - 1. `scale` is 0 to MAX_SCALE. */
@@ -71,7 +68,15 @@ static __always_inline int duration_slot(__u64 ns, __u32 scale)
 		__u32 step = 8 >> scale;
 
 		for (__u32 j = step; j < 8; j += step)
-			slot += below >= octave_parts[j & 7] >> (63 - octave);
+			slot += is_above(below, (octave_parts[j & 7] >> (63 - octave)) - 1);
 	}
 	return slot < SLOTS(scale) ? slot : SLOTS(scale) - 1;
 }
+
+/* Whether a slot is one of a histogram's, right before it is used: verifiers before 5.16 forget the bounds of a number that is put on the
+ * stack. */
+#define is_slot(slot, scale)                             \
+	({                                               \
+		asm volatile("" : "+r"(slot));           \
+		(slot) >= 0 && (slot) < SLOTS(scale);    \
+	})

@@ -281,7 +281,7 @@ static __always_inline void enter(__u32 tid, __u64 now, const void *comm, int co
 	slot = duration_slot(waited, SCALE);
 	if (slot == ZERO_SLOT)
 		sums->zero += thread->weight;
-	else if (slot >= 0 && slot < SLOTS(SCALE))
+	else if (is_slot(slot, SCALE))
 		sums->slots[slot] += thread->weight;
 }
 

@@ -109,30 +109,36 @@ static __always_inline __u32 current_tgid(__u64 pid_tgid, int kernel_types)
 	return pid_tgid >> 32;
 }
 
-static __always_inline int same_comm(const char *a, const volatile char *b)
+/* Whether a name, which zeros follow, is the wanted one. By words: the verifier would follow each character's way out of a loop on its own. */
+static __always_inline int same_comm(const __u64 name[2], const volatile struct task_filter *filter)
 {
-	for (int i = 0; i < 16; i++) {
-		if (a[i] != b[i])
-			return 0;
-		if (!a[i])
-			break;
-	}
-	return 1;
+	const volatile __u64 *wanted = (const volatile __u64 *)filter->comm;
+
+	return name[0] == wanted[0] && name[1] == wanted[1];
+}
+
+/* Whether a task has the wanted name. */
+static __always_inline int task_has_comm(struct task_struct *task, const volatile struct task_filter *filter)
+{
+	__u64 name[2] = {};
+
+	/* As a string: what an earlier, longer name left stands behind the end. */
+	bpf_probe_read_kernel_str(name, sizeof(name), __builtin_preserve_access_index(&task->comm));
+	return same_comm(name, filter);
 }
 
 /* The current thread's own name, or its process'. */
-static __always_inline int comm_wanted(const volatile char *wanted)
+static __always_inline int comm_wanted(const volatile struct task_filter *filter)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct task_struct *leader = 0;
-	char name[16] = {};
+	__u64 name[2] = {};
 
 	bpf_get_current_comm(name, sizeof(name));
-	if (same_comm(name, wanted))
+	if (same_comm(name, filter))
 		return 1;
 	read_field(leader, task, group_leader);
-	read_field(name, leader, comm);
-	return same_comm(name, wanted);
+	return task_has_comm(leader, filter);
 }
 
 static __always_inline int hierarchy_of(struct cgroup_subsys_state *css)
@@ -147,37 +153,48 @@ static __always_inline int hierarchy_of(struct cgroup_subsys_state *css)
 	return hierarchy;
 }
 
-/* Whether the current task is in the cgroup v1 directory or below it. */
-static __always_inline int in_cgroup_v1(const volatile struct task_filter *filter)
+/* The state of a task in the cgroup v1 hierarchy of that number; 0 if it has none. */
+static __always_inline struct cgroup_subsys_state *state_in_v1(struct task_struct *task, __s32 hierarchy)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	__s32 wanted_hierarchy = filter->cgroup_v1_hierarchy;
-	__u64 wanted_id = filter->cgroup_v1_id;
 	struct css_set *set = 0;
 
 	read_field(set, task, cgroups);
 	for (int i = 0; i < MAX_CGROUP_SUBSYS; i++) {
-		struct cgroup_subsys_state *css = 0;
+		struct cgroup_subsys_state *state = 0;
 
 		if (i * field_size(set, subsys[0]) >= field_size(set, subsys))
 			break;
-		read_pointer_at(css, __builtin_preserve_access_index(&set->subsys), i, field_size(set, subsys[0]));
-		if (hierarchy_of(css) != wanted_hierarchy)
-			continue;
-		for (int depth = 0; css && depth < MAX_CGROUP_DEPTH; depth++) {
-			struct cgroup *group = 0;
-			struct kernfs_node *node = 0;
-			__u64 id = 0;
-
-			read_field(group, css, cgroup);
-			read_field(node, group, kn);
-			read_field(id, node, id);
-			if (id == wanted_id)
-				return 1;
-			read_field(css, css, parent);
-		}
+		read_pointer_at(state, __builtin_preserve_access_index(&set->subsys), i, field_size(set, subsys[0]));
+		if (hierarchy_of(state) == hierarchy)
+			return state;
 	}
 	return 0;
+}
+
+/* Whether a state is of the directory of that number or one below it. */
+static __always_inline int is_below(struct cgroup_subsys_state *state, __u64 wanted)
+{
+	for (int depth = 0; state && depth < MAX_CGROUP_DEPTH; depth++) {
+		struct kernfs_node *node = 0;
+		struct cgroup *group = 0;
+		__u64 id = 0;
+
+		read_field(group, state, cgroup);
+		read_field(node, group, kn);
+		read_field(id, node, id);
+		if (id == wanted)
+			return 1;
+		read_field(state, state, parent);
+	}
+	return 0;
+}
+
+/* Whether the current task is in the cgroup v1 directory or below it. */
+static __always_inline int in_cgroup_v1(const volatile struct task_filter *filter)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return is_below(state_in_v1(task, filter->cgroup_v1_hierarchy), filter->cgroup_v1_id);
 }
 
 /* Whether the current task, of the process `tgid`, passes the filter. */
@@ -200,7 +217,7 @@ static __always_inline int task_wanted(__u32 tgid, int kernel_types)
 	}
 	if (conditions & FILTER_CGROUP_V2 && bpf_current_task_under_cgroup(&cgroups, number) != 1)
 		return 0;
-	if (kernel_types && conditions & FILTER_COMM && !comm_wanted(filter->comm))
+	if (kernel_types && conditions & FILTER_COMM && !comm_wanted(filter))
 		return 0;
 	return !(kernel_types && conditions & FILTER_CGROUP_V1) || in_cgroup_v1(filter);
 }

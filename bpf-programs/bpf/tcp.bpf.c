@@ -38,7 +38,7 @@ static __always_inline void add_duration(struct durations *durations, __u64 ns)
 	int slot = duration_slot(ns, SCALE);
 
 	add_to(&durations->sum_ns, ns);
-	if (slot >= 0 && slot < TCP_SLOTS)
+	if (is_slot(slot, SCALE))
 		add_to(&durations->slots[slot], 1);
 	else
 		add_to(&durations->zero, 1);
