@@ -108,11 +108,12 @@ impl<K: Kernel> Loader<'_, '_, K> {
         opened.as_ref().map_err(|&error| Box::new(Error::ModuleBtf { module: name.into(), error }))
     }
 
-    /// Loads again with a log, which grows until it holds all that the verifier says.
+    /// Loads again with a log. The verifier's work is done anew each time, so there is room for most logs at once; memory is taken only
+    /// for what is written.
     fn verifier_log(&self, load: &ProgLoad<'_>, code: &ProgramCode) -> VerifierLog {
-        const SMALLEST: usize = 64 << 10;
+        const USUAL: usize = 1 << 20;
         const LARGEST: usize = 16 << 20;
-        let mut size = SMALLEST;
+        let mut size = USUAL;
         loop {
             let mut buffer = vec![0; size];
             let mut log = Log::new(1, &mut buffer);
@@ -128,7 +129,7 @@ impl<K: Kernel> Loader<'_, '_, K> {
                 };
                 return VerifierLog::new(&String::from_utf8_lossy(log.text()), &context);
             }
-            size = (log.true_size as usize).max(size * 4).min(LARGEST);
+            size = LARGEST;
         }
     }
 }
