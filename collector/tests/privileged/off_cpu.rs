@@ -189,26 +189,31 @@ fn is_near(what: &str, counted: u64, expected: u64, tolerance: f64) {
     assert!((counted - expected).abs() <= expected * tolerance, "{what}: {counted} and not {expected}");
 }
 
-fn waits_are_those_of_the_clock(stacks: Stacks) {
-    let Some((mut session, mut helper)) = start(stacks, Duration::from_micros(1)) else { return };
+/// As [`profile`], again where an emulated machine had no time to make pages of code while the waits lasted: the next time they are there.
+/// With how many waits found no room, and how many short ones were counted.
+fn profile_of_all(session: &mut Session, mut helper: Helper) -> (Profile, String, u64, u64) {
     let mut tries = if is_emulated() { 3 } else { 1 };
     let mut before = Counters::default();
-    let (profile, by_clock, counters, lost) = loop {
-        let (profile, by_clock) = profile(&mut session, helper);
+    loop {
+        let (profile, by_clock) = profile(session, helper);
         let counters = session.counters().unwrap();
         let [then, now] = [before, counters].map(|counters| counters.walks.unwrap_or_default());
         let (lost, all) = (now.lost - then.lost, now.total() - then.total());
         tries -= 1;
-        // An emulated machine may have no time to make pages of code while the waits last; the next time they are there.
         if lost == 0 || tries == 0 {
             assert!(lost * 20 <= all, "{now:?}, before {then:?}");
-            break (profile, by_clock, counters, lost);
+            return (profile, by_clock, lost, counters.too_short - before.too_short);
         }
         before = counters;
         helper = Helper::start("off_cpu::helper", "wait");
         session.set_filter(only(&helper)).unwrap();
         session.resume().unwrap();
-    };
+    }
+}
+
+fn waits_are_those_of_the_clock(stacks: Stacks) {
+    let Some((mut session, helper)) = start(stacks, Duration::from_micros(1)) else { return };
+    let (profile, by_clock, lost, _) = profile_of_all(&mut session, helper);
     assert_eq!(profile.sample_type, SampleType::OFF_CPU);
     // Of short ones, a few in a hundred are counted for all, and a busy machine makes some of them long.
     for (function, tolerance) in
@@ -228,6 +233,7 @@ fn waits_are_those_of_the_clock(stacks: Stacks) {
     }
     let (nanos, _) = nanos_of(&profile, "never_waits");
     assert!(nanos < told(&by_clock, "never_waits") / 100, "{nanos}");
+    let counters = session.counters().unwrap();
     let losses = counters.losses;
     // Copies fill the ring, where the machine has something else to do.
     assert!(losses.no_stack == 0 && (losses.table_full == 0 || stacks == Stacks::Copies), "{counters:?}");
@@ -250,14 +256,13 @@ fn by_copies() {
 #[test]
 fn short_waits_are_left_out() {
     let Some((mut session, helper)) = start(Stacks::Tables, SHORT) else { return };
-    let (profile, by_clock) = profile(&mut session, helper);
+    let (profile, by_clock, _, counted) = profile_of_all(&mut session, helper);
     let (nanos, _) = nanos_of(&profile, "waits_at_times");
     is_near("waits_at_times", nanos, told(&by_clock, "waits_at_times"), 0.05);
     let (brief, _) = nanos_of(&profile, "waits_briefly");
     assert!(brief < told(&by_clock, "waits_briefly") / 20 || is_emulated(), "{brief}");
     // What took a short time by the thread's clock was shorter still off the CPU. Of a thread's many, one each 10 ms is noted, by chance.
     let noted = told(&by_clock, "short of waits_briefly:").min(RUN.as_millis() as u64 / 10);
-    let counted = session.counters().unwrap().too_short;
     // On an emulated machine many are long, and stand among those that are noted.
     let least = if is_emulated() { noted / 8 } else { noted / 2 };
     assert!(counted + 10 >= least && (noted > 100 || is_emulated()), "{counted} of {noted}");

@@ -229,10 +229,12 @@ fn family(children: u32, body: impl Fn(&mut Code)) -> Code {
 }
 
 /// Whether the kernel has left out runs, which the tracer then says. From 7.2 on, programs at system calls can be preempted,
-/// and what other threads call on that CPU meanwhile is not seen; the classic tracepoint is still held on to.
+/// and what other threads call on that CPU meanwhile is not seen. A program at the classic tracepoint is not, but is left out while a
+/// thread on that CPU is preempted within `bpf_disable_instrumentation`, in which user space changes maps: a few calls.
 fn is_incomplete(tracer: &mut dyn Tracer, rung: &str) -> bool {
     let skipped = dropped(tracer).get(cause::SKIPPED).copied().unwrap_or(0);
-    assert!(skipped == 0 || kernel_has((7, 2)) && rung != "tracepoint", "{rung}: {skipped} skipped");
+    let is_possible = kernel_has((7, 2)) && (rung != "tracepoint" || skipped < 10);
+    assert!(skipped == 0 || is_possible, "{rung}: {skipped} skipped");
     if skipped > 0 {
         eprintln!("{rung}: the kernel left out {skipped} runs");
     }
