@@ -14,7 +14,7 @@ use bpf_sys::clock::Clock;
 use collector::model::{FrameIdx, Profile};
 use collector::read::{Recording, Source};
 use collector::telemetry::Recorder;
-use collector::tracer::{Settings, Tracer, off_cpu};
+use collector::tracer::{Settings, Tracer, cause, off_cpu};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value;
@@ -219,8 +219,20 @@ fn total(requests: &[ExportMetricsServiceRequest], metric: &str, attributes: &[(
     latest
 }
 
-/// What the agent has written of the helper, and the helper's own account.
-fn check(folder: &Path, told: &str, said: &str) {
+/// Tries it again where names of functions came too late, as they do on a machine that has no CPU left for the thread that looks for them.
+fn until_names_are_in_time(mut is_in_time: impl FnMut() -> bool) {
+    assert!((0..3).any(|_| is_in_time()), "names came too late three times");
+}
+
+/// Compares what the agent has written of the helper with the helper's own account; `false`: names came too late.
+fn check(folder: &Path, told: &str, said: &str) -> bool {
+    let metrics: Vec<ExportMetricsServiceRequest> = messages(&folder.join("x.metrics.otlp"));
+    let count = |metric: &str, attributes: &[(&str, &str)]| total(&metrics, metric, attributes);
+    let late = count("ebpf.agent.drops", &[("ebpf.drop.cause", cause::LATE_NAMES)]);
+    if late > 0 {
+        eprintln!("names of {late} came too late");
+        return false;
+    }
     let bytes = fs::read(folder.join("x.profiles.otlp")).unwrap();
     let waits = Recording::parse(&bytes, Source::Otlp, Some("off_cpu")).unwrap();
     let cpu = Recording::parse(&bytes, Source::Otlp, Some("samples")).unwrap();
@@ -250,8 +262,6 @@ fn check(folder: &Path, told: &str, said: &str) {
     resources.dedup();
     assert_eq!(resources.len(), 1, "{resources:?}");
 
-    let metrics: Vec<ExportMetricsServiceRequest> = messages(&folder.join("x.metrics.otlp"));
-    let count = |metric: &str, attributes: &[(&str, &str)]| total(&metrics, metric, attributes);
     let of = |tracer| ("ebpf.tracer", tracer);
     let [of_cpu, off_cpu] = ["profile", "off_cpu"].map(|tracer| count("ebpf.profile.stacks", &[of(tracer)]));
     // On a busy machine it gets a part of a CPU.
@@ -265,6 +275,7 @@ fn check(folder: &Path, told: &str, said: &str) {
     let drops = count("ebpf.agent.drops", &[of("off_cpu")]);
     assert!(drops <= 2, "{drops} lost");
     assert!(!said.contains("off_cpu: "), "{said}");
+    true
 }
 
 #[test]
@@ -272,6 +283,10 @@ fn both_profiles_are_right_and_apart() {
     if !is_root() {
         return skip("the agent needs the right to trace").unwrap_or(());
     }
+    until_names_are_in_time(both_profiles);
+}
+
+fn both_profiles() -> bool {
     let folder = Folder::new("off-cpu");
     let mut helper = Helper::start("off_cpu_agent::helper", "both");
     let mut command = agent();
@@ -283,7 +298,7 @@ fn both_profiles_are_right_and_apart() {
     helper.go();
     let told = helper.wait_ready();
     let said = agent.end();
-    check(&folder.0, &told, &said);
+    check(&folder.0, &told, &said)
 }
 
 /// What a reload starts has no more privileges than were kept.
@@ -292,6 +307,10 @@ fn a_reload_switches_it_on() {
     if !is_root() {
         return skip("the agent needs the right to trace").unwrap_or(());
     }
+    until_names_are_in_time(reload_switches_it_on);
+}
+
+fn reload_switches_it_on() -> bool {
     let folder = Folder::new("off-cpu-reload");
     let mut helper = Helper::start("off_cpu_agent::helper", "both");
     let config = folder.0.join("agent.toml");
@@ -317,7 +336,7 @@ fn a_reload_switches_it_on() {
     helper.go();
     let told = helper.wait_ready();
     let said = agent.end();
-    check(&folder.0, &told, &said);
+    check(&folder.0, &told, &said)
 }
 
 /// Threads that wait all the time, of whose waits few are looked at: in the mean they say the same.
