@@ -248,8 +248,26 @@ pub fn climb(
     }
 }
 
-/// An error in one line, for reports.
+/// An error in one line, for reports: with why the verifier refused a program, where that is picked from its log.
 fn one_line(error: &dyn fmt::Display) -> String {
     let text = error.to_string();
-    text.lines().next().unwrap_or_default().to_owned()
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default();
+    match lines.next().and_then(|line| line.trim_start().strip_prefix("reason: ")) {
+        Some(reason) => [first, ": ", reason].concat(),
+        None => first.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn a_refusal_in_one_line_says_why() {
+        let refusal = "program p: bpf(BPF_PROG_LOAD): EINVAL\n  reason: unknown func f#200\n  at: instruction 3\n  3: (85) call f#200";
+        assert_eq!(one_line(&refusal), "program p: bpf(BPF_PROG_LOAD): EINVAL: unknown func f#200");
+        assert_eq!(one_line(&"no such file\n  here"), "no such file");
+        assert_eq!(one_line(&""), "");
+    }
 }
