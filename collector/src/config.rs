@@ -100,7 +100,7 @@ pub enum ConfigError {
     PidZero,
     /// `children` without `pids` to follow.
     ChildrenOfNobody,
-    /// The name is empty, or longer than [`MAX_COMM`] bytes, which no task's name is.
+    /// The name is empty, longer than [`MAX_COMM`] bytes, or has a zero in it, which no task's name does.
     Comm(String),
 }
 
@@ -128,6 +128,9 @@ impl fmt::Display for ConfigError {
                 f.write_str("children can only be followed from given processes: add a pid")
             }
             Self::Comm(name) if name.is_empty() => f.write_str("the name of a task cannot be empty"),
+            Self::Comm(name) if name.contains('\0') => {
+                f.write_str("the name of a task has no zero byte in it")
+            }
             Self::Comm(name) => {
                 write!(
                     f,
@@ -203,7 +206,9 @@ impl Filter {
             return Err(ConfigError::ChildrenOfNobody);
         }
         match &self.comm {
-            Some(name) if name.is_empty() || name.len() > MAX_COMM => Err(ConfigError::Comm(name.clone())),
+            Some(name) if name.is_empty() || name.len() > MAX_COMM || name.contains('\0') => {
+                Err(ConfigError::Comm(name.clone()))
+            }
             _ => Ok(()),
         }
     }
@@ -245,6 +250,7 @@ mod tests {
         assert_eq!(with(&|c| c.filter.children = true), Err(ConfigError::ChildrenOfNobody));
         assert_eq!(with(&|c| c.filter.comm = Some("x".repeat(15))), Ok(()));
         assert!(matches!(with(&|c| c.filter.comm = Some("x".repeat(16))), Err(ConfigError::Comm(_))));
+        assert!(matches!(with(&|c| c.filter.comm = Some("a\0b".into())), Err(ConfigError::Comm(_))));
         assert!(matches!(with(&|c| c.filter.comm = Some(String::new())), Err(ConfigError::Comm(_))));
     }
 }
